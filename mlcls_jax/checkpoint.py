@@ -1,0 +1,123 @@
+"""Orbax checkpoints of a run: the latest and the best by validation mAP.
+
+Each holds three items: `model` (parameters and statistics, all that evaluation needs), `training`
+(optimiser state and running totals) and `meta` (JSON: phase, config, classes, normalisation and
+metrics), so that a checkpoint explains itself.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    BestN,
+    LatestN,
+)
+
+from mlcls_jax.train_step import TrainState
+
+FOLDER = "checkpoints"
+_MODEL = ("params", "batch_stats")
+_TRAINING = ("step", "opt_state", "loss_sum", "label_count")
+
+
+class Checkpoints:
+    """The checkpoints of one workdir, by step."""
+
+    def __init__(self, workdir: Path, read_only: bool = False):
+        """Opens (and, unless read_only, creates) workdir/checkpoints.
+
+        Raises:
+            ValueError: read_only, and there is no checkpoint.
+        """
+        self._folder = (Path(workdir) / FOLDER).absolute()
+        if read_only and not self._folder.is_dir():
+            raise ValueError(f"{workdir} holds no checkpoint; train into it first")
+        best = BestN(get_metric_fn=_map_of, n=1, keep_checkpoints_without_metrics=False)
+        keep = AnyPreservationPolicy([LatestN(1), best])
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep, best_fn=_map_of, create=not read_only, read_only=read_only
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, state: TrainState, meta: dict[str, Any], val_map: float | None) -> None:
+        """Starts to write the state in the background, under its step.
+
+        Args:
+            state: of the end of a step; may be donated as soon as this returns.
+            meta: JSON-ready.
+            val_map: validation mAP of this state; None between evaluations, which never counts
+                as best.
+        """
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave({name: getattr(state, name) for name in _MODEL}),
+                training=ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
+                meta=ocp.args.JsonSave(meta),
+            ),
+            metrics=None if val_map is None else {"mAP": val_map},
+            force=True,
+        )
+
+    def latest(self) -> int | None:
+        """The newest step, or None."""
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """The step with the highest validation mAP; the newest where none was evaluated."""
+        return self._manager.best_step()
+
+    def resolve(self, which: str) -> int:
+        """The step of "best", "latest" or a number; ValueError names the steps there are."""
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            raise ValueError(f"{self._folder} holds no checkpoint yet")
+        step = {"best": self.best(), "latest": self.latest()}.get(which)
+        if step is None:
+            step = int(which) if which.isdecimal() else -1
+        if step not in steps:
+            there = ", ".join(map(str, steps))
+            raise ValueError(
+                f"checkpoint {which!r} is not in {self._folder}; "
+                f"there are best, latest and steps {there}"
+            )
+        return step
+
+    def restore(self, step: int, state: TrainState) -> TrainState:
+        """The saved state, with the structure, shapes and sharding of `state`."""
+        names = {"model": _MODEL, "training": _TRAINING}
+        args = {
+            item: ocp.args.StandardRestore(_abstract({f: getattr(state, f) for f in fields}))
+            for item, fields in names.items()
+        }
+        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        return TrainState(**restored["model"], **restored["training"])
+
+    def restore_variables(self, step: int, variables: dict) -> dict:
+        """{params, batch_stats} only, with the structure, shapes and sharding of `variables`."""
+        args = ocp.args.Composite(model=ocp.args.StandardRestore(_abstract(variables)))
+        return self._manager.restore(step, args=args)["model"]
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The JSON that was saved with the step."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["meta"]
+
+    def close(self) -> None:
+        """Waits for a save that is being written."""
+        self._manager.close()
+
+
+def _map_of(metrics: dict[str, float]) -> float:
+    value = metrics["mAP"]
+    return -math.inf if math.isnan(value) else value
+
+
+def _abstract(tree):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
+    )

@@ -1,0 +1,64 @@
+"""What the entry points share: reading a config, and errors as one line."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from mlcls_jax.config import Config
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def load_config(path: str, overrides: list[str]) -> Config:
+    """The Config of a config file with `--config.field=value` overrides, checked.
+
+    Raises:
+        ValueError: no such file, an error in it, an unknown field, a value of the wrong type, or
+            an impossible one.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"--config {path}: no such file; the configs/ folder has one per variant")
+    values = flags.FlagValues()
+    argv = ["train", f"--config={path}", *overrides]
+    try:
+        holder = config_flags.DEFINE_config_file(
+            "config", flag_values=values, sys_argv=argv, lock_config=False
+        )
+        rest = values(argv)[1:]
+        config = holder.value
+    except Exception as error:  # a config file is Python: anything can come out of it
+        if isinstance(error, KeyError | IndexError | AttributeError):
+            raise ValueError(f"config: no such field: {_message(error)}") from error
+        raise ValueError(f"config: {_message(error)}") from error
+    if rest:
+        raise ValueError(f"{rest[0]!r} is no option; see --help")
+    if not isinstance(config, Config):
+        raise ValueError("config: get_config() of the file must return a mlcls_jax.config.Config")
+    config.validate()
+    return config
+
+
+def run(main: Callable[[list[str]], int]) -> None:
+    """Runs an entry point; what the user can mend becomes one line on stderr and exit code 2.
+
+    With MLCLS_JAX_TRACEBACK=1 in the environment, errors keep their traceback.
+    """
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("MLCLS_JAX_TRACEBACK"):
+            raise
+        print(f"error: {_message(error)}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, FloatingPointError) else USER_ERROR)
+
+
+def _message(error: BaseException) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,273 @@
+"""The configuration: dataclasses with every default in one place, and one check of all fields.
+
+A config file is Python with a function `get_config()` that returns a `Config`; each field can be
+overridden on the command line (`--config.data.batch_size=64`).  Durations are text with a unit,
+"5 epochs" or "300 steps", so that no field needs a twin.
+"""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dacite
+
+
+def _choice(default: str, *others: str):
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+@dataclass(slots=True)
+class Data:
+    """Where pictures and labels are, and how they are split and batched."""
+
+    csv: str = ""  # labels of all pictures, or of the training pictures when val_csv is given
+    images: str = ""  # folder that the file names in csv start from
+    val_csv: str = ""
+    val_images: str = ""  # "": the same folder as images
+    test_csv: str = ""
+    test_images: str = ""  # "": the same folder as images
+    categories: str = ""  # optional CSV with a column Labels: the class names, in order
+    filename_column: str = "filename"
+    split_column: str = "split"  # used where the CSV has it
+    val_fraction: float = 0.25  # of all pictures; used where nothing else names validation ones
+    test_fraction: float = 0.0
+    split_seed: int = 42
+    batch_size: int = 32  # over all devices
+    eval_batch_size: int = 64  # over all devices
+
+
+@dataclass(slots=True)
+class Augment:
+    """From a decoded picture to a square one."""
+
+    train_resize: str = _choice("squash", "random_crop")
+    eval_resize: str = _choice("squash", "center_crop")
+    interpolation: str = _choice("bicubic", "bilinear")  # bicubic: as the weights were trained
+    min_scale: float = 0.35  # random_crop: smallest share of the picture's area
+    flip: bool = True
+
+
+@dataclass(slots=True)
+class Model:
+    """The network and the weights that it starts from."""
+
+    variant: str = "b0"
+    weights: str = "imagenet"  # or a path; "": random
+    image_size: int = 0  # pixels; 0: the size the variant was published with
+    dropout: float | None = None  # before the head; None: the variant's published rate
+    compute_dtype: str = _choice("auto", "float32", "bfloat16")  # auto: float32 on CPU only
+
+
+@dataclass(slots=True)
+class Group:
+    """Parameters whose whole path matches the pattern train with this rate and decay."""
+
+    pattern: str
+    learning_rate: float
+    weight_decay: float = 0.0  # on kernels only, never on biases and normalisations
+
+
+@dataclass(slots=True)
+class Phase:
+    """A stretch of training.  The first group that matches a parameter takes it; none: frozen."""
+
+    name: str
+    duration: str  # "5 epochs" or "300 steps"; "0 steps" leaves the phase out
+    groups: list[Group]
+    warmup: str = "0 steps"  # linear, part of the duration
+    schedule: str = _choice("cosine", "constant")
+    clip_norm: float = 1.0  # global norm of the trainable gradients; 0: off
+    batch_norm: str = _choice("frozen", "train")  # train: batch statistics where scale trains
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """When and over which classes the validation pictures are scored."""
+
+    every: str = "1 epoch"
+    min_positives: int = 1  # classes with fewer (in all splits together) are in no mean
+
+
+def default_phases() -> list[Phase]:
+    """The head on a frozen backbone, then everything at a lower rate."""
+    return [
+        Phase("head", "6 epochs", [Group("head/.*", 1e-2)]),
+        Phase(
+            "finetune",
+            "12 epochs",
+            [Group("head/.*", 1e-3, 1e-2), Group("backbone/.*", 1e-3, 1e-2)],
+            warmup="1 epoch",
+        ),
+    ]
+
+
+@dataclass(slots=True)
+class Config:
+    """Everything that determines a run."""
+
+    seed: int = 0  # initial parameters, order, crops and dropout
+    log_every: int = 20  # steps
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    model: Model = field(default_factory=Model)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    phases: list[Phase] = field(default_factory=default_phases)
+
+    def validate(self) -> None:
+        """Raises ValueError that names the first field with a wrong type or impossible value."""
+        from_dict(dataclasses.asdict(self))
+        _check_choices(self, "")
+        _check_ranges(self)
+        _check_phases(self.phases)
+
+
+def from_dict(values: dict) -> Config:
+    """The Config of `dataclasses.asdict`; ValueError names an unknown field or a wrong type."""
+    try:
+        return dacite.from_dict(Config, values, dacite.Config(strict=True))
+    except dacite.DaciteError as error:
+        raise ValueError(f"config: {error}") from error
+
+
+def to_json(config: Config) -> str:
+    """All fields, as text that `from_dict(json.loads(...))` reads back."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """One "field: a's value -> b's value" for each field that differs."""
+    left, right = _flatten(dataclasses.asdict(a)), _flatten(dataclasses.asdict(b))
+    paths = [*left, *(path for path in right if path not in left)]
+    return [
+        f"{path}: {left.get(path, 'absent')!r} -> {right.get(path, 'absent')!r}"
+        for path in paths
+        if left.get(path) != right.get(path) or (path in left) != (path in right)
+    ]
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The same config, readable from any working directory."""
+    config = from_dict(dataclasses.asdict(config))
+    names = ("csv", "images", "val_csv", "val_images", "test_csv", "test_images", "categories")
+    for name in names:
+        if value := getattr(config.data, name):
+            setattr(config.data, name, str(Path(value).expanduser().absolute()))
+    if config.model.weights not in ("", "imagenet"):
+        config.model.weights = str(Path(config.model.weights).expanduser().absolute())
+    return config
+
+
+def steps_of(duration: str, pictures: int, batch_size: int, times: int = 1) -> int:
+    """Steps of `times` durations such as "5 epochs", "0.5 epochs" or "300 steps" in a row.
+
+    An epoch is as many steps as it takes to draw each training picture once, rounded to whole
+    steps at the end of the stretch, not of each epoch.  More than nothing is at least one step.
+
+    Raises:
+        ValueError: not a number and a unit.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) (epoch|step)s?", duration)
+    if not match or (match[2] == "step" and "." in match[1]):
+        raise ValueError(f'{duration!r} is no duration; write it like "5 epochs" or "300 steps"')
+    amount = float(match[1]) * times
+    if match[2] == "epoch":
+        amount = amount * pictures / batch_size
+    return max(1, round(amount)) if amount else 0
+
+
+def _flatten(value, prefix: str = "") -> dict:
+    if isinstance(value, dict):
+        items = [(f"{prefix}.{key}" if prefix else key, child) for key, child in value.items()]
+    elif isinstance(value, list):
+        items = [(f"{prefix}[{i}]", child) for i, child in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {path: leaf for key, child in items for path, leaf in _flatten(child, key).items()}
+
+
+def _check_choices(node, prefix: str) -> None:
+    for entry in dataclasses.fields(node):
+        value, path = getattr(node, entry.name), f"{prefix}{entry.name}"
+        if dataclasses.is_dataclass(value):
+            _check_choices(value, f"{path}.")
+        elif isinstance(value, list):
+            for i, child in enumerate(value):
+                _check_choices(child, f"{path}[{i}].")
+        elif (choices := entry.metadata.get("choices")) and value not in choices:
+            raise ValueError(f"config: {path} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def _check_ranges(config: Config) -> None:
+    data, model = config.data, config.model
+    size = model.image_size
+    rules = [
+        ("seed", 0 <= config.seed < 2**31, "at least 0 and below 2**31"),
+        ("log_every", config.log_every >= 1, "at least 1"),
+        ("data.val_fraction", 0 < data.val_fraction < 1, "above 0 and below 1"),
+        ("data.test_fraction", 0 <= data.test_fraction < 1, "at least 0 and below 1"),
+        (
+            "data.test_fraction",
+            data.val_fraction + data.test_fraction < 1,
+            "so small that training pictures are left beside data.val_fraction",
+        ),
+        ("data.split_seed", 0 <= data.split_seed < 2**32, "at least 0 and below 2**32"),
+        ("data.batch_size", data.batch_size >= 1, "at least 1"),
+        ("data.eval_batch_size", data.eval_batch_size >= 1, "at least 1"),
+        ("data.filename_column", bool(data.filename_column), "the name of a column"),
+        ("augment.min_scale", 0 < config.augment.min_scale <= 1, "above 0 and at most 1"),
+        ("model.image_size", size == 0 or 32 <= size <= 4096, "0, or 32 to 4096 pixels"),
+        ("model.dropout", model.dropout is None or 0 <= model.dropout < 1, "in [0, 1) or None"),
+        ("evaluation.min_positives", config.evaluation.min_positives >= 1, "at least 1"),
+        ("phases", bool(config.phases), "a list of at least one phase"),
+    ]
+    for path, holds, wanted in rules:
+        if not holds:
+            value = _flatten(dataclasses.asdict(config)).get(path)
+            raise ValueError(f"config: {path} is {value!r}; it must be {wanted}")
+    _check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
+
+
+def _check_phases(phases: list[Phase]) -> None:
+    names = [phase.name for phase in phases]
+    for i, phase in enumerate(phases):
+        path = f"phases[{i}]"
+        if not re.fullmatch(r"[\w-]+", phase.name) or names.count(phase.name) > 1:
+            raise ValueError(
+                f"config: {path}.name is {phase.name!r}; it must be letters, digits, - and _, "
+                "and no other phase's name"
+            )
+        _check_duration(f"{path}.duration", phase.duration)
+        _check_duration(f"{path}.warmup", phase.warmup)
+        if not phase.groups:
+            raise ValueError(f"config: {path}.groups is empty; name at least one group to train")
+        if phase.clip_norm < 0:
+            raise ValueError(f"config: {path}.clip_norm is {phase.clip_norm}; 0 turns it off")
+        for j, group in enumerate(phase.groups):
+            _check_group(f"{path}.groups[{j}]", group)
+
+
+def _check_group(path: str, group: Group) -> None:
+    try:
+        re.compile(group.pattern)
+    except re.error as error:
+        raise ValueError(
+            f"config: {path}.pattern {group.pattern!r} is no regular expression: {error}"
+        ) from error
+    if not 0 < group.learning_rate < float("inf"):
+        raise ValueError(
+            f"config: {path}.learning_rate is {group.learning_rate}; it must be above 0. To freeze "
+            "parameters, leave them out of every group"
+        )
+    if not 0 <= group.weight_decay < float("inf"):
+        raise ValueError(f"config: {path}.weight_decay is {group.weight_decay}; at least 0")
+
+
+def _check_duration(path: str, duration: str, at_least_a_step: bool = False) -> None:
+    try:
+        steps = steps_of(duration, pictures=1, batch_size=1)
+    except ValueError as error:
+        raise ValueError(f"config: {path}: {error}") from error
+    if at_least_a_step and steps == 0:
+        raise ValueError(f"config: {path} is {duration!r}; it must be longer than nothing")

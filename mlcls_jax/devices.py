@@ -1,0 +1,77 @@
+"""Processes, devices and the mesh over them; the compilation cache."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXIS = "data"
+
+
+def cache_folder() -> Path:
+    """Where downloads and compiled programs are kept: $MLCLS_JAX_CACHE or ~/.cache/mlcls_jax."""
+    return Path(os.environ.get("MLCLS_JAX_CACHE", "~/.cache/mlcls_jax")).expanduser()
+
+
+def start(coordinator: str = "", processes: int = 0, process: int = -1, cluster: bool = False):
+    """Turns the compilation cache on and joins the other processes, if there are any.
+
+    Args:
+        coordinator: "host:port" of process 0; "" for a single process, or with `cluster`.
+        processes: how many there are.
+        process: which one this is, from 0.
+        cluster: let JAX find all three itself (SLURM, TPU pods, Open MPI, Kubernetes).
+
+    Raises:
+        ValueError: some of the three are given without the others.
+    """
+    given = bool(coordinator), processes > 0, process >= 0
+    if any(given) and not all(given):
+        raise ValueError("--coordinator, --processes and --process go together; give all three")
+    if all(given) and process >= processes:
+        raise ValueError(f"--process is {process}; with --processes {processes} they count from 0")
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    if cluster:
+        jax.distributed.initialize()
+    elif coordinator:
+        jax.distributed.initialize(coordinator, processes, process)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return jax.process_index() == 0
+
+
+def make_mesh() -> Mesh:
+    """One axis over every device of every process."""
+    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of the state."""
+    return NamedSharding(mesh, P())
+
+
+def sharded(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: rows over the axis."""
+    return NamedSharding(mesh, P(AXIS))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """A tree of host arrays, equal on every process, as arrays on every device."""
+    sharding = replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
+    )
+
+
+def compute_dtype(name: str) -> Any:
+    """The dtype of config field model.compute_dtype: "auto" is float32 on CPU, else bfloat16."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)

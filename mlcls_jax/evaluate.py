@@ -1,0 +1,105 @@
+"""Scores a trained run: metrics beside the base rate, and a probability per picture and class.
+
+python -m mlcls_jax.evaluate --workdir runs/b5 --split val
+python -m mlcls_jax.evaluate --workdir runs/b5 --csv test.csv --images test/
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from mlcls_jax import cli, devices
+from mlcls_jax.data.labels import LabelTable, read_labels
+from mlcls_jax.metrics import Scores
+from mlcls_jax.scoring import BaseRate, compare, probabilities, score
+from mlcls_jax.terminal import console, print_table
+from mlcls_jax.workdir import Run, load_run, read_splits_of, write_predictions, write_text
+
+PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
+
+
+def main(argv: list[str]) -> int:
+    """Entry point; returns the exit code."""
+    options = parse(argv)
+    devices.start()
+    workdir = Path(options.workdir)
+    run = load_run(workdir, options.checkpoint)
+    table = _table(run, workdir, options)
+    logits = score(run.predict, run.variables, table.paths, run.config, run.mesh, options.split)
+    scores, constant = compare(table, logits, BaseRate(**run.meta["base_rate"]))
+    result = {
+        "split": options.split,
+        "pictures": len(table),
+        "step": run.meta["step"],
+        "phase": run.meta["phase"],
+        "values": scores.values,
+        "base_rate": constant.values,
+        "class_ap": {name: None if math.isnan(ap) else ap for name, ap in scores.class_ap.items()},
+        "left_out": scores.left_out,
+    }
+    written = workdir / f"eval_{options.split}.json", workdir / f"predictions_{options.split}.csv"
+    write_text(written[0], json.dumps(result, indent=2) + "\n")
+    write_predictions(written[1], table.filenames, probabilities(logits), run.classes)
+    _print(result, table, scores, constant)
+    console.print(f"Written: {written[0]} and {written[1]}")
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The options, checked."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mlcls_jax.evaluate",
+        description="Metrics of a trained run on one of its splits, or on the pictures of a CSV.",
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--split", default="", help="train, val or test (default val)")
+    parser.add_argument("--csv", default="", help="labels of other pictures, in the same columns")
+    parser.add_argument("--images", default="", help="their folder")
+    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    options = parser.parse_args(argv)
+    if bool(options.csv) != bool(options.images):
+        parser.error("--csv and --images go together")
+    options.split = options.split or ("test" if options.csv else "val")
+    if options.split not in ("train", "val", "test"):
+        parser.error(f"--split {options.split}: it must be train, val or test")
+    return options
+
+
+def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
+    data = run.config.data
+    if options.csv:
+        table = read_labels(
+            options.csv,
+            options.images,
+            filename_column=data.filename_column,
+            split_column=data.split_column,
+        )
+        return table.with_classes(run.classes, options.csv, str(workdir))
+    splits = read_splits_of(workdir, data)
+    if options.split not in splits:
+        raise ValueError(f"the run has no {options.split} split; it has {', '.join(splits)}")
+    return splits[options.split]
+
+
+def _print(result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:
+    console.print(
+        f"{result['split']}: {result['pictures']} pictures, checkpoint of step {result['step']} "
+        f"(phase {result['phase']})"
+    )
+    rows = [
+        [name, f"{scores.values[name]:.4f}", f"{constant.values[name]:.4f}"] for name in PRINTED
+    ]
+    print_table("", ["metric", "model", "base rate"], rows)
+    per_class = [
+        [name, str(positives), f"{scores.class_ap[name]:.3f}", f"{constant.class_ap[name]:.3f}"]
+        for name, positives in zip(table.classes, table.positives, strict=True)
+        if name not in scores.left_out
+    ]
+    print_table("", ["class", "positives", "AP", "base rate"], per_class)
+    if scores.left_out:
+        console.print(f"In no mean, for want of positives: {', '.join(scores.left_out)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,58 @@
+"""metrics.jsonl and TensorBoard events of a run; only the first process writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from mlcls_jax.workdir import METRICS, write_text
+
+
+class MetricsLog:
+    """One JSON object a line per evaluation, and the same numbers as TensorBoard scalars."""
+
+    def __init__(self, workdir: Path, step: int, enabled: bool):
+        """Opens the log to go on after `step`; later lines, of a lost stretch, are dropped."""
+        self._path = workdir / METRICS
+        self._writer = None
+        if not enabled:
+            return
+        records = read_metrics(workdir)
+        kept = [record for record in records if record["step"] <= step]
+        if len(kept) < len(records):
+            write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+
+    def write_epoch(self, record: dict[str, Any]) -> None:
+        """Appends an evaluation's record; its numbers go to TensorBoard as val/* and train/*."""
+        if self._writer is None:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
+        numbers |= {f"val/{key}": value for key, value in record["val"].items()}
+        numbers |= {f"base_rate/{key}": value for key, value in record["base_rate"].items()}
+        self.write_scalars(record["step"], numbers)
+        self._writer.flush()
+
+    def write_scalars(self, step: int, values: dict[str, float]) -> None:
+        """TensorBoard scalars of a step."""
+        if self._writer is None:
+            return
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The records so far; a last line that a crash cut short is left out."""
+    path = workdir / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]

@@ -1,0 +1,248 @@
+"""The training loop of one phase: steps, evaluations, checkpoints, and nothing in between.
+
+The loop never waits for the devices except every `log_every` steps, to bound how far it runs
+ahead and to look at the losses; the bar moves by asking which steps are done, not by waiting.
+"""
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mlcls_jax.checkpoint import Checkpoints
+from mlcls_jax.config import Config
+from mlcls_jax.data.batch import Batch, to_devices
+from mlcls_jax.data.labels import LabelTable
+from mlcls_jax.data.pipeline import batch_filenames, local_rows, train_batches
+from mlcls_jax.devices import is_first_process, sharded
+from mlcls_jax.logs import MetricsLog
+from mlcls_jax.optimizer import active_modules, make_optimizer, trainable_paths
+from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.scoring import BaseRate, compare, score
+from mlcls_jax.terminal import Meter, console, progress_bar
+from mlcls_jax.train_step import TrainState, make_eval_step, make_train_step
+from mlcls_jax.workdir import build_model, image_size
+
+
+@dataclass(frozen=True)
+class Session:
+    """What stays the same over a run."""
+
+    config: Config
+    workdir: Path
+    plan: list[PlannedPhase]
+    splits: dict[str, LabelTable]
+    base: BaseRate
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mesh: jax.sharding.Mesh
+    checkpoints: Checkpoints
+    log: MetricsLog
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def run_phase(session: Session, planned: PlannedPhase, state: TrainState) -> TrainState:
+    """Trains from the state's step to the end of the phase, or until session.stop is set.
+
+    Raises:
+        FloatingPointError: a loss that is not finite; names step and pictures.
+        ValueError: a picture that cannot be read.
+    """
+    config, train = session.config, session.splits["train"]
+    first = int(state.step)
+    batches = train_batches(
+        train,
+        first_step=first,
+        last_step=planned.stop,
+        rows=local_rows(config.data.batch_size, "data.batch_size"),
+        size=image_size(config),
+        augment=config.augment,
+        seed=config.seed,
+    )
+    batches = to_devices(batches, sharded(session.mesh))
+    step = _compile(session, planned, state)
+    predict = make_eval_step(
+        build_model(config, len(train.classes)), session.mean, session.std, session.mesh
+    )
+    for end in [step for step in planned.evaluations if step > first]:
+        state, meter = _run_steps(session, step, batches, state, planned.phase.name, end)
+        if int(state.step) == end:
+            state = _evaluate_and_save(session, planned, predict, state, meter)
+        elif int(state.step) != session.checkpoints.latest():
+            session.checkpoints.save(state, _meta(session, planned, state, None), None)
+        if session.stop.is_set():
+            break
+    return state
+
+
+@contextmanager
+def stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C sets `stop`, once; the second one interrupts at once.
+
+    With several processes it interrupts at once: they would not stop at the same step.
+    """
+
+    def request(signum, frame):
+        signal.signal(signal.SIGINT, previous)
+        stop.set()
+        console.print("Stopping after this step; press Ctrl-C again to stop at once.")
+
+    previous = signal.getsignal(signal.SIGINT)
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, request)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _compile(session: Session, planned: PlannedPhase, state: TrainState) -> Any:
+    """The step of the phase, compiled for the shapes it will see: it can never recompile."""
+    config, phase = session.config, planned.phase
+    trainable = trainable_paths(state.params, phase)
+    model = build_model(
+        config, len(session.splits["train"].classes), active_modules(trainable, phase)
+    )
+    optimizer = make_optimizer(phase, trainable, planned.stop - planned.start, planned.warmup)
+    step = make_train_step(
+        model, optimizer, trainable, session.mean, session.std, config.seed, session.mesh
+    )
+    started = time.perf_counter()
+    compiled = step.lower(state, _batch_shape(session)).compile()
+    console.print(f"{phase.name}: step compiled in {time.perf_counter() - started:.1f} s")
+    return compiled
+
+
+def _batch_shape(session: Session) -> Batch:
+    rows, size = session.config.data.batch_size, image_size(session.config)
+    sharding = sharded(session.mesh)
+
+    def shape(*axes, dtype):
+        return jax.ShapeDtypeStruct((rows, *axes), dtype, sharding=sharding)
+
+    classes = len(session.splits["train"].classes)
+    return Batch(
+        image=shape(size, size, 3, dtype=jnp.uint8),
+        label=shape(classes, dtype=jnp.int8),
+        position=shape(dtype=jnp.uint32),
+    )
+
+
+def _run_steps(session: Session, step, batches, state: TrainState, title: str, end: int):
+    """Steps up to `end`, or to the first one after a stop was asked for."""
+    config, first = session.config, int(state.step)
+    number, meter = first, Meter(end - first, config.data.batch_size)
+    running: deque[jax.Array] = deque()  # losses of steps that may still be on the devices
+    unchecked: list[tuple[int, dict]] = []
+    with progress_bar(title, meter, is_first_process()) as refresh:
+        while number < end and not session.stop.is_set():
+            batch = next(batches)
+            if number == first:
+                meter.begin()
+            state, metrics = step(state, batch)
+            running.append(metrics["loss"])
+            unchecked.append((number, metrics))
+            number += 1
+            if len(unchecked) == config.log_every or number == end:
+                _check(session, unchecked)
+                unchecked = []
+            while running and running[0].is_ready():
+                running.popleft()
+                meter.advance()
+                refresh()
+        _check(session, unchecked)
+        meter.advance(len(running))
+    return state, meter
+
+
+def _check(session: Session, steps: list[tuple[int, dict]]) -> None:
+    """Waits for the steps, logs the last one, and stops the run at a loss that is not finite."""
+    if not steps:
+        return
+    numbers, metrics = zip(*steps, strict=True)
+    fetched = jax.device_get(metrics)
+    for number, values in zip(numbers, fetched, strict=True):
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(_not_finite(session, number, float(values["loss"])))
+    session.log.write_scalars(
+        numbers[-1] + 1, {f"step/{key}": float(value) for key, value in fetched[-1].items()}
+    )
+
+
+def _not_finite(session: Session, step: int, loss: float) -> str:
+    config = session.config
+    names = batch_filenames(session.splits["train"], step, config.data.batch_size, config.seed)
+    saved = session.checkpoints.latest()
+    kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} stays"
+    return (
+        f"loss is {loss} at step {step + 1}; {kept}. Lower the learning rates of the phase, or "
+        f"look at the batch's pictures: {', '.join(names)}"
+    )
+
+
+def _evaluate_and_save(
+    session: Session, planned: PlannedPhase, predict, state: TrainState, meter: Meter
+) -> TrainState:
+    """Scores the validation pictures, writes the line and the checkpoint, resets the totals."""
+    val, seconds = session.splits["val"], meter.seconds
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    title = "val" if is_first_process() else ""
+    logits = score(predict, variables, val.paths, session.config, session.mesh, title)
+    scores, constant = compare(val, logits, session.base)
+    step, config = int(state.step), session.config
+    record = {
+        "step": step,
+        "epoch": round(step * config.data.batch_size / len(session.splits["train"]), 4),
+        "phase": planned.phase.name,
+        "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
+        "val": scores.values,
+        "base_rate": constant.values,
+        "images_per_second": round(meter.images_per_second, 2),
+        "seconds": round(seconds, 2),
+    }
+    session.log.write_epoch(record)
+    console.print(epoch_line(record))
+    zero = jnp.zeros_like(state.loss_sum)
+    state = state.replace(loss_sum=zero, label_count=jnp.copy(zero))
+    session.checkpoints.save(
+        state, _meta(session, planned, state, scores.values), scores.values["mAP"]
+    )
+    return state
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    """One line per evaluation."""
+    val, constant = record["val"], record["base_rate"]
+    return (
+        f"{record['phase']} epoch {record['epoch']:.4g} step {record['step']}: "
+        f"train loss {record['train_loss']:.4f}, val loss {val['loss']:.4f} "
+        f"(base rate {constant['loss']:.4f}), mAP {val['mAP']:.4f} "
+        f"(base rate {constant['mAP']:.4f}), CF1 {val['CF1']:.4f}, "
+        f"{record['images_per_second']:.1f} images/s"
+    )
+
+
+def _meta(session: Session, planned: PlannedPhase, state: TrainState, values: dict | None) -> dict:
+    return {
+        "step": int(state.step),
+        "phase": planned.phase.name,
+        "classes": list(session.splits["train"].classes),
+        "base_rate": {
+            "frequencies": list(session.base.frequencies),
+            "counted": list(session.base.counted),
+        },
+        "mean": list(session.mean),
+        "std": list(session.std),
+        "val": values,
+        "config": dataclasses.asdict(session.config),
+    }

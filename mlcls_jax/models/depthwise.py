@@ -1,0 +1,151 @@
+"""Depthwise convolution: the native one on accelerators, a sum of shifted slices on CPU.
+
+XLA's grouped convolution on CPU is some thirty times slower than the arithmetic needs.  There,
+the convolution of one channel with k*k taps is k*k multiply-adds of shifted views, which XLA
+fuses into one vectorised loop.  Automatic differentiation of that sum would keep k*k copies of
+the input, so its gradients are written out below.  The choice is made inside the differentiation
+rules with `lax.platform_dependent`, so a program that is exported for a GPU or TPU contains the
+native convolution only.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def depthwise_conv(
+    x: Float[Array, "batch height width channel"],
+    kernel: Float[Array, "k k 1 channel"],
+    stride: int,
+) -> Float[Array, "batch out_height out_width channel"]:
+    """Convolves each channel with its own k*k kernel, with TensorFlow's "SAME" padding.
+
+    Args:
+        x: activations, NHWC, float32 or bfloat16.
+        kernel: [k, k, 1, channel] of x's dtype.
+        stride: of both image axes.
+
+    Returns:
+        [batch, ceil(height / stride), ceil(width / stride), channel] of x's dtype, equal to
+        `lax.conv_general_dilated(..., feature_group_count=channel)`.
+    """
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_shifted_sum, stride=stride),
+        default=partial(_native, stride=stride),
+    )
+
+
+def _forward(x, kernel, stride):
+    return depthwise_conv(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride, residuals, grad):
+    return lax.platform_dependent(
+        *residuals,
+        grad,
+        cpu=partial(_shifted_gradients, stride=stride),
+        default=partial(_native_gradients, stride=stride),
+    )
+
+
+depthwise_conv.defvjp(_forward, _backward)
+
+
+def _native(x, kernel, stride):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def _native_gradients(x, kernel, grad, stride):
+    return jax.vjp(partial(_native, stride=stride), x, kernel)[1](grad)
+
+
+def _same_padding(size: int, k: int, stride: int) -> tuple[int, int]:
+    total = max((-(-size // stride) - 1) * stride + k - size, 0)
+    return total // 2, total - total // 2
+
+
+def _pad(x, rows: tuple[int, int], columns: tuple[int, int]):
+    """Zero-pads, or crops where a width is negative, the two image axes."""
+    none = (0, 0, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), [none, (*rows, 0), (*columns, 0), none])
+
+
+def _window(x, row: int, column: int, height: int, width: int, stride: int):
+    """The [height, width] view of x that starts at (row, column) and steps by stride."""
+    batch, _, _, channels = x.shape
+    end = (batch, row + (height - 1) * stride + 1, column + (width - 1) * stride + 1, channels)
+    return lax.slice(x, (0, row, column, 0), end, (1, stride, stride, 1))
+
+
+def _shifted_sum(x, kernel, stride):
+    k = kernel.shape[0]
+    height, width = x.shape[1:3]
+    padded = _pad(x, _same_padding(height, k, stride), _same_padding(width, k, stride))
+    out = (-(-height // stride), -(-width // stride), stride)
+    taps = [_window(padded, i, j, *out) * kernel[i, j, 0] for i in range(k) for j in range(k)]
+    return sum(taps[1:], taps[0])
+
+
+def _shifted_gradients(x, kernel, grad, stride):
+    return _input_gradient(x.shape, kernel, grad, stride), _kernel_gradient(x, kernel, grad, stride)
+
+
+def _input_gradient(shape, kernel, grad, stride):
+    """dx[s*u + a] = sum of grad[u + (a + low - i) / s] * kernel[i] over taps where s divides.
+
+    Each output parity (a, b) is a shifted sum of its own; no zeros are multiplied.
+    """
+    k = kernel.shape[0]
+    _, height, width, _ = shape
+    low = [_same_padding(size, k, stride)[0] for size in (height, width)]
+    out = [-(-size // stride) for size in (height, width)]
+    padded = _pad(grad, (k, k), (k, k))
+
+    def shifts(parity, axis):
+        """(tap, shift into grad) pairs that reach this parity."""
+        reach = [(i, parity + low[axis] - i) for i in range(k)]
+        return [(i, distance // stride) for i, distance in reach if distance % stride == 0]
+
+    def parity_sum(a, b):
+        total = jnp.zeros((shape[0], *out, shape[3]), grad.dtype)
+        for i, down in shifts(a, 0):
+            for j, right in shifts(b, 1):
+                total += _window(padded, k + down, k + right, *out, 1) * kernel[i, j, 0]
+        return total
+
+    if stride == 1:
+        return parity_sum(0, 0)
+    rows = [
+        jnp.stack([parity_sum(a, b) for b in range(stride)], axis=3) for a in range(stride)
+    ]  # each [batch, out, out, stride, channel]
+    dx = jnp.stack(rows, axis=2)  # [batch, out, stride, out, stride, channel]
+    dx = dx.reshape(shape[0], out[0] * stride, out[1] * stride, shape[3])
+    return dx[:, :height, :width]
+
+
+def _kernel_gradient(x, kernel, grad, stride):
+    """One reduction of view * grad per tap, over batch and image."""
+    k = kernel.shape[0]
+    height, width = x.shape[1:3]
+    padded = _pad(x, _same_padding(height, k, stride), _same_padding(width, k, stride))
+    out = (*grad.shape[1:3], stride)
+
+    def tap(i, j):
+        product = (_window(padded, i, j, *out) * grad).astype(jnp.float32)
+        return product.sum(axis=(0, 1, 2))
+
+    taps = jnp.stack([tap(i, j) for i in range(k) for j in range(k)])
+    return taps.reshape(kernel.shape).astype(kernel.dtype)

@@ -1,0 +1,89 @@
+"""Pictures to logits with a trained model, and logits to metrics beside the base rate."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from scipy.special import expit
+
+from mlcls_jax.config import Config
+from mlcls_jax.data.batch import to_devices
+from mlcls_jax.data.labels import LabelTable
+from mlcls_jax.data.pipeline import eval_batches, local_rows
+from mlcls_jax.devices import sharded
+from mlcls_jax.metrics import Scores, constant_predictor, evaluate_scores
+from mlcls_jax.terminal import Meter, progress_bar
+from mlcls_jax.workdir import image_size
+
+
+@dataclass(frozen=True)
+class BaseRate:
+    """What the training labels alone say.
+
+    frequencies: share of positives among the known labels of the training pictures, per class.
+    counted: False for classes that are in no mean, for want of positives in all splits together.
+    """
+
+    frequencies: tuple[float, ...]
+    counted: tuple[bool, ...]
+
+
+def base_rate(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
+    """Frequencies of the training split, and the classes with enough positives in all splits."""
+    positives = np.sum([table.positives for table in splits.values()], axis=0)
+    frequencies = splits["train"].frequencies
+    return BaseRate(
+        tuple(float(share) for share in frequencies),
+        tuple(bool(enough) for enough in positives >= min_positives),
+    )
+
+
+def score(
+    predict: Callable[[dict, jax.Array], jax.Array],
+    variables: dict,
+    paths: Sequence[str],
+    config: Config,
+    mesh: jax.sharding.Mesh,
+    title: str = "",
+) -> np.ndarray:
+    """Logits of pictures, each once, on any number of devices: float32 [picture, class].
+
+    Args:
+        predict: from `make_eval_step`.
+        variables: of the model, on every device of the mesh.
+        paths: files of the pictures.
+        config: batch size, image size and resize.
+        mesh: over whose axis the pictures are spread.
+        title: of the progress bar; "" for none.
+    """
+    batch_size = config.data.eval_batch_size
+    rows = local_rows(batch_size, "data.eval_batch_size")
+    batches = eval_batches(paths, rows=rows, size=image_size(config), augment=config.augment)
+    meter, logits = Meter(-(-len(paths) // batch_size), batch_size), []
+    with progress_bar(title, meter, visible=bool(title)) as refresh:
+        for images in to_devices(batches, sharded(mesh)):
+            logits.append(predict(variables, images))
+            # One batch behind: the devices have the next one while this waits for the last.
+            if len(logits) > 1:
+                logits[-2].block_until_ready()
+                meter.advance()
+                refresh()
+            else:
+                meter.begin()
+    return np.concatenate([np.asarray(rows) for rows in logits])[: len(paths)]
+
+
+def compare(table: LabelTable, logits: np.ndarray, base: BaseRate) -> tuple[Scores, Scores]:
+    """Metrics of the logits, and those of a constant predictor of the training frequencies."""
+    counted = np.asarray(base.counted)
+    constant = constant_predictor(np.asarray(base.frequencies), len(table))
+    return (
+        evaluate_scores(table.labels, probabilities(logits), table.classes, counted),
+        evaluate_scores(table.labels, constant, table.classes, counted),
+    )
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Sigmoid in float64, so that the loss of a confident mistake is exact."""
+    return expit(logits.astype(np.float64))

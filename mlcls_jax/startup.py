@@ -1,0 +1,174 @@
+"""Everything before the first step: data, weights or checkpoint, header; and the last words."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mlcls_jax.checkpoint import Checkpoints
+from mlcls_jax.config import Config
+from mlcls_jax.data.splits import check_train, write_splits
+from mlcls_jax.devices import is_first_process, make_mesh, replicate, replicated
+from mlcls_jax.logs import MetricsLog, read_metrics
+from mlcls_jax.loop import Session
+from mlcls_jax.models.pretrained import (
+    IMAGENET_NORMALIZATION,
+    Normalization,
+    load_pretrained,
+    merge,
+)
+from mlcls_jax.optimizer import flatten, group_table, make_optimizer, trainable_paths
+from mlcls_jax.phases import PlannedPhase, plan_phases
+from mlcls_jax.scoring import base_rate
+from mlcls_jax.terminal import console, print_table
+from mlcls_jax.train_step import TrainState, make_state, partition
+from mlcls_jax.workdir import (
+    SPLITS,
+    build_model,
+    image_size,
+    prepare,
+    read_splits_of,
+    variables_shape,
+)
+
+RAREST = 5
+
+
+def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
+    """Reads the data, opens the workdir, and gives the state to go on from.
+
+    Raises:
+        ValueError: about the user's CSV, pictures, config, weights or workdir.
+    """
+    if not config.data.csv or not config.data.images:
+        raise ValueError(
+            "config: data.csv and data.images are empty; name your files, such as "
+            "--config.data.csv=labels.csv --config.data.images=photos"
+        )
+    splits = read_splits_of(workdir, config.data)
+    for warning in check_train(splits):
+        console.print(f"[yellow]warning:[/] {warning}")
+    classes = splits["train"].classes
+    if is_first_process():
+        prepare(workdir, config, classes)
+        write_splits(workdir / SPLITS, splits)
+    plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
+    checkpoints = Checkpoints(workdir)
+    latest = checkpoints.latest()
+    if latest is None:
+        variables, normalization = initial_variables(config, len(classes), mesh)
+        state = make_state(variables, (), 0)  # begin_phase makes the optimiser's
+    else:
+        meta = checkpoints.meta(latest)
+        normalization = Normalization(tuple(meta["mean"]), tuple(meta["std"]))
+        saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
+        state = checkpoints.restore(latest, _state_shape(config, len(classes), saved, mesh))
+        console.print(f"Continuing at step {latest} of {plan[-1].stop}.")
+    session = Session(
+        config=config,
+        workdir=workdir,
+        plan=plan,
+        splits=splits,
+        base=base_rate(splits, config.evaluation.min_positives),
+        mean=normalization.mean,
+        std=normalization.std,
+        mesh=mesh,
+        checkpoints=checkpoints,
+        log=MetricsLog(workdir, latest or 0, is_first_process()),
+    )
+    return session, state
+
+
+def initial_variables(
+    config: Config, num_classes: int, mesh: jax.sharding.Mesh
+) -> tuple[dict, Normalization]:
+    """Pretrained (or random) variables with a fresh head, on every device of the mesh."""
+    model = build_model(config, num_classes)
+    key = jax.random.key(config.seed)
+    picture = jnp.zeros((1, image_size(config), image_size(config), 3))
+    if not config.model.weights:
+        init = jax.jit(model.init, out_shardings=replicated(mesh))
+        return dict(init(key, picture)), IMAGENET_NORMALIZATION
+    pretrained = load_pretrained(config.model.weights, config.model.variant)
+    target = variables_shape(config, num_classes, mesh)
+    # Only the head is computed: what merge replaces is never initialised.
+    target["params"]["head"] = jax.jit(lambda: model.init(key, picture)["params"]["head"])()
+    merged, fresh = merge(pretrained.variables, target)
+    console.print(
+        f"Weights {config.model.weights} ({pretrained.variant}); "
+        f"new: {', '.join(fresh) if fresh else 'nothing, the head fits'}"
+    )
+    return replicate(merged, mesh), pretrained.normalization
+
+
+def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> TrainState:
+    """Prints the phase's parameter groups; at its first step, makes its optimiser state."""
+    rows = [
+        [row.pattern, f"{row.parameters:,}", f"{row.learning_rate:g}", f"{row.weight_decay:g}"]
+        for row in group_table(state.params, planned.phase)
+    ]
+    name = f"{planned.phase.name}: steps {planned.start + 1} to {planned.stop}"
+    print_table(name, ["group", "parameters", "learning rate", "weight decay"], rows)
+    if int(state.step) != planned.start:
+        return state  # continued inside the phase
+    begin = jax.jit(
+        partial(_fresh_state, planned=planned, step=planned.start),
+        out_shardings=replicated(session.mesh),
+    )
+    return begin({"params": state.params, "batch_stats": state.batch_stats})
+
+
+def print_header(session: Session, state: TrainState) -> None:
+    """What is about to happen: devices, network, parameters, pictures, rarest classes."""
+    config, train = session.config, session.splits["train"]
+    device = jax.devices()[0]
+    sizes = ", ".join(f"{len(table)} {name}" for name, table in session.splits.items())
+    total = sum(leaf.size for leaf in flatten(state.params).values())
+    rare = sorted(zip(train.positives, train.classes, strict=True))[:RAREST]
+    rows = [
+        ["devices", f"{jax.device_count()} x {device.device_kind}, {jax.process_count()} process"],
+        ["network", f"EfficientNet {config.model.variant}, {image_size(config)} px"],
+        ["parameters", f"{total:,}, {len(train.classes)} classes"],
+        ["pictures", sizes],
+        ["rarest in train", ", ".join(f"{name} ({count})" for count, name in rare)],
+    ]
+    print_table("", ["run", str(session.workdir)], rows)
+
+
+def print_end(session: Session, finished: bool) -> None:
+    """The phases' results and where everything is."""
+    records = read_metrics(session.workdir) if is_first_process() else []
+    rows = []
+    for planned in session.plan:
+        own = [record for record in records if record["phase"] == planned.phase.name]
+        if own:
+            values = [record["val"]["mAP"] for record in own]
+            rows.append([planned.phase.name, f"{values[-1]:.4f}", f"{max(values):.4f}"])
+    if rows:
+        print_table("val mAP", ["phase", "at its end", "best"], rows)
+    if not finished:
+        console.print(f"Stopped; the same command continues {session.workdir}.")
+        return
+    console.print(
+        f"Done. Everything is in {session.workdir}; next: "
+        f"python -m mlcls_jax.evaluate --workdir {session.workdir}"
+    )
+
+
+def _fresh_state(variables: dict, *, planned: PlannedPhase, step: int) -> TrainState:
+    trainable = trainable_paths(variables["params"], planned.phase)
+    steps = planned.stop - planned.start
+    optimizer = make_optimizer(planned.phase, trainable, steps, planned.warmup)
+    leaves, _ = partition(variables["params"], trainable)
+    return make_state(variables, optimizer.init(leaves), step)
+
+
+def _state_shape(config: Config, num_classes: int, planned: PlannedPhase, mesh) -> Any:
+    variables = variables_shape(config, num_classes, mesh)
+    state = jax.eval_shape(partial(_fresh_state, planned=planned, step=0), variables)
+    sharding = replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
+    )

@@ -1,0 +1,71 @@
+"""Trains on a folder of pictures and a CSV.
+
+python -m mlcls_jax.train --config configs/b5.py --workdir runs/b5 \\
+    --config.data.csv=labels.csv --config.data.images=photos
+
+The same command again continues the run.
+"""
+
+import argparse
+from pathlib import Path
+
+from mlcls_jax import cli, devices
+from mlcls_jax.config import Config, with_absolute_paths
+from mlcls_jax.loop import Session, run_phase, stop_on_interrupt
+from mlcls_jax.startup import begin_phase, open_session, print_end, print_header
+from mlcls_jax.terminal import console
+
+
+def main(argv: list[str]) -> int:
+    """Entry point; returns the exit code."""
+    options, overrides = parse(argv)
+    config = with_absolute_paths(cli.load_config(options.config, overrides))
+    devices.start(options.coordinator, options.processes, options.process, options.cluster)
+    console.quiet = not devices.is_first_process()
+    return train(config, Path(options.workdir or f"runs/{Path(options.config).stem}"))
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the config overrides among the arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mlcls_jax.train",
+        description="Fine-tunes an EfficientNet on a folder of pictures and a CSV of labels.",
+        epilog="Every field of the config (mlcls_jax/config.py) can be set: "
+        "--config.data.batch_size=64 --config.phases[1].duration='20 epochs'",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="config file, such as configs/b5.py")
+    parser.add_argument("--workdir", default="", help="folder of the run (default runs/<config>)")
+    several = parser.add_argument_group("several processes")
+    several.add_argument("--coordinator", default="", help="host:port of process 0")
+    several.add_argument("--processes", type=int, default=0, help="how many there are")
+    several.add_argument("--process", type=int, default=-1, help="which one this is, from 0")
+    several.add_argument(
+        "--cluster", action="store_true", help="find all three: SLURM, TPU pods, Kubernetes"
+    )
+    return parser.parse_known_args(argv)
+
+
+def train(config: Config, workdir: Path) -> int:
+    """Runs all phases, from the latest checkpoint on where there is one; returns the exit code.
+
+    Raises:
+        ValueError: anything about the user's data, config or workdir; one line that names it.
+        FloatingPointError: a loss that is not finite.
+    """
+    session, state = open_session(config, workdir)
+    print_header(session, state)
+    with stop_on_interrupt(session.stop):
+        for planned in session.plan:
+            if int(state.step) < planned.stop and not session.stop.is_set():
+                state = begin_phase(session, planned, state)
+                state = run_phase(session, planned, state)
+    session.checkpoints.close()
+    session.log.close()
+    finished = int(state.step) == session.plan[-1].stop
+    print_end(session, finished)
+    return 0 if finished else cli.INTERRUPTED
+
+
+if __name__ == "__main__":
+    cli.run(main)

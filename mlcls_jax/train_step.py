@@ -1,0 +1,153 @@
+"""The step: a pure function of (state, batch), jitted once over all devices.
+
+Data parallelism is `jax.shard_map` over a mesh of one axis: state replicated, batch sharded, and
+one sum over the axis of everything that has to be summed (loss, label count, trainable gradients
+and, where normalisations train, their statistics), which XLA compiles to one all-reduce.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, UInt8
+
+from mlcls_jax.data.batch import Batch
+from mlcls_jax.devices import AXIS, replicated
+from mlcls_jax.losses import known_sum, sigmoid_bce
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.optimizer import flatten, unflatten
+
+@struct.dataclass
+class TrainState:
+    """Everything that a step reads and writes.
+
+    The running totals of the training loss live here, on the device, so that an epoch needs no
+    transfer for them and a resumed epoch reports the same mean as an uninterrupted one.
+    """
+
+    step: jax.Array  # int32, over all phases
+    params: dict
+    batch_stats: dict
+    opt_state: optax.OptState
+    loss_sum: jax.Array  # float32, since the last evaluation
+    label_count: jax.Array  # float32, known labels since the last evaluation
+
+
+def make_state(variables: dict, opt_state: optax.OptState, step: int) -> TrainState:
+    """A state with these variables and no running totals yet."""
+    return TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=opt_state,
+        loss_sum=jnp.zeros((), jnp.float32),
+        label_count=jnp.zeros((), jnp.float32),
+    )
+
+
+def partition(params: dict, trainable: frozenset[str]) -> tuple[dict, dict]:
+    """The trainable and the frozen leaves of a nested tree, each as a flat {path: array}."""
+    leaves = flatten(params)
+    return (
+        {path: leaf for path, leaf in leaves.items() if path in trainable},
+        {path: leaf for path, leaf in leaves.items() if path not in trainable},
+    )
+
+
+def normalize(
+    images: UInt8[Array, "batch height width 3"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "batch height width 3"]:
+    """(images - mean) / std per colour in float32; mean and std in units of 0-255."""
+    pixels = images.astype(jnp.float32)
+    return (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+
+
+def make_train_step(
+    model: EfficientNet,
+    optimizer: optax.GradientTransformation,
+    trainable: frozenset[str],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    seed: int,
+    mesh: Mesh,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Builds `step(state, batch) -> (state, {"loss", "grad_norm"})`; the old state is donated.
+
+    Args:
+        model: with `active` set to the modules that behave as in training.
+        optimizer: over the flat {path: array} of the trainable leaves.
+        trainable: paths of those leaves.
+        mean, std: of the weights, in units of 0-255.
+        seed: of dropout and drop path, which are functions of (seed, picture's position).
+        mesh: whose axis the batch is sharded over.
+
+    The loss is the mean binary cross-entropy over the known labels of the whole batch; grad_norm
+    is the global norm of the trainable gradients, before clipping.
+    """
+
+    def forward(leaves, frozen, batch_stats, batch):
+        variables = {"params": unflatten(leaves | frozen), "batch_stats": batch_stats}
+        logits, updated = model.apply(
+            variables,
+            normalize(batch.image, mean, std),
+            train=True,
+            example=batch.position,
+            rngs={"dropout": jax.random.key(seed)},
+            mutable=["batch_stats"],
+        )
+        loss_sum, count = known_sum(sigmoid_bce(logits, batch.label), batch.label)
+        return loss_sum, (count, _changed(updated["batch_stats"], model.active))
+
+    def step(state: TrainState, batch: Batch):
+        leaves, frozen = partition(state.params, trainable)
+        gradient = jax.value_and_grad(forward, has_aux=True)
+        (loss_sum, (count, stats)), grads = gradient(leaves, frozen, state.batch_stats, batch)
+        loss_sum, count, stats, grads = jax.lax.psum((loss_sum, count, stats, grads), AXIS)
+        known = jnp.maximum(count, 1.0)
+        grads = {path: grad / known for path, grad in grads.items()}
+        stats = {path: total / mesh.size for path, total in stats.items()}
+        updates, opt_state = optimizer.update(grads, state.opt_state, leaves)
+        leaves = optax.apply_updates(leaves, updates)
+        state = TrainState(
+            step=state.step + 1,
+            params=unflatten(leaves | frozen),
+            batch_stats=unflatten(flatten(state.batch_stats) | stats),
+            opt_state=opt_state,
+            loss_sum=state.loss_sum + loss_sum,
+            label_count=state.label_count + count,
+        )
+        return state, {"loss": loss_sum / known, "grad_norm": optax.global_norm(grads)}
+
+    # check_vma=False: with it on, grad of replicated parameters already sums over the axis.
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=(P(), P()), check_vma=False
+    )
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def make_eval_step(
+    model: EfficientNet, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh
+) -> Callable[[dict, jax.Array], jax.Array]:
+    """Builds `logits(variables, images)`: uint8 pictures to float32 logits on every device."""
+
+    def logits(variables, images):
+        return model.apply(variables, normalize(images, mean, std), train=False)
+
+    mapped = jax.shard_map(
+        logits, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False
+    )
+    return jax.jit(mapped, out_shardings=replicated(mesh))
+
+
+def _changed(batch_stats: dict, active: frozenset[str] | None) -> dict:
+    """The statistics of the normalisations that train: the others were not updated."""
+    return {
+        path: leaf
+        for path, leaf in flatten(batch_stats).items()
+        if active is None or path.rsplit("/", 1)[0] in active
+    }

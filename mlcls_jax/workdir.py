@@ -1,0 +1,166 @@
+"""The folder of a run: what is in it, and how a run is built from it again.
+
+    config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
+    eval_<split>.json  predictions_<split>.csv
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pandas as pd
+
+from mlcls_jax.checkpoint import Checkpoints
+from mlcls_jax.config import Config, Data, differences, from_dict, to_json
+from mlcls_jax.data.labels import LabelTable
+from mlcls_jax.data.splits import load_splits
+from mlcls_jax.devices import compute_dtype, make_mesh, replicated
+from mlcls_jax.models.efficientnet import VARIANTS, EfficientNet
+from mlcls_jax.train_step import make_eval_step
+
+CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with all that belongs to it.
+
+    predict: (variables, uint8 images sharded over the mesh) -> float32 logits.
+    """
+
+    config: Config
+    classes: tuple[str, ...]
+    meta: dict[str, Any]
+    variables: dict
+    predict: Any
+    mesh: jax.sharding.Mesh
+
+
+def image_size(config: Config) -> int:
+    """Side of the pictures in pixels: model.image_size, or the variant's published one."""
+    return config.model.image_size or VARIANTS[config.model.variant].image_size
+
+
+def build_model(config: Config, num_classes: int, active: frozenset[str] | None = None):
+    """The network of a config; see EfficientNet."""
+    return EfficientNet(
+        variant=config.model.variant,
+        num_classes=num_classes,
+        dropout=config.model.dropout,
+        dtype=compute_dtype(config.model.compute_dtype),
+        active=active,
+    )
+
+
+def variables_shape(config: Config, num_classes: int, mesh: jax.sharding.Mesh) -> dict:
+    """{params, batch_stats} of the network as shapes, replicated over the mesh; no memory."""
+    model, size, sharding = build_model(config, num_classes), image_size(config), replicated(mesh)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), dict(shapes)
+    )
+
+
+def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
+    """Writes config and classes into a new workdir, or checks that they are those of a used one.
+
+    Raises:
+        ValueError: the workdir belongs to a run with another config or other classes, or cannot
+            be written.
+    """
+    if (workdir / CONFIG).exists():
+        changed = differences(read_config(workdir), config)
+        if changed:
+            raise ValueError(
+                f"{workdir} holds a run with another config ({'; '.join(changed)}); "
+                "continue it with its own config, or name another --workdir"
+            )
+        if read_classes(workdir) != classes:
+            raise ValueError(
+                f"{workdir} holds a run with other classes than the CSV has now; "
+                "put the CSV back, or name another --workdir"
+            )
+        return
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise ValueError(
+            f"{workdir} exists and holds no run of mlcls_jax; name a new or empty --workdir"
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
+    write_text(workdir / CONFIG, to_json(config))  # last: with it, the workdir is complete
+
+
+def read_config(workdir: Path) -> Config:
+    """The config of a run; ValueError where there is none."""
+    path = workdir / CONFIG
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{workdir} holds no run: {path} cannot be read ({error})") from error
+
+
+def read_classes(workdir: Path) -> tuple[str, ...]:
+    """Class names in the order of the model's outputs."""
+    return tuple((workdir / CLASSES).read_text().splitlines())
+
+
+def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:
+    """The label tables of a run: split as its splits.csv says, or anew where it has none yet."""
+    return load_splits(
+        csv=data.csv,
+        images=data.images,
+        val_csv=data.val_csv,
+        val_images=data.val_images,
+        test_csv=data.test_csv,
+        test_images=data.test_images,
+        categories=data.categories,
+        filename_column=data.filename_column,
+        split_column=data.split_column,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        seed=data.split_seed,
+        saved=workdir / SPLITS,
+    )
+
+
+def load_run(workdir: Path, which: str) -> Run:
+    """The run of a workdir at a checkpoint: "best", "latest" or a step.
+
+    Raises:
+        ValueError: no run, no checkpoint, or not this one.
+    """
+    config, mesh = read_config(workdir), make_mesh()
+    checkpoints = Checkpoints(workdir, read_only=True)
+    step = checkpoints.resolve(which)
+    meta = checkpoints.meta(step)
+    classes = tuple(meta["classes"])
+    model = build_model(config, len(classes))
+    target = variables_shape(config, len(classes), mesh)
+    variables = checkpoints.restore_variables(step, target)
+    checkpoints.close()
+    predict = make_eval_step(model, tuple(meta["mean"]), tuple(meta["std"]), mesh)
+    return Run(config, classes, meta, variables, predict, mesh)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file or nothing: to a neighbour first, then renamed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(f"{path} cannot be written: {error}") from error
+
+
+def write_predictions(
+    path: Path, filenames: tuple[str, ...] | list[str], probabilities, classes: tuple[str, ...]
+) -> None:
+    """CSV: filename, then one probability per class, six decimals."""
+    frame = pd.DataFrame(probabilities, columns=list(classes))
+    frame.insert(0, "filename", list(filenames), allow_duplicates=True)
+    write_text(path, frame.to_csv(index=False, float_format="%.6f"))
