@@ -137,15 +137,20 @@ def _input_gradient(shape, kernel, grad, stride):
 
 
 def _kernel_gradient(x, kernel, grad, stride):
-    """One reduction of view * grad per tap, over batch and image."""
+    """For each tap, the sum of view * grad over batch and image, one picture after the other.
+
+    A picture and its gradient stay in the cache while all k*k taps read them.
+    """
     k = kernel.shape[0]
     height, width = x.shape[1:3]
     padded = _pad(x, _same_padding(height, k, stride), _same_padding(width, k, stride))
     out = (*grad.shape[1:3], stride)
 
-    def tap(i, j):
-        product = (_window(padded, i, j, *out) * grad).astype(jnp.float32)
-        return product.sum(axis=(0, 1, 2))
+    def add_picture(total, picture):
+        rows, grads = (part[None] for part in picture)
+        taps = [_window(rows, i, j, *out) * grads for i in range(k) for j in range(k)]
+        return total + jnp.stack([tap.sum((0, 1, 2), dtype=jnp.float32) for tap in taps]), None
 
-    taps = jnp.stack([tap(i, j) for i in range(k) for j in range(k)])
-    return taps.reshape(kernel.shape).astype(kernel.dtype)
+    total = jnp.zeros((k * k, x.shape[3]), jnp.float32)
+    total, _ = lax.scan(add_picture, total, (padded, grad))
+    return total.reshape(kernel.shape).astype(kernel.dtype)

@@ -112,7 +112,8 @@ class Conv(nn.Module):
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         kernel = self.param("kernel", init, shape, jnp.float32).astype(self.dtype)
         if self.kernel_size == 1 and self.stride == 1:
-            x = jnp.dot(x, kernel[0, 0])
+            # As one matrix: its kernel gradient is then a plain product as well.
+            x = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
         else:
             x = jax.lax.conv_general_dilated(
                 x,

@@ -1,0 +1,17 @@
+"""TensorFlow as a reader of pictures on the CPU; the only module that imports it.
+
+TensorFlow claims every accelerator it sees, and most of its memory, from the moment it is first
+used. JAX needs them, so they are hidden before anything else can run.
+"""
+
+import os
+
+# TensorFlow reads this once, while it is imported; what the user has set stays.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf
+
+for _kind in ("GPU", "TPU"):
+    tf.config.set_visible_devices([], _kind)
+
+__all__ = ["tf"]

@@ -1,0 +1,150 @@
+"""Reads the weights of a Keras EfficientNet from HDF5, without Keras or TensorFlow.
+
+Three layouts are in circulation:
+- published (keras.applications, `save_weights("x.h5")`): `LAYER/LAYER/WEIGHT:0`; Keras 3 writes
+  it without `:0`, and a whole model (`model.save("x.h5")`) has it below `model_weights`;
+- Keras 3 (`save_weights("x.weights.h5")`): `layers/CLASS_N/vars/I`, where N counts the layers of a
+  class and the attribute `name` of `vars` is the layer's name;
+- earlier Keras 3: the same without that attribute, so a layer is known by its place in the model.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mlcls_jax.models.efficientnet import VARIANTS, Stage, scaled_stages
+
+KERAS_3_ROOTS = ("layers", "_layer_checkpoint_dependencies")
+NOT_WEIGHTS = ("optimizer", "optimizer_weights", "metrics")
+MAX_EXPANSION = 16  # No float weights compress further; more means a size that is only claimed.
+
+
+def read_keras(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads the weights of a Keras EfficientNet, with or without top, by layer and weight name.
+
+    Args:
+        path: an HDF5 file in one of the layouts above.
+
+    Returns:
+        "LAYER/WEIGHT" to array, in Keras's own axis order, such as "stem_conv/kernel",
+        "block1a_dwconv/kernel" ([k, k, channel, 1]), "stem_bn/moving_mean",
+        "normalization/variance", "predictions/bias".  A tensor that fits no layer of an
+        EfficientNet has its path in the file as name.  Optimizer state is left out.
+
+    Raises:
+        ValueError: no such file, not HDF5, truncated, a size that the file cannot hold, data kept
+            in another file, or two tensors of one name.
+    """
+    path = Path(path)
+    try:
+        with h5py.File(path, "r") as file:
+            datasets = _datasets(file, path.stat().st_size)
+            names = _names(datasets)
+            repeated = [name for name, count in Counter(names.values()).items() if count > 1]
+            if repeated:
+                raise ValueError(f"it holds several tensors {', '.join(sorted(repeated))}")
+            return {names[key]: dataset[()] for key, dataset in datasets.items()}
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist; check the path of the weight file") from error
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} is not a usable HDF5 weight file: {reason}; get the file again"
+        ) from error
+
+
+def layer_order(stages: list[Stage]) -> dict[str, list[str]]:
+    """Names of the layers with weights by Keras class, in the order of the model."""
+    convs, norms, depthwise = ["stem_conv"], ["stem_bn"], []
+    for number, stage in enumerate(stages, start=1):
+        for i in range(stage.blocks):
+            block = f"block{number}{chr(ord('a') + i)}_"
+            if stage.expansion != 1:
+                convs.append(f"{block}expand_conv")
+                norms.append(f"{block}expand_bn")
+            depthwise.append(f"{block}dwconv")
+            convs += [f"{block}se_reduce", f"{block}se_expand", f"{block}project_conv"]
+            norms += [f"{block}bn", f"{block}project_bn"]
+    return {
+        "conv2d": [*convs, "top_conv"],
+        "batch_normalization": [*norms, "top_bn"],
+        "depthwise_conv2d": depthwise,
+        "normalization": ["normalization"],
+        "dense": ["predictions"],
+    }
+
+
+def _datasets(file: h5py.File, file_size: int) -> dict[str, h5py.Dataset]:
+    """All datasets by path.  Links are not followed: they may lead to other files."""
+    found: dict[str, h5py.Dataset] = {}
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and name.split("/")[0] not in NOT_WEIGHTS:
+            found[name] = item
+
+    file.visititems(visit)
+    for name, dataset in found.items():
+        if dataset.is_virtual or dataset.external:
+            raise ValueError(f"the data of {name} are in another file")
+        if dataset.nbytes > MAX_EXPANSION * file_size:
+            raise ValueError(f"{name} claims {dataset.nbytes} bytes, more than the file can hold")
+    return found
+
+
+def _names(datasets: dict[str, h5py.Dataset]) -> dict[str, str]:
+    """The name "LAYER/WEIGHT" for each path."""
+    is_keras_3 = any(key.startswith(KERAS_3_ROOTS) for key in datasets)
+    counters = _layer_counters(datasets) if is_keras_3 else {}
+    names = {}
+    for key, dataset in datasets.items():
+        parts = key.removeprefix("model_weights/").split("/")
+        if "seed_generator" in parts:
+            names[key] = key  # the random state of a dropout layer
+        elif not is_keras_3:
+            names[key] = _weight_name(parts[0], parts[-1].split(":")[0])
+        elif len(parts) == 4 and parts[0] in KERAS_3_ROOTS and parts[2] == "vars":
+            layer = dataset.parent.attrs.get("name", counters.get(parts[1], parts[1]))
+            names[key] = _numbered_weight(str(layer), parts[3]) or key
+        else:
+            names[key] = key
+    return names
+
+
+def _weight_name(layer: str, weight: str) -> str:
+    # An unnamed layer is numbered on when a process builds several models.
+    layer = re.sub(r"^normalization_\d+$", "normalization", layer)
+    return f"{layer}/{'kernel' if weight == 'depthwise_kernel' else weight}"
+
+
+def _numbered_weight(layer: str, number: str) -> str | None:
+    """The name of a layer's weight from its number, in the order in which Keras creates them."""
+    if re.fullmatch(r"normalization(_\d+)?", layer):
+        weights = ("mean", "variance", "count")
+    elif layer.endswith("bn"):
+        weights = ("gamma", "beta", "moving_mean", "moving_variance")
+    else:
+        weights = ("kernel", "bias")
+    if not number.isdecimal() or int(number) >= len(weights):
+        return None
+    return _weight_name(layer, weights[int(number)])
+
+
+def _layer_counters(datasets: dict[str, h5py.Dataset]) -> dict[str, str]:
+    """Layer name for each "CLASS_N" group, of the variant with as many blocks as the file.
+
+    B1 and B2 have equally many blocks, and hence equal layer names.
+    """
+    groups = {key.split("/")[1] for key in datasets if key.startswith(KERAS_3_ROOTS)}
+    blocks = sum(group.startswith("depthwise_conv2d") for group in groups)
+    for variant in VARIANTS.values():
+        order = layer_order(scaled_stages(variant))
+        if not variant.lite and len(order["depthwise_conv2d"]) == blocks:
+            return {
+                f"{kind}_{i}" if i else kind: layer
+                for kind, layers in order.items()
+                for i, layer in enumerate(layers)
+            }
+    return {}

@@ -1,0 +1,248 @@
+"""Reads the tensors of a PyTorch `.pth` file into NumPy arrays, without torch.
+
+Both formats of `torch.save` are pickles that refer to raw storages by key: the zip archive of
+torch >= 1.6 (`NAME/data.pkl` beside `NAME/data/KEY`) and the older stream (three header pickles,
+the main pickle, the list of keys, then for each key an int64 count and its raw values).  Format:
+`torch/serialization.py`.
+
+A pickle can name any function of Python and have it called.  The unpickler here looks up nothing:
+the few names that a state dict needs are mapped to inert stand-ins and every other name is
+refused.  Every size that a file claims is compared with the bytes that are there before use, and
+the arrays are views of those bytes, so a small file cannot claim much memory.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+STREAM_MAGIC = 0x1950A86A20F9469CFC6C
+STREAM_PROTOCOL = 1001
+STORAGE_DTYPES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "<i1",
+    "ByteStorage": "<u1",
+    "BoolStorage": "|b1",
+}
+
+
+def read_torch(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads a state dict: a dictionary from names to tensors, saved by `torch.save`.
+
+    Args:
+        path: a `.pth` file, zip archive or older stream, little endian.
+
+    Returns:
+        The tensors by name, in the file's own dtypes, shapes and axis order (OIHW for
+        convolutions).  The arrays are read-only, with the file's own strides.
+
+    Raises:
+        ValueError: no such file; truncated, damaged or something else than a state dict; or its
+            pickle asks for a global other than those of a tensor (nothing of it is executed).
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        is_zip = data.startswith(b"PK\x03\x04")
+        return _read_zip(data) if is_zip else _read_stream(data)
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); check the path of the weight file"
+        ) from error
+    except Exception as error:  # A damaged pickle or archive raises almost any built-in exception.
+        reason = str(error) or type(error).__name__
+        raise ValueError(
+            f"{path} is not a usable PyTorch state dict: {reason}; get the file again"
+        ) from error
+
+
+class _Storage(NamedTuple):
+    """A reference to `size` values under `key`; immutable, so that a pickle cannot alter it."""
+
+    dtype: str
+    key: str
+    size: int
+
+
+class _Tensor(NamedTuple):
+    """A strided window of a storage, as the pickle claims it: nothing is checked yet."""
+
+    storage: Any
+    offset: Any
+    shape: Any
+    strides: Any
+
+
+class _StorageType(NamedTuple):
+    """What `torch.FloatStorage` and its like are read as."""
+
+    dtype: str
+
+
+class _TensorsOnly(pickle.Unpickler):
+    """Admits dictionaries, plain values and tensors; any other global is refused by name."""
+
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file, encoding="utf-8")
+        self._admitted = _stand_ins()
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        try:
+            return self._admitted[module_name, global_name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"it asks for the global {module_name}.{global_name}, which a tensor does not "
+                "need and which was not executed"
+            ) from None
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        # (storage, type, key, device, count) and in the stream format also a view, long unused.
+        if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
+            raise pickle.UnpicklingError(f"unknown persistent id {pid!r:.80}")
+        if len(pid) == 6 and pid[5] is not None:
+            raise pickle.UnpicklingError("a storage is a view of another one, from torch < 0.4")
+        _, kind, key, _, count = pid[:5]
+        if not isinstance(kind, _StorageType) or not isinstance(key, str) or not _is_count(count):
+            raise pickle.UnpicklingError(f"malformed storage {pid!r:.80}")
+        return _Storage(kind.dtype, key, count)
+
+
+def _stand_ins() -> dict[tuple[str, str], Any]:
+    """The admitted globals; new ones for each file, as a pickle may set a function's attributes."""
+
+    def tensor(storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
+        return _Tensor(storage, offset, shape, strides)
+
+    def parameter(tensor, requires_grad=False, hooks=None):
+        return tensor
+
+    storages = {("torch", name): _StorageType(dtype) for name, dtype in STORAGE_DTYPES.items()}
+    return storages | {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2"): tensor,
+        ("torch._utils", "_rebuild_parameter"): parameter,
+    }
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _load_pickle(file: io.BytesIO, size: int) -> Any:
+    """The next pickle of the file.  Raises almost anything if it is damaged."""
+    start = file.tell()
+    for opcode, argument, _ in pickletools.genops(file):
+        # The C unpickler allocates its memo up to the highest index that is named.
+        if opcode.name == "LONG_BINPUT" and isinstance(argument, int) and argument > size:
+            raise ValueError("its memo is larger than the file")
+    file.seek(start)
+    return _TensorsOnly(file).load()
+
+
+def _read_stream(data: bytes) -> dict[str, np.ndarray]:
+    file = io.BytesIO(data)
+    if _load_pickle(file, len(data)) != STREAM_MAGIC:
+        raise ValueError("it does not begin as a PyTorch file")
+    if (protocol := _load_pickle(file, len(data))) != STREAM_PROTOCOL:
+        raise ValueError(f"unknown protocol {protocol!r:.80}")
+    system = _load_pickle(file, len(data))
+    if not isinstance(system, dict) or not system.get("little_endian"):
+        raise ValueError("it was written on a big-endian machine")
+    tensors = _state_dict(_load_pickle(file, len(data)))
+    keys = _load_pickle(file, len(data))
+    if not isinstance(keys, list):
+        raise ValueError("its list of storages is missing")
+    # The stream gives only counts, so the item sizes come from the tensors that use the storages.
+    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    values, position = {}, file.tell()
+    for key in keys:
+        if not isinstance(key, str) or key not in storages:
+            raise ValueError(f"no tensor uses its storage {key!r:.80}")
+        (count,) = struct.unpack_from("<q", data, position)
+        storage = storages[key]
+        if count != storage.size:
+            raise ValueError(f"storage {key} has {count} values where {storage.size} are due")
+        values[key] = _array(storage, memoryview(data)[position + 8 :])
+        position += 8 + values[key].nbytes
+    return {name: _view(name, tensor, values) for name, tensor in tensors.items()}
+
+
+def _read_zip(data: bytes) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
+        if len(roots) != 1:
+            raise ValueError("the archive has no data.pkl, so torch.save did not write it")
+
+        def entry_bytes(name: str) -> bytes:
+            entry = entries.get(roots[0] + name)
+            if entry is None:
+                raise ValueError(f"the archive has no {name}")
+            # torch.save stores as it is; a compressed entry could expand without bound.
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data):
+                raise ValueError(f"{name} in the archive is compressed")
+            return archive.read(entry)
+
+        if roots[0] + "byteorder" in entries and entry_bytes("byteorder") != b"little":
+            raise ValueError("it was written on a big-endian machine")
+        main = entry_bytes("data.pkl")
+        tensors = _state_dict(_load_pickle(io.BytesIO(main), len(main)))
+        storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+        values = {
+            key: _array(storage, memoryview(entry_bytes(f"data/{key}")))
+            for key, storage in storages.items()
+        }
+    return {name: _view(name, tensor, values) for name, tensor in tensors.items()}
+
+
+def _state_dict(value: Any) -> Mapping[str, _Tensor]:
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not a dictionary of tensors")
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+            raise ValueError(f"its entry {name!r:.80} is not a tensor with a name")
+        if not isinstance(tensor.storage, _Storage):
+            raise ValueError(f"tensor {name} has no storage")
+    return value
+
+
+def _array(storage: _Storage, data: memoryview) -> np.ndarray:
+    """The values of one storage, a view of the first bytes of `data`."""
+    dtype = np.dtype(storage.dtype)
+    if storage.size * dtype.itemsize > len(data):
+        raise ValueError(
+            f"storage {storage.key} should have {storage.size * dtype.itemsize} bytes, but the "
+            f"file has only {len(data)} for it"
+        )
+    return np.frombuffer(data, dtype, storage.size)
+
+
+def _view(name: str, tensor: _Tensor, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The strided window of a storage that a tensor is, after checks of all its numbers."""
+    shape, strides, offset = tensor.shape, tensor.strides, tensor.offset
+    if not (isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides)):
+        raise ValueError(f"tensor {name} has no valid shape")
+    if not all(map(_is_count, (offset, *shape, *strides))):
+        raise ValueError(f"tensor {name} has a size that is not a whole number")
+    if tensor.storage.key not in values:
+        raise ValueError(f"the storage of tensor {name} is missing")
+    array = values[tensor.storage.key]
+    if array.dtype != tensor.storage.dtype or math.prod(shape) > array.size:
+        raise ValueError(f"tensor {name} of shape {shape!r:.80} does not fit its storage")
+    itemsize = array.itemsize
+    # NumPy compares offset, shape and strides with the buffer once more and raises ValueError.
+    steps = tuple(step * itemsize for step in strides)
+    return np.ndarray(shape, array.dtype, array, offset * itemsize, steps)

@@ -1,0 +1,254 @@
+"""Makes the demo's pictures: handwritten digits on pieces of two photographs.
+
+    python scripts/make_demo_data.py --out data/demo
+
+Digits and photographs ship inside scikit-learn, so nothing is downloaded. Every picture holds one
+to four different digits at random places, sizes and tints, and its labels are which digits are
+there. The two splits share neither a digit's drawing nor a part of a photograph. The result is a
+CSV and a folder as a user of the trainer has them:
+
+    data/demo/labels.csv   filename,zero,one,…,nine,split
+    data/demo/images/      train_00000.jpg, …
+
+The same arguments give the same pictures. Data that are complete are left alone; the CSV is
+written last, so without it an interrupted run is started again.
+"""
+
+import argparse
+import colorsys
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_images
+
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SPLITS = ("train", "val")
+HEADER = ("filename", *CLASSES, "split")
+PICTURE_SIZE = 128
+
+# Train has the first 70 % of each photograph's columns and of the drawings, val has the rest.
+# The drawings are ordered by writer, so that most writers are in one split only.
+TRAIN_SHARE = 0.7
+CROP_SIDES = (96, 190)
+DIGIT_SIZES = (34, 60)
+MOST_DIGITS = 4
+MOST_OVERLAP = 0.15
+LARGEST_ANGLE = 15.0
+LEAST_CONTRAST = 0.35
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Digit:
+    """One drawing: its number in scikit-learn's digits, and how it is put on the picture."""
+
+    sample: int
+    value: int
+    left: int
+    top: int
+    size: int
+    angle: float
+    hue: float
+    saturation: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that is random about one picture; `crop` is left, top, side in the photograph."""
+
+    name: str
+    split: str
+    photo: int
+    crop: tuple[int, int, int]
+    mirrored: bool
+    brightness: float
+    digits: tuple[Digit, ...]
+
+    @property
+    def row(self) -> list[str]:
+        """The picture's row of the CSV."""
+        present = {digit.value for digit in self.digits}
+        return [self.name, *(str(int(value in present)) for value in range(10)), self.split]
+
+
+def plan(train: int, val: int, seed: int) -> Iterator[Scene]:
+    """Draws everything random; a picture depends on seed, split and index, not on the counts."""
+    values = np.asarray(load_digits(return_X_y=True)[1])
+    widths = [(photo.shape[1], photo.shape[0]) for photo in load_sample_images().images]
+    first_val = int(TRAIN_SHARE * len(values))
+    for split, count in zip(SPLITS, (train, val), strict=True):
+        own = range(first_val) if split == "train" else range(first_val, len(values))
+        samples = [[i for i in own if values[i] == value] for value in range(10)]
+        for index in range(count):
+            rng = np.random.default_rng([seed, SPLITS.index(split), index])
+            photo = int(rng.integers(len(widths)))
+            yield Scene(
+                name=f"{split}_{index:05d}.jpg",
+                split=split,
+                photo=photo,
+                crop=_draw_crop(rng, *widths[photo], split),
+                mirrored=bool(rng.random() < 0.5),
+                brightness=float(rng.uniform(0.7, 1.2)),
+                digits=_draw_digits(rng, samples),
+            )
+
+
+def _draw_crop(rng, width: int, height: int, split: str) -> tuple[int, int, int]:
+    border = int(TRAIN_SHARE * width)
+    low, high = (0, border) if split == "train" else (border, width)
+    side = int(rng.integers(CROP_SIDES[0], CROP_SIDES[1] + 1))
+    left = int(rng.integers(low, high - side + 1))
+    return left, int(rng.integers(0, height - side + 1)), side
+
+
+def _draw_digits(rng, samples: list[list[int]]) -> tuple[Digit, ...]:
+    digits: list[Digit] = []
+    for value in rng.permutation(10)[: rng.integers(1, MOST_DIGITS + 1)]:
+        sample = int(rng.choice(samples[value]))
+        # Small pictures fill up: after some tries the digit is drawn smaller and tried again.
+        largest = DIGIT_SIZES[1]
+        while True:
+            size = int(rng.integers(DIGIT_SIZES[0], largest + 1))
+            left, top = (int(x) for x in rng.integers(0, PICTURE_SIZE - size + 1, 2))
+            if all(_overlap((left, top, size), digit) <= MOST_OVERLAP for digit in digits):
+                break
+            largest = max(largest - 1, DIGIT_SIZES[0])
+        digits.append(
+            Digit(
+                sample=sample,
+                value=int(value),
+                left=left,
+                top=top,
+                size=size,
+                angle=float(rng.uniform(-LARGEST_ANGLE, LARGEST_ANGLE)),
+                hue=float(rng.random()),
+                saturation=float(rng.uniform(0.2, 1.0)),
+            )
+        )
+    return tuple(digits)
+
+
+def _overlap(box: tuple[int, int, int], digit: Digit) -> float:
+    """Shared area of two squares as a share of the smaller one."""
+    left, top, size = box
+    across = min(left + size, digit.left + digit.size) - max(left, digit.left)
+    down = min(top + size, digit.top + digit.size) - max(top, digit.top)
+    return max(across, 0) * max(down, 0) / min(size, digit.size) ** 2
+
+
+def render(scene: Scene, drawings: np.ndarray, photos: list[np.ndarray]) -> Image.Image:
+    """Paints a scene.
+
+    Args:
+        drawings: float [n, 8, 8] in 0 to 16, scikit-learn's digits.
+        photos: uint8 [height, width, 3] each.
+
+    Returns:
+        An RGB picture of PICTURE_SIZE squared.
+    """
+    left, top, side = scene.crop
+    crop = Image.fromarray(photos[scene.photo][top : top + side, left : left + side])
+    crop = crop.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
+    canvas = np.asarray(crop, np.float64) / 255
+    canvas = np.clip(canvas[:, ::-1] if scene.mirrored else canvas, 0, 1) * scene.brightness
+    canvas = np.clip(canvas, 0, 1)
+    for digit in scene.digits:
+        place = np.s_[digit.top : digit.top + digit.size, digit.left : digit.left + digit.size]
+        opacity = _opacity(drawings[digit.sample], digit)[..., None]
+        behind = (canvas[place] * opacity).sum((0, 1)) / opacity.sum()
+        canvas[place] += opacity * (_tint(digit, float(behind @ _LUMA)) - canvas[place])
+    return Image.fromarray(np.round(canvas * 255).astype(np.uint8))
+
+
+def _opacity(drawing: np.ndarray, digit: Digit) -> np.ndarray:
+    """The strokes of a drawing, enlarged with smooth edges: float [size, size] in 0 to 1."""
+    # The border keeps the ends of strokes inside when the drawing is turned.
+    small = Image.fromarray(np.pad(drawing / 16, 1).astype(np.float32))
+    large = small.resize((digit.size, digit.size), Image.Resampling.BICUBIC)
+    strokes = np.asarray(large.rotate(digit.angle, Image.Resampling.BICUBIC), np.float64)
+    ramp = np.clip((strokes - 0.25) / 0.35, 0, 1)
+    return ramp**2 * (3 - 2 * ramp)
+
+
+def _tint(digit: Digit, behind: float) -> np.ndarray:
+    """The digit's colour, as light or dark as it must be to be seen on what is behind it."""
+    tint = np.array(colorsys.hsv_to_rgb(digit.hue, digit.saturation, 0.8))
+    goal = np.zeros(3) if behind > 0.5 else np.ones(3)
+    for share in np.linspace(0, 1, 21):
+        mixed = tint + share * (goal - tint)
+        if abs(mixed @ _LUMA - behind) >= LEAST_CONTRAST:
+            return mixed
+    return goal
+
+
+def labels_text(scenes: list[Scene]) -> str:
+    """The text of labels.csv."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *(scene.row for scene in scenes)])
+    return text.getvalue()
+
+
+def make(out: Path, *, train: int, val: int, seed: int) -> bool:
+    """Writes the data set to `out`, unless it is there already.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        ValueError: the counts or the seed are out of range, or `out` holds other data.
+    """
+    for name, value, least in (("--train", train, 1), ("--val", val, 1), ("--seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"{name} is {value}; use {least} or more")
+    table, folder = out / "labels.csv", out / "images"
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; choose a folder as --out")
+    written = table.read_text(encoding="utf-8", errors="replace") if table.exists() else None
+    if written is not None and written.split("\n", 1)[0] != ",".join(HEADER):
+        raise ValueError(f"{table} isn't the demo's; choose another folder as --out")
+    scenes = list(plan(train, val, seed))
+    text = labels_text(scenes)
+    if written == text and all((folder / scene.name).is_file() for scene in scenes):
+        return False
+    # From here until the end the data are incomplete, which is what no CSV means.
+    table.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        for old in folder.glob(f"{split}_[0-9][0-9][0-9][0-9][0-9].jpg"):
+            old.unlink()
+    drawings = np.reshape(load_digits(return_X_y=True)[0], (-1, 8, 8))
+    photos = load_sample_images().images
+    for scene in scenes:
+        render(scene, drawings, photos).save(folder / scene.name, quality=90)
+    partial = out / "labels.csv.partial"
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(partial, table)
+    return True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Makes the demo's pictures and labels.")
+    parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to write to")
+    parser.add_argument("--train", type=int, default=1600, help="number of training pictures")
+    parser.add_argument("--val", type=int, default=400, help="number of validation pictures")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures")
+    options = parser.parse_args(arguments)
+    try:
+        is_new = make(options.out, train=options.train, val=options.val, seed=options.seed)
+    except (ValueError, OSError) as error:
+        print(f"make_demo_data: {error}", file=sys.stderr)
+        return 2
+    done = "wrote" if is_new else "nothing to do, complete already:"
+    print(f"{done} {options.train} training and {options.val} validation pictures, {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

