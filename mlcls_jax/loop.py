@@ -142,7 +142,7 @@ def _run_steps(session: Session, step, batches, state: TrainState, title: str, e
     """Steps up to `end`, or to the first one after a stop was asked for."""
     config, first = session.config, int(state.step)
     number, meter = first, Meter(end - first, config.data.batch_size)
-    running: deque[jax.Array] = deque()  # losses of steps that may still be on the devices
+    running: deque[Any] = deque()  # losses of steps that may still be on the devices
     unchecked: list[tuple[int, dict]] = []
     with progress_bar(title, meter, is_first_process()) as refresh:
         while number < end and not session.stop.is_set():
@@ -183,7 +183,9 @@ def _not_finite(session: Session, step: int, loss: float) -> str:
     config = session.config
     names = batch_filenames(session.splits["train"], step, config.data.batch_size, config.seed)
     saved = session.checkpoints.latest()
-    kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} stays"
+    kept = (
+        "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} stays"
+    )
     return (
         f"loss is {loss} at step {step + 1}; {kept}. Lower the learning rates of the phase, or "
         f"look at the batch's pictures: {', '.join(names)}"
@@ -213,7 +215,7 @@ def _evaluate_and_save(
     session.log.write_epoch(record)
     console.print(epoch_line(record))
     zero = jnp.zeros_like(state.loss_sum)
-    state = state.replace(loss_sum=zero, label_count=jnp.copy(zero))
+    state = dataclasses.replace(state, loss_sum=zero, label_count=jnp.copy(zero))
     session.checkpoints.save(
         state, _meta(session, planned, state, scores.values), scores.values["mAP"]
     )

@@ -90,9 +90,7 @@ def binary_cross_entropy(
     return float(-np.log(np.maximum(of_truth, tiny)).mean()) if known.any() else float("nan")
 
 
-def top_k(
-    scores: Float[np.ndarray, "picture class"], k: int
-) -> Bool[np.ndarray, "picture class"]:
+def top_k(scores: Float[np.ndarray, "picture class"], k: int) -> Bool[np.ndarray, "picture class"]:
     """True at the k highest scores of each picture; of equal scores the first classes win."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     chosen = np.zeros(scores.shape, bool)

@@ -5,7 +5,9 @@ Gradients, clipping and optimiser state only ever see the trainable leaves, as a
 """
 
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -23,6 +25,10 @@ class GroupRow:
     parameters: int
     learning_rate: float
     weight_decay: float
+
+
+def _kernels(tree: Any) -> dict[str, bool]:
+    return {path: path.endswith("/kernel") for path in tree}
 
 
 def flatten(params: dict) -> dict:
@@ -119,12 +125,11 @@ def make_optimizer(
     function without limiting its complexity.
     """
     assigned = assign_groups(sorted(trainable), phase.groups)
-    kernels = {path: path.endswith("/kernel") for path in trainable}
-    per_group = {
+    per_group: dict[Hashable, optax.GradientTransformation] = {
         i: optax.adamw(
             make_schedule(phase, group.learning_rate, steps, warmup),
             weight_decay=group.weight_decay,
-            mask=lambda tree: {path: kernels[path] for path in tree},
+            mask=_kernels,
         )
         for i, group in enumerate(phase.groups)
     }

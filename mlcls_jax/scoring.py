@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,7 +41,7 @@ def base_rate(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
 
 
 def score(
-    predict: Callable[[dict, jax.Array], jax.Array],
+    predict: Callable[[dict, Any], jax.Array],
     variables: dict,
     paths: Sequence[str],
     config: Config,

@@ -61,7 +61,9 @@ def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator:
 
         def refresh() -> None:
             eta = meter.eta
-            speed = "" if eta is None else f"{meter.images_per_second:.1f} images/s, ETA {_hms(eta)}"
+            speed = (
+                "" if eta is None else f"{meter.images_per_second:.1f} images/s, ETA {_hms(eta)}"
+            )
             bar.update(task, completed=meter.done, speed=speed)
 
         yield refresh

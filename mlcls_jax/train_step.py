@@ -6,6 +6,7 @@ and, where normalisations train, their statistics), which XLA compiles to one al
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from mlcls_jax.devices import AXIS, replicated
 from mlcls_jax.losses import known_sum, sigmoid_bce
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.optimizer import flatten, unflatten
+
 
 @struct.dataclass
 class TrainState:
@@ -112,7 +114,7 @@ def make_train_step(
         grads = {path: grad / known for path, grad in grads.items()}
         stats = {path: total / mesh.size for path, total in stats.items()}
         updates, opt_state = optimizer.update(grads, state.opt_state, leaves)
-        leaves = optax.apply_updates(leaves, updates)
+        leaves: Any = optax.apply_updates(leaves, updates)
         state = TrainState(
             step=state.step + 1,
             params=unflatten(leaves | frozen),
@@ -144,7 +146,7 @@ def make_eval_step(
     return jax.jit(mapped, out_shardings=replicated(mesh))
 
 
-def _changed(batch_stats: dict, active: frozenset[str] | None) -> dict:
+def _changed(batch_stats: Any, active: frozenset[str] | None) -> dict:
     """The statistics of the normalisations that train: the others were not updated."""
     return {
         path: leaf

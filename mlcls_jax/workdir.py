@@ -1,7 +1,7 @@
 """The folder of a run: what is in it, and how a run is built from it again.
 
-    config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
-    eval_<split>.json  predictions_<split>.csv
+config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
+eval_<split>.json  predictions_<split>.csv
 """
 
 import json

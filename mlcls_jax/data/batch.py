@@ -2,10 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
-import numpy as np
 from flax import struct
 from jax.sharding import NamedSharding
 
@@ -14,11 +13,11 @@ T = TypeVar("T")
 
 @struct.dataclass
 class Batch:
-    """Rows of one training step; arrays on the host or sharded over the devices."""
+    """Rows of one training step: arrays on the host or on the devices, or their shapes."""
 
-    image: jax.Array | np.ndarray  # uint8 [batch, size, size, 3], not normalised
-    label: jax.Array | np.ndarray  # int8 [batch, class]: 1, 0 or UNKNOWN
-    position: jax.Array | np.ndarray  # uint32 [batch]: place in the endless stream of the run
+    image: Any  # uint8 [batch, size, size, 3], not normalised
+    label: Any  # int8 [batch, class]: 1, 0 or UNKNOWN
+    position: Any  # uint32 [batch]: place in the endless stream of the run
 
 
 def to_devices(batches: Iterable[T], sharding: NamedSharding, ahead: int = 2) -> Iterator[T]:
@@ -29,9 +28,7 @@ def to_devices(batches: Iterable[T], sharding: NamedSharding, ahead: int = 2) ->
     queue: deque[T] = deque()
     for batch in batches:
         queue.append(
-            jax.tree.map(
-                lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
-            )
+            jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
         )
         if len(queue) > ahead:
             yield queue.popleft()

@@ -9,6 +9,7 @@ without replaying what came before it.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.decoding import explain_bad_image
 from mlcls_jax.data.images import eval_picture, train_picture
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.tensorflow_cpu import tf
+from mlcls_jax.data.tensorflow_cpu import index_shuffle, tf
 
 _PROBED = 4096  # pictures tried one by one to find the one that stopped a batch
 
@@ -48,7 +49,7 @@ def local_rows(batch_size: int, field: str) -> Rows:
     return Rows(batch_size, jax.process_index() * count, count)
 
 
-def stream_order(positions, pictures: int, seed: int):
+def stream_order(positions: Any, pictures: int, seed: int) -> tuple[Any, Any]:
     """(epoch, index of the picture) at each position of the endless stream.
 
     Args:
@@ -60,10 +61,10 @@ def stream_order(positions, pictures: int, seed: int):
         Two int64 tensors of the shape of positions.  Each epoch's indices are a permutation.
     """
     positions = tf.convert_to_tensor(positions, tf.int64)
-    epoch, place = positions // pictures, positions % pictures
+    epoch, place = tf.math.floordiv(positions, pictures), tf.math.floormod(positions, pictures)
     seeds = tf.stack([tf.fill(tf.shape(epoch), tf.constant(seed, tf.int64)), epoch], -1)
     last = tf.constant(pictures - 1, tf.int64)
-    return epoch, tf.random.experimental.index_shuffle(place, seeds, last)
+    return epoch, index_shuffle(place, seeds, last)
 
 
 def train_batches(
@@ -99,16 +100,16 @@ def train_batches(
         interpolation=augment.interpolation,
     )
 
-    def load(number):
+    def load(number: Any) -> tuple:
         step, row = number // rows.count, number % rows.count
         position = step * rows.batch_size + rows.start + row
         epoch, index = stream_order(position, len(table), seed)
         key = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), epoch]), index)
         image = transform(tf.io.read_file(tf.gather(paths, index)), key)
-        return Batch(image, tf.gather(labels, index), tf.cast(position, tf.uint32))
+        return image, tf.gather(labels, index), tf.cast(position, tf.uint32)
 
     numbers = tf.data.Dataset.range(first_step * rows.count, last_step * rows.count)
-    dataset = numbers.map(lambda number: _fields(load(number)), tf.data.AUTOTUNE)
+    dataset = numbers.map(load, tf.data.AUTOTUNE)
     batches = _iterate(dataset.batch(rows.count, drop_remainder=True).prefetch(2))
     for step in range(first_step, last_step):
         try:
@@ -157,10 +158,6 @@ def batch_filenames(table: LabelTable, step: int, batch_size: int, seed: int) ->
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     _, indices = stream_order(positions, len(table), seed)
     return [table.filenames[i] for i in indices.numpy()]
-
-
-def _fields(batch: Batch) -> tuple:
-    return batch.image, batch.label, batch.position
 
 
 def _iterate(dataset) -> Iterator:

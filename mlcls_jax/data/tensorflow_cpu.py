@@ -5,6 +5,7 @@ used. JAX needs them, so they are hidden before anything else can run.
 """
 
 import os
+from typing import Any
 
 # TensorFlow reads this once, while it is imported; what the user has set stays.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -14,4 +15,8 @@ import tensorflow as tf
 for _kind in ("GPU", "TPU"):
     tf.config.set_visible_devices([], _kind)
 
-__all__ = ["tf"]
+# Bound here because type checkers do not see into this lazily loaded module.
+_random: Any = tf.random
+index_shuffle = _random.experimental.index_shuffle
+
+__all__ = ["index_shuffle", "tf"]

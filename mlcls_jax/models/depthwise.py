@@ -111,7 +111,7 @@ def _input_gradient(shape, kernel, grad, stride):
     k = kernel.shape[0]
     _, height, width, _ = shape
     low = [_same_padding(size, k, stride)[0] for size in (height, width)]
-    out = [-(-size // stride) for size in (height, width)]
+    out_height, out_width = -(-height // stride), -(-width // stride)
     padded = _pad(grad, (k, k), (k, k))
 
     def shifts(parity, axis):
@@ -120,10 +120,11 @@ def _input_gradient(shape, kernel, grad, stride):
         return [(i, distance // stride) for i, distance in reach if distance % stride == 0]
 
     def parity_sum(a, b):
-        total = jnp.zeros((shape[0], *out, shape[3]), grad.dtype)
+        total = jnp.zeros((shape[0], out_height, out_width, shape[3]), grad.dtype)
         for i, down in shifts(a, 0):
             for j, right in shifts(b, 1):
-                total += _window(padded, k + down, k + right, *out, 1) * kernel[i, j, 0]
+                view = _window(padded, k + down, k + right, out_height, out_width, 1)
+                total += view * kernel[i, j, 0]
         return total
 
     if stride == 1:
@@ -132,7 +133,7 @@ def _input_gradient(shape, kernel, grad, stride):
         jnp.stack([parity_sum(a, b) for b in range(stride)], axis=3) for a in range(stride)
     ]  # each [batch, out, out, stride, channel]
     dx = jnp.stack(rows, axis=2)  # [batch, out, stride, out, stride, channel]
-    dx = dx.reshape(shape[0], out[0] * stride, out[1] * stride, shape[3])
+    dx = dx.reshape(shape[0], out_height * stride, out_width * stride, shape[3])
     return dx[:, :height, :width]
 
 
@@ -144,12 +145,15 @@ def _kernel_gradient(x, kernel, grad, stride):
     k = kernel.shape[0]
     height, width = x.shape[1:3]
     padded = _pad(x, _same_padding(height, k, stride), _same_padding(width, k, stride))
-    out = (*grad.shape[1:3], stride)
+    out_height, out_width = grad.shape[1:3]
 
     def add_picture(total, picture):
         rows, grads = (part[None] for part in picture)
-        taps = [_window(rows, i, j, *out) * grads for i in range(k) for j in range(k)]
-        return total + jnp.stack([tap.sum((0, 1, 2), dtype=jnp.float32) for tap in taps]), None
+        views = (
+            _window(rows, i, j, out_height, out_width, stride) for i in range(k) for j in range(k)
+        )
+        taps = [(view * grads).sum((0, 1, 2), dtype=jnp.float32) for view in views]
+        return total + jnp.stack(taps), None
 
     total = jnp.zeros((k * k, x.shape[3]), jnp.float32)
     total, _ = lax.scan(add_picture, total, (padded, grad))

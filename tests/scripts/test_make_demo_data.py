@@ -51,7 +51,7 @@ def test_the_csv_is_a_users_and_every_picture_is_there(tmp_path):
 
 
 def test_labels_are_the_digits_that_are_painted():
-    targets = load_digits().target
+    targets = np.asarray(load_digits(return_X_y=True)[1])
     for scene in demo.plan(50, 50, 0):
         painted = {int(targets[digit.sample]) for digit in scene.digits}
         assert scene.row[1:11] == [str(int(value in painted)) for value in range(10)]
@@ -59,7 +59,8 @@ def test_labels_are_the_digits_that_are_painted():
 
 
 def test_every_digit_can_be_seen():
-    drawings, photos = load_digits().images, load_sample_images().images
+    drawings = np.reshape(load_digits(return_X_y=True)[0], (-1, 8, 8))
+    photos = load_sample_images().images
     for scene in demo.plan(20, 20, 1):
         whole = np.asarray(demo.render(scene, drawings, photos), int)
         for digit in scene.digits:

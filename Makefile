@@ -1,0 +1,23 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test
+demo: .venv/demo.installed
+	$(BIN)/python scripts/make_demo_data.py --out data/demo
+	$(BIN)/python -m mlcls_jax.train --config configs/demo.py --workdir runs/demo
+	$(BIN)/python -m mlcls_jax.evaluate --workdir runs/demo --split val
+	$(BIN)/python -m mlcls_jax.predict --workdir runs/demo $$(ls data/demo/images/val*.jpg | head -3)
+
+test: .venv/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/pytest
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+.venv/%.installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@

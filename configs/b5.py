@@ -1,0 +1,14 @@
+"""EfficientNet-B5 at 456 px, 30.6 M parameters with 1000 classes; head first, then all.
+
+python -m mlcls_jax.train --config configs/b5.py --workdir runs/b5 \\
+    --config.data.csv=labels.csv --config.data.images=photos
+
+Weights: the published Keras file, downloaded once with a pinned checksum.
+Hardware, time, metric: not measured yet at this size; the README's table says what was.
+"""
+
+from mlcls_jax.config import Config, Data, Model
+
+
+def get_config() -> Config:
+    return Config(model=Model(variant="b5"), data=Data(batch_size=16))

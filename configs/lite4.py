@@ -1,0 +1,14 @@
+"""EfficientNet-Lite4 at 300 px, 13.1 M parameters with 1000 classes; head first, then all.
+
+python -m mlcls_jax.train --config configs/lite4.py --workdir runs/lite4 \\
+    --config.data.csv=labels.csv --config.data.images=photos
+
+Weights: a local file only, --config.model.weights=PATH; nobody packages them.
+Hardware, time, metric: not measured yet at this size; the README's table says what was.
+"""
+
+from mlcls_jax.config import Config, Data, Model
+
+
+def get_config() -> Config:
+    return Config(model=Model(variant="lite4"), data=Data(batch_size=32))

@@ -1,0 +1,58 @@
+"""The shifted-slice form against XLA's own grouped convolution, outputs and gradients."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlcls_jax.models import depthwise
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    height=st.integers(1, 13),
+    width=st.integers(1, 13),
+    channels=st.integers(1, 5),
+    k=st.sampled_from([1, 2, 3, 5]),
+    stride=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_equals_lax_convolution(batch, height, width, channels, k, stride, seed):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    x = jax.random.normal(keys[0], (batch, height, width, channels))
+    kernel = jax.random.normal(keys[1], (k, k, 1, channels))
+    ours, backward = jax.vjp(partial(depthwise.depthwise_conv, stride=stride), x, kernel)
+    theirs, reference = jax.vjp(partial(depthwise._native, stride=stride), x, kernel)
+    grad = jax.random.normal(keys[2], theirs.shape)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+    for got, wanted in zip(backward(grad), reference(grad), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerators_keep_the_native_convolution(platform):
+    def loss(x, kernel):
+        return depthwise.depthwise_conv(x, kernel, 2).sum()
+
+    shapes = (
+        jax.ShapeDtypeStruct((2, 16, 16, 8), jnp.float32),
+        jax.ShapeDtypeStruct((3, 3, 1, 8), jnp.float32),
+    )
+    program = jax.export.export(jax.jit(jax.grad(loss, argnums=(0, 1))), platforms=[platform])
+    text = program(*shapes).mlir_module()
+    assert "stablehlo.convolution" in text
+    assert "stablehlo.while" not in text
+
+
+def test_cpu_program_has_no_convolution():
+    def loss(x, kernel):
+        return depthwise.depthwise_conv(x, kernel, 1).sum()
+
+    arguments = jnp.ones((2, 9, 9, 8)), jnp.ones((5, 5, 1, 8))
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*arguments).compile()
+    assert "convolution(" not in (compiled.as_text() or "convolution(")

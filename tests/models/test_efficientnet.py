@@ -1,0 +1,126 @@
+"""Parameter counts of every variant, and what training mode does and does not touch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlcls_jax.models.efficientnet import VARIANTS, EfficientNet
+from mlcls_jax.optimizer import flatten
+
+# Trainable parameters with 1000 classes.  B0 to B7: keras.applications (model.count_params() less
+# the statistics).  Lite: the published PyTorch files (lite0 to lite2) and timm's
+# tf_efficientnet_lite3 and 4.
+PARAMETERS = {
+    "b0": 5_288_548,
+    "b1": 7_794_184,
+    "b2": 9_109_994,
+    "b3": 12_233_232,
+    "b4": 19_341_616,
+    "b5": 30_389_784,
+    "b6": 43_040_704,
+    "b7": 66_347_960,
+    "lite0": 4_652_008,
+    "lite1": 5_416_680,
+    "lite2": 6_092_072,
+    "lite3": 8_197_096,
+    "lite4": 13_006_568,
+}
+
+
+def shapes(variant: str, num_classes: int = 1000):
+    model = EfficientNet(variant=variant, num_classes=num_classes)
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_parameter_count(variant):
+    leaves = jax.tree.leaves(shapes(variant)["params"])
+    assert sum(leaf.size for leaf in leaves) == PARAMETERS[variant]
+
+
+def test_paths_are_those_that_configs_name():
+    paths = flatten(shapes("b0")["params"])
+    for path in (
+        "backbone/stem/conv/kernel",
+        "backbone/stage1/block1/depthwise/conv/kernel",
+        "backbone/stage7/block1/se/reduce/bias",
+        "backbone/stage2/block2/project/norm/scale",
+        "backbone/top/norm/bias",
+        "head/kernel",
+    ):
+        assert path in paths
+    assert "backbone/stage1/block1/expand/conv/kernel" not in paths
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    model = EfficientNet(variant="lite0", num_classes=3)
+    x = jax.random.normal(jax.random.key(1), (4, 33, 47, 3))
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    return model, dict(variables), x
+
+
+def apply(model, variables, x, example, train=True):
+    run = jax.jit(
+        lambda v, x, example: model.apply(
+            v, x, train, example, rngs={"dropout": jax.random.key(5)}, mutable=["batch_stats"]
+        )
+    )
+    return run(variables, x, example)
+
+
+def test_dropout_of_a_row_depends_on_its_number_only(lite0):
+    model, variables, x = lite0
+    frozen = model.clone(active=frozenset({"backbone/stage3/block2"}))
+    x = jnp.broadcast_to(x[:1], x.shape)
+    logits, _ = apply(frozen, variables, x, jnp.array([7, 8, 7, 9], jnp.uint32))
+    swapped, _ = apply(frozen, variables, x, jnp.array([9, 7, 8, 7], jnp.uint32))
+    np.testing.assert_allclose(logits[0], logits[2], rtol=1e-5, atol=1e-6)
+    assert np.abs(logits[0] - logits[1]).max() > 1e-3
+    np.testing.assert_allclose(logits[3], swapped[0], rtol=1e-5, atol=1e-6)
+
+
+def test_inactive_modules_run_as_in_evaluation(lite0):
+    model, variables, x = lite0
+    example = jnp.arange(4, dtype=jnp.uint32)
+    still = model.clone(active=frozenset(), dropout=0.0)
+    logits, updated = apply(still, variables, x, example)
+    np.testing.assert_allclose(logits, still.apply(variables, x), rtol=1e-4, atol=1e-5)
+    for got, kept in zip(
+        jax.tree.leaves(updated["batch_stats"]),
+        jax.tree.leaves(variables["batch_stats"]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, kept)
+
+
+def test_active_norms_update_with_decay_099(lite0):
+    model, variables, x = lite0
+    example = jnp.arange(4, dtype=jnp.uint32)
+    _, updated = apply(model, variables, x, example)
+    before = flatten(variables["batch_stats"])
+    after = flatten(updated["batch_stats"])
+    kernel = variables["params"]["backbone"]["stem"]["conv"]["kernel"]
+    conv = jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    path = "backbone/stem/norm/mean"
+    wanted = 0.99 * before[path] + 0.01 * conv.mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(after[path], wanted, rtol=1e-4, atol=1e-7)
+    assert all(np.abs(after[p] - before[p]).max() > 0 for p in before)
+
+
+def test_bfloat16_computes_in_it_and_returns_float32(lite0):
+    model, variables, x = lite0
+    with jax.numpy_dtype_promotion("strict"):
+        half = model.clone(dtype=jnp.bfloat16)
+        assert half.apply(variables, x, method="features").dtype == jnp.bfloat16
+        logits = half.apply(variables, x)
+    assert logits.dtype == jnp.float32
+    np.testing.assert_allclose(logits, model.apply(variables, x), atol=0.2)
+
+
+def test_unknown_variant():
+    with pytest.raises(ValueError, match="b9"):
+        EfficientNet(variant="b9").init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
