@@ -47,9 +47,10 @@ def is_first_process() -> bool:
     return jax.process_index() == 0
 
 
-def make_mesh() -> Mesh:
-    """One axis over every device of every process."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+def make_mesh(devices: int | None = None) -> Mesh:
+    """One axis over the first so many devices; None: over every device of every process."""
+    used = jax.devices()[:devices]
+    return jax.make_mesh((len(used),), (AXIS,), axis_types=(AxisType.Auto,), devices=used)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

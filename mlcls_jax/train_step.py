@@ -123,7 +123,7 @@ def make_train_step(
             loss_sum=state.loss_sum + loss_sum,
             label_count=state.label_count + count,
         )
-        return state, {"loss": loss_sum / known, "grad_norm": optax.global_norm(grads)}
+        return state, {"loss": loss_sum / known, "grad_norm": optax.tree.norm(grads)}
 
     # check_vma=False: with it on, grad of replicated parameters already sums over the axis.
     mapped = jax.shard_map(

@@ -37,7 +37,7 @@ PICTURE_SIZE = 128
 # The drawings are ordered by writer, so that most writers are in one split only.
 TRAIN_SHARE = 0.7
 CROP_SIDES = (96, 190)
-DIGIT_SIZES = (34, 60)
+DIGIT_SIZES = (40, 68)
 MOST_DIGITS = 4
 MOST_OVERLAP = 0.15
 LARGEST_ANGLE = 15.0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlcls_jax.models import depthwise
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     batch=st.integers(1, 3),
     height=st.integers(1, 13),

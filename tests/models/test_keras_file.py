@@ -1,6 +1,7 @@
 import dataclasses
 import os
 from functools import partial
+from typing import Any
 
 import h5py
 import jax
@@ -120,8 +121,9 @@ def write_earlier_keras_3(model, path):
     """Without the names of the layers."""
     model.save_weights(path)
     with h5py.File(path, "a") as file:
-        for group in file["layers"].values():
-            group["vars"].attrs.pop("name", None)
+        for path in [f"layers/{name}/vars" for name in file.require_group("layers")]:
+            if path in file:
+                file[path].attrs.pop("name", None)
 
 
 WRITERS = {
@@ -179,7 +181,9 @@ def test_every_tensor_shows(tmp_path, request, reference, pictures):
     """Shuffling the values of any one tensor moves the output by far more than the tolerance."""
     write_published(request.getfixturevalue(reference), tmp_path / "a.h5")
     pretrained = load_pretrained(tmp_path / "a.h5")
-    expected, flat = outputs(pretrained, pictures), flatten_dict(pretrained.variables)
+    expected = outputs(pretrained, pictures)
+    leaves: Any = flatten_dict(pretrained.variables)
+    flat: dict[tuple[str, ...], np.ndarray] = leaves
     rng = np.random.default_rng(3)
     for path, value in flat.items():
         shuffled = flat | {path: rng.permutation(value.ravel()).reshape(value.shape)}
@@ -211,7 +215,7 @@ def test_optimizer_state_is_left_out(tmp_path, applications):
     model.optimizer.build(model.trainable_variables)
     model.save_weights(tmp_path / "compiled.weights.h5")
     with h5py.File(tmp_path / "compiled.weights.h5") as file:
-        assert len(file["optimizer/vars"]) > 400
+        assert "optimizer/vars/400" in file
     assert load_pretrained(tmp_path / "compiled.weights.h5").num_classes == 2
 
 

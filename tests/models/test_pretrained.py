@@ -1,6 +1,7 @@
 import pickle
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import h5py
 import jax
@@ -53,7 +54,9 @@ def b0_tensors():
 
 
 def foolbox_pictures(filenames, size):
-    folder = Path(find_spec("foolbox").submodule_search_locations[0]) / "data"
+    spec = find_spec("foolbox")
+    assert spec is not None and spec.submodule_search_locations, "pip install foolbox==3.3.4"
+    folder = Path(spec.submodule_search_locations[0]) / "data"
     pictures = [Image.open(folder / name).convert("RGB") for name in filenames]
     squashed = [picture.resize((size, size), Image.Resampling.BICUBIC) for picture in pictures]
     return np.stack([np.asarray(picture) for picture in squashed])
@@ -100,9 +103,9 @@ def test_variables_are_those_of_the_model(variant, form):
         file_tensors(model, form, np.random.default_rng(0)), model, form
     )
     assert differences == []
-    flat = flatten_dict(variables)
-    assert {path: leaf.shape for path, leaf in flat.items()} == variable_shapes(model)
-    assert all(leaf.dtype == np.float32 and leaf.flags.c_contiguous for leaf in flat.values())
+    leaves = flat(variables)
+    assert {path: leaf.shape for path, leaf in leaves.items()} == variable_shapes(model)
+    assert all(leaf.dtype == np.float32 and leaf.flags.c_contiguous for leaf in leaves.values())
 
 
 def test_axes():
@@ -264,6 +267,11 @@ def variables(head=(4, 2), width=3, fill=0.0):
     return tree
 
 
+def flat(tree) -> dict[tuple[str, ...], np.ndarray]:
+    leaves: Any = flatten_dict(tree)
+    return leaves
+
+
 HEAD = ["head/bias", "head/kernel"]
 
 
@@ -277,10 +285,10 @@ def test_merge(pretrained_head, target_head, kept):
     merged, listed = merge(variables(pretrained_head, fill=1.0), target)
     assert listed == kept
     assert jax.tree.structure(merged) == jax.tree.structure(target)
-    for path, leaf in flatten_dict(merged).items():
+    fresh_shapes = {path: leaf.shape for path, leaf in flat(target).items()}
+    for path, leaf in flat(merged).items():
         fresh = path[1] == "head" and kept
-        assert (leaf == (0.0 if fresh else 1.0)).all()
-        assert leaf.shape == flatten_dict(target)[path].shape
+        np.testing.assert_array_equal(leaf, np.full(fresh_shapes[path], 0.0 if fresh else 1.0))
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(target))
 
 

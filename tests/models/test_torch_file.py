@@ -161,7 +161,7 @@ def test_refuses_every_other_global_by_name(tmp_path, write, name):
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_refuses_globals_in_the_header(tmp_path, position):
-    header = list(STREAM_HEADER)
+    header: list[object] = list(STREAM_HEADER)
     header[position] = b"cos\nsystem\n(S'touch x'\ntR."
     with pytest.raises(ValueError, match=r"a\.pth .*global os\.system, "):
         read_torch(write_stream(tmp_path / "a.pth", {}, header=header))

@@ -1,0 +1,45 @@
+"""Eight virtual devices, and a network small enough to train in a test."""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlcls_jax.models.efficientnet import VARIANTS, Variant
+
+CLASSES = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_programs_are_kept(tmp_path_factory):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The name of a variant with one narrow block per stage."""
+    monkeypatch.setitem(VARIANTS, "tiny", Variant(0.25, 0.3, 32, 0.2))
+    return "tiny"
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder with 40 pictures of coloured squares and labels.csv, as a user has them."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    lines = ["filename," + ",".join(CLASSES)]
+    for number in range(40):
+        picture = rng.integers(0, 60, (40, 48, 3), dtype=np.uint8)
+        there = [int(number % 3 == 0), int(number % 2 == 0), int(rng.random() < 0.4)]
+        for channel, present in enumerate(there):
+            top, left = rng.integers(0, 24, 2)
+            if present:
+                picture[top : top + 14, left : left + 14, channel] = 255
+        Image.fromarray(picture).save(folder / f"{number:02}.png")
+        lines.append(f"{number:02}.png," + ",".join(map(str, there)))
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder

@@ -1,0 +1,149 @@
+"""Reading a config with overrides, and errors of an entry point as one line and an exit code."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlcls_jax import cli
+from mlcls_jax.config import Config
+
+DEFAULT = str(Path(__file__).parents[1] / "configs" / "default.py")
+
+
+def config_file(folder: Path, body: str) -> str:
+    path = folder / "own.py"
+    path.write_text(
+        "from mlcls_jax.config import *\n\ndef get_config():\n"
+        + "".join(f"    {line}\n" for line in body.splitlines())
+    )
+    return str(path)
+
+
+def test_overrides_reach_fields_of_every_depth_and_type():
+    config = cli.load_config(
+        DEFAULT,
+        [
+            "--config.seed=5",
+            "--config.data.csv=labels.csv",
+            "--config.data.val_fraction=0.5",
+            "--config.augment.flip=False",
+            "--config.model.dropout=0.3",
+            "--config.phases[1].duration=20 epochs",
+            "--config.phases[1].groups[0].learning_rate=0.5",
+        ],
+    )
+    expected = Config(seed=5)
+    expected.data.csv, expected.data.val_fraction = "labels.csv", 0.5
+    expected.augment.flip, expected.model.dropout = False, 0.3
+    expected.phases[1].duration = "20 epochs"
+    expected.phases[1].groups[0].learning_rate = 0.5
+    assert config == expected
+
+
+def test_one_load_does_not_leak_into_the_next():
+    assert cli.load_config(DEFAULT, ["--config.seed=5"]).seed == 5
+    assert cli.load_config(DEFAULT, []) == Config()
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("--config.data.batchsize=3", "batchsize"),
+        ("--config.sede=3", "sede"),
+        ("--config.phases[7].duration=1 step", ""),
+        ("--config.data.batch_size=many", "batch_size"),
+        ("--config.data.batch_size=0", "data.batch_size"),
+        ("--config.augment.eval_resize=crop", "augment.eval_resize"),
+        ("--config.model.variant=b9", "model.variant"),
+        ("--batch_size=3", "batch_size"),
+        ("stray", "stray"),
+    ],
+)
+def test_a_bad_override_is_one_line_that_names_it(override, named):
+    with pytest.raises(ValueError) as info:
+        cli.load_config(DEFAULT, [override])
+    assert named in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("return Config(data=Data(batchsize=3))", "batchsize"),
+        ("c = Config()\nc.data.batchsize = 3\nreturn c", "batchsize"),
+        ("c = Config()\nc.data.batch_size = '3'\nreturn c", "batch_size"),
+        ("return Config(model=Model(variant='b0', image_size=5))", "model.image_size"),
+        ("return {'data': {}}", "get_config"),
+        ("return nonsense", "nonsense"),
+        ("raise ValueError('two\\nlines')", "two lines"),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_refused_by_name(tmp_path, body, named):
+    with pytest.raises(ValueError) as info:
+        cli.load_config(config_file(tmp_path, body), [])
+    assert named in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+def test_a_config_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match="nowhere.py: no such file"):
+        cli.load_config(str(tmp_path / "nowhere.py"), [])
+
+
+def test_a_config_file_that_is_no_python_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="^config: "):
+        cli.load_config(config_file(tmp_path, "return ("), [])
+
+
+def raising(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("data.csv: row 3\n  is bad"), 2, "error: data.csv: row 3 is bad\n"),
+        (ValueError(), 2, "error: ValueError\n"),
+        (FileNotFoundError(2, "No such file", "x.csv"), 2, None),
+        (FloatingPointError("loss is nan at step 7"), 1, "error: loss is nan at step 7\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_errors_become_one_line_and_an_exit_code(monkeypatch, capsys, error, code, line):
+    monkeypatch.delenv("MLCLS_JAX_TRACEBACK", raising=False)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit) as info:
+        cli.run(raising(error))
+    assert info.value.code == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.endswith("\n")
+    assert err == line if line else "x.csv" in err
+
+
+def test_what_is_our_own_mistake_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(TypeError, match="a bug"):
+        cli.run(raising(TypeError("a bug")))
+
+
+def test_the_environment_variable_keeps_every_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setenv("MLCLS_JAX_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="here"):
+        cli.run(raising(ValueError("here")))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("code", [0, 130])
+def test_the_entry_point_gets_the_arguments_and_gives_the_exit_code(monkeypatch, capsys, code):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["train", "--a", "b c"])
+    with pytest.raises(SystemExit) as info:
+        cli.run(lambda argv: seen.append(argv) or code)
+    assert info.value.code == code
+    assert seen == [["--a", "b c"]]
+    assert capsys.readouterr().err == ""

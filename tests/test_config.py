@@ -1,0 +1,319 @@
+"""The configuration: all files load, every mistake is refused by its field's name."""
+
+import ast
+import dataclasses
+import json
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlcls_jax import cli
+from mlcls_jax import config as config_module
+from mlcls_jax.config import (
+    Config,
+    Group,
+    Model,
+    Phase,
+    differences,
+    from_dict,
+    steps_of,
+    to_json,
+    with_absolute_paths,
+)
+from mlcls_jax.models.efficientnet import VARIANTS
+from mlcls_jax.workdir import image_size
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "configs").glob("*.py"))
+B_SIZES = dict(
+    zip((f"b{i}" for i in range(8)), (224, 240, 260, 300, 380, 456, 528, 600), strict=True)
+)
+LITE_SIZES = dict(zip((f"lite{i}" for i in range(5)), (224, 240, 260, 280, 300), strict=True))
+SIZES = B_SIZES | LITE_SIZES
+
+
+def changed(path: str, value) -> Config:
+    """The default config with one field set, by a path such as phases[0].groups[0].pattern."""
+    config = Config()
+    *owners, last = re.findall(r"\w+", path)
+    node = config
+    for name in owners:
+        node = node[int(name)] if name.isdigit() else getattr(node, name)
+    setattr(node, last, value)
+    return config
+
+
+def set_value(tree, path: str, value) -> None:
+    *owners, last = [int(k) if k.isdigit() else k for k in re.findall(r"\w+", path)]
+    for key in owners:
+        tree = tree[key]
+    tree[last] = value
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_config_file_loads_and_survives_json(file):
+    config = cli.load_config(str(file), [])
+    config.validate()
+    assert from_dict(json.loads(to_json(config))) == config
+    if file.stem in SIZES:
+        assert config.model.variant == file.stem
+        assert image_size(config) == SIZES[file.stem]
+        assert config.model.weights == "imagenet"
+
+
+def test_there_is_a_config_file_for_every_variant():
+    assert {file.stem for file in FILES} == {*VARIANTS, "default", "demo"}
+    assert set(SIZES) == set(VARIANTS)
+
+
+def test_the_config_knows_exactly_the_variants_that_exist():
+    (variant,) = [field for field in dataclasses.fields(Model) if field.name == "variant"]
+    assert set(variant.metadata["choices"]) == set(VARIANTS)
+
+
+def test_an_own_image_size_replaces_the_published_one():
+    assert image_size(Config(model=Model("b3", image_size=96))) == 96
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**31),
+        ("log_every", 0),
+        ("data.val_fraction", 0.0),
+        ("data.val_fraction", 1.0),
+        ("data.val_fraction", float("nan")),
+        ("data.test_fraction", -0.1),
+        ("data.test_fraction", 0.75),
+        ("data.split_seed", -1),
+        ("data.split_seed", 2**32),
+        ("data.batch_size", 0),
+        ("data.eval_batch_size", -3),
+        ("data.filename_column", ""),
+        ("augment.train_resize", "center_crop"),
+        ("augment.eval_resize", "random_crop"),
+        ("augment.interpolation", "nearest"),
+        ("augment.min_scale", 0.0),
+        ("augment.min_scale", 1.01),
+        ("model.variant", "b8"),
+        ("model.image_size", 31),
+        ("model.image_size", 4097),
+        ("model.dropout", 1.0),
+        ("model.dropout", -0.1),
+        ("model.compute_dtype", "float16"),
+        ("evaluation.every", "0 epochs"),
+        ("evaluation.every", "often"),
+        ("evaluation.min_positives", 0),
+        ("phases", []),
+        ("phases[0].name", ""),
+        ("phases[0].name", "a/b"),
+        ("phases[0].name", "finetune"),
+        ("phases[1].duration", "5"),
+        ("phases[1].warmup", "1.5 steps"),
+        ("phases[0].schedule", "linear"),
+        ("phases[0].batch_norm", "on"),
+        ("phases[0].clip_norm", -1.0),
+        ("phases[0].clip_norm", float("nan")),
+        ("phases[0].clip_norm", float("inf")),
+        ("phases[0].groups", []),
+        ("phases[1].groups[1].pattern", "head/("),
+        ("phases[1].groups[0].learning_rate", 0.0),
+        ("phases[1].groups[0].learning_rate", float("nan")),
+        ("phases[1].groups[0].learning_rate", float("inf")),
+        ("phases[1].groups[0].weight_decay", -1e-3),
+        ("phases[1].groups[0].weight_decay", float("inf")),
+    ],
+)
+def test_an_impossible_value_is_refused_by_name(path, value):
+    with pytest.raises(ValueError, match=r"^config: ") as info:
+        changed(path, value).validate()
+    assert path in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", "1"),
+        ("seed", 1.5),
+        ("data.batch_size", 8.0),
+        ("data.csv", None),
+        ("augment.flip", "yes"),
+        ("model.dropout", "0.2"),
+        ("evaluation.every", 1),
+    ],
+)
+def test_a_wrong_type_is_refused_by_name(path, value):
+    with pytest.raises(ValueError, match=r"^config: ") as info:
+        changed(path, value).validate()
+    assert f'"{path}"' in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", 2**31 - 1),
+        ("model.dropout", None),
+        ("model.dropout", 0.0),
+        ("model.image_size", 32),
+        ("augment.min_scale", 1.0),
+        ("data.test_fraction", 0.74),
+        ("phases[0].duration", "0 steps"),
+        ("phases[0].clip_norm", 0.0),
+        ("phases[0].groups[0].learning_rate", 1),
+    ],
+)
+def test_the_outermost_allowed_values_pass(path, value):
+    changed(path, value).validate()
+
+
+@pytest.mark.parametrize(
+    "path", ["sede", "data.batchsize", "model.varient", "phases[0].groups[0].lr"]
+)
+def test_from_dict_refuses_a_field_that_does_not_exist(path):
+    values = dataclasses.asdict(Config())
+    set_value(values, path, 1)
+    with pytest.raises(ValueError, match=re.findall(r"\w+", path)[-1]):
+        from_dict(values)
+
+
+def test_from_dict_needs_the_fields_without_a_default():
+    values = dataclasses.asdict(Config())
+    del values["phases"][0]["groups"][0]["learning_rate"]
+    with pytest.raises(ValueError, match="learning_rate"):
+        from_dict(values)
+
+
+def test_json_round_trip_of_values_unlike_the_defaults():
+    config = Config(seed=7, model=Model("lite2", weights="", dropout=0.125))
+    config.data.csv = 'Bilder/ä "quoted" \\ back.csv'
+    config.phases = [Phase("only", "7 steps", [Group(r"head/\w+", 1e-4, 3e-5)], clip_norm=0.0)]
+    text = to_json(config)
+    assert text.endswith("}\n")
+    assert from_dict(json.loads(text)) == config
+    assert from_dict(json.loads(text)) != Config()
+
+
+def test_differences_name_each_field_with_both_values():
+    a, b = Config(), Config(seed=3)
+    b.phases[1].groups[0].weight_decay = 0.5
+    b.model.dropout = 0.1
+    assert differences(a, a) == []
+    assert differences(a, b) == [
+        "seed: 0 -> 3",
+        "model.dropout: None -> 0.1",
+        "phases[1].groups[0].weight_decay: 0.01 -> 0.5",
+    ]
+
+
+def test_differences_show_what_only_one_side_has():
+    a, b = Config(), Config()
+    b.phases = b.phases[:1]
+    forward, back = differences(a, b), differences(b, a)
+    assert forward and all(line.startswith("phases[1].") for line in forward)
+    assert "phases[1].name: 'finetune' -> 'absent'" in forward
+    assert "phases[1].name: 'absent' -> 'finetune'" in back
+    assert len(forward) == len(back)
+
+
+def test_absolute_paths_leave_the_original_and_the_empty_fields_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = Config()
+    config.data.csv, config.data.images, config.data.test_csv = "a.csv", "~/photos", "/t.csv"
+    result = with_absolute_paths(config)
+    assert result.data.csv == str(tmp_path / "a.csv")
+    assert result.data.images == "/home/someone/photos"
+    assert result.data.test_csv == "/t.csv"
+    assert result.data.val_csv == result.data.categories == ""
+    assert result.model.weights == "imagenet"
+    assert config.data.csv == "a.csv"
+    config.model.weights = "w.h5"
+    assert with_absolute_paths(config).model.weights == str(tmp_path / "w.h5")
+
+
+def test_defaults_are_not_shared_between_configs():
+    first, second = Config(), Config()
+    first.phases[0].groups[0].learning_rate = 9.0
+    first.data.csv = "x"
+    assert second == Config()
+    assert differences(first, second)
+
+
+@pytest.mark.parametrize(
+    ("duration", "pictures", "batch_size", "times", "steps"),
+    [
+        ("300 steps", 10, 4, 1, 300),
+        ("1 step", 10, 4, 1, 1),
+        ("1 epoch", 100, 10, 1, 10),
+        ("2 epochs", 105, 10, 1, 21),  # rounded once, not per epoch (2 * 10 or 2 * 11)
+        ("1 epochs", 105, 10, 3, 32),  # 31.5
+        ("0.5 epochs", 100, 10, 1, 5),
+        ("0.25 epoch", 100, 10, 4, 10),
+        ("3 steps", 1, 1, 5, 15),
+        ("1 epoch", 3, 64, 1, 1),  # fewer pictures than a batch
+        ("0.001 epochs", 3, 64, 1, 1),
+        ("64 epochs", 3, 64, 1, 3),
+        ("0 epochs", 100, 10, 1, 0),
+        ("0 steps", 100, 10, 9, 0),
+        ("0.0 epochs", 100, 10, 1, 0),
+    ],
+)
+def test_durations(duration, pictures, batch_size, times, steps):
+    assert steps_of(duration, pictures, batch_size, times) == steps
+
+
+@pytest.mark.parametrize(
+    "duration",
+    ["", "5", "epochs", "5epochs", "5  epochs", " 5 epochs", "5 epochs ", "5 epochs\n", "-1 steps"]
+    + ["1.5 steps", "1. epochs", ".5 epochs", "1e3 steps", "5 Epochs", "5 batches", "nan epochs"],
+)
+def test_what_is_no_duration_is_refused_and_quoted(duration):
+    with pytest.raises(ValueError, match="is no duration") as info:
+        steps_of(duration, 10, 10)
+    assert repr(duration) in str(info.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tenths=st.integers(1, 200),
+    pictures=st.integers(1, 10_000),
+    batch_size=st.integers(1, 512),
+    times=st.integers(1, 20),
+)
+def test_epochs_are_at_most_half_a_step_from_the_exact_number(tenths, pictures, batch_size, times):
+    steps = steps_of(f"{tenths / 10} epochs", pictures, batch_size, times)
+    exact = Fraction(tenths * times * pictures, 10 * batch_size)
+    assert steps >= 1
+    assert abs(steps - max(exact, 1)) <= Fraction(1, 2) + Fraction(1, 10**6)
+
+
+def test_every_field_is_read_by_a_module_other_than_the_config():
+    """A field that nothing reads is a promise that nothing keeps."""
+    read = set()
+    for file in (ROOT / "mlcls_jax").rglob("*.py"):
+        if file.name != "config.py":
+            nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            read |= {
+                node.attr
+                for node in nodes
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+            }
+    classes = [
+        value
+        for value in vars(config_module).values()
+        if isinstance(value, type) and dataclasses.is_dataclass(value)
+    ]
+    assert len(classes) == 7
+    unread = {
+        f"{cls.__name__}.{field.name}"
+        for cls in classes
+        for field in dataclasses.fields(cls)
+        if field.name not in read
+    }
+    assert not unread

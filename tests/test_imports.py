@@ -1,0 +1,114 @@
+"""One way through the package: every module imports only from lower layers."""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
+
+# Lowest first.  Modules of one line do not import each other.
+LAYERS = [
+    ["config"],
+    ["devices"],
+    ["data.tensorflow_cpu", "data.labels", "data.batch"],
+    ["data.decoding", "data.splits"],
+    ["data.images"],
+    ["data.pipeline"],
+    ["models.depthwise", "models.torch_file"],
+    ["models.efficientnet"],
+    ["models.hub", "models.keras_file", "models.translate"],
+    ["models.pretrained"],
+    ["losses"],
+    ["optimizer"],
+    ["phases"],
+    ["metrics"],
+    ["train_step"],
+    ["checkpoint"],
+    ["terminal"],
+    ["workdir"],
+    ["scoring"],
+    ["logs"],
+    ["loop"],
+    ["startup"],
+    ["cli"],
+    ["train", "evaluate", "predict"],
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+FILES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of all that a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} is a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+    return names
+
+
+def own_imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports, such as "data.labels"."""
+    found = set()
+    for name in imported(path):
+        if name.split(".")[0] != "mlcls_jax":
+            continue
+        parts = name.split(".")[1:]
+        prefixes = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+        module = next((prefix for prefix in prefixes if prefix in FILES), None)
+        assert module, f"{path}: {name} is in no module; import it from where it is defined"
+        found.add(module)
+    return found
+
+
+def test_every_module_has_one_layer():
+    assert set(RANK) == set(FILES)
+    assert sum(map(len, LAYERS)) == len(RANK)
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_imports_go_down_only(module):
+    upward = {name for name in own_imports(FILES[module]) if RANK[name] >= RANK[module]}
+    assert not upward
+
+
+def test_the_networks_know_nothing_but_devices():
+    for module in FILES:
+        if module.startswith("models."):
+            others = {n for n in own_imports(FILES[module]) if not n.startswith("models.")}
+            assert others <= {"devices"}, module
+
+
+def test_the_package_files_import_nothing():
+    for path in PACKAGE.rglob("__init__.py"):
+        assert not imported(path), path
+
+
+def test_there_is_no_cycle():
+    graph = {module: own_imports(path) for module, path in FILES.items()}
+    while graph:
+        leaves = {module for module, targets in graph.items() if not targets & set(graph)}
+        assert leaves, f"a cycle among {sorted(graph)}"
+        graph = {module: targets for module, targets in graph.items() if module not in leaves}
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_tensorflow_has_one_door_and_other_frameworks_none(module):
+    roots = {name.split(".")[0] for name in imported(FILES[module])}
+    assert not roots & {"torch", "keras", "tf_keras", "torchvision", "timm"}
+    assert "tensorflow" not in roots or module == "data.tensorflow_cpu"
+
+
+def test_the_only_door_is_there():
+    assert "tensorflow" in imported(FILES["data.tensorflow_cpu"])
+    assert importlib.util.find_spec("mlcls_jax") is not None

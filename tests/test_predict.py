@@ -1,0 +1,108 @@
+"""Which pictures are meant, how a prediction reads, and what the labels alone say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlcls_jax.data.labels import UNKNOWN, LabelTable
+from mlcls_jax.predict import describe, find_pictures
+from mlcls_jax.scoring import base_rate
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    pictures = tmp_path / "photos"
+    for name in ("b.jpg", "a.PNG", "sub/c.webp", "sub/deep/d.jpeg", "notes.txt", "sub/x.csv"):
+        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
+        (pictures / name).touch()
+    (pictures / "folder.jpg").mkdir()  # a folder that is called like a picture
+    return pictures
+
+
+FOUND = ["a.PNG", "b.jpg", "sub/c.webp", "sub/deep/d.jpeg"]
+
+
+def test_a_folder_is_searched_sorted_and_named_relative_to_it(folder, capsys):
+    names, paths = find_pictures([str(folder)])
+    assert names == FOUND
+    assert paths == [str(folder / name) for name in FOUND]
+    assert capsys.readouterr().err == f"{folder}: 2 other files are left out\n"
+
+
+def test_files_keep_their_order_and_their_names(folder, capsys):
+    given = [str(folder / "b.jpg"), str(folder / "a.PNG"), str(folder / "b.jpg")]
+    assert find_pictures(given) == (given, given)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_named_file_is_taken_whatever_it_is_called(folder):
+    given = [str(folder / "notes.txt")]
+    assert find_pictures(given) == (given, given)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_folder_among_others_is_named_as_given(folder, monkeypatch, absolute):
+    monkeypatch.chdir(folder.parent)
+    base = folder if absolute else Path("photos")
+    file = str(base / "b.jpg")
+    names, paths = find_pictures([file, str(base / "sub")])
+    assert names == paths == [file, str(base / "sub/c.webp"), str(base / "sub/deep/d.jpeg")]
+    assert all(Path(path).is_file() for path in paths)
+
+
+def test_what_is_not_there_is_named(folder):
+    with pytest.raises(ValueError, match=r"nowhere\.jpg: no such file or folder"):
+        find_pictures([str(folder / "b.jpg"), str(folder / "nowhere.jpg")])
+
+
+def test_a_folder_without_pictures_is_an_error_that_lists_the_endings(folder):
+    with pytest.raises(ValueError, match=r"folder\.jpg holds no picture .*\.jpeg.*\.webp"):
+        find_pictures([str(folder / "folder.jpg")])
+
+
+CLASSES = ("a", "b", "c", "d", "e")
+
+
+@pytest.mark.parametrize(
+    ("scores", "line"),
+    [
+        ([0.1, 0.9, 0.3, 0.0, 0.2], "p.jpg: b 0.90, c 0.30, e 0.20"),
+        ([0.6, 0.9, 0.5, 0.49, 0.7], "p.jpg: b 0.90, e 0.70, a 0.60, c 0.50"),
+        ([0.2, 0.2, 0.2, 0.2, 0.2], "p.jpg: a 0.20, b 0.20, c 0.20"),
+        ([1.0, 1.0, 1.0, 1.0, 1.0], "p.jpg: a 1.00, b 1.00, c 1.00, d 1.00, e 1.00"),
+    ],
+)
+def test_a_line_has_all_above_the_threshold_and_at_least_three(scores, line):
+    assert describe("p.jpg", np.array(scores), CLASSES) == line
+
+
+def test_fewer_classes_than_are_shown():
+    assert describe("p.jpg", np.array([0.25, 0.75]), ("a", "b")) == "p.jpg: b 0.75, a 0.25"
+
+
+def table(rows) -> LabelTable:
+    labels = np.array(rows, np.int8)
+    names = tuple(f"{i}.jpg" for i in range(len(labels)))
+    return LabelTable(Path("p"), names, labels, CLASSES[: labels.shape[1]])
+
+
+def test_frequencies_are_of_the_known_training_labels_and_counts_of_all_splits():
+    splits = {
+        "train": table([[1, 0, UNKNOWN, 0], [0, 0, UNKNOWN, 1], [UNKNOWN, 1, UNKNOWN, 1]]),
+        "val": table([[1, 1, 0, 0]]),
+        "test": table([[0, 1, 1, UNKNOWN]]),
+    }
+    base = base_rate(splits, min_positives=3)
+    assert base.frequencies == (1 / 2, 1 / 3, 0.0, 2 / 3)
+    assert base.counted == (False, True, False, False)
+    assert base_rate(splits, 2).counted == (True, True, False, True)
+    assert base_rate(splits, 1).counted == (True, True, True, True)
+
+
+def test_the_base_rate_survives_json():
+    import json
+
+    base = base_rate({"train": table([[1, 0], [1, 1]])}, 1)
+    fields = {"frequencies": base.frequencies, "counted": base.counted}
+    assert json.loads(json.dumps(fields)) == {"frequencies": [1.0, 0.5], "counted": [True, True]}

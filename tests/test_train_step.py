@@ -1,0 +1,179 @@
+"""The step: what it freezes, what it costs, and that the number of devices does not matter."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mlcls_jax.config import Group, Phase
+from mlcls_jax.data.batch import Batch
+from mlcls_jax.data.labels import UNKNOWN
+from mlcls_jax.devices import make_mesh, replicate, replicated, sharded
+from mlcls_jax.losses import sigmoid_bce
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.optimizer import active_modules, flatten, make_optimizer, trainable_paths
+from mlcls_jax.train_step import (
+    make_eval_step,
+    make_state,
+    make_train_step,
+    normalize,
+    partition,
+)
+
+MEAN, STD, ROWS, SIZE, CLASSES = (120.0, 115.0, 105.0), (58.0, 57.0, 57.5), 16, 32, 5
+HEAD = Phase("head", "10 steps", [Group("head/.*", 1e-2, 0.1)])
+TAIL = Phase(
+    "tail",
+    "10 steps",
+    [Group("head/.*", 1e-2, 0.1), Group("backbone/(stage[67]|top)/.*", 1e-2, 0.1)],
+)
+ALL = Phase("all", "10 steps", [Group(".*", 1e-2, 0.1)])
+
+
+@functools.cache
+def initial(variant):
+    model = EfficientNet(variant=variant, num_classes=CLASSES)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    return jax.device_get(dict(variables))
+
+
+def make_batch(step: int) -> Batch:
+    rng = np.random.default_rng(step)
+    return Batch(
+        image=rng.integers(0, 256, (ROWS, SIZE, SIZE, 3), dtype=np.uint8),
+        label=rng.integers(UNKNOWN, 2, (ROWS, CLASSES)).astype(np.int8),
+        position=np.arange(step * ROWS, (step + 1) * ROWS, dtype=np.uint32),
+    )
+
+
+def build(variant, phase, mesh, optimizer=None):
+    variables = replicate(initial(variant), mesh)
+    trainable = trainable_paths(variables["params"], phase)
+    model = EfficientNet(
+        variant=variant, num_classes=CLASSES, active=active_modules(trainable, phase)
+    )
+    optimizer = optimizer or make_optimizer(phase, trainable, 10, 0)
+    step = make_train_step(model, optimizer, trainable, MEAN, STD, 3, mesh)
+    opt_state = optimizer.init(partition(variables["params"], trainable)[0])
+    state = jax.device_put(make_state(variables, opt_state, 0), replicated(mesh))
+    return step, state, trainable
+
+
+def run(variant, phase, devices, steps=10, optimizer=None):
+    mesh = make_mesh(devices)
+    step, state, _ = build(variant, phase, mesh, optimizer)
+    metrics = {}
+    for number in range(steps):
+        state, metrics = step(state, jax.device_put(make_batch(number), sharded(mesh)))
+    return jax.device_get(state), jax.device_get(metrics)
+
+
+@pytest.mark.parametrize("phase", [HEAD, TAIL], ids=lambda phase: phase.name)
+def test_frozen_leaves_and_statistics_stay_bit_identical(tiny, phase):
+    before = initial(tiny)
+    state, _ = run(tiny, phase, devices=1)
+    trainable = trainable_paths(before["params"], phase)
+    after = flatten(state.params)
+    for path, leaf in flatten(before["params"]).items():
+        same = np.array_equal(after[path], leaf)
+        assert same == (path not in trainable), path
+    for path, leaf in flatten(before["batch_stats"]).items():
+        np.testing.assert_array_equal(flatten(state.batch_stats)[path], leaf)
+
+
+def test_optimizer_state_is_for_trainable_leaves_only(tiny):
+    _, state, trainable = build(tiny, HEAD, make_mesh(1))
+    sizes = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
+    leaves, _ = partition(state.params, trainable)
+    assert sizes == 2 * sum(leaf.size for leaf in leaves.values())
+
+
+def test_statistics_follow_where_norms_train(tiny):
+    phase = Phase("all", "10 steps", ALL.groups, batch_norm="train")
+    before = initial(tiny)
+    state, _ = run(tiny, phase, devices=8, steps=1)
+    for path, leaf in flatten(before["batch_stats"]).items():
+        assert not np.array_equal(flatten(state.batch_stats)[path], leaf), path
+
+
+def test_frozen_step_costs_a_forward_pass(tiny):
+    mesh = make_mesh(1)
+    step, state, _ = build(tiny, HEAD, mesh)
+    batch = jax.device_put(make_batch(0), sharded(mesh))
+    frozen = step.lower(state, batch).compile().cost_analysis()["flops"]
+    model = EfficientNet(variant=tiny, num_classes=CLASSES)
+    forward = make_eval_step(model, MEAN, STD, mesh)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    evaluated = forward.lower(variables, batch.image).compile().cost_analysis()["flops"]
+    assert frozen <= 1.05 * evaluated
+    full_step, full_state, _ = build(tiny, ALL, mesh)
+    full = full_step.lower(full_state, batch).compile().cost_analysis()["flops"]
+    assert full > 2 * evaluated
+
+
+@pytest.mark.slow
+def test_eight_devices_equal_one(tiny):
+    # SGD, because Adam would hide a gradient that is eight times too large.
+    one, one_metrics = run(tiny, ALL, devices=1, optimizer=optax.sgd(0.05))
+    eight, eight_metrics = run(tiny, ALL, devices=8, optimizer=optax.sgd(0.05))
+    moved = 0.0
+    for path, leaf in flatten(one.params).items():
+        np.testing.assert_allclose(
+            flatten(eight.params)[path], leaf, rtol=1e-4, atol=2e-5, err_msg=path
+        )
+        moved = max(moved, float(np.abs(leaf - flatten(initial(tiny)["params"])[path]).max()))
+    assert moved > 1e-2
+    np.testing.assert_allclose(eight_metrics["loss"], one_metrics["loss"], rtol=1e-4)
+    np.testing.assert_allclose(eight.label_count, one.label_count)
+
+
+def test_loss_and_norm_are_those_of_the_whole_batch(tiny):
+    mesh = make_mesh(8)
+    step, state, trainable = build(tiny, HEAD, mesh)
+    batch, variables = make_batch(0), initial(tiny)
+    model = EfficientNet(variant=tiny, num_classes=CLASSES, dropout=0.0)
+
+    def mean_loss(head):
+        params = {**variables["params"], "head": head}
+        logits = model.apply(
+            {**variables, "params": params}, normalize(batch.image, MEAN, STD), train=False
+        )
+        known = batch.label != UNKNOWN
+        return jnp.where(known, sigmoid_bce(logits, batch.label), 0.0).sum() / known.sum()
+
+    loss, grads = jax.value_and_grad(mean_loss)(variables["params"]["head"])
+    model_step = make_train_step(
+        model.clone(active=frozenset()), optax.sgd(0.0), trainable, MEAN, STD, 3, mesh
+    )
+    opt_state = optax.sgd(0.0).init({})
+    state = jax.device_put(make_state(initial(tiny), opt_state, 0), replicated(mesh))
+    _, metrics = model_step(state, jax.device_put(batch, sharded(mesh)))
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    # The clip threshold sees this norm: of the head alone, whatever is frozen.
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-4)
+
+
+def test_state_is_donated_and_one_all_reduce_is_compiled(tiny):
+    mesh = make_mesh(8)
+    step, state, _ = build(tiny, TAIL, mesh)
+    text = step.lower(state, jax.device_put(make_batch(0), sharded(mesh))).compile().as_text()
+    assert text.count(" all-reduce(") + text.count(" all-reduce-start(") == 1
+    assert "all-gather" not in text
+    assert "input_output_alias" in text
+
+
+def test_one_compilation_serves_every_step(tiny):
+    mesh = make_mesh(8)
+    step, state, _ = build(tiny, HEAD, mesh)
+    for number in range(3):
+        state, _ = step(state, jax.device_put(make_batch(number), sharded(mesh)))
+    assert step._cache_size() == 1
+
+
+def test_normalize_is_strict_about_dtypes():
+    with jax.numpy_dtype_promotion("strict"):
+        pixels = normalize(jnp.full((1, 2, 2, 3), 255, jnp.uint8), MEAN, STD)
+    np.testing.assert_allclose(pixels[0, 0, 0], (255 - np.array(MEAN)) / STD, rtol=1e-6)

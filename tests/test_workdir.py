@@ -1,0 +1,132 @@
+"""The folder of a run: whose it is, and files that are written whole or not at all."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+
+from mlcls_jax.config import Config
+from mlcls_jax.workdir import (
+    CLASSES,
+    CONFIG,
+    prepare,
+    read_classes,
+    read_config,
+    write_predictions,
+    write_text,
+)
+
+NAMES = ("cat", "dog, small", 'a "b"', "Vögel", "line\u2028separator")
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_new_workdir_holds_config_and_classes(tmp_path):
+    workdir = tmp_path / "runs" / "one"
+    config = Config(seed=4)
+    prepare(workdir, config, NAMES)
+    assert set(contents(workdir)) == {CONFIG, CLASSES}
+    assert read_config(workdir) == config
+    assert read_classes(workdir) == NAMES
+
+
+def test_an_empty_folder_is_as_good_as_a_new_one(tmp_path):
+    prepare(tmp_path, Config(), NAMES)
+    assert read_config(tmp_path) == Config()
+
+
+def test_its_own_workdir_is_accepted_and_left_as_it_is(tmp_path):
+    prepare(tmp_path, Config(seed=4), NAMES)
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    before = contents(tmp_path)
+    prepare(tmp_path, Config(seed=4), NAMES)
+    assert contents(tmp_path) == before
+
+
+def test_another_config_is_refused_and_every_changed_field_named(tmp_path):
+    prepare(tmp_path, Config(), NAMES)
+    before = contents(tmp_path)
+    other = Config(seed=9)
+    other.phases[1].groups[0].learning_rate = 0.5
+    other.data.batch_size = 7
+    with pytest.raises(ValueError) as info:
+        prepare(tmp_path, other, NAMES)
+    message = str(info.value)
+    assert str(tmp_path) in message and "\n" not in message
+    assert "seed: 0 -> 9" in message
+    assert "data.batch_size: 32 -> 7" in message
+    assert "phases[1].groups[0].learning_rate: 0.001 -> 0.5" in message
+    assert "eval_batch_size" not in message
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("classes", [NAMES[:-1], NAMES[::-1], (*NAMES, "new")])
+def test_other_classes_are_refused(tmp_path, classes):
+    prepare(tmp_path, Config(), NAMES)
+    with pytest.raises(ValueError, match="classes"):
+        prepare(tmp_path, Config(), classes)
+
+
+def test_a_foreign_folder_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="holds no run"):
+        prepare(tmp_path, Config(), NAMES)
+    assert contents(tmp_path) == {"thesis.tex": b"mine"}
+
+
+def test_a_file_is_no_workdir(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ValueError, match="file"):
+        prepare(file, Config(), NAMES)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", [None, "", "{", '{"seed": 1, "sede": 2}', '{"seed": "x"}'])
+def test_an_unreadable_config_is_a_value_error(tmp_path, text):
+    if text is not None:
+        (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(ValueError, match="holds no run|config: "):
+        read_config(tmp_path)
+
+
+def test_write_text_replaces_the_whole_file_and_leaves_no_other(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "a long first version\n")
+    write_text(path, "ä\n")
+    assert contents(tmp_path) == {"a.txt": "ä\n".encode()}
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(ValueError, match=r"a\.txt cannot be written: disk full"):
+        write_text(path, "new")
+    assert contents(tmp_path) == {"a.txt": b"old"}
+
+
+def test_a_folder_that_is_not_there_is_a_value_error(tmp_path):
+    with pytest.raises(ValueError, match="cannot be written"):
+        write_text(tmp_path / "none" / "a.txt", "x")
+
+
+def test_predictions_read_back_in_order_with_six_decimals(tmp_path):
+    path = tmp_path / "predictions.csv"
+    classes = ("cat", "filename", "dog, small")  # a class may be called like our own column
+    pictures = ["a.jpg", "sub/b, c.jpg", 'q"uote.jpg']
+    values = np.random.default_rng(0).random((3, 3))
+    values[0, 0], values[1, 1] = 1e-9, 1.0
+    write_predictions(path, pictures, values, classes)
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["filename", *classes]
+    assert [row[0] for row in rows] == pictures
+    assert [cell for row in rows for cell in row[1:]] == [f"{x:.6f}" for x in values.flat]
