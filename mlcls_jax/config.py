@@ -53,7 +53,10 @@ class Augment:
 class Model:
     """The network and the weights that it starts from."""
 
-    variant: str = "b0"
+    variant: str = _choice(
+        *("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"),
+        *("lite0", "lite1", "lite2", "lite3", "lite4"),
+    )
     weights: str = "imagenet"  # or a path; "": random
     image_size: int = 0  # pixels; 0: the size the variant was published with
     dropout: float | None = None  # before the head; None: the variant's published rate
@@ -242,7 +245,7 @@ def _check_phases(phases: list[Phase]) -> None:
         _check_duration(f"{path}.warmup", phase.warmup)
         if not phase.groups:
             raise ValueError(f"config: {path}.groups is empty; name at least one group to train")
-        if phase.clip_norm < 0:
+        if not 0 <= phase.clip_norm < float("inf"):
             raise ValueError(f"config: {path}.clip_norm is {phase.clip_norm}; 0 turns it off")
         for j, group in enumerate(phase.groups):
             _check_group(f"{path}.groups[{j}]", group)

@@ -20,7 +20,7 @@ class MetricsLog:
             return
         records = read_metrics(workdir)
         kept = [record for record in records if record["step"] <= step]
-        if len(kept) < len(records):
+        if self._path.exists():  # without later lines and one that was cut short
             write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
 
@@ -54,5 +54,5 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / METRICS
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     return [json.loads(line) for line in lines[:-1]]

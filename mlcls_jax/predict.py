@@ -78,8 +78,8 @@ def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:
             if not found:
                 endings = ", ".join(sorted(EXTENSIONS))
                 raise ValueError(f"{argument} holds no picture ({endings})")
-            base = path if len(arguments) == 1 else Path()
-            names += [file.relative_to(base).as_posix() for file in found]
+            alone = len(arguments) == 1
+            names += [(file.relative_to(path) if alone else file).as_posix() for file in found]
             paths += map(str, found)
             ignored = sum(file.is_file() for file in path.rglob("*")) - len(found)
             if ignored:

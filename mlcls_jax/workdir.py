@@ -105,7 +105,7 @@ def read_config(workdir: Path) -> Config:
 
 def read_classes(workdir: Path) -> tuple[str, ...]:
     """Class names in the order of the model's outputs."""
-    return tuple((workdir / CLASSES).read_text().splitlines())
+    return tuple((workdir / CLASSES).read_text(encoding="utf-8").split("\n")[:-1])
 
 
 def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:

@@ -22,6 +22,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,10 @@ PICTURE_SIZE = 128
 TRAIN_SHARE = 0.7
 CROP_SIDES = (96, 190)
 DIGIT_SIZES = (40, 68)
+SMALLER_PER_DIGIT = 8  # four of the largest would leave no room for each other
 MOST_DIGITS = 4
-MOST_OVERLAP = 0.15
+MOST_OVERLAP = 0.15  # of the smaller digit's square
+_LAYOUTS = 64
 LARGEST_ANGLE = 15.0
 LEAST_CONTRAST = 0.35
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -109,38 +112,42 @@ def _draw_crop(rng, width: int, height: int, split: str) -> tuple[int, int, int]
 
 
 def _draw_digits(rng, samples: list[list[int]]) -> tuple[Digit, ...]:
-    digits: list[Digit] = []
-    for value in rng.permutation(10)[: rng.integers(1, MOST_DIGITS + 1)]:
-        sample = int(rng.choice(samples[value]))
-        # Small pictures fill up: after some tries the digit is drawn smaller and tried again.
-        largest = DIGIT_SIZES[1]
-        while True:
-            size = int(rng.integers(DIGIT_SIZES[0], largest + 1))
-            left, top = (int(x) for x in rng.integers(0, PICTURE_SIZE - size + 1, 2))
-            if all(_overlap((left, top, size), digit) <= MOST_OVERLAP for digit in digits):
-                break
-            largest = max(largest - 1, DIGIT_SIZES[0])
-        digits.append(
-            Digit(
-                sample=sample,
-                value=int(value),
-                left=left,
-                top=top,
-                size=size,
-                angle=float(rng.uniform(-LARGEST_ANGLE, LARGEST_ANGLE)),
-                hue=float(rng.random()),
-                saturation=float(rng.uniform(0.2, 1.0)),
-            )
+    values = rng.permutation(10)[: rng.integers(1, MOST_DIGITS + 1)]
+    return tuple(
+        Digit(
+            sample=int(rng.choice(samples[value])),
+            value=int(value),
+            left=left,
+            top=top,
+            size=size,
+            angle=float(rng.uniform(-LARGEST_ANGLE, LARGEST_ANGLE)),
+            hue=float(rng.random()),
+            saturation=float(rng.uniform(0.2, 1.0)),
         )
-    return tuple(digits)
+        for value, (left, top, size) in zip(values, _draw_boxes(rng, len(values)), strict=True)
+    )
 
 
-def _overlap(box: tuple[int, int, int], digit: Digit) -> float:
-    """Shared area of two squares as a share of the smaller one."""
-    left, top, size = box
-    across = min(left + size, digit.left + digit.size) - max(left, digit.left)
-    down = min(top + size, digit.top + digit.size) - max(top, digit.top)
-    return max(across, 0) * max(down, 0) / min(size, digit.size) ** 2
+def _draw_boxes(rng, count: int) -> list[tuple[int, int, int]]:
+    """Left, top and size of squares that overlap little; the more of them, the smaller."""
+    largest = DIGIT_SIZES[1] - SMALLER_PER_DIGIT * (count - 1)
+    while True:
+        # All at once, for large ones may leave no room for another; and many times at once,
+        # for most attempts fail.
+        sizes = rng.integers(DIGIT_SIZES[0], largest + 1, (_LAYOUTS, count))
+        room = PICTURE_SIZE - sizes[:, :, None] + 1
+        corners = rng.integers(0, room, (_LAYOUTS, count, 2))
+        ends = corners + sizes[:, :, None]
+        fits = np.ones(_LAYOUTS, bool)
+        for one, other in combinations(range(count), 2):
+            low = np.maximum(corners[:, one], corners[:, other])
+            high = np.minimum(ends[:, one], ends[:, other])
+            shared = np.prod(np.maximum(high - low, 0), axis=1)
+            fits &= shared <= MOST_OVERLAP * np.minimum(sizes[:, one], sizes[:, other]) ** 2
+        if fits.any():
+            first = np.argmax(fits)
+            boxes = np.column_stack([corners[first], sizes[first]]).tolist()
+            return [(left, top, size) for left, top, size in boxes]
 
 
 def render(scene: Scene, drawings: np.ndarray, photos: list[np.ndarray]) -> Image.Image:

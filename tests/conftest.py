@@ -2,7 +2,10 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 "
+    "--xla_backend_optimization_level=0"  # compiling is most of what these tests do
+)
 
 import jax
 import numpy as np
@@ -22,7 +25,7 @@ def _compiled_programs_are_kept(tmp_path_factory):
 @pytest.fixture
 def tiny(monkeypatch):
     """The name of a variant with one narrow block per stage."""
-    monkeypatch.setitem(VARIANTS, "tiny", Variant(0.25, 0.3, 32, 0.2))
+    monkeypatch.setitem(VARIANTS, "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True))
     return "tiny"
 
 

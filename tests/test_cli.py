@@ -8,6 +8,9 @@ import pytest
 from mlcls_jax import cli
 from mlcls_jax.config import Config
 
+# ml_collections loads a config file by a method that Python has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
 DEFAULT = str(Path(__file__).parents[1] / "configs" / "default.py")
 
 
@@ -87,12 +90,12 @@ def test_a_mistake_in_a_config_file_is_refused_by_name(tmp_path, body, named):
 
 
 def test_a_config_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match="nowhere.py: no such file"):
+    with pytest.raises(ValueError, match=r"nowhere\.py: no such file"):
         cli.load_config(str(tmp_path / "nowhere.py"), [])
 
 
 def test_a_config_file_that_is_no_python_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="^config: "):
+    with pytest.raises(ValueError, match=r"^config: "):
         cli.load_config(config_file(tmp_path, "return ("), [])
 
 

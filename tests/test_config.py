@@ -27,6 +27,9 @@ from mlcls_jax.config import (
 from mlcls_jax.models.efficientnet import VARIANTS
 from mlcls_jax.workdir import image_size
 
+# ml_collections loads a config file by a method that Python has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
 B_SIZES = dict(
@@ -270,8 +273,28 @@ def test_durations(duration, pictures, batch_size, times, steps):
 
 @pytest.mark.parametrize(
     "duration",
-    ["", "5", "epochs", "5epochs", "5  epochs", " 5 epochs", "5 epochs ", "5 epochs\n", "-1 steps"]
-    + ["1.5 steps", "1. epochs", ".5 epochs", "1e3 steps", "5 Epochs", "5 batches", "nan epochs"],
+    [
+        *(
+            "",
+            "5",
+            "epochs",
+            "5epochs",
+            "5  epochs",
+            " 5 epochs",
+            "5 epochs ",
+            "5 epochs\n",
+            "-1 steps",
+        ),
+        *(
+            "1.5 steps",
+            "1. epochs",
+            ".5 epochs",
+            "1e3 steps",
+            "5 Epochs",
+            "5 batches",
+            "nan epochs",
+        ),
+    ],
 )
 def test_what_is_no_duration_is_refused_and_quoted(duration):
     with pytest.raises(ValueError, match="is no duration") as info:

@@ -44,11 +44,15 @@ def phase(*groups: Group, **fields) -> Phase:
 
 def run(optimizer, params, *gradients):
     """The parameters after one step per gradient."""
-    state = optimizer.init(params)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
     for gradient in gradients:
-        updates, state = optimizer.update(gradient, state, params)
+        updates, state = update(gradient, state, params)
         params = optax.apply_updates(params, updates)
     return params
+
+
+def norm(leaves) -> float:
+    return float(np.sqrt(sum(np.square(leaf).sum() for leaf in leaves.values())))
 
 
 def leaves_of(groups, **fields):
@@ -214,8 +218,8 @@ def test_clipping_divides_by_the_norm_of_the_trainable_gradients_alone():
     gradients = partition(unflatten(everything), trainable)[0]
     assert set(gradients) == trainable
     small = jax.tree.map(lambda g: 0.01 * g, gradients)  # below the limit: unchanged
-    by_hand = jax.tree.map(lambda g: g / optax.global_norm(gradients), gradients)
-    assert optax.global_norm(gradients) > 1 > optax.global_norm(small)
+    by_hand = jax.tree.map(lambda g: g / norm(gradients), gradients)
+    assert norm(gradients) > 1 > norm(small)
     a = run(make_optimizer(clipped, trainable, 10, 0), leaves, gradients, small)
     b = run(make_optimizer(free, trainable, 10, 0), leaves, by_hand, small)
     c = run(make_optimizer(free, trainable, 10, 0), leaves, gradients, small)

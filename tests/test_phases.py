@@ -1,5 +1,7 @@
 """Phases in steps: back to back, evaluated at each multiple and at the end."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,7 +81,7 @@ def test_any_plan_covers_all_steps_once_and_ends_in_an_evaluation(
     plan = plan_phases(config(*durations, batch_size=batch_size, every=every), pictures)
     assert len(plan) == sum(n > 0 for n in epochs)
     assert plan[0].start == 0
-    assert all(a.stop == b.start for a, b in zip(plan, plan[1:], strict=False))
+    assert all(a.stop == b.start for a, b in pairwise(plan))
     for planned in plan:
         assert planned.start < planned.stop == planned.evaluations[-1]
         assert planned.evaluations[0] > planned.start

@@ -89,7 +89,7 @@ def test_a_file_is_no_workdir(tmp_path):
 def test_an_unreadable_config_is_a_value_error(tmp_path, text):
     if text is not None:
         (tmp_path / CONFIG).write_text(text)
-    with pytest.raises(ValueError, match="holds no run|config: "):
+    with pytest.raises(ValueError, match=r"holds no run|config: "):
         read_config(tmp_path)
 
 
