@@ -132,7 +132,7 @@ def test_eight_devices_equal_one(tiny):
 
 def test_loss_and_norm_are_those_of_the_whole_batch(tiny):
     mesh = make_mesh(8)
-    step, state, trainable = build(tiny, HEAD, mesh)
+    _, _, trainable = build(tiny, HEAD, mesh)
     batch, variables = make_batch(0), initial(tiny)
     model = EfficientNet(variant=tiny, num_classes=CLASSES, dropout=0.0)
 

@@ -14,7 +14,7 @@ _EXIF_SHORT, _EXIF_LONG = 3, 4
 def decode(contents):
     """Decodes a picture, upright and in colour.
 
-    JPEG, PNG, GIF and WebP (first frame) and BMP; WebP needs a TensorFlow that reads it (2.19).
+    JPEG, PNG, GIF and WebP (first frame) and BMP; WebP needs a TensorFlow with `tf.io.decode_webp`.
     Grey, palette and CMYK become RGB, alpha is dropped and 16 bits become the upper 8, all as
     Pillow's `convert("RGB")` does, except that transparent pixels of a GIF become black and
     16-bit grey isn't cut off at 255. Exif orientation (JPEG, PNG, WebP) is applied.

@@ -49,22 +49,21 @@ def local_rows(batch_size: int, field: str) -> Rows:
     return Rows(batch_size, jax.process_index() * count, count)
 
 
-def stream_order(positions: Any, pictures: int, seed: int) -> tuple[Any, Any]:
-    """(epoch, index of the picture) at each position of the endless stream.
+def stream_order(position: Any, pictures: int, seed: int) -> tuple[Any, Any]:
+    """(epoch, index of the picture) at a position of the endless stream.
 
     Args:
-        positions: int64 tensor or array, [n] or scalar.
+        position: int64 scalar, tensor or number.
         pictures: how many there are.
         seed: of the order.
 
     Returns:
-        Two int64 tensors of the shape of positions.  Each epoch's indices are a permutation.
+        Two int64 scalar tensors.  Each epoch's indices are a permutation of all pictures.
     """
-    positions = tf.convert_to_tensor(positions, tf.int64)
-    epoch, place = tf.math.floordiv(positions, pictures), tf.math.floormod(positions, pictures)
-    seeds = tf.stack([tf.fill(tf.shape(epoch), tf.constant(seed, tf.int64)), epoch], -1)
-    last = tf.constant(pictures - 1, tf.int64)
-    return epoch, index_shuffle(place, seeds, last)
+    position = tf.convert_to_tensor(position, tf.int64)
+    epoch, place = tf.math.floordiv(position, pictures), tf.math.floormod(position, pictures)
+    seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
+    return epoch, index_shuffle(place, seeds, tf.constant(pictures - 1, tf.int64))
 
 
 def train_batches(
@@ -155,9 +154,12 @@ def eval_batches(
 
 def batch_filenames(table: LabelTable, step: int, batch_size: int, seed: int) -> list[str]:
     """File names of the global batch of a training step."""
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    _, indices = stream_order(positions, len(table), seed)
-    return [table.filenames[i] for i in indices.numpy()]
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    return [table.filenames[i] for i in _indices(positions, len(table), seed)]
+
+
+def _indices(positions: range, pictures: int, seed: int) -> list[int]:
+    return [int(stream_order(position, pictures, seed)[1]) for position in positions]
 
 
 def _iterate(dataset) -> Iterator:
@@ -167,7 +169,6 @@ def _iterate(dataset) -> Iterator:
 
 
 def _unreadable(table: LabelTable, positions: range, seed: int, error) -> ValueError:
-    _, indices = stream_order(np.asarray(positions), len(table), seed)
     paths = table.paths
-    cause = explain_bad_image([paths[i] for i in indices.numpy()])
+    cause = explain_bad_image([paths[i] for i in _indices(positions, len(table), seed)])
     return ValueError(cause or f"a picture cannot be read: {error.message}")

@@ -1,0 +1,124 @@
+"""The whole way on generated pictures: train, stop, continue, evaluate, predict."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlcls_jax import evaluate, loop, predict
+from mlcls_jax.checkpoint import Checkpoints
+from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
+from mlcls_jax.train import train
+from mlcls_jax.workdir import load_run
+
+
+def make_config(photos, variant, learning_rate=1e-2) -> Config:
+    return Config(
+        log_every=3,
+        data=Data(
+            csv=str(photos / "labels.csv"),
+            images=str(photos),
+            batch_size=8,
+            eval_batch_size=8,
+        ),
+        augment=Augment(train_resize="random_crop"),
+        model=Model(variant=variant, weights="", image_size=32),
+        phases=[
+            Phase("head", "1 epoch", [Group("head/.*", learning_rate)]),
+            Phase("tail", "2 epochs", [Group("(head|backbone/top)/.*", 1e-2, 1e-2)]),
+        ],
+    )
+
+
+def records(workdir):
+    """metrics.jsonl without what depends on the clock."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    clock = ("images_per_second", "seconds")
+    return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
+
+
+def final_params(workdir):
+    return jax.device_get(load_run(workdir, "latest").variables)
+
+
+@pytest.mark.slow
+def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypatch):
+    config, whole, parts = make_config(photos, tiny), tmp_path / "whole", tmp_path / "parts"
+    compiled = []
+    compile_step = loop._compile
+    monkeypatch.setattr(
+        loop, "_compile", lambda *args: compiled.append(args) or compile_step(*args)
+    )
+    assert train(config, whole) == 0
+    assert len(compiled) == 2  # once a phase
+
+    interrupted = iter([2, 6])  # the batches at which Ctrl-C is pressed, inside an epoch
+    to_devices, batches, at = loop.to_devices, [0], [next(interrupted)]
+
+    def pressing(*args):
+        for batch in to_devices(*args):
+            batches[0] += 1
+            if batches[0] == at[0]:
+                at[0] = next(interrupted, None)
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(loop, "to_devices", pressing)
+    codes = [train(config, parts) for _ in range(3)]
+    assert codes == [130, 130, 0]
+    assert records(parts) == records(whole)
+    for ours, theirs in zip(
+        jax.tree.leaves(final_params(parts)), jax.tree.leaves(final_params(whole)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+    assert train(config, parts) == 0  # already finished: nothing to do
+    assert records(parts) == records(whole)
+    config.data.batch_size = 16
+    with pytest.raises(ValueError, match=r"data\.batch_size: 8 -> 16"):
+        train(config, parts)
+
+    check_evaluate_and_predict(whole, photos, tmp_path)
+
+
+def check_evaluate_and_predict(workdir, photos, tmp_path):
+    assert evaluate.main(["--workdir", str(workdir), "--split", "val"]) == 0
+    best = max(records(workdir), key=lambda record: record["val"]["mAP"])
+    result = json.loads((workdir / "eval_val.json").read_text())
+    assert result["values"]["mAP"] == pytest.approx(best["val"]["mAP"], abs=1e-6)
+    splits = pd.read_csv(workdir / "splits.csv", index_col="filename")["split"]
+    written = pd.read_csv(workdir / "predictions_val.csv", index_col="filename")
+    assert list(written.index) == list(splits.index[splits == "val"])
+    assert list(written.columns) == (workdir / "classes.txt").read_text().splitlines()
+
+    out = tmp_path / "predictions.csv"
+    assert predict.main(["--workdir", str(workdir), str(photos), "--csv", str(out)]) == 0
+    predicted = pd.read_csv(out, index_col="filename")
+    assert list(predicted.index) == sorted(path.name for path in photos.glob("*.png"))
+    # Another batch, the same numbers: padding and company change nothing.
+    np.testing.assert_allclose(predicted.loc[written.index], written, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_loss_that_is_not_finite_stops_the_run(photos, tiny, tmp_path):
+    config = make_config(photos, tiny, learning_rate=1e38)
+    config.phases[0].clip_norm = 0.0
+    with pytest.raises(FloatingPointError, match="at step") as caught:
+        train(config, tmp_path / "run")
+    step = int(str(caught.value).split("at step ")[1].split(";")[0])
+    splits = pd.read_csv(tmp_path / "run" / "splits.csv")
+    assert 1 < step <= 8
+    named = str(caught.value).split("pictures: ")[1].split(", ")
+    train_names = set(splits["filename"][splits["split"] == "train"])
+    assert len(named) == 8 and set(named) <= train_names
+    assert Checkpoints(tmp_path / "run").latest() in (None, 4)
+
+
+def test_empty_data_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.csv and data\.images are empty"):
+        train(Config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
