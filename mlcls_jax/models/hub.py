@@ -19,10 +19,10 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from mlcls_jax.devices import cache_folder
 from mlcls_jax.models.efficientnet import VARIANTS
 
 KERAS_URL = "https://storage.googleapis.com/keras-applications/"
-CACHE_VARIABLE = "MLCLS_JAX_CACHE"
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20
 
@@ -119,12 +119,6 @@ def packaged_weights(variant: str) -> Path:
     return files[0]
 
 
-def cache_folder() -> Path:
-    """$MLCLS_JAX_CACHE, or ~/.cache/mlcls_jax/weights."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache/mlcls_jax/weights"
-
-
 def fetch(download: Download) -> Path:
     """The cached copy of a file on the web; downloads it unless a copy with its MD5 sum is there.
 
@@ -135,7 +129,7 @@ def fetch(download: Download) -> Path:
         ValueError: the file cannot be downloaded or arrives with another MD5 sum; the message
             says which address to download from and where to put the file.
     """
-    target, present = cache_folder() / download.filename, None
+    target, present = cache_folder() / "weights" / download.filename, None
     try:
         if target.is_file() and (present := _file_md5(target)) == download.md5:
             return target

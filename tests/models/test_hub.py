@@ -13,8 +13,8 @@ CONTENT = b"weights" * 400_000  # more than one chunk
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("MLCLS_JAX_CACHE", str(folder))
+    folder = tmp_path / "cache" / "weights"
+    monkeypatch.setenv("MLCLS_JAX_CACHE", str(folder.parent))
     return folder
 
 
@@ -39,7 +39,7 @@ def test_downloads_once(cache, published):
 
 
 def test_replaces_a_damaged_copy(cache, published):
-    cache.mkdir()
+    cache.mkdir(parents=True)
     (cache / "weights.h5").write_bytes(CONTENT[:-1])
     assert fetch(published[1]).read_bytes() == CONTENT
 
@@ -56,7 +56,7 @@ def test_refuses_another_checksum(cache, published):
 def test_keeps_the_file_that_is_there_when_a_download_fails(cache, published):
     source, download = published
     source.unlink()
-    cache.mkdir()
+    cache.mkdir(parents=True)
     (cache / "weights.h5").write_bytes(b"mine")
     mine = hashlib.md5(b"mine", usedforsecurity=False).hexdigest()
     with pytest.raises(ValueError, match=f"in place of the file there, whose MD5 sum is {mine}"):
@@ -89,7 +89,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, published):
 
 def test_default_cache(monkeypatch):
     monkeypatch.delenv("MLCLS_JAX_CACHE", raising=False)
-    assert hub.cache_folder() == Path.home() / ".cache" / "mlcls_jax" / "weights"
+    assert hub.cache_folder() == Path.home() / ".cache" / "mlcls_jax"
 
 
 def test_table_is_the_one_of_keras():
