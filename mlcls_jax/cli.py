@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from mlcls_jax.config import Config
@@ -47,6 +47,7 @@ def run(main: Callable[[list[str]], int]) -> None:
 
     With MLCLS_JAX_TRACEBACK=1 in the environment, errors keep their traceback.
     """
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of every option that is as it should be
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
