@@ -6,21 +6,8 @@ is a function of the seed that is passed in.
 
 import math
 
-from mlcls_jax.data.decoding import decode, exif_orientation, explain_bad_image
+from mlcls_jax.data.decoding import decode
 from mlcls_jax.data.tensorflow_cpu import tf
-
-__all__ = [
-    "INTERPOLATIONS",
-    "center_crop_resize",
-    "decode",
-    "eval_picture",
-    "exif_orientation",
-    "explain_bad_image",
-    "random_flip",
-    "random_resized_crop",
-    "resize",
-    "train_picture",
-]
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 
