@@ -71,6 +71,11 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     )
 
 
+def uses_huge_pages() -> bool:
+    """Whether the environment lets glibc ask for huge pages (README, "On CPU")."""
+    return "glibc.malloc.hugetlb=1" in os.environ.get("GLIBC_TUNABLES", "").split(":")
+
+
 def compute_dtype(name: str) -> Any:
     """The dtype of config field model.compute_dtype: "auto" is float32 on CPU, else bfloat16."""
     if name == "auto":

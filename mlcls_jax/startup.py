@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Config
 from mlcls_jax.data.splits import check_train, write_splits
-from mlcls_jax.devices import is_first_process, make_mesh, replicate, replicated
+from mlcls_jax.devices import is_first_process, make_mesh, replicate, replicated, uses_huge_pages
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.loop import Session
 from mlcls_jax.models.pretrained import (
@@ -127,8 +127,10 @@ def print_header(session: Session, state: TrainState) -> None:
     sizes = ", ".join(f"{len(table)} {name}" for name, table in session.splits.items())
     total = sum(leaf.size for leaf in flatten(state.params).values())
     rare = sorted(zip(train.positives, train.classes, strict=True))[:RAREST]
+    pages = ", huge pages" if uses_huge_pages() else ""
+    processes = f"{jax.process_count()} process" + ("es" if jax.process_count() > 1 else "")
     rows = [
-        ["devices", f"{jax.device_count()} x {device.device_kind}, {jax.process_count()} process"],
+        ["devices", f"{jax.device_count()} x {device.device_kind}, {processes}{pages}"],
         ["network", f"EfficientNet {config.model.variant}, {image_size(config)} px"],
         ["parameters", f"{total:,}, {len(train.classes)} classes"],
         ["pictures", sizes],

@@ -7,8 +7,10 @@ used. JAX needs them, so they are hidden before anything else can run.
 import os
 from typing import Any
 
-# TensorFlow reads this once, while it is imported; what the user has set stays.
+# TensorFlow reads these once, while it is imported; what the user has set stays.  Without oneDNN
+# (of no use to decoding) it has nothing to announce.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import tensorflow as tf
 

@@ -17,6 +17,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, UInt32
 
 from mlcls_jax.models.depthwise import depthwise_conv
+from mlcls_jax.models.normalization import Activation, BatchNorm, identity
 
 BATCH_NORM_DECAY = 0.99  # Flax calls this momentum; PyTorch's momentum is one minus it.
 BATCH_NORM_EPSILON = 1e-3
@@ -166,8 +167,9 @@ class Network(nn.Module):
 
 
 class NormalizedConv(Network):
-    """A convolution and its batch normalisation."""
+    """A convolution, its batch normalisation and activation."""
 
+    activation: Activation = identity
     features: int = 0  # 0: depthwise
     kernel_size: int = 1
     stride: int = 1
@@ -178,14 +180,10 @@ class NormalizedConv(Network):
             conv = Conv(self.features, self.kernel_size, self.stride, dtype=self.dtype, name="conv")
         else:
             conv = DepthwiseConv(self.kernel_size, self.stride, self.dtype, name="conv")
-        norm = nn.BatchNorm(
-            use_running_average=not self.trains(train, "norm"),
-            momentum=BATCH_NORM_DECAY,
-            epsilon=BATCH_NORM_EPSILON,
-            dtype=self.dtype,
-            name="norm",
+        norm = BatchNorm(
+            self.activation, BATCH_NORM_DECAY, BATCH_NORM_EPSILON, self.dtype, name="norm"
         )
-        return norm(conv(x))
+        return norm(conv(x), self.trains(train, "norm"))
 
 
 class SqueezeExcite(nn.Module):
@@ -216,12 +214,18 @@ class Block(Network):
         activation = nn.relu6 if self.lite else nn.silu
         if stage.expansion != 1:
             features = inputs.shape[-1] * stage.expansion
-            x = NormalizedConv(**self.common, features=features, name="expand")(x, train)
-            x = activation(x)
+            expand = NormalizedConv(
+                **self.common, activation=activation, features=features, name="expand"
+            )
+            x = expand(x, train)
         depthwise = NormalizedConv(
-            **self.common, kernel_size=stage.kernel_size, stride=self.stride, name="depthwise"
+            **self.common,
+            activation=activation,
+            kernel_size=stage.kernel_size,
+            stride=self.stride,
+            name="depthwise",
         )
-        x = activation(depthwise(x, train))
+        x = depthwise(x, train)
         if not self.lite:
             squeezed = max(1, int(inputs.shape[-1] * SQUEEZE_RATIO))
             x = SqueezeExcite(squeezed, self.dtype, name="se")(x)
@@ -265,10 +269,15 @@ class Backbone(Network):
         activation = nn.relu6 if variant.lite else nn.silu
         unscaled = 1.0 if variant.lite else variant.width
         stem = scaled_channels(STEM_CHANNELS, unscaled)
-        x = NormalizedConv(**self.common, features=stem, kernel_size=3, stride=2, name="stem")(
-            x.astype(self.dtype), train
+        first = NormalizedConv(
+            **self.common,
+            activation=activation,
+            features=stem,
+            kernel_size=3,
+            stride=2,
+            name="stem",
         )
-        x = activation(x)
+        x = first(x.astype(self.dtype), train)
         stages = scaled_stages(variant)
         total = sum(stage.blocks for stage in stages)
         rates = [DROP_PATH_RATE * i / total for i in range(total)]
@@ -282,7 +291,8 @@ class Backbone(Network):
             )(x, train, example)
             rates = rates[stage.blocks :]
         top = scaled_channels(TOP_CHANNELS, unscaled)
-        return activation(NormalizedConv(**self.common, features=top, name="top")(x, train))
+        last = NormalizedConv(**self.common, activation=activation, features=top, name="top")
+        return last(x, train)
 
 
 class EfficientNet(Network):

@@ -1,0 +1,135 @@
+"""Batch normalisation with its activation, as one function with its own gradient.
+
+Automatic differentiation keeps the normalised values and the activation's mask besides the input.
+Here the backward pass keeps the input alone and computes the rest again, which is cheap arithmetic
+in place of memory traffic.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float
+
+Activation = Callable[[jax.Array], jax.Array]
+AXES = (0, 1, 2)  # all but the channels
+
+
+def identity(x: jax.Array) -> jax.Array:
+    """No activation."""
+    return x
+
+
+class BatchNorm(nn.Module):
+    """activation(scale * (x - mean) / sqrt(variance + epsilon) + bias), per channel.
+
+    Attributes:
+        activation: elementwise.
+        momentum: share of a running statistic that stays at each update (PyTorch's is one minus).
+        epsilon: added to the variance.
+        dtype: of the result; the arithmetic is float32.
+
+    Variables are those of `flax.linen.BatchNorm`: params scale and bias, batch_stats mean and var.
+    """
+
+    activation: Activation
+    momentum: float
+    epsilon: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channel"], train: bool
+    ) -> Float[Array, "batch height width channel"]:
+        """Normalises by the batch's own statistics if `train`, else by the running ones."""
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        if not train:
+            inverse = lax.rsqrt(var.value + self.epsilon)
+            y: Any = normalize_by(x, mean.value, inverse, scale, bias, self.activation)
+            return y.astype(self.dtype)
+        of_batch: Any = normalize_batch(x, scale, bias, self.activation, self.epsilon)
+        y, batch_mean, batch_var = of_batch
+        if not self.is_initializing():
+            rest = 1.0 - self.momentum
+            mean.value = self.momentum * mean.value + rest * batch_mean
+            var.value = self.momentum * var.value + rest * batch_var
+        return y.astype(self.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def normalize_by(x, mean, inverse, scale, bias, activation: Activation):
+    """activation(scale * (x - mean) * inverse + bias) in float32, with given statistics.
+
+    Args:
+        x: [batch, height, width, channel], any float dtype.
+        mean, inverse: float32 [channel], constants: their gradient is zero.
+        scale, bias: float32 [channel].
+    """
+    return activation(_affine(x, mean, inverse, scale, bias))
+
+
+def _normalize_by_forward(x, mean, inverse, scale, bias, activation):
+    y = normalize_by(x, mean, inverse, scale, bias, activation)
+    return y, (x, mean, inverse, scale, bias)
+
+
+def _normalize_by_backward(activation, residuals, grad):
+    x, mean, inverse, scale, _ = residuals
+    before, dscale = _gradients(residuals, grad, activation)
+    dx = (before * (inverse * scale)).astype(x.dtype)
+    return dx, jnp.zeros_like(mean), jnp.zeros_like(inverse), dscale, before.sum(AXES)
+
+
+normalize_by.defvjp(_normalize_by_forward, _normalize_by_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalize_batch(x, scale, bias, activation: Activation, epsilon: float):
+    """The same by the batch's own mean and variance; returns (y, mean, variance).
+
+    The gradient goes through the statistics into x, but nothing that depends on the returned mean
+    and variance reaches x: they are for running averages.
+    """
+    return _normalize_batch_forward(x, scale, bias, activation, epsilon)[0]
+
+
+def _normalize_batch_forward(x, scale, bias, activation, epsilon):
+    values = x.astype(jnp.float32)
+    mean = values.mean(AXES)
+    var = jnp.maximum(jnp.square(values).mean(AXES) - jnp.square(mean), 0.0)
+    inverse = lax.rsqrt(var + epsilon)
+    y = activation(_affine(x, mean, inverse, scale, bias))
+    return (y, mean, var), (x, mean, inverse, scale, bias)
+
+
+def _normalize_batch_backward(activation, epsilon, residuals, grads):
+    del epsilon  # is in the residuals, as part of inverse
+    x, mean, inverse, scale, _ = residuals
+    before, dscale = _gradients(residuals, grads[0], activation)
+    dbias = before.sum(AXES)
+    count = x.size // x.shape[-1]
+    centered = x.astype(jnp.float32) - mean
+    dx = before - (dbias + centered * (inverse * dscale)) / count
+    return (dx * (inverse * scale)).astype(x.dtype), dscale, dbias
+
+
+normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
+
+
+def _affine(x, mean, inverse, scale, bias):
+    return (x.astype(jnp.float32) - mean) * (inverse * scale) + bias
+
+
+def _gradients(residuals, grad, activation):
+    """The gradient before the activation, and that of the scale."""
+    x, mean, inverse, scale, bias = residuals
+    before = jax.vjp(activation, _affine(x, mean, inverse, scale, bias))[1](grad)[0]
+    return before, ((x.astype(jnp.float32) - mean) * before).sum(AXES) * inverse
