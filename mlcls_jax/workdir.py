@@ -19,7 +19,8 @@ from mlcls_jax.config import Config, Data, differences, from_dict, to_json
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.devices import compute_dtype, make_mesh, replicated
-from mlcls_jax.models.efficientnet import VARIANTS, EfficientNet
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.train_step import make_eval_step
 
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"

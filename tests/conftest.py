@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlcls_jax.models.efficientnet import VARIANTS, Variant
+from mlcls_jax.models.variants import VARIANTS, Variant
 
 CLASSES = ("red", "green", "blue")
 

@@ -24,7 +24,7 @@ from mlcls_jax.config import (
     to_json,
     with_absolute_paths,
 )
-from mlcls_jax.models.efficientnet import VARIANTS
+from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.workdir import image_size
 
 # ml_collections loads a config file by a method that Python has deprecated.

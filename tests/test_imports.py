@@ -16,7 +16,7 @@ LAYERS = [
     ["data.decoding", "data.splits"],
     ["data.images"],
     ["data.pipeline"],
-    ["models.depthwise", "models.torch_file"],
+    ["models.variants", "models.depthwise", "models.normalization", "models.torch_file"],
     ["models.efficientnet"],
     ["models.hub", "models.keras_file", "models.translate"],
     ["models.pretrained"],

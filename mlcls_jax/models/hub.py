@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from mlcls_jax.devices import cache_folder
-from mlcls_jax.models.efficientnet import VARIANTS
+from mlcls_jax.models.variants import VARIANTS
 
 KERAS_URL = "https://storage.googleapis.com/keras-applications/"
 TIMEOUT_SECONDS = 30

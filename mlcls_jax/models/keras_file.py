@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mlcls_jax.models.efficientnet import VARIANTS, Stage, scaled_stages
+from mlcls_jax.models.variants import VARIANTS, Stage, scaled_stages
 
 KERAS_3_ROOTS = ("layers", "_layer_checkpoint_dependencies")
 NOT_WEIGHTS = ("optimizer", "optimizer_weights", "metrics")

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mlcls_jax.models.efficientnet import VARIANTS, EfficientNet
+from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.hub import imagenet_weights
 from mlcls_jax.models.keras_file import read_keras
 from mlcls_jax.models.torch_file import read_torch
 from mlcls_jax.models.translate import KERAS, TORCH, FileFormat, infer_variant, to_variables
+from mlcls_jax.models.variants import VARIANTS
 
 IMAGENET = "imagenet"
 READERS = {

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mlcls_jax.models.efficientnet import VARIANTS, EfficientNet, Variant, scaled_stages
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.variants import VARIANTS, Variant, scaled_stages
 
 Path = tuple[str, ...]  # of a variable: ("params", "backbone", "stem", "conv", "kernel")
 Shape = tuple[int, ...]

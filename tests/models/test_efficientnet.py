@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlcls_jax.models.efficientnet import VARIANTS, EfficientNet
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.optimizer import flatten
 
 # Trainable parameters with 1000 classes.  B0 to B7: keras.applications (model.count_params() less

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mlcls_jax.models.efficientnet import VARIANTS, scaled_stages
 from mlcls_jax.models.keras_file import layer_order, read_keras
 from mlcls_jax.models.pretrained import load_pretrained
+from mlcls_jax.models.variants import VARIANTS, scaled_stages
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from mlcls_jax.models import pretrained as pretrained_module
-from mlcls_jax.models.efficientnet import VARIANTS, EfficientNet
+from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.hub import packaged_weights
 from mlcls_jax.models.pretrained import (
     LITE_NORMALIZATION,
@@ -21,6 +21,7 @@ from mlcls_jax.models.pretrained import (
     merge,
 )
 from mlcls_jax.models.translate import KERAS, TORCH, infer_variant, to_variables, variable_shapes
+from mlcls_jax.models.variants import VARIANTS
 
 REFERENCE = Path(__file__).parent.parent / "data" / "lite_reference.npz"
 TOLERANCE = 1e-4  # of the largest logit
