@@ -6,6 +6,8 @@ metrics), so that a checkpoint explains itself.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,12 @@ from mlcls_jax.train_step import TrainState
 FOLDER = "checkpoints"
 _MODEL = ("params", "batch_stats")
 _TRAINING = ("step", "opt_state", "loss_sum", "label_count")
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether a whole checkpoint was ever saved there: before that, a workdir holds no training."""
+    folder = Path(workdir) / FOLDER
+    return folder.is_dir() and any(child.name.isdecimal() for child in folder.iterdir())
 
 
 class Checkpoints:
@@ -52,16 +60,19 @@ class Checkpoints:
             val_map: validation mAP of this state; None between evaluations, which never counts
                 as best.
         """
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave({name: getattr(state, name) for name in _MODEL}),
-                training=ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
-                meta=ocp.args.JsonSave(meta),
-            ),
-            metrics=None if val_map is None else {"mAP": val_map},
-            force=True,
+        args = ocp.args.Composite(
+            model=ocp.args.StandardSave({name: getattr(state, name) for name in _MODEL}),
+            training=ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
+            meta=ocp.args.JsonSave(meta),
         )
+        metrics = None if val_map is None else {"mAP": val_map}
+        with self._explained():
+            self._manager.save(int(state.step), args=args, metrics=metrics, force=True)
+
+    def check(self) -> None:
+        """Raises OSError if a save in the background has failed."""
+        with self._explained():
+            self._manager.check_for_errors()
 
     def latest(self) -> int | None:
         """The newest step, or None."""
@@ -69,7 +80,8 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step with the highest validation mAP; the newest where none was evaluated."""
-        return self._manager.best_step()
+        best = self._manager.best_step()
+        return self.latest() if best is None else best
 
     def resolve(self, which: str) -> int:
         """The step of "best", "latest" or a number; ValueError names the steps there are."""
@@ -82,8 +94,7 @@ class Checkpoints:
         if step not in steps:
             there = ", ".join(map(str, steps))
             raise ValueError(
-                f"checkpoint {which!r} is not in {self._folder}; "
-                f"there are best, latest and steps {there}"
+                f"checkpoint {which!r} is not in {self._folder}; there are best, latest and {there}"
             )
         return step
 
@@ -108,8 +119,25 @@ class Checkpoints:
         return self._manager.restore(step, args=args)["meta"]
 
     def close(self) -> None:
-        """Waits for a save that is being written."""
-        self._manager.close()
+        """Waits for a save that is being written; OSError if it failed."""
+        with self._explained():
+            self._manager.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """An error of the storage as one line; the checkpoints before it stay as they are."""
+        try:
+            yield
+        except Exception as error:  # of the file system, TensorStore or Orbax
+            reason = "no space left on device" if _is_full(error) else str(error)
+            raise OSError(
+                f"a checkpoint cannot be written to {self._folder} ({reason[:300]}); the earlier "
+                "ones are kept. Mend that, and the same command continues from them"
+            ) from error
+
+
+def _is_full(error: BaseException) -> bool:
+    return "No space left" in str(error) or "ENOSPC" in str(error)
 
 
 def _map_of(metrics: dict[str, float]) -> float:

@@ -4,13 +4,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from traceback import extract_tb
+from typing import NoReturn
 
+import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
 from mlcls_jax.config import Config
 
-USER_ERROR, INTERRUPTED = 2, 130
+FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
 def load_config(path: str, overrides: list[str]) -> Config:
@@ -31,8 +34,13 @@ def load_config(path: str, overrides: list[str]) -> Config:
         rest = values(argv)[1:]
         config = holder.value
     except Exception as error:  # a config file is Python: anything can come out of it
+        where = [frame for frame in extract_tb(error.__traceback__) if frame.filename == path]
+        if where or isinstance(error, SyntaxError | ImportError):
+            line = f" line {where[-1].lineno}" if where else ""
+            raise ValueError(f"{path}{line}: {type(error).__name__}: {_message(error)}") from error
         if isinstance(error, KeyError | IndexError | AttributeError):
-            raise ValueError(f"config: no such field: {_message(error)}") from error
+            given = " ".join(overrides)
+            raise ValueError(f"config: no such field in {given}: {_message(error)}") from error
         raise ValueError(f"config: {_message(error)}") from error
     if rest:
         raise ValueError(f"{rest[0]!r} is no option; see --help")
@@ -52,12 +60,30 @@ def run(main: Callable[[list[str]], int]) -> None:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except (ValueError, OSError, FloatingPointError) as error:
+        _leave(INTERRUPTED)
+    except (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
         if os.environ.get("MLCLS_JAX_TRACEBACK"):
             raise
-        print(f"error: {_message(error)}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, FloatingPointError) else USER_ERROR)
+        print(f"error: {_explain(error)}", file=sys.stderr)
+        _leave(USER_ERROR if isinstance(error, ValueError | OSError) else FAILED)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exits; at once where waiting threads (a save, other processes) would keep it or complain."""
+    if code == INTERRUPTED or jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        text = _message(error)[:300]
+        if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+            text += "; lower data.batch_size, data.eval_batch_size or model.image_size"
+        return text
+    return _message(error)
 
 
 def _message(error: BaseException) -> str:

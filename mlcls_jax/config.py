@@ -100,7 +100,7 @@ def default_phases() -> list[Phase]:
         Phase(
             "finetune",
             "12 epochs",
-            [Group("head/.*", 1e-3, 1e-2), Group("backbone/.*", 1e-3, 1e-2)],
+            [Group("head/.*", 5e-4, 1e-2), Group("backbone/.*", 3e-4, 1e-2)],
             warmup="1 epoch",
         ),
     ]

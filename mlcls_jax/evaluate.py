@@ -2,6 +2,8 @@
 
 python -m mlcls_jax.evaluate --workdir runs/b5 --split val
 python -m mlcls_jax.evaluate --workdir runs/b5 --csv test.csv --images test/
+
+The second writes eval_csv_test.json and predictions_csv_test.csv.
 """
 
 import argparse
@@ -26,19 +28,22 @@ def main(argv: list[str]) -> int:
     workdir = Path(options.workdir)
     run = load_run(workdir, options.checkpoint)
     table = _table(run, workdir, options)
-    logits = score(run.predict, run.variables, table.paths, run.config, run.mesh, options.split)
+    name = f"csv_{Path(options.csv).stem}" if options.csv else options.split
+    logits = score(run.predict, run.variables, table.paths, run.config, run.mesh, name)
     scores, constant = compare(table, logits, BaseRate(**run.meta["base_rate"]))
     result = {
-        "split": options.split,
+        "split": name,
+        "csv": options.csv,
+        "images": options.images,
         "pictures": len(table),
         "step": run.meta["step"],
         "phase": run.meta["phase"],
-        "values": scores.values,
-        "base_rate": constant.values,
-        "class_ap": {name: None if math.isnan(ap) else ap for name, ap in scores.class_ap.items()},
+        "values": _finite_or_none(scores.values),
+        "base_rate": _finite_or_none(constant.values),
+        "class_ap": _finite_or_none(scores.class_ap),
         "left_out": scores.left_out,
     }
-    written = workdir / f"eval_{options.split}.json", workdir / f"predictions_{options.split}.csv"
+    written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
     write_text(written[0], json.dumps(result, indent=2) + "\n")
     write_predictions(written[1], table.filenames, probabilities(logits), run.classes)
     _print(result, table, scores, constant)
@@ -60,7 +65,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if bool(options.csv) != bool(options.images):
         parser.error("--csv and --images go together")
-    options.split = options.split or ("test" if options.csv else "val")
+    if options.csv and options.split:
+        parser.error("--split is one of the run's own; leave it out beside --csv")
+    options.split = options.split or "val"
     if options.split not in ("train", "val", "test"):
         parser.error(f"--split {options.split}: it must be train, val or test")
     return options
@@ -80,6 +87,11 @@ def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
     if options.split not in splits:
         raise ValueError(f"the run has no {options.split} split; it has {', '.join(splits)}")
     return splits[options.split]
+
+
+def _finite_or_none(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _print(result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Config
@@ -30,7 +31,7 @@ from mlcls_jax.optimizer import active_modules, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.scoring import BaseRate, compare, score
 from mlcls_jax.terminal import Meter, console, progress_bar
-from mlcls_jax.train_step import TrainState, make_eval_step, make_train_step
+from mlcls_jax.train_step import TrainState, all_finite, make_train_step
 from mlcls_jax.workdir import build_model, image_size
 
 
@@ -46,6 +47,7 @@ class Session:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mesh: jax.sharding.Mesh
+    predict: Any  # from make_eval_step: compiled once for all phases
     checkpoints: Checkpoints
     log: MetricsLog
     stop: threading.Event = field(default_factory=threading.Event)
@@ -71,14 +73,12 @@ def run_phase(session: Session, planned: PlannedPhase, state: TrainState) -> Tra
     )
     batches = to_devices(batches, sharded(session.mesh))
     step = _compile(session, planned, state)
-    predict = make_eval_step(
-        build_model(config, len(train.classes)), session.mean, session.std, session.mesh
-    )
-    for end in [step for step in planned.evaluations if step > first]:
+    for end in [evaluation for evaluation in planned.evaluations if evaluation > first]:
         state, meter = _run_steps(session, step, batches, state, planned.phase.name, end)
         if int(state.step) == end:
-            state = _evaluate_and_save(session, planned, predict, state, meter)
+            state = _evaluate_and_save(session, planned, state, meter)
         elif int(state.step) != session.checkpoints.latest():
+            _check_finite(session, int(state.step), all_finite(state.params))
             session.checkpoints.save(state, _meta(session, planned, state, None), None)
         if session.stop.is_set():
             break
@@ -172,14 +172,23 @@ def _check(session: Session, steps: list[tuple[int, dict]]) -> None:
     numbers, metrics = zip(*steps, strict=True)
     fetched = jax.device_get(metrics)
     for number, values in zip(numbers, fetched, strict=True):
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(_not_finite(session, number, float(values["loss"])))
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(_not_finite(session, number, f"{name} is {value}"))
+    session.checkpoints.check()
     session.log.write_scalars(
         numbers[-1] + 1, {f"step/{key}": float(value) for key, value in fetched[-1].items()}
     )
 
 
-def _not_finite(session: Session, step: int, loss: float) -> str:
+def _check_finite(session: Session, step: int, finite) -> None:
+    """The last step's update may spoil the parameters without any loss that shows it."""
+    if not finite:
+        text = _not_finite(session, step - 1, "an updated parameter is not finite")
+        raise FloatingPointError(text)
+
+
+def _not_finite(session: Session, step: int, what: str) -> str:
     config = session.config
     names = batch_filenames(session.splits["train"], step, config.data.batch_size, config.seed)
     saved = session.checkpoints.latest()
@@ -187,19 +196,20 @@ def _not_finite(session: Session, step: int, loss: float) -> str:
         "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} stays"
     )
     return (
-        f"loss is {loss} at step {step + 1}; {kept}. Lower the learning rates of the phase, or "
+        f"{what} at step {step + 1}; {kept}. Lower the learning rates of the phase, or "
         f"look at the batch's pictures: {', '.join(names)}"
     )
 
 
 def _evaluate_and_save(
-    session: Session, planned: PlannedPhase, predict, state: TrainState, meter: Meter
+    session: Session, planned: PlannedPhase, state: TrainState, meter: Meter
 ) -> TrainState:
     """Scores the validation pictures, writes the line and the checkpoint, resets the totals."""
     val, seconds = session.splits["val"], meter.seconds
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     title = "val" if is_first_process() else ""
-    logits = score(predict, variables, val.paths, session.config, session.mesh, title)
+    logits = score(session.predict, variables, val.paths, session.config, session.mesh, title)
+    _check_finite(session, int(state.step), np.isfinite(logits).all())
     scores, constant = compare(val, logits, session.base)
     step, config = int(state.step), session.config
     record = {
@@ -215,6 +225,7 @@ def _evaluate_and_save(
     session.log.write_epoch(record)
     console.print(epoch_line(record))
     zero = jnp.zeros_like(state.loss_sum)
+    # A copy, as one buffer cannot be donated twice.
     state = dataclasses.replace(state, loss_sum=zero, label_count=jnp.copy(zero))
     session.checkpoints.save(
         state, _meta(session, planned, state, scores.values), scores.values["mAP"]

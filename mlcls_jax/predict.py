@@ -28,6 +28,8 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     devices.start()
     names, paths = find_pictures(options.pictures)
+    if options.csv and not Path(options.csv).absolute().parent.is_dir():
+        raise ValueError(f"--csv {options.csv}: its folder does not exist; make it first")
     run = load_run(Path(options.workdir), options.checkpoint)
     title = "" if options.json else "predict"
     logits = score(run.predict, run.variables, paths, _fitting(run, len(paths)), run.mesh, title)
@@ -42,7 +44,7 @@ def main(argv: list[str]) -> int:
         console.print(f"Written: {options.csv} ({len(names)} pictures)")
     else:
         for name, row in zip(names, scores, strict=True):
-            console.print(describe(name, row, run.classes), markup=False)
+            console.print(describe(name, row, run.classes))
     return 0
 
 

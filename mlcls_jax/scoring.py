@@ -31,8 +31,17 @@ class BaseRate:
 
 
 def base_rate(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
-    """Frequencies of the training split, and the classes with enough positives in all splits."""
+    """Frequencies of the training split, and the classes with enough positives in all splits.
+
+    Raises:
+        ValueError: none of these classes has a positive in val, so there would be no mAP.
+    """
     positives = np.sum([table.positives for table in splits.values()], axis=0)
+    if not (splits["val"].positives[positives >= min_positives] > 0).any():
+        raise ValueError(
+            "no class with evaluation.min_positives positive labels has one in val, so nothing "
+            "can be measured; lower it, hold out more pictures, or check the labels"
+        )
     frequencies = splits["train"].frequencies
     return BaseRate(
         tuple(float(share) for share in frequencies),

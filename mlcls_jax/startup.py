@@ -7,13 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mlcls_jax.checkpoint import Checkpoints
+from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config
+from mlcls_jax.data.pipeline import local_rows
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.devices import is_first_process, make_mesh, replicate, replicated, uses_huge_pages
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.loop import Session
 from mlcls_jax.models.pretrained import (
+    IMAGENET,
     IMAGENET_NORMALIZATION,
     Normalization,
     load_pretrained,
@@ -22,8 +24,8 @@ from mlcls_jax.models.pretrained import (
 from mlcls_jax.optimizer import flatten, group_table, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase, plan_phases
 from mlcls_jax.scoring import base_rate
-from mlcls_jax.terminal import console, print_table
-from mlcls_jax.train_step import TrainState, make_state, partition
+from mlcls_jax.terminal import console, print_table, print_warning
+from mlcls_jax.train_step import TrainState, make_eval_step, make_state, partition
 from mlcls_jax.workdir import (
     SPLITS,
     build_model,
@@ -49,16 +51,21 @@ def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
         )
     splits = read_splits_of(workdir, config.data)
     for warning in check_train(splits):
-        console.print(f"[yellow]warning:[/] {warning}")
+        print_warning(warning)
     classes = splits["train"].classes
+    base = base_rate(splits, config.evaluation.min_positives)
+    plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
+    _check_config(config, len(classes), mesh, plan)
+    initial: Any = None
+    if not has_checkpoint(workdir):  # before anything is written: it may fail
+        initial = initial_variables(config, len(classes), mesh)
     if is_first_process():
         prepare(workdir, config, classes)
         write_splits(workdir / SPLITS, splits)
-    plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
     checkpoints = Checkpoints(workdir)
     latest = checkpoints.latest()
     if latest is None:
-        variables, normalization = initial_variables(config, len(classes), mesh)
+        variables, normalization = initial
         state = make_state(variables, (), 0)  # begin_phase makes the optimiser's
     else:
         meta = checkpoints.meta(latest)
@@ -71,14 +78,28 @@ def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
         workdir=workdir,
         plan=plan,
         splits=splits,
-        base=base_rate(splits, config.evaluation.min_positives),
+        base=base,
         mean=normalization.mean,
         std=normalization.std,
         mesh=mesh,
+        predict=make_eval_step(
+            build_model(config, len(classes)), normalization.mean, normalization.std, mesh
+        ),
         checkpoints=checkpoints,
         log=MetricsLog(workdir, latest or 0, is_first_process()),
     )
     return session, state
+
+
+def _check_config(
+    config: Config, num_classes: int, mesh: jax.sharding.Mesh, plan: list[PlannedPhase]
+) -> None:
+    """Raises ValueError where the config does not suit the devices or the network's parameters."""
+    local_rows(config.data.batch_size, "data.batch_size")
+    local_rows(config.data.eval_batch_size, "data.eval_batch_size")
+    params = variables_shape(config, num_classes, mesh)["params"]
+    for planned in plan:
+        trainable_paths(params, planned.phase)
 
 
 def initial_variables(
@@ -92,6 +113,9 @@ def initial_variables(
         init = jax.jit(model.init, out_shardings=replicated(mesh))
         return dict(init(key, picture)), IMAGENET_NORMALIZATION
     pretrained = load_pretrained(config.model.weights, config.model.variant)
+    if config.model.weights == IMAGENET:
+        # 1000 classes of one's own are not ImageNet's: without its head, a fresh one is kept.
+        del pretrained.variables["params"]["head"]
     target = variables_shape(config, num_classes, mesh)
     # Only the head is computed: what merge replaces is never initialised.
     target["params"]["head"] = jax.jit(lambda: model.init(key, picture)["params"]["head"])()

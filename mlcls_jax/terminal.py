@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-console = Console(highlight=False, soft_wrap=True)  # colour only on a terminal: rich's default
+# Colour only on a terminal is rich's default; class names may hold [brackets].
+console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 class Meter:
@@ -50,7 +52,7 @@ class Meter:
 def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator:
     """A bar with images/s and ETA on a terminal, nothing elsewhere; yields `refresh()`."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
@@ -69,13 +71,18 @@ def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator:
         yield refresh
 
 
+def print_warning(message: str) -> None:
+    """One line that begins with a coloured "warning:"."""
+    console.print(Text.assemble(("warning:", "yellow"), " ", message))
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A small table; the first column to the left, the others to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title) if title else None, title_justify="left", title_style="bold")
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right")
+        table.add_column(Text(name), justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)
 
 

@@ -146,6 +146,12 @@ def make_eval_step(
     return jax.jit(mapped, out_shardings=replicated(mesh))
 
 
+@jax.jit
+def all_finite(params: dict) -> jax.Array:
+    """Whether every value of every leaf is finite: a bool on the device."""
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
+
+
 def _changed(batch_stats: Any, active: frozenset[str] | None) -> dict:
     """The statistics of the normalisations that train: the others were not updated."""
     return {

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import pandas as pd
 
-from mlcls_jax.checkpoint import Checkpoints
+from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config, Data, differences, from_dict, to_json
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
@@ -24,6 +24,7 @@ from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.train_step import make_eval_step
 
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
+OWN = (CONFIG, CLASSES, SPLITS, METRICS, "checkpoints", "tensorboard")  # at the start of a run
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,13 @@ def variables_shape(config: Config, num_classes: int, mesh: jax.sharding.Mesh) -
 def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
     """Writes config and classes into a new workdir, or checks that they are those of a used one.
 
+    A workdir is new until its first checkpoint: what a start that failed has left is replaced.
+
     Raises:
-        ValueError: the workdir belongs to a run with another config or other classes, or cannot
-            be written.
+        ValueError: the workdir belongs to a run with another config or other classes, holds
+            something else, or cannot be written.
     """
-    if (workdir / CONFIG).exists():
+    if has_checkpoint(workdir):
         changed = differences(read_config(workdir), config)
         if changed:
             raise ValueError(
@@ -86,13 +89,18 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
                 "put the CSV back, or name another --workdir"
             )
         return
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        foreign = sorted({child.name for child in workdir.iterdir()} - set(OWN))
+    except OSError as error:
+        raise ValueError(f"workdir {workdir} cannot be used: {error.strerror}") from error
+    if foreign:
         raise ValueError(
-            f"{workdir} exists and holds no run of mlcls_jax; name a new or empty --workdir"
+            f"{workdir} holds something else than a run of mlcls_jax ({foreign[0]}); name a new "
+            "or empty --workdir"
         )
-    workdir.mkdir(parents=True, exist_ok=True)
     write_text(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
-    write_text(workdir / CONFIG, to_json(config))  # last: with it, the workdir is complete
+    write_text(workdir / CONFIG, to_json(config))
 
 
 def read_config(workdir: Path) -> Config:
@@ -110,7 +118,7 @@ def read_classes(workdir: Path) -> tuple[str, ...]:
 
 
 def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:
-    """The label tables of a run: split as its splits.csv says, or anew where it has none yet."""
+    """The label tables of a run: split as its splits.csv says, or anew before its start."""
     return load_splits(
         csv=data.csv,
         images=data.images,
@@ -124,7 +132,7 @@ def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
         seed=data.split_seed,
-        saved=workdir / SPLITS,
+        saved=workdir / SPLITS if has_checkpoint(workdir) else None,
     )
 
 

@@ -1,8 +1,10 @@
 """Reading a config with overrides, and errors of an entry point as one line and an exit code."""
 
+import os
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from mlcls_jax import cli
@@ -54,7 +56,7 @@ def test_one_load_does_not_leak_into_the_next():
     [
         ("--config.data.batchsize=3", "batchsize"),
         ("--config.sede=3", "sede"),
-        ("--config.phases[7].duration=1 step", ""),
+        ("--config.phases[7].duration=1 step", "phases[7]"),
         ("--config.data.batch_size=many", "batch_size"),
         ("--config.data.batch_size=0", "data.batch_size"),
         ("--config.augment.eval_resize=crop", "augment.eval_resize"),
@@ -95,8 +97,13 @@ def test_a_config_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_config_file_that_is_no_python_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^config: "):
+    with pytest.raises(ValueError, match=r"own\.py.*: SyntaxError: "):
         cli.load_config(config_file(tmp_path, "return ("), [])
+
+
+def test_a_mistake_in_a_config_file_is_told_with_its_line(tmp_path):
+    with pytest.raises(ValueError, match=r"own\.py line \d+: KeyError: x"):
+        cli.load_config(config_file(tmp_path, "return {}['x']"), [])
 
 
 def raising(error):
@@ -114,11 +121,18 @@ def raising(error):
         (FileNotFoundError(2, "No such file", "x.csv"), 2, None),
         (FloatingPointError("loss is nan at step 7"), 1, "error: loss is nan at step 7\n"),
         (KeyboardInterrupt(), 130, "stopped\n"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"),
+            1,
+            "error: RESOURCE_EXHAUSTED: out of memory; lower data.batch_size, "
+            "data.eval_batch_size or model.image_size\n",
+        ),
     ],
 )
 def test_errors_become_one_line_and_an_exit_code(monkeypatch, capsys, error, code, line):
     monkeypatch.delenv("MLCLS_JAX_TRACEBACK", raising=False)
     monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit) as info:
         cli.run(raising(error))
     assert info.value.code == code

@@ -100,9 +100,15 @@ def test_frequencies_are_of_the_known_training_labels_and_counts_of_all_splits()
     assert base_rate(splits, 1).counted == (True, True, True, True)
 
 
+def test_nothing_to_measure_in_val_is_refused():
+    splits = {"train": table([[1, 0], [1, 1]]), "val": table([[0, 0], [0, -1]])}
+    with pytest.raises(ValueError, match="nothing can be measured"):
+        base_rate(splits, 1)
+
+
 def test_the_base_rate_survives_json():
     import json
 
-    base = base_rate({"train": table([[1, 0], [1, 1]])}, 1)
+    base = base_rate(dict.fromkeys(["train", "val"], table([[1, 0], [1, 1]])), 1)
     fields = {"frequencies": base.frequencies, "counted": base.counted}
     assert json.loads(json.dumps(fields)) == {"frequencies": [1.0, 0.5], "counted": [True, True]}

@@ -118,6 +118,27 @@ def test_loss_that_is_not_finite_stops_the_run(photos, tiny, tmp_path):
     assert Checkpoints(tmp_path / "run").latest() in (None, 4)
 
 
+@pytest.mark.slow
+def test_an_update_that_is_not_finite_is_never_saved(photos, tiny, tmp_path):
+    config = make_config(photos, tiny, learning_rate=3e38)
+    config.phases = [config.phases[0]]
+    config.phases[0].duration, config.phases[0].clip_norm = "1 step", 0.0
+    with pytest.raises(FloatingPointError, match="not finite at step 1;"):
+        train(config, tmp_path / "run")
+    assert Checkpoints(tmp_path / "run").latest() is None
+
+
+def test_a_start_that_failed_leaves_nothing_in_the_way(photos, tiny, tmp_path):
+    config = make_config(photos, tiny)
+    config.model.weights = str(tmp_path / "none.h5")
+    with pytest.raises(ValueError, match=r"none\.h5 does not exist"):
+        train(config, tmp_path / "run")
+    config.model.weights, config.phases[0].groups[0].pattern = "", "haed/.*"
+    with pytest.raises(ValueError, match="haed"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_empty_data_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"data\.csv and data\.images are empty"):
         train(Config(), tmp_path / "run")

@@ -21,7 +21,7 @@ NAMES = ("cat", "dog, small", 'a "b"', "Vögel", "line\u2028separator")
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
 def test_a_new_workdir_holds_config_and_classes(tmp_path):
@@ -38,8 +38,22 @@ def test_an_empty_folder_is_as_good_as_a_new_one(tmp_path):
     assert read_config(tmp_path) == Config()
 
 
+def saved(workdir):
+    """As after the first checkpoint."""
+    (workdir / "checkpoints" / "7").mkdir(parents=True)
+
+
+def test_until_its_first_checkpoint_a_workdir_is_new(tmp_path):
+    prepare(tmp_path, Config(seed=4), NAMES)
+    (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir(parents=True)
+    prepare(tmp_path, Config(seed=5), NAMES[1:])
+    assert read_config(tmp_path) == Config(seed=5)
+    assert read_classes(tmp_path) == NAMES[1:]
+
+
 def test_its_own_workdir_is_accepted_and_left_as_it_is(tmp_path):
     prepare(tmp_path, Config(seed=4), NAMES)
+    saved(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{}\n")
     before = contents(tmp_path)
     prepare(tmp_path, Config(seed=4), NAMES)
@@ -48,6 +62,7 @@ def test_its_own_workdir_is_accepted_and_left_as_it_is(tmp_path):
 
 def test_another_config_is_refused_and_every_changed_field_named(tmp_path):
     prepare(tmp_path, Config(), NAMES)
+    saved(tmp_path)
     before = contents(tmp_path)
     other = Config(seed=9)
     other.phases[1].groups[0].learning_rate = 0.5
@@ -66,13 +81,14 @@ def test_another_config_is_refused_and_every_changed_field_named(tmp_path):
 @pytest.mark.parametrize("classes", [NAMES[:-1], NAMES[::-1], (*NAMES, "new")])
 def test_other_classes_are_refused(tmp_path, classes):
     prepare(tmp_path, Config(), NAMES)
+    saved(tmp_path)
     with pytest.raises(ValueError, match="classes"):
         prepare(tmp_path, Config(), classes)
 
 
 def test_a_foreign_folder_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(ValueError, match=r"something else.*thesis\.tex"):
         prepare(tmp_path, Config(), NAMES)
     assert contents(tmp_path) == {"thesis.tex": b"mine"}
 

@@ -95,7 +95,7 @@ def explain_bad_image(paths: Iterable[str]) -> str | None:
             reason = " ".join(error.message.split())
         else:
             continue
-        return f"picture {path} cannot be read: {reason}; remove it from the CSV or replace it"
+        return f"picture {path} cannot be read: {reason}; replace the file or leave it out"
     return None
 
 

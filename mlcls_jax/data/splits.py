@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
-from mlcls_jax.data.labels import SPLIT_COLUMN, LabelTable, quoted, read_csv, read_labels
+from mlcls_jax.data.labels import (
+    SPLIT_COLUMN,
+    UNKNOWN,
+    LabelTable,
+    quoted,
+    read_csv,
+    read_labels,
+)
 
 SPLITS = ("train", "val", "test")
 
@@ -189,7 +196,16 @@ def read_splits(
 
 
 def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
-    """Warnings: for each split, one sentence naming the classes without any positive label."""
+    """Warnings: for each split, one sentence naming the classes without any positive label.
+
+    Raises:
+      ValueError: no label of train is known, so there is nothing to learn.
+    """
+    if (splits["train"].labels == UNKNOWN).all():
+        raise ValueError(
+            f"all labels of train ({len(splits['train'])} pictures) are empty or -1, so there is "
+            "nothing to learn; write 1 where the class is in the picture and 0 where it is not"
+        )
     consequences = {
         "train": "nothing can be learned about them",
         "val": "they are left out of the val metrics",

@@ -293,6 +293,8 @@ def drop(x, rate: float, key, example, shape: tuple[int, ...]):
         example: uint32 [batch]; row i's noise depends on key and example[i] only.
         shape: of one row's noise, broadcast against x[i].
     """
+    if example is None:
+        raise ValueError("dropout and drop path need `example`, a number for each row")
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, example)
     keep = jax.vmap(lambda row: jax.random.bernoulli(row, 1.0 - rate, shape))(keys)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))

@@ -276,9 +276,7 @@ def test_a_bad_picture_is_explained(tmp_path, contents, reason):
     good.write_bytes(JPEG["jpeg"])
     bad.write_bytes(contents)
     message = decoding.explain_bad_image([str(good), str(bad)])
-    assert message == (
-        f"picture {bad} cannot be read: {reason}; remove it from the CSV or replace it"
-    )
+    assert message == (f"picture {bad} cannot be read: {reason}; replace the file or leave it out")
 
 
 def test_a_missing_picture_is_explained_and_good_ones_are_not(tmp_path):
