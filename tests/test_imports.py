@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 LAYERS = [
     ["config"],
     ["devices"],
-    ["data.tensorflow_cpu", "data.labels", "data.batch"],
+    ["data.tensorflow_cpu", "data.csv_cells"],
+    ["data.labels", "data.batch"],
     ["data.decoding", "data.splits"],
     ["data.images"],
     ["data.pipeline"],

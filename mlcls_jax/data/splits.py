@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
-from mlcls_jax.data.labels import SPLIT_COLUMN, LabelTable, quoted, read_csv, read_labels
+from mlcls_jax.data.csv_cells import quoted, read_csv
+from mlcls_jax.data.labels import SPLIT_COLUMN, LabelTable, read_labels
 
 SPLITS = ("train", "val", "test")
 
@@ -314,23 +315,14 @@ def _check_disjoint(splits: Mapping[str, LabelTable]) -> None:
 
 def _saved_names(path: str | Path) -> dict[str, dict[str, None]]:
     """The file names of each split, in the file's order."""
-    saved = read_csv(path)
-    advice = "remove the file to split anew"
-    names = saved.texts(saved.position("filename", advice))
-    splits = saved.texts(saved.position("split", advice))
-    found: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
-    for row, name, split in zip(saved.rows.tolist(), names, splits, strict=True):
-        if split not in found:
-            raise ValueError(
-                f"{path}: row {row}, column 'split': {split!r} is no split; write train, val or "
-                "test"
-            )
-        if name in found[split]:
-            raise ValueError(
-                f"{path}: row {row}, column 'filename': {name!r} is in {split} twice; {advice}"
-            )
-        found[split][name] = None
-    return found
+    saved, advice = read_csv(path), "remove the file to split anew"
+    names, splits = saved.column("filename", advice), saved.column("split", advice)
+    rows = list(zip(names.texts, splits.texts, strict=True))
+    for i, (_, split) in enumerate(rows):
+        if split not in SPLITS:
+            raise splits.error(i, f"{split!r} is no split; write train, val or test")
+    names.check_unique(rows, lambda i: f"{rows[i][0]!r} is in {rows[i][1]} twice; {advice}")
+    return {split: {name: None for name, owner in rows if owner == split} for split in SPLITS}
 
 
 def _check_same_pictures(

@@ -300,7 +300,7 @@ def test_saved_splits_against_an_edited_column(tmp_path):
     ("text", "words"),
     [
         ("filename,split\na,train\nb,dev\n", "row 3, column 'split': 'dev'"),
-        ("filename,split\na,train\na,train\nb,val\n", "row 3, column 'filename': 'a'"),
+        ("filename,split\na,train\na,train\nb,val\n", "rows 2 and 3, column 'filename': 'a'"),
         ("filename,split\na,train\na,val\nb,val\n", "'a' in both train and val"),
         ("filename,split\na,train\nb,train\n", "no row is val"),
         ("filename,split\na,val\nb,val\n", "no row is train"),
