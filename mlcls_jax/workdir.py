@@ -111,21 +111,7 @@ def read_classes(workdir: Path) -> tuple[str, ...]:
 
 def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:
     """The label tables of a run: split as its splits.csv says, or anew where it has none yet."""
-    return load_splits(
-        csv=data.csv,
-        images=data.images,
-        val_csv=data.val_csv,
-        val_images=data.val_images,
-        test_csv=data.test_csv,
-        test_images=data.test_images,
-        categories=data.categories,
-        filename_column=data.filename_column,
-        split_column=data.split_column,
-        val_fraction=data.val_fraction,
-        test_fraction=data.test_fraction,
-        seed=data.split_seed,
-        saved=workdir / SPLITS,
-    )
+    return load_splits(data, workdir / SPLITS)
 
 
 def load_run(workdir: Path, which: str) -> Run:
