@@ -11,10 +11,11 @@ from pathlib import Path
 
 from mlcls_jax import cli, devices
 from mlcls_jax.data.labels import LabelTable, read_labels
+from mlcls_jax.files import write_text
 from mlcls_jax.metrics import Scores
 from mlcls_jax.scoring import BaseRate, compare, probabilities, score
 from mlcls_jax.terminal import console, print_table
-from mlcls_jax.workdir import Run, load_run, read_splits_of, write_predictions, write_text
+from mlcls_jax.workdir import Run, load_run, read_splits_of, write_predictions
 
 PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
 

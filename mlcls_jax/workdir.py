@@ -5,7 +5,6 @@ eval_<split>.json  predictions_<split>.csv
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from mlcls_jax.config import Config, Data, differences, from_dict, to_json
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.devices import compute_dtype, make_mesh, replicated
+from mlcls_jax.files import write_text
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.train_step import make_eval_step
@@ -133,21 +133,10 @@ def load_run(workdir: Path, which: str) -> Run:
     return Run(config, classes, meta, variables, predict, mesh)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or nothing: to a neighbour first, then renamed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ValueError(f"{path} cannot be written: {error}") from error
-
-
 def write_predictions(
     path: Path, filenames: tuple[str, ...] | list[str], probabilities, classes: tuple[str, ...]
 ) -> None:
     """CSV: filename, then one probability per class, six decimals."""
     frame = pd.DataFrame(probabilities, columns=list(classes))
     frame.insert(0, "filename", list(filenames), allow_duplicates=True)
-    write_text(path, frame.to_csv(index=False, float_format="%.6f"))
+    write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))

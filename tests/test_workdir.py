@@ -1,7 +1,6 @@
-"""The folder of a run: whose it is, and files that are written whole or not at all."""
+"""The folder of a run: whose it is, and what is written into it."""
 
 import csv
-import os
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from mlcls_jax.workdir import (
     read_classes,
     read_config,
     write_predictions,
-    write_text,
 )
 
 NAMES = ("cat", "dog, small", 'a "b"', "Vögel", "line\u2028separator")
@@ -91,31 +89,6 @@ def test_an_unreadable_config_is_a_value_error(tmp_path, text):
         (tmp_path / CONFIG).write_text(text)
     with pytest.raises(ValueError, match=r"holds no run|config: "):
         read_config(tmp_path)
-
-
-def test_write_text_replaces_the_whole_file_and_leaves_no_other(tmp_path):
-    path = tmp_path / "a.txt"
-    write_text(path, "a long first version\n")
-    write_text(path, "ä\n")
-    assert contents(tmp_path) == {"a.txt": "ä\n".encode()}
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(ValueError, match=r"a\.txt cannot be written: disk full"):
-        write_text(path, "new")
-    assert contents(tmp_path) == {"a.txt": b"old"}
-
-
-def test_a_folder_that_is_not_there_is_a_value_error(tmp_path):
-    with pytest.raises(ValueError, match="cannot be written"):
-        write_text(tmp_path / "none" / "a.txt", "x")
 
 
 def test_predictions_read_back_in_order_with_six_decimals(tmp_path):

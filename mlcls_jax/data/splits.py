@@ -15,6 +15,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.csv_cells import quoted, read_csv
 from mlcls_jax.data.labels import LabelTable, read_labels
 from mlcls_jax.data.stratified import draw_splits
+from mlcls_jax.files import write_text
 
 SPLITS = ("train", "val", "test")
 
@@ -102,15 +103,12 @@ def make_splits(
 
 
 def write_splits(path: str | Path, splits: Mapping[str, LabelTable]) -> None:
-    """Writes columns `filename` and `split`; whoever reads meanwhile sees all of it or nothing."""
+    """Writes columns `filename` and `split`."""
     rows = [(name, split) for split, table in splits.items() for name in table.filenames]
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     frame = pd.DataFrame(rows, columns=["filename", "split"], dtype=str)
     # The csv module doesn't see that a carriage return in a name needs quotes.
     quoting = QUOTE_ALL if any("\r" in name for name, _ in rows) else QUOTE_MINIMAL
-    frame.to_csv(partial, index=False, encoding="utf-8", lineterminator="\n", quoting=quoting)
-    os.replace(partial, path)
+    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n", quoting=quoting))
 
 
 def read_splits(
