@@ -22,6 +22,13 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def leftovers(path: Path) -> list[Path]:
+    """What writers of `path` that were killed left beside it."""
+    start = f".{path.name}."
+    files = path.parent.iterdir()
+    return [file for file in files if file.name.startswith(start) and file.suffix == ".partial"]
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes the text as UTF-8, its line ends as they are; ValueError where that fails."""
     try:

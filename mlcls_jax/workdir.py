@@ -18,7 +18,7 @@ from mlcls_jax.config import Config, Data, differences, from_dict, to_json
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.devices import compute_dtype, make_mesh, replicated
-from mlcls_jax.files import write_text
+from mlcls_jax.files import leftovers, write_text
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.train_step import make_eval_step
@@ -69,30 +69,39 @@ def variables_shape(config: Config, num_classes: int, mesh: jax.sharding.Mesh) -
 def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
     """Writes config and classes into a new workdir, or checks that they are those of a used one.
 
+    The config comes first and makes the workdir this run's: stopped at any moment, the same
+    command goes on from there.
+
     Raises:
         ValueError: the workdir belongs to a run with another config or other classes, or cannot
             be written.
     """
-    if (workdir / CONFIG).exists():
-        changed = differences(read_config(workdir), config)
-        if changed:
-            raise ValueError(
-                f"{workdir} holds a run with another config ({'; '.join(changed)}); "
-                "continue it with its own config, or name another --workdir"
-            )
-        if read_classes(workdir) != classes:
-            raise ValueError(
-                f"{workdir} holds a run with other classes than the CSV has now; "
-                "put the CSV back, or name another --workdir"
-            )
+    if not (workdir / CONFIG).exists():
+        _check_free(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(workdir / CONFIG, to_json(config))
+    elif changed := differences(read_config(workdir), config):
+        raise ValueError(
+            f"{workdir} holds a run with another config ({'; '.join(changed)}); "
+            "continue it with its own config, or name another --workdir"
+        )
+    if not (workdir / CLASSES).exists() and not (workdir / SPLITS).exists():
+        write_text(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
+    elif read_classes(workdir) != classes:
+        raise ValueError(
+            f"{workdir} holds a run with other classes than the CSV has now; "
+            "put the CSV back, or name another --workdir"
+        )
+
+
+def _check_free(workdir: Path) -> None:
+    """ValueError unless a new run may begin here."""
+    if not workdir.exists():
         return
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    if not workdir.is_dir() or set(workdir.iterdir()) - set(leftovers(workdir / CONFIG)):
         raise ValueError(
             f"{workdir} exists and holds no run of mlcls_jax; name a new or empty --workdir"
         )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
-    write_text(workdir / CONFIG, to_json(config))  # last: with it, the workdir is complete
 
 
 def read_config(workdir: Path) -> Config:
@@ -105,8 +114,12 @@ def read_config(workdir: Path) -> Config:
 
 
 def read_classes(workdir: Path) -> tuple[str, ...]:
-    """Class names in the order of the model's outputs."""
-    return tuple((workdir / CLASSES).read_text(encoding="utf-8").split("\n")[:-1])
+    """Class names in the order of the model's outputs; ValueError where they are lost."""
+    path = workdir / CLASSES
+    try:
+        return tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
+    except OSError as error:
+        raise ValueError(f"{workdir}: {path} cannot be read ({error})") from error
 
 
 def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:

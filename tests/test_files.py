@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcls_jax.files import replacing, write_text
+from mlcls_jax.files import leftovers, replacing, write_text
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -62,3 +62,12 @@ def test_a_folder_that_is_not_there_is_a_value_error(tmp_path, parent):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="cannot be written"):
         write_text(tmp_path / parent / "a.txt", "x")
+
+
+def test_leftovers_are_those_of_this_file_only(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path) as partial, replacing(tmp_path / "b.txt") as other:
+        for file in (partial, other, path):
+            file.touch()
+        assert leftovers(path) == [partial]
+    assert leftovers(path) == []

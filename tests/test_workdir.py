@@ -1,6 +1,8 @@
 """The folder of a run: whose it is, and what is written into it."""
 
 import csv
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.workdir import (
     CLASSES,
     CONFIG,
+    SPLITS,
     prepare,
     read_classes,
     read_config,
@@ -61,6 +64,41 @@ def test_another_config_is_refused_and_every_changed_field_named(tmp_path):
     assert contents(tmp_path) == before
 
 
+class Killed(BaseException):
+    """Nothing after it runs, as after SIGKILL."""
+
+
+@pytest.mark.parametrize("write", [1, 2])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_killed_at_any_write_the_same_command_goes_on(tmp_path, monkeypatch, write, renamed):
+    replace, writes = os.replace, []
+
+    def killed(source, target):
+        writes.append(target)
+        if len(writes) < write or renamed:
+            replace(source, target)
+        if len(writes) == write:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            prepare(tmp_path, Config(seed=4), NAMES)
+    assert contents(tmp_path)
+    prepare(tmp_path, Config(seed=4), NAMES)
+    assert read_config(tmp_path) == Config(seed=4)
+    assert read_classes(tmp_path) == NAMES
+
+
+def test_classes_that_a_run_has_lost_are_not_made_up(tmp_path):
+    prepare(tmp_path, Config(), NAMES)
+    (tmp_path / SPLITS).touch()
+    (tmp_path / CLASSES).unlink()
+    with pytest.raises(ValueError, match=r"classes\.txt cannot be read"):
+        prepare(tmp_path, Config(), NAMES[::-1])
+
+
 @pytest.mark.parametrize("classes", [NAMES[:-1], NAMES[::-1], (*NAMES, "new")])
 def test_other_classes_are_refused(tmp_path, classes):
     prepare(tmp_path, Config(), NAMES)
@@ -68,11 +106,12 @@ def test_other_classes_are_refused(tmp_path, classes):
         prepare(tmp_path, Config(), classes)
 
 
-def test_a_foreign_folder_is_refused_and_left_as_it_is(tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
+@pytest.mark.parametrize("name", ["thesis.tex", "classes.txt"])
+def test_a_foreign_folder_is_refused_and_left_as_it_is(tmp_path, name):
+    (tmp_path / name).write_text("mine")
     with pytest.raises(ValueError, match="holds no run"):
         prepare(tmp_path, Config(), NAMES)
-    assert contents(tmp_path) == {"thesis.tex": b"mine"}
+    assert contents(tmp_path) == {name: b"mine"}
 
 
 def test_a_file_is_no_workdir(tmp_path):
