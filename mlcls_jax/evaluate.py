@@ -13,7 +13,7 @@ from mlcls_jax import cli, devices
 from mlcls_jax.data.labels import LabelTable, read_labels
 from mlcls_jax.files import write_text
 from mlcls_jax.metrics import Scores
-from mlcls_jax.scoring import BaseRate, compare, probabilities, score
+from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, probabilities, score
 from mlcls_jax.terminal import console, print_table
 from mlcls_jax.workdir import Run, load_run, read_splits_of, write_predictions
 
@@ -28,7 +28,8 @@ def main(argv: list[str]) -> int:
     run = load_run(workdir, options.checkpoint)
     table = _table(run, workdir, options)
     logits = score(run.predict, run.variables, table.paths, run.config, run.mesh, options.split)
-    scores, constant = compare(table, logits, BaseRate(**run.meta["base_rate"]))
+    base = BaseRate(**run.meta["base_rate"])
+    scores, constant = model_scores(table, logits, base), constant_scores(table, base)
     result = {
         "split": options.split,
         "pictures": len(table),

@@ -26,9 +26,10 @@ from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import batch_filenames, local_rows, train_batches
 from mlcls_jax.devices import is_first_process, sharded
 from mlcls_jax.logs import MetricsLog
+from mlcls_jax.metrics import Scores
 from mlcls_jax.optimizer import active_modules, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.scoring import BaseRate, compare, score
+from mlcls_jax.scoring import BaseRate, model_scores, score
 from mlcls_jax.terminal import Meter, console, progress_bar
 from mlcls_jax.train_step import TrainState, make_eval_step, make_train_step
 from mlcls_jax.workdir import build_model, image_size
@@ -43,6 +44,7 @@ class Session:
     plan: list[PlannedPhase]
     splits: dict[str, LabelTable]
     base: BaseRate
+    constant: Scores  # of the base rate on the validation pictures
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mesh: jax.sharding.Mesh
@@ -200,7 +202,7 @@ def _evaluate_and_save(
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     title = "val" if is_first_process() else ""
     logits = score(predict, variables, val.paths, session.config, session.mesh, title)
-    scores, constant = compare(val, logits, session.base)
+    scores = model_scores(val, logits, session.base)
     step, config = int(state.step), session.config
     record = {
         "step": step,
@@ -208,7 +210,7 @@ def _evaluate_and_save(
         "phase": planned.phase.name,
         "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
         "val": scores.values,
-        "base_rate": constant.values,
+        "base_rate": session.constant.values,
         "images_per_second": round(meter.images_per_second, 2),
         "seconds": round(seconds, 2),
     }
