@@ -9,6 +9,7 @@ import dataclasses
 import json
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import dacite
@@ -128,10 +129,18 @@ class Config:
 
 def from_dict(values: dict) -> Config:
     """The Config of `dataclasses.asdict`; ValueError names an unknown field or a wrong type."""
+    numbers = {kind: partial(_refuse_bool, kind) for kind in (int, float)}
     try:
-        return dacite.from_dict(Config, values, dacite.Config(strict=True))
+        return dacite.from_dict(Config, values, dacite.Config(strict=True, type_hooks=numbers))
     except dacite.DaciteError as error:
         raise ValueError(f"config: {error}") from error
+
+
+def _refuse_bool(kind: type, value):
+    """To Python True is the int 1; a config that sets seed=True means something else."""
+    if isinstance(value, bool):
+        raise dacite.WrongTypeError(kind, value)
+    return value
 
 
 def to_json(config: Config) -> str:

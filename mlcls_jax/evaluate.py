@@ -13,10 +13,11 @@ from pathlib import Path
 
 from mlcls_jax import cli, devices
 from mlcls_jax.data.labels import LabelTable, read_labels
+from mlcls_jax.files import write_text
 from mlcls_jax.metrics import Scores
-from mlcls_jax.scoring import BaseRate, compare, probabilities, score
+from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, probabilities, score
 from mlcls_jax.terminal import console, print_table
-from mlcls_jax.workdir import Run, load_run, read_splits_of, write_predictions, write_text
+from mlcls_jax.workdir import Run, load_run, read_splits_of, write_predictions
 
 PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
 
@@ -30,7 +31,8 @@ def main(argv: list[str]) -> int:
     table = _table(run, workdir, options)
     name = f"csv_{Path(options.csv).stem}" if options.csv else options.split
     logits = score(run.predict, run.variables, table.paths, run.config, run.mesh, name)
-    scores, constant = compare(table, logits, BaseRate(**run.meta["base_rate"]))
+    base = BaseRate(**run.meta["base_rate"])
+    scores, constant = model_scores(table, logits, base), constant_scores(table, base)
     result = {
         "split": name,
         "csv": options.csv,

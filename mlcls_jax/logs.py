@@ -6,7 +6,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from mlcls_jax.workdir import METRICS, write_text
+from mlcls_jax.files import write_text
+from mlcls_jax.workdir import METRICS
 
 
 class MetricsLog:

@@ -27,9 +27,10 @@ from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import batch_filenames, local_rows, train_batches
 from mlcls_jax.devices import is_first_process, sharded
 from mlcls_jax.logs import MetricsLog
+from mlcls_jax.metrics import Scores
 from mlcls_jax.optimizer import active_modules, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.scoring import BaseRate, compare, score
+from mlcls_jax.scoring import BaseRate, model_scores, score
 from mlcls_jax.terminal import Meter, console, progress_bar
 from mlcls_jax.train_step import TrainState, all_finite, make_train_step
 from mlcls_jax.workdir import build_model, image_size
@@ -44,6 +45,7 @@ class Session:
     plan: list[PlannedPhase]
     splits: dict[str, LabelTable]
     base: BaseRate
+    constant: Scores  # of the base rate on the validation pictures
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mesh: jax.sharding.Mesh
@@ -210,7 +212,7 @@ def _evaluate_and_save(
     title = "val" if is_first_process() else ""
     logits = score(session.predict, variables, val.paths, session.config, session.mesh, title)
     _check_finite(session, int(state.step), np.isfinite(logits).all())
-    scores, constant = compare(val, logits, session.base)
+    scores = model_scores(val, logits, session.base)
     step, config = int(state.step), session.config
     record = {
         "step": step,
@@ -218,7 +220,7 @@ def _evaluate_and_save(
         "phase": planned.phase.name,
         "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
         "val": scores.values,
-        "base_rate": constant.values,
+        "base_rate": session.constant.values,
         "images_per_second": round(meter.images_per_second, 2),
         "seconds": round(seconds, 2),
     }

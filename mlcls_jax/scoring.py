@@ -84,16 +84,20 @@ def score(
     return np.concatenate([np.asarray(rows) for rows in logits])[: len(paths)]
 
 
-def compare(table: LabelTable, logits: np.ndarray, base: BaseRate) -> tuple[Scores, Scores]:
-    """Metrics of the logits, and those of a constant predictor of the training frequencies."""
-    counted = np.asarray(base.counted)
-    constant = constant_predictor(np.asarray(base.frequencies), len(table))
-    return (
-        evaluate_scores(table.labels, probabilities(logits), table.classes, counted),
-        evaluate_scores(table.labels, constant, table.classes, counted),
-    )
+def model_scores(table: LabelTable, logits: np.ndarray, base: BaseRate) -> Scores:
+    """Metrics of the logits of a table's pictures."""
+    return _scores(table, probabilities(logits), base)
+
+
+def constant_scores(table: LabelTable, base: BaseRate) -> Scores:
+    """What to compare them with: the same metrics of the training frequencies."""
+    return _scores(table, constant_predictor(np.asarray(base.frequencies), len(table)), base)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Sigmoid in float64, so that the loss of a confident mistake is exact."""
     return expit(logits.astype(np.float64))
+
+
+def _scores(table: LabelTable, predicted: np.ndarray, base: BaseRate) -> Scores:
+    return evaluate_scores(table.labels, predicted, table.classes, np.asarray(base.counted))

@@ -23,7 +23,7 @@ from mlcls_jax.models.pretrained import (
 )
 from mlcls_jax.optimizer import flatten, group_table, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase, plan_phases
-from mlcls_jax.scoring import base_rate
+from mlcls_jax.scoring import base_rate, constant_scores
 from mlcls_jax.terminal import console, print_table, print_warning
 from mlcls_jax.train_step import TrainState, make_eval_step, make_state, partition
 from mlcls_jax.workdir import (
@@ -73,12 +73,14 @@ def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
         saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
         state = checkpoints.restore(latest, _state_shape(config, len(classes), saved, mesh))
         console.print(f"Continuing at step {latest} of {plan[-1].stop}.")
+    base = base_rate(splits, config.evaluation.min_positives)
     session = Session(
         config=config,
         workdir=workdir,
         plan=plan,
         splits=splits,
         base=base,
+        constant=constant_scores(splits["val"], base),
         mean=normalization.mean,
         std=normalization.std,
         mesh=mesh,

@@ -5,7 +5,6 @@ eval_<split>.json  predictions_<split>.csv
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from mlcls_jax.config import Config, Data, differences, from_dict, to_json
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.devices import compute_dtype, make_mesh, replicated
+from mlcls_jax.files import leftovers, write_text
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.train_step import make_eval_step
@@ -91,7 +91,8 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        foreign = sorted({child.name for child in workdir.iterdir()} - set(OWN))
+        own = {*(workdir / name for name in OWN), *leftovers(workdir)}
+        foreign = sorted(set(workdir.iterdir()) - own)
     except OSError as error:
         raise ValueError(f"workdir {workdir} cannot be used: {error.strerror}") from error
     if foreign:
@@ -113,27 +114,17 @@ def read_config(workdir: Path) -> Config:
 
 
 def read_classes(workdir: Path) -> tuple[str, ...]:
-    """Class names in the order of the model's outputs."""
-    return tuple((workdir / CLASSES).read_text(encoding="utf-8").split("\n")[:-1])
+    """Class names in the order of the model's outputs; ValueError where they are lost."""
+    path = workdir / CLASSES
+    try:
+        return tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
+    except OSError as error:
+        raise ValueError(f"{workdir}: {path} cannot be read ({error})") from error
 
 
 def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:
     """The label tables of a run: split as its splits.csv says, or anew before its start."""
-    return load_splits(
-        csv=data.csv,
-        images=data.images,
-        val_csv=data.val_csv,
-        val_images=data.val_images,
-        test_csv=data.test_csv,
-        test_images=data.test_images,
-        categories=data.categories,
-        filename_column=data.filename_column,
-        split_column=data.split_column,
-        val_fraction=data.val_fraction,
-        test_fraction=data.test_fraction,
-        seed=data.split_seed,
-        saved=workdir / SPLITS if has_checkpoint(workdir) else None,
-    )
+    return load_splits(data, workdir / SPLITS if has_checkpoint(workdir) else None)
 
 
 def load_run(workdir: Path, which: str) -> Run:
@@ -155,21 +146,10 @@ def load_run(workdir: Path, which: str) -> Run:
     return Run(config, classes, meta, variables, predict, mesh)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or nothing: to a neighbour first, then renamed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ValueError(f"{path} cannot be written: {error}") from error
-
-
 def write_predictions(
     path: Path, filenames: tuple[str, ...] | list[str], probabilities, classes: tuple[str, ...]
 ) -> None:
     """CSV: filename, then one probability per class, six decimals."""
     frame = pd.DataFrame(probabilities, columns=list(classes))
     frame.insert(0, "filename", list(filenames), allow_duplicates=True)
-    write_text(path, frame.to_csv(index=False, float_format="%.6f"))
+    write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))

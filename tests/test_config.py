@@ -149,12 +149,22 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("augment.flip", "yes"),
         ("model.dropout", "0.2"),
         ("evaluation.every", 1),
+        ("seed", True),
+        ("data.batch_size", True),
+        ("data.val_fraction", True),
+        ("model.dropout", False),
+        ("augment.flip", 1),
     ],
 )
 def test_a_wrong_type_is_refused_by_name(path, value):
     with pytest.raises(ValueError, match=r"^config: ") as info:
         changed(path, value).validate()
     assert f'"{path}"' in str(info.value)
+
+
+def test_a_bool_in_a_list_of_phases_is_refused_too():
+    with pytest.raises(ValueError, match=r'"phases\.groups\.learning_rate" .* of type "bool"'):
+        changed("phases[1].groups[0].learning_rate", True).validate()
 
 
 @pytest.mark.parametrize(

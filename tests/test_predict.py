@@ -1,13 +1,11 @@
-"""Which pictures are meant, how a prediction reads, and what the labels alone say."""
+"""Which pictures are meant, and how a prediction reads."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlcls_jax.data.labels import UNKNOWN, LabelTable
 from mlcls_jax.predict import describe, find_pictures
-from mlcls_jax.scoring import base_rate
 
 
 @pytest.fixture
@@ -79,36 +77,3 @@ def test_a_line_has_all_above_the_threshold_and_at_least_three(scores, line):
 
 def test_fewer_classes_than_are_shown():
     assert describe("p.jpg", np.array([0.25, 0.75]), ("a", "b")) == "p.jpg: b 0.75, a 0.25"
-
-
-def table(rows) -> LabelTable:
-    labels = np.array(rows, np.int8)
-    names = tuple(f"{i}.jpg" for i in range(len(labels)))
-    return LabelTable(Path("p"), names, labels, CLASSES[: labels.shape[1]])
-
-
-def test_frequencies_are_of_the_known_training_labels_and_counts_of_all_splits():
-    splits = {
-        "train": table([[1, 0, UNKNOWN, 0], [0, 0, UNKNOWN, 1], [UNKNOWN, 1, UNKNOWN, 1]]),
-        "val": table([[1, 1, 0, 0]]),
-        "test": table([[0, 1, 1, UNKNOWN]]),
-    }
-    base = base_rate(splits, min_positives=3)
-    assert base.frequencies == (1 / 2, 1 / 3, 0.0, 2 / 3)
-    assert base.counted == (False, True, False, False)
-    assert base_rate(splits, 2).counted == (True, True, False, True)
-    assert base_rate(splits, 1).counted == (True, True, True, True)
-
-
-def test_nothing_to_measure_in_val_is_refused():
-    splits = {"train": table([[1, 0], [1, 1]]), "val": table([[0, 0], [0, -1]])}
-    with pytest.raises(ValueError, match="nothing can be measured"):
-        base_rate(splits, 1)
-
-
-def test_the_base_rate_survives_json():
-    import json
-
-    base = base_rate(dict.fromkeys(["train", "val"], table([[1, 0], [1, 1]])), 1)
-    fields = {"frequencies": base.frequencies, "counted": base.counted}
-    assert json.loads(json.dumps(fields)) == {"frequencies": [1.0, 0.5], "counted": [True, True]}

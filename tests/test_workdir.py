@@ -1,7 +1,8 @@
-"""The folder of a run: whose it is, and files that are written whole or not at all."""
+"""The folder of a run: whose it is, and what is written into it."""
 
 import csv
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from mlcls_jax.workdir import (
     read_classes,
     read_config,
     write_predictions,
-    write_text,
 )
 
 NAMES = ("cat", "dog, small", 'a "b"', "Vögel", "line\u2028separator")
@@ -73,9 +73,44 @@ def test_another_config_is_refused_and_every_changed_field_named(tmp_path):
     assert str(tmp_path) in message and "\n" not in message
     assert "seed: 0 -> 9" in message
     assert "data.batch_size: 32 -> 7" in message
-    assert "phases[1].groups[0].learning_rate: 0.001 -> 0.5" in message
+    assert "phases[1].groups[0].learning_rate: 0.0005 -> 0.5" in message
     assert "eval_batch_size" not in message
     assert contents(tmp_path) == before
+
+
+class Killed(BaseException):
+    """Nothing after it runs, as after SIGKILL."""
+
+
+@pytest.mark.parametrize("write", [1, 2])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_killed_at_any_write_the_same_command_goes_on(tmp_path, monkeypatch, write, renamed):
+    replace, writes = os.replace, []
+
+    def killed(source, target):
+        writes.append(target)
+        if len(writes) < write or renamed:
+            replace(source, target)
+        if len(writes) == write:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            prepare(tmp_path, Config(seed=4), NAMES)
+    assert contents(tmp_path)
+    prepare(tmp_path, Config(seed=4), NAMES)
+    assert read_config(tmp_path) == Config(seed=4)
+    assert read_classes(tmp_path) == NAMES
+
+
+def test_classes_that_a_run_has_lost_are_not_made_up(tmp_path):
+    prepare(tmp_path, Config(), NAMES)
+    saved(tmp_path)
+    (tmp_path / CLASSES).unlink()
+    with pytest.raises(ValueError, match=r"classes\.txt cannot be read"):
+        prepare(tmp_path, Config(), NAMES[::-1])
 
 
 @pytest.mark.parametrize("classes", [NAMES[:-1], NAMES[::-1], (*NAMES, "new")])
@@ -107,31 +142,6 @@ def test_an_unreadable_config_is_a_value_error(tmp_path, text):
         (tmp_path / CONFIG).write_text(text)
     with pytest.raises(ValueError, match=r"holds no run|config: "):
         read_config(tmp_path)
-
-
-def test_write_text_replaces_the_whole_file_and_leaves_no_other(tmp_path):
-    path = tmp_path / "a.txt"
-    write_text(path, "a long first version\n")
-    write_text(path, "ä\n")
-    assert contents(tmp_path) == {"a.txt": "ä\n".encode()}
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(ValueError, match=r"a\.txt cannot be written: disk full"):
-        write_text(path, "new")
-    assert contents(tmp_path) == {"a.txt": b"old"}
-
-
-def test_a_folder_that_is_not_there_is_a_value_error(tmp_path):
-    with pytest.raises(ValueError, match="cannot be written"):
-        write_text(tmp_path / "none" / "a.txt", "x")
 
 
 def test_predictions_read_back_in_order_with_six_decimals(tmp_path):

@@ -1,154 +1,114 @@
 """Which picture is for training, validation or test: from a column, from files, or drawn.
 
-A drawn split depends on the file names, the labels and the seed, and on nothing else: not on the
-order of rows or columns, the process, or the machine. It is written to `splits.csv` and reused.
+Drawn or not, it is written to the run's `splits.csv` and read from there again.
 """
 
 import os
 from collections.abc import Iterable, Mapping
 from csv import QUOTE_ALL, QUOTE_MINIMAL
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
-from mlcls_jax.data.labels import (
-    SPLIT_COLUMN,
-    UNKNOWN,
-    LabelTable,
-    quoted,
-    read_csv,
-    read_labels,
-)
+from mlcls_jax.config import Data
+from mlcls_jax.data.csv_cells import quoted, read_csv
+from mlcls_jax.data.labels import UNKNOWN, LabelTable, read_labels
+from mlcls_jax.data.stratified import draw_splits
+from mlcls_jax.files import write_text
 
 SPLITS = ("train", "val", "test")
 
 
-def load_splits(
-    *,
-    csv: str | Path,
-    images: str | Path,
-    val_csv: str | Path = "",
-    val_images: str | Path = "",
-    test_csv: str | Path = "",
-    test_images: str | Path = "",
-    categories: str | Path = "",
-    filename_column: str = "filename",
-    split_column: str = SPLIT_COLUMN,
-    val_fraction: float = 0.25,
-    test_fraction: float = 0.0,
-    seed: int = 42,
-    saved: str | Path | None = None,
-) -> dict[str, LabelTable]:
+def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelTable]:
     """Reads the label CSVs and splits them, or splits them again as a run did before.
 
     Args:
-      csv, images: labels and pictures; see `read_labels`.
-      val_csv, val_images, test_csv, test_images: separate files, "" for none; their folders
-        default to `images`. Classes may be in another order than in `csv`, which decides.
-      categories, filename_column, split_column: see `read_labels`; they hold for each CSV.
-      val_fraction, test_fraction, seed: see `make_splits`.
+      data: where the CSVs are and how to split. The folders of val_csv and test_csv default to
+        `images`. Their classes may be in another order than in `csv`, which decides.
       saved: a `splits.csv` to apply where it exists; nothing is drawn then. Never written here.
 
     Returns:
       "train", "val" and perhaps "test"; all with the same classes in the same order.
 
     Raises:
-      ValueError: one line, see `read_labels`, `splits_from_files` and `read_splits`.
+      ValueError: one line, see `read_labels`, `make_splits` and `read_splits`.
     """
 
-    def read(labels: str | Path, folder: str | Path) -> LabelTable:
+    def read(csv: str, images: str) -> LabelTable:
         return read_labels(
-            labels,
-            folder,
-            categories=categories or None,
-            filename_column=filename_column,
-            split_column=split_column,
+            csv,
+            images or data.images,
+            categories=data.categories or None,
+            filename_column=data.filename_column,
+            split_column=data.split_column,
         )
 
-    train = read(csv, images)
-    val = read(val_csv, val_images or images) if val_csv else None
-    test = read(test_csv, test_images or images) if test_csv else None
+    train = read(data.csv, data.images)
+    val = read(data.val_csv, data.val_images) if data.val_csv else None
+    test = read(data.test_csv, data.test_images) if data.test_csv else None
     if saved is not None and Path(saved).exists():
         return read_splits(saved, train, val, test)
-    return splits_from_files(
-        train, val, test, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
+    return make_splits(
+        train,
+        val,
+        test,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        seed=data.split_seed,
     )
 
 
 def make_splits(
-    table: LabelTable, *, val_fraction: float = 0.25, test_fraction: float = 0.0, seed: int = 42
-) -> dict[str, LabelTable]:
-    """Splits one table by its split column, or else by a seeded, multi-label stratified draw.
-
-    Where the column names no val rows, val is drawn from its train rows, and so is test if
-    `test_fraction` is above 0. The column's own val and test rows are never touched.
-
-    Args:
-      val_fraction: share for val of the rows that are drawn from, in (0, 1).
-      test_fraction: share for test of the same rows, in [0, 1); 0 makes no test split.
-      seed: of the draw, 0 to 2**32 - 1.
-
-    Returns:
-      "train", "val" and perhaps "test", the rows of each in the order of the table.
-
-    Raises:
-      ValueError: impossible fractions, too few rows, or a column without train rows.
-    """
-    names = np.array(table.splits if table.splits is not None else ["train"] * len(table))
-    pool = np.flatnonzero(names == "train")
-    if not len(pool):
-        raise ValueError("the split column has no train rows; write train in some of them")
-    wanted = {}
-    if "test" not in names and test_fraction != 0:
-        wanted["test"] = test_fraction
-    if "val" not in names:
-        wanted["val"] = val_fraction
-    names[pool] = _draw(table.take(pool), wanted, seed)
-    return _grouped(table, names)
-
-
-def splits_from_files(
     train: LabelTable,
     val: LabelTable | None = None,
     test: LabelTable | None = None,
     *,
-    val_fraction: float = 0.25,
-    test_fraction: float = 0.0,
-    seed: int = 42,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
 ) -> dict[str, LabelTable]:
-    """Splits that come as tables of their own; what isn't given is drawn from `train`.
+    """Splits by tables of their own, by the split column, or else by a draw from train's rows.
 
-    Args and Returns: as `make_splits`, which does all the work when `val` and `test` are None.
+    Where neither a table nor the column names val rows, val is drawn from the train rows, and so
+    is test if `test_fraction` is above 0. Rows that are named val or test are never touched.
+
+    Args:
+      train: all pictures, or those that `val` and `test` leave.
+      val, test: their pictures where they have CSVs of their own, else None.
+      val_fraction: share for val of the rows that are drawn from, in (0, 1).
+      test_fraction: share for test of the same rows, in [0, 1); 0 makes no test split.
+      seed: of the draw, see `draw_splits`.
+
+    Returns:
+      "train", "val" and perhaps "test", the rows of each in the order of its table.
 
     Raises:
-      ValueError: differing classes, the same picture in two splits, a split column that says
-        something else than the file, or what `make_splits` raises.
+      ValueError: an impossible draw, differing classes, the same picture in two splits, or a split
+        column that has no train rows or says something else than the file.
     """
     given = _given(train, val, test)
-    if not given:
-        return make_splits(train, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
-    wanted = {"val": val_fraction} if val is None else {}
-    if test is None and test_fraction != 0:
-        wanted = {"test": test_fraction, **wanted}
-    splits = _grouped(train, _draw(train, wanted, seed)) | given
-    splits = {name: splits[name] for name in SPLITS if name in splits}
-    _check_disjoint(splits)
-    return splits
+    names = np.array(train.splits if train.splits is not None else ["train"] * len(train))
+    pool = np.flatnonzero(names == "train")
+    if not len(pool):
+        raise ValueError("the split column has no train rows; write train in some of them")
+    named = {*names.tolist(), *given}
+    wanted = {}
+    if "test" not in named and test_fraction != 0:
+        wanted["test"] = test_fraction
+    if "val" not in named:
+        wanted["val"] = val_fraction
+    names[pool] = draw_splits(train.take(pool), wanted, seed)
+    return _assembled(train, names, given)
 
 
 def write_splits(path: str | Path, splits: Mapping[str, LabelTable]) -> None:
-    """Writes columns `filename` and `split`; whoever reads meanwhile sees all of it or nothing."""
+    """Writes columns `filename` and `split`."""
     rows = [(name, split) for split, table in splits.items() for name in table.filenames]
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     frame = pd.DataFrame(rows, columns=["filename", "split"], dtype=str)
     # The csv module doesn't see that a carriage return in a name needs quotes.
     quoting = QUOTE_ALL if any("\r" in name for name, _ in rows) else QUOTE_MINIMAL
-    frame.to_csv(partial, index=False, encoding="utf-8", lineterminator="\n", quoting=quoting)
-    os.replace(partial, path)
+    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n", quoting=quoting))
 
 
 def read_splits(
@@ -163,7 +123,7 @@ def read_splits(
     `train`. So a name that is in two folders is no ambiguity.
 
     Returns:
-      As `make_splits` or `splits_from_files` returned when the file was written.
+      As `make_splits` returned when the file was written.
 
     Raises:
       ValueError: an unreadable file, or rows that don't match the tables: the labels have changed
@@ -187,11 +147,9 @@ def read_splits(
     names = np.array([drawn[name] for name in train.filenames])
     if train.splits is not None and not given:
         _check_column(path, train, names)
-    splits = _grouped(train, names) | given
+    splits = _assembled(train, names, given)
     if missing := [name for name in ("train", "val") if name not in splits]:
         raise ValueError(f"{path}: no row is {missing[0]}; remove the file to split anew")
-    splits = {name: splits[name] for name in SPLITS if name in splits}
-    _check_disjoint(splits)
     return splits
 
 
@@ -244,70 +202,15 @@ def _given(
     }
 
 
-def _grouped(table: LabelTable, names: np.ndarray) -> dict[str, LabelTable]:
-    """names: str [n], each row's split."""
-    return {split: table.take(np.flatnonzero(names == split)) for split in SPLITS if split in names}
-
-
-def _draw(table: LabelTable, wanted: Mapping[str, float], seed: int) -> np.ndarray:
-    """str [n]: "train", or the split that the row is drawn into. wanted: split -> share."""
-    names = np.full(len(table), "train", dtype="<U5")
-    if not wanted:
-        return names
-    counts = _counts(len(table), wanted)
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"data.split_seed: {seed} is not in 0 to 2**32 - 1; choose another seed")
-    # The draw sees pictures and classes by name, never in the order that they were written in.
-    rest = np.array(sorted(range(len(table)), key=table.filenames.__getitem__))
-    columns = sorted(range(len(table.classes)), key=table.classes.__getitem__)
-    positive = table.labels[:, columns] == 1
-    needed = 1 + sum(counts.values())
-    for split, count in counts.items():
-        needed -= count
-        chosen = _stratified(positive[rest], count, needed, seed)
-        names[rest[chosen]] = split
-        rest = rest[~chosen]
-    return names
-
-
-def _counts(n: int, wanted: Mapping[str, float]) -> dict[str, int]:
-    for split, share in wanted.items():
-        if not 0 < share < 1:
-            raise ValueError(f"data.{split}_fraction: {share} is not between 0 and 1; try 0.25")
-    fields = " and ".join(f"data.{split}_fraction" for split in wanted)
-    if sum(wanted.values()) >= 1:
-        raise ValueError(
-            f"{fields}: {' + '.join(map(str, wanted.values()))} leaves nothing to train on; "
-            "lower them"
-        )
-    counts = {split: max(1, round(n * share)) for split, share in wanted.items()}
-    if sum(counts.values()) >= n:
-        raise ValueError(
-            f"{fields}: {n} rows are too few to split off {', '.join(map(str, counts.values()))}; "
-            "add pictures or lower the fraction"
-        )
-    return counts
-
-
-def _stratified(positive: np.ndarray, count: int, needed: int, seed: int) -> np.ndarray:
-    """bool [n]: about `count` rows with their share of each class; at least `needed` are left.
-
-    positive: bool [n, c].
-    """
-    n = len(positive)
-    # scikit-learn takes a single column for something else than multi-label: add an empty one.
-    positive = np.pad(positive, ((0, 0), (0, 1)))
-    # Any: the package is untyped, and its default for test_size has a type that it refuses.
-    sizes: dict[str, Any] = {"test_size": count, "train_size": n - count}
-    splitter = MultilabelStratifiedShuffleSplit(n_splits=1, random_state=seed, **sizes)
-    rest, part = next(splitter.split(np.zeros(n), positive))
-    if len(rest) < needed or not len(part):
-        # Of very few pictures, stratifying gives one side too many: one picture per class, say,
-        # all go to the larger one.
-        part = np.random.RandomState(seed).permutation(n)[:count]
-    chosen = np.zeros(n, dtype=bool)
-    chosen[part] = True
-    return chosen
+def _assembled(
+    train: LabelTable, names: np.ndarray, given: dict[str, LabelTable]
+) -> dict[str, LabelTable]:
+    """All splits in their usual order. names: str [n], the split of each row of train's table."""
+    rows = {split: np.flatnonzero(names == split) for split in SPLITS}
+    splits = {split: train.take(rows[split]) for split in SPLITS if len(rows[split])} | given
+    splits = {split: splits[split] for split in SPLITS if split in splits}
+    _check_disjoint(splits)
+    return splits
 
 
 def _check_disjoint(splits: Mapping[str, LabelTable]) -> None:
@@ -330,23 +233,14 @@ def _check_disjoint(splits: Mapping[str, LabelTable]) -> None:
 
 def _saved_names(path: str | Path) -> dict[str, dict[str, None]]:
     """The file names of each split, in the file's order."""
-    saved = read_csv(path)
-    advice = "remove the file to split anew"
-    names = saved.texts(saved.position("filename", advice))
-    splits = saved.texts(saved.position("split", advice))
-    found: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
-    for row, name, split in zip(saved.rows.tolist(), names, splits, strict=True):
-        if split not in found:
-            raise ValueError(
-                f"{path}: row {row}, column 'split': {split!r} is no split; write train, val or "
-                "test"
-            )
-        if name in found[split]:
-            raise ValueError(
-                f"{path}: row {row}, column 'filename': {name!r} is in {split} twice; {advice}"
-            )
-        found[split][name] = None
-    return found
+    saved, advice = read_csv(path), "remove the file to split anew"
+    names, splits = saved.column("filename", advice), saved.column("split", advice)
+    rows = list(zip(names.texts, splits.texts, strict=True))
+    for i, (_, split) in enumerate(rows):
+        if split not in SPLITS:
+            raise splits.error(i, f"{split!r} is no split; write train, val or test")
+    names.check_unique(rows, lambda i: f"{rows[i][0]!r} is in {rows[i][1]} twice; {advice}")
+    return {split: {name: None for name, owner in rows if owner == split} for split in SPLITS}
 
 
 def _check_same_pictures(

@@ -7,8 +7,6 @@ Lite0 to Lite2: PyPI packages with one `.pth` each, which pip has verified and n
 
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from mlcls_jax.devices import cache_folder
+from mlcls_jax.files import replacing
 from mlcls_jax.models.variants import VARIANTS
 
 KERAS_URL = "https://storage.googleapis.com/keras-applications/"
@@ -134,12 +133,10 @@ def fetch(download: Download) -> Path:
         if target.is_file() and (present := _file_md5(target)) == download.md5:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
-            part = Path(folder) / download.filename
-            arrived = _download(download.url, part)
+        with replacing(target) as partial:
+            arrived = _download(download, partial)
             if arrived != download.md5:
                 raise OSError(f"it arrived with the MD5 sum {arrived}")
-            os.replace(part, target)
     except (OSError, ValueError, http.client.HTTPException) as error:  # OSError: urllib's too
         there = f" in place of the file there, whose MD5 sum is {present}" if present else ""
         raise ValueError(
@@ -158,15 +155,18 @@ def _md5() -> "hashlib._Hash":
     return hashlib.md5(usedforsecurity=False)  # the only sum that the publisher gives
 
 
-def _download(url: str, path: Path) -> str:
+def _download(download: Download, path: Path) -> str:
     """Writes the file with a progress bar on standard error; returns its MD5 sum."""
     digest = _md5()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     progress = Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True))
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response, path.open("wb") as file:
+    with (
+        urllib.request.urlopen(download.url, timeout=TIMEOUT_SECONDS) as response,
+        path.open("wb") as file,
+    ):
         size = response.headers.get("Content-Length")
         with progress:
-            task = progress.add_task(path.name, total=int(size) if size else None)
+            task = progress.add_task(download.filename, total=int(size) if size else None)
             for chunk in _chunks(response):
                 file.write(chunk)
                 digest.update(chunk)

