@@ -2,7 +2,9 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable
+from logging import getLogger
 from pathlib import Path
 from traceback import extract_tb
 from typing import NoReturn
@@ -55,7 +57,7 @@ def run(main: Callable[[list[str]], int]) -> None:
 
     With MLCLS_JAX_TRACEBACK=1 in the environment, errors keep their traceback.
     """
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of every option that is as it should be
+    _quiet_threads()
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
@@ -66,6 +68,20 @@ def run(main: Callable[[list[str]], int]) -> None:
             raise
         print(f"error: {_explain(error)}", file=sys.stderr)
         _leave(USER_ERROR if isinstance(error, ValueError | OSError) else FAILED)
+
+
+def _quiet_threads() -> None:
+    """Keeps errors of background writers, which the main thread raises again, to that one time."""
+    logging.set_verbosity(logging.FATAL)  # Orbax logs what it raises, and more
+    getLogger("asyncio").setLevel("CRITICAL")
+    printed = sys.unraisablehook
+
+    def only_of_main_thread(unraisable) -> None:
+        if threading.current_thread() is threading.main_thread():
+            printed(unraisable)
+
+    sys.unraisablehook = only_of_main_thread
+    threading.excepthook = lambda _: None
 
 
 def _leave(code: int) -> NoReturn:
