@@ -1,4 +1,4 @@
-"""EfficientNet-B1 at 240 px, 7.9 M parameters with 1000 classes; head first, then all.
+"""EfficientNet-B1 at 240 px, 7.8 M parameters with 1000 classes; head first, then all.
 
 python -m mlcls_jax.train --config configs/b1.py --workdir runs/b1 \\
     --config.data.csv=labels.csv --config.data.images=photos

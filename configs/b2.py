@@ -1,4 +1,4 @@
-"""EfficientNet-B2 at 260 px, 9.2 M parameters with 1000 classes; head first, then all.
+"""EfficientNet-B2 at 260 px, 9.1 M parameters with 1000 classes; head first, then all.
 
 python -m mlcls_jax.train --config configs/b2.py --workdir runs/b2 \\
     --config.data.csv=labels.csv --config.data.images=photos

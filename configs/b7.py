@@ -1,4 +1,4 @@
-"""EfficientNet-B7 at 600 px, 66.7 M parameters with 1000 classes; head first, then all.
+"""EfficientNet-B7 at 600 px, 66.3 M parameters with 1000 classes; head first, then all.
 
 python -m mlcls_jax.train --config configs/b7.py --workdir runs/b7 \\
     --config.data.csv=labels.csv --config.data.images=photos

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite2 at 260 px, 6.2 M parameters with 1000 classes; head first, then all.
+"""EfficientNet-Lite2 at 260 px, 6.1 M parameters with 1000 classes; head first, then all.
 
 python -m mlcls_jax.train --config configs/lite2.py --workdir runs/lite2 \\
     --config.data.csv=labels.csv --config.data.images=photos

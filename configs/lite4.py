@@ -1,4 +1,4 @@
-"""EfficientNet-Lite4 at 300 px, 13.1 M parameters with 1000 classes; head first, then all.
+"""EfficientNet-Lite4 at 300 px, 13.0 M parameters with 1000 classes; head first, then all.
 
 python -m mlcls_jax.train --config configs/lite4.py --workdir runs/lite4 \\
     --config.data.csv=labels.csv --config.data.images=photos
