@@ -3,7 +3,7 @@
 python -m mlcls_jax.train --config configs/b0.py --workdir runs/b0 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
-Weights: the published Keras file, downloaded once with a pinned checksum.
+Weights: timm's plain file (names.py says why), checked against the checksum that the hub states.
 Hardware, time, metric: not measured yet at this size; the README's table says what was.
 """
 

@@ -3,7 +3,7 @@
 python -m mlcls_jax.train --config configs/lite4.py --workdir runs/lite4 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
-Weights: a local file only, --config.model.weights=PATH; nobody packages them.
+Weights: timm's file, checked against the checksum that the hub states.
 Hardware, time, metric: not measured yet at this size; the README's table says what was.
 """
 

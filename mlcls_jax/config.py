@@ -14,6 +14,9 @@ from pathlib import Path
 
 import dacite
 
+from mlcls_jax.models.names import is_name
+from mlcls_jax.models.variants import VARIANTS
+
 
 def _choice(default: str, *others: str):
     return field(default=default, metadata={"choices": (default, *others)})
@@ -54,11 +57,8 @@ class Augment:
 class Model:
     """The network and the weights that it starts from."""
 
-    variant: str = _choice(
-        *("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"),
-        *("lite0", "lite1", "lite2", "lite3", "lite4"),
-    )
-    weights: str = "imagenet"  # or a path; "": random
+    variant: str = _choice(*VARIANTS)
+    weights: str = "imagenet"  # or another name (models/names.py), or a path; "": random
     image_size: int = 0  # pixels; 0: the size the variant was published with
     dropout: float | None = None  # before the head; None: the variant's published rate
     compute_dtype: str = _choice("auto", "float32", "bfloat16")  # auto: float32 on CPU only
@@ -166,8 +166,9 @@ def with_absolute_paths(config: Config) -> Config:
     for name in names:
         if value := getattr(config.data, name):
             setattr(config.data, name, str(Path(value).expanduser().absolute()))
-    if config.model.weights not in ("", "imagenet"):
-        config.model.weights = str(Path(config.model.weights).expanduser().absolute())
+    weights = config.model.weights
+    if weights and not is_name(weights):
+        config.model.weights = str(Path(weights).expanduser().absolute())
     return config
 
 

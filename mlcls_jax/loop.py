@@ -28,6 +28,8 @@ from mlcls_jax.data.pipeline import batch_filenames, local_rows, train_batches
 from mlcls_jax.devices import is_first_process, sharded
 from mlcls_jax.logs import MetricsLog
 from mlcls_jax.metrics import Scores
+from mlcls_jax.models.lineages import Origin
+from mlcls_jax.models.origins import to_json
 from mlcls_jax.optimizer import active_modules, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.scoring import BaseRate, model_scores, score
@@ -46,8 +48,7 @@ class Session:
     splits: dict[str, LabelTable]
     base: BaseRate
     constant: Scores  # of the base rate on the validation pictures
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    origin: Origin  # lineage and normalisation of the weights
     mesh: jax.sharding.Mesh
     predict: Any  # from make_eval_step: compiled once for all phases
     checkpoints: Checkpoints
@@ -112,13 +113,12 @@ def _compile(session: Session, planned: PlannedPhase, state: TrainState) -> Any:
     """The step of the phase, compiled for the shapes it will see: it can never recompile."""
     config, phase = session.config, planned.phase
     trainable = trainable_paths(state.params, phase)
-    model = build_model(
-        config, len(session.splits["train"].classes), active_modules(trainable, phase)
-    )
+    classes = len(session.splits["train"].classes)
+    active = active_modules(trainable, phase)
+    model = build_model(config, classes, session.origin.lineage, active)
     optimizer = make_optimizer(phase, trainable, planned.stop - planned.start, planned.warmup)
-    step = make_train_step(
-        model, optimizer, trainable, session.mean, session.std, config.seed, session.mesh
-    )
+    normalization = session.origin.normalization
+    step = make_train_step(model, optimizer, trainable, normalization, config.seed, session.mesh)
     started = time.perf_counter()
     compiled = step.lower(state, _batch_shape(session)).compile()
     console.print(f"{phase.name}: step compiled in {time.perf_counter() - started:.1f} s")
@@ -256,8 +256,7 @@ def _meta(session: Session, planned: PlannedPhase, state: TrainState, values: di
             "frequencies": list(session.base.frequencies),
             "counted": list(session.base.counted),
         },
-        "mean": list(session.mean),
-        "std": list(session.std),
+        "origin": to_json(session.origin),
         "val": values,
         "config": dataclasses.asdict(session.config),
     }

@@ -14,13 +14,10 @@ from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.devices import is_first_process, make_mesh, replicate, replicated, uses_huge_pages
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.loop import Session
-from mlcls_jax.models.pretrained import (
-    IMAGENET,
-    IMAGENET_NORMALIZATION,
-    Normalization,
-    load_pretrained,
-    merge,
-)
+from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
+from mlcls_jax.models.names import is_name
+from mlcls_jax.models.origins import from_json
+from mlcls_jax.models.pretrained import load_pretrained, merge
 from mlcls_jax.optimizer import flatten, group_table, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase, plan_phases
 from mlcls_jax.scoring import base_rate, constant_scores
@@ -65,11 +62,11 @@ def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
     checkpoints = Checkpoints(workdir)
     latest = checkpoints.latest()
     if latest is None:
-        variables, normalization = initial
+        variables, origin = initial
         state = make_state(variables, (), 0)  # begin_phase makes the optimiser's
     else:
         meta = checkpoints.meta(latest)
-        normalization = Normalization(tuple(meta["mean"]), tuple(meta["std"]))
+        origin = from_json(meta["origin"])
         saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
         state = checkpoints.restore(latest, _state_shape(config, len(classes), saved, mesh))
         console.print(f"Continuing at step {latest} of {plan[-1].stop}.")
@@ -81,11 +78,10 @@ def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
         splits=splits,
         base=base,
         constant=constant_scores(splits["val"], base),
-        mean=normalization.mean,
-        std=normalization.std,
+        origin=origin,
         mesh=mesh,
         predict=make_eval_step(
-            build_model(config, len(classes)), normalization.mean, normalization.std, mesh
+            build_model(config, len(classes), origin.lineage), origin.normalization, mesh
         ),
         checkpoints=checkpoints,
         log=MetricsLog(workdir, latest or 0, is_first_process()),
@@ -106,18 +102,18 @@ def _check_config(
 
 def initial_variables(
     config: Config, num_classes: int, mesh: jax.sharding.Mesh
-) -> tuple[dict, Normalization]:
+) -> tuple[dict, Origin]:
     """Pretrained (or random) variables with a fresh head, on every device of the mesh."""
     model = build_model(config, num_classes)
     key = jax.random.key(config.seed)
     picture = jnp.zeros((1, image_size(config), image_size(config), 3))
     if not config.model.weights:
         init = jax.jit(model.init, out_shardings=replicated(mesh))
-        return dict(init(key, picture)), IMAGENET_NORMALIZATION
+        return dict(init(key, picture)), Origin(KERAS, IMAGENET)
     pretrained = load_pretrained(config.model.weights, config.model.variant)
-    if config.model.weights == IMAGENET:
+    if is_name(config.model.weights):
         # 1000 classes of one's own are not ImageNet's: without its head, a fresh one is kept.
-        del pretrained.variables["params"]["head"]
+        pretrained.variables["params"].pop("head", None)
     target = variables_shape(config, num_classes, mesh)
     # Only the head is computed: what merge replaces is never initialised.
     target["params"]["head"] = jax.jit(lambda: model.init(key, picture)["params"]["head"])()
@@ -126,7 +122,7 @@ def initial_variables(
         f"Weights {config.model.weights} ({pretrained.variant}); "
         f"new: {', '.join(fresh) if fresh else 'nothing, the head fits'}"
     )
-    return replicate(merged, mesh), pretrained.normalization
+    return replicate(merged, mesh), pretrained.origin
 
 
 def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> TrainState:

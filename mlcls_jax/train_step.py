@@ -21,6 +21,7 @@ from mlcls_jax.data.batch import Batch
 from mlcls_jax.devices import AXIS, replicated
 from mlcls_jax.losses import known_sum, sigmoid_bce
 from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.lineages import Normalization
 from mlcls_jax.optimizer import flatten, unflatten
 
 
@@ -62,19 +63,18 @@ def partition(params: dict, trainable: frozenset[str]) -> tuple[dict, dict]:
 
 
 def normalize(
-    images: UInt8[Array, "batch height width 3"], mean: tuple[float, ...], std: tuple[float, ...]
+    images: UInt8[Array, "batch height width 3"], by: Normalization
 ) -> Float[Array, "batch height width 3"]:
-    """(images - mean) / std per colour in float32; mean and std in units of 0-255."""
+    """(images - mean) / std per colour, in float32."""
     pixels = images.astype(jnp.float32)
-    return (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return (pixels - np.asarray(by.mean, np.float32)) / np.asarray(by.std, np.float32)
 
 
 def make_train_step(
     model: EfficientNet,
     optimizer: optax.GradientTransformation,
     trainable: frozenset[str],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    normalization: Normalization,
     seed: int,
     mesh: Mesh,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
@@ -84,7 +84,7 @@ def make_train_step(
         model: with `active` set to the modules that behave as in training.
         optimizer: over the flat {path: array} of the trainable leaves.
         trainable: paths of those leaves.
-        mean, std: of the weights, in units of 0-255.
+        normalization: of the weights.
         seed: of dropout and drop path, which are functions of (seed, picture's position).
         mesh: whose axis the batch is sharded over.
 
@@ -96,7 +96,7 @@ def make_train_step(
         variables = {"params": unflatten(leaves | frozen), "batch_stats": batch_stats}
         logits, updated = model.apply(
             variables,
-            normalize(batch.image, mean, std),
+            normalize(batch.image, normalization),
             train=True,
             example=batch.position,
             rngs={"dropout": jax.random.key(seed)},
@@ -133,12 +133,12 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: EfficientNet, mean: tuple[float, ...], std: tuple[float, ...], mesh: Mesh
+    model: EfficientNet, normalization: Normalization, mesh: Mesh
 ) -> Callable[[dict, jax.Array], jax.Array]:
     """Builds `logits(variables, images)`: uint8 pictures to float32 logits on every device."""
 
     def logits(variables, images):
-        return model.apply(variables, normalize(images, mean, std), train=False)
+        return model.apply(variables, normalize(images, normalization), train=False)
 
     mapped = jax.shard_map(
         logits, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False

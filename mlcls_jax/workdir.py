@@ -20,6 +20,8 @@ from mlcls_jax.data.splits import load_splits
 from mlcls_jax.devices import compute_dtype, make_mesh, replicated
 from mlcls_jax.files import leftovers, write_text
 from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.lineages import KERAS, Lineage, Origin
+from mlcls_jax.models.origins import from_json
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.train_step import make_eval_step
 
@@ -38,6 +40,7 @@ class Run:
     classes: tuple[str, ...]
     meta: dict[str, Any]
     variables: dict
+    origin: Origin  # of the weights that it was trained from
     predict: Any
     mesh: jax.sharding.Mesh
 
@@ -47,11 +50,17 @@ def image_size(config: Config) -> int:
     return config.model.image_size or VARIANTS[config.model.variant].image_size
 
 
-def build_model(config: Config, num_classes: int, active: frozenset[str] | None = None):
-    """The network of a config; see EfficientNet."""
+def build_model(
+    config: Config,
+    num_classes: int,
+    lineage: Lineage = KERAS,
+    active: frozenset[str] | None = None,
+) -> EfficientNet:
+    """The network of a config; see EfficientNet.  Its shapes do not depend on the lineage."""
     return EfficientNet(
         variant=config.model.variant,
         num_classes=num_classes,
+        lineage=lineage,
         dropout=config.model.dropout,
         dtype=compute_dtype(config.model.compute_dtype),
         active=active,
@@ -138,12 +147,13 @@ def load_run(workdir: Path, which: str) -> Run:
     step = checkpoints.resolve(which)
     meta = checkpoints.meta(step)
     classes = tuple(meta["classes"])
-    model = build_model(config, len(classes))
+    origin = from_json(meta["origin"])
+    model = build_model(config, len(classes), origin.lineage)
     target = variables_shape(config, len(classes), mesh)
     variables = checkpoints.restore_variables(step, target)
     checkpoints.close()
-    predict = make_eval_step(model, tuple(meta["mean"]), tuple(meta["std"]), mesh)
-    return Run(config, classes, meta, variables, predict, mesh)
+    predict = make_eval_step(model, origin.normalization, mesh)
+    return Run(config, classes, meta, variables, origin, predict, mesh)
 
 
 def write_predictions(

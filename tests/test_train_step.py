@@ -14,6 +14,7 @@ from mlcls_jax.data.labels import UNKNOWN
 from mlcls_jax.devices import make_mesh, replicate, replicated, sharded
 from mlcls_jax.losses import sigmoid_bce
 from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.lineages import Normalization
 from mlcls_jax.optimizer import active_modules, flatten, make_optimizer, trainable_paths
 from mlcls_jax.train_step import (
     make_eval_step,
@@ -23,7 +24,8 @@ from mlcls_jax.train_step import (
     partition,
 )
 
-MEAN, STD, ROWS, SIZE, CLASSES = (120.0, 115.0, 105.0), (58.0, 57.0, 57.5), 16, 32, 5
+NORMALIZATION = Normalization((120.0, 115.0, 105.0), (58.0, 57.0, 57.5))
+ROWS, SIZE, CLASSES = 16, 32, 5
 HEAD = Phase("head", "10 steps", [Group("head/.*", 1e-2, 0.1)])
 TAIL = Phase(
     "tail",
@@ -56,7 +58,7 @@ def build(variant, phase, mesh, optimizer=None):
         variant=variant, num_classes=CLASSES, active=active_modules(trainable, phase)
     )
     optimizer = optimizer or make_optimizer(phase, trainable, 10, 0)
-    step = make_train_step(model, optimizer, trainable, MEAN, STD, 3, mesh)
+    step = make_train_step(model, optimizer, trainable, NORMALIZATION, 3, mesh)
     opt_state = optimizer.init(partition(variables["params"], trainable)[0])
     state = jax.device_put(make_state(variables, opt_state, 0), replicated(mesh))
     return step, state, trainable
@@ -105,7 +107,7 @@ def test_frozen_step_costs_a_forward_pass(tiny):
     batch = jax.device_put(make_batch(0), sharded(mesh))
     frozen = step.lower(state, batch).compile().cost_analysis()["flops"]
     model = EfficientNet(variant=tiny, num_classes=CLASSES)
-    forward = make_eval_step(model, MEAN, STD, mesh)
+    forward = make_eval_step(model, NORMALIZATION, mesh)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     evaluated = forward.lower(variables, batch.image).compile().cost_analysis()["flops"]
     assert frozen <= 1.05 * evaluated
@@ -139,14 +141,14 @@ def test_loss_and_norm_are_those_of_the_whole_batch(tiny):
     def mean_loss(head):
         params = {**variables["params"], "head": head}
         logits = model.apply(
-            {**variables, "params": params}, normalize(batch.image, MEAN, STD), train=False
+            {**variables, "params": params}, normalize(batch.image, NORMALIZATION), train=False
         )
         known = batch.label != UNKNOWN
         return jnp.where(known, sigmoid_bce(logits, batch.label), 0.0).sum() / known.sum()
 
     loss, grads = jax.value_and_grad(mean_loss)(variables["params"]["head"])
     model_step = make_train_step(
-        model.clone(active=frozenset()), optax.sgd(0.0), trainable, MEAN, STD, 3, mesh
+        model.clone(active=frozenset()), optax.sgd(0.0), trainable, NORMALIZATION, 3, mesh
     )
     opt_state = optax.sgd(0.0).init({})
     state = jax.device_put(make_state(initial(tiny), opt_state, 0), replicated(mesh))
@@ -175,5 +177,7 @@ def test_one_compilation_serves_every_step(tiny):
 
 def test_normalize_is_strict_about_dtypes():
     with jax.numpy_dtype_promotion("strict"):
-        pixels = normalize(jnp.full((1, 2, 2, 3), 255, jnp.uint8), MEAN, STD)
-    np.testing.assert_allclose(pixels[0, 0, 0], (255 - np.array(MEAN)) / STD, rtol=1e-6)
+        pixels = normalize(jnp.full((1, 2, 2, 3), 255, jnp.uint8), NORMALIZATION)
+    np.testing.assert_allclose(
+        pixels[0, 0, 0], (255 - np.array(NORMALIZATION.mean)) / NORMALIZATION.std, rtol=1e-6
+    )

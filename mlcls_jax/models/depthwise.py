@@ -15,19 +15,23 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.padding import Padding, pad_widths
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def depthwise_conv(
     x: Float[Array, "batch height width channel"],
     kernel: Float[Array, "k k 1 channel"],
     stride: int,
+    padding: Padding = "same",
 ) -> Float[Array, "batch out_height out_width channel"]:
-    """Convolves each channel with its own k*k kernel, with TensorFlow's "SAME" padding.
+    """Convolves each channel with its own k*k kernel.
 
     Args:
         x: activations, NHWC, float32 or bfloat16.
         kernel: [k, k, 1, channel] of x's dtype.
         stride: of both image axes.
+        padding: see `pad_widths`.
 
     Returns:
         [batch, ceil(height / stride), ceil(width / stride), channel] of x's dtype, equal to
@@ -36,45 +40,46 @@ def depthwise_conv(
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=partial(_shifted_sum, stride=stride),
-        default=partial(_native, stride=stride),
+        cpu=partial(_shifted_sum, stride=stride, padding=padding),
+        default=partial(_native, stride=stride, padding=padding),
     )
 
 
-def _forward(x, kernel, stride):
-    return depthwise_conv(x, kernel, stride), (x, kernel)
+def _forward(x, kernel, stride, padding):
+    return depthwise_conv(x, kernel, stride, padding), (x, kernel)
 
 
-def _backward(stride, residuals, grad):
+def _backward(stride, padding, residuals, grad):
     return lax.platform_dependent(
         *residuals,
         grad,
-        cpu=partial(_shifted_gradients, stride=stride),
-        default=partial(_native_gradients, stride=stride),
+        cpu=partial(_shifted_gradients, stride=stride, padding=padding),
+        default=partial(_native_gradients, stride=stride, padding=padding),
     )
 
 
 depthwise_conv.defvjp(_forward, _backward)
 
 
-def _native(x, kernel, stride):
+def _native(x, kernel, stride, padding):
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        "SAME",
+        _pad_widths(x, kernel.shape[0], stride, padding),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],
     )
 
 
-def _native_gradients(x, kernel, grad, stride):
-    return jax.vjp(partial(_native, stride=stride), x, kernel)[1](grad)
+def _native_gradients(x, kernel, grad, stride, padding):
+    native = partial(_native, stride=stride, padding=padding)
+    return jax.vjp(native, x, kernel)[1](grad)
 
 
-def _same_padding(size: int, k: int, stride: int) -> tuple[int, int]:
-    total = max((-(-size // stride) - 1) * stride + k - size, 0)
-    return total // 2, total - total // 2
+def _pad_widths(x, k: int, stride: int, padding: Padding) -> list[tuple[int, int]]:
+    """Of the rows and of the columns."""
+    return [pad_widths(padding, size, k, stride) for size in x.shape[1:3]]
 
 
 def _pad(x, rows: tuple[int, int], columns: tuple[int, int]):
@@ -90,27 +95,28 @@ def _window(x, row: int, column: int, height: int, width: int, stride: int):
     return lax.slice(x, (0, row, column, 0), end, (1, stride, stride, 1))
 
 
-def _shifted_sum(x, kernel, stride):
+def _shifted_sum(x, kernel, stride, padding):
     k = kernel.shape[0]
     height, width = x.shape[1:3]
-    padded = _pad(x, _same_padding(height, k, stride), _same_padding(width, k, stride))
+    padded = _pad(x, *_pad_widths(x, k, stride, padding))
     out = (-(-height // stride), -(-width // stride), stride)
     taps = [_window(padded, i, j, *out) * kernel[i, j, 0] for i in range(k) for j in range(k)]
     return sum(taps[1:], taps[0])
 
 
-def _shifted_gradients(x, kernel, grad, stride):
-    return _input_gradient(x.shape, kernel, grad, stride), _kernel_gradient(x, kernel, grad, stride)
+def _shifted_gradients(x, kernel, grad, stride, padding):
+    widths = _pad_widths(x, kernel.shape[0], stride, padding)
+    dx = _input_gradient(x.shape, kernel, grad, stride, low=[before for before, _ in widths])
+    return dx, _kernel_gradient(_pad(x, *widths), kernel, grad, stride)
 
 
-def _input_gradient(shape, kernel, grad, stride):
+def _input_gradient(shape, kernel, grad, stride, low):
     """dx[s*u + a] = sum of grad[u + (a + low - i) / s] * kernel[i] over taps where s divides.
 
     Each output parity (a, b) is a shifted sum of its own; no zeros are multiplied.
     """
     k = kernel.shape[0]
     _, height, width, _ = shape
-    low = [_same_padding(size, k, stride)[0] for size in (height, width)]
     out_height, out_width = -(-height // stride), -(-width // stride)
     padded = _pad(grad, (k, k), (k, k))
 
@@ -137,14 +143,12 @@ def _input_gradient(shape, kernel, grad, stride):
     return dx[:, :height, :width]
 
 
-def _kernel_gradient(x, kernel, grad, stride):
+def _kernel_gradient(padded, kernel, grad, stride):
     """For each tap, the sum of view * grad over batch and image, one picture after the other.
 
     A picture and its gradient stay in the cache while all k*k taps read them.
     """
     k = kernel.shape[0]
-    height, width = x.shape[1:3]
-    padded = _pad(x, _same_padding(height, k, stride), _same_padding(width, k, stride))
     out_height, out_width = grad.shape[1:3]
 
     def add_picture(total, picture):
@@ -155,6 +159,6 @@ def _kernel_gradient(x, kernel, grad, stride):
         taps = [(view * grads).sum((0, 1, 2), dtype=jnp.float32) for view in views]
         return total + jnp.stack(taps), None
 
-    total = jnp.zeros((k * k, x.shape[3]), jnp.float32)
+    total = jnp.zeros((k * k, grad.shape[3]), jnp.float32)
     total, _ = lax.scan(add_picture, total, (padded, grad))
     return total.reshape(kernel.shape).astype(kernel.dtype)

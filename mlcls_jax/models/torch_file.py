@@ -7,8 +7,9 @@ the main pickle, the list of keys, then for each key an int64 count and its raw 
 
 A pickle can name any function of Python and have it called.  The unpickler here looks up nothing:
 the few names that a state dict needs are mapped to inert stand-ins and every other name is
-refused.  Every size that a file claims is compared with the bytes that are there before use, and
-the arrays are views of those bytes, so a small file cannot claim much memory.
+refused.  Every size that a file claims is compared with the bytes that are there before use, so a
+small file cannot claim much memory; each storage is read by itself, so that no more than the
+tensors is held.
 """
 
 import io
@@ -20,10 +21,11 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+ZIP_MAGIC = b"PK\x03\x04"
 STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_PROTOCOL = 1001
 STORAGE_DTYPES = {
@@ -55,9 +57,11 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-        is_zip = data.startswith(b"PK\x03\x04")
-        return _read_zip(data) if is_zip else _read_stream(data)
+        with path.open("rb") as file:
+            is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+            file.seek(0)
+            size = path.stat().st_size
+            return _read_zip(file, size) if is_zip else _read_stream(file, size)
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}); check the path of the weight file"
@@ -141,70 +145,74 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _load_pickle(file: io.BytesIO, size: int) -> Any:
+def _load_pickle(file: IO[bytes], size: int) -> Any:
     """The next pickle of the file.  Raises almost anything if it is damaged."""
     start = file.tell()
     for opcode, argument, _ in pickletools.genops(file):
         # The C unpickler allocates its memo up to the highest index that is named.
         if opcode.name == "LONG_BINPUT" and isinstance(argument, int) and argument > size:
             raise ValueError("its memo is larger than the file")
+    end = file.tell()
     file.seek(start)
-    return _TensorsOnly(file).load()
+    # From memory: the unpickler would read ahead in a file, past the end of the pickle.
+    value = _TensorsOnly(io.BytesIO(file.read(end - start))).load()
+    file.seek(end)
+    return value
 
 
-def _read_stream(data: bytes) -> dict[str, np.ndarray]:
-    file = io.BytesIO(data)
-    if _load_pickle(file, len(data)) != STREAM_MAGIC:
+def _read_stream(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
+    if _load_pickle(file, size) != STREAM_MAGIC:
         raise ValueError("it does not begin as a PyTorch file")
-    if (protocol := _load_pickle(file, len(data))) != STREAM_PROTOCOL:
+    if (protocol := _load_pickle(file, size)) != STREAM_PROTOCOL:
         raise ValueError(f"unknown protocol {protocol!r:.80}")
-    system = _load_pickle(file, len(data))
+    system = _load_pickle(file, size)
     if not isinstance(system, dict) or not system.get("little_endian"):
         raise ValueError("it was written on a big-endian machine")
-    tensors = _state_dict(_load_pickle(file, len(data)))
-    keys = _load_pickle(file, len(data))
+    tensors = _state_dict(_load_pickle(file, size))
+    keys = _load_pickle(file, size)
     if not isinstance(keys, list):
         raise ValueError("its list of storages is missing")
     # The stream gives only counts, so the item sizes come from the tensors that use the storages.
     storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-    values, position = {}, file.tell()
+    values = {}
     for key in keys:
         if not isinstance(key, str) or key not in storages:
             raise ValueError(f"no tensor uses its storage {key!r:.80}")
-        (count,) = struct.unpack_from("<q", data, position)
+        (count,) = struct.unpack("<q", file.read(8))
         storage = storages[key]
         if count != storage.size:
             raise ValueError(f"storage {key} has {count} values where {storage.size} are due")
-        values[key] = _array(storage, memoryview(data)[position + 8 :])
-        position += 8 + values[key].nbytes
+        values[key] = _read_storage(file, storage, size - file.tell())
     return {name: _view(name, tensor, values) for name, tensor in tensors.items()}
 
 
-def _read_zip(data: bytes) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+def _read_zip(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
         if len(roots) != 1:
             raise ValueError("the archive has no data.pkl, so torch.save did not write it")
 
-        def entry_bytes(name: str) -> bytes:
+        def checked(name: str) -> zipfile.ZipInfo:
             entry = entries.get(roots[0] + name)
             if entry is None:
                 raise ValueError(f"the archive has no {name}")
             # torch.save stores as it is; a compressed entry could expand without bound.
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data):
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
                 raise ValueError(f"{name} in the archive is compressed")
-            return archive.read(entry)
+            return entry
 
-        if roots[0] + "byteorder" in entries and entry_bytes("byteorder") != b"little":
+        def stored(storage: _Storage) -> np.ndarray:
+            entry = checked(f"data/{storage.key}")
+            with archive.open(entry) as data:
+                return _read_storage(data, storage, entry.file_size)
+
+        if roots[0] + "byteorder" in entries and archive.read(checked("byteorder")) != b"little":
             raise ValueError("it was written on a big-endian machine")
-        main = entry_bytes("data.pkl")
+        main = archive.read(checked("data.pkl"))
         tensors = _state_dict(_load_pickle(io.BytesIO(main), len(main)))
         storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-        values = {
-            key: _array(storage, memoryview(entry_bytes(f"data/{key}")))
-            for key, storage in storages.items()
-        }
+        values = {key: stored(storage) for key, storage in storages.items()}
     return {name: _view(name, tensor, values) for name, tensor in tensors.items()}
 
 
@@ -219,15 +227,19 @@ def _state_dict(value: Any) -> Mapping[str, _Tensor]:
     return value
 
 
-def _array(storage: _Storage, data: memoryview) -> np.ndarray:
-    """The values of one storage, a view of the first bytes of `data`."""
+def _read_storage(file: IO[bytes], storage: _Storage, available: int) -> np.ndarray:
+    """The next `storage.size` values of the file, of which `available` bytes are left."""
     dtype = np.dtype(storage.dtype)
-    if storage.size * dtype.itemsize > len(data):
+    due = storage.size * dtype.itemsize
+    if due > available:
         raise ValueError(
-            f"storage {storage.key} should have {storage.size * dtype.itemsize} bytes, but the "
-            f"file has only {len(data)} for it"
+            f"storage {storage.key} should have {due} bytes, but the file has only {available} "
+            "for it"
         )
-    return np.frombuffer(data, dtype, storage.size)
+    data = file.read(due)
+    if len(data) != due:
+        raise ValueError(f"the file ends inside storage {storage.key}")
+    return np.frombuffer(data, dtype)
 
 
 def _view(name: str, tensor: _Tensor, values: Mapping[str, np.ndarray]) -> np.ndarray:

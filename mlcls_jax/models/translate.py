@@ -1,12 +1,7 @@
-"""Names, axes and shapes of pretrained tensors: from a file's own to those of our variables.
-
-The variables of the model say what a file must hold: each of their paths has one name in the
-file, and each name in the file must belong to one path or be a known non-weight.
-"""
+"""Tensors of a file to our variables and back: names, axes and shapes, with nothing left over."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -15,134 +10,48 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.layouts import LAYOUTS, STEM, TOP, Layout, Path, Shape, block_parts
 from mlcls_jax.models.variants import VARIANTS, Variant, scaled_stages
 
-Path = tuple[str, ...]  # of a variable: ("params", "backbone", "stem", "conv", "kernel")
-Shape = tuple[int, ...]
+
+def find_layout(names: Collection[str]) -> Layout | None:
+    """The layout in which the tensors are named, known by its stem or top; None: none of them."""
+    some = VARIANTS["b0"]
+    for layout in LAYOUTS:
+        if any(layout.name(path, some) in names for path in (STEM, TOP)):
+            return layout
+    return None
 
 
-@dataclass(frozen=True)
-class FileFormat:
-    """How one kind of file names and orders the tensors of an EfficientNet.
-
-    Attributes:
-        name: of the tensor for a path of our variables, given the variant.
-        axes: by which a file's tensor is transposed to ours, given its path.
-        head: path in the file of the kernel of the head, and its class axis.
-        extra: tensors beside the variables, all or none of which a file holds, and their shapes.
-        ignored: regular expression of the names of non-weights.
-        lite: whether the files hold the lite variants, or the plain ones.
-    """
-
-    name: Callable[[Path, Variant], str]
-    axes: Callable[[Path], Shape | None]
-    head: tuple[str, int]
-    extra: Mapping[str, Shape]
-    ignored: str
-    lite: bool
-
-    @property
-    def variants(self) -> list[str]:
-        """Keys of the variants that the files hold."""
-        return [key for key, variant in VARIANTS.items() if variant.lite == self.lite]
-
-
-def keras_name(path: Path, variant: Variant) -> str:
-    """Such as "block2a_expand_bn/moving_mean"; source: keras/src/applications/efficientnet.py."""
-    _, *modules, weight = path
-    if modules == ["head"]:
-        return f"predictions/{weight}"
-    if modules[-1] == "norm":
-        weight = {
-            "scale": "gamma",
-            "bias": "beta",
-            "mean": "moving_mean",
-            "var": "moving_variance",
-        }[weight]
-    match modules[1:]:
-        case [("stem" | "top") as end, kind]:
-            return f"{end}_{'bn' if kind == 'norm' else 'conv'}/{weight}"
-        case [stage, block, *rest]:
-            letter = chr(ord("a") + int(block.removeprefix("block")) - 1)
-            layer = {
-                ("expand", "conv"): "expand_conv",
-                ("expand", "norm"): "expand_bn",
-                ("depthwise", "conv"): "dwconv",
-                ("depthwise", "norm"): "bn",
-                ("se", "reduce"): "se_reduce",
-                ("se", "expand"): "se_expand",
-                ("project", "conv"): "project_conv",
-                ("project", "norm"): "project_bn",
-            }[rest[0], rest[-1]]
-            return f"block{stage.removeprefix('stage')}{letter}_{layer}/{weight}"
-    raise KeyError("/".join(path))
-
-
-def torch_name(path: Path, variant: Variant) -> str:
-    """Such as "_blocks.1._bn0.running_mean"; source: the package efficientnet-lite-pytorch."""
-    _, *modules, weight = path
-    if weight in ("kernel", "scale"):
-        weight = "weight"
-    weight = {"mean": "running_mean", "var": "running_var"}.get(weight, weight)
-    if modules == ["head"]:
-        return f"_fc.{weight}"
-    match modules[1:]:
-        case ["stem", kind]:
-            return f"{'_bn0' if kind == 'norm' else '_conv_stem'}.{weight}"
-        case ["top", kind]:
-            return f"{'_bn1' if kind == 'norm' else '_conv_head'}.{weight}"
-        case [stage, block, part, kind]:
-            before = scaled_stages(variant)[: int(stage.removeprefix("stage")) - 1]
-            number = sum(stage.blocks for stage in before) + int(block.removeprefix("block")) - 1
-            norm = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
-            layer = norm[part] if kind == "norm" else f"_{part}_conv"
-            return f"_blocks.{number}.{layer}.{weight}"
-    raise KeyError("/".join(path))
-
-
-def _keras_axes(path: Path) -> Shape | None:
-    # Keras keeps a depthwise kernel as [k, k, channel, 1], Flax as [k, k, 1, channel].
-    return (0, 1, 3, 2) if path[-3:] == ("depthwise", "conv", "kernel") else None
-
-
-def _torch_axes(path: Path) -> Shape | None:
-    if path[-1] != "kernel":
-        return None
-    return (1, 0) if path[-2] == "head" else (2, 3, 1, 0)  # OIHW -> HWIO
-
-
-KERAS = FileFormat(
-    name=keras_name,
-    axes=_keras_axes,
-    head=("predictions/kernel", 1),
-    extra={"normalization/mean": (3,), "normalization/variance": (3,)},
-    ignored=r"normalization/count|.*/seed_generator/.*",
-    lite=False,
-)
-TORCH = FileFormat(
-    name=torch_name,
-    axes=_torch_axes,
-    head=("_fc.weight", 0),
-    extra={},
-    ignored=r".*\.num_batches_tracked",
-    lite=True,
-)
-
-
-def infer_variant(tensors: Mapping[str, np.ndarray], form: FileFormat) -> str | None:
-    """The variant whose blocks and block widths are those of the file; None if there is none."""
-    kernels = {name: array for name, array in tensors.items() if "project_conv" in name}
-    for key in form.variants:
-        widths, axis = {}, 3
-        for number, stage in enumerate(scaled_stages(VARIANTS[key]), start=1):
-            for i in range(stage.blocks):
-                block = ("params", "backbone", f"stage{number}", f"block{i + 1}")
-                path = (*block, "project", "conv", "kernel")
-                axis = (form.axes(path) or range(4))[3]
-                widths[form.name(path, VARIANTS[key])] = stage.channels
-        if widths == {name: k.shape[axis] for name, k in kernels.items() if k.ndim == 4}:
+def infer_variant(tensors: Mapping[str, np.ndarray], layout: Layout) -> str | None:
+    """The variant with the blocks of the file, their widths and no other convolution, or None."""
+    convolutions = sum(array.ndim == 4 for array in tensors.values())
+    for key, variant in VARIANTS.items():
+        if convolutions == _convolutions(variant) and _fits(tensors, layout, variant):
             return key
     return None
+
+
+def _convolutions(variant: Variant) -> int:
+    """How many a variant has: stem, top, one per part of a block, and two in squeeze-excite."""
+    blocks = (
+        (len(block_parts(stage)) + bool(stage.squeeze)) * stage.blocks
+        for stage in scaled_stages(variant)
+    )
+    return 2 + sum(blocks)
+
+
+def _fits(tensors: Mapping[str, np.ndarray], layout: Layout, variant: Variant) -> bool:
+    """Whether the last convolution of each block is there, with the width of its stage."""
+    for number, stage in enumerate(scaled_stages(variant), start=1):
+        for i in range(stage.blocks):
+            block = ("params", "backbone", f"stage{number}", f"block{i + 1}")
+            path = (*block, "project", "conv", "kernel")
+            array = tensors.get(layout.name(path, variant))
+            axis = (layout.axes(path) or range(4))[3]
+            if array is None or array.ndim != 4 or array.shape[axis] != stage.channels:
+                return False
+    return True
 
 
 def variable_shapes(model: EfficientNet) -> dict[Path, Shape]:
@@ -154,38 +63,56 @@ def variable_shapes(model: EfficientNet) -> dict[Path, Shape]:
 
 
 def to_variables(
-    tensors: Mapping[str, np.ndarray], model: EfficientNet, form: FileFormat
+    tensors: dict[str, np.ndarray], model: EfficientNet, layout: Layout
 ) -> tuple[dict, list[str]]:
     """Renames and transposes the tensors of a file to the variables of a model.
 
     Args:
-        tensors: by their names in the file.
+        tensors: by their names in the file.  Where they fit, the dictionary is emptied on the way,
+            so that no tensor is held twice.
         model: whose variables they are to be.
-        form: of the file.
+        layout: of the file.
 
     Returns:
-        The variables {params, batch_stats} as nested dictionaries of float32 arrays, and every
-        difference between the file and the model, one line each: tensors missing, unexpected, of
-        another shape or not of floats.  The variables are complete if there is no difference.
+        The variables {params, batch_stats} as nested dictionaries of float32 arrays, empty if
+        there is a difference; and every difference between the file and the model, one line each:
+        tensors missing, unexpected, of another shape or not of floats.
     """
-    shapes = variable_shapes(model)
-    variant = VARIANTS[model.variant]
-    names = {path: form.name(path, variant) for path in shapes}
-    extra = form.extra if form.extra.keys() & tensors.keys() else {}
-    variables, differences = {}, []
-    for path, shape in shapes.items():
-        axes = form.axes(path) or tuple(range(len(shape)))
-        due = tuple(shape[axes.index(i)] for i in range(len(shape)))
-        if problem := _problem(names[path], due, tensors):
-            differences.append(problem)
-        else:
-            array = tensors[names[path]].transpose(axes)
-            variables[path] = np.ascontiguousarray(array, np.float32)
-    differences += [p for name in extra if (p := _problem(name, extra[name], tensors))]
-    for name in sorted(tensors.keys() - set(names.values()) - extra.keys()):
-        if not re.fullmatch(form.ignored, name):
+    variant, due = VARIANTS[model.variant], {}
+    for path, shape in variable_shapes(model).items():
+        axes = layout.axes(path) or tuple(range(len(shape)))
+        in_file = tuple(shape[axes.index(i)] for i in range(len(shape)))
+        due[layout.name(path, variant)] = (path, axes, in_file)
+    extra = layout.extra if layout.extra.keys() & tensors.keys() else {}
+    wanted = {name: in_file for name, (_, _, in_file) in due.items()} | dict(extra)
+    differences = [p for name in wanted if (p := _problem(name, wanted[name], tensors))]
+    for name in sorted(tensors.keys() - wanted.keys()):
+        if not re.fullmatch(layout.ignored, name):
             differences.append(f"unexpected {name} {list(tensors[name].shape)}")
-    return unflatten_dict(variables), differences
+    if differences:
+        return {}, differences
+    variables = {}
+    for name, (path, axes, _) in due.items():
+        array = tensors.pop(name).transpose(axes)
+        variables[path] = np.ascontiguousarray(array, np.float32)
+    return unflatten_dict(variables), []
+
+
+def to_tensors(variables: Mapping[str, Any], variant: str, layout: Layout) -> dict[str, np.ndarray]:
+    """The inverse: float32 tensors with the names and axes of a file, contiguous.
+
+    Args:
+        variables: {params, batch_stats}, nested, of a model of the variant.
+        variant: a key of VARIANTS.
+        layout: of the file.
+    """
+    tensors = {}
+    for path, leaf in flatten_dict(dict(variables)).items():
+        array = np.asarray(leaf, np.float32)
+        axes = layout.axes(path) or tuple(range(array.ndim))
+        array = array.transpose([axes.index(i) for i in range(array.ndim)])
+        tensors[layout.name(path, VARIANTS[variant])] = np.ascontiguousarray(array)
+    return tensors
 
 
 def _problem(name: str, due: Shape, tensors: Mapping[str, np.ndarray]) -> str | None:

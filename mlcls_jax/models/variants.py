@@ -1,18 +1,115 @@
-"""The table of variants, and how each scales the widths and depths of B0 (arXiv:1905.11946)."""
+"""The table of variants: stages of blocks, and how each variant scales their widths and depths.
 
+Sources: Tan and Le, arXiv:1905.11946 (B0 to B7) and arXiv:2104.00298 (V2, "v2..." here); for the
+Lite variants, and for sizes and dropout of V2, the reference implementation
+(`effnetv2_configs.py` of google/automl/efficientnetv2).
+"""
+
+import dataclasses
 import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Blocks of one output width; the first block has the stride.
+
+    Attributes:
+        kernel_size, blocks, channels, expansion, stride: of the blocks.
+        fused: expand by a full k*k convolution in place of a 1x1 and a depthwise one.
+        squeeze: width of squeeze-excite as a share of the block's input; 0: none.
+    """
+
+    kernel_size: int
+    blocks: int
+    channels: int
+    expansion: int
+    stride: int
+    fused: bool = False
+    squeeze: float = 0.25
+
+
+def _fused(blocks: int, channels: int, expansion: int, stride: int) -> Stage:
+    return Stage(3, blocks, channels, expansion, stride, fused=True, squeeze=0)
+
+
+B0_STAGES = (
+    Stage(kernel_size=3, blocks=1, channels=16, expansion=1, stride=1),
+    Stage(kernel_size=3, blocks=2, channels=24, expansion=6, stride=2),
+    Stage(kernel_size=5, blocks=2, channels=40, expansion=6, stride=2),
+    Stage(kernel_size=3, blocks=3, channels=80, expansion=6, stride=2),
+    Stage(kernel_size=5, blocks=3, channels=112, expansion=6, stride=1),
+    Stage(kernel_size=5, blocks=4, channels=192, expansion=6, stride=2),
+    Stage(kernel_size=3, blocks=1, channels=320, expansion=6, stride=1),
+)
+V2B0_STAGES = (
+    _fused(blocks=1, channels=16, expansion=1, stride=1),
+    _fused(blocks=2, channels=32, expansion=4, stride=2),
+    _fused(blocks=2, channels=48, expansion=4, stride=2),
+    Stage(kernel_size=3, blocks=3, channels=96, expansion=4, stride=2),
+    Stage(kernel_size=3, blocks=5, channels=112, expansion=6, stride=1),
+    Stage(kernel_size=3, blocks=8, channels=192, expansion=6, stride=2),
+)
+V2S_STAGES = (
+    _fused(blocks=2, channels=24, expansion=1, stride=1),
+    _fused(blocks=4, channels=48, expansion=4, stride=2),
+    _fused(blocks=4, channels=64, expansion=4, stride=2),
+    Stage(kernel_size=3, blocks=6, channels=128, expansion=4, stride=2),
+    Stage(kernel_size=3, blocks=9, channels=160, expansion=6, stride=1),
+    Stage(kernel_size=3, blocks=15, channels=256, expansion=6, stride=2),
+)
+V2M_STAGES = (
+    _fused(blocks=3, channels=24, expansion=1, stride=1),
+    _fused(blocks=5, channels=48, expansion=4, stride=2),
+    _fused(blocks=5, channels=80, expansion=4, stride=2),
+    Stage(kernel_size=3, blocks=7, channels=160, expansion=4, stride=2),
+    Stage(kernel_size=3, blocks=14, channels=176, expansion=6, stride=1),
+    Stage(kernel_size=3, blocks=18, channels=304, expansion=6, stride=2),
+    Stage(kernel_size=3, blocks=5, channels=512, expansion=6, stride=1),
+)
+V2L_STAGES = (
+    _fused(blocks=4, channels=32, expansion=1, stride=1),
+    _fused(blocks=7, channels=64, expansion=4, stride=2),
+    _fused(blocks=7, channels=96, expansion=4, stride=2),
+    Stage(kernel_size=3, blocks=10, channels=192, expansion=4, stride=2),
+    Stage(kernel_size=3, blocks=19, channels=224, expansion=6, stride=1),
+    Stage(kernel_size=3, blocks=25, channels=384, expansion=6, stride=2),
+    Stage(kernel_size=3, blocks=7, channels=640, expansion=6, stride=1),
+)
+TOP_CHANNELS = 1280
+
+
+@dataclass(frozen=True)
 class Variant:
-    """How a variant scales the B0 network, and the image size in pixels it was published with."""
+    """How a variant scales its stages, and the image size in pixels it was published with.
+
+    Attributes:
+        width, depth: factors of the channels and of the blocks per stage.
+        image_size: side of the pictures that it was published with, in pixels.
+        dropout: rate before the head.
+        lite: ReLU6, no squeeze-excite; stem, top, and depth of the first and last stage unscaled.
+        stages: before scaling.
+        stem_channels: before scaling.
+        keep: rounding takes no more than 1 - keep of the channels away; 0 in V2.
+    """
 
     width: float
     depth: float
     image_size: int
     dropout: float
     lite: bool = False
+    stages: tuple[Stage, ...] = B0_STAGES
+    stem_channels: int = 32
+    keep: float = 0.9
+
+    @property
+    def v2(self) -> bool:
+        """Whether it begins with fused blocks."""
+        return self.stages[0].fused
+
+
+def _v2_base(width: float, depth: float, image_size: int, dropout: float) -> Variant:
+    return Variant(width, depth, image_size, dropout, stages=V2B0_STAGES, keep=0)
 
 
 VARIANTS = {
@@ -29,50 +126,39 @@ VARIANTS = {
     "lite2": Variant(1.1, 1.2, 260, 0.3, lite=True),
     "lite3": Variant(1.2, 1.4, 280, 0.3, lite=True),
     "lite4": Variant(1.4, 1.8, 300, 0.3, lite=True),
+    "v2b0": _v2_base(1.0, 1.0, 224, 0.2),
+    "v2b1": _v2_base(1.0, 1.1, 240, 0.2),
+    "v2b2": _v2_base(1.1, 1.2, 260, 0.3),
+    "v2b3": _v2_base(1.2, 1.4, 300, 0.3),
+    "v2s": Variant(1.0, 1.0, 384, 0.2, stages=V2S_STAGES, stem_channels=24),
+    "v2m": Variant(1.0, 1.0, 480, 0.3, stages=V2M_STAGES, stem_channels=24),
+    "v2l": Variant(1.0, 1.0, 480, 0.4, stages=V2L_STAGES, stem_channels=32),
 }
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Inverted-residual blocks of one output width; the first block has the stride."""
-
-    kernel_size: int
-    blocks: int
-    channels: int
-    expansion: int
-    stride: int
+def scaled_channels(channels: int, variant: Variant) -> int:
+    """Channels times the width, rounded to a multiple of 8 but not below `keep` of it."""
+    exact = channels * variant.width
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < variant.keep * exact else rounded
 
 
-B0_STAGES = (
-    Stage(kernel_size=3, blocks=1, channels=16, expansion=1, stride=1),
-    Stage(kernel_size=3, blocks=2, channels=24, expansion=6, stride=2),
-    Stage(kernel_size=5, blocks=2, channels=40, expansion=6, stride=2),
-    Stage(kernel_size=3, blocks=3, channels=80, expansion=6, stride=2),
-    Stage(kernel_size=5, blocks=3, channels=112, expansion=6, stride=1),
-    Stage(kernel_size=5, blocks=4, channels=192, expansion=6, stride=2),
-    Stage(kernel_size=3, blocks=1, channels=320, expansion=6, stride=1),
-)
-STEM_CHANNELS, TOP_CHANNELS, SQUEEZE_RATIO = 32, 1280, 0.25
-
-
-def scaled_channels(channels: int, width: float) -> int:
-    """Channels times width, rounded to a multiple of 8 and never down by more than a tenth."""
-    rounded = max(8, int(channels * width + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels * width else rounded
+def end_channels(channels: int, variant: Variant) -> int:
+    """Those of the stem or the top."""
+    return channels if variant.lite else scaled_channels(channels, variant)
 
 
 def scaled_stages(variant: Variant) -> list[Stage]:
-    """The seven stages of a variant, with their own widths and numbers of blocks."""
-    last = len(B0_STAGES) - 1
+    """The stages of a variant, with their own widths, numbers of blocks and squeeze-excite."""
+    last = len(variant.stages) - 1
     return [
-        Stage(
-            kernel_size=stage.kernel_size,
+        dataclasses.replace(
+            stage,
             blocks=stage.blocks
             if variant.lite and i in (0, last)
             else math.ceil(stage.blocks * variant.depth),
-            channels=scaled_channels(stage.channels, variant.width),
-            expansion=stage.expansion,
-            stride=stage.stride,
+            channels=scaled_channels(stage.channels, variant),
+            squeeze=0 if variant.lite else stage.squeeze,
         )
-        for i, stage in enumerate(B0_STAGES)
+        for i, stage in enumerate(variant.stages)
     ]

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlcls_jax.models import depthwise
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(
     batch=st.integers(1, 3),
     height=st.integers(1, 13),
@@ -20,14 +20,20 @@ from mlcls_jax.models import depthwise
     channels=st.integers(1, 5),
     k=st.sampled_from([1, 2, 3, 5]),
     stride=st.integers(1, 3),
+    padding=st.sampled_from(["same", "symmetric"]),
     seed=st.integers(0, 99),
 )
-def test_equals_lax_convolution(batch, height, width, channels, k, stride, seed):
+def test_equals_lax_convolution(batch, height, width, channels, k, stride, padding, seed):
+    assume(padding == "same" or k % 2 == 1)
     keys = jax.random.split(jax.random.key(seed), 3)
     x = jax.random.normal(keys[0], (batch, height, width, channels))
     kernel = jax.random.normal(keys[1], (k, k, 1, channels))
-    ours, backward = jax.vjp(partial(depthwise.depthwise_conv, stride=stride), x, kernel)
-    theirs, reference = jax.vjp(partial(depthwise._native, stride=stride), x, kernel)
+    ours, backward = jax.vjp(
+        partial(depthwise.depthwise_conv, stride=stride, padding=padding), x, kernel
+    )
+    theirs, reference = jax.vjp(
+        partial(depthwise._native, stride=stride, padding=padding), x, kernel
+    )
     grad = jax.random.normal(keys[2], theirs.shape)
     np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
     for got, wanted in zip(backward(grad), reference(grad), strict=True):

@@ -11,7 +11,7 @@ from mlcls_jax.optimizer import flatten
 
 # Trainable parameters with 1000 classes.  B0 to B7: keras.applications (model.count_params() less
 # the statistics).  Lite: the published PyTorch files (lite0 to lite2) and timm's
-# tf_efficientnet_lite3 and 4.
+# tf_efficientnet_lite3 and 4.  V2: timm's tf_efficientnetv2_*.
 PARAMETERS = {
     "b0": 5_288_548,
     "b1": 7_794_184,
@@ -26,6 +26,13 @@ PARAMETERS = {
     "lite2": 6_092_072,
     "lite3": 8_197_096,
     "lite4": 13_006_568,
+    "v2b0": 7_139_704,
+    "v2b1": 8_141_052,
+    "v2b2": 10_096_086,
+    "v2b3": 14_358_406,
+    "v2s": 21_458_488,
+    "v2m": 54_139_356,
+    "v2l": 118_515_272,
 }
 
 
@@ -52,6 +59,16 @@ def test_paths_are_those_that_configs_name():
     ):
         assert path in paths
     assert "backbone/stage1/block1/expand/conv/kernel" not in paths
+
+
+def test_fused_blocks_have_no_depthwise_convolution():
+    paths = flatten(shapes("v2b0")["params"])
+    block = "backbone/stage2/block1"
+    assert paths[f"{block}/expand/conv/kernel"].shape == (3, 3, 16, 64)
+    assert paths[f"{block}/project/conv/kernel"].shape == (1, 1, 64, 32)
+    assert paths["backbone/stage1/block1/project/conv/kernel"].shape == (3, 3, 32, 16)
+    assert not any(path.startswith((f"{block}/depthwise", f"{block}/se")) for path in paths)
+    assert "backbone/stage6/block8/se/reduce/kernel" in paths
 
 
 @pytest.fixture(scope="module")

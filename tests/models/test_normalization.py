@@ -59,6 +59,15 @@ def test_equals_flax_in_values_statistics_and_gradients(activation, train, dtype
         np.testing.assert_allclose(mine, other, rtol=tolerance, atol=tolerance * 5)
 
 
+def test_the_unbiased_running_variance():
+    x, variables, _ = arrays()
+    norm = BatchNorm(identity, momentum=0.9, epsilon=1e-3, unbiased=True)
+    _, updated = norm.apply(variables, x, True, mutable=["batch_stats"])
+    before = variables["batch_stats"]["var"]
+    wanted = 0.9 * before + 0.1 * np.var(np.asarray(x), axis=(0, 1, 2), ddof=1)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], wanted, rtol=1e-5)
+
+
 def test_the_backward_pass_keeps_the_input_only():
     x, variables, _ = arrays()
     norm = BatchNorm(nn.silu, momentum=0.9, epsilon=1e-3)

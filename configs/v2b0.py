@@ -1,0 +1,14 @@
+"""EfficientNetV2-B0 at 224 px, 7.1 M parameters with 1000 classes; head first, then all.
+
+python -m mlcls_jax.train --config configs/v2b0.py --workdir runs/v2b0 \\
+    --config.data.csv=labels.csv --config.data.images=photos
+
+Weights: the published Keras file, downloaded once with a pinned checksum.
+Hardware, time, metric: not measured yet at this size; the README's table says what was.
+"""
+
+from mlcls_jax.config import Config, Data, Model
+
+
+def get_config() -> Config:
+    return Config(model=Model(variant="v2b0"), data=Data(batch_size=64))

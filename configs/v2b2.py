@@ -1,0 +1,14 @@
+"""EfficientNetV2-B2 at 260 px, 10.1 M parameters with 1000 classes; head first, then all.
+
+python -m mlcls_jax.train --config configs/v2b2.py --workdir runs/v2b2 \\
+    --config.data.csv=labels.csv --config.data.images=photos
+
+Weights: the published Keras file, downloaded once with a pinned checksum.
+Hardware, time, metric: not measured yet at this size; the README's table says what was.
+"""
+
+from mlcls_jax.config import Config, Data, Model
+
+
+def get_config() -> Config:
+    return Config(model=Model(variant="v2b2"), data=Data(batch_size=64))

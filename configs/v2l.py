@@ -1,0 +1,14 @@
+"""EfficientNetV2-L at 480 px, 118.5 M parameters with 1000 classes; head first, then all.
+
+python -m mlcls_jax.train --config configs/v2l.py --workdir runs/v2l \\
+    --config.data.csv=labels.csv --config.data.images=photos
+
+Weights: the published Keras file, downloaded once with a pinned checksum.
+Hardware, time, metric: not measured yet at this size; the README's table says what was.
+"""
+
+from mlcls_jax.config import Config, Data, Model
+
+
+def get_config() -> Config:
+    return Config(model=Model(variant="v2l"), data=Data(batch_size=8))

@@ -1,0 +1,205 @@
+"""What an EfficientNet is built of: convolutions with their normalisation, and the two blocks.
+
+Sources: inverted residuals, arXiv:1801.04381; squeeze-excite, arXiv:1709.01507; fused blocks,
+arXiv:2104.00298; drop path, arXiv:1603.09382.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mlcls_jax.models.depthwise import depthwise_conv
+from mlcls_jax.models.lineages import KERAS, Lineage
+from mlcls_jax.models.normalization import Activation, BatchNorm, identity
+from mlcls_jax.models.padding import Padding, pad_widths
+from mlcls_jax.models.variants import B0_STAGES, Stage
+
+
+class Conv(nn.Module):
+    """Convolution; a 1x1 one is a matrix product over the channels."""
+
+    features: int
+    kernel_size: int = 1
+    stride: int = 1
+    padding: Padding = "same"
+    use_bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        k = self.kernel_size
+        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        kernel = self.param("kernel", init, (k, k, x.shape[-1], self.features), jnp.float32)
+        kernel = kernel.astype(self.dtype)
+        if k == 1 and self.stride == 1:
+            # As one matrix: its kernel gradient is then a plain product as well.
+            x = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
+        else:
+            x = jax.lax.conv_general_dilated(
+                x,
+                kernel,
+                (self.stride, self.stride),
+                [pad_widths(self.padding, size, k, self.stride) for size in x.shape[1:3]],
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            x = x + bias.astype(self.dtype)
+        return x
+
+
+class DepthwiseConv(nn.Module):
+    """One k*k kernel per channel."""
+
+    kernel_size: int
+    stride: int
+    padding: Padding = "same"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
+        init = nn.initializers.normal(math.sqrt(2.0) / self.kernel_size)
+        kernel = self.param("kernel", init, shape, jnp.float32).astype(self.dtype)
+        return depthwise_conv(x, kernel, self.stride, self.padding)
+
+
+class Network(nn.Module):
+    """What every part below shares.
+
+    Attributes:
+        lineage: of the weights, with what belongs to it.
+        dtype: of the computation.
+        active: paths of the modules that behave as in training when `train=True`; None means all.
+            A batch normalisation outside it uses its running statistics and keeps them; a block
+            outside it drops no path.
+    """
+
+    lineage: Lineage = KERAS
+    dtype: jnp.dtype = jnp.float32
+    active: frozenset[str] | None = None
+
+    def trains(self, train: bool, *name: str) -> bool:
+        """Whether this module, or its named child, behaves as in training."""
+        path = "/".join((*self.path, *name))
+        return train and (self.active is None or path in self.active)
+
+    @property
+    def common(self) -> dict:
+        """The fields to pass to a child."""
+        return {"lineage": self.lineage, "dtype": self.dtype, "active": self.active}
+
+
+class NormalizedConv(Network):
+    """A convolution, its batch normalisation and activation."""
+
+    activation: Activation = identity
+    features: int = 0  # 0: depthwise
+    kernel_size: int = 1
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        lineage = self.lineage
+        how = {"padding": lineage.padding, "dtype": self.dtype, "name": "conv"}
+        if self.features:
+            conv = Conv(self.features, self.kernel_size, self.stride, **how)
+        else:
+            conv = DepthwiseConv(self.kernel_size, self.stride, **how)
+        norm = BatchNorm(
+            self.activation,
+            momentum=lineage.decay,
+            epsilon=lineage.epsilon,
+            unbiased=lineage.unbiased,
+            dtype=self.dtype,
+            name="norm",
+        )
+        return norm(conv(x), self.trains(train, "norm"))
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate computed from the means of all channels."""
+
+    squeezed: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        gate = x.mean(axis=(1, 2), keepdims=True)
+        gate = Conv(self.squeezed, use_bias=True, dtype=self.dtype, name="reduce")(gate)
+        gate = Conv(x.shape[-1], use_bias=True, dtype=self.dtype, name="expand")(nn.silu(gate))
+        return x * nn.sigmoid(gate)
+
+
+class Block(Network):
+    """Inverted residual: expand, depthwise, squeeze-excite, project.
+
+    A fused one expands with a full convolution and has no depthwise one; without an expansion,
+    that convolution is its projection.
+    """
+
+    stage: Stage = B0_STAGES[0]
+    stride: int = 1
+    activation: Activation = nn.silu
+    drop_path: float = 0.0
+
+    @nn.compact
+    def __call__(self, x, train: bool, example):
+        stage, inputs = self.stage, x
+        x = self._fused(x, train) if stage.fused else self._inverted(x, train)
+        if self.stride == 1 and inputs.shape[-1] == stage.channels:
+            if self.drop_path and self.trains(train):
+                x = drop(x, self.drop_path, self.make_rng("dropout"), example, (1, 1, 1))
+            x = x + inputs
+        return x
+
+    def _inverted(self, x, train: bool):
+        stage, inputs = self.stage, x
+        if stage.expansion != 1:
+            x = self._expand(x, train)
+        x = NormalizedConv(
+            **self.common,
+            activation=self.activation,
+            kernel_size=stage.kernel_size,
+            stride=self.stride,
+            name="depthwise",
+        )(x, train)
+        if stage.squeeze:
+            squeezed = max(1, int(inputs.shape[-1] * stage.squeeze))
+            x = SqueezeExcite(squeezed, self.dtype, name="se")(x)
+        return NormalizedConv(**self.common, features=stage.channels, name="project")(x, train)
+
+    def _fused(self, x, train: bool):
+        stage = self.stage
+        full = {"kernel_size": stage.kernel_size, "stride": self.stride}
+        project = {"features": stage.channels, "name": "project"}
+        if stage.expansion == 1:
+            project |= full | {"activation": self.activation}
+        else:
+            x = self._expand(x, train, **full)
+        return NormalizedConv(**self.common, **project)(x, train)
+
+    def _expand(self, x, train: bool, **full):
+        features = x.shape[-1] * self.stage.expansion
+        expand = NormalizedConv(
+            **self.common, activation=self.activation, features=features, **full, name="expand"
+        )
+        return expand(x, train)
+
+
+def drop(x, rate: float, key, example, shape: tuple[int, ...]):
+    """Zeroes x with probability `rate` and scales the rest by 1 / (1 - rate).
+
+    Args:
+        x: [batch, ...].
+        key: rng of this call.
+        example: uint32 [batch]; row i's noise depends on key and example[i] only.
+        shape: of one row's noise, broadcast against x[i].
+    """
+    if example is None:
+        raise ValueError("dropout and drop path need `example`, a number for each row")
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, example)
+    keep = jax.vmap(lambda row: jax.random.bernoulli(row, 1.0 - rate, shape))(keys)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))

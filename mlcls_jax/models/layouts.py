@@ -1,0 +1,180 @@
+"""How the code bases name and order the tensors of an EfficientNet.
+
+A layout gives the name of a tensor for each path of our variables, so the variables of a model say
+what a file must hold, and in what order of axes, whichever layout the file has.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mlcls_jax.models.variants import Stage, Variant, scaled_stages
+
+Path = tuple[str, ...]  # of a variable: ("params", "backbone", "stem", "conv", "kernel")
+Shape = tuple[int, ...]
+
+STEM: Path = ("params", "backbone", "stem", "conv", "kernel")
+TOP: Path = ("params", "backbone", "top", "conv", "kernel")
+HEAD: Path = ("params", "head", "kernel")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One naming and ordering of the tensors.
+
+    Attributes:
+        title: for messages.
+        name: of the tensor for a path of our variables, given the variant.
+        axes: by which a file's tensor is transposed to ours, given its path; None: as it is.
+        extra: tensors beside the variables, all or none of which a file holds, and their shapes.
+        ignored: regular expression of the names of non-weights.
+    """
+
+    title: str
+    name: Callable[[Path, Variant], str]
+    axes: Callable[[Path], Shape | None]
+    extra: Mapping[str, Shape]
+    ignored: str
+
+
+def keras_name(path: Path, variant: Variant) -> str:
+    """Such as "block2a_expand_bn/moving_mean"; source: keras/src/applications/efficientnet*.py."""
+    _, *modules, weight = path
+    norm = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
+    if modules[-1] == "norm":
+        weight = norm[weight]
+    match modules:
+        case ["head"]:
+            return f"predictions/{weight}"
+        case [_, end, kind]:
+            return f"{end}_{'bn' if kind == 'norm' else 'conv'}/{weight}"
+        case [_, *_, part, kind]:
+            number, block, _ = _place(modules, variant)
+            layer = {
+                "expand/conv": "expand_conv",
+                "expand/norm": "expand_bn",
+                "depthwise/conv": "dwconv2" if variant.v2 else "dwconv",
+                "depthwise/norm": "bn",
+                "se/reduce": "se_reduce",
+                "se/expand": "se_expand",
+                "project/conv": "project_conv",
+                "project/norm": "project_bn",
+            }[f"{part}/{kind}"]
+            return f"block{number + 1}{chr(ord('a') + block)}_{layer}/{weight}"
+    raise KeyError("/".join(path))
+
+
+def timm_name(path: Path, variant: Variant) -> str:
+    """Such as "blocks.1.0.bn1.running_mean"; source: timm/models/_efficientnet_blocks.py."""
+    _, *modules, weight = path
+    match modules:
+        case ["head"]:
+            layer = "classifier"
+        case [_, end, kind]:
+            ends = {"stem/conv": "conv_stem", "stem/norm": "bn1", "top/conv": "conv_head"}
+            layer = ends.get(f"{end}/{kind}", "bn2")
+        case [_, *_, part, kind]:
+            number, block, stage = _place(modules, variant)
+            parts = block_parts(stage)
+            if kind == "norm":
+                # Numbered in the order of the convolutions, of which squeeze-excite is none.
+                inner = f"bn{[p for p in parts if p != 'se'].index(part) + 1}"
+            elif part == "se":
+                inner = f"se.conv_{kind}"
+            else:
+                inner = _timm_convolution(stage, part)
+            layer = f"blocks.{number}.{block}.{inner}"
+        case _:
+            raise KeyError("/".join(path))
+    return f"{layer}.{_torch_weight(weight)}"
+
+
+def torchvision_name(path: Path, variant: Variant) -> str:
+    """Such as "features.2.0.block.0.1.running_mean"; source: torchvision/models/efficientnet.py."""
+    _, *modules, weight = path
+    match modules:
+        case ["head"]:
+            layer = "classifier.1"
+        case [_, end, kind]:
+            number = 0 if end == "stem" else len(variant.stages) + 1
+            layer = f"features.{number}.{int(kind == 'norm')}"
+        case [_, *_, part, kind]:
+            number, block, stage = _place(modules, variant)
+            inner = {"conv": "0", "norm": "1", "reduce": "fc1", "expand": "fc2"}[kind]
+            layer = f"features.{number + 1}.{block}.block.{block_parts(stage).index(part)}.{inner}"
+        case _:
+            raise KeyError("/".join(path))
+    return f"{layer}.{_torch_weight(weight)}"
+
+
+def lukemelas_name(path: Path, variant: Variant) -> str:
+    """Such as "_blocks.1._bn0.running_mean"; sources: the packages efficientnet-pytorch and
+    efficientnet-lite-pytorch."""
+    _, *modules, weight = path
+    match modules:
+        case ["head"]:
+            layer = "_fc"
+        case [_, end, kind]:
+            ends = {"stem/conv": "_conv_stem", "stem/norm": "_bn0", "top/conv": "_conv_head"}
+            layer = ends.get(f"{end}/{kind}", "_bn1")
+        case [_, *_, part, kind]:
+            number, block, _ = _place(modules, variant)
+            before = sum(stage.blocks for stage in scaled_stages(variant)[:number])
+            norms = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
+            convolution = f"_se_{kind}" if part == "se" else f"_{part}_conv"
+            layer = f"_blocks.{before + block}.{norms[part] if kind == 'norm' else convolution}"
+        case _:
+            raise KeyError("/".join(path))
+    return f"{layer}.{_torch_weight(weight)}"
+
+
+def _place(modules: list[str], variant: Variant) -> tuple[int, int, Stage]:
+    """Number of the stage and of the block in it, both from 0, and the stage."""
+    stage = int(modules[1].removeprefix("stage")) - 1
+    block = int(modules[2].removeprefix("block")) - 1
+    return stage, block, scaled_stages(variant)[stage]
+
+
+def block_parts(stage: Stage) -> list[str]:
+    """The parts of a block in their order."""
+    expand = ["expand"] if stage.expansion != 1 else []
+    squeeze = ["se"] if stage.squeeze else []
+    return [*expand, *([] if stage.fused else ["depthwise"]), *squeeze, "project"]
+
+
+def _timm_convolution(stage: Stage, part: str) -> str:
+    names = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+    if stage.expansion == 1:
+        names["project"] = "conv" if stage.fused else "conv_pw"
+    elif stage.fused:
+        names["expand"] = "conv_exp"
+    return names[part]
+
+
+def _torch_weight(weight: str) -> str:
+    names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    return names.get(weight, weight)
+
+
+def _keras_axes(path: Path) -> Shape | None:
+    # Keras keeps a depthwise kernel as [k, k, channel, 1], Flax as [k, k, 1, channel].
+    return (0, 1, 3, 2) if path[-3:] == ("depthwise", "conv", "kernel") else None
+
+
+def _torch_axes(path: Path) -> Shape | None:
+    if path[-1] != "kernel":
+        return None
+    return (1, 0) if path == HEAD else (2, 3, 1, 0)  # OIHW -> HWIO
+
+
+KERAS = Layout(
+    title="Keras",
+    name=keras_name,
+    axes=_keras_axes,
+    extra={"normalization/mean": (3,), "normalization/variance": (3,)},
+    ignored=r"normalization/count|.*/seed_generator/.*",
+)
+_TORCH = {"axes": _torch_axes, "extra": {}, "ignored": r".*\.num_batches_tracked"}
+TIMM = Layout("timm", timm_name, **_TORCH)
+TORCHVISION = Layout("torchvision", torchvision_name, **_TORCH)
+LUKEMELAS = Layout("EfficientNet-PyTorch", lukemelas_name, **_TORCH)
+LAYOUTS = (KERAS, TIMM, TORCHVISION, LUKEMELAS)

@@ -1,0 +1,99 @@
+"""What code bases do differently in one and the same network, and how each wants its pictures.
+
+A lineage is where weights were trained and first published.  The tensors of one variant have the
+same shapes in all of them, so a wrong lineage fails nothing: it only gives other logits.
+
+Sources, each read in the code: keras/src/applications/efficientnet.py and efficientnet_v2.py
+(Keras 3.15), timm/models/efficientnet.py (1.0.31), torchvision/models/efficientnet.py (0.28),
+efficientnet_pytorch/utils.py (0.7.1) and efficientnet_lite_pytorch (0.1.0).
+"""
+
+import re
+from dataclasses import dataclass
+
+from mlcls_jax.models.padding import Padding
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a code base does differently, as fields of the modules.
+
+    Attributes:
+        padding: of all convolutions; see padding.py.
+        epsilon: that batch normalisation adds to the variance.
+        decay: share of a running statistic that stays at an update (PyTorch's momentum is one
+            minus it).
+        unbiased: whether the running variance is updated with the sum of squares over n - 1, as
+            PyTorch does, instead of n.
+    """
+
+    padding: Padding = "same"
+    epsilon: float = 1e-3
+    decay: float = 0.99
+    unbiased: bool = False
+
+
+KERAS = Lineage()
+KERAS_V2 = Lineage(decay=0.9)
+TIMM_TF = Lineage(decay=0.9, unbiased=True)
+TIMM = Lineage("symmetric", 1e-5, 0.9, unbiased=True)
+TORCHVISION = TIMM  # B0 to B4
+TORCHVISION_LARGE = Lineage("symmetric", 1e-3, 0.99, unbiased=True)  # B5 to B7
+TORCHVISION_V2 = Lineage("symmetric", 1e-3, 0.9, unbiased=True)
+LUKEMELAS = Lineage(unbiased=True)  # EfficientNet-PyTorch, and its Lite fork
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What pictures are normalised by, (x - mean) / std per channel, in units of 0 to 255."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def from_unit(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalization:
+    """The normalisation whose mean and std are given in units of 0 to 1."""
+    red, green, blue = (255 * value for value in mean)
+    scales = [255 * value for value in std]
+    return Normalization((red, green, blue), (scales[0], scales[1], scales[2]))
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in units of 0 to 1
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET = from_unit(IMAGENET_MEAN, IMAGENET_STD)
+HALF = from_unit((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # AdvProp, EfficientNetV2, Lite in timm
+LITE = Normalization((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))  # Lite as first published
+KERAS_V2_LARGE = Normalization((128.0, 128.0, 128.0), (128.0, 128.0, 128.0))  # V2 S, M and L
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What has to be known of weights besides their tensors."""
+
+    lineage: Lineage
+    normalization: Normalization
+
+
+# Code base, pattern of the variants, and what its models of them are.
+CODE_BASES = (
+    ("keras", r"b\d", Origin(KERAS, IMAGENET)),
+    ("keras", r"v2b\d", Origin(KERAS_V2, IMAGENET)),
+    ("keras", r"v2[sml]", Origin(KERAS_V2, KERAS_V2_LARGE)),
+    ("timm tf", r"b\d|v2b\d", Origin(TIMM_TF, IMAGENET)),
+    ("timm tf", r"lite\d|v2[sml]", Origin(TIMM_TF, HALF)),
+    ("timm", r"b\d|lite\d|v2[sml]", Origin(TIMM, IMAGENET)),
+    ("torchvision", r"b[0-4]", Origin(TORCHVISION, IMAGENET)),
+    ("torchvision", r"b[5-7]", Origin(TORCHVISION_LARGE, IMAGENET)),
+    ("torchvision", r"v2[sm]", Origin(TORCHVISION_V2, IMAGENET)),
+    ("torchvision", r"v2l", Origin(TORCHVISION_V2, HALF)),
+    ("lukemelas", r"b\d", Origin(LUKEMELAS, IMAGENET)),
+    ("lukemelas", r"lite\d", Origin(LUKEMELAS, LITE)),
+)
+
+
+def origin_of(code_base: str, variant: str) -> Origin | None:
+    """What a code base's own models of a variant are; None if it has no such variant."""
+    for name, variants, origin in CODE_BASES:
+        if name == code_base and re.fullmatch(variants, variant):
+            return origin
+    return None

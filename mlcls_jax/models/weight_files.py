@@ -1,0 +1,97 @@
+"""The kinds of weight files, known by their first bytes, and the description beside a file."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlcls_jax.models.keras_file import read_keras
+from mlcls_jax.models.safetensors_file import read_safetensors
+from mlcls_jax.models.torch_file import ZIP_MAGIC, read_torch
+
+SIDECAR = "config.json"  # Hugging Face's name for it
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: title, endings, how it begins, and its reader."""
+
+    title: str
+    suffixes: tuple[str, ...]
+    begins: Callable[[bytes], bool]
+    read: Callable[[Path], dict[str, np.ndarray]]
+
+
+KINDS = (
+    Kind(
+        "HDF5",
+        (".h5", ".hdf5"),
+        lambda head: head.startswith(b"\x89HDF\r\n\x1a\n"),
+        read_keras,
+    ),
+    Kind(
+        "PyTorch",
+        (".pth", ".pt", ".bin"),
+        lambda head: head.startswith((ZIP_MAGIC, b"\x80\x02")),
+        read_torch,
+    ),
+    Kind(
+        "safetensors",
+        (".safetensors",),
+        lambda head: head[8:9] == b"{",  # after eight bytes of the header's length
+        read_safetensors,
+    ),
+)
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a weight file by their names in it.
+
+    Raises:
+        ValueError: the file cannot be read, is of no known kind, or of another kind than its name
+            says.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); check the path of the weight file"
+        ) from error
+    named = next((kind for kind in KINDS if path.suffix.lower() in kind.suffixes), None)
+    found = next((kind for kind in KINDS if kind.begins(head)), None)
+    if named and found and named is not found:
+        raise ValueError(
+            f"{path} is named as a {named.title} file but holds {found.title}; rename it to "
+            f"{path.stem}{found.suffixes[0]} if that is what it is"
+        )
+    if kind := named or found:
+        return kind.read(path)
+    raise ValueError(
+        f"{path} is no weight file of a known kind; give a name that "
+        "`python -m mlcls_jax.models.pretrained --list` prints, or a Keras .h5, a .safetensors or "
+        "a PyTorch .pth file"
+    )
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """What the config.json in the folder of a weight file says; {} without one.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    sidecar = path.parent / SIDECAR
+    if not sidecar.is_file():
+        return {}
+    try:
+        value = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{sidecar}, which describes {path.name}, cannot be read: {error}"
+        ) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{sidecar}, which describes {path.name}, holds no JSON object")
+    return value
