@@ -172,6 +172,14 @@ def with_absolute_paths(config: Config) -> Config:
     return config
 
 
+def center_crop_share(size: int) -> float:
+    """Share of the short side that eval_resize="center_crop" keeps, for a side in pixels.
+
+    The reference implementation crops 224 of 256 pixels, 240 of 272 and so on.
+    """
+    return size / (size + 32)
+
+
 def steps_of(duration: str, pictures: int, batch_size: int, times: int = 1) -> int:
     """Steps of `times` durations such as "5 epochs", "0.5 epochs" or "300 steps" in a row.
 

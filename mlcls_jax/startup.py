@@ -119,7 +119,7 @@ def initial_variables(
     target["params"]["head"] = jax.jit(lambda: model.init(key, picture)["params"]["head"])()
     merged, fresh = merge(pretrained.variables, target)
     console.print(
-        f"Weights {config.model.weights} ({pretrained.variant}); "
+        f"Weights {config.model.weights} ({pretrained.variant}: {pretrained.origin}); "
         f"new: {', '.join(fresh) if fresh else 'nothing, the head fits'}"
     )
     return replicate(merged, mesh), pretrained.origin

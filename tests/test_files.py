@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcls_jax.files import leftovers, replacing, write_text
+from mlcls_jax.files import leftovers, new_folder, replacing, write_text
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -71,3 +71,38 @@ def test_leftovers_are_partial_files_only(tmp_path):
             file.touch()
         assert sorted(leftovers(tmp_path)) == sorted([partial, other])
     assert leftovers(tmp_path) == []
+
+
+def test_a_new_folder_is_whole_or_not_there(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with new_folder(out) as folder:
+        (folder / "a.txt").write_text("a")
+        assert not out.exists()
+    assert contents(out) == {"a.txt": b"a"}
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "other") as folder:
+        (folder / "a.txt").write_text("a")
+        raise KeyboardInterrupt
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep"]
+
+
+def test_a_new_folder_takes_the_place_of_an_empty_one_only(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with new_folder(tmp_path / "empty") as folder:
+        (folder / "a.txt").write_text("a")
+    with pytest.raises(ValueError, match="empty is there already"), new_folder(tmp_path / "empty"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is there already"), new_folder(tmp_path / "file"):
+        pass
+    with (
+        pytest.raises(ValueError, match="cannot be made"),
+        new_folder(tmp_path / "file" / "below"),
+    ):
+        pass
+
+
+def test_a_full_disk_leaves_no_folder(tmp_path):
+    message = r"out cannot be written: disk full"
+    with pytest.raises(ValueError, match=message), new_folder(tmp_path / "out"):
+        raise OSError("disk full")
+    assert list(tmp_path.iterdir()) == []

@@ -27,12 +27,13 @@ LAYERS = [
     ["models.torch_file", "models.safetensors_file", "models.keras_file"],
     ["models.hub", "models.weight_files", "models.translate"],
     ["models.origins"],
-    ["models.pretrained"],
+    ["models.pretrained", "models.saving"],
     ["losses"],
     ["optimizer"],
     ["phases"],
     ["metrics"],
     ["train_step"],
+    ["serving"],
     ["checkpoint"],
     ["terminal"],
     ["workdir"],
@@ -41,7 +42,7 @@ LAYERS = [
     ["loop"],
     ["startup"],
     ["cli"],
-    ["train", "evaluate", "predict"],
+    ["train", "evaluate", "predict", "export"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = {

@@ -6,13 +6,12 @@ is a function of the seed that is passed in.
 
 import math
 
+from mlcls_jax.config import center_crop_share
 from mlcls_jax.data.decoding import decode
 from mlcls_jax.data.tensorflow_cpu import tf
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 
-# The reference crops 224 of 256 pixels, 240 of 272, …: size / (size + 32) of the short side.
-_CROP_PADDING = 32
 _CROP_ATTEMPTS = 10
 
 
@@ -47,7 +46,7 @@ def center_crop_resize(image, size: int, *, interpolation: str = "bicubic", anti
     """
     height, width = tf.unstack(tf.shape(image)[:2])
     short = tf.cast(tf.minimum(height, width), tf.float32)
-    side = tf.maximum(tf.cast(size / (size + _CROP_PADDING) * short, tf.int32), 1)
+    side = tf.maximum(tf.cast(center_crop_share(size) * short, tf.int32), 1)
     top, left = (height - side + 1) // 2, (width - side + 1) // 2
     crop = image[top : top + side, left : left + side]
     return resize(crop, size, interpolation=interpolation, antialias=antialias)

@@ -5,12 +5,13 @@ arXiv:2104.00298; drop path, arXiv:1603.09382.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mlcls_jax.models.depthwise import depthwise_conv
+from mlcls_jax.models.depthwise import depthwise_conv, native_depthwise_conv
 from mlcls_jax.models.lineages import KERAS, Lineage
 from mlcls_jax.models.normalization import Activation, BatchNorm, identity
 from mlcls_jax.models.padding import Padding, pad_widths
@@ -57,13 +58,15 @@ class DepthwiseConv(nn.Module):
     stride: int
     padding: Padding = "same"
     dtype: jnp.dtype = jnp.float32
+    portable: bool = False
 
     @nn.compact
     def __call__(self, x):
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
         init = nn.initializers.normal(math.sqrt(2.0) / self.kernel_size)
         kernel = self.param("kernel", init, shape, jnp.float32).astype(self.dtype)
-        return depthwise_conv(x, kernel, self.stride, self.padding)
+        convolve: Any = native_depthwise_conv if self.portable else depthwise_conv
+        return convolve(x, kernel, self.stride, self.padding)
 
 
 class Network(nn.Module):
@@ -75,11 +78,13 @@ class Network(nn.Module):
         active: paths of the modules that behave as in training when `train=True`; None means all.
             A batch normalisation outside it uses its running statistics and keeps them; a block
             outside it drops no path.
+        portable: compute in the same way on every platform, which converters need.
     """
 
     lineage: Lineage = KERAS
     dtype: jnp.dtype = jnp.float32
     active: frozenset[str] | None = None
+    portable: bool = False
 
     def trains(self, train: bool, *name: str) -> bool:
         """Whether this module, or its named child, behaves as in training."""
@@ -89,7 +94,8 @@ class Network(nn.Module):
     @property
     def common(self) -> dict:
         """The fields to pass to a child."""
-        return {"lineage": self.lineage, "dtype": self.dtype, "active": self.active}
+        names = ("lineage", "dtype", "active", "portable")
+        return {name: getattr(self, name) for name in names}
 
 
 class NormalizedConv(Network):
@@ -107,7 +113,7 @@ class NormalizedConv(Network):
         if self.features:
             conv = Conv(self.features, self.kernel_size, self.stride, **how)
         else:
-            conv = DepthwiseConv(self.kernel_size, self.stride, **how)
+            conv = DepthwiseConv(self.kernel_size, self.stride, portable=self.portable, **how)
         norm = BatchNorm(
             self.activation,
             momentum=lineage.decay,

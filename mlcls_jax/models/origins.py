@@ -43,11 +43,9 @@ def find_origin(path: Path, layout: Layout, variant: str) -> Origin:
     if isinstance(own, dict) and own.get("file") == path.name:
         _check_variant(path, SIDECAR, own.get("variant"), variant)
         try:
-            return from_json(own["origin"])
-        except KeyError as error:
-            raise ValueError(
-                f"{path.parent / SIDECAR}: its part {OWN!r} has no origin; export again"
-            ) from error
+            return from_json(own.get("origin", {}))
+        except ValueError as error:
+            raise ValueError(f"{path.parent / SIDECAR}: {error}; export again") from error
     if layout is TIMM:
         return _timm_origin(path, sidecar, variant)
     origin = origin_of(CODE_BASES[layout.title], variant)
@@ -67,8 +65,8 @@ def to_json(origin: Origin) -> dict[str, Any]:
 def from_json(value: Mapping[str, Any]) -> Origin:
     """The inverse; ValueError names a missing or a superfluous field."""
     try:
-        return dacite.from_dict(Origin, dict(value), CAST)
-    except dacite.DaciteError as error:
+        return dacite.from_dict(Origin, value, CAST)
+    except (dacite.DaciteError, AttributeError, TypeError) as error:
         raise ValueError(f"the origin of the weights is not as it was written: {error}") from error
 
 
@@ -87,6 +85,12 @@ def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> Origin
     origin = origin_of("timm tf" if tf else "timm", variant)
     if origin is None:
         raise ValueError(f"{path}: timm has no model {architecture[0]}; mend {by}")
+    own_name = ARCHITECTURE.match(path.stem)
+    if own_name and own_name[0] != architecture[0]:
+        raise ValueError(
+            f"{path} is named as {own_name[0]}, but {SIDECAR} beside it says {architecture[0]}; "
+            "mend either"
+        )
     if "architecture" in sidecar:
         return _configured(path, sidecar, origin)
     if row := SOURCES.get(f"timm:{path.stem}"):

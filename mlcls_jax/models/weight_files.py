@@ -61,6 +61,11 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}); check the path of the weight file"
         ) from error
+    if path.suffix.lower() == ".keras" and head.startswith(ZIP_MAGIC):
+        raise ValueError(
+            f'{path} holds a whole Keras model; save its weights with model.save_weights("x.'
+            'weights.h5") and give that file'
+        )
     named = next((kind for kind in KINDS if path.suffix.lower() in kind.suffixes), None)
     found = next((kind for kind in KINDS if kind.begins(head)), None)
     if named and found and named is not found:

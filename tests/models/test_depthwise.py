@@ -32,7 +32,7 @@ def test_equals_lax_convolution(batch, height, width, channels, k, stride, paddi
         partial(depthwise.depthwise_conv, stride=stride, padding=padding), x, kernel
     )
     theirs, reference = jax.vjp(
-        partial(depthwise._native, stride=stride, padding=padding), x, kernel
+        partial(depthwise.native_depthwise_conv, stride=stride, padding=padding), x, kernel
     )
     grad = jax.random.normal(keys[2], theirs.shape)
     np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)

@@ -1,5 +1,4 @@
 import dataclasses
-import os
 from functools import partial
 from typing import Any
 
@@ -9,13 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from reference_keras import randomise_keras, write_earlier_keras_3, write_legacy, write_published
 
 from mlcls_jax.models.keras_file import layer_order, read_keras
 from mlcls_jax.models.pretrained import load_pretrained
 from mlcls_jax.models.variants import VARIANTS
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Keras's variables have an __array__ of before NumPy 2.
 pytestmark = pytest.mark.filterwarnings(
@@ -26,33 +23,6 @@ SHAPE = (65, 96, 3)  # odd, even and not square
 NUM_CLASSES = 7
 TOLERANCE = 1e-4  # of the largest logit
 PUBLISHED_STD = np.array([0.229, 0.224, 0.225], np.float32)
-
-
-def randomise(model, rng):
-    """Other values for every weight, so that a swapped or dropped tensor shows in the logits.
-
-    The last scale of a block is halved.  With 1, activations grow from block to block until float32
-    rounding alone, in Keras as in JAX, exceeds the tolerance; with 0.2, the early tensors no longer
-    show.  Here rounding is below 1e-5 of the largest logit, and the next test holds the rest.
-    """
-    ranges = {"gamma": (0.5, 2.0), "moving_variance": (0.5, 2.0), "variance": (0.02, 0.4)}
-    for layer in model.layers:
-        for weight in layer.weights:
-            if weight.name == "count":
-                continue
-            if weight.name in ranges:
-                value = rng.uniform(*ranges[weight.name], weight.shape)
-            elif weight.name == "kernel":
-                depthwise = layer.name.endswith("dwconv")
-                fan_in = np.prod(weight.shape[:2] if depthwise else weight.shape[:-1])
-                value = rng.normal(0.0, np.sqrt(2.0 / fan_in), weight.shape)
-            else:
-                value = rng.normal(0.0, 0.4, weight.shape)
-            if layer.name.endswith("project_bn") and weight.name == "gamma":
-                value = 0.5 * value
-            weight.assign(value.astype(np.float32))
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()  # Normalization computes with copies of its weights.
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +42,7 @@ def with_top(applications):
     model = applications.EfficientNetB0(
         weights=None, input_shape=SHAPE, classes=NUM_CLASSES, classifier_activation=None
     )
-    randomise(model, np.random.default_rng(0))
+    randomise_keras(model, np.random.default_rng(0))
     return model
 
 
@@ -81,32 +51,8 @@ def without_top(applications):
     model = applications.EfficientNetB0(
         weights=None, input_shape=SHAPE, include_top=False, pooling="avg"
     )
-    randomise(model, np.random.default_rng(2))
+    randomise_keras(model, np.random.default_rng(2))
     return model
-
-
-def write_published(model, path, normalization=None):
-    """The layout of storage.googleapis.com/keras-applications: ":0" names, depthwise_kernel."""
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = np.array([layer.name for layer in model.layers], "S")
-        for layer in model.layers:
-            values = {weight.name: weight.numpy() for weight in layer.weights}
-            if "count" in values:
-                values |= normalization or {}
-            if layer.name.endswith("dwconv"):
-                values = {"depthwise_kernel": values["kernel"]}
-            group = file.create_group(layer.name)
-            for name, value in values.items():
-                group[f"{layer.name}/{name}:0"] = value
-            names = [f"{layer.name}/{name}:0" for name in values]
-            group.attrs["weight_names"] = np.array(names, "S")
-
-
-def write_legacy(model, path):
-    from keras.src.legacy.saving import legacy_h5_format
-
-    with h5py.File(path, "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, model)
 
 
 def write_whole_model(model, path):
@@ -115,15 +61,6 @@ def write_whole_model(model, path):
 
 def write_keras_3(model, path):
     model.save_weights(path)
-
-
-def write_earlier_keras_3(model, path):
-    """Without the names of the layers."""
-    model.save_weights(path)
-    with h5py.File(path, "a") as file:
-        for path in [f"layers/{name}/vars" for name in file.require_group("layers")]:
-            if path in file:
-                file[path].attrs.pop("name", None)
 
 
 WRITERS = {
@@ -219,6 +156,23 @@ def test_optimizer_state_is_left_out(tmp_path, applications):
     assert load_pretrained(tmp_path / "compiled.weights.h5").num_classes == 2
 
 
+@pytest.mark.parametrize("name", ["B2", "V2B0"])
+def test_the_order_of_layers_is_that_of_keras(name):
+    import keras
+
+    build = getattr(keras.applications, f"EfficientNet{name}")
+    model = build(weights=None, include_top=False, input_shape=(32, 32, 3))
+    order = layer_order(VARIANTS[name.lower()])
+    classes = {
+        "conv2d": "Conv2D",
+        "batch_normalization": "BatchNormalization",
+        "depthwise_conv2d": "DepthwiseConv2D",
+    }
+    for kind, kind_name in classes.items():
+        layers = [layer.name for layer in model.layers if type(layer).__name__ == kind_name]
+        assert order[kind] == layers
+
+
 def test_variant_of_a_file_without_layer_names(tmp_path, applications):
     """B1 and B2 have equally many layers and differ in their widths only."""
     model = applications.EfficientNetB2(weights=None, include_top=False, input_shape=(32, 32, 3))
@@ -226,14 +180,6 @@ def test_variant_of_a_file_without_layer_names(tmp_path, applications):
     assert load_pretrained(tmp_path / "b2.weights.h5").variant == "b2"
     with pytest.raises(ValueError, match="holds the weights of b2, not of b1"):
         load_pretrained(tmp_path / "b2.weights.h5", "b1")
-    order = layer_order(VARIANTS["b2"])
-    classes = {
-        "conv2d": "Conv2D",
-        "batch_normalization": "BatchNormalization",
-        "depthwise_conv2d": "DepthwiseConv2D",
-    }
-    for kind, name in classes.items():
-        assert order[kind] == [x.name for x in model.layers if type(x).__name__ == name]
 
 
 def write_h5(path, **tensors):

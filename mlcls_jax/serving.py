@@ -1,0 +1,105 @@
+"""A trained model as one function from uint8 pictures to probabilities, in portable files."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.lineages import Normalization
+from mlcls_jax.train_step import normalize
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+STABLEHLO_FILE, ONNX_FILE = "model.stablehlo", "model.onnx"
+INPUT, OUTPUT = "images", "probabilities"
+OPSET = 18  # the newest that onnxruntime 1.19 reads as well
+TOLERANCE = 1e-4  # of a probability, between JAX and onnxruntime
+
+# uint8 [batch, size, size, 3] -> float32 [batch, class]
+Predictor = Callable[[jax.Array], jax.Array]
+
+
+def make_predictor(model: EfficientNet, variables: dict, by: Normalization) -> Predictor:
+    """Normalisation, network and sigmoid as one function, with its weights inside.
+
+    Args:
+        model: that computes in float32.
+        variables: {params, batch_stats}, nested; held as NumPy arrays.
+        by: the normalisation of the weights.
+    """
+    inside = jax.device_get(variables)
+
+    def probabilities(images):
+        logits: Any = model.apply(inside, normalize(images, by), train=False)
+        return jax.nn.sigmoid(logits)
+
+    return probabilities
+
+
+def save_stablehlo(folder: Path, predictor: Predictor, size: int) -> Path:
+    """Writes model.stablehlo, for any batch size, on CPU, GPU or TPU.
+
+    `jax.export.deserialize(bytearray(data)).call(images)` needs JAX and flatbuffers alone: the
+    JAX that wrote it and, as jax.export promises, any of the six months after it.
+
+    Args:
+        folder: an existing one.
+        predictor: see `make_predictor`.
+        size: side of the pictures in pixels.
+    """
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+    exported = jax.export.export(jax.jit(predictor), platforms=PLATFORMS)(images)
+    (folder / STABLEHLO_FILE).write_bytes(exported.serialize())
+    return folder / STABLEHLO_FILE
+
+
+def save_onnx(folder: Path, predictor: Predictor, size: int) -> Path:
+    """Writes model.onnx, for any batch size, after running it in onnxruntime.
+
+    Args:
+        folder, size: as `save_stablehlo`.
+        predictor: of a `portable` model: ONNX has no choice by platform.
+
+    Raises:
+        ValueError: the extra is not installed, or onnxruntime gives other probabilities.
+    """
+    missing = [name for name in ("jax2onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"the export to ONNX needs {' and '.join(missing)}; run: pip install "
+            + " ".join(missing)
+        )
+    for name in ("jax2onnx", "onnx_ir"):  # they warn of what this conversion does not use
+        getLogger(name).setLevel("ERROR")
+    import jax2onnx  # here, as the other formats do without
+
+    images = jax.ShapeDtypeStruct(("batch", size, size, 3), jnp.uint8)
+    model = jax2onnx.to_onnx(
+        predictor, [images], opset=OPSET, input_names=[INPUT], output_names=[OUTPUT]
+    )
+    data = model.SerializeToString()
+    _check_onnx(data, predictor, size)
+    (folder / ONNX_FILE).write_bytes(data)
+    return folder / ONNX_FILE
+
+
+def _check_onnx(data: bytes, predictor: Predictor, size: int) -> None:
+    """Compares onnxruntime with JAX on random pictures, in batches of one and of three."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    pictures = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    for rows in (1, 3):
+        (theirs,) = session.run([OUTPUT], {INPUT: pictures[:rows]})
+        difference = np.abs(np.asarray(jax.jit(predictor)(pictures[:rows])) - theirs).max()
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"the ONNX file gives probabilities that are {difference:.1e} off in onnxruntime, "
+                "so it is not written; export to stablehlo"
+            )

@@ -1,0 +1,179 @@
+"""timm, torchvision, EfficientNet-PyTorch and its Lite fork as references."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reference_weights import (
+    CALIBRATION_SHAPE,
+    NUM_CLASSES,
+    Reference,
+    disturbed,
+    random_bias,
+    random_kernel,
+    random_pictures,
+    random_scale,
+)
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+
+Write = Callable[[Any, Path], dict[str, Path]]
+
+
+class TorchReference(Reference):
+    """Any torch.nn.Module from normalised pictures to logits."""
+
+    def __init__(
+        self,
+        model: Any,
+        rng: np.random.Generator,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        write: Write,
+    ):
+        self.model, self.mean, self.std = model, mean, std
+        self._write = write
+        self._randomise(rng)
+
+    def save(self, folder: Path) -> dict[str, Path]:
+        folder.mkdir(parents=True)
+        return self._write(self.model, folder)
+
+    def logits(self, pictures: np.ndarray) -> np.ndarray:
+        return self._forward(pictures, train=False)
+
+    def train_forward(self, pictures: np.ndarray) -> None:
+        self._forward(pictures, train=True)
+
+    def _forward(self, pictures: np.ndarray, train: bool) -> np.ndarray:
+        """Logits, in the precision of the model."""
+        import torch
+
+        dtype = next(self.model.parameters()).dtype
+        x = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(dtype) / 255
+        mean, std = (torch.tensor(v, dtype=dtype)[:, None, None] for v in (self.mean, self.std))
+        with torch.no_grad():
+            return self.model.train(train)((x - mean) / std).numpy()
+
+    def _randomise(self, rng: np.random.Generator) -> None:
+        import torch
+
+        norms: list[Any]
+        norms = [m for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        for name, parameter in self.model.named_parameters():
+            shape = tuple(parameter.shape)
+            kernel = random_kernel if len(shape) > 1 else random_scale
+            make = random_bias if name.endswith("bias") else kernel
+            parameter.data = torch.from_numpy(make(rng, shape))
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        self.train_forward(random_pictures(rng, CALIBRATION_SHAPE))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            mean, variance = norm.running_mean.numpy(), norm.running_var.numpy()
+            mean, variance = disturbed(rng, mean, variance)
+            norm.running_mean.copy_(torch.from_numpy(mean))
+            norm.running_var.copy_(torch.from_numpy(variance))
+
+
+@cache
+def import_torchvision() -> Any:
+    """torchvision, whose models are used and whose compiled operators are not.
+
+    The wheel on PyPI is compiled for a CUDA torch.  Beside the CPU one its operators do not load,
+    and `import torchvision` fails because it attaches shapes to nms and qnms; so declare these.
+    """
+    import torch
+
+    try:
+        import torchvision
+    except RuntimeError:
+        declared = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            declared.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(declared)
+        import torchvision
+    return torchvision
+
+
+_declared: list[Any] = []  # An operator lives as long as its library.
+
+
+def _write_torch(model: Any, folder: Path) -> dict[str, Path]:
+    import torch
+
+    paths = {".pth zip": folder / "zip.pth", ".pth stream": folder / "stream.pth"}
+    for layout, path in paths.items():
+        is_zip = layout.endswith("zip")
+        torch.save(model.state_dict(), path, _use_new_zipfile_serialization=is_zip)
+    return paths
+
+
+def _write_timm(model: Any, folder: Path) -> dict[str, Path]:
+    """With the name of the weights in the file's name; and as a folder of the Hugging Face hub."""
+    from safetensors.torch import save_file
+    from timm.models import save_for_hf
+
+    cfg = model.pretrained_cfg
+    name = ".".join(filter(None, (cfg["architecture"], cfg.get("tag"))))
+    named = folder / f"{name}.safetensors"
+    save_file(model.state_dict(), named)
+    save_for_hf(model, str(folder / "hub"), safe_serialization=True)
+    return {"named .safetensors": named, "hub .safetensors": folder / "hub/model.safetensors"}
+
+
+def timm_reference(
+    prefix: str, variant: str, rng: np.random.Generator, tag: str = ""
+) -> TorchReference:
+    """Of timm.
+
+    Args:
+        prefix: "tf_" for the networks with weights converted from TensorFlow, "" for timm's own.
+        variant: such as "b0", "lite0", "v2s", "v2b0".
+        rng: draws the weights.
+        tag: which of the published weights to take the normalisation and the file's name of.
+    """
+    import_torchvision()  # timm imports it.
+    import timm
+
+    short = f"v2_{variant[2:]}" if variant.startswith("v2") else f"_{variant}"
+    if not tag and prefix and variant.startswith("b"):
+        tag = "aa_in1k"  # timm's default is Noisy Student.
+    name = ".".join(filter(None, (f"{prefix}efficientnet{short}", tag)))
+    model: Any = timm.create_model(name, num_classes=NUM_CLASSES)  # no dropout unless asked for
+    mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
+    return TorchReference(model, rng, mean, std, _write_timm)
+
+
+def torchvision_reference(variant: str, rng: np.random.Generator) -> TorchReference:
+    """Of torchvision, normalised as its published weights ask."""
+    models = import_torchvision().models
+    short = f"v2_{variant[2:]}" if variant.startswith("v2") else variant
+    model = models.get_model(
+        f"efficientnet_{short}", num_classes=NUM_CLASSES, dropout=0.0, stochastic_depth_prob=0.0
+    )
+    transforms = models.get_model_weights(f"efficientnet_{short}").DEFAULT.transforms()
+    return TorchReference(model, rng, transforms.mean, transforms.std, _write_torch)
+
+
+def lukemelas_reference(
+    variant: str, rng: np.random.Generator, lite: bool = False
+) -> TorchReference:
+    """Of github.com/lukemelas/EfficientNet-PyTorch, or its fork for Lite."""
+    if lite:
+        from efficientnet_lite_pytorch import EfficientNet
+    else:
+        from efficientnet_pytorch import EfficientNet
+    model = EfficientNet.from_name(
+        f"efficientnet-{variant}",
+        num_classes=NUM_CLASSES,
+        image_size=None,  # pads for each input, and not for the variant's own image size
+        dropout_rate=0.0,
+        drop_connect_rate=0.0,
+    )
+    mean, std = (LITE_MEAN, LITE_STD) if lite else (IMAGENET_MEAN, IMAGENET_STD)
+    return TorchReference(model, rng, mean, std, _write_torch)
