@@ -14,12 +14,13 @@ tensors is held.
 
 import io
 import math
+import os
 import pickle
 import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -43,6 +44,8 @@ STORAGE_DTYPES = {
 
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a state dict: a dictionary from names to tensors, saved by `torch.save`.
+
+    A dictionary with one state dict in it, as training scripts save them, is read as that one.
 
     Args:
         path: a `.pth` file, zip archive or older stream, little endian.
@@ -168,12 +171,14 @@ def _read_stream(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
     system = _load_pickle(file, size)
     if not isinstance(system, dict) or not system.get("little_endian"):
         raise ValueError("it was written on a big-endian machine")
-    tensors = _state_dict(_load_pickle(file, size))
+    content = _load_pickle(file, size)
+    tensors = _state_dict(content)
+    wanted = {tensor.storage.key for tensor in tensors.values()}
     keys = _load_pickle(file, size)
     if not isinstance(keys, list):
         raise ValueError("its list of storages is missing")
     # The stream gives only counts, so the item sizes come from the tensors that use the storages.
-    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    storages = {storage.key: storage for storage in _storages(content)}
     values = {}
     for key in keys:
         if not isinstance(key, str) or key not in storages:
@@ -182,7 +187,10 @@ def _read_stream(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
         storage = storages[key]
         if count != storage.size:
             raise ValueError(f"storage {key} has {count} values where {storage.size} are due")
-        values[key] = _read_storage(file, storage, size - file.tell())
+        if key in wanted:
+            values[key] = _read_storage(file, storage, size - file.tell())
+        else:  # of an optimiser, say
+            file.seek(storage.size * np.dtype(storage.dtype).itemsize, os.SEEK_CUR)
     return {name: _view(name, tensor, values) for name, tensor in tensors.items()}
 
 
@@ -216,9 +224,30 @@ def _read_zip(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
     return {name: _view(name, tensor, values) for name, tensor in tensors.items()}
 
 
+def _storages(value: Any) -> Iterator[_Storage]:
+    """Of all tensors in a pickle's value, however deep."""
+    if isinstance(value, _Tensor):
+        if isinstance(value.storage, _Storage):
+            yield value.storage
+    elif isinstance(value, dict | list | tuple):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from _storages(child)
+
+
 def _state_dict(value: Any) -> Mapping[str, _Tensor]:
+    """The value, or the one state dict in a training checkpoint, such as {"state_dict": …}."""
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}, not a dictionary of tensors")
+    inner = {
+        name: child
+        for name, child in value.items()
+        if isinstance(child, dict) and child and all(isinstance(t, _Tensor) for t in child.values())
+    }
+    if len(inner) > 1:
+        names = ", ".join(f"{name!r:.80}" for name in inner)
+        raise ValueError(f"it holds several state dicts ({names}); save one of them by itself")
+    if inner:
+        (value,) = inner.values()
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
             raise ValueError(f"its entry {name!r:.80} is not a tensor with a name")

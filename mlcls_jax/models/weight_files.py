@@ -12,6 +12,7 @@ from mlcls_jax.models.keras_file import read_keras
 from mlcls_jax.models.safetensors_file import read_safetensors
 from mlcls_jax.models.torch_file import ZIP_MAGIC, read_torch
 
+PARALLEL = "module."
 SIDECAR = "config.json"  # Hugging Face's name for it
 
 
@@ -74,12 +75,19 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             f"{path.stem}{found.suffixes[0]} if that is what it is"
         )
     if kind := named or found:
-        return kind.read(path)
+        return _without_prefix(kind.read(path))
     raise ValueError(
         f"{path} is no weight file of a known kind; give a name that "
         "`python -m mlcls_jax.models.pretrained --list` prints, or a Keras .h5, a .safetensors or "
         "a PyTorch .pth file"
     )
+
+
+def _without_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names without the "module." that torch's DataParallel puts before all of them."""
+    if tensors and all(name.startswith(PARALLEL) for name in tensors):
+        return {name.removeprefix(PARALLEL): tensors[name] for name in tensors}
+    return tensors
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:

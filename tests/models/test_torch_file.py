@@ -282,3 +282,29 @@ def test_big_endian_is_refused(tmp_path, torch, write):
         write_stream(path, value, header=(*STREAM_HEADER[:2], {"little_endian": False}))
     with pytest.raises(ValueError, match=r"a\.pth .*big-endian"):
         read_torch(path)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_the_state_dict_of_a_training_checkpoint(tmp_path, is_zip):
+    """The optimiser's tensors lie before and between those that are wanted."""
+    import torch
+
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    checkpoint = {
+        "optimizer": optimizer.state_dict(),
+        "epoch": 3,
+        "state_dict": model.state_dict(),
+    }
+    path = tmp_path / "a.pth"
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=is_zip)
+    tensors = read_torch(path)
+    assert tensors.keys() == {"weight", "bias"}
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, model.state_dict()[name].numpy())
+    checkpoint["state_dict_ema"] = model.state_dict()
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ValueError, match=r"several state dicts \('state_dict', 'state_dict_ema'\)"):
+        read_torch(path)

@@ -122,3 +122,11 @@ def test_the_description_beside_a_file(tmp_path):
     assert read_sidecar(tmp_path / "a.h5") == {}
     (tmp_path / "config.json").write_text('{"architecture": "b"}')
     assert read_sidecar(tmp_path / "a.h5") == {"architecture": "b"}
+
+
+def test_the_prefix_of_data_parallel_is_taken_off(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, {f"module.{name}": value for name, value in TENSORS.items()})
+    assert read_tensors(path).keys() == TENSORS.keys()
+    write_safetensors(path, {"module.a": np.zeros(1), "b": np.zeros(1)})
+    assert read_tensors(path).keys() == {"module.a", "b"}
