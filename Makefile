@@ -24,7 +24,7 @@ test: .venv/test.installed
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
-# jax2onnx pins an older Orbax, which it does not use to convert; the tests want the newest.
+# jax2onnx pins an older Orbax than the one that the tests are for (README, "Taking a model elsewhere").
 .venv/test.installed: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	$(BIN)/python -m pip install --quiet --no-deps 'jax2onnx>=0.17.1,<0.18'

@@ -48,7 +48,7 @@ class Augment:
 
     train_resize: str = _choice("squash", "random_crop")
     eval_resize: str = _choice("squash", "center_crop")
-    interpolation: str = _choice("bicubic", "bilinear")  # bicubic: as the weights were trained
+    interpolation: str = _choice("bicubic", "bilinear")  # bicubic: as most were trained
     min_scale: float = 0.35  # random_crop: smallest share of the picture's area
     flip: bool = True
 

@@ -8,13 +8,12 @@ The second writes eval_csv_test.json and predictions_csv_test.csv.
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 from mlcls_jax import cli, devices
 from mlcls_jax.data.labels import LabelTable, read_labels
 from mlcls_jax.files import write_text
-from mlcls_jax.metrics import Scores
+from mlcls_jax.metrics import Scores, finite_or_none
 from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, probabilities, score
 from mlcls_jax.terminal import console, print_table
 from mlcls_jax.workdir import Run, load_run, read_splits_of, write_predictions
@@ -40,9 +39,9 @@ def main(argv: list[str]) -> int:
         "pictures": len(table),
         "step": run.meta["step"],
         "phase": run.meta["phase"],
-        "values": _finite_or_none(scores.values),
-        "base_rate": _finite_or_none(constant.values),
-        "class_ap": _finite_or_none(scores.class_ap),
+        "values": finite_or_none(scores.values),
+        "base_rate": finite_or_none(constant.values),
+        "class_ap": finite_or_none(scores.class_ap),
         "left_out": scores.left_out,
     }
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
@@ -89,11 +88,6 @@ def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
     if options.split not in splits:
         raise ValueError(f"the run has no {options.split} split; it has {', '.join(splits)}")
     return splits[options.split]
-
-
-def _finite_or_none(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _print(result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:

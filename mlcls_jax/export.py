@@ -4,7 +4,7 @@ python -m mlcls_jax.export --workdir runs/b5 --format safetensors --out exported
 
 safetensors  for timm: model.safetensors and timm's config.json
 keras        for keras.applications: model.weights.h5
-stablehlo    for JAX and other XLA runtimes: model.stablehlo, uint8 pictures to probabilities
+stablehlo    for JAX: model.stablehlo, uint8 pictures to probabilities
 onnx         for onnxruntime and others: model.onnx, the same function
 
 Beside each stands a config.json with the classes, their thresholds and how to call the model.
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from mlcls_jax import cli, devices
 from mlcls_jax.config import center_crop_share
 from mlcls_jax.files import new_folder, write_text
-from mlcls_jax.metrics import THRESHOLD
+from mlcls_jax.metrics import THRESHOLD, finite_or_none
 from mlcls_jax.models.origins import OWN, to_json
 from mlcls_jax.models.saving import keras_builder, save_keras, save_timm, timm_builder
 from mlcls_jax.models.weight_files import SIDECAR
@@ -48,7 +48,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(
         prog="python -m mlcls_jax.export",
-        description="Writes a trained model for timm, Keras, XLA runtimes or onnxruntime.",
+        description="Writes a trained model for timm, Keras, JAX alone or onnxruntime.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--format", required=True, choices=WRITERS)
@@ -73,7 +73,7 @@ def describe(run: Run) -> dict[str, Any]:
         "classes": list(run.classes),
         "thresholds": dict.fromkeys(run.classes, THRESHOLD),
         "step": run.meta["step"],
-        "val": run.meta["val"],
+        "val": finite_or_none(run.meta["val"] or {}),
     }
 
 

@@ -30,6 +30,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         ValueError: there is something already, or the folder cannot be made.
     """
+    path = Path(os.path.abspath(path))  # "." has no name
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{path} is there already; name a new folder, or remove it first")
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")

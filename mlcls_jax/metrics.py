@@ -6,6 +6,7 @@ follow Wu and Zhou, arXiv:1609.00288, and the multi-label literature since: CF1 
 mean of CP and CR, not the mean of the classes' F1.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,3 +124,8 @@ def _mean(values) -> float:
 
 def _f1(precision: float, recall: float) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def finite_or_none(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -16,9 +16,11 @@ from mlcls_jax.train_step import normalize
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 STABLEHLO_FILE, ONNX_FILE = "model.stablehlo", "model.onnx"
+TINY = 1e-12
 INPUT, OUTPUT = "images", "probabilities"
 OPSET = 18  # the newest that onnxruntime 1.19 reads as well
-TOLERANCE = 1e-4  # of a probability, between JAX and onnxruntime
+TOLERANCE = 1e-3  # relative, of a probability, between JAX and onnxruntime
+JAX2ONNX = "jax2onnx>=0.17.1,<0.18"  # without what it asks for: it pins an older Orbax than ours
 
 # uint8 [batch, size, size, 3] -> float32 [batch, class]
 Predictor = Callable[[jax.Array], jax.Array]
@@ -72,8 +74,8 @@ def save_onnx(folder: Path, predictor: Predictor, size: int) -> Path:
     missing = [name for name in ("jax2onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise ValueError(
-            f"the export to ONNX needs {' and '.join(missing)}; run: pip install "
-            + " ".join(missing)
+            f"the export to ONNX needs {' and '.join(missing)}; run: pip install onnx onnx-ir "
+            f"onnxruntime && pip install --no-deps '{JAX2ONNX}'"
         )
     for name in ("jax2onnx", "onnx_ir"):  # they warn of what this conversion does not use
         getLogger(name).setLevel("ERROR")
@@ -97,9 +99,11 @@ def _check_onnx(data: bytes, predictor: Predictor, size: int) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     for rows in (1, 3):
         (theirs,) = session.run([OUTPUT], {INPUT: pictures[:rows]})
-        difference = np.abs(np.asarray(jax.jit(predictor)(pictures[:rows])) - theirs).max()
+        ours = np.asarray(jax.jit(predictor)(pictures[:rows]))
+        # Relative: noise has no class in it, so that all probabilities are small.
+        difference = (np.abs(ours - theirs) / (ours + TINY)).max()
         if not difference <= TOLERANCE:
             raise ValueError(
-                f"the ONNX file gives probabilities that are {difference:.1e} off in onnxruntime, "
-                "so it is not written; export to stablehlo"
+                f"the ONNX file gives probabilities that are {difference:.1e} of themselves off in "
+                "onnxruntime, so it is not written; export to stablehlo"
             )

@@ -16,7 +16,6 @@ from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.loop import Session
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
-from mlcls_jax.models.origins import from_json
 from mlcls_jax.models.pretrained import load_pretrained, merge
 from mlcls_jax.optimizer import flatten, group_table, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase, plan_phases
@@ -28,6 +27,7 @@ from mlcls_jax.workdir import (
     build_model,
     image_size,
     prepare,
+    read_origin,
     read_splits_of,
     variables_shape,
 )
@@ -66,11 +66,10 @@ def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
         state = make_state(variables, (), 0)  # begin_phase makes the optimiser's
     else:
         meta = checkpoints.meta(latest)
-        origin = from_json(meta["origin"])
+        origin = read_origin(meta)
         saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
         state = checkpoints.restore(latest, _state_shape(config, len(classes), saved, mesh))
         console.print(f"Continuing at step {latest} of {plan[-1].stop}.")
-    base = base_rate(splits, config.evaluation.min_positives)
     session = Session(
         config=config,
         workdir=workdir,

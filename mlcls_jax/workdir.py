@@ -147,13 +147,23 @@ def load_run(workdir: Path, which: str) -> Run:
     step = checkpoints.resolve(which)
     meta = checkpoints.meta(step)
     classes = tuple(meta["classes"])
-    origin = from_json(meta["origin"])
+    origin = read_origin(meta)
     model = build_model(config, len(classes), origin.lineage)
     target = variables_shape(config, len(classes), mesh)
     variables = checkpoints.restore_variables(step, target)
     checkpoints.close()
     predict = make_eval_step(model, origin.normalization, mesh)
     return Run(config, classes, meta, variables, origin, predict, mesh)
+
+
+def read_origin(meta: dict[str, Any]) -> Origin:
+    """The origin of the weights that a checkpoint was trained from; ValueError without one."""
+    if "origin" not in meta:
+        raise ValueError(
+            "the checkpoint is of an earlier version of mlcls_jax, which kept no lineage of its "
+            "weights; use it with that version, or train again"
+        )
+    return from_json(meta["origin"])
 
 
 def write_predictions(

@@ -20,7 +20,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from mlcls_jax.devices import cache_folder
+from mlcls_jax.devices import cache_folder, is_first_process
 from mlcls_jax.files import replacing, write_text
 from mlcls_jax.models.sources import Source
 
@@ -111,7 +111,8 @@ def _record_of(target: Path) -> Path:
 def _recorded(target: Path) -> str:
     """The sum that was recorded for a file; "" without a record."""
     with suppress(FileNotFoundError):
-        return _record_of(target).read_text(encoding="utf-8").partition(" ")[0]
+        words = _record_of(target).read_text(encoding="utf-8").split()
+        return words[0].lower() if words else ""
     return ""
 
 
@@ -150,7 +151,8 @@ def _download(source: Source, path: Path, kind: str, known: str) -> str:
     digest, redirects = _digest(kind), _Redirects()
     opener = urllib.request.build_opener(redirects)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    progress = Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True))
+    console = Console(stderr=True, quiet=not is_first_process())
+    progress = Progress(*columns, TransferSpeedColumn(), console=console)
     with opener.open(source.url, timeout=TIMEOUT_SECONDS) as response, path.open("wb") as file:
         size = int(response.headers.get("Content-Length", 0))
         with progress:

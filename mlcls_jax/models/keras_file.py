@@ -6,6 +6,9 @@ Three layouts are in circulation:
 - Keras 3 (`save_weights("x.weights.h5")`): `layers/CLASS_N/vars/I`, where N counts the layers of a
   class and the attribute `name` of `vars` is the layer's name;
 - earlier Keras 3: the same without that attribute, so a layer is known by its place in the model.
+
+An EfficientNet may be a layer of another model: its own layers then stand one group deeper, and the
+only dense layer is taken for the head.
 """
 
 import re
@@ -92,8 +95,9 @@ def _datasets(file: h5py.File, file_size: int) -> dict[str, h5py.Dataset]:
     for name, dataset in found.items():
         if dataset.is_virtual or dataset.external:
             raise ValueError(f"the data of {name} are in another file")
-        if dataset.nbytes > MAX_EXPANSION * file_size:
-            raise ValueError(f"{name} claims {dataset.nbytes} bytes, more than the file can hold")
+    claimed = sum(dataset.nbytes for dataset in found.values())
+    if claimed > MAX_EXPANSION * file_size:
+        raise ValueError(f"its tensors claim {claimed} bytes, more than the file can hold")
     return found
 
 
@@ -106,14 +110,26 @@ def _names(datasets: dict[str, h5py.Dataset]) -> dict[str, str]:
         parts = key.removeprefix("model_weights/").split("/")
         if "seed_generator" in parts:
             names[key] = key  # the random state of a dropout layer
-        elif not is_keras_3:
-            names[key] = _weight_name(parts[0], parts[-1].split(":")[0])
-        elif len(parts) == 4 and parts[0] in KERAS_3_ROOTS and parts[2] == "vars":
-            layer = dataset.parent.attrs.get("name", counters.get(parts[1], parts[1]))
-            names[key] = _numbered_weight(str(layer), parts[3]) or key
+        elif not is_keras_3 and len(parts) > 1:
+            names[key] = _weight_name(parts[-2], parts[-1].split(":")[0])
+        elif len(parts) >= 4 and parts[-4] in KERAS_3_ROOTS and parts[-2] == "vars":
+            layer = dataset.parent.attrs.get("name", counters.get(parts[-3], parts[-3]))
+            names[key] = _numbered_weight(str(layer), parts[-1]) or key
         else:
             names[key] = key
-    return names
+    return _with_head(names, datasets)
+
+
+def _with_head(names: dict[str, str], datasets: dict[str, h5py.Dataset]) -> dict[str, str]:
+    """Calls the only dense layer "predictions", whatever its maker has called it."""
+    kernels = [name for key, name in names.items() if datasets[key].ndim == 2]
+    if len(kernels) != 1 or not kernels[0].endswith("/kernel"):
+        return names
+    head = kernels[0].removesuffix("kernel")
+    return {
+        key: f"predictions/{name.removeprefix(head)}" if name.startswith(head) else name
+        for key, name in names.items()
+    }
 
 
 def _weight_name(layer: str, weight: str) -> str:
@@ -140,7 +156,7 @@ def _layer_counters(datasets: dict[str, h5py.Dataset]) -> dict[str, str]:
 
     Variants that share these numbers (B1 and B2) have equal layer names.
     """
-    groups = {key.split("/")[1] for key in datasets if key.startswith(KERAS_3_ROOTS)}
+    groups = {key.split("/")[-3] for key in datasets if key.count("/") >= 3}
     convolutions = [
         sum(re.fullmatch(rf"{kind}(_\d+)?", group) is not None for group in groups)
         for kind in ("conv2d", "depthwise_conv2d")

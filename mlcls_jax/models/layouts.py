@@ -23,17 +23,23 @@ class Layout:
 
     Attributes:
         title: for messages.
+        code_base: in lineages.CODE_BASES; None where several write it, told apart by the name of
+            the model.
         name: of the tensor for a path of our variables, given the variant.
         axes: by which a file's tensor is transposed to ours, given its path; None: as it is.
-        extra: tensors beside the variables, all or none of which a file holds, and their shapes.
+        extra: tensors beside the variables, all or none of which a file holds, and their shapes:
+            mean and variance of the normalisation.
         ignored: regular expression of the names of non-weights.
+        advprop: regular expression in the names of files whose weights were trained with AdvProp.
     """
 
     title: str
+    code_base: str | None
     name: Callable[[Path, Variant], str]
     axes: Callable[[Path], Shape | None]
     extra: Mapping[str, Shape]
     ignored: str
+    advprop: str = "(?!)"  # matches nothing
 
 
 def keras_name(path: Path, variant: Variant) -> str:
@@ -168,13 +174,14 @@ def _torch_axes(path: Path) -> Shape | None:
 
 KERAS = Layout(
     title="Keras",
+    code_base="keras",
     name=keras_name,
     axes=_keras_axes,
     extra={"normalization/mean": (3,), "normalization/variance": (3,)},
     ignored=r"normalization/count|.*/seed_generator/.*",
 )
 _TORCH = {"axes": _torch_axes, "extra": {}, "ignored": r".*\.num_batches_tracked"}
-TIMM = Layout("timm", timm_name, **_TORCH)
-TORCHVISION = Layout("torchvision", torchvision_name, **_TORCH)
-LUKEMELAS = Layout("EfficientNet-PyTorch", lukemelas_name, **_TORCH)
+TIMM = Layout("timm", None, timm_name, **_TORCH)
+TORCHVISION = Layout("torchvision", "torchvision", torchvision_name, **_TORCH)
+LUKEMELAS = Layout("EfficientNet-PyTorch", "lukemelas", lukemelas_name, **_TORCH, advprop="^adv-")
 LAYOUTS = (KERAS, TIMM, TORCHVISION, LUKEMELAS)

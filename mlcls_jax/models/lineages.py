@@ -8,7 +8,9 @@ Sources, each read in the code: keras/src/applications/efficientnet.py and effic
 efficientnet_pytorch/utils.py (0.7.1) and efficientnet_lite_pytorch (0.1.0).
 """
 
+import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mlcls_jax.models.padding import Padding
@@ -32,6 +34,13 @@ class Lineage:
     decay: float = 0.99
     unbiased: bool = False
 
+    def __post_init__(self):
+        if not (0 < self.epsilon < 1 and 0 <= self.decay < 1):
+            raise ValueError(
+                f"an epsilon of {self.epsilon} and a decay of {self.decay} are none of a batch "
+                "normalisation; both lie between 0 and 1"
+            )
+
 
 KERAS = Lineage()
 KERAS_V2 = Lineage(decay=0.9)
@@ -50,6 +59,13 @@ class Normalization:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __post_init__(self):
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(
+                f"pictures cannot be normalised by mean {self.mean} and std {self.std}: a number "
+                "is not finite, or a std not positive"
+            )
+
     def __str__(self) -> str:
         """ "mean / std", one number each where all channels have the same."""
         return " / ".join(
@@ -58,11 +74,11 @@ class Normalization:
         )
 
 
-def from_unit(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalization:
-    """The normalisation whose mean and std are given in units of 0 to 1."""
-    red, green, blue = (255 * value for value in mean)
-    scales = [255 * value for value in std]
-    return Normalization((red, green, blue), (scales[0], scales[1], scales[2]))
+def from_unit(mean: Iterable[float], std: Iterable[float]) -> Normalization:
+    """The normalisation whose mean and std, of three channels, are given in units of 0 to 1."""
+    red, green, blue = (255 * float(value) for value in mean)
+    red_scale, green_scale, blue_scale = (255 * float(value) for value in std)
+    return Normalization((red, green, blue), (red_scale, green_scale, blue_scale))
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in units of 0 to 1

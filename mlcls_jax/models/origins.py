@@ -3,7 +3,7 @@
 Asked in this order: the config.json beside the file (ours, or timm's as on Hugging Face), the
 file's name, the layout of its tensors.  Only timm's layout needs one of the first two: its models
 tf_efficientnet_b0 and efficientnet_b0 have the same tensors, but pad differently and add another
-epsilon.
+epsilon; and of one model there are weights for differently normalised pictures.
 """
 
 import dataclasses
@@ -13,30 +13,43 @@ from pathlib import Path
 from typing import Any
 
 import dacite
+import numpy as np
 
-from mlcls_jax.models.layouts import KERAS, LUKEMELAS, TIMM, TORCHVISION, Layout
-from mlcls_jax.models.lineages import HALF, Origin, from_unit, origin_of
+from mlcls_jax.models.layouts import Layout
+from mlcls_jax.models.lineages import (
+    HALF,
+    IMAGENET_STD,
+    Lineage,
+    Normalization,
+    Origin,
+    from_unit,
+    origin_of,
+)
 from mlcls_jax.models.sources import SOURCES
 from mlcls_jax.models.weight_files import SIDECAR, read_sidecar
 
 CAST = dacite.Config(strict=True, cast=[tuple])  # JSON has lists
 OWN = "mlcls_jax"  # our part of a config.json
 ARCHITECTURE = re.compile(r"(tf_)?efficientnet(v2)?_(b\d|lite\d|[sml])(?![a-z0-9])")
-ADVPROP = re.compile(r"[._]ap(_in1k)?([-.]|$)|^adv-")
-CODE_BASES = {KERAS.title: "keras", TORCHVISION.title: "torchvision", LUKEMELAS.title: "lukemelas"}
+OLD_TAG = re.compile(r"_(ns|ap|aa|ra)(?![a-z0-9])")  # of timm's files before it had tags
+TAGS = {"ns": "ns_jft_in1k", "ap": "ap_in1k", "aa": "aa_in1k", "ra": "ra_in1k"}
+WITHOUT_EFFECT = {"num_classes", "drop_rate", "drop_path_rate"}  # on a model without its head
 
 
-def find_origin(path: Path, layout: Layout, variant: str) -> Origin:
+def find_origin(
+    path: Path, layout: Layout, variant: str, tensors: Mapping[str, np.ndarray]
+) -> Origin:
     """The lineage and the normalisation of a local weight file.
 
     Args:
         path: of the file.
         layout: of its tensors.
         variant: that its tensors are of.
+        tensors: of the file; those of Keras may hold the normalisation.
 
     Raises:
         ValueError: config.json or the file's name say another variant, or what cannot be; or
-            nothing tells which of timm's models it is.
+            nothing tells which of timm's models it is, or how its pictures are normalised.
     """
     sidecar = read_sidecar(path)
     own = sidecar.get(OWN)
@@ -46,15 +59,20 @@ def find_origin(path: Path, layout: Layout, variant: str) -> Origin:
             return from_json(own.get("origin", {}))
         except ValueError as error:
             raise ValueError(f"{path.parent / SIDECAR}: {error}; export again") from error
-    if layout is TIMM:
+    if layout.code_base is None:
         return _timm_origin(path, sidecar, variant)
-    origin = origin_of(CODE_BASES[layout.title], variant)
+    origin = origin_of(layout.code_base, variant)
     if origin is None:
         raise ValueError(
             f"{path} holds {variant} as {layout.title} names its tensors, but {layout.title} has "
             "no such model; say where it is from in a timm file's name or config.json"
         )
-    return _advprop(origin) if ADVPROP.search(path.stem) and layout is LUKEMELAS else origin
+    if layout.extra and layout.extra.keys() <= tensors.keys():
+        mean, variance = (tensors[name] for name in layout.extra)
+        return Origin(origin.lineage, stored_normalization(mean, variance, path))
+    if re.search(layout.advprop, path.stem):
+        return Origin(origin.lineage, HALF)
+    return origin
 
 
 def to_json(origin: Origin) -> dict[str, Any]:
@@ -68,6 +86,37 @@ def from_json(value: Mapping[str, Any]) -> Origin:
         return dacite.from_dict(Origin, value, CAST)
     except (dacite.DaciteError, AttributeError, TypeError) as error:
         raise ValueError(f"the origin of the weights is not as it was written: {error}") from error
+
+
+def stored_normalization(mean: np.ndarray, variance: np.ndarray, path: Path) -> Normalization:
+    """The normalisation that a Keras EfficientNet does inside, as one mean and one std.
+
+    A Keras model computes (x / 255 - mean) / sqrt(variance) from the weights of its Normalization
+    layer.  The files published with keras.applications hold the standard deviations 0.229, 0.224,
+    0.225 as that "variance": the networks were trained with (x / 255 - mean) / std, so Keras
+    builds `weights="imagenet"` with one more Rescaling by 1 / sqrt(std), which together with
+    1 / sqrt("variance") makes 1 / std.  That layer is no part of a file; it is known by the
+    values.  Source: the comment in `keras/src/applications/efficientnet.py`, and
+    github.com/tensorflow/tensorflow/issues/49930.
+
+    Args:
+        mean, variance: float [3], weights of the layer.
+        path: of the file, for the message.
+
+    Raises:
+        ValueError: a variance that is not positive, or a number that is not finite.
+    """
+    with np.errstate(invalid="ignore"):
+        std = np.sqrt(variance.astype(np.float64))
+    if variance.shape == (3,) and np.allclose(variance, IMAGENET_STD, rtol=0, atol=1e-4):
+        std = variance.astype(np.float64)
+    try:
+        return from_unit(mean.astype(np.float64), std)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: the weights of its normalization layer are mean {mean.tolist()} and "
+            f"variance {variance.tolist()}: {error}; save the model again"
+        ) from error
 
 
 def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> Origin:
@@ -91,34 +140,76 @@ def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> Origin
             f"{path} is named as {own_name[0]}, but {SIDECAR} beside it says {architecture[0]}; "
             "mend either"
         )
-    if "architecture" in sidecar:
-        return _configured(path, sidecar, origin)
-    if row := SOURCES.get(f"timm:{path.stem}"):
-        return Origin(row.lineage, row.normalization)
-    return _advprop(origin) if ADVPROP.search(path.stem) else origin
+    named = _named_normalization(path.stem if own_name else name, architecture[0], origin)
+    configured = _configured(path, sidecar)
+    normalization = configured or named
+    if normalization is None:
+        raise ValueError(
+            f"{path}: {architecture[0]} is published for differently normalised pictures, and the "
+            f"name does not say which weights these are; give it one of timm's tags, or put "
+            f"timm's {SIDECAR} with mean and std beside it"
+        )
+    if own_name and configured and named and not _alike(configured, named):
+        raise ValueError(
+            f"{path}: its name says mean / std {named}, but {SIDECAR} beside it says {configured}; "
+            "mend either"
+        )
+    return Origin(_configured_lineage(path, sidecar, origin), normalization)
 
 
-def _configured(path: Path, sidecar: Mapping[str, Any], origin: Origin) -> Origin:
-    """The origin with what timm's config.json says otherwise."""
-    pretrained, arguments = sidecar.get("pretrained_cfg", {}), sidecar.get("model_args", {})
+def _named_normalization(name: str, architecture: str, origin: Origin) -> Normalization | None:
+    """By the tag after the architecture, in timm's or in its former spelling; None: unknown."""
+
+    def plain(text: str) -> str:
+        return re.sub(r"[._]", "_", text)
+
+    rows = {
+        row.name.removeprefix("timm:"): row.normalization
+        for row in SOURCES.values()
+        if row.name.startswith(f"timm:{architecture}.")
+    }
+    if old := OLD_TAG.match(name[len(architecture) :]):
+        name = f"{architecture}.{TAGS[old[1]]}"
+    matches = [row for row in rows if re.match(plain(row) + "(?![a-z0-9])", plain(name))]
+    if matches:
+        return rows[max(matches, key=len)]
+    is_untagged = re.fullmatch(r"(-[0-9a-f]{8})?", name[len(architecture) :])
+    if is_untagged or set(rows.values()) <= {origin.normalization}:
+        return origin.normalization
+    return None
+
+
+def _configured(path: Path, sidecar: Mapping[str, Any]) -> Normalization | None:
+    """What timm's config.json says of the pictures; None: nothing."""
+    pretrained = sidecar.get("pretrained_cfg", sidecar)  # beside the architecture in older ones
     try:
-        lineage = dataclasses.replace(
+        return from_unit(pretrained["mean"], pretrained["std"]) if "mean" in pretrained else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path.parent / SIDECAR}: its mean and std are not as timm writes them ({error})"
+        ) from error
+
+
+def _configured_lineage(path: Path, sidecar: Mapping[str, Any], origin: Origin) -> Lineage:
+    """The lineage with the model's arguments in timm's config.json."""
+    arguments = sidecar.get("model_args") or {}
+    try:
+        unknown = arguments.keys() - WITHOUT_EFFECT - {"bn_eps", "bn_momentum"}
+        if unknown:
+            raise ValueError(f"{', '.join(sorted(unknown))} would make another network")
+        return dataclasses.replace(
             origin.lineage,
             epsilon=float(arguments.get("bn_eps", origin.lineage.epsilon)),
             decay=1 - float(arguments.get("bn_momentum", 1 - origin.lineage.decay)),
         )
-        if "mean" in pretrained:
-            return Origin(lineage, from_unit(pretrained["mean"], pretrained["std"]))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path.parent / SIDECAR}: its mean, std or model_args are not as timm writes them "
-            f"({error})"
+            f"{path.parent / SIDECAR}: its model_args cannot be followed ({error})"
         ) from error
-    return Origin(lineage, origin.normalization)
 
 
-def _advprop(origin: Origin) -> Origin:
-    return dataclasses.replace(origin, normalization=HALF)
+def _alike(a: Normalization, b: Normalization) -> bool:
+    return np.allclose([a.mean, a.std], [b.mean, b.std], rtol=1e-4)
 
 
 def _check_variant(path: Path, by: str, said: Any, variant: str) -> None:

@@ -17,13 +17,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.hub import local_file
-from mlcls_jax.models.layouts import HEAD, KERAS, LAYOUTS, Layout
-from mlcls_jax.models.lineages import IMAGENET_STD, Normalization, Origin
+from mlcls_jax.models.layouts import HEAD, LAYOUTS, Layout
+from mlcls_jax.models.lineages import Normalization, Origin
 from mlcls_jax.models.names import format_table, is_name, resolve
 from mlcls_jax.models.origins import find_origin
 from mlcls_jax.models.translate import find_layout, infer_variant, to_variables
 from mlcls_jax.models.variants import VARIANTS
-from mlcls_jax.models.weight_files import read_tensors
+from mlcls_jax.models.weight_files import find_file, read_tensors
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,21 @@ class Pretrained:
         model: with the file's own number of classes, and its lineage.
         variables: {params, batch_stats}, nested dictionaries of float32 NumPy arrays.
         normalization: that belongs to the weights.
-        num_classes: of the file's head; 0 if it has none.
-        variant: a key of VARIANTS.
     """
 
     model: EfficientNet
     variables: dict
     normalization: Normalization
-    num_classes: int
-    variant: str
+
+    @property
+    def variant(self) -> str:
+        """A key of VARIANTS."""
+        return self.model.variant
+
+    @property
+    def num_classes(self) -> int:
+        """Of the file's head; 0 if it has none."""
+        return self.model.num_classes
 
     @property
     def origin(self) -> Origin:
@@ -58,10 +64,10 @@ def load_pretrained(source: str | Path, variant: str | None = None) -> Pretraine
 
     Args:
         source: a name of a file on the web (models/names.py: "imagenet", "noisy-student",
-            "advprop", "timm:<model.tag>", "keras:<name>"), or the path of a file: Keras `.h5`,
-            `.safetensors` or PyTorch `.pth`, in the layout of Keras, timm, torchvision or
-            EfficientNet-PyTorch.  Its kind, layout and lineage are found in the file, in its name
-            and in a config.json beside it.
+            "advprop", "timm:<model.tag>", "keras:<name>"), or the path of a file or of a folder
+            with one: Keras `.h5`, `.safetensors` or PyTorch `.pth`, in the layout of Keras, timm,
+            torchvision or EfficientNet-PyTorch.  Its kind, layout and lineage are found in the
+            file, in its name and in a config.json beside it.
         variant: a key of VARIANTS; needed for the short names, otherwise found in the file.
 
     Returns:
@@ -75,14 +81,14 @@ def load_pretrained(source: str | Path, variant: str | None = None) -> Pretraine
     if variant is not None and variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
     known = resolve(str(source), variant) if is_name(str(source)) else None
-    path = local_file(known) if known else Path(source)
+    path = local_file(known) if known else find_file(Path(source).expanduser())
     tensors = read_tensors(path)
     layout = _layout_of(path, tensors)
     variant = _variant_of(path, tensors, layout, known.variant if known else variant)
     if known:
         origin = Origin(known.lineage, known.normalization)
     else:
-        origin = find_origin(path, layout, variant)
+        origin = find_origin(path, layout, variant, tensors)
     num_classes = _num_classes(tensors, layout, variant)
     model = EfficientNet(variant=variant, num_classes=num_classes, lineage=origin.lineage)
     variables, differences = to_variables(tensors, model, layout)
@@ -91,40 +97,7 @@ def load_pretrained(source: str | Path, variant: str | None = None) -> Pretraine
             f"{path} does not fit EfficientNet-{variant}, give a file of that variant: "
             + "; ".join(differences)
         )
-    normalization = origin.normalization
-    if layout is KERAS and "normalization/mean" in tensors:
-        normalization = keras_normalization(tensors, path)
-    return Pretrained(model, variables, normalization, num_classes, variant)
-
-
-def keras_normalization(tensors: Mapping[str, np.ndarray], path: Path) -> Normalization:
-    """The normalisation that a Keras EfficientNet does inside, as one mean and one std.
-
-    A Keras model computes (x / 255 - mean) / sqrt(variance) from the weights of its Normalization
-    layer.  The files published with keras.applications hold the standard deviations 0.229, 0.224,
-    0.225 as that "variance": the networks were trained with (x / 255 - mean) / std, so Keras
-    builds `weights="imagenet"` with one more Rescaling by 1 / sqrt(std), which together with
-    1 / sqrt("variance") makes 1 / std.  That layer is no part of a file; it is known by the
-    values.  Source: the comment in `keras/src/applications/efficientnet.py`, and
-    github.com/tensorflow/tensorflow/issues/49930.
-
-    Args:
-        tensors: of the file, with "normalization/mean" and "normalization/variance", float [3].
-        path: of the file, for the message.
-
-    Raises:
-        ValueError: a variance that is not positive, or a mean that is not finite.
-    """
-    mean = tensors["normalization/mean"].astype(np.float64)
-    variance = tensors["normalization/variance"].astype(np.float64)
-    if not (np.isfinite([mean, variance]).all() and (variance > 0).all()):
-        raise ValueError(
-            f"{path}: the weights of its normalization layer are mean {mean.tolist()} and "
-            f"variance {variance.tolist()}, not finite or not positive; save the model again"
-        )
-    published = np.allclose(variance, IMAGENET_STD, rtol=0, atol=1e-4)
-    std = variance if published else np.sqrt(variance)
-    return Normalization(mean=_triple(255 * mean), std=_triple(255 * std))
+    return Pretrained(model, variables, origin.normalization)
 
 
 def merge(pretrained: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict, list[str]]:
@@ -209,11 +182,6 @@ def _num_classes(tensors: Mapping[str, np.ndarray], layout: Layout, variant: str
     kernel = tensors.get(layout.name(HEAD, VARIANTS[variant]))
     axis = (layout.axes(HEAD) or (0, 1))[1]
     return kernel.shape[axis] if kernel is not None and kernel.ndim == 2 else 0
-
-
-def _triple(values: np.ndarray) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
 
 
 def main() -> None:

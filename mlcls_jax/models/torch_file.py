@@ -24,12 +24,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 ZIP_MAGIC = b"PK\x03\x04"
 STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_PROTOCOL = 1001
-STORAGE_DTYPES = {
+STORAGE_DTYPES: dict[str, Any] = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
@@ -39,6 +40,7 @@ STORAGE_DTYPES = {
     "CharStorage": "<i1",
     "ByteStorage": "<u1",
     "BoolStorage": "|b1",
+    "BFloat16Storage": ml_dtypes.bfloat16,
 }
 
 
@@ -72,14 +74,15 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     except Exception as error:  # A damaged pickle or archive raises almost any built-in exception.
         reason = str(error) or type(error).__name__
         raise ValueError(
-            f"{path} is not a usable PyTorch state dict: {reason}; get the file again"
+            f"{path} is not a usable PyTorch state dict: {reason}; get the file again, or save the "
+            "state dict by itself: torch.save(model.state_dict(), …)"
         ) from error
 
 
 class _Storage(NamedTuple):
     """A reference to `size` values under `key`; immutable, so that a pickle cannot alter it."""
 
-    dtype: str
+    dtype: Any
     key: str
     size: int
 
@@ -96,7 +99,7 @@ class _Tensor(NamedTuple):
 class _StorageType(NamedTuple):
     """What `torch.FloatStorage` and its like are read as."""
 
-    dtype: str
+    dtype: Any
 
 
 class _TensorsOnly(pickle.Unpickler):

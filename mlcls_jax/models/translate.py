@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -76,7 +77,8 @@ def to_variables(
     Returns:
         The variables {params, batch_stats} as nested dictionaries of float32 arrays, empty if
         there is a difference; and every difference between the file and the model, one line each:
-        tensors missing, unexpected, of another shape or not of floats.
+        tensors missing, unexpected, of another shape, not of floats, not finite, or variances
+        below zero.
     """
     variant, due = VARIANTS[model.variant], {}
     for path, shape in variable_shapes(model).items():
@@ -93,9 +95,11 @@ def to_variables(
         return {}, differences
     variables = {}
     for name, (path, axes, _) in due.items():
-        array = tensors.pop(name).transpose(axes)
-        variables[path] = np.ascontiguousarray(array, np.float32)
-    return unflatten_dict(variables), []
+        array = np.ascontiguousarray(tensors.pop(name).transpose(axes), np.float32)
+        if not np.isfinite(array).all() or (path[-1] == "var" and (array < 0).any()):
+            differences.append(f"{name} holds values that no training leaves")
+        variables[path] = array
+    return ({}, differences) if differences else (unflatten_dict(variables), [])
 
 
 def to_tensors(variables: Mapping[str, Any], variant: str, layout: Layout) -> dict[str, np.ndarray]:
@@ -121,6 +125,6 @@ def _problem(name: str, due: Shape, tensors: Mapping[str, np.ndarray]) -> str | 
     array = tensors[name]
     if array.shape != due:
         return f"{name} is {list(array.shape)} where {list(due)} is due"
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
         return f"{name} is {array.dtype} where floats are due"
     return None

@@ -8,6 +8,7 @@ Lite variants, and for sizes and dropout of V2, the reference implementation
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,11 @@ def end_channels(channels: int, variant: Variant) -> int:
     return channels if variant.lite else scaled_channels(channels, variant)
 
 
-def scaled_stages(variant: Variant) -> list[Stage]:
+@cache
+def scaled_stages(variant: Variant) -> tuple[Stage, ...]:
     """The stages of a variant, with their own widths, numbers of blocks and squeeze-excite."""
     last = len(variant.stages) - 1
-    return [
+    return tuple(
         dataclasses.replace(
             stage,
             blocks=stage.blocks
@@ -161,4 +163,4 @@ def scaled_stages(variant: Variant) -> list[Stage]:
             squeeze=0 if variant.lite else stage.squeeze,
         )
         for i, stage in enumerate(variant.stages)
-    ]
+    )

@@ -48,6 +48,22 @@ KINDS = (
 )
 
 
+def find_file(path: Path) -> Path:
+    """The path, or the one weight file in it where it is a folder, as Hugging Face has them.
+
+    Raises:
+        ValueError: a folder with none or several.
+    """
+    if not path.is_dir():
+        return path
+    suffixes = tuple(suffix for kind in KINDS for suffix in kind.suffixes)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise ValueError(f"{path} is a folder with {len(files)} weight files ({names}); name one")
+    return files[0]
+
+
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a weight file by their names in it.
 
@@ -100,7 +116,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     if not sidecar.is_file():
         return {}
     try:
-        value = json.loads(sidecar.read_text(encoding="utf-8"))
+        value = json.loads(sidecar.read_text(encoding="utf-8-sig"))  # Windows marks UTF-8
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{sidecar}, which describes {path.name}, cannot be read: {error}"

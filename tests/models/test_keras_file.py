@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from reference_keras import randomise_keras, write_earlier_keras_3, write_legacy, write_published
 
-from mlcls_jax.models.keras_file import layer_order, read_keras
+from mlcls_jax.models.keras_file import MAX_EXPANSION, layer_order, read_keras
 from mlcls_jax.models.pretrained import load_pretrained
 from mlcls_jax.models.variants import VARIANTS
 
@@ -182,6 +182,26 @@ def test_variant_of_a_file_without_layer_names(tmp_path, applications):
         load_pretrained(tmp_path / "b2.weights.h5", "b1")
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
+@pytest.mark.parametrize("how", ["sequential", "functional", "own head"])
+def test_an_efficientnet_inside_another_model(tmp_path, without_top, pictures, how, suffix):
+    import keras
+
+    dense = keras.layers.Dense(5, name="mine")
+    if how == "sequential":
+        model = keras.Sequential([without_top, keras.layers.Dropout(0.2), dense])
+    elif how == "functional":
+        inputs = keras.Input(SHAPE)
+        model = keras.Model(inputs, dense(without_top(inputs)))
+    else:
+        model = keras.Model(without_top.input, dense(without_top.output))
+    path = tmp_path / f"a{suffix}"
+    model.save(path) if suffix == ".h5" else model.save_weights(path)
+    pretrained = load_pretrained(path)
+    assert (pretrained.variant, pretrained.num_classes) == ("b0", 5)
+    assert_close(outputs(pretrained, pictures), keras_outputs(model, pictures))
+
+
 def write_h5(path, **tensors):
     with h5py.File(path, "w") as file:
         for name, value in tensors.items():
@@ -201,7 +221,7 @@ def test_names(tmp_path):
         "stem_conv/kernel": 1,
         "normalization/mean": 3,
         "block1a_dwconv/kernel": 2,
-        "other/other": 4,
+        "other": 4,
     }
 
 
@@ -241,7 +261,18 @@ def test_a_size_that_is_only_claimed(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("stem_conv/kernel", (2**40,), "f4", chunks=(1024,))
-    with pytest.raises(ValueError, match=r"a\.h5 .*stem_conv/kernel claims \d+ bytes"):
+    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors claim \d+ bytes"):
+        read_keras(path)
+
+
+def test_sizes_that_are_only_claimed_by_many(tmp_path):
+    """Each is below the limit; together they are a thousand times the file."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for i in range(60):
+            file.create_dataset(f"l{i}/kernel", (2**17,), "f4", chunks=(1024,))
+    assert MAX_EXPANSION * path.stat().st_size > 4 * 2**17
+    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors claim 31457280 bytes"):
         read_keras(path)
 
 

@@ -1,16 +1,22 @@
 """Where weights come from: by config.json, by name, by layout; and what contradicts."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mlcls_jax.models import lineages
+from mlcls_jax.models import lineages, origins
 from mlcls_jax.models.layouts import KERAS, LUKEMELAS, TIMM, TORCHVISION
 from mlcls_jax.models.lineages import Lineage, Origin, from_unit
-from mlcls_jax.models.origins import find_origin, from_json, to_json
+from mlcls_jax.models.origins import from_json, stored_normalization, to_json
 from mlcls_jax.models.sources import SOURCES
 
 TF, NATIVE = lineages.TIMM_TF, lineages.TIMM
+
+
+def find_origin(path, layout, variant):
+    return origins.find_origin(path, layout, variant, {})
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,10 @@ TF, NATIVE = lineages.TIMM_TF, lineages.TIMM
         ("tf_efficientnet_b0.ap_in1k", "b0", Origin(TF, lineages.HALF)),
         ("tf_efficientnet_b4_ap-dedb23e6", "b4", Origin(TF, lineages.HALF)),
         ("tf_efficientnet_b0_ns-c0e6a31c", "b0", Origin(TF, lineages.IMAGENET)),
+        ("tf_efficientnet_b0-0af12548", "b0", Origin(TF, lineages.IMAGENET)),
+        ("efficientnet_b0_ra4_e3600_r224_in1k", "b0", Origin(NATIVE, lineages.HALF)),
+        ("efficientnet_b0.ra4_e3600_r224_in1k (1)", "b0", Origin(NATIVE, lineages.HALF)),
+        ("efficientnet_b0_ra-3dd342df", "b0", Origin(NATIVE, lineages.IMAGENET)),
         ("tf_efficientnet_lite3", "lite3", Origin(TF, lineages.HALF)),
         ("efficientnet_b0", "b0", Origin(NATIVE, lineages.IMAGENET)),
         ("efficientnet_b0.ra4_e3600_r224_in1k", "b0", Origin(NATIVE, lineages.HALF)),
@@ -75,6 +85,14 @@ def test_timms_config(tmp_path):
     origin = find_origin(path, TIMM, "b5")
     assert origin.normalization == from_unit((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert origin.lineage == Lineage("symmetric", 1e-3, 0.99, unbiased=True)
+    older = write(tmp_path, architecture="tf_efficientnet_b0_ap", mean=[0.5] * 3, std=[0.5] * 3)
+    assert find_origin(older, TIMM, "b0") == Origin(TF, lineages.HALF)
+    older = write(tmp_path, architecture="tf_efficientnet_b0_ap")
+    assert find_origin(older, TIMM, "b0") == Origin(TF, lineages.HALF)
+    named = write(tmp_path, architecture="tf_efficientnet_b0").with_stem(
+        "tf_efficientnet_b0.ap_in1k"
+    )
+    assert find_origin(named, TIMM, "b0") == Origin(TF, lineages.HALF)
     path = write(tmp_path, architecture="tf_efficientnet_lite0")
     assert find_origin(path, TIMM, "lite0") == Origin(TF, lineages.HALF)
 
@@ -101,13 +119,37 @@ def test_our_own_config_is_exact_and_is_about_its_own_file(tmp_path):
             {"architecture": "efficientnet_b0"},
             r"is named as tf_efficientnet_b0, but config\.json beside it says efficientnet_b0",
         ),
+        ("tf_efficientnet_b0.mine", None, "is published for differently normalised pictures"),
+        (
+            "tf_efficientnet_b0.ap_in1k",
+            {
+                "architecture": "tf_efficientnet_b0",
+                "pretrained_cfg": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+            },
+            r"its name says mean / std 127\.5 / 127\.5, but config\.json beside it says 123\.7",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "mean": [0.5] * 3, "std": [0, 0.5, 0.5]},
+            r"config\.json: its mean and std are not as timm writes them .*std not positive",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "model_args": {"act_layer": "relu"}},
+            r"its model_args cannot be followed \(act_layer would make another network",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "model_args": {"bn_eps": float("nan")}},
+            r"its model_args cannot be followed \(an epsilon of nan",
+        ),
         ("weights", {"architecture": "resnet50"}, r"nothing says which of timm's"),
         ("a", "{", r"config\.json, which describes a\.safetensors, cannot be read"),
         ("a", "[]", r"config\.json, which describes a\.safetensors, holds no JSON object"),
         (
             "a",
             {"architecture": "efficientnet_b0", "pretrained_cfg": {"mean": 3, "std": 4}},
-            r"config\.json: its mean, std or model_args are not as timm writes them",
+            r"config\.json: its mean and std are not as timm writes them",
         ),
         ("a", {"mlcls_jax": {"file": "a.safetensors", "variant": "b0"}}, "missing value.*lineage"),
         (
@@ -140,3 +182,44 @@ def test_models_that_a_code_base_does_not_have(tmp_path):
         find_origin(tmp_path / "efficientnetv2_b0.safetensors", TIMM, "v2b0")
     with pytest.raises(ValueError, match="torchvision has no such model"):
         find_origin(tmp_path / "a.pth", TORCHVISION, "lite0")
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "expected_mean", "expected_std"),
+    [
+        (
+            (0.485, 0.456, 0.406),
+            (0.229, 0.224, 0.225),
+            (123.675, 116.28, 103.53),
+            (58.395, 57.12, 57.375),
+        ),
+        ((0.5, 0.4, 0.2), (0.25, 0.04, 0.01), (127.5, 102, 51), (127.5, 51, 25.5)),
+        ((0, 0, 0), (1, 1, 1), (0, 0, 0), (255, 255, 255)),
+    ],
+    ids=["published", "adapted", "untouched"],
+)
+def test_the_normalisation_that_keras_stores(mean, variance, expected_mean, expected_std):
+    arrays = np.array(mean, np.float32), np.array(variance, np.float32)
+    normalization = stored_normalization(*arrays, Path("a.h5"))
+    assert normalization.mean == pytest.approx(expected_mean)
+    assert normalization.std == pytest.approx(expected_std)
+
+
+@pytest.mark.parametrize("variance", [(1, 0, 1), (1, -1, 1), (1, np.nan, 1), (1, 1)])
+def test_a_stored_normalisation_must_be_usable(variance):
+    with pytest.raises(ValueError, match=r"a\.h5: the weights of its normalization layer .*again"):
+        stored_normalization(np.zeros(3), np.array(variance, np.float32), Path("a.h5"))
+
+
+def test_what_we_wrote_ourselves_is_not_read_again_from_rounded_weights(tmp_path):
+    own = {
+        "file": "a.h5",
+        "variant": "b0",
+        "origin": to_json(Origin(lineages.KERAS, lineages.HALF)),
+    }
+    write(tmp_path, mlcls_jax=own)
+    stored = {"normalization/mean": np.ones(3), "normalization/variance": np.ones(3)}
+    found = origins.find_origin(tmp_path / "a.h5", KERAS, "b0", stored)
+    assert found == Origin(lineages.KERAS, lineages.HALF)
+    other = origins.find_origin(tmp_path / "b.h5", KERAS, "b0", stored)
+    assert other.normalization.std == (255, 255, 255)

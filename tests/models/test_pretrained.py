@@ -16,7 +16,7 @@ from mlcls_jax.models import lineages
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.hub import packaged_weights
 from mlcls_jax.models.layouts import KERAS, LAYOUTS, LUKEMELAS
-from mlcls_jax.models.pretrained import keras_normalization, load_pretrained, merge
+from mlcls_jax.models.pretrained import load_pretrained, merge
 from mlcls_jax.models.translate import (
     find_layout,
     infer_variant,
@@ -39,6 +39,7 @@ def file_tensors(model, layout, rng=None):
         name = layout.name(path, VARIANTS[model.variant])
         values = np.float32(0) if rng is None else rng.normal(size=shape).astype(np.float32)
         assert name not in tensors
+        values = np.abs(values) if path[-1] == "var" else values
         tensors[name] = np.broadcast_to(values, shape)
     return tensors
 
@@ -171,40 +172,42 @@ def test_lists_the_differences_of_a_torch_file(tmp_path):
     }
 
 
+def test_values_that_no_training_leaves(tmp_path, b0_tensors):
+    tensors = dict(b0_tensors)
+    tensors["stem_bn/moving_variance"] = np.full(32, -1, np.float32)
+    tensors["top_conv/kernel"] = np.full((1, 1, 320, 1280), np.nan, np.float32)
+    with pytest.raises(ValueError, match=r"stem_bn/moving_variance holds values that .*; top_conv"):
+        load_pretrained(write_keras(tmp_path / "a.h5", tensors))
+
+
+def test_a_folder_stands_for_its_one_weight_file(tmp_path, b0_tensors):
+    (tmp_path / "config.json").write_text("{}")
+    write_keras(tmp_path / "a.h5", b0_tensors)
+    assert load_pretrained(tmp_path).variant == "b0"
+    write_keras(tmp_path / "b.h5", b0_tensors)
+    with pytest.raises(ValueError, match=r"folder with 2 weight files \(a\.h5, b\.h5\); name one"):
+        load_pretrained(tmp_path)
+
+
+def test_bfloat16_is_read_as_what_it_holds(tmp_path):
+    import torch
+    from safetensors.torch import save_file as save_torch
+
+    model = EfficientNet(variant="lite0", num_classes=2)
+    tensors = file_tensors(model, LUKEMELAS, np.random.default_rng(0))
+    tensors = {k: torch.from_numpy(np.abs(v)).bfloat16() for k, v in tensors.items()}
+    save_torch(tensors, tmp_path / "a.safetensors")
+    torch.save(tensors, tmp_path / "a.pth")
+    for path in (tmp_path / "a.safetensors", tmp_path / "a.pth"):
+        stem = load_pretrained(path).variables["params"]["backbone"]["stem"]["conv"]["kernel"]
+        wanted = tensors["_conv_stem.weight"].float().numpy().transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(stem, wanted)
+
+
 def test_half_a_head_is_a_difference(tmp_path, b0_tensors):
     tensors = {k: v for k, v in b0_tensors.items() if k != "predictions/kernel"}
     with pytest.raises(ValueError, match=r"unexpected predictions/bias \[3\]"):
         load_pretrained(write_keras(tmp_path / "a.h5", tensors))
-
-
-@pytest.mark.parametrize(
-    ("weights", "mean", "std"),
-    [
-        (
-            {"mean": (0.485, 0.456, 0.406), "variance": (0.229, 0.224, 0.225)},
-            (123.675, 116.28, 103.53),
-            (58.395, 57.12, 57.375),
-        ),
-        ({"mean": (0.5, 0.4, 0.2), "variance": (0.25, 0.04, 0.01)}, (127.5, 102, 51), None),
-        ({"mean": (0, 0, 0), "variance": (1, 1, 1)}, (0, 0, 0), (255, 255, 255)),
-    ],
-    ids=["published", "adapted", "untouched"],
-)
-def test_keras_normalization(weights, mean, std):
-    tensors = {f"normalization/{k}": np.array(v, np.float32) for k, v in weights.items()}
-    normalization = keras_normalization(tensors, Path("a.h5"))
-    assert normalization.mean == pytest.approx(mean)
-    assert normalization.std == pytest.approx(std or (127.5, 51, 25.5))
-
-
-@pytest.mark.parametrize("variance", [(1, 0, 1), (1, -1, 1), (1, np.nan, 1)])
-def test_normalization_must_be_positive(variance):
-    tensors = {
-        "normalization/mean": np.zeros(3, np.float32),
-        "normalization/variance": np.array(variance, np.float32),
-    }
-    with pytest.raises(ValueError, match=r"a\.h5: .*not finite or not positive"):
-        keras_normalization(tensors, Path("a.h5"))
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_an_epsilon_that_is_not_timms_is_an_argument(tmp_path, read):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("code_base", "variant"),
-    [("keras", "b0"), ("keras", "v2b0"), ("timm tf AdvProp", "b0"), ("timm tf", "v2b0")],
+    [("keras", "b0"), ("keras", "v2b0"), ("timm tf", "b0"), ("timm tf", "v2b0")],
 )
 def test_keras_loads_what_is_written(tmp_path, read, code_base, variant):
     pretrained = read(code_base, variant)
