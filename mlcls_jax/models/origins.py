@@ -33,7 +33,8 @@ OWN = "mlcls_jax"  # our part of a config.json
 ARCHITECTURE = re.compile(r"(tf_)?efficientnet(v2)?_(b\d|lite\d|[sml])(?![a-z0-9])")
 OLD_TAG = re.compile(r"_(ns|ap|aa|ra)(?![a-z0-9])")  # of timm's files before it had tags
 TAGS = {"ns": "ns_jft_in1k", "ap": "ap_in1k", "aa": "aa_in1k", "ra": "ra_in1k"}
-WITHOUT_EFFECT = {"num_classes", "drop_rate", "drop_path_rate"}  # on a model without its head
+AS_OURS = {"in_chans": 3, "global_pool": "avg"}  # arguments that timm writes down always
+FREE = {"num_classes", "drop_rate", "drop_path_rate", "bn_eps", "bn_momentum"}
 
 
 def find_origin(
@@ -194,7 +195,7 @@ def _configured_lineage(path: Path, sidecar: Mapping[str, Any], origin: Origin) 
     """The lineage with the model's arguments in timm's config.json."""
     arguments = sidecar.get("model_args") or {}
     try:
-        unknown = arguments.keys() - WITHOUT_EFFECT - {"bn_eps", "bn_momentum"}
+        unknown = {k for k, v in arguments.items() if k not in FREE and AS_OURS.get(k) != v}
         if unknown:
             raise ValueError(f"{', '.join(sorted(unknown))} would make another network")
         return dataclasses.replace(

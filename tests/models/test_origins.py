@@ -80,7 +80,7 @@ def test_timms_config(tmp_path):
         tmp_path,
         architecture="efficientnet_b5",
         pretrained_cfg={"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
-        model_args={"bn_eps": 1e-3, "bn_momentum": 0.01},
+        model_args={"bn_eps": 1e-3, "bn_momentum": 0.01, "in_chans": 3, "global_pool": "avg"},
     )
     origin = find_origin(path, TIMM, "b5")
     assert origin.normalization == from_unit((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

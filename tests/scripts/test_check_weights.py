@@ -57,7 +57,7 @@ def test_normalisation_of_every_file_that_timm_publishes(tmp_path, timm):
     ours = [pair for pair in zip(names, variants, strict=True) if pair[1] in VARIANTS]
     assert len(ours) > 50
     for name, variant in ours:
-        found = find_origin(tmp_path / f"{name}.safetensors", TIMM, variant).normalization
+        found = find_origin(tmp_path / f"{name}.safetensors", TIMM, variant, {}).normalization
         wanted = get_pretrained_cfg(name)
         np.testing.assert_allclose(found.mean, 255 * np.array(wanted.mean), rtol=1e-6, err_msg=name)
         np.testing.assert_allclose(found.std, 255 * np.array(wanted.std), rtol=1e-6, err_msg=name)
