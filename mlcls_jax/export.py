@@ -11,6 +11,7 @@ Beside each stands a config.json with the classes, their thresholds and how to c
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def describe(run: Run) -> dict[str, Any]:
         "variant": config.model.variant,
         "image_size": image_size(config),
         "resize": config.augment.eval_resize,
+        "crop": _crop(run),
         "interpolation": config.augment.interpolation,
         "origin": to_json(run.origin),
         "classes": list(run.classes),
@@ -79,9 +81,8 @@ def describe(run: Run) -> dict[str, Any]:
 
 def write_safetensors(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     """For timm; the config is the one that timm reads from a folder."""
-    size, mean, std = image_size(run.config), *_unit(run)
+    size, (mean, std) = image_size(run.config), _unit(run)
     builder = timm_builder(run.config.model.variant, run.origin.lineage, len(run.classes))
-    squash = run.config.augment.eval_resize == "squash"
     model_args = {k: v for k, v in builder.arguments.items() if k != "num_classes"}
     config = {
         "architecture": builder.name,
@@ -91,8 +92,8 @@ def write_safetensors(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str
         "pretrained_cfg": {
             "input_size": [3, size, size],
             "interpolation": run.config.augment.interpolation,
-            "crop_pct": 1.0 if squash else center_crop_share(size),
-            "crop_mode": "squash" if squash else "center",
+            "crop_pct": _crop(run),
+            "crop_mode": run.config.augment.eval_resize.removesuffix("_crop"),
             "mean": mean,
             "std": std,
             "num_classes": len(run.classes),
@@ -113,12 +114,24 @@ def write_keras(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     """For keras.applications; the config says which function, with which arguments."""
     variant = run.config.model.variant
     builder = keras_builder(variant, run.origin, len(run.classes), image_size(run.config))
-    config = {"application": builder.name, "arguments": builder.arguments}
+    inside = builder.arguments.get("include_preprocessing", True)
+    config = {
+        "application": builder.name,
+        "arguments": builder.arguments,
+        "input": "pictures of 0 to 255" if inside else "pictures of 0 to 255, less mean, over std",
+        "normalization": "inside" if inside else dataclasses.asdict(run.origin.normalization),
+    }
     arguments = ", ".join(f"{k}={v!r}" for k, v in builder.arguments.items())
     usage = (
         f"model = keras.applications.{builder.name}({arguments})\n"
-        'model.load_weights("OUT/model.weights.h5")  # gives logits'
+        'model.load_weights("OUT/model.weights.h5")\n'
+        "logits = model(pictures)"
     )
+    if not inside:
+        mean, std = (
+            list(part) for part in (run.origin.normalization.mean, run.origin.normalization.std)
+        )
+        usage = usage.replace("(pictures)", f"((pictures - {mean}) / {std})")
     return save_keras(folder, run.variables, variant, run.origin), config, usage
 
 
@@ -127,7 +140,7 @@ def write_stablehlo(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     path = save_stablehlo(folder, _predictor(run), image_size(run.config))
     usage = (
         'predict = jax.export.deserialize(bytearray(open("OUT/model.stablehlo", "rb").read())).call'
-        "\nprobabilities = predict(images)"
+        f"\nprobabilities = predict(images)  # {_shape(run)}"
     )
     return path, _signature(run) | {"jax": jax.__version__}, usage
 
@@ -137,7 +150,7 @@ def write_onnx(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     path = save_onnx(folder, _predictor(run, portable=True), image_size(run.config))
     usage = (
         'session = onnxruntime.InferenceSession("OUT/model.onnx")\n'
-        'probabilities, = session.run(None, {"images": images})'
+        f'probabilities, = session.run(None, {{"images": images}})  # {_shape(run)}'
     )
     return path, _signature(run), usage
 
@@ -157,6 +170,11 @@ def _predictor(run: Run, portable: bool = False) -> Predictor:
     return make_predictor(model, run.variables, run.origin.normalization)
 
 
+def _shape(run: Run) -> str:
+    size = image_size(run.config)
+    return f"uint8 [batch, {size}, {size}, 3], RGB"
+
+
 def _signature(run: Run) -> dict[str, Any]:
     size = image_size(run.config)
     return {
@@ -164,6 +182,12 @@ def _signature(run: Run) -> dict[str, Any]:
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(run.classes)]},
         "normalization": "inside",
     }
+
+
+def _crop(run: Run) -> float:
+    """Share of a picture's short side that is resized to the image size."""
+    cropped = run.config.augment.eval_resize == "center_crop"
+    return center_crop_share(image_size(run.config)) if cropped else 1.0
 
 
 def _unit(run: Run) -> tuple[list[float], list[float]]:

@@ -16,7 +16,7 @@ from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.loop import Session
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
-from mlcls_jax.models.pretrained import load_pretrained, merge
+from mlcls_jax.models.pretrained import load_pretrained, merge, with_classes
 from mlcls_jax.optimizer import flatten, group_table, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase, plan_phases
 from mlcls_jax.scoring import base_rate, constant_scores
@@ -55,7 +55,7 @@ def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
     _check_config(config, len(classes), mesh, plan)
     initial: Any = None
     if not has_checkpoint(workdir):  # before anything is written: it may fail
-        initial = initial_variables(config, len(classes), mesh)
+        initial = initial_variables(config, classes, mesh)
     if is_first_process():
         prepare(workdir, config, classes)
         write_splits(workdir / SPLITS, splits)
@@ -69,7 +69,7 @@ def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
         origin = read_origin(meta)
         saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
         state = checkpoints.restore(latest, _state_shape(config, len(classes), saved, mesh))
-        console.print(f"Continuing at step {latest} of {plan[-1].stop}.")
+        console.print(f"Continuing at step {latest} of {plan[-1].stop}; weights: {origin}.")
     session = Session(
         config=config,
         workdir=workdir,
@@ -100,26 +100,31 @@ def _check_config(
 
 
 def initial_variables(
-    config: Config, num_classes: int, mesh: jax.sharding.Mesh
+    config: Config, classes: tuple[str, ...], mesh: jax.sharding.Mesh
 ) -> tuple[dict, Origin]:
-    """Pretrained (or random) variables with a fresh head, on every device of the mesh."""
-    model = build_model(config, num_classes)
+    """Pretrained (or random) variables, on every device of the mesh.
+
+    The head is fresh, unless a file has one of the same classes, or as wide a one without names.
+    """
+    model = build_model(config, len(classes))
     key = jax.random.key(config.seed)
     picture = jnp.zeros((1, image_size(config), image_size(config), 3))
     if not config.model.weights:
         init = jax.jit(model.init, out_shardings=replicated(mesh))
         return dict(init(key, picture)), Origin(KERAS, IMAGENET)
     pretrained = load_pretrained(config.model.weights, config.model.variant)
+    pretrained = with_classes(pretrained, classes)
     if is_name(config.model.weights):
         # 1000 classes of one's own are not ImageNet's: without its head, a fresh one is kept.
         pretrained.variables["params"].pop("head", None)
-    target = variables_shape(config, num_classes, mesh)
+    target = variables_shape(config, len(classes), mesh)
     # Only the head is computed: what merge replaces is never initialised.
     target["params"]["head"] = jax.jit(lambda: model.init(key, picture)["params"]["head"])()
     merged, fresh = merge(pretrained.variables, target)
+    fit = "classes" if pretrained.classes else "width; the file names no classes"
     console.print(
         f"Weights {config.model.weights} ({pretrained.variant}: {pretrained.origin}); "
-        f"new: {', '.join(fresh) if fresh else 'nothing, the head fits'}"
+        f"new: {', '.join(fresh) if fresh else f'nothing, the head fits by its {fit}'}"
     )
     return replicate(merged, mesh), pretrained.origin
 

@@ -7,29 +7,43 @@ import sys
 import jax
 import numpy as np
 import pytest
+from reference_models import CODE_BASES
+from reference_weights import random_pictures
 
 from mlcls_jax import export, serving
-from mlcls_jax.config import Config, Data, Group, Model, Phase
-from mlcls_jax.models.lineages import LITE, LUKEMELAS, Origin
+from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
+from mlcls_jax.data.pipeline import local_rows, train_batches
+from mlcls_jax.devices import make_mesh
+from mlcls_jax.models.lineages import IMAGENET, LITE, LUKEMELAS, TIMM, Origin
 from mlcls_jax.models.pretrained import load_pretrained
+from mlcls_jax.optimizer import flatten
 from mlcls_jax.scoring import probabilities
+from mlcls_jax.startup import initial_variables
 from mlcls_jax.train import train
-from mlcls_jax.workdir import load_run
+from mlcls_jax.workdir import load_run, read_splits_of
+
+# Keras's variables have an __array__ of before NumPy 2.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
 
 SIZE = 64
 
 
-@pytest.fixture(scope="module")
-def workdir(photos, tmp_path_factory):
+def run_one_step(photos, folder, variant, weights):
     """A run of one step: the formats do not care how good it is."""
-    folder = tmp_path_factory.mktemp("runs") / "lite0"
     config = Config(
         data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
-        model=Model(variant="lite0", image_size=SIZE),
+        model=Model(variant=variant, image_size=SIZE, weights=weights),
         phases=[Phase("head", "1 step", [Group("head/.*", 1e-2)])],
     )
     assert train(config, folder) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(photos, tmp_path_factory):
+    return run_one_step(photos, tmp_path_factory.mktemp("runs") / "lite0", "lite0", "imagenet")
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +122,106 @@ def test_stablehlo_needs_jax_alone_and_takes_any_batch(workdir, tmp_path, expect
 
 
 @pytest.mark.slow
-def test_stablehlo_holds_the_native_convolution_for_accelerators(workdir, tmp_path):
+def test_stablehlo_holds_the_native_convolution_for_accelerators(workdir, tmp_path, monkeypatch):
     exported(workdir, tmp_path / "out", "stablehlo")
     data = bytearray((tmp_path / "out/model.stablehlo").read_bytes())
     assert jax.export.deserialize(data).platforms == ("cpu", "cuda", "tpu")
+    monkeypatch.setattr(serving, "PLATFORMS", ("cuda",))  # alone: its own branch is all there is
+    exported(workdir, tmp_path / "cuda", "stablehlo")
+    data = bytearray((tmp_path / "cuda/model.stablehlo").read_bytes())
+    text = jax.export.deserialize(data).mlir_module()
+    kernels = [path for path in flatten(load_run(workdir, "best").variables["params"])]
+    depthwise = sum(path.endswith("depthwise/conv/kernel") for path in kernels)
+    assert text.count("stablehlo.convolution") == depthwise + 1  # and the stem
+
+
+@pytest.fixture(scope="module")
+def b0_workdir(photos, tmp_path_factory):
+    """From a file of timm's own B0: symmetric padding, epsilon 1e-5."""
+    folder = tmp_path_factory.mktemp("b0")
+    reference = CODE_BASES["timm"].build("b0", np.random.default_rng(0))
+    file = reference.save(folder / "files")["named .safetensors"]
+    return run_one_step(photos, folder / "run", "b0", str(file)), file
+
+
+@pytest.mark.slow
+def test_a_run_computes_as_the_weights_were_trained(b0_workdir, tmp_path):
+    """The lineage goes from the file through training and the checkpoint into what is computed."""
+    workdir, file = b0_workdir
+    run, pretrained = load_run(workdir, "best"), load_pretrained(file)
+    assert run.origin == pretrained.origin == Origin(TIMM, IMAGENET)
+    pictures = random_pictures(
+        np.random.default_rng(0), (8, SIZE, SIZE, 3)
+    )  # even: paddings differ
+    x = (pictures - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)
+    model = pretrained.model.clone(num_classes=len(run.classes))
+    wanted = np.asarray(jax.jit(model.apply)(run.variables, x))
+    got = np.asarray(run.predict(run.variables, pictures))
+    assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    exported(workdir, tmp_path / "out", "stablehlo")
+    data = bytearray((tmp_path / "out/model.stablehlo").read_bytes())
+    served = np.asarray(jax.export.deserialize(data).call(pictures))
+    np.testing.assert_allclose(served, probabilities(wanted), atol=1e-5)
+    with pytest.raises(ValueError, match="need symmetric with 1e-05"):
+        exported(workdir, tmp_path / "keras", "keras")
+
+
+@pytest.mark.slow
+def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp_path, b0_workdir):
+    """The stem's: no dropout comes before it."""
+    _, file = b0_workdir
+    pretrained = load_pretrained(file)
+    config = Config(
+        data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
+        augment=Augment(flip=False),
+        model=Model(variant="b0", image_size=SIZE, weights=str(file)),
+        phases=[Phase("stem", "1 step", [Group("backbone/stem/.*", 1e-9)], batch_norm="train")],
+    )
+    assert train(config, tmp_path / "run") == 0
+    table = read_splits_of(tmp_path / "run", config.data)["train"]
+    rows = local_rows(8, "data.batch_size")
+    how = {"rows": rows, "size": SIZE, "augment": config.augment, "seed": config.seed}
+    batch = next(train_batches(table, first_step=0, last_step=1, **how))
+    x = (batch.image - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)
+    model = pretrained.model.clone(active=frozenset({"backbone/stem/norm"}), dropout=0.0)
+    _, updated = model.apply(pretrained.variables, x, True, mutable=["batch_stats"])
+    stem = load_run(tmp_path / "run", "best").variables["batch_stats"]["backbone"]["stem"]["norm"]
+    wanted = updated["batch_stats"]["backbone"]["stem"]["norm"]
+    # The variance is the mean of the devices' own, of a picture each: only means are alike.
+    np.testing.assert_allclose(stem["mean"], wanted["mean"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_keras(photos, tmp_path):
+    import keras
+
+    workdir = run_one_step(photos, tmp_path / "run", "b0", "")
+    config = exported(workdir, tmp_path / "out", "keras")
+    run = load_run(workdir, "best")
+    model = getattr(keras.applications, config["application"])(**config["arguments"])
+    model.load_weights(tmp_path / "out/model.weights.h5")
+    pictures = random_pictures(np.random.default_rng(0), (8, SIZE, SIZE, 3))
+    wanted = np.asarray(run.predict(run.variables, pictures))
+    np.testing.assert_allclose(model(pictures.astype(np.float32)), wanted, atol=1e-4)
+    assert config["normalization"] == "inside"
+    assert load_pretrained(tmp_path / "out").classes == run.classes
+
+
+@pytest.mark.slow
+def test_an_exported_head_is_taken_over_by_the_names_of_its_classes(
+    workdir, photos, tmp_path, capsys
+):
+    exported(workdir, tmp_path / "out", "safetensors")
+    run = load_run(workdir, "best")
+    head = run.variables["params"]["head"]["kernel"]
+    mesh = make_mesh()
+    config = Config(model=Model(variant="lite0", weights=str(tmp_path / "out"), image_size=SIZE))
+    turned = run.classes[::-1]
+    variables, _ = initial_variables(config, turned, mesh)
+    np.testing.assert_array_equal(variables["params"]["head"]["kernel"], head[:, ::-1])
+    assert "the head fits by its classes" in capsys.readouterr().out
+    initial_variables(config, (*run.classes[:2], "other"), mesh)
+    assert "new: head/bias, head/kernel" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -142,7 +252,7 @@ def test_what_cannot_be_exported(workdir, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"keras\.applications has no lite0"):
         exported(workdir, out, "keras")
     monkeypatch.setattr(serving, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install jax2onnx onnxruntime"):
+    with pytest.raises(ValueError, match="pip install --no-deps 'jax2onnx"):
         exported(workdir, out, "onnx")
     assert list(tmp_path.iterdir()) == []  # nothing half-written
     out.mkdir()

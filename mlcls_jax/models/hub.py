@@ -48,10 +48,7 @@ def local_file(source: Source) -> Path:
         known = source.md5 or _recorded(target)
         present = _file_sum(target, kind) if target.is_file() else ""
         if present and known in (present, ""):
-            if not known:  # put there by hand: from now on it is to stay as it is
-                with suppress(ValueError):  # a cache that cannot be written serves all the same
-                    _record(target, present)
-            return target
+            return target  # without a known sum it was put there by hand: reading it is the check
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as partial:
             arrived = _download(source, partial, kind, known)

@@ -76,6 +76,27 @@ def find_origin(
     return origin
 
 
+def read_classes(path: Path, num_classes: int) -> tuple[str, ...] | None:
+    """Names of the head's outputs, from a config.json of ours or timm's; None if it has none.
+
+    Raises:
+        ValueError: there are more or fewer names than outputs.
+    """
+    sidecar = read_sidecar(path)
+    own = sidecar.get(OWN)
+    names = sidecar.get("label_names")
+    if isinstance(own, dict) and own.get("file") == path.name:
+        names = own.get("classes", names)
+    if not isinstance(names, list) or not num_classes:
+        return None
+    if len(names) != num_classes:
+        raise ValueError(
+            f"{path.parent / SIDECAR} names {len(names)} classes, but the head in {path.name} has "
+            f"{num_classes}; mend either"
+        )
+    return tuple(map(str, names))
+
+
 def to_json(origin: Origin) -> dict[str, Any]:
     """An origin as JSON, exact, where timm's units of 0 to 1 would round."""
     return dataclasses.asdict(origin)

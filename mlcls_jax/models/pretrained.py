@@ -7,6 +7,7 @@ python -m mlcls_jax.models.pretrained --list    prints the names of the weights 
 """
 
 import argparse
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from mlcls_jax.models.hub import local_file
 from mlcls_jax.models.layouts import HEAD, LAYOUTS, Layout
 from mlcls_jax.models.lineages import Normalization, Origin
 from mlcls_jax.models.names import format_table, is_name, resolve
-from mlcls_jax.models.origins import find_origin
+from mlcls_jax.models.origins import find_origin, read_classes
 from mlcls_jax.models.translate import find_layout, infer_variant, to_variables
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weight_files import find_file, read_tensors
+
+LISTED = 20  # differences in an error
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,13 @@ class Pretrained:
         model: with the file's own number of classes, and its lineage.
         variables: {params, batch_stats}, nested dictionaries of float32 NumPy arrays.
         normalization: that belongs to the weights.
+        classes: names of the head's outputs, from a config.json beside the file; None: not known.
     """
 
     model: EfficientNet
     variables: dict
     normalization: Normalization
+    classes: tuple[str, ...] | None = None
 
     @property
     def variant(self) -> str:
@@ -76,7 +81,7 @@ def load_pretrained(source: str | Path, variant: str | None = None) -> Pretraine
     Raises:
         ValueError: an unknown variant or name, weights that can't be got, a file that can't be
             read, holds another variant, contradicts what is said of it, or differs from its
-            variant in any tensor (all are listed).
+            variant in any tensor (they are listed).
     """
     if variant is not None and variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
@@ -85,19 +90,20 @@ def load_pretrained(source: str | Path, variant: str | None = None) -> Pretraine
     tensors = read_tensors(path)
     layout = _layout_of(path, tensors)
     variant = _variant_of(path, tensors, layout, known.variant if known else variant)
-    if known:
-        origin = Origin(known.lineage, known.normalization)
-    else:
-        origin = find_origin(path, layout, variant, tensors)
     num_classes = _num_classes(tensors, layout, variant)
-    model = EfficientNet(variant=variant, num_classes=num_classes, lineage=origin.lineage)
+    model = EfficientNet(variant=variant, num_classes=num_classes)
     variables, differences = to_variables(tensors, model, layout)
     if differences:
         raise ValueError(
             f"{path} does not fit EfficientNet-{variant}, give a file of that variant: "
-            + "; ".join(differences)
+            + _listed(differences)
         )
-    return Pretrained(model, variables, origin.normalization)
+    if known:  # its head is ImageNet's, whose classes nobody here has
+        origin, classes = Origin(known.lineage, known.normalization), None
+    else:
+        origin = find_origin(path, layout, variant, tensors)
+        classes = read_classes(path, num_classes)
+    return Pretrained(model.clone(lineage=origin.lineage), variables, origin.normalization, classes)
 
 
 def merge(pretrained: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict, list[str]]:
@@ -127,7 +133,7 @@ def merge(pretrained: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dic
         lines = [_difference(path, source, fresh) for path in backbone]
         raise ValueError(
             "the pretrained weights do not fit the model, use the weights of its own variant: "
-            + "; ".join(lines)
+            + _listed(lines)
         )
     merged = dict(fresh)
     for path, value in fresh.items():
@@ -135,6 +141,28 @@ def merge(pretrained: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dic
             merged[path] = np.asarray(source[path], dtype=value.dtype)
     head = sorted(path for path in source.keys() | fresh.keys() if path[1] == "head")
     return unflatten_dict(merged), ["/".join(path[1:]) for path in head if new_head]
+
+
+def with_classes(pretrained: Pretrained, classes: tuple[str, ...]) -> Pretrained:
+    """The same with the head's outputs in the order of `classes`; without a head, if it has others.
+
+    A file that does not say its classes keeps its head: only their number can be compared.
+    """
+    if pretrained.classes is None or "head" not in pretrained.variables["params"]:
+        return pretrained
+    params = dict(pretrained.variables["params"])
+    head = params.pop("head")
+    if set(classes) == set(pretrained.classes):
+        order = [pretrained.classes.index(name) for name in classes]
+        params["head"] = {name: value[..., order] for name, value in head.items()}
+    return dataclasses.replace(
+        pretrained, variables=pretrained.variables | {"params": params}, classes=classes
+    )
+
+
+def _listed(differences: list[str]) -> str:
+    more = len(differences) - LISTED
+    return "; ".join(differences[:LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:

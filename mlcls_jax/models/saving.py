@@ -4,6 +4,7 @@ Neither needs its framework here.  What a code base cannot compute (another padd
 refused, since its model would load the tensors and give other logits.
 """
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,8 @@ def save_keras(folder: Path, variables: Mapping[str, Any], variant: str, origin:
         tensors["normalization/mean"] = mean.astype(np.float32)
         tensors["normalization/variance"] = np.square(std).astype(np.float32)
         tensors["normalization/count"] = np.zeros((), np.int64)
-    with h5py.File(folder / KERAS_FILE, "w") as file:
+    data = io.BytesIO()  # h5py tells of a full disk only when it is too late to say so
+    with h5py.File(data, "w") as file:
         file.create_group("vars")
         for kind, layers in layer_order(VARIANTS[variant]).items():
             for i, layer in enumerate(layers):
@@ -131,4 +133,5 @@ def save_keras(folder: Path, variables: Mapping[str, Any], variant: str, origin:
                 weights.attrs["name"] = layer
                 for number, name in enumerate(values):
                     weights[str(number)] = tensors[name]
+    (folder / KERAS_FILE).write_bytes(data.getbuffer())
     return folder / KERAS_FILE

@@ -76,7 +76,8 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             head = file.read(9)
     except OSError as error:
         raise ValueError(
-            f"{path} cannot be read ({error.strerror}); check the path of the weight file"
+            f"{path} cannot be read ({error.strerror}); check the path of the weight file, or take "
+            "a name that `python -m mlcls_jax.models.pretrained --list` prints"
         ) from error
     if path.suffix.lower() == ".keras" and head.startswith(ZIP_MAGIC):
         raise ValueError(
