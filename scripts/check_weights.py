@@ -1,6 +1,6 @@
 """Compares our networks with the reference implementations, and prints the tables of the README.
 
-    python scripts/check_weights.py                     # all: half an hour on 2 cores, 6 GB
+    python scripts/check_weights.py                     # all: 35 minutes on 2 cores, 6 GB
     python scripts/check_weights.py --variants b0,lite0 --code-bases "keras,timm tf"
     python scripts/check_weights.py --loading           # 2 minutes
 
@@ -163,7 +163,7 @@ def check_matrix(variants: list[str], code_bases: list[str]) -> dict[tuple[str, 
         try:
             result: Any = compare(code_base, variant)
             text = f"logits {result.logits:.1e}, statistics {result.statistics:.1e}"
-        except Exception as error:  # The other cells are an hour's work.
+        except Exception as error:  # The other cells are half an hour's work.
             result, text = error, f"{type(error).__name__}: {error}"
         results[variant, code_base] = result
         seconds = time.perf_counter() - start

@@ -1,11 +1,11 @@
 """Names of weight files: the short names of the best ones, look-up, and the printed table.
 
-"imagenet" is the best plain file of a variant: trained on the labels and pictures of ImageNet-1k
-alone, without AdvProp.  It is the file whose sum its publisher pins (Keras, and the PyPI packages
-of Lite), unless a plain file of timm has a published top-1 that is at least one point higher, at
-an image size at most a tenth off.  By the table that is so for B0 (78.6 against 77.1) and for B1
-(80.4 against 79.1); B2 to B7 would gain less, and V2 are the same weights.  Lite3
-and Lite4 have no pinned file.
+"imagenet" is the plain file of a variant to begin with: trained on the labels and pictures of
+ImageNet-1k alone, without AdvProp.  It is the file whose sum its publisher pins (Keras, and the
+PyPI packages of Lite), unless a plain file of timm is clearly better: by at least one point of
+published top-1, at an image size at most a tenth off.  By the table that is so for B0 (78.6
+against 77.1) and B1 (80.4 against 79.1); B2 to B7 would gain less, and V2 are the same weights.
+Lite3 and Lite4 have no pinned file.
 """
 
 import difflib

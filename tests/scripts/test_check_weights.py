@@ -4,15 +4,10 @@ The whole matrix is `python scripts/check_weights.py`.
 """
 
 import copy
-import sys
-from pathlib import Path
-
-import numpy as np
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import check_weights
+import numpy as np
+import pytest
 from check_weights import TOLERANCE, Difference, compare, relative
 from reference_models import CODE_BASES
 from reference_models import VARIANTS as REFERENCE_VARIANTS
