@@ -101,9 +101,8 @@ def write_safetensors(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str
             "classifier": "classifier",
         },
     }
-    arguments = ", ".join(f"{k}={v!r}" for k, v in builder.arguments.items())
     usage = (
-        f"model = timm.create_model({builder.name!r}, {arguments})\n"
+        f"model = timm.create_model({builder.name!r}, {builder.keywords})\n"
         'model.load_state_dict(safetensors.torch.load_file("OUT/model.safetensors"))\n'
         'or: model = timm.create_model("local-dir:OUT", pretrained=True)'
     )
@@ -121,9 +120,8 @@ def write_keras(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
         "input": "pictures of 0 to 255" if inside else "pictures of 0 to 255, less mean, over std",
         "normalization": "inside" if inside else dataclasses.asdict(run.origin.normalization),
     }
-    arguments = ", ".join(f"{k}={v!r}" for k, v in builder.arguments.items())
     usage = (
-        f"model = keras.applications.{builder.name}({arguments})\n"
+        f"model = keras.applications.{builder.name}({builder.keywords})\n"
         'model.load_weights("OUT/model.weights.h5")\n'
         "logits = model(pictures)"
     )

@@ -1,8 +1,8 @@
 """The local copy of a weight file: downloaded once, checked at every use.
 
 A sum that the publisher pins (Keras: MD5) is checked always.  Otherwise the SHA-256 sum is recorded
-beside the file when it is first there and checked afterwards; and the first download is checked
-against what the server says.  Hugging Face gives the SHA-256 sum of a large file as `X-Linked-ETag`
+beside the file at its download and checked afterwards; and the first download is checked against
+what the server says.  Hugging Face gives the SHA-256 sum of a large file as `X-Linked-ETag`
 in the response that redirects to its storage: huggingface_hub/file_download.py,
 get_hf_file_metadata, and REGEX_SHA256 there.
 """
@@ -46,9 +46,11 @@ def local_file(source: Source) -> Path:
     kind = _kind(source)
     try:
         known = source.md5 or _recorded(target)
+        if target.is_file() and not known:
+            return target  # put there by hand: reading it is the check
         present = _file_sum(target, kind) if target.is_file() else ""
-        if present and known in (present, ""):
-            return target  # without a known sum it was put there by hand: reading it is the check
+        if present and known == present:
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as partial:
             arrived = _download(source, partial, kind, known)

@@ -53,8 +53,7 @@ def find_origin(
             nothing tells which of timm's models it is, or how its pictures are normalised.
     """
     sidecar = read_sidecar(path)
-    own = sidecar.get(OWN)
-    if isinstance(own, dict) and own.get("file") == path.name:
+    if own := _own_part(sidecar, path):
         _check_variant(path, SIDECAR, own.get("variant"), variant)
         try:
             return from_json(own.get("origin", {}))
@@ -83,10 +82,7 @@ def read_classes(path: Path, num_classes: int) -> tuple[str, ...] | None:
         ValueError: there are more or fewer names than outputs.
     """
     sidecar = read_sidecar(path)
-    own = sidecar.get(OWN)
-    names = sidecar.get("label_names")
-    if isinstance(own, dict) and own.get("file") == path.name:
-        names = own.get("classes", names)
+    names = _own_part(sidecar, path).get("classes", sidecar.get("label_names"))
     if not isinstance(names, list) or not num_classes:
         return None
     if len(names) != num_classes:
@@ -95,6 +91,12 @@ def read_classes(path: Path, num_classes: int) -> tuple[str, ...] | None:
             f"{num_classes}; mend either"
         )
     return tuple(map(str, names))
+
+
+def _own_part(sidecar: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What the export wrote into config.json, where it is about this very file; {} elsewhere."""
+    own = sidecar.get(OWN)
+    return own if isinstance(own, dict) and own.get("file") == path.name else {}
 
 
 def to_json(origin: Origin) -> dict[str, Any]:

@@ -40,6 +40,11 @@ class Builder:
     name: str
     arguments: dict[str, Any]
 
+    @property
+    def keywords(self) -> str:
+        """The arguments as Python source."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+
 
 def timm_builder(variant: str, lineage: Lineage, num_classes: int) -> Builder:
     """The arguments of `timm.create_model` for the model that gives our logits.
