@@ -26,9 +26,10 @@ from mlcls_jax.metrics import THRESHOLD, finite_or_none
 from mlcls_jax.models.origins import OWN, to_json
 from mlcls_jax.models.saving import keras_builder, save_keras, save_timm, timm_builder
 from mlcls_jax.models.weight_files import SIDECAR
+from mlcls_jax.programs import build_model, image_size
 from mlcls_jax.serving import INPUT, OUTPUT, Predictor, make_predictor, save_onnx, save_stablehlo
 from mlcls_jax.terminal import console
-from mlcls_jax.workdir import Run, build_model, image_size, load_run
+from mlcls_jax.workdir import Run, load_run
 
 
 def main(argv: list[str]) -> int:

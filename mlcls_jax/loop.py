@@ -22,7 +22,7 @@ import numpy as np
 
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Config
-from mlcls_jax.data.batch import Batch, to_devices
+from mlcls_jax.data.batch import to_devices
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import batch_filenames, local_rows, train_batches
 from mlcls_jax.devices import is_first_process, sharded
@@ -30,12 +30,11 @@ from mlcls_jax.logs import MetricsLog
 from mlcls_jax.metrics import Scores
 from mlcls_jax.models.lineages import Origin
 from mlcls_jax.models.origins import to_json
-from mlcls_jax.optimizer import active_modules, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.programs import image_size, step_program
 from mlcls_jax.scoring import BaseRate, model_scores, score
 from mlcls_jax.terminal import Meter, console, progress_bar
-from mlcls_jax.train_step import TrainState, all_finite, make_train_step
-from mlcls_jax.workdir import build_model, image_size
+from mlcls_jax.train_step import TrainState, all_finite
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def run_phase(session: Session, planned: PlannedPhase, state: TrainState) -> Tra
         seed=config.seed,
     )
     batches = to_devices(batches, sharded(session.mesh))
-    step = _compile(session, planned, state)
+    step = _compile(session, planned)
     for end in [evaluation for evaluation in planned.evaluations if evaluation > first]:
         state, meter = _run_steps(session, step, batches, state, planned.phase.name, end)
         if int(state.step) == end:
@@ -109,35 +108,15 @@ def stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _compile(session: Session, planned: PlannedPhase, state: TrainState) -> Any:
+def _compile(session: Session, planned: PlannedPhase) -> Any:
     """The step of the phase, compiled for the shapes it will see: it can never recompile."""
-    config, phase = session.config, planned.phase
-    trainable = trainable_paths(state.params, phase)
     classes = len(session.splits["train"].classes)
-    active = active_modules(trainable, phase)
-    model = build_model(config, classes, session.origin.lineage, active)
-    optimizer = make_optimizer(phase, trainable, planned.stop - planned.start, planned.warmup)
-    normalization = session.origin.normalization
-    step = make_train_step(model, optimizer, trainable, normalization, config.seed, session.mesh)
     started = time.perf_counter()
-    compiled = step.lower(state, _batch_shape(session)).compile()
-    console.print(f"{phase.name}: step compiled in {time.perf_counter() - started:.1f} s")
+    program = step_program(session.config, classes, session.origin, planned, session.mesh)
+    compiled = program.lower().compile()
+    seconds = time.perf_counter() - started
+    console.print(f"{planned.phase.name}: step compiled in {seconds:.1f} s")
     return compiled
-
-
-def _batch_shape(session: Session) -> Batch:
-    rows, size = session.config.data.batch_size, image_size(session.config)
-    sharding = sharded(session.mesh)
-
-    def shape(*axes, dtype):
-        return jax.ShapeDtypeStruct((rows, *axes), dtype, sharding=sharding)
-
-    classes = len(session.splits["train"].classes)
-    return Batch(
-        image=shape(size, size, 3, dtype=jnp.uint8),
-        label=shape(classes, dtype=jnp.int8),
-        position=shape(dtype=jnp.uint32),
-    )
 
 
 def _run_steps(session: Session, step, batches, state: TrainState, title: str, end: int):

@@ -14,8 +14,8 @@ from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import eval_batches, local_rows
 from mlcls_jax.devices import sharded
 from mlcls_jax.metrics import Scores, constant_predictor, evaluate_scores
+from mlcls_jax.programs import image_size
 from mlcls_jax.terminal import Meter, progress_bar
-from mlcls_jax.workdir import image_size
 
 
 @dataclass(frozen=True)

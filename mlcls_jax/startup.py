@@ -17,20 +17,13 @@ from mlcls_jax.loop import Session
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.pretrained import load_pretrained, merge, with_classes
-from mlcls_jax.optimizer import flatten, group_table, make_optimizer, trainable_paths
+from mlcls_jax.optimizer import flatten, group_table, trainable_paths
 from mlcls_jax.phases import PlannedPhase, plan_phases
+from mlcls_jax.programs import build_model, fresh_state, image_size, state_shape, variables_shape
 from mlcls_jax.scoring import base_rate, constant_scores
 from mlcls_jax.terminal import console, print_table, print_warning
-from mlcls_jax.train_step import TrainState, make_eval_step, make_state, partition
-from mlcls_jax.workdir import (
-    SPLITS,
-    build_model,
-    image_size,
-    prepare,
-    read_origin,
-    read_splits_of,
-    variables_shape,
-)
+from mlcls_jax.train_step import TrainState, make_eval_step, make_state
+from mlcls_jax.workdir import SPLITS, prepare, read_origin, read_splits_of
 
 RAREST = 5
 
@@ -68,7 +61,8 @@ def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
         meta = checkpoints.meta(latest)
         origin = read_origin(meta)
         saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
-        state = checkpoints.restore(latest, _state_shape(config, len(classes), saved, mesh))
+        shapes = state_shape(variables_shape(config, len(classes), mesh), saved, mesh)
+        state = checkpoints.restore(latest, shapes)
         console.print(f"Continuing at step {latest} of {plan[-1].stop}; weights: {origin}.")
     session = Session(
         config=config,
@@ -140,7 +134,7 @@ def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> T
     if int(state.step) != planned.start:
         return state  # continued inside the phase
     begin = jax.jit(
-        partial(_fresh_state, planned=planned, step=planned.start),
+        partial(fresh_state, planned=planned),
         out_shardings=replicated(session.mesh),
     )
     return begin({"params": state.params, "batch_stats": state.batch_stats})
@@ -182,21 +176,4 @@ def print_end(session: Session, finished: bool) -> None:
     console.print(
         f"Done. Everything is in {session.workdir}; next: "
         f"python -m mlcls_jax.evaluate --workdir {session.workdir}"
-    )
-
-
-def _fresh_state(variables: dict, *, planned: PlannedPhase, step: int) -> TrainState:
-    trainable = trainable_paths(variables["params"], planned.phase)
-    steps = planned.stop - planned.start
-    optimizer = make_optimizer(planned.phase, trainable, steps, planned.warmup)
-    leaves, _ = partition(variables["params"], trainable)
-    return make_state(variables, optimizer.init(leaves), step)
-
-
-def _state_shape(config: Config, num_classes: int, planned: PlannedPhase, mesh) -> Any:
-    variables = variables_shape(config, num_classes, mesh)
-    state = jax.eval_shape(partial(_fresh_state, planned=planned, step=0), variables)
-    sharding = replicated(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
     )

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import pandas as pd
 
 from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config, Data, differences, from_dict, to_json
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
-from mlcls_jax.devices import compute_dtype, make_mesh, replicated
+from mlcls_jax.devices import make_mesh
 from mlcls_jax.files import leftovers, write_text
-from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.models.lineages import KERAS, Lineage, Origin
+from mlcls_jax.models.lineages import Origin
 from mlcls_jax.models.origins import from_json
-from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.programs import build_model, variables_shape
 from mlcls_jax.train_step import make_eval_step
 
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
@@ -43,37 +41,6 @@ class Run:
     origin: Origin  # of the weights that it was trained from
     predict: Any
     mesh: jax.sharding.Mesh
-
-
-def image_size(config: Config) -> int:
-    """Side of the pictures in pixels: model.image_size, or the variant's published one."""
-    return config.model.image_size or VARIANTS[config.model.variant].image_size
-
-
-def build_model(
-    config: Config,
-    num_classes: int,
-    lineage: Lineage = KERAS,
-    active: frozenset[str] | None = None,
-) -> EfficientNet:
-    """The network of a config; see EfficientNet.  Its shapes do not depend on the lineage."""
-    return EfficientNet(
-        variant=config.model.variant,
-        num_classes=num_classes,
-        lineage=lineage,
-        dropout=config.model.dropout,
-        dtype=compute_dtype(config.model.compute_dtype),
-        active=active,
-    )
-
-
-def variables_shape(config: Config, num_classes: int, mesh: jax.sharding.Mesh) -> dict:
-    """{params, batch_stats} of the network as shapes, replicated over the mesh; no memory."""
-    model, size, sharding = build_model(config, num_classes), image_size(config), replicated(mesh)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), dict(shapes)
-    )
 
 
 def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:

@@ -25,7 +25,7 @@ from mlcls_jax.config import (
     with_absolute_paths,
 )
 from mlcls_jax.models.variants import VARIANTS
-from mlcls_jax.workdir import image_size
+from mlcls_jax.programs import image_size
 
 # ml_collections loads a config file by a method that Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -33,6 +33,7 @@ LAYERS = [
     ["phases"],
     ["metrics"],
     ["train_step"],
+    ["programs", "compiled"],
     ["serving"],
     ["checkpoint"],
     ["terminal"],

@@ -1,0 +1,131 @@
+"""The programs of a run, built from its config and shapes alone: nothing here makes an array."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from mlcls_jax.config import Config
+from mlcls_jax.data.batch import Batch
+from mlcls_jax.devices import compute_dtype, replicated, sharded
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.lineages import KERAS, Lineage, Origin
+from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.optimizer import active_modules, make_optimizer, trainable_paths
+from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.train_step import (
+    TrainState,
+    make_eval_step,
+    make_state,
+    make_train_step,
+    partition,
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A jitted function and the shapes (with shardings) of the arguments that it is called with."""
+
+    function: Any
+    arguments: tuple
+
+    def lower(self) -> jax.stages.Lowered:
+        """Traced for those shapes, and for no others."""
+        return self.function.lower(*self.arguments)
+
+
+def image_size(config: Config) -> int:
+    """Side of the pictures in pixels: model.image_size, or the variant's published one."""
+    return config.model.image_size or VARIANTS[config.model.variant].image_size
+
+
+def build_model(
+    config: Config,
+    num_classes: int,
+    lineage: Lineage = KERAS,
+    active: frozenset[str] | None = None,
+) -> EfficientNet:
+    """The network of a config; see EfficientNet.  Its shapes do not depend on the lineage."""
+    return EfficientNet(
+        variant=config.model.variant,
+        num_classes=num_classes,
+        lineage=lineage,
+        dropout=config.model.dropout,
+        dtype=compute_dtype(config.model.compute_dtype),
+        active=active,
+    )
+
+
+def variables_shape(config: Config, num_classes: int, mesh: Mesh) -> dict:
+    """{params, batch_stats} of the network as shapes, replicated over the mesh; no memory."""
+    model, size = build_model(config, num_classes), image_size(config)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return _with_sharding(dict(shapes), replicated(mesh))
+
+
+def fresh_state(variables: dict, planned: PlannedPhase) -> TrainState:
+    """The state at the start of a phase: these variables and a new optimiser's state."""
+    trainable = trainable_paths(variables["params"], planned.phase)
+    leaves, _ = partition(variables["params"], trainable)
+    return make_state(variables, _optimizer(planned, trainable).init(leaves), planned.start)
+
+
+def state_shape(variables: dict, planned: PlannedPhase, mesh: Mesh) -> Any:
+    """The state of a phase as shapes, replicated over the mesh, from the shapes of variables."""
+    state = jax.eval_shape(partial(fresh_state, planned=planned), variables)
+    return _with_sharding(state, replicated(mesh))
+
+
+def batch_shape(config: Config, num_classes: int, mesh: Mesh) -> Batch:
+    """A training batch as shapes, its rows spread over the mesh."""
+    rows, size = config.data.batch_size, image_size(config)
+    batch = Batch(
+        image=jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8),
+        label=jax.ShapeDtypeStruct((rows, num_classes), jnp.int8),
+        position=jax.ShapeDtypeStruct((rows,), jnp.uint32),
+    )
+    return _with_sharding(batch, sharded(mesh))
+
+
+def step_program(
+    config: Config, num_classes: int, origin: Origin, planned: PlannedPhase, mesh: Mesh
+) -> Program:
+    """The training step of a phase: (state, batch) -> (state, metrics); see make_train_step."""
+    variables = variables_shape(config, num_classes, mesh)
+    trainable = trainable_paths(variables["params"], planned.phase)
+    active = active_modules(trainable, planned.phase)
+    step = make_train_step(
+        build_model(config, num_classes, origin.lineage, active),
+        _optimizer(planned, trainable),
+        trainable,
+        origin.normalization,
+        config.seed,
+        mesh,
+    )
+    shapes = state_shape(variables, planned, mesh), batch_shape(config, num_classes, mesh)
+    return Program(step, shapes)
+
+
+def forward_program(
+    config: Config, num_classes: int, origin: Origin, batch_size: int, mesh: Mesh
+) -> Program:
+    """The evaluation of a batch: (variables, images) -> logits; see make_eval_step."""
+    model = build_model(config, num_classes, origin.lineage)
+    images = jax.ShapeDtypeStruct(
+        (batch_size, image_size(config), image_size(config), 3), jnp.uint8, sharding=sharded(mesh)
+    )
+    predict = make_eval_step(model, origin.normalization, mesh)
+    return Program(predict, (variables_shape(config, num_classes, mesh), images))
+
+
+def _optimizer(planned: PlannedPhase, trainable: frozenset[str]):
+    return make_optimizer(planned.phase, trainable, planned.stop - planned.start, planned.warmup)
+
+
+def _with_sharding(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
