@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def flops(compiled: jax.stages.Compiled) -> float:
 
 def memory(compiled: jax.stages.Compiled) -> Memory:
     """See Memory."""
-    stats = compiled.memory_analysis()
+    stats: Any = compiled.memory_analysis()
     return Memory(
         temporary=stats.temp_size_in_bytes,
         arguments=stats.argument_size_in_bytes,
