@@ -1,5 +1,6 @@
 """What the entry points share: reading a config, and errors as one line."""
 
+import argparse
 import os
 import sys
 import threading
@@ -52,6 +53,23 @@ def load_config(path: str, overrides: list[str]) -> Config:
     return config
 
 
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `devices.start` takes."""
+    several = parser.add_argument_group("several processes")
+    several.add_argument("--coordinator", default="", help="host:port of process 0")
+    several.add_argument("--processes", type=int, default=0, help="how many there are")
+    several.add_argument("--process", type=int, default=-1, help="which one this is, from 0")
+    several.add_argument(
+        "--cluster", action="store_true", help="find all three: SLURM, TPU pods, Kubernetes"
+    )
+
+
+def out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+    """Whether a device, or the compiler for it, had not enough memory."""
+    text = _message(error)
+    return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+
+
 def run(main: Callable[[list[str]], int]) -> None:
     """Runs an entry point; what the user can mend becomes one line on stderr and exit code 2.
 
@@ -96,7 +114,7 @@ def _leave(code: int) -> NoReturn:
 def _explain(error: BaseException) -> str:
     if isinstance(error, jax.errors.JaxRuntimeError):
         text = _message(error)[:300]
-        if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+        if out_of_memory(error):
             text += "; lower data.batch_size, data.eval_batch_size or model.image_size"
         return text
     return _message(error)

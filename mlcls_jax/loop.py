@@ -76,7 +76,7 @@ def run_phase(session: Session, planned: PlannedPhase, state: TrainState) -> Tra
     batches = to_devices(batches, sharded(session.mesh))
     step = _compile(session, planned)
     for end in [evaluation for evaluation in planned.evaluations if evaluation > first]:
-        state, meter = _run_steps(session, step, batches, state, planned.phase.name, end)
+        state, meter = run_steps(session, step, batches, state, planned.phase.name, end)
         if int(state.step) == end:
             state = _evaluate_and_save(session, planned, state, meter)
         elif int(state.step) != session.checkpoints.latest():
@@ -119,8 +119,19 @@ def _compile(session: Session, planned: PlannedPhase) -> Any:
     return compiled
 
 
-def _run_steps(session: Session, step, batches, state: TrainState, title: str, end: int):
-    """Steps up to `end`, or to the first one after a stop was asked for."""
+def run_steps(
+    session: Session, step, batches: Iterator, state: TrainState, title: str, end: int
+) -> tuple[TrainState, Meter]:
+    """Steps up to `end`, or to the first one after a stop was asked for.
+
+    Args:
+        step: compiled, (state, batch) -> (state, metrics); the benchmark passes one of nothing.
+        batches: on the devices, from the one of the state's step on.
+        title: of the progress bar.
+
+    Raises:
+        FloatingPointError: a metric that is not finite; names step and pictures.
+    """
     config, first = session.config, int(state.step)
     number, meter = first, Meter(end - first, config.data.batch_size)
     running: deque[Any] = deque()  # losses of steps that may still be on the devices

@@ -36,13 +36,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--config", required=True, help="config file, such as configs/b5.py")
     parser.add_argument("--workdir", default="", help="folder of the run (default runs/<config>)")
-    several = parser.add_argument_group("several processes")
-    several.add_argument("--coordinator", default="", help="host:port of process 0")
-    several.add_argument("--processes", type=int, default=0, help="how many there are")
-    several.add_argument("--process", type=int, default=-1, help="which one this is, from 0")
-    several.add_argument(
-        "--cluster", action="store_true", help="find all three: SLURM, TPU pods, Kubernetes"
-    )
+    cli.add_process_options(parser)
     return parser.parse_known_args(argv)
 
 
