@@ -22,7 +22,7 @@ import numpy as np
 
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Config
-from mlcls_jax.data.batch import to_devices
+from mlcls_jax.data.batch import Batch, to_devices
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import batch_filenames, local_rows, train_batches
 from mlcls_jax.devices import is_first_process, sharded
@@ -62,18 +62,8 @@ def run_phase(session: Session, planned: PlannedPhase, state: TrainState) -> Tra
         FloatingPointError: a loss that is not finite; names step and pictures.
         ValueError: a picture that cannot be read.
     """
-    config, train = session.config, session.splits["train"]
     first = int(state.step)
-    batches = train_batches(
-        train,
-        first_step=first,
-        last_step=planned.stop,
-        rows=local_rows(config.data.batch_size, "data.batch_size"),
-        size=image_size(config),
-        augment=config.augment,
-        seed=config.seed,
-    )
-    batches = to_devices(batches, sharded(session.mesh))
+    batches = batches_on_devices(session, first, planned.stop)
     step = _compile(session, planned)
     for end in [evaluation for evaluation in planned.evaluations if evaluation > first]:
         state, meter = run_steps(session, step, batches, state, planned.phase.name, end)
@@ -85,6 +75,21 @@ def run_phase(session: Session, planned: PlannedPhase, state: TrainState) -> Tra
         if session.stop.is_set():
             break
     return state
+
+
+def batches_on_devices(session: Session, first: int, last: int) -> Iterator[Batch]:
+    """The training batches of steps first to last - 1, on the devices ahead of time."""
+    config = session.config
+    batches = train_batches(
+        session.splits["train"],
+        first_step=first,
+        last_step=last,
+        rows=local_rows(config.data.batch_size, "data.batch_size"),
+        size=image_size(config),
+        augment=config.augment,
+        seed=config.seed,
+    )
+    return to_devices(batches, sharded(session.mesh))
 
 
 @contextmanager
@@ -120,7 +125,7 @@ def _compile(session: Session, planned: PlannedPhase) -> Any:
 
 
 def run_steps(
-    session: Session, step, batches: Iterator, state: TrainState, title: str, end: int
+    session: Session, step, batches: Iterator[Batch], state: TrainState, title: str, end: int
 ) -> tuple[TrainState, Meter]:
     """Steps up to `end`, or to the first one after a stop was asked for.
 
