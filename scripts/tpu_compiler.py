@@ -9,7 +9,6 @@ the present backend must be told: set model.compute_dtype to "bfloat16", as "aut
 
 import os
 
-import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
