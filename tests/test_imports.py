@@ -43,7 +43,12 @@ LAYERS = [
     ["loop"],
     ["startup"],
     ["cli"],
-    ["train", "evaluate", "predict", "export"],
+    ["benchmarks.timing", "benchmarks.verdict", "benchmarks.pictures"],
+    ["benchmarks.figures", "benchmarks.hardware"],
+    ["benchmarks.programs"],
+    ["benchmarks.loops", "benchmarks.report"],
+    ["benchmarks.measure", "benchmarks.sweep"],
+    ["train", "evaluate", "predict", "export", "benchmark"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = {

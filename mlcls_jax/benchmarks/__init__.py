@@ -1,0 +1,1 @@
+"""What the benchmark measures, and what it makes of it."""
