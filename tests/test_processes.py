@@ -19,18 +19,22 @@ def get_config():
         evaluation=Evaluation(every="2 steps"),
         phases=[
             Phase("head", "2 steps", [Group("head/.*", 1e-2)]),
-            Phase("tail", "2 steps", [Group("(head|backbone/top)/.*", 1e-3)], batch_norm="train"),
+            Phase("finetune", "2 steps", [Group({pattern!r}, 1e-3)], batch_norm="train"),
         ],
     )
 """
 
 
-def start(config, workdir, cache, devices, *options):
+# From the middle of stage 6 on: blocks that drop their path, and every kind of layer.
+PATTERN = "(head|backbone/(top|stage7|stage6/block[34]))/.*"
+
+
+def start(config, workdir, cache, devices, *options, **environment):
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     train = [sys.executable, "-m", "mlcls_jax.train"]
     return subprocess.Popen(
         [*train, "--config", config, "--workdir", workdir, *options],
-        env={**os.environ, "XLA_FLAGS": flags, "MLCLS_JAX_CACHE": str(cache)},
+        env={**os.environ, "XLA_FLAGS": flags, "MLCLS_JAX_CACHE": str(cache), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -51,6 +55,18 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def slurm_task(task, tasks, port):
+    """The environment in which srun starts a task on this machine."""
+    return {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_PROCID": str(task),
+        "SLURM_LOCALID": str(task),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
 def records(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
@@ -58,13 +74,20 @@ def records(workdir):
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_two_devices(photos, tmp_path):
     config, cache = tmp_path / "config.py", tmp_path / "cache"
-    config.write_text(CONFIG.format(csv=str(photos / "labels.csv"), images=str(photos)))
+    config.write_text(
+        CONFIG.format(csv=str(photos / "labels.csv"), images=str(photos), pattern=PATTERN)
+    )
     one, two = tmp_path / "one", tmp_path / "two"
     finish(start(config, one, cache, 2))
     assert any((cache / "compiled").iterdir())  # the compilation cache is on
 
-    join = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process")
-    first, second = finish(*(start(config, two, cache, 1, *join, str(i)) for i in range(2)))
+    # One is told who there is, the other one finds it out, as every task of a SLURM step does.
+    port = free_port()
+    told = ("--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", "0")
+    first, second = finish(
+        start(config, two, cache, 1, *told),
+        start(config, two, cache, 1, "--cluster", **slurm_task(1, 2, port)),
+    )
     assert "Done. Everything is in" in first and "2 processes" in first
     assert "Done." not in second and "mAP" not in second
 
