@@ -1,5 +1,6 @@
 """Measures the input, the steps, the loop and all of them together, as a run would start them."""
 
+import gc
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,9 @@ def _measure_input(session: Session, plan: Plan, figures: Figures) -> None:
 def _measure_programs(session: Session, plan: Plan, figures: Figures, variables: dict) -> None:
     forward, phases = _compile(session, figures, variables)
     batch = made_up_batch(session)
+    # As training does: garbage collection never looks through what is there by now again.
+    gc.collect()
+    gc.freeze()
     if plan.what in ("step", "all"):
         runs = _step_runs(session, forward, phases, variables, batch)
         _measure_steps(session, plan, figures, runs)

@@ -30,8 +30,8 @@ def compile_program(program: programs.Program, images: int) -> tuple[Any, Cost]:
         images: that one call of it handles on one device.
 
     Raises:
-        DoesNotFitError: the CPU's memory is too small for it.  Other devices say so when they compile
-            or run it; the CPU's system would end the process instead.
+        DoesNotFitError: the CPU's memory is too small for it.  Other devices say so when they
+            compile or run it; here the system would end the process instead.
     """
     hits = _cache_hits()
     before, began = len(hits), time.perf_counter()
