@@ -1,6 +1,6 @@
 """Compares our speed and memory on the CPU with timm and Keras, and prints the table of the README.
 
-    python scripts/compare_peers.py                               # both rows: 8 minutes on 2 cores
+    python scripts/compare_peers.py                               # both rows
     python scripts/compare_peers.py --variant b0 --what forward,train --rounds 3
     python scripts/compare_peers.py --variant b0 --size 128 --batch 32 --malloc plain --json
 
@@ -13,10 +13,11 @@ binary cross-entropy over 80 classes, AdamW without clipping.  Each step is wait
 as fast as we know to make them: timm with channels last, fused AdamW and inference mode; Keras with
 one graph for the step and none of its metrics.
 
-Each side has a process of its own, and one works while the others are idle.  They take turns: in
-each round every side runs for some seconds, and who begins changes.  The first steps, in which
-programs are compiled, do not count.  Peak memory is that of other processes, one at a time, which
-do nothing but train; ours finds its programs compiled if it has trained before.
+Each side has a process of its own, and one works while the others are idle. They take turns: in
+each round every side runs for some seconds, and who begins changes. The first steps, in which
+programs are compiled, do not count, nor does the beginning of each turn: a process that was idle is
+slower at first, and in training none is. Peak memory is that of other processes, one at a time,
+which do nothing but train; ours finds its programs compiled if it has trained before.
 
 The side keras-xla is Keras with its graphs compiled by XLA.  Linux only.
 """
@@ -48,6 +49,7 @@ WHATS = ("forward", "train", "memory")
 MALLOCS = {"huge-pages": "glibc.malloc.hugetlb=1", "plain": ""}
 ROOT = Path(__file__).parents[1]
 WARM_UP, MEMORY_STEPS = 2, 4
+UNMEASURED = 0.5  # beginning of a turn, as a share of what is measured of it
 PAUSE = 0.3  # seconds until the threads of whoever worked last have stopped waiting for more work
 
 
@@ -166,6 +168,7 @@ def take_turns(
         for what in whats:
             for peer in peers[first:] + peers[:first]:
                 time.sleep(PAUSE)
+                peer.ask(what, args.seconds * UNMEASURED)
                 reply = peer.ask(what, args.seconds)
                 rate = reply["steps"] * batch / reply["seconds"]
                 _say(f"round {number + 1}: {peer.side} {what} {rate:.2f} images/s")

@@ -88,6 +88,7 @@ def test_sides_take_turns_and_memory_is_of_processes_that_only_train(pretend, ca
 
     asked = pretend.read_text().splitlines()
     timed = [line.split()[:2] for line in asked if line.endswith(" 7.0")]
+    assert sum(line.endswith(" 3.5") for line in asked) == len(timed)  # not measured
     first, second = ["ours", "timm", "keras"], ["timm", "keras", "ours"]
     rounds = [(what, order) for order in (first, second) for what in ("forward", "train")]
     assert timed == [[side, what] for what, order in rounds for side in order]
