@@ -7,10 +7,15 @@ import jax
 import pytest
 
 from mlcls_jax import benchmark
-from mlcls_jax.benchmarks import programs
+from mlcls_jax.benchmarks import hardware, programs
 from mlcls_jax.benchmarks.pictures import CLASSES
+from mlcls_jax.benchmarks.programs import DoesNotFitError
 from mlcls_jax.benchmarks.sweep import Sweep, parse_sweep
+from mlcls_jax.config import Config, Data, Model
+from mlcls_jax.devices import make_mesh
+from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.programs import forward_program
 from mlcls_jax.terminal import console
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -39,6 +44,7 @@ def call(tiny, tmp_path, monkeypatch):
     config.write_text(CONFIG)
     monkeypatch.setenv("MLCLS_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(benchmark.devices, "start", lambda *_: None)
+    monkeypatch.setattr(hardware, "matmul_size", lambda: 256)
     monkeypatch.setattr(console, "quiet", False)
     monkeypatch.setattr(console, "stderr", False)
     short = ("--seconds", "0.001", "--repeats", "2")
@@ -49,6 +55,7 @@ def user_csv(photos):
     return f"--config.data.csv={photos / 'labels.csv'}", f"--config.data.images={photos}"
 
 
+@pytest.mark.slow
 def test_all_is_measured_and_judged(call, capsys):
     assert call("--json") == 0
     out, err = capsys.readouterr()
@@ -101,29 +108,45 @@ def test_a_users_pictures_are_read_and_a_trace_is_written(call, photos, tmp_path
 
 
 def test_a_sweep_names_the_best_and_survives_a_lack_of_memory(call, photos, capsys, monkeypatch):
-    compile_program = programs.compile_program
-
-    def compile_small(program, images):
-        if images == 3:
+    def measure(config, plan, folder):
+        if config.data.batch_size == 24:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        if images == 4:
-            monkeypatch.setattr(programs, "available_memory", lambda: 1e6)
-        return compile_program(program, images)
+        if config.data.batch_size == 32:
+            raise DoesNotFitError("a step needs 9.0 GB and 1.0 GB are free")
+        return measured(config, plan, folder)
 
-    monkeypatch.setattr("mlcls_jax.benchmarks.measure.compile_program", compile_small)
-    sweep = ("--what", "step", "--sweep", "batch_size=8,24,16,32")
+    measured = benchmark.measure
+    monkeypatch.setattr(benchmark, "measure", measure)
+    sweep = ("--what", "input", "--sweep", "batch_size=8,24,16,32")
     assert call("--json", *sweep, *user_csv(photos)) == 0
     out, err = capsys.readouterr()
     result = json.loads(out)
     assert result["sweep"] == "data.batch_size"
     small, exhausted, middle, large = result["rows"]
     assert "RESOURCE_EXHAUSTED" in exhausted["out_of_memory"] and exhausted["result"] is None
-    assert "0.0 GB are free" in large["out_of_memory"] and large["result"] is None
+    assert "9.0 GB" in large["out_of_memory"] and large["result"] is None
     rates = {row["value"]: row["result"]["images_per_second"] for row in (small, middle)}
     assert result["best"] == max(rates, key=lambda value: rates[value])
     assert f"Best: --config.data.batch_size={result['best']}" in err
     assert err.count("out of memory") == 2
     assert middle["result"]["batch_size"] == 16
+
+
+def test_other_errors_of_the_devices_end_a_sweep(call, photos, monkeypatch):
+    def broken(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr(benchmark, "measure", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        call("--sweep", "batch_size=8,16", *user_csv(photos))
+
+
+def test_a_step_that_the_cpu_has_no_memory_for_is_refused(tiny, monkeypatch):
+    config = Config(model=Model(variant=tiny, image_size=32), data=Data(batch_size=8))
+    program = forward_program(config, 3, Origin(KERAS, IMAGENET), 8, make_mesh())
+    monkeypatch.setattr(programs, "available_memory", lambda: 1e5)
+    with pytest.raises(DoesNotFitError, match=r"0\.0 GB are free; lower data\.batch_size"):
+        programs.compile_program(program, 1)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,8 @@ from typing import Any
 import jax
 
 from mlcls_jax import programs
+from mlcls_jax.benchmarks import hardware
 from mlcls_jax.benchmarks.figures import Cost, Figures, Matmul, Place, Program
-from mlcls_jax.benchmarks.hardware import (
-    device_peak,
-    matmul_flops,
-    matmul_run,
-    matmul_size,
-    peak_rss,
-)
 from mlcls_jax.benchmarks.loops import QUEUED, endless_batches, input_run, loop_run
 from mlcls_jax.benchmarks.pictures import HEIGHT, WIDTH, write_pictures
 from mlcls_jax.benchmarks.programs import (
@@ -102,7 +96,7 @@ def measure(config: Config, plan: Plan, folder: Path) -> Figures:
     finally:
         session.checkpoints.close()
         session.log.close()
-    figures.peak_rss, figures.device_peak = peak_rss(), device_peak()
+    figures.peak_rss, figures.device_peak = hardware.peak_rss(), hardware.device_peak()
     return figures
 
 
@@ -207,8 +201,8 @@ def _measure_steps(session: Session, plan: Plan, figures: Figures, runs: list[Ru
     # Numbered, as a phase may have any name.
     named = {str(number): run for number, run in enumerate(runs)}
     dtype = compute_dtype(session.config.model.compute_dtype)
-    times = plan.time({MATMUL: matmul_run(session.mesh, dtype), **named})
-    figures.matmul = Matmul(matmul_size(), times[MATMUL].rate(matmul_flops()))
+    times = plan.time({MATMUL: hardware.matmul_run(session.mesh, dtype), **named})
+    figures.matmul = Matmul(hardware.matmul_size(), times[MATMUL].rate(hardware.matmul_flops()))
     for number, program in enumerate(figures.programs):
         program.step = times[str(number)]
     if plan.what == "step":

@@ -56,7 +56,7 @@ def _print_programs(figures: Figures) -> None:
         "share of matmul peak": lambda program: _percent(figures.peak_share(program)),
         "GFLOP per image": lambda program: f"{program.cost.flops_per_image / 1e9:.2f}",
         "memory per device": lambda program: _bytes(program.cost.memory.peak),
-        "all-reduced per step": _communicated,
+        "collectives per step": _communicated,
         "compile": _compile_time,
     }
     rows = [[name, *map(line, figures.programs)] for name, line in lines.items()]
