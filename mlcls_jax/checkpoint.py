@@ -51,11 +51,14 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, state: TrainState, meta: dict[str, Any], val_map: float | None) -> None:
-        """Starts to write the state in the background, under its step.
+    def save(
+        self, step: int, state: TrainState, meta: dict[str, Any], val_map: float | None
+    ) -> None:
+        """Starts to write the state in the background; waits for the save before it, if need be.
 
         Args:
-            state: of the end of a step; may be donated as soon as this returns.
+            step: of the state.
+            state: of the end of the step; may be donated as soon as this returns.
             meta: JSON-ready.
             val_map: validation mAP of this state; None between evaluations, which never counts
                 as best.
@@ -67,7 +70,7 @@ class Checkpoints:
         )
         metrics = None if val_map is None else {"mAP": val_map}
         with self._explained():
-            self._manager.save(int(state.step), args=args, metrics=metrics, force=True)
+            self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def check(self) -> None:
         """Raises OSError if a save in the background has failed."""

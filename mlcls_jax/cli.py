@@ -14,6 +14,7 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
+from mlcls_jax import background
 from mlcls_jax.config import Config
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -103,8 +104,8 @@ def _quiet_threads() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Exits; at once where waiting threads (a save, other processes) would keep it or complain."""
-    if code == INTERRUPTED or jax.distributed.is_initialized():
+    """Exits; at once where threads (a save, a compilation, other processes) would keep it."""
+    if code == INTERRUPTED or jax.distributed.is_initialized() or background.is_busy():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

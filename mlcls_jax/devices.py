@@ -36,6 +36,9 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, cluster:
     if all(given) and process >= processes:
         raise ValueError(f"--process is {process}; with --processes {processes} they count from 0")
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    # Small programs as well: a start has dozens, and reading one is faster than compiling it.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if cluster:
         jax.distributed.initialize()
     elif coordinator:
@@ -65,10 +68,14 @@ def sharded(mesh: Mesh) -> NamedSharding:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """A tree of host arrays, equal on every process, as arrays on every device."""
-    sharding = replicated(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
-    )
+    return put_local(jax.tree.map(np.asarray, tree), replicated(mesh))
+
+
+def put_local(tree: Any, sharding: NamedSharding) -> Any:
+    """A tree of this process's parts of global arrays as these arrays; returns before the copy."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)  # one call costs the host least
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), tree)
 
 
 def uses_huge_pages() -> bool:

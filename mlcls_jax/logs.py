@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from mlcls_jax.files import write_text
 from mlcls_jax.workdir import METRICS
 
@@ -15,19 +13,28 @@ class MetricsLog:
 
     def __init__(self, workdir: Path, step: int, enabled: bool):
         """Opens the log to go on after `step`; later lines, of a lost stretch, are dropped."""
-        self._path = workdir / METRICS
-        self._writer = None
+        self._path, self._step, self._enabled = workdir / METRICS, step, enabled
+        self._events: Any = None
         if not enabled:
             return
         records = read_metrics(workdir)
         kept = [record for record in records if record["step"] <= step]
         if self._path.exists():  # without later lines and one that was cut short
             write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+
+    @property
+    def _writer(self) -> Any:
+        """Of TensorBoard events; made when it is needed, as it imports torch where that is."""
+        if self._events is None:
+            from tensorboardX import SummaryWriter
+
+            folder = self._path.parent / "tensorboard"
+            self._events = SummaryWriter(str(folder), purge_step=self._step)
+        return self._events
 
     def write_epoch(self, record: dict[str, Any]) -> None:
         """Appends an evaluation's record; its numbers go to TensorBoard as val/* and train/*."""
-        if self._writer is None:
+        if not self._enabled:
             return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -39,15 +46,15 @@ class MetricsLog:
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
         """TensorBoard scalars of a step."""
-        if self._writer is None:
+        if not self._enabled:
             return
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flushes and closes the event file."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

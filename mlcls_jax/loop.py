@@ -8,33 +8,34 @@ import dataclasses
 import math
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from mlcls_jax import ahead
+from mlcls_jax.ahead import Ahead
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Config
-from mlcls_jax.data.batch import Batch, to_devices
+from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.pipeline import batch_filenames, local_rows, train_batches
-from mlcls_jax.devices import is_first_process, sharded
+from mlcls_jax.data.pipeline import batch_filenames
+from mlcls_jax.devices import is_first_process, replicate
+from mlcls_jax.first_step import FirstStep
 from mlcls_jax.logs import MetricsLog
 from mlcls_jax.metrics import Scores
 from mlcls_jax.models.lineages import Origin
 from mlcls_jax.models.origins import to_json
 from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.programs import image_size, step_program
-from mlcls_jax.scoring import BaseRate, model_scores, score
+from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, score
 from mlcls_jax.terminal import Meter, console, progress_bar
-from mlcls_jax.train_step import TrainState, all_finite
+from mlcls_jax.train_step import TrainState
 
 
 @dataclass(frozen=True)
@@ -46,32 +47,44 @@ class Session:
     plan: list[PlannedPhase]
     splits: dict[str, LabelTable]
     base: BaseRate
-    constant: Scores  # of the base rate on the validation pictures
     origin: Origin  # lineage and normalisation of the weights
     mesh: jax.sharding.Mesh
-    predict: Any  # from make_eval_step: compiled once for all phases
+    ahead: Ahead
     checkpoints: Checkpoints
     log: MetricsLog
     stop: threading.Event = field(default_factory=threading.Event)
 
+    @cached_property
+    def constant(self) -> Scores:
+        """Of the base rate on the validation pictures."""
+        return constant_scores(self.splits["val"], self.base)
 
-def run_phase(session: Session, planned: PlannedPhase, state: TrainState) -> TrainState:
+
+def run_phase(
+    session: Session, planned: PlannedPhase, state: TrainState, first_step: FirstStep
+) -> TrainState:
     """Trains from the state's step to the end of the phase, or until session.stop is set.
 
     Raises:
         FloatingPointError: a loss that is not finite; names step and pictures.
         ValueError: a picture that cannot be read.
     """
-    first = int(state.step)
-    batches = batches_on_devices(session, first, planned.stop)
-    step = _compile(session, planned)
-    for end in [evaluation for evaluation in planned.evaluations if evaluation > first]:
+    number = int(state.step)
+    session.ahead.start(planned, number, session.origin)
+    step = first_step.watched(_compiled(session, planned))
+    first_step.reached("waiting for the compiled step")
+    batches = session.ahead.batches(planned)
+    first_step.reached("waiting for pictures")
+    for end in [evaluation for evaluation in planned.evaluations if evaluation > number]:
         state, meter = run_steps(session, step, batches, state, planned.phase.name, end)
-        if int(state.step) == end:
-            state = _evaluate_and_save(session, planned, state, meter)
-        elif int(state.step) != session.checkpoints.latest():
-            _check_finite(session, int(state.step), all_finite(state.params))
-            session.checkpoints.save(state, _meta(session, planned, state, None), None)
+        number += meter.done
+        if number == end:
+            state = _evaluate_and_save(session, planned, state, meter, number)
+        elif number != session.checkpoints.latest():
+            finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+            _check_finite(session, number, finite)
+            meta = _meta(session, planned, number, None)
+            session.checkpoints.save(number, state, meta, None)
         if session.stop.is_set():
             break
     return state
@@ -79,17 +92,8 @@ def run_phase(session: Session, planned: PlannedPhase, state: TrainState) -> Tra
 
 def batches_on_devices(session: Session, first: int, last: int) -> Iterator[Batch]:
     """The training batches of steps first to last - 1, on the devices ahead of time."""
-    config = session.config
-    batches = train_batches(
-        session.splits["train"],
-        first_step=first,
-        last_step=last,
-        rows=local_rows(config.data.batch_size, "data.batch_size"),
-        size=image_size(config),
-        augment=config.augment,
-        seed=config.seed,
-    )
-    return to_devices(batches, sharded(session.mesh))
+    train = session.splits["train"]
+    return ahead.batches_on_devices(session.config, train, session.mesh, first, last)
 
 
 @contextmanager
@@ -113,15 +117,13 @@ def stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _compile(session: Session, planned: PlannedPhase) -> Any:
+def _compiled(session: Session, planned: PlannedPhase) -> Any:
     """The step of the phase, compiled for the shapes it will see: it can never recompile."""
-    classes = len(session.splits["train"].classes)
-    started = time.perf_counter()
-    program = step_program(session.config, classes, session.origin, planned, session.mesh)
-    compiled = program.lower().compile()
-    seconds = time.perf_counter() - started
-    console.print(f"{planned.phase.name}: step compiled in {seconds:.1f} s")
-    return compiled
+    step, traced, compiled = session.ahead.step(planned)
+    console.print(
+        f"{planned.phase.name}: step traced in {traced:.1f} s, compiled in {compiled:.1f} s"
+    )
+    return step
 
 
 def run_steps(
@@ -153,10 +155,10 @@ def run_steps(
             if len(unchecked) == config.log_every or number == end:
                 _check(session, unchecked)
                 unchecked = []
-            while running and running[0].is_ready():
+            while running and running[0].is_ready():  # asks, and does not wait
                 running.popleft()
                 meter.advance()
-                refresh()
+            refresh()
         _check(session, unchecked)
         meter.advance(len(running))
     return state, meter
@@ -199,16 +201,15 @@ def _not_finite(session: Session, step: int, what: str) -> str:
 
 
 def _evaluate_and_save(
-    session: Session, planned: PlannedPhase, state: TrainState, meter: Meter
+    session: Session, planned: PlannedPhase, state: TrainState, meter: Meter, step: int
 ) -> TrainState:
     """Scores the validation pictures, writes the line and the checkpoint, resets the totals."""
-    val, seconds = session.splits["val"], meter.seconds
+    val, seconds, config = session.splits["val"], meter.seconds, session.config
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     title = "val" if is_first_process() else ""
-    logits = score(session.predict, variables, val.paths, session.config, session.mesh, title)
-    _check_finite(session, int(state.step), np.isfinite(logits).all())
+    logits = score(session.ahead.predict, variables, val.paths, config, session.mesh, title)
+    _check_finite(session, step, np.isfinite(logits).all())
     scores = model_scores(val, logits, session.base)
-    step, config = int(state.step), session.config
     record = {
         "step": step,
         "epoch": round(step * config.data.batch_size / len(session.splits["train"]), 4),
@@ -221,12 +222,12 @@ def _evaluate_and_save(
     }
     session.log.write_epoch(record)
     console.print(epoch_line(record))
-    zero = jnp.zeros_like(state.loss_sum)
-    # A copy, as one buffer cannot be donated twice.
-    state = dataclasses.replace(state, loss_sum=zero, label_count=jnp.copy(zero))
-    session.checkpoints.save(
-        state, _meta(session, planned, state, scores.values), scores.values["mAP"]
-    )
+    # Two arrays, as one buffer cannot be donated twice; from the host, so that nothing compiles.
+    zeros = [np.zeros((), np.float32) for _ in range(2)]
+    loss_sum, label_count = replicate(zeros, session.mesh)
+    state = dataclasses.replace(state, loss_sum=loss_sum, label_count=label_count)
+    meta = _meta(session, planned, step, scores.values)
+    session.checkpoints.save(step, state, meta, scores.values["mAP"])
     return state
 
 
@@ -242,9 +243,9 @@ def epoch_line(record: dict[str, Any]) -> str:
     )
 
 
-def _meta(session: Session, planned: PlannedPhase, state: TrainState, values: dict | None) -> dict:
+def _meta(session: Session, planned: PlannedPhase, step: int, values: dict | None) -> dict:
     return {
-        "step": int(state.step),
+        "step": step,
         "phase": planned.phase.name,
         "classes": list(session.splits["train"].classes),
         "base_rate": {

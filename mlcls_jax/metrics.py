@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int8
-from sklearn.metrics import average_precision_score
 
 from mlcls_jax.data.labels import UNKNOWN
 
@@ -74,6 +73,8 @@ def average_precisions(
     included: Bool[np.ndarray, " class"],
 ) -> Float[np.ndarray, " class"]:
     """Average precision per class over its known labels; NaN where not included."""
+    from sklearn.metrics import average_precision_score  # most of a second, after the first steps
+
     result = np.full(labels.shape[1], np.nan)
     for c in np.flatnonzero(included):
         known = labels[:, c] != UNKNOWN

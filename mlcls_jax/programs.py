@@ -91,10 +91,18 @@ def batch_shape(config: Config, num_classes: int, mesh: Mesh) -> Batch:
 
 
 def step_program(
-    config: Config, num_classes: int, origin: Origin, planned: PlannedPhase, mesh: Mesh
+    config: Config,
+    num_classes: int,
+    origin: Origin,
+    planned: PlannedPhase,
+    mesh: Mesh,
+    variables: dict | None = None,
 ) -> Program:
-    """The training step of a phase: (state, batch) -> (state, metrics); see make_train_step."""
-    variables = variables_shape(config, num_classes, mesh)
+    """The training step of a phase: (state, batch) -> (state, metrics); see make_train_step.
+
+    `variables` is what `variables_shape` gives, where it is there already.
+    """
+    variables = variables or variables_shape(config, num_classes, mesh)
     trainable = trainable_paths(variables["params"], planned.phase)
     active = active_modules(trainable, planned.phase)
     step = make_train_step(
@@ -110,15 +118,24 @@ def step_program(
 
 
 def forward_program(
-    config: Config, num_classes: int, origin: Origin, batch_size: int, mesh: Mesh
+    config: Config,
+    num_classes: int,
+    origin: Origin,
+    batch_size: int,
+    mesh: Mesh,
+    variables: dict | None = None,
 ) -> Program:
-    """The evaluation of a batch: (variables, images) -> logits; see make_eval_step."""
+    """The evaluation of a batch: (variables, images) -> logits; see make_eval_step.
+
+    `variables` is what `variables_shape` gives, where it is there already.
+    """
     model = build_model(config, num_classes, origin.lineage)
     images = jax.ShapeDtypeStruct(
         (batch_size, image_size(config), image_size(config), 3), jnp.uint8, sharding=sharded(mesh)
     )
     predict = make_eval_step(model, origin.normalization, mesh)
-    return Program(predict, (variables_shape(config, num_classes, mesh), images))
+    variables = variables or variables_shape(config, num_classes, mesh)
+    return Program(predict, (variables, images))
 
 
 def _optimizer(planned: PlannedPhase, trainable: frozenset[str]):

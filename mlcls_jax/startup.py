@@ -1,35 +1,56 @@
 """Everything before the first step: data, weights or checkpoint, header; and the last words."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
+from mlcls_jax import background
+from mlcls_jax.ahead import Ahead
 from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config
+from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import local_rows
 from mlcls_jax.data.splits import check_train, write_splits
+from mlcls_jax.data.tensorflow_cpu import load as load_tensorflow
 from mlcls_jax.devices import is_first_process, make_mesh, replicate, replicated, uses_huge_pages
+from mlcls_jax.first_step import FirstStep
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.loop import Session
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
-from mlcls_jax.models.pretrained import load_pretrained, merge, with_classes
+from mlcls_jax.models.pretrained import (
+    Pretrained,
+    known_origin,
+    load_pretrained,
+    merge,
+    with_classes,
+)
 from mlcls_jax.optimizer import flatten, group_table, trainable_paths
 from mlcls_jax.phases import PlannedPhase, plan_phases
 from mlcls_jax.programs import build_model, fresh_state, image_size, state_shape, variables_shape
-from mlcls_jax.scoring import base_rate, constant_scores
+from mlcls_jax.scoring import base_rate
 from mlcls_jax.terminal import console, print_table, print_warning
-from mlcls_jax.train_step import TrainState, make_eval_step, make_state
+from mlcls_jax.train_step import TrainState, make_state
 from mlcls_jax.workdir import SPLITS, prepare, read_origin, read_splits_of
 
 RAREST = 5
 
 
-def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
+def open_session(
+    config: Config, workdir: Path, first_step: FirstStep | None = None
+) -> tuple[Session, TrainState]:
     """Reads the data, opens the workdir, and gives the state to go on from.
+
+    Args:
+        config: of the run.
+        workdir: folder of the run, new or used.
+        first_step: of a run that trains at once: what its first phase needs is made in threads,
+            beginning as soon as the data are found good.  None: nothing is made ahead.
 
     Raises:
         ValueError: about the user's CSV, pictures, config, weights or workdir.
@@ -42,85 +63,154 @@ def open_session(config: Config, workdir: Path) -> tuple[Session, TrainState]:
     splits = read_splits_of(workdir, config.data)
     for warning in check_train(splits):
         print_warning(warning)
-    classes = splits["train"].classes
     base = base_rate(splits, config.evaluation.min_positives)
     plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
-    _check_config(config, len(classes), mesh, plan)
-    initial: Any = None
-    if not has_checkpoint(workdir):  # before anything is written: it may fail
-        initial = initial_variables(config, classes, mesh)
-    if is_first_process():
-        prepare(workdir, config, classes)
-        write_splits(workdir / SPLITS, splits)
-    checkpoints = Checkpoints(workdir)
-    latest = checkpoints.latest()
-    if latest is None:
-        variables, origin = initial
-        state = make_state(variables, (), 0)  # begin_phase makes the optimiser's
-    else:
-        meta = checkpoints.meta(latest)
-        origin = read_origin(meta)
-        saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
-        shapes = state_shape(variables_shape(config, len(classes), mesh), saved, mesh)
-        state = checkpoints.restore(latest, shapes)
-        console.print(f"Continuing at step {latest} of {plan[-1].stop}; weights: {origin}.")
+    local_rows(config.data.batch_size, "data.batch_size")
+    local_rows(config.data.eval_batch_size, "data.eval_batch_size")
+    classes = splits["train"].classes
+    if first_step:
+        background.run(load_tensorflow)
+        first_step.reached("data")
+    shapes = variables_shape(config, len(classes), mesh)
+    for planned in plan:  # ValueError: a pattern that matches nothing
+        trainable_paths(shapes["params"], planned.phase)
+    ahead = Ahead(config, splits["train"], shapes, mesh)
+
+    def start(step: int, origin: Origin | None) -> None:
+        planned = next((planned for planned in plan if step < planned.stop), None)
+        if first_step and planned and origin:
+            ahead.start(planned, step, origin)
+
+    if has_checkpoint(workdir):
+        checkpoints = _open_workdir(config, workdir, splits)
+        state, origin = _continued(checkpoints, plan, shapes, mesh, start)
+    else:  # the weights before anything is written: they may fail
+        state, origin = _initial(config, classes, shapes, mesh, start)
+        checkpoints = _open_workdir(config, workdir, splits)
+    if first_step:
+        first_step.reached("network and weights")
     session = Session(
         config=config,
         workdir=workdir,
         plan=plan,
         splits=splits,
         base=base,
-        constant=constant_scores(splits["val"], base),
         origin=origin,
         mesh=mesh,
-        predict=make_eval_step(
-            build_model(config, len(classes), origin.lineage), origin.normalization, mesh
-        ),
+        ahead=ahead,
         checkpoints=checkpoints,
-        log=MetricsLog(workdir, latest or 0, is_first_process()),
+        log=MetricsLog(workdir, checkpoints.latest() or 0, is_first_process()),
     )
     return session, state
 
 
-def _check_config(
-    config: Config, num_classes: int, mesh: jax.sharding.Mesh, plan: list[PlannedPhase]
-) -> None:
-    """Raises ValueError where the config does not suit the devices or the network's parameters."""
-    local_rows(config.data.batch_size, "data.batch_size")
-    local_rows(config.data.eval_batch_size, "data.eval_batch_size")
-    params = variables_shape(config, num_classes, mesh)["params"]
-    for planned in plan:
-        trainable_paths(params, planned.phase)
+def _open_workdir(config: Config, workdir: Path, splits: dict[str, LabelTable]) -> Checkpoints:
+    if is_first_process():
+        prepare(workdir, config, splits["train"].classes)
+        write_splits(workdir / SPLITS, splits)
+    return Checkpoints(workdir)
 
 
-def initial_variables(
-    config: Config, classes: tuple[str, ...], mesh: jax.sharding.Mesh
-) -> tuple[dict, Origin]:
-    """Pretrained (or random) variables, on every device of the mesh.
+def _continued(
+    checkpoints: Checkpoints,
+    plan: list[PlannedPhase],
+    shapes: dict,
+    mesh: jax.sharding.Mesh,
+    start: Callable[[int, Origin | None], None],
+) -> tuple[TrainState, Origin]:
+    """The state of the latest checkpoint."""
+    latest = checkpoints.resolve("latest")
+    meta = checkpoints.meta(latest)
+    origin = read_origin(meta)
+    start(latest, origin)
+    saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
+    state = checkpoints.restore(latest, state_shape(shapes, saved, mesh))
+    console.print(f"Continuing at step {latest} of {plan[-1].stop}; weights: {origin}.")
+    return state, origin
 
-    The head is fresh, unless a file has one of the same classes, or as wide a one without names.
+
+def _initial(
+    config: Config,
+    classes: tuple[str, ...],
+    shapes: dict,
+    mesh: jax.sharding.Mesh,
+    start: Callable[[int, Origin | None], None],
+) -> tuple[TrainState, Origin]:
+    """The state before the first phase; without an optimiser's, which begin_phase makes."""
+    if config.model.weights:
+        # Of weights with a name, the origin is known before the file is.
+        start(0, known_origin(config.model.weights, config.model.variant))
+        pretrained = read_weights(config, classes, shapes)
+        start(0, pretrained.origin)
+        variables, origin = initial_variables(config, pretrained, shapes, mesh), pretrained.origin
+    else:
+        origin = Origin(KERAS, IMAGENET)
+        start(0, origin)
+        variables = random_variables(config, len(classes), mesh)
+    return make_state(variables, (), 0), origin
+
+
+def random_variables(config: Config, num_classes: int, mesh: jax.sharding.Mesh) -> dict:
+    """Variables drawn with config.seed, born on every device of the mesh."""
+
+    def draw() -> dict:
+        picture = jnp.zeros((1, image_size(config), image_size(config), 3))
+        model = build_model(config, num_classes)
+        return dict(model.init(jax.random.key(config.seed), picture))
+
+    return jax.jit(draw, out_shardings=replicated(mesh))()
+
+
+def read_weights(
+    config: Config, classes: tuple[str, ...], shapes: dict | None = None
+) -> Pretrained:
+    """The weights that config.model.weights says, with a head for `classes` if it has one.
+
+    A head is there if a file has one of the same classes, or without names for them.
+
+    Args:
+        config: of the run.
+        classes: of the run, in their order.
+        shapes: of the network's variables; without them, it is traced for them.
     """
-    model = build_model(config, len(classes))
-    key = jax.random.key(config.seed)
-    picture = jnp.zeros((1, image_size(config), image_size(config), 3))
-    if not config.model.weights:
-        init = jax.jit(model.init, out_shardings=replicated(mesh))
-        return dict(init(key, picture)), Origin(KERAS, IMAGENET)
-    pretrained = load_pretrained(config.model.weights, config.model.variant)
+    known: Any = flatten_dict(shapes) if shapes else {}
+    flat = {path: leaf.shape for path, leaf in known.items()}
+    pretrained = load_pretrained(config.model.weights, config.model.variant, flat or None)
     pretrained = with_classes(pretrained, classes)
     if is_name(config.model.weights):
         # 1000 classes of one's own are not ImageNet's: without its head, a fresh one is kept.
         pretrained.variables["params"].pop("head", None)
-    target = variables_shape(config, len(classes), mesh)
-    # Only the head is computed: what merge replaces is never initialised.
-    target["params"]["head"] = jax.jit(lambda: model.init(key, picture)["params"]["head"])()
+    return pretrained
+
+
+def initial_variables(
+    config: Config, pretrained: Pretrained, shapes: dict, mesh: jax.sharding.Mesh
+) -> dict:
+    """Pretrained variables on every device of the mesh, with a fresh head where theirs is another.
+
+    Args:
+        config: of the run.
+        pretrained: from `read_weights`.
+        shapes: of the network's variables.
+        mesh: of all devices.
+    """
+    head = shapes["params"]["head"]
+    model = build_model(config, head["bias"].shape[0])
+
+    def draw() -> dict:  # the head alone: what merge replaces is never computed
+        pooled = jnp.zeros((1, head["kernel"].shape[0]))
+        key = jax.random.key(config.seed)
+        drawn: Any = model.init(key, pooled, method=lambda network, x: network.head(x))
+        return drawn["params"]["head"]
+
+    target = shapes | {"params": shapes["params"] | {"head": jax.jit(draw)()}}
     merged, fresh = merge(pretrained.variables, target)
     fit = "classes" if pretrained.classes else "width; the file names no classes"
     console.print(
         f"Weights {config.model.weights} ({pretrained.variant}: {pretrained.origin}); "
         f"new: {', '.join(fresh) if fresh else f'nothing, the head fits by its {fit}'}"
     )
-    return replicate(merged, mesh), pretrained.origin
+    return replicate(merged, mesh)
 
 
 def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> TrainState:

@@ -1,7 +1,7 @@
 """What a person sees: header, tables, progress bar, one line per evaluation."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -11,6 +11,8 @@ from rich.text import Text
 
 # Colour only on a terminal is rich's default; class names may hold [brackets].
 console = Console(highlight=False, soft_wrap=True, markup=False)
+
+REFRESH_SECONDS = 0.1
 
 
 class Meter:
@@ -49,20 +51,28 @@ class Meter:
 
 
 @contextmanager
-def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator:
-    """A bar with images/s and ETA on a terminal, nothing elsewhere; yields `refresh()`."""
+def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator[Callable[[], None]]:
+    """A bar with images/s and ETA on a terminal, nothing elsewhere.
+
+    Yields `refresh()`, which may be called at every step: it acts ten times a second at most.
+    """
+    if not (visible and console.is_terminal):
+        yield lambda: None
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
     )
-    shown = visible and console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
-        task = bar.add_task(title, total=meter.total, speed="")
+    with Progress(*columns, console=console, transient=True) as bar:
+        task, due = bar.add_task(title, total=meter.total, speed=""), 0.0
 
         def refresh() -> None:
-            eta = meter.eta
+            nonlocal due
+            if (now := time.perf_counter()) < due:
+                return
+            due, eta = now + REFRESH_SECONDS, meter.eta
             speed = (
                 "" if eta is None else f"{meter.images_per_second:.1f} images/s, ETA {_hms(eta)}"
             )

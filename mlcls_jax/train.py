@@ -7,10 +7,12 @@ The same command again continues the run.
 """
 
 import argparse
+import time
 from pathlib import Path
 
-from mlcls_jax import cli, devices
+from mlcls_jax import background, cli, devices
 from mlcls_jax.config import Config, with_absolute_paths
+from mlcls_jax.first_step import FirstStep
 from mlcls_jax.loop import run_phase, stop_on_interrupt
 from mlcls_jax.startup import begin_phase, open_session, print_end, print_header
 from mlcls_jax.terminal import console
@@ -22,7 +24,8 @@ def main(argv: list[str]) -> int:
     config = with_absolute_paths(cli.load_config(options.config, overrides))
     devices.start(options.coordinator, options.processes, options.process, options.cluster)
     console.quiet = not devices.is_first_process()
-    return train(config, Path(options.workdir or f"runs/{Path(options.config).stem}"))
+    workdir = Path(options.workdir or f"runs/{Path(options.config).stem}")
+    return train(config, workdir, background.IMPORTED)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -40,20 +43,27 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(argv)
 
 
-def train(config: Config, workdir: Path) -> int:
+def train(config: Config, workdir: Path, began: float | None = None) -> int:
     """Runs all phases, from the latest checkpoint on where there is one; returns the exit code.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        began: time.perf_counter() at the start of it all; None: now.
 
     Raises:
         ValueError: anything about the user's data, config or workdir; one line that names it.
         FloatingPointError: a loss that is not finite.
     """
-    session, state = open_session(config, workdir)
-    print_header(session, state)
-    with stop_on_interrupt(session.stop):
-        for planned in session.plan:
-            if int(state.step) < planned.stop and not session.stop.is_set():
-                state = begin_phase(session, planned, state)
-                state = run_phase(session, planned, state)
+    with FirstStep(time.perf_counter() if began is None else began) as first_step:
+        first_step.reached("imports")
+        session, state = open_session(config, workdir, first_step)
+        print_header(session, state)
+        with stop_on_interrupt(session.stop):
+            for planned in session.plan:
+                if int(state.step) < planned.stop and not session.stop.is_set():
+                    state = begin_phase(session, planned, state)
+                    state = run_phase(session, planned, state, first_step)
     session.checkpoints.close()
     session.log.close()
     finished = int(state.step) == session.plan[-1].stop

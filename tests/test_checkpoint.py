@@ -16,7 +16,7 @@ def state(step: int):
 
 
 def save(checkpoints, step, val_map):
-    checkpoints.save(state(step), {"phase": "head"}, val_map)
+    checkpoints.save(step, state(step), {"phase": "head"}, val_map)
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path):

@@ -17,8 +17,9 @@ from mlcls_jax.devices import make_mesh
 from mlcls_jax.models.lineages import IMAGENET, LITE, LUKEMELAS, TIMM, Origin
 from mlcls_jax.models.pretrained import load_pretrained
 from mlcls_jax.optimizer import flatten
+from mlcls_jax.programs import variables_shape
 from mlcls_jax.scoring import probabilities
-from mlcls_jax.startup import initial_variables
+from mlcls_jax.startup import initial_variables, read_weights
 from mlcls_jax.train import train
 from mlcls_jax.workdir import load_run, read_splits_of
 
@@ -216,11 +217,13 @@ def test_an_exported_head_is_taken_over_by_the_names_of_its_classes(
     head = run.variables["params"]["head"]["kernel"]
     mesh = make_mesh()
     config = Config(model=Model(variant="lite0", weights=str(tmp_path / "out"), image_size=SIZE))
-    turned = run.classes[::-1]
-    variables, _ = initial_variables(config, turned, mesh)
+    shapes = variables_shape(config, 3, mesh)
+    turned = read_weights(config, run.classes[::-1])
+    variables = initial_variables(config, turned, shapes, mesh)
     np.testing.assert_array_equal(variables["params"]["head"]["kernel"], head[:, ::-1])
     assert "the head fits by its classes" in capsys.readouterr().out
-    initial_variables(config, (*run.classes[:2], "other"), mesh)
+    other = read_weights(config, (*run.classes[:2], "other"), shapes)
+    initial_variables(config, other, shapes, mesh)
     assert "new: head/bias, head/kernel" in capsys.readouterr().out
 
 

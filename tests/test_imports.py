@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["files", "models.variants", "models.padding"],
+    ["background", "files", "models.variants", "models.padding"],
     ["models.lineages"],
     ["models.sources"],
     ["models.names"],
@@ -37,7 +37,7 @@ LAYERS = [
     ["serving"],
     ["checkpoint"],
     ["terminal"],
-    ["workdir"],
+    ["workdir", "ahead", "first_step"],
     ["scoring"],
     ["logs"],
     ["loop"],

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlcls_jax import evaluate, loop, predict
+from mlcls_jax import ahead, evaluate, predict
+from mlcls_jax.ahead import Ahead
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 from mlcls_jax.train import train
@@ -49,15 +50,15 @@ def final_params(workdir):
 def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypatch):
     config, whole, parts = make_config(photos, tiny), tmp_path / "whole", tmp_path / "parts"
     compiled = []
-    compile_step = loop._compile
+    compile_step = Ahead._compile_step
     monkeypatch.setattr(
-        loop, "_compile", lambda *args: compiled.append(args) or compile_step(*args)
+        Ahead, "_compile_step", lambda *args: compiled.append(args) or compile_step(*args)
     )
     assert train(config, whole) == 0
     assert len(compiled) == 2  # once a phase
 
     interrupted = iter([2, 6])  # the batches at which Ctrl-C is pressed, inside an epoch
-    to_devices, batches, at = loop.to_devices, [0], [next(interrupted)]
+    to_devices, batches, at = ahead.to_devices, [0], [next(interrupted)]
 
     def pressing(*args):
         for batch in to_devices(*args):
@@ -67,7 +68,7 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
                 os.kill(os.getpid(), signal.SIGINT)
             yield batch
 
-    monkeypatch.setattr(loop, "to_devices", pressing)
+    monkeypatch.setattr(ahead, "to_devices", pressing)
     codes = [train(config, parts) for _ in range(3)]
     assert codes == [130, 130, 0]
     assert records(parts) == records(whole)

@@ -4,9 +4,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-import jax
 from flax import struct
 from jax.sharding import NamedSharding
+
+from mlcls_jax.devices import put_local
 
 T = TypeVar("T")
 
@@ -23,13 +24,14 @@ class Batch:
 def to_devices(batches: Iterable[T], sharding: NamedSharding, ahead: int = 2) -> Iterator[T]:
     """Yields each pytree of this process's rows as global arrays, `ahead` batches in advance.
 
-    The transfer of a batch is started while the devices work on the ones before it.
+    The transfer of a batch is started while the devices work on the ones before it; the lead is
+    built up over the first batches.
     """
     queue: deque[T] = deque()
+    yielded = 0
     for batch in batches:
-        queue.append(
-            jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
-        )
-        if len(queue) > ahead:
+        queue.append(put_local(batch, sharding))
+        if len(queue) > min(yielded, ahead):  # the first one at once: a run starts with it
             yield queue.popleft()
+            yielded += 1
     yield from queue

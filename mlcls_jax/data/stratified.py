@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
 from mlcls_jax.data.labels import LabelTable
 
@@ -67,6 +66,9 @@ def _stratified(positive: np.ndarray, count: int, needed: int, seed: int) -> np.
 
     positive: bool [n, c].
     """
+    # Here, as it imports scikit-learn, which a run whose splits are given can do without.
+    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+
     n = len(positive)
     # scikit-learn takes a single column for something else than multi-label: add an empty one.
     positive = np.pad(positive, ((0, 0), (0, 1)))

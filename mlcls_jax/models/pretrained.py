@@ -18,11 +18,18 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.hub import local_file
-from mlcls_jax.models.layouts import HEAD, LAYOUTS, Layout
+from mlcls_jax.models.layouts import HEAD, LAYOUTS, Layout, Shape
+from mlcls_jax.models.layouts import Path as Names
 from mlcls_jax.models.lineages import Normalization, Origin
 from mlcls_jax.models.names import format_table, is_name, resolve
 from mlcls_jax.models.origins import find_origin, read_classes
-from mlcls_jax.models.translate import find_layout, infer_variant, to_variables
+from mlcls_jax.models.translate import (
+    find_layout,
+    infer_variant,
+    to_variables,
+    variable_shapes,
+    with_head,
+)
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weight_files import find_file, read_tensors
 
@@ -64,7 +71,21 @@ class Pretrained:
         return Origin(self.model.lineage, self.normalization)
 
 
-def load_pretrained(source: str | Path, variant: str | None = None) -> Pretrained:
+def known_origin(source: str | Path, variant: str) -> Origin | None:
+    """The origin of weights that have a name, without their file; None for a path.
+
+    Raises:
+        ValueError: an unknown name, or none of this variant.
+    """
+    if not is_name(str(source)):
+        return None
+    known = resolve(str(source), variant)
+    return Origin(known.lineage, known.normalization)
+
+
+def load_pretrained(
+    source: str | Path, variant: str | None = None, shapes: Mapping[Names, Shape] | None = None
+) -> Pretrained:
     """Reads pretrained EfficientNet weights.
 
     Args:
@@ -74,6 +95,8 @@ def load_pretrained(source: str | Path, variant: str | None = None) -> Pretraine
             torchvision or EfficientNet-PyTorch.  Its kind, layout and lineage are found in the
             file, in its name and in a config.json beside it.
         variant: a key of VARIANTS; needed for the short names, otherwise found in the file.
+        shapes: of the variables of a model of `variant`, whatever its head, by path; without them,
+            the network is traced for them.
 
     Returns:
         The model with the file's own head, its variables and its normalisation.
@@ -92,7 +115,8 @@ def load_pretrained(source: str | Path, variant: str | None = None) -> Pretraine
     variant = _variant_of(path, tensors, layout, known.variant if known else variant)
     num_classes = _num_classes(tensors, layout, variant)
     model = EfficientNet(variant=variant, num_classes=num_classes)
-    variables, differences = to_variables(tensors, model, layout)
+    shapes = variable_shapes(model) if shapes is None else with_head(shapes, num_classes)
+    variables, differences = to_variables(tensors, shapes, variant, layout)
     if differences:
         raise ValueError(
             f"{path} does not fit EfficientNet-{variant}, give a file of that variant: "

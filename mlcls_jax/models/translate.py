@@ -63,15 +63,26 @@ def variable_shapes(model: EfficientNet) -> dict[Path, Shape]:
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
+def with_head(shapes: Mapping[Path, Shape], num_classes: int) -> dict[Path, Shape]:
+    """The shapes of a model's variables, as they are with a head of another width; 0: with none."""
+    backbone = {path: shape for path, shape in shapes.items() if path[1] != "head"}
+    if not num_classes:
+        return backbone
+    features = backbone["params", "backbone", "top", "conv", "kernel"][-1]
+    head = {"kernel": (features, num_classes), "bias": (num_classes,)}
+    return backbone | {("params", "head", name): shape for name, shape in head.items()}
+
+
 def to_variables(
-    tensors: dict[str, np.ndarray], model: EfficientNet, layout: Layout
+    tensors: dict[str, np.ndarray], shapes: Mapping[Path, Shape], variant: str, layout: Layout
 ) -> tuple[dict, list[str]]:
     """Renames and transposes the tensors of a file to the variables of a model.
 
     Args:
         tensors: by their names in the file.  Where they fit, the dictionary is emptied on the way,
             so that no tensor is held twice.
-        model: whose variables they are to be.
+        shapes: of the variables that they are to be.
+        variant: of the model, a key of VARIANTS.
         layout: of the file.
 
     Returns:
@@ -80,11 +91,11 @@ def to_variables(
         tensors missing, unexpected, of another shape, not of floats, not finite, or variances
         below zero.
     """
-    variant, due = VARIANTS[model.variant], {}
-    for path, shape in variable_shapes(model).items():
+    due = {}
+    for path, shape in shapes.items():
         axes = layout.axes(path) or tuple(range(len(shape)))
         in_file = tuple(shape[axes.index(i)] for i in range(len(shape)))
-        due[layout.name(path, variant)] = (path, axes, in_file)
+        due[layout.name(path, VARIANTS[variant])] = (path, axes, in_file)
     extra = layout.extra if layout.extra.keys() & tensors.keys() else {}
     wanted = {name: in_file for name, (_, _, in_file) in due.items()} | dict(extra)
     differences = [p for name in wanted if (p := _problem(name, wanted[name], tensors))]

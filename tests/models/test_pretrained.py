@@ -107,7 +107,7 @@ def test_variables_are_those_of_the_model_and_go_back_unchanged(variant, layout)
     model = EfficientNet(variant=variant, num_classes=5)
     tensors = file_tensors(model, layout, np.random.default_rng(0))
     left = dict(tensors)
-    variables, differences = to_variables(left, model, layout)
+    variables, differences = to_variables(left, variable_shapes(model), variant, layout)
     assert (differences, left) == ([], {})  # nothing is held twice
     leaves = flat(variables)
     assert {path: leaf.shape for path, leaf in leaves.items()} == variable_shapes(model)
@@ -121,7 +121,7 @@ def test_variables_are_those_of_the_model_and_go_back_unchanged(variant, layout)
 def test_axes():
     model = EfficientNet(variant="lite0", num_classes=5)
     tensors = file_tensors(model, LUKEMELAS, np.random.default_rng(0))
-    params = to_variables(dict(tensors), model, LUKEMELAS)[0]["params"]
+    params = to_variables(dict(tensors), variable_shapes(model), "lite0", LUKEMELAS)[0]["params"]
     stem, depthwise = tensors["_conv_stem.weight"], tensors["_blocks.0._depthwise_conv.weight"]
     block = params["backbone"]["stage1"]["block1"]
     assert params["backbone"]["stem"]["conv"]["kernel"][2, 1, 0, 7] == stem[7, 0, 2, 1]

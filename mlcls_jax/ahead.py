@@ -1,0 +1,106 @@
+"""What a phase needs, made in threads while the main thread goes on: its compiled step, its first
+batch, and once per run the compiled evaluation.
+
+XLA compiles, and TensorFlow decodes, without Python's lock, so they go on beside each other and
+beside the reading of the weights.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from typing import Any
+
+import jax
+
+from mlcls_jax import background
+from mlcls_jax.config import Config
+from mlcls_jax.data.batch import Batch, to_devices
+from mlcls_jax.data.labels import LabelTable
+from mlcls_jax.data.pipeline import local_rows, train_batches
+from mlcls_jax.devices import sharded
+from mlcls_jax.models.lineages import Origin
+from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.programs import forward_program, image_size, step_program
+
+
+class Ahead:
+    """Compiled programs and batches of a run; `start` begins to make them, the others wait."""
+
+    def __init__(self, config: Config, train: LabelTable, variables: dict, mesh: jax.sharding.Mesh):
+        """Nothing is begun yet.
+
+        Args:
+            config: of the run.
+            train: the training pictures.
+            variables: shapes of the network's, replicated over the mesh.
+            mesh: of all devices.
+        """
+        self._config, self._train, self._variables, self._mesh = config, train, variables, mesh
+        self._steps: dict[int, Future] = {}
+        self._batches: dict[int, Future] = {}
+        self._evaluation: Future | None = None
+
+    def start(self, planned: PlannedPhase, first_step: int, origin: Origin) -> None:
+        """Begins with a phase, at a step of it; does nothing if it has begun.
+
+        Args:
+            planned: the phase.
+            first_step: whose batch is the first one needed.
+            origin: of the weights.
+        """
+        if planned.start in self._steps:
+            return
+        step = background.run(self._compile_step, planned, origin)
+        self._steps[planned.start] = step
+        self._batches[planned.start] = background.run(self._first_batch, planned, first_step)
+        if self._evaluation is None:
+            self._evaluation = background.run(self._compile_evaluation, origin, step)
+
+    def step(self, planned: PlannedPhase) -> tuple[Any, float, float]:
+        """The step of the phase, which can never recompile; seconds of tracing and compiling."""
+        return self._steps[planned.start].result()
+
+    def batches(self, planned: PlannedPhase) -> Iterator[Batch]:
+        """Of the phase, on the devices; ValueError if a picture of the first cannot be read."""
+        return self._batches.pop(planned.start).result()
+
+    def predict(self, variables: dict, images: jax.Array) -> jax.Array:
+        """Logits of pictures, see `make_eval_step`; a phase must have begun."""
+        if self._evaluation is None:
+            raise RuntimeError("predict before start")
+        return self._evaluation.result()(variables, images)
+
+    def _compile_step(self, planned: PlannedPhase, origin: Origin) -> tuple[Any, float, float]:
+        began, classes = time.perf_counter(), len(self._train.classes)
+        program = step_program(self._config, classes, origin, planned, self._mesh, self._variables)
+        lowered, traced = program.lower(), time.perf_counter()
+        return lowered.compile(), traced - began, time.perf_counter() - traced
+
+    def _compile_evaluation(self, origin: Origin, step: Future) -> Any:
+        wait([step])  # the run waits for that one first
+        rows, classes = self._config.data.eval_batch_size, len(self._train.classes)
+        program = forward_program(self._config, classes, origin, rows, self._mesh, self._variables)
+        return program.lower().compile()
+
+    def _first_batch(self, planned: PlannedPhase, first_step: int) -> Iterator[Batch]:
+        batches = batches_on_devices(
+            self._config, self._train, self._mesh, first_step, planned.stop
+        )
+        return itertools.chain([next(batches)], batches)
+
+
+def batches_on_devices(
+    config: Config, train: LabelTable, mesh: jax.sharding.Mesh, first: int, last: int
+) -> Iterator[Batch]:
+    """The training batches of steps first to last - 1, on the devices ahead of time."""
+    batches = train_batches(
+        train,
+        first_step=first,
+        last_step=last,
+        rows=local_rows(config.data.batch_size, "data.batch_size"),
+        size=image_size(config),
+        augment=config.augment,
+        seed=config.seed,
+    )
+    return to_devices(batches, sharded(mesh))
