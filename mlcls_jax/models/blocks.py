@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mlcls_jax.models.convolution import conv, native_conv
 from mlcls_jax.models.depthwise import depthwise_conv, native_depthwise_conv
 from mlcls_jax.models.lineages import KERAS, Lineage
 from mlcls_jax.models.normalization import Activation, BatchNorm, identity
-from mlcls_jax.models.padding import Padding, pad_widths
+from mlcls_jax.models.padding import Padding
 from mlcls_jax.models.variants import B0_STAGES, Stage
 
 
@@ -27,6 +28,7 @@ class Conv(nn.Module):
     padding: Padding = "same"
     use_bias: bool = False
     dtype: jnp.dtype = jnp.float32
+    portable: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -38,13 +40,8 @@ class Conv(nn.Module):
             # As one matrix: its kernel gradient is then a plain product as well.
             x = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
         else:
-            x = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                (self.stride, self.stride),
-                [pad_widths(self.padding, size, k, self.stride) for size in x.shape[1:3]],
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            convolve: Any = native_conv if self.portable else conv
+            x = convolve(x, kernel, self.stride, self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             x = x + bias.astype(self.dtype)
@@ -109,11 +106,16 @@ class NormalizedConv(Network):
     @nn.compact
     def __call__(self, x, train: bool):
         lineage = self.lineage
-        how = {"padding": lineage.padding, "dtype": self.dtype, "name": "conv"}
+        how = {
+            "padding": lineage.padding,
+            "dtype": self.dtype,
+            "portable": self.portable,
+            "name": "conv",
+        }
         if self.features:
-            conv = Conv(self.features, self.kernel_size, self.stride, **how)
+            convolution = Conv(self.features, self.kernel_size, self.stride, **how)
         else:
-            conv = DepthwiseConv(self.kernel_size, self.stride, portable=self.portable, **how)
+            convolution = DepthwiseConv(self.kernel_size, self.stride, **how)
         norm = BatchNorm(
             self.activation,
             momentum=lineage.decay,
@@ -122,7 +124,7 @@ class NormalizedConv(Network):
             dtype=self.dtype,
             name="norm",
         )
-        return norm(conv(x), self.trains(train, "norm"))
+        return norm(convolution(x), self.trains(train, "norm"))
 
 
 class SqueezeExcite(nn.Module):

@@ -15,7 +15,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.padding import Padding, pad_widths
+from mlcls_jax.models.padding import Padding
+from mlcls_jax.models.windows import image_padding, pad, taps, window
+
+TERMS = 112  # of one fused sum: with many more, compilers spill registers
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -67,7 +70,7 @@ def native_depthwise_conv(x, kernel, stride: int, padding: Padding = "same"):
         x,
         kernel,
         (stride, stride),
-        _pad_widths(x, kernel.shape[0], stride, padding),
+        image_padding(x, kernel.shape[0], stride, padding),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],
     )
@@ -78,37 +81,15 @@ def _native_gradients(x, kernel, grad, stride, padding):
     return jax.vjp(native, x, kernel)[1](grad)
 
 
-def _pad_widths(x, k: int, stride: int, padding: Padding) -> list[tuple[int, int]]:
-    """Of the rows and of the columns."""
-    return [pad_widths(padding, size, k, stride) for size in x.shape[1:3]]
-
-
-def _pad(x, rows: tuple[int, int], columns: tuple[int, int]):
-    """Zero-pads, or crops where a width is negative, the two image axes."""
-    none = (0, 0, 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), [none, (*rows, 0), (*columns, 0), none])
-
-
-def _window(x, row: int, column: int, height: int, width: int, stride: int):
-    """The [height, width] view of x that starts at (row, column) and steps by stride."""
-    batch, _, _, channels = x.shape
-    end = (batch, row + (height - 1) * stride + 1, column + (width - 1) * stride + 1, channels)
-    return lax.slice(x, (0, row, column, 0), end, (1, stride, stride, 1))
-
-
 def _shifted_sum(x, kernel, stride, padding):
-    k = kernel.shape[0]
-    height, width = x.shape[1:3]
-    padded = _pad(x, *_pad_widths(x, k, stride, padding))
-    out = (-(-height // stride), -(-width // stride), stride)
-    taps = [_window(padded, i, j, *out) * kernel[i, j, 0] for i in range(k) for j in range(k)]
-    return sum(taps[1:], taps[0])
+    terms = [view * kernel[i, j, 0] for i, j, view in taps(x, kernel.shape[0], stride, padding)]
+    return sum(terms[1:], terms[0])
 
 
 def _shifted_gradients(x, kernel, grad, stride, padding):
-    widths = _pad_widths(x, kernel.shape[0], stride, padding)
+    widths = image_padding(x, kernel.shape[0], stride, padding)
     dx = _input_gradient(x.shape, kernel, grad, stride, low=[before for before, _ in widths])
-    return dx, _kernel_gradient(_pad(x, *widths), kernel, grad, stride)
+    return dx, _kernel_gradient(pad(x, *widths), kernel, grad, stride)
 
 
 def _input_gradient(shape, kernel, grad, stride, low):
@@ -119,18 +100,22 @@ def _input_gradient(shape, kernel, grad, stride, low):
     k = kernel.shape[0]
     _, height, width, _ = shape
     out_height, out_width = -(-height // stride), -(-width // stride)
-    padded = _pad(grad, (k, k), (k, k))
 
     def shifts(parity, axis):
         """(tap, shift into grad) pairs that reach this parity."""
         reach = [(i, parity + low[axis] - i) for i in range(k)]
         return [(i, distance // stride) for i, distance in reach if distance % stride == 0]
 
+    ends = [[shift for p in range(stride) for _, shift in shifts(p, axis)] for axis in range(2)]
+    before = [max(0, -min(shift)) for shift in ends]
+    after = [max(0, max(shift)) for shift in ends]
+    padded = pad(grad, (before[0], after[0]), (before[1], after[1]))
+
     def parity_sum(a, b):
         total = jnp.zeros((shape[0], out_height, out_width, shape[3]), grad.dtype)
         for i, down in shifts(a, 0):
             for j, right in shifts(b, 1):
-                view = _window(padded, k + down, k + right, out_height, out_width, 1)
+                view = window(padded, before[0] + down, before[1] + right, out_height, out_width, 1)
                 total += view * kernel[i, j, 0]
         return total
 
@@ -145,21 +130,39 @@ def _input_gradient(shape, kernel, grad, stride, low):
 
 
 def _kernel_gradient(padded, kernel, grad, stride):
-    """For each tap, the sum of view * grad over batch and image, one picture after the other.
+    """The sum over all positions of grad of its value times the k*k window of x that it saw.
 
-    A picture and its gradient stay in the cache while all k*k taps read them.
+    That is the shifted sum again, with windows for an image and a block of grad for the kernel.
     """
     k = kernel.shape[0]
-    out_height, out_width = grad.shape[1:3]
+    batch, out_height, out_width, channels = grad.shape
+    columns = _block(out_width, TERMS)
+    rows = _block(out_height, TERMS // columns)
+    down, across = -(-out_height // rows), -(-out_width // columns)
+    grad = pad(grad, (0, down * rows - out_height), (0, across * columns - out_width))
+    lacking = [max(0, (grad.shape[a] - 1) * stride + k - padded.shape[a]) for a in (1, 2)]
+    padded = pad(padded, (0, lacking[0]), (0, lacking[1]))
 
-    def add_picture(total, picture):
-        rows, grads = (part[None] for part in picture)
-        views = (
-            _window(rows, i, j, out_height, out_width, stride) for i in range(k) for j in range(k)
-        )
-        taps = [(view * grads).sum((0, 1, 2), dtype=jnp.float32) for view in views]
-        return total + jnp.stack(taps), None
+    def add_block(total, number):
+        row, column = number // across * rows, number % across * columns
+        seen = (batch, (rows - 1) * stride + k, (columns - 1) * stride + k, channels)
+        here = (0, row * stride, column * stride, 0)
+        xs = lax.dynamic_slice(padded, here, seen).astype(jnp.float32)
+        block = (batch, rows, columns, channels)
+        grads = lax.dynamic_slice(grad, (0, row, column, 0), block).astype(jnp.float32)
+        terms = [
+            window(xs, i * stride, j * stride, k, k, 1) * grads[:, i, None, j, None]
+            for i in range(rows)
+            for j in range(columns)
+        ]
+        return total + sum(terms[1:], terms[0]), None
 
-    total = jnp.zeros((k * k, grad.shape[3]), jnp.float32)
-    total, _ = lax.scan(add_picture, total, (padded, grad))
-    return total.reshape(kernel.shape).astype(kernel.dtype)
+    total = jnp.zeros((batch, k, k, channels), jnp.float32)
+    total, _ = lax.scan(add_block, total, jnp.arange(down * across))
+    return total.sum(0)[:, :, None].astype(kernel.dtype)
+
+
+def _block(size: int, most: int) -> int:
+    """At most `most`, so that as few blocks of this size as possible cover `size`."""
+    blocks = -(-size // max(most, 1))
+    return -(-size // blocks)

@@ -78,7 +78,7 @@ def normalize_by(x, mean, inverse, scale, bias, activation: Activation):
         mean, inverse: float32 [channel], constants: their gradient is zero.
         scale, bias: float32 [channel].
     """
-    return activation(_affine(x, mean, inverse, scale, bias))
+    return activation(_affine(x, *_coefficients(mean, inverse, scale, bias)))
 
 
 def _normalize_by_forward(x, mean, inverse, scale, bias, activation):
@@ -88,9 +88,9 @@ def _normalize_by_forward(x, mean, inverse, scale, bias, activation):
 
 def _normalize_by_backward(activation, residuals, grad):
     x, mean, inverse, scale, _ = residuals
-    before, dscale = _gradients(residuals, grad, activation)
+    before, dscale, dbias = _gradients(residuals, grad, activation)
     dx = (before * (inverse * scale)).astype(x.dtype)
-    return dx, jnp.zeros_like(mean), jnp.zeros_like(inverse), dscale, before.sum(AXES)
+    return dx, jnp.zeros_like(mean), jnp.zeros_like(inverse), dscale, dbias
 
 
 normalize_by.defvjp(_normalize_by_forward, _normalize_by_backward)
@@ -111,30 +111,43 @@ def _normalize_batch_forward(x, scale, bias, activation, epsilon):
     mean = values.mean(AXES)
     var = jnp.maximum(jnp.square(values).mean(AXES) - jnp.square(mean), 0.0)
     inverse = lax.rsqrt(var + epsilon)
-    y = activation(_affine(x, mean, inverse, scale, bias))
+    y = activation(_affine(x, *_coefficients(mean, inverse, scale, bias)))
     return (y, mean, var), (x, mean, inverse, scale, bias)
 
 
 def _normalize_batch_backward(activation, epsilon, residuals, grads):
     del epsilon  # is in the residuals, as part of inverse
     x, mean, inverse, scale, _ = residuals
-    before, dscale = _gradients(residuals, grads[0], activation)
-    dbias = before.sum(AXES)
+    before, dscale, dbias = _gradients(residuals, grads[0], activation)
+    # scale * inverse * (before - mean of before - normalised x * mean of (before * normalised x))
     count = x.size // x.shape[-1]
-    centered = x.astype(jnp.float32) - mean
-    dx = before - (dbias + centered * (inverse * dscale)) / count
-    return (dx * (inverse * scale)).astype(x.dtype), dscale, dbias
+    factor = scale * inverse
+    slope = -factor * inverse * dscale / count
+    offset = -factor * dbias / count - slope * mean
+    dx = before * factor + x.astype(jnp.float32) * slope + offset
+    return dx.astype(x.dtype), dscale, dbias
 
 
 normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
 
 
-def _affine(x, mean, inverse, scale, bias):
-    return (x.astype(jnp.float32) - mean) * (inverse * scale) + bias
+def _coefficients(mean, inverse, scale, bias):
+    """(factor, offset): normalisation as one multiply-add per value."""
+    factor = scale * inverse
+    return factor, bias - mean * factor
+
+
+def _affine(x, factor, offset):
+    return x.astype(jnp.float32) * factor + offset
 
 
 def _gradients(residuals, grad, activation):
-    """The gradient before the activation, and that of the scale."""
-    x, mean, inverse, scale, bias = residuals
-    before = jax.vjp(activation, _affine(x, mean, inverse, scale, bias))[1](grad)[0]
-    return before, ((x.astype(jnp.float32) - mean) * before).sum(AXES) * inverse
+    """The gradient before the activation, and those of scale and bias."""
+    # The barrier keeps XLA from sharing intermediate values with the forward pass, which it would
+    # have to store.
+    (x, mean, inverse, scale, bias), grad = lax.optimization_barrier((residuals, grad))
+    z = _affine(x, *_coefficients(mean, inverse, scale, bias))
+    before = jax.vjp(activation, z)[1](grad)[0]
+    dbias = before.sum(AXES)
+    dscale = ((before * x.astype(jnp.float32)).sum(AXES) - mean * dbias) * inverse
+    return before, dscale, dbias

@@ -1,0 +1,51 @@
+"""The sum of slices against XLA's own convolution, outputs and gradients."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from mlcls_jax.models import convolution
+
+
+@settings(max_examples=16, deadline=None)
+@given(
+    height=st.integers(1, 13),
+    width=st.integers(1, 13),
+    channels=st.integers(1, 5),
+    features=st.integers(1, 5),
+    k=st.sampled_from([1, 2, 3, 5]),
+    stride=st.integers(1, 3),
+    padding=st.sampled_from(["same", "symmetric"]),
+    seed=st.integers(0, 99),
+)
+def test_equals_lax_convolution(height, width, channels, features, k, stride, padding, seed):
+    assume(padding == "same" or k % 2 == 1)
+    keys = jax.random.split(jax.random.key(seed), 3)
+    x = jax.random.normal(keys[0], (2, height, width, channels))
+    kernel = jax.random.normal(keys[1], (k, k, channels, features))
+    ours, backward = jax.vjp(partial(convolution.conv, stride=stride, padding=padding), x, kernel)
+    theirs, reference = jax.vjp(
+        partial(convolution.native_conv, stride=stride, padding=padding), x, kernel
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+    grad = jax.random.normal(keys[2], theirs.shape)
+    for got, wanted in zip(backward(grad), reference(grad), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+def test_only_few_channels_on_cpu_leave_the_native_convolution(channels):
+    def text(platform):
+        shapes = [(2, 16, 16, channels), (3, 3, channels, 8)]
+        function = jax.jit(partial(convolution.conv, stride=2))
+        arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        return jax.export.export(function, platforms=[platform])(*arguments).mlir_module()
+
+    assert ("stablehlo.convolution" in text("cpu")) == (channels > convolution.FEW)
+    assert "stablehlo.convolution" in text("cuda")
+    assert "stablehlo.convolution" in text("tpu")
