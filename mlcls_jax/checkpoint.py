@@ -49,6 +49,9 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep, best_fn=_map_of, create=not read_only, read_only=read_only
         )
+        # Slicing a replica for every device to fetch its part would compile a program per shape.
+        whole = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+        ocp.type_handlers.register_type_handler(jax.Array, whole, override=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(

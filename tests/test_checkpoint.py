@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,6 +36,22 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     np.testing.assert_array_equal(restored.params["w"], np.full(3, 4.0))
     assert int(restored.step) == 4
     assert checkpoints.meta(4) == {"phase": "head"}
+
+
+def test_a_state_may_be_donated_while_it_is_written(tmp_path):
+    checkpoints, saved = Checkpoints(tmp_path), state(7)
+    big = jnp.full((512, 1024), 3.0)
+    saved = saved.replace(params={"w": big})
+    checkpoints.save(7, saved, {"phase": "head"}, 0.5)
+    step = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)
+    for _ in range(3):
+        saved = step(saved)
+    jax.block_until_ready(saved)
+    checkpoints.close()
+    template = state(0).replace(params={"w": jnp.zeros((512, 1024))})
+    restored = Checkpoints(tmp_path, read_only=True).restore(7, template)
+    np.testing.assert_array_equal(restored.params["w"], np.full((512, 1024), 3.0))
+    assert int(restored.step) == 7
 
 
 def test_before_an_evaluation_the_newest_is_the_best(tmp_path):

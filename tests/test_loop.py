@@ -1,0 +1,132 @@
+"""Between the logs, the loop asks the devices for nothing, and nothing is compiled on the way."""
+
+import threading
+from collections import defaultdict
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from mlcls_jax import ahead, loop
+from mlcls_jax.background import is_busy, run
+from mlcls_jax.config import Config, Data, Group, Model, Phase
+from mlcls_jax.loop import run_steps
+from mlcls_jax.train import train
+
+
+class OnDevice:
+    """A value that is never ready, and notes when it is fetched all the same."""
+
+    def __init__(self, fetched: dict[int, int], steps: list[int]):
+        self.fetched, self.steps, self.step = fetched, steps, len(steps)
+
+    def is_ready(self) -> bool:
+        return False
+
+    def __array__(self, *_, **__):
+        self.fetched[len(self.steps)] += 1
+        return np.float32(0.5)
+
+    def block_until_ready(self):
+        raise AssertionError("the loop waits")
+
+
+def test_values_are_fetched_every_log_every_steps_and_at_the_end():
+    steps: list[int] = []
+    fetched: dict[int, int] = defaultdict(int)
+    logged: list[int] = []
+
+    def step(state, _):
+        steps.append(len(steps))
+        return state, {"loss": OnDevice(fetched, steps), "grad_norm": OnDevice(fetched, steps)}
+
+    session: Any = SimpleNamespace(
+        config=Config(log_every=4),
+        stop=threading.Event(),
+        checkpoints=SimpleNamespace(check=lambda: None),
+        log=SimpleNamespace(write_scalars=lambda number, _: logged.append(number)),
+    )
+    state: Any = SimpleNamespace(step=20)  # a dispatched step never reads it again
+    batches: Any = count()
+    _, meter = run_steps(session, step, batches, state, "phase", 30)
+    assert (len(steps), meter.done) == (10, 10)
+    assert fetched == {4: 8, 8: 8, 10: 4}  # after so many steps: two values each
+    assert logged == [24, 28, 30]
+
+
+@pytest.mark.slow
+def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_path, monkeypatch):
+    compiled: list[str] = []
+
+    def listen(event: str, _: float, **__) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(threading.current_thread().name)
+
+    late: dict[str, int] = {}
+
+    def counted(session, step, batches, state, title, end):
+        session.ahead._evaluation.result()  # compiles beside the first steps
+        seen = len(compiled)
+        state, meter = run_steps(session, step, batches, state, title, end)
+        late[f"{title} {end}"] = len(compiled) - seen
+        return state, meter
+
+    evaluate_and_save = loop._evaluate_and_save
+
+    def counted_evaluation(*args):
+        seen = len(compiled)
+        state = evaluate_and_save(*args)
+        late[f"evaluation {args[-1]}"] = len(compiled) - seen
+        return state
+
+    monkeypatch.setattr(loop, "run_steps", counted)
+    monkeypatch.setattr(loop, "_evaluate_and_save", counted_evaluation)
+    config = Config(
+        data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
+        model=Model(variant=tiny, weights="", image_size=32),
+        phases=[
+            Phase("head", "2 steps", [Group("head/.*", 1e-2)]),
+            Phase("tail", "2 steps", [Group("(head|backbone/top)/.*", 1e-2)]),
+        ],
+    )
+    config.evaluation.every = "1 step"
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        assert train(config, tmp_path / "run") == 0
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled  # the listener hears
+    names = [
+        f"{phase} {end}" for phase, end in [("head", 1), ("head", 2), ("tail", 3), ("tail", 4)]
+    ]
+    assert late == dict.fromkeys(names + [f"evaluation {n}" for n in range(1, 5)], 0)
+
+
+def test_the_first_batch_comes_before_the_lead_is_built_up(monkeypatch):
+    monkeypatch.setattr("mlcls_jax.data.batch.put_local", lambda batch, _: batch)
+    pulled: list[int] = []
+
+    def batches():
+        for number in range(6):
+            pulled.append(number)
+            yield number
+
+    placement: Any = None
+    seen = [(batch, len(pulled)) for batch in ahead.to_devices(batches(), placement)]
+    assert seen == [(0, 1), (1, 3), (2, 5), (3, 6), (4, 6), (5, 6)]
+
+
+def test_an_error_in_a_thread_is_raised_where_its_result_is_awaited():
+    def fail():
+        raise ValueError("picture 3.jpg cannot be read")
+
+    with pytest.raises(ValueError, match=r"3\.jpg"):
+        run(fail).result()
+    gate = threading.Event()
+    waiting = run(gate.wait)
+    assert is_busy()
+    gate.set()
+    assert waiting.result()
