@@ -1,4 +1,5 @@
-"""What a compiled program says about itself: arithmetic, memory and collectives."""
+"""What a program says about itself: compiled, its arithmetic, memory and collectives; exported,
+its operations and their dtypes."""
 
 import math
 import re
@@ -13,6 +14,12 @@ _COLLECTIVE = re.compile(
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(",
     re.MULTILINE,
 )
+_OPERATION = re.compile(
+    r"\b(?P<kind>stablehlo\.\w+)\b(?P<rest>.*?) : "
+    r"\((?P<operands>[^()]*)\) -> (?P<result>.+?)(?: loc|$)",
+    re.MULTILINE,
+)
+_ALIAS = re.compile(r"\{[\d, ]*\}: \((?P<argument>\d+), \{\}, (?:may|must)-alias\)")
 _ARRAY = re.compile(r"\b(?P<dtype>pred|bf16|[fsu]\d+)\[(?P<axes>[\d,]*)\]")
 _DTYPES = {"pred": "bool", "bf16": "bfloat16", "f": "float", "s": "int", "u": "uint"}
 
@@ -23,6 +30,21 @@ class Collective:
 
     kind: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of StableHLO text.
+
+    kind: such as "stablehlo.convolution".
+    operands, results: types, such as "32x112x112x96xbf16".
+    groups: of a convolution's channels, else 1.
+    """
+
+    kind: str
+    operands: tuple[str, ...]
+    results: tuple[str, ...]
+    groups: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +73,38 @@ def collectives(compiled: jax.stages.Compiled) -> list[Collective]:
         Collective(match["kind"], sum(map(_bytes, _ARRAY.finditer(match["shape"]))))
         for match in _COLLECTIVE.finditer(text)
     ]
+
+
+def donated(compiled: jax.stages.Compiled) -> set[int]:
+    """Numbers of the arguments, flattened, whose memory a result takes."""
+    header = (compiled.as_text() or "").split("\n", 1)[0]
+    return {int(match["argument"]) for match in _ALIAS.finditer(header)}
+
+
+def operations(stablehlo: str, *kinds: str) -> list[Operation]:
+    """The operations of these kinds ("convolution", "transpose") in StableHLO text, in order.
+
+    Those that name operands and results of one type only, such as "add", are not understood.
+    """
+    wanted = {f"stablehlo.{kind}" for kind in kinds}
+    found = []
+    for match in _OPERATION.finditer(stablehlo):
+        if match["kind"] in wanted:
+            groups = re.search(r"feature_group_count = (\d+)", match["rest"])
+            found.append(
+                Operation(
+                    kind=match["kind"],
+                    operands=tuple(re.findall(r"tensor<([^>]+)>", match["operands"])),
+                    results=tuple(re.findall(r"tensor<([^>]+)>", match["result"])),
+                    groups=int(groups[1]) if groups else 1,
+                )
+            )
+    return found
+
+
+def elements(array_type: str) -> int:
+    """Of a type such as "32x112x112x96xbf16"."""
+    return math.prod(int(size) for size in array_type.split("x")[:-1])
 
 
 def flops(compiled: jax.stages.Compiled) -> float:

@@ -62,6 +62,7 @@ class Model:
     image_size: int = 0  # pixels; 0: the size the variant was published with
     dropout: float | None = None  # before the head; None: the variant's published rate
     compute_dtype: str = _choice("auto", "float32", "bfloat16")  # auto: float32 on CPU only
+    remat: bool = False  # less memory in training: blocks are computed again for their gradients
 
 
 @dataclass(slots=True)

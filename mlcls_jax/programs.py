@@ -55,6 +55,7 @@ def build_model(
         lineage=lineage,
         dropout=config.model.dropout,
         dtype=compute_dtype(config.model.compute_dtype),
+        remat=config.model.remat,
         active=active,
     )
 

@@ -26,16 +26,19 @@ DROP_PATH_RATE = 0.2  # of the last block; it grows linearly from 0 at the first
 
 
 class StageBlocks(Network):
-    """All blocks of one stage; drop_path holds one rate per block."""
+    """All blocks of one stage; drop_path holds one rate per block, remat is as in EfficientNet."""
 
     stage: Stage = B0_STAGES[0]
     activation: Activation = nn.silu
     drop_path: tuple[float, ...] = ()
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool, example):
+        # Argument 2 is train (0 is the module): a Python bool inside as well.
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i, rate in enumerate(self.drop_path):
-            x = Block(
+            x = block(
                 **self.common,
                 stage=self.stage,
                 stride=self.stage.stride if i == 0 else 1,
@@ -50,6 +53,7 @@ class Backbone(Network):
     """Stem, stages and top: normalised pictures to the last feature map."""
 
     variant: str = "b0"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool, example):
@@ -72,6 +76,7 @@ class Backbone(Network):
                 stage=stage,
                 activation=activation,
                 drop_path=tuple(rates[: stage.blocks]),
+                remat=self.remat,
                 name=f"stage{number}",
             )(x, train, example)
             rates = rates[stage.blocks :]
@@ -87,6 +92,7 @@ class EfficientNet(Network):
         variant: a key of VARIANTS.
         num_classes: width of the head; 0 leaves the head out and returns the pooled features.
         dropout: rate before the head; None is the variant's published rate.
+        remat: keep the input of each block only, and compute the block again for its gradient.
         lineage, active, portable: see Network.
         dtype: of the computation.  Parameters, statistics, pooled features and logits are float32.
     """
@@ -94,11 +100,12 @@ class EfficientNet(Network):
     variant: str = "b0"
     num_classes: int = 0
     dropout: float | None = None
+    remat: bool = False
 
     def setup(self):
         if self.variant not in VARIANTS:
             raise ValueError(f"model.variant {self.variant!r} is none of {', '.join(VARIANTS)}")
-        self.backbone = Backbone(**self.common, variant=self.variant)
+        self.backbone = Backbone(**self.common, variant=self.variant, remat=self.remat)
         if self.num_classes:
             self.head = nn.Dense(self.num_classes, dtype=jnp.float32)
 

@@ -1,0 +1,171 @@
+"""Tables of what the compiled training step needs, in Markdown; nothing is run.
+
+    python scripts/program_tables.py --table frozen                    # of b0
+    python scripts/program_tables.py --table memory --variants b0,b4
+    python scripts/program_tables.py --table collectives --variants b0,b1
+
+With libtpu (see tpu_compiler.py) the programs are those of a TPU v5e in bfloat16, without it, or
+with --compiler cpu, those of this CPU, which fuses less and computes bfloat16 in float32: its
+memory is no accelerator's.  The first line of a table names the compiler.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import jax
+from tpu_compiler import has_tpu_compiler, tpu_mesh
+
+from mlcls_jax import compiled
+from mlcls_jax.config import Config, Data, Group, Model, Phase
+from mlcls_jax.devices import make_mesh
+from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
+from mlcls_jax.models.variants import VARIANTS, scaled_stages
+from mlcls_jax.optimizer import group_table
+from mlcls_jax.phases import plan_phases
+from mlcls_jax.programs import Program, forward_program, image_size, step_program
+
+ORIGIN, CLASSES = Origin(KERAS, IMAGENET), 80
+DEVICES = 8
+MEMORIES = (16, 24, 40, 80)  # GB of a device
+FULL = Phase("full", "1000 steps", [Group(".*", 1e-3)])
+PHASES = (
+    Phase("head", "1000 steps", [Group("head/.*", 1e-2)]),
+    FULL,
+    Phase("statistics", "1000 steps", FULL.groups, batch_norm="train"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all rows of a table share: the mesh to compile for, and the pictures' side."""
+
+    mesh: jax.sharding.Mesh
+    size: int  # pixels; 0: as published
+
+    def config(self, variant: str, phase: Phase, rows: int, remat: bool = False) -> Config:
+        """rows: of one device."""
+        model = Model(variant, image_size=self.size, compute_dtype="bfloat16", remat=remat)
+        return Config(data=Data(batch_size=rows * self.mesh.size), model=model, phases=[phase])
+
+    def step(self, config: Config) -> Program:
+        """The step of the config's only phase."""
+        (planned,) = plan_phases(config, pictures=1)
+        return step_program(config, CLASSES, ORIGIN, planned, self.mesh)
+
+
+def frozen_phase(stages: int, total: int) -> Phase:
+    """Trains all after the first so many stages; total + 1: the head alone."""
+    if stages == 0:
+        return FULL
+    if stages > total:
+        return PHASES[0]
+    late = "".join(str(number) for number in range(stages + 1, total + 1))
+    backbone = f"(stage[{late}]|top)" if late else "top"
+    return Phase("late", "1000 steps", [Group(f"head/.*|backbone/{backbone}/.*", 1e-3)])
+
+
+def frozen_rows(setting: Setting, variant: str, rows: int) -> Iterator[list[str]]:
+    """Per number of frozen stages: operations, share of the forward pass, parameters, memory."""
+    config = setting.config(variant, FULL, rows)
+    forward = forward_program(config, CLASSES, ORIGIN, rows * setting.mesh.size, setting.mesh)
+    base = compiled.flops(forward.lower().compile()) / rows
+    yield ["(forward pass)", f"{base / 1e9:.3f}", "1.000", "", ""]
+    total = len(scaled_stages(VARIANTS[variant]))
+    for stages in range(total + 2):
+        phase = frozen_phase(stages, total)
+        program = setting.step(setting.config(variant, phase, rows))
+        executable = program.lower().compile()
+        work = compiled.flops(executable) / rows
+        params = sum(
+            row.parameters
+            for row in group_table(program.arguments[0].params, phase)
+            if row.learning_rate
+        )
+        yield [
+            "all but the head" if stages > total else str(stages),
+            f"{work / 1e9:.3f}",
+            f"{work / base:.3f}",
+            f"{params:,}",
+            f"{compiled.memory(executable).temporary / rows / 1e6:.1f}",
+        ]
+
+
+def memory_rows(setting: Setting, variants: list[str], rows: int) -> Iterator[list[str]]:
+    """Per variant and remat: the line through the peaks of two batches, and what fits."""
+    for variant in variants:
+        for remat in (False, True):
+            started = time.perf_counter()
+            peaks = []
+            for batch in (rows, 2 * rows):
+                program = setting.step(setting.config(variant, FULL, batch, remat))
+                peaks.append(compiled.memory(program.lower().compile()).peak)
+            each = (peaks[1] - peaks[0]) / rows
+            fixed = peaks[0] - each * rows
+            yield [
+                f"{variant}, {image_size(setting.config(variant, FULL, rows))} px",
+                "yes" if remat else "no",
+                f"{each / 1e6:.1f}",
+                f"{fixed / 1e6:.0f}",
+                *(str(max(0, int((limit * 1e9 - fixed) // each))) for limit in MEMORIES),
+                f"{time.perf_counter() - started:.0f}",
+            ]
+
+
+def collective_rows(setting: Setting, variants: list[str], rows: int) -> Iterator[list[str]]:
+    """Per variant and phase: the kinds, the count and the bytes of all communication."""
+    for variant in variants:
+        for phase in PHASES:
+            program = setting.step(setting.config(variant, phase, rows))
+            found = compiled.collectives(program.lower().compile())
+            kinds = ", ".join(sorted({collective.kind for collective in found}))
+            total = sum(collective.bytes for collective in found)
+            yield [variant, phase.name, kinds, str(len(found)), f"{total:,}"]
+
+
+def print_rows(header: list[str], rows: Iterator[list[str]]) -> None:
+    """Each row as soon as it is known."""
+    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def parse() -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--table", choices=("frozen", "memory", "collectives"), required=True)
+    parser.add_argument("--variants", default="", help="such as b0,b4; default: b0, or b0 to b7")
+    parser.add_argument("--rows", type=int, default=8, help="pictures of a device")
+    parser.add_argument("--size", type=int, default=0, help="pixels; default: as published")
+    parser.add_argument("--compiler", choices=("tpu", "cpu"), default="", help="default: see above")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prints the table that was asked for."""
+    options = parse()
+    devices = DEVICES if options.table == "collectives" else 1
+    compiler = options.compiler or ("tpu" if has_tpu_compiler() else "cpu")
+    if compiler == "cpu":
+        jax.config.update("jax_num_cpu_devices", devices)
+    mesh = tpu_mesh("v5e:2x4", devices) if compiler == "tpu" else make_mesh(devices)
+    setting = Setting(mesh, options.size)
+    every = ["b0"] if options.table == "frozen" else [f"b{i}" for i in range(8)]
+    variants = options.variants.split(",") if options.variants else every
+    kind = mesh.devices.flat[0].device_kind
+    print(f"Compiler: {kind}, jax {jax.__version__}, {options.rows} pictures a device.\n")
+    if options.table == "frozen":
+        header = ["frozen stages", "GFLOP/image", "of forward", "trained parameters", "MB/image"]
+        for variant in variants:
+            print_rows(header, frozen_rows(setting, variant, options.rows))
+    elif options.table == "memory":
+        header = ["network", "remat", "MB/image", "fixed MB", *(f"{m} GB" for m in MEMORIES), "s"]
+        print_rows(header, memory_rows(setting, variants, options.rows))
+    else:
+        header = ["network", "phase", "kind", "count", "bytes"]
+        print_rows(header, collective_rows(setting, variants, options.rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The step as a compiler sees it: dtypes, layout, donation, collectives and arithmetic.
+
+None of these programs is run.  What accelerators get is read from exports for them.
+"""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from mlcls_jax.compiled import collectives, donated, elements, flops, memory, operations
+from mlcls_jax.config import Config, Data, Group, Model, Phase
+from mlcls_jax.devices import make_mesh
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
+from mlcls_jax.models.variants import VARIANTS, Variant
+from mlcls_jax.optimizer import flatten, trainable_paths
+from mlcls_jax.phases import plan_phases
+from mlcls_jax.programs import Program, build_model, forward_program, step_program
+
+CLASSES = 5
+ROWS = 11  # of a device; no parameter's size is a multiple, so that it marks the activations
+ORIGIN = Origin(KERAS, IMAGENET)
+HEAD = Phase("head", "10 steps", [Group("head/.*", 1e-2)])
+TAIL = Phase("tail", "10 steps", [Group("(head|backbone/top|backbone/stage7)/.*", 1e-2)])
+FULL = Phase("full", "10 steps", [Group(".*", 1e-2)])
+STATISTICS = Phase("statistics", "10 steps", [Group(".*", 1e-2)], batch_norm="train")
+PHASES = [HEAD, TAIL, FULL, STATISTICS]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """A variant with one narrow block per stage, squeeze-excite among them."""
+    monkeypatch.setitem(VARIANTS, "narrow", Variant(0.25, 0.3, 32, 0.2))
+
+
+def make_config(phase: Phase, devices: int = 1, **model) -> Config:
+    model = {"variant": "narrow", "image_size": 32, "compute_dtype": "bfloat16"} | model
+    return Config(
+        data=Data(batch_size=ROWS * devices), model=Model(weights="", **model), phases=[phase]
+    )
+
+
+def step(phase: Phase, devices: int = 1, **model) -> Program:
+    config = make_config(phase, devices, **model)
+    (planned,) = plan_phases(config, pictures=100)
+    return step_program(config, CLASSES, ORIGIN, planned, make_mesh(devices))
+
+
+@functools.cache
+def compiled_step(name: str, devices: int) -> jax.stages.Compiled:
+    phase = next(phase for phase in PHASES if phase.name == name)
+    return step(phase, devices).lower().compile()
+
+
+@functools.cache
+def exported_step(platform: str) -> export.Exported:
+    program = step(STATISTICS)
+    return export.export(program.function, platforms=[platform])(*program.arguments)
+
+
+def trained(phase: Phase) -> tuple[dict, frozenset[str]]:
+    """Shapes of the state's {params, batch_stats}, and the trained paths."""
+    state, _ = step(phase).arguments
+    return {"params": state.params, "batch_stats": state.batch_stats}, trainable_paths(
+        state.params, phase
+    )
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerators_multiply_in_bfloat16_but_for_the_head(platform):
+    text = exported_step(platform).mlir_module()
+    products = operations(text, "convolution", "dot_general")
+    written = re.findall(r"stablehlo\.(?:convolution|dot_general)", text)
+    assert len(products) == len(written) > 0
+    wide = [product for product in products if "bf16" not in "".join(product.operands)]
+    # The head and its two gradients: logits are float32, and products of float32.
+    assert len(wide) == 3
+    assert all(str(CLASSES) in "".join(product.operands) for product in wide)
+    for product in products:
+        assert product in wide or all(kind.endswith("bf16") for kind in product.operands)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerators_convolve_natively(platform):
+    text = exported_step(platform).mlir_module()
+    shapes, _ = trained(STATISTICS)
+    depthwise = [
+        leaf.shape[-1]
+        for path, leaf in flatten(shapes["params"]).items()
+        if path.endswith("depthwise/conv/kernel")
+    ]
+    convolutions = operations(text, "convolution")
+    # Forward and two gradients each; the stem's input needs no gradient.
+    assert len(convolutions) == 3 * len(depthwise) + 2
+    assert {c.groups for c in convolutions} >= set(depthwise)
+    assert "stablehlo.while" not in text  # of the form for CPU
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_no_activation_is_transposed_and_no_host_is_called(platform):
+    text = exported_step(platform).mlir_module()
+    shapes, _ = trained(STATISTICS)
+    assert all(leaf.size % ROWS for leaf in jax.tree.leaves(shapes) if leaf.ndim)
+    transposed = [op.operands[0] for op in operations(text, "transpose")]
+    assert transposed  # kernels, for their gradients
+    assert not [kind for kind in transposed if elements(kind) % ROWS == 0]
+    assert not re.findall(r"callback|infeed|outfeed|stablehlo\.(?:send|recv)\b", text)
+    assert "f64" not in text
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_state_and_metrics_are_float32(platform):
+    results = exported_step(platform).out_avals
+    assert {leaf.dtype.name for leaf in results} <= {"float32", "int32"}
+    state, _ = step(STATISTICS).arguments
+    assert [leaf.dtype for leaf in results][:-2] == [leaf.dtype for leaf in jax.tree.leaves(state)]
+
+
+def test_logits_are_float32():
+    program = forward_program(make_config(HEAD), CLASSES, ORIGIN, ROWS, make_mesh(1))
+    logits = jax.eval_shape(program.function, *program.arguments)
+    assert logits.dtype == jnp.float32 and logits.shape == (ROWS, CLASSES)
+
+
+@pytest.mark.parametrize("phase", [HEAD, STATISTICS], ids=lambda phase: phase.name)
+def test_the_whole_state_is_donated(phase):
+    state, _ = step(phase, devices=8).arguments
+    leaves = jax.tree.leaves(state)
+    program = compiled_step(phase.name, 8)
+    assert donated(program) >= set(range(len(leaves)))
+    assert memory(program).aliased == sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+@pytest.mark.parametrize("phase", [HEAD, STATISTICS], ids=lambda phase: phase.name)
+def test_one_sum_of_gradients_and_totals_is_all_communication(phase):
+    shapes, paths = trained(phase)
+    numbers = sum(leaf.size for path, leaf in flatten(shapes["params"]).items() if path in paths)
+    numbers += 2  # the loss and the count of labels
+    if phase.batch_norm == "train":
+        numbers += sum(leaf.size for leaf in jax.tree.leaves(shapes["batch_stats"]))
+    (only,) = collectives(compiled_step(phase.name, 8))
+    assert (only.kind, only.bytes) == ("all-reduce", 4 * numbers)
+
+
+@pytest.mark.slow
+def test_backward_stops_at_the_first_trained_stage():
+    config = make_config(HEAD, devices=8)
+    forward = forward_program(config, CLASSES, ORIGIN, 8 * ROWS, make_mesh(8)).lower().compile()
+    head, tail, full = (compiled_step(phase.name, 8) for phase in (HEAD, TAIL, STATISTICS))
+    assert flops(forward) < flops(head) < flops(tail) < 0.7 * flops(full)
+    assert flops(full) > 2 * flops(forward)
+    assert memory(head).temporary < memory(full).temporary
+    shapes, paths = trained(TAIL)
+    state = jax.tree.leaves(step(TAIL).arguments[0].opt_state)
+    sizes = [leaf.size for path, leaf in flatten(shapes["params"]).items() if path in paths]
+    assert sum(leaf.size for leaf in state if leaf.ndim) == 2 * sum(sizes)  # Adam's moments
+
+
+@pytest.mark.slow
+def test_a_frozen_backbone_is_free():
+    model = {"variant": "b0", "image_size": 224, "compute_dtype": "float32"}
+    config = make_config(HEAD, **model)
+    forward = forward_program(config, CLASSES, ORIGIN, ROWS, make_mesh(1)).lower().compile()
+    frozen = step(HEAD, **model).lower().compile()
+    assert flops(frozen) <= 1.02 * flops(forward)
+
+
+@pytest.mark.slow
+def test_remat_computes_the_same():
+    x = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+    plain, again = (
+        _gradients(
+            build_model(make_config(STATISTICS, remat=remat, compute_dtype="float32"), CLASSES), x
+        )
+        for remat in (False, True)
+    )
+    assert flatten(plain).keys() == flatten(again).keys()
+    # Of the whole, as some gradients are zero but for rounding, and rounding grows in statistics
+    # of four pictures: inputs changed by 1e-6 move the gradients by 1e-4, other dropout by 1.3.
+    for part, bound in {"gradients": 1e-3, "logits": 1e-4, "batch_stats": 1e-5}.items():
+        a, b = (jax.tree.leaves(result[part]) for result in (plain, again))
+        off = np.sqrt(sum(np.square(v - u).sum() for u, v in zip(a, b, strict=True)))
+        assert off <= bound * np.sqrt(sum(np.square(u).sum() for u in a)), part
+
+
+def _gradients(model: EfficientNet, x) -> dict:
+    """Everything of a step in training: dropout, drop path and statistics included."""
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+
+    def loss(params):
+        logits, updated = model.apply(
+            {**variables, "params": params},
+            x,
+            train=True,
+            example=jnp.arange(len(x), dtype=jnp.uint32),
+            rngs={"dropout": jax.random.key(2)},
+            mutable=["batch_stats"],
+        )
+        return jnp.square(logits).sum(), {"logits": logits, **updated}
+
+    gradients, rest = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    return jax.device_get({"gradients": gradients, **rest})
+
+
+def test_remat_computes_again_in_the_step():
+    plain, again = (step(FULL, remat=remat).lower() for remat in (False, True))
+    barrier = "optimization_barrier"  # around each block that is computed again
+    assert again.as_text().count(barrier) > plain.as_text().count(barrier)
