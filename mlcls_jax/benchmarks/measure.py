@@ -51,6 +51,9 @@ class Plan:
 
     def time(self, runs: dict[str, Run]) -> dict[str, Spread]:
         """See timing.seconds_per_step."""
+        # As training does: garbage collection never looks through what is there by now again.
+        gc.collect()
+        gc.freeze()
         return seconds_per_step(runs, self.seconds, self.repeats)
 
     def trace_run(self, run: Run) -> None:
@@ -145,9 +148,6 @@ def _measure_input(session: Session, plan: Plan, figures: Figures) -> None:
 def _measure_programs(session: Session, plan: Plan, figures: Figures, variables: dict) -> None:
     forward, phases = _compile(session, figures, variables)
     batch = made_up_batch(session)
-    # As training does: garbage collection never looks through what is there by now again.
-    gc.collect()
-    gc.freeze()
     if plan.what in ("step", "all"):
         runs = _step_runs(session, forward, phases, variables, batch)
         _measure_steps(session, plan, figures, runs)

@@ -62,6 +62,11 @@ def test_advice_for_compute_fits_the_setting(change, advised, text):
     assert any(text in advice for advice in verdict.change) == advised
 
 
+def test_a_long_step_is_written_out():
+    verdict = judge(Parts(compute=1.291, input=0.0589, host=0.001, train=1.36), CPU)
+    assert verdict.why.startswith("compute 1291 ms, input 58.9 ms, host 1 ms; end to end 1360 ms")
+
+
 @pytest.mark.parametrize(("interpolation", "advised"), [("bicubic", True), ("bilinear", False)])
 def test_advice_for_input_fits_the_config(interpolation, advised):
     setting = replace(GPU, interpolation=interpolation)
