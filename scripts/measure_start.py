@@ -36,7 +36,7 @@ FIRST_STEP = re.compile(r"first step done .* after the start \((?P<parts>.*)\)")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--variant", default="b0", help="with a file in configs/")
     parser.add_argument("--phase", default="head", choices=OTHER, help="that the run starts with")
     parser.add_argument("--warm", type=int, default=2, help="runs with a warm cache")
