@@ -65,7 +65,7 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the compiler for it, had not enough memory."""
     text = _message(error)
     return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()

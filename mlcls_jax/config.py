@@ -63,6 +63,7 @@ class Model:
     dropout: float | None = None  # before the head; None: the variant's published rate
     compute_dtype: str = _choice("auto", "float32", "bfloat16")  # auto: float32 on CPU only
     remat: bool = False  # less memory in training: blocks are computed again for their gradients
+    sync_batch_norm: bool = False  # training norms by the statistics of all devices' rows
 
 
 @dataclass(slots=True)

@@ -11,6 +11,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = "data"
+# glibc's: large buffers come from one heap in huge pages that is never given back, so that a step
+# finds the memory of the last one instead of fresh pages that the system has to clear.
+HEAP = {
+    "glibc.malloc.hugetlb": "1",
+    "glibc.malloc.arena_max": "1",
+    "glibc.malloc.mmap_max": "0",
+    "glibc.malloc.trim_threshold": "68719476736",
+}
 
 
 def cache_folder() -> Path:
@@ -39,6 +47,8 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, cluster:
     # Small programs as well: a start has dozens, and reading one is faster than compiling it.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # On CPU a step that is dispatched ahead would allocate its activations ahead.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     if cluster:
         jax.distributed.initialize()
     elif coordinator:
@@ -78,9 +88,14 @@ def put_local(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), tree)
 
 
-def uses_huge_pages() -> bool:
-    """Whether the environment lets glibc ask for huge pages (README, "On CPU")."""
-    return "glibc.malloc.hugetlb=1" in os.environ.get("GLIBC_TUNABLES", "").split(":")
+def keeps_heap() -> bool:
+    """Whether the environment has the settings of HEAP (README, "On CPU")."""
+    return set(heap_tunables().split(":")) <= set(os.environ.get("GLIBC_TUNABLES", "").split(":"))
+
+
+def heap_tunables() -> str:
+    """HEAP as the value of GLIBC_TUNABLES, which glibc reads when a process starts."""
+    return ":".join(f"{name}={value}" for name, value in HEAP.items())
 
 
 def compute_dtype(name: str) -> Any:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from mlcls_jax.config import Config
 from mlcls_jax.data.batch import Batch
-from mlcls_jax.devices import compute_dtype, replicated, sharded
+from mlcls_jax.devices import AXIS, compute_dtype, replicated, sharded
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import KERAS, Lineage, Origin
 from mlcls_jax.models.variants import VARIANTS
@@ -56,6 +56,7 @@ def build_model(
         dropout=config.model.dropout,
         dtype=compute_dtype(config.model.compute_dtype),
         remat=config.model.remat,
+        statistics_axis=AXIS if config.model.sync_batch_norm else None,
         active=active,
     )
 

@@ -17,7 +17,7 @@ from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import local_rows
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.data.tensorflow_cpu import load as load_tensorflow
-from mlcls_jax.devices import is_first_process, make_mesh, replicate, replicated, uses_huge_pages
+from mlcls_jax.devices import is_first_process, keeps_heap, make_mesh, replicate, replicated
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.loop import Session
@@ -237,7 +237,7 @@ def print_header(session: Session, state: TrainState) -> None:
     sizes = ", ".join(f"{len(table)} {name}" for name, table in session.splits.items())
     total = sum(leaf.size for leaf in flatten(state.params).values())
     rare = sorted(zip(train.positives, train.classes, strict=True))[:RAREST]
-    pages = ", huge pages" if uses_huge_pages() else ""
+    pages = ", heap kept" if keeps_heap() else ""
     processes = f"{jax.process_count()} process" + ("es" if jax.process_count() > 1 else "")
     rows = [
         ["devices", f"{jax.device_count()} x {device.device_kind}, {processes}{pages}"],

@@ -1,8 +1,8 @@
 """The step: a pure function of (state, batch), jitted once over all devices.
 
 Data parallelism is `jax.shard_map` over a mesh of one axis: state replicated, batch sharded, and
-one sum over the axis of everything that has to be summed (loss, label count, trainable gradients
-and, where normalisations train, their statistics), which XLA compiles to one all-reduce.
+one all-reduce of everything that has to be summed (loss, label count, trainable gradients and,
+where normalisations train, their statistics).
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
@@ -109,7 +110,7 @@ def make_train_step(
         leaves, frozen = partition(state.params, trainable)
         gradient = jax.value_and_grad(forward, has_aux=True)
         (loss_sum, (count, stats)), grads = gradient(leaves, frozen, state.batch_stats, batch)
-        loss_sum, count, stats, grads = jax.lax.psum((loss_sum, count, stats, grads), AXIS)
+        loss_sum, count, stats, grads = _sum((loss_sum, count, stats, grads), mesh)
         known = jnp.maximum(count, 1.0)
         grads = {path: grad / known for path, grad in grads.items()}
         stats = {path: total / mesh.size for path, total in stats.items()}
@@ -146,10 +147,13 @@ def make_eval_step(
     return jax.jit(mapped, out_shardings=replicated(mesh), compiler_options=_compiler_options(mesh))
 
 
-@jax.jit
-def all_finite(params: dict) -> jax.Array:
-    """Whether every value of every leaf is finite: a bool on the device."""
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
+def _sum(tree: Any, mesh: Mesh) -> Any:
+    """The sum over the mesh's axis of float32 leaves: one vector, because compilers join only so
+    many arrays, or bytes, into one all-reduce."""
+    if mesh.size == 1:
+        return tree
+    vector, restore = ravel_pytree(tree)
+    return restore(jax.lax.psum(vector, AXIS))
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, int]:

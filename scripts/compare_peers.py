@@ -38,6 +38,7 @@ import peer_environments
 from peer_process import WORKER, Peer
 
 from mlcls_jax.cli import run
+from mlcls_jax.devices import heap_tunables
 from mlcls_jax.models.variants import VARIANTS
 
 README_BATCHES = {"b0": 16, "b5": 2}
@@ -46,7 +47,7 @@ SIDES = {"ours": "ours", "timm": "timm on torch", "keras": "Keras on TensorFlow"
 OTHERS = {"keras-xla": "Keras on TensorFlow, XLA"}
 NAMES = SIDES | OTHERS
 WHATS = ("forward", "train", "memory")
-MALLOCS = {"huge-pages": "glibc.malloc.hugetlb=1", "plain": ""}
+MALLOCS = {"heap-kept": heap_tunables(), "plain": ""}
 ROOT = Path(__file__).parents[1]
 WARM_UP, MEMORY_STEPS = 2, 4
 UNMEASURED = 0.5  # beginning of a turn, as a share of what is measured of it
@@ -222,7 +223,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--seconds", type=_positive(float), default=2.0, help="of each turn, at least")
     add("--what", type=_some_of(WHATS), default=WHATS, help=",".join(WHATS))
     add("--sides", type=_some_of(NAMES), default=tuple(SIDES), help=",".join(NAMES))
-    add("--malloc", type=_malloc, default="huge-pages", help="huge-pages, plain, or GLIBC_TUNABLES")
+    add("--malloc", type=_malloc, default="heap-kept", help="heap-kept, plain, or GLIBC_TUNABLES")
     add("--environments", type=Path, default=ROOT / ".venv-peers", help="folder of the peers'")
     add("--json", action="store_true", help="every round's figures in place of the table")
     args = parser.parse_args(arguments)

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
+from mlcls_jax.compiled import collectives
 from mlcls_jax.config import Group, Phase
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.labels import UNKNOWN
-from mlcls_jax.devices import make_mesh, replicate, replicated, sharded
+from mlcls_jax.devices import AXIS, make_mesh, replicate, replicated, sharded
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import Normalization
 from mlcls_jax.optimizer import active_modules, flatten, trainable_paths
@@ -44,12 +45,15 @@ def initial(tiny):
     return jax.device_get(dict(variables))
 
 
-def start(initial, variant, phase, devices, learning_rate=0.1):
+def start(initial, variant, phase, devices, learning_rate=0.1, statistics_axis=None):
     """A step over so many devices, and its first state."""
     mesh = make_mesh(devices)
     trainable = trainable_paths(initial["params"], phase)
     model = EfficientNet(
-        variant=variant, num_classes=CLASSES, active=active_modules(trainable, phase)
+        variant=variant,
+        num_classes=CLASSES,
+        active=active_modules(trainable, phase),
+        statistics_axis=statistics_axis,
     )
     optimizer = optax.sgd(learning_rate)
     step = make_train_step(model, optimizer, trainable, NORMALIZATION, 3, mesh)
@@ -121,3 +125,29 @@ def test_statistics_are_the_mean_of_each_devices_own(tiny, initial):
         np.testing.assert_allclose(
             before[path] - leaf, 0.1 * gradient, rtol=1e-3, atol=1e-3 * scale, err_msg=path
         )
+
+
+@pytest.mark.slow
+def test_synchronised_statistics_are_those_of_one_device(tiny, initial):
+    results = []
+    for devices in (1, 4):
+        step, state, mesh = start(initial, tiny, TRAIN, devices, statistics_axis=AXIS)
+        batch = jax.device_put(make_batch(0), sharded(mesh))
+        compiled = step.lower(state, batch).compile()
+        state, metrics = compiled(state, batch)
+        results.append((jax.device_get(state), metrics, len(collectives(compiled))))
+    (one, expected, _), (four, metrics, reductions) = results
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], expected["grad_norm"], rtol=1e-4)
+    stats = flatten(one.batch_stats)
+    for path, leaf in flatten(four.batch_stats).items():
+        np.testing.assert_allclose(leaf, stats[path], rtol=1e-4, atol=1e-5, err_msg=path)
+    params, before = flatten(one.params), flatten(initial["params"])
+    for path, leaf in flatten(four.params).items():
+        moved = np.abs(params[path] - before[path]).max()
+        np.testing.assert_allclose(
+            leaf, params[path], rtol=0, atol=2e-3 * moved + 1e-6, err_msg=path
+        )
+    norms = sum(path.endswith("/mean") for path in stats)
+    # Two sums for each normalisation, one in each pass, and that of the gradients.
+    assert 1 + norms < reductions <= 1 + 2 * norms

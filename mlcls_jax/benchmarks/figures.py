@@ -19,7 +19,7 @@ class Place:
     kind: str
     devices: int
     processes: int
-    huge_pages: bool
+    keeps_heap: bool
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Figures:
         )
         setting = Setting(
             cpu=self.place.backend == "cpu",
-            huge_pages=self.place.huge_pages,
+            keeps_heap=self.place.keeps_heap,
             compute_dtype=self.compute_dtype,
             interpolation=self.config.augment.interpolation,
             peak_share=share,

@@ -23,7 +23,7 @@ from mlcls_jax.benchmarks.programs import (
 from mlcls_jax.benchmarks.timing import Run, Spread, seconds_per_step
 from mlcls_jax.config import Config, with_absolute_paths
 from mlcls_jax.data.batch import Batch
-from mlcls_jax.devices import compute_dtype, is_first_process, uses_huge_pages
+from mlcls_jax.devices import compute_dtype, is_first_process, keeps_heap
 from mlcls_jax.loop import Session
 from mlcls_jax.optimizer import flatten, trainable_paths
 from mlcls_jax.phases import PlannedPhase
@@ -123,7 +123,7 @@ def _empty(session: Session, plan: Plan, pictures: str) -> Figures:
         kind=jax.devices()[0].device_kind,
         devices=jax.device_count(),
         processes=jax.process_count(),
-        huge_pages=uses_huge_pages(),
+        keeps_heap=keeps_heap(),
     )
     return Figures(
         config=config,

@@ -15,7 +15,7 @@ _NOT_MEASURED = "–"
 def print_figures(figures: Figures) -> None:
     """All that was measured, and the verdicts."""
     place, config = figures.place, figures.config
-    pages = ", huge pages" if place.huge_pages else ""
+    pages = ", heap kept" if place.keeps_heap else ""
     processes = f"{place.processes} process" + ("es" if place.processes > 1 else "")
     network = f"EfficientNet {config.model.variant}, {figures.image_size} px"
     rows = [

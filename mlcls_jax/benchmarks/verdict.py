@@ -28,13 +28,13 @@ class Setting:
     """What the advice depends on.
 
     cpu: the devices are the cores that also read the pictures.
-    huge_pages: see devices.uses_huge_pages.
+    keeps_heap: see devices.keeps_heap.
     compute_dtype, interpolation: of the config.
     peak_share: of the measured matmul peak, in the step alone.
     """
 
     cpu: bool
-    huge_pages: bool
+    keeps_heap: bool
     compute_dtype: str
     interpolation: str
     peak_share: float
@@ -105,8 +105,8 @@ def _input_advice(setting: Setting) -> list[str]:
 
 def _compute_advice(setting: Setting) -> list[str]:
     advice = []
-    if setting.cpu and not setting.huge_pages:
-        advice.append("GLIBC_TUNABLES=glibc.malloc.hugetlb=1 (README, On CPU)")
+    if setting.cpu and not setting.keeps_heap:
+        advice.append("a heap that is kept: GLIBC_TUNABLES as in the README, On CPU")
     if not setting.cpu and setting.compute_dtype == "float32":
         advice.append("model.compute_dtype=bfloat16")
     if not setting.cpu and setting.peak_share < _GOOD_SHARE:

@@ -76,12 +76,14 @@ class Network(nn.Module):
             A batch normalisation outside it uses its running statistics and keeps them; a block
             outside it drops no path.
         portable: compute in the same way on every platform, which converters need.
+        statistics_axis: of the mesh, over which the statistics of batches are taken; see BatchNorm.
     """
 
     lineage: Lineage = KERAS
     dtype: jnp.dtype = jnp.float32
     active: frozenset[str] | None = None
     portable: bool = False
+    statistics_axis: str | None = None
 
     def trains(self, train: bool, *name: str) -> bool:
         """Whether this module, or its named child, behaves as in training."""
@@ -91,7 +93,7 @@ class Network(nn.Module):
     @property
     def common(self) -> dict:
         """The fields to pass to a child."""
-        names = ("lineage", "dtype", "active", "portable")
+        names = ("lineage", "dtype", "active", "portable", "statistics_axis")
         return {name: getattr(self, name) for name in names}
 
 
@@ -122,6 +124,7 @@ class NormalizedConv(Network):
             epsilon=lineage.epsilon,
             unbiased=lineage.unbiased,
             dtype=self.dtype,
+            axis=self.statistics_axis,
             name="norm",
         )
         return norm(convolution(x), self.trains(train, "norm"))

@@ -93,7 +93,7 @@ class EfficientNet(Network):
         num_classes: width of the head; 0 leaves the head out and returns the pooled features.
         dropout: rate before the head; None is the variant's published rate.
         remat: keep the input of each block only, and compute the block again for its gradient.
-        lineage, active, portable: see Network.
+        lineage, active, portable, statistics_axis: see Network.
         dtype: of the computation.  Parameters, statistics, pooled features and logits are float32.
     """
 

@@ -33,6 +33,8 @@ class BatchNorm(nn.Module):
         epsilon: added to the variance.
         unbiased: whether the running variance is updated by the sum of squares over n - 1.
         dtype: of the result; the arithmetic is float32.
+        axis: of the mesh, over whose devices the batch's statistics are taken; None: each device
+            normalises by those of its own rows.
 
     Variables are those of `flax.linen.BatchNorm`: params scale and bias, batch_stats mean and var.
     """
@@ -42,6 +44,7 @@ class BatchNorm(nn.Module):
     epsilon: float
     unbiased: bool = False
     dtype: jnp.dtype = jnp.float32
+    axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -57,11 +60,13 @@ class BatchNorm(nn.Module):
             inverse = lax.rsqrt(var.value + self.epsilon)
             y: Any = normalize_by(x, mean.value, inverse, scale, bias, self.activation)
             return y.astype(self.dtype)
-        of_batch: Any = normalize_batch(x, scale, bias, self.activation, self.epsilon)
+        # An initialisation runs on one device, outside of any mesh.
+        axis = None if self.is_initializing() else self.axis
+        of_batch: Any = normalize_batch(x, scale, bias, self.activation, self.epsilon, axis)
         y, batch_mean, batch_var = of_batch
         if not self.is_initializing():
             if self.unbiased:
-                count = x.size // x.shape[-1]
+                count = _count(x, axis)
                 batch_var = batch_var * (count / max(count - 1, 1))
             rest = 1.0 - self.momentum
             mean.value = self.momentum * mean.value + rest * batch_mean
@@ -96,39 +101,51 @@ def _normalize_by_backward(activation, residuals, grad):
 normalize_by.defvjp(_normalize_by_forward, _normalize_by_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def normalize_batch(x, scale, bias, activation: Activation, epsilon: float):
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def normalize_batch(
+    x, scale, bias, activation: Activation, epsilon: float, axis: str | None = None
+):
     """The same by the batch's own mean and variance; returns (y, mean, variance).
+
+    With `axis`, the batch is that of all devices of this axis of the mesh.
 
     The gradient goes through the statistics into x, but nothing that depends on the returned mean
     and variance reaches x: they are for running averages.
     """
-    return _normalize_batch_forward(x, scale, bias, activation, epsilon)[0]
+    return _normalize_batch_forward(x, scale, bias, activation, epsilon, axis)[0]
 
 
-def _normalize_batch_forward(x, scale, bias, activation, epsilon):
+def _normalize_batch_forward(x, scale, bias, activation, epsilon, axis):
     values = x.astype(jnp.float32)
-    mean = values.mean(AXES)
-    var = jnp.maximum(jnp.square(values).mean(AXES) - jnp.square(mean), 0.0)
+    moments = values.mean(AXES), jnp.square(values).mean(AXES)
+    mean, square = lax.pmean(moments, axis) if axis else moments
+    var = jnp.maximum(square - jnp.square(mean), 0.0)
     inverse = lax.rsqrt(var + epsilon)
     y = activation(_affine(x, *_coefficients(mean, inverse, scale, bias)))
     return (y, mean, var), (x, mean, inverse, scale, bias)
 
 
-def _normalize_batch_backward(activation, epsilon, residuals, grads):
+def _normalize_batch_backward(activation, epsilon, axis, residuals, grads):
     del epsilon  # is in the residuals, as part of inverse
     x, mean, inverse, scale, _ = residuals
     before, dscale, dbias = _gradients(residuals, grads[0], activation)
+    # Those of scale and bias stay this device's share, as all gradients of parameters do.
+    sums = lax.psum((dscale, dbias), axis) if axis else (dscale, dbias)
     # scale * inverse * (before - mean of before - normalised x * mean of (before * normalised x))
-    count = x.size // x.shape[-1]
+    count = _count(x, axis)
     factor = scale * inverse
-    slope = -factor * inverse * dscale / count
-    offset = -factor * dbias / count - slope * mean
+    slope = -factor * inverse * sums[0] / count
+    offset = -factor * sums[1] / count - slope * mean
     dx = before * factor + x.astype(jnp.float32) * slope + offset
     return dx.astype(x.dtype), dscale, dbias
 
 
 normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
+
+
+def _count(x, axis: str | None) -> int:
+    """Values per channel that the statistics are of."""
+    return x.size // x.shape[-1] * (lax.axis_size(axis) if axis else 1)
 
 
 def _coefficients(mean, inverse, scale, bias):

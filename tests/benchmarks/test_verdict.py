@@ -8,12 +8,12 @@ from mlcls_jax.benchmarks.verdict import Parts, Setting, judge
 
 GPU = Setting(
     cpu=False,
-    huge_pages=False,
+    keeps_heap=False,
     compute_dtype="bfloat16",
     interpolation="bilinear",
     peak_share=0.5,
 )
-CPU = replace(GPU, cpu=True, huge_pages=True, compute_dtype="float32")
+CPU = replace(GPU, cpu=True, keeps_heap=True, compute_dtype="float32")
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_cpu_says_that_times_add_up_and_advises_on_a_long_second_part():
         ({"compute_dtype": "bfloat16"}, False, "bfloat16"),
         ({"peak_share": 0.1}, True, "batch_size"),
         ({"peak_share": 0.5}, False, "batch_size"),
-        ({"cpu": True, "huge_pages": False}, True, "hugetlb"),
-        ({"cpu": True, "huge_pages": True}, False, "hugetlb"),
+        ({"cpu": True, "keeps_heap": False}, True, "heap"),
+        ({"cpu": True, "keeps_heap": True}, False, "heap"),
         ({"cpu": True, "compute_dtype": "float32"}, False, "bfloat16"),
     ],
 )

@@ -14,6 +14,8 @@ import pytest
 from compare_peers import Measured, Setting, parse, ratio, table
 from peer_process import Peer
 
+from mlcls_jax.devices import heap_tunables
+
 B0 = Setting("b0", 224, 16, 0.2)
 
 # Says what it is, then answers; its arguments are a file that notes who was asked and the seconds
@@ -116,7 +118,7 @@ def test_both_rows_of_the_readme_by_default():
         ("--variant b3", "give its --batch"),
         ("--variant b0 --batch 0", "0 is not above 0"),
         ("--what speed", "'speed' is none of forward, train, memory"),
-        ("--malloc jemalloc", "'jemalloc' is none of huge-pages, plain"),
+        ("--malloc jemalloc", "'jemalloc' is none of heap-kept, plain"),
     ],
 )
 def test_options_that_cannot_be(arguments, message, capsys):
@@ -129,9 +131,9 @@ def test_malloc_is_that_of_every_side(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=7")
     tunables = {
         name: compare_peers.worker_environment(name).get("GLIBC_TUNABLES")
-        for name in ("huge-pages", "plain", "glibc.malloc.mmap_max=0")
+        for name in ("heap-kept", "plain", "glibc.malloc.mmap_max=0")
     }
-    assert list(tunables.values()) == ["glibc.malloc.hugetlb=1", None, "glibc.malloc.mmap_max=0"]
+    assert list(tunables.values()) == [heap_tunables(), None, "glibc.malloc.mmap_max=0"]
 
 
 def test_a_worker_that_dies_is_one_line():
