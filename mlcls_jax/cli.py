@@ -78,7 +78,10 @@ def run(main: Callable[[list[str]], int]) -> None:
     """
     _quiet_threads()
     try:
-        sys.exit(main(sys.argv[1:]))
+        code = main(sys.argv[1:])
+        if code == INTERRUPTED:
+            _leave(code)
+        sys.exit(code)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         _leave(INTERRUPTED)

@@ -108,7 +108,11 @@ def elements(array_type: str) -> int:
 
 
 def flops(compiled: jax.stages.Compiled) -> float:
-    """Floating-point operations of one call on one device, by the compiler's count."""
+    """Floating-point operations of one call on one device, by the compiler's count.
+
+    It counts the body of a loop once: on CPU, the depthwise kernel gradients are such loops, so
+    that figures of training are too low there.
+    """
     cost = compiled.cost_analysis()
     return float(cost["flops"]) if cost else math.nan
 

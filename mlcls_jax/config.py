@@ -127,6 +127,11 @@ class Config:
         _check_choices(self, "")
         _check_ranges(self)
         _check_phases(self.phases)
+        if self.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in self.phases):
+            raise ValueError(
+                'config: model.sync_batch_norm needs a phase with batch_norm="train"; the others '
+                "normalise by the running statistics"
+            )
 
 
 def from_dict(values: dict) -> Config:

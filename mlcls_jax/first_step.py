@@ -29,6 +29,7 @@ class FirstStep:
         return self
 
     def __exit__(self, *_) -> None:
+        gc.unfreeze()
         gc.enable()
 
     def reached(self, stretch: str) -> None:

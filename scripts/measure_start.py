@@ -40,11 +40,9 @@ def main() -> int:
     parser.add_argument("--variant", default="b0", help="with a file in configs/")
     parser.add_argument("--phase", default="head", choices=OTHER, help="that the run starts with")
     parser.add_argument("--warm", type=int, default=2, help="runs with a warm cache")
-    parser.add_argument("--keep", help="folder for all files instead of a temporary one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(options.keep or temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(temporary)
         weights = write_weights(folder, options.variant)
         write_pictures(folder)
         for run in range(1 + options.warm):

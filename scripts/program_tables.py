@@ -4,17 +4,17 @@
     python scripts/program_tables.py --table memory --variants b0,b4
     python scripts/program_tables.py --table collectives --variants b0,b1
 
-With libtpu (see tpu_compiler.py) the programs are those of a TPU v5e in bfloat16, without it, or
+With libtpu (see tpu_compiler.py) the programs are those of a TPU v4 in bfloat16, without it, or
 with --compiler cpu, those of this CPU, which fuses less and computes bfloat16 in float32: its
 memory is no accelerator's.  The first line of a table names the compiler.
 """
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Iterator
 
 import jax
+from scaling_counts import BATCH, QUICK
 from tpu_compiler import has_tpu_compiler, tpu_mesh
 
 from mlcls_jax import compiled
@@ -27,7 +27,7 @@ from mlcls_jax.phases import plan_phases
 from mlcls_jax.programs import Program, forward_program, image_size, step_program
 
 ORIGIN, CLASSES = Origin(KERAS, IMAGENET), 80
-DEVICES = 8
+DEVICES, ROWS = 8, 8
 MEMORIES = (16, 24, 40, 80)  # GB of a device
 FULL = Phase("full", "1000 steps", [Group(".*", 1e-3)])
 PHASES = (
@@ -54,6 +54,11 @@ class Setting:
         (planned,) = plan_phases(config, pictures=1)
         return step_program(config, CLASSES, ORIGIN, planned, self.mesh)
 
+    def compile(self, program: Program) -> jax.stages.Compiled:
+        """Quickly, where the compiler can be asked to."""
+        on_tpu = self.mesh.devices.flat[0].platform == "tpu"
+        return program.lower().compile(QUICK if on_tpu else None)
+
 
 def frozen_phase(stages: int, total: int) -> Phase:
     """Trains all after the first so many stages; total + 1: the head alone."""
@@ -70,13 +75,13 @@ def frozen_rows(setting: Setting, variant: str, rows: int) -> Iterator[list[str]
     """Per number of frozen stages: operations, share of the forward pass, parameters, memory."""
     config = setting.config(variant, FULL, rows)
     forward = forward_program(config, CLASSES, ORIGIN, rows * setting.mesh.size, setting.mesh)
-    base = compiled.flops(forward.lower().compile()) / rows
+    base = compiled.flops(setting.compile(forward)) / rows
     yield ["(forward pass)", f"{base / 1e9:.3f}", "1.000", "", ""]
     total = len(scaled_stages(VARIANTS[variant]))
     for stages in range(total + 2):
         phase = frozen_phase(stages, total)
         program = setting.step(setting.config(variant, phase, rows))
-        executable = program.lower().compile()
+        executable = setting.compile(program)
         work = compiled.flops(executable) / rows
         params = sum(
             row.parameters
@@ -93,23 +98,21 @@ def frozen_rows(setting: Setting, variant: str, rows: int) -> Iterator[list[str]
 
 
 def memory_rows(setting: Setting, variants: list[str], rows: int) -> Iterator[list[str]]:
-    """Per variant and remat: the line through the peaks of two batches, and what fits."""
+    """Per variant and remat: memory per picture, beside the pictures' batch, and what fits."""
     for variant in variants:
+        batch = rows or BATCH[variant]
         for remat in (False, True):
-            started = time.perf_counter()
-            peaks = []
-            for batch in (rows, 2 * rows):
-                program = setting.step(setting.config(variant, FULL, batch, remat))
-                peaks.append(compiled.memory(program.lower().compile()).peak)
-            each = (peaks[1] - peaks[0]) / rows
-            fixed = peaks[0] - each * rows
+            program = setting.step(setting.config(variant, FULL, batch, remat))
+            memory = compiled.memory(setting.compile(program))
+            each = memory.temporary / batch
+            fixed = memory.peak - memory.temporary
             yield [
-                f"{variant}, {image_size(setting.config(variant, FULL, rows))} px",
+                f"{variant}, {image_size(setting.config(variant, FULL, batch))} px",
                 "yes" if remat else "no",
+                str(batch),
                 f"{each / 1e6:.1f}",
                 f"{fixed / 1e6:.0f}",
                 *(str(max(0, int((limit * 1e9 - fixed) // each))) for limit in MEMORIES),
-                f"{time.perf_counter() - started:.0f}",
             ]
 
 
@@ -118,7 +121,7 @@ def collective_rows(setting: Setting, variants: list[str], rows: int) -> Iterato
     for variant in variants:
         for phase in PHASES:
             program = setting.step(setting.config(variant, phase, rows))
-            found = compiled.collectives(program.lower().compile())
+            found = compiled.collectives(setting.compile(program))
             kinds = ", ".join(sorted({collective.kind for collective in found}))
             total = sum(collective.bytes for collective in found)
             yield [variant, phase.name, kinds, str(len(found)), f"{total:,}"]
@@ -136,7 +139,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--table", choices=("frozen", "memory", "collectives"), required=True)
     parser.add_argument("--variants", default="", help="such as b0,b4; default: b0, or b0 to b7")
-    parser.add_argument("--rows", type=int, default=8, help="pictures of a device")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=0,
+        help="pictures of a device; default: 8, or for memory as scaling_counts",
+    )
     parser.add_argument("--size", type=int, default=0, help="pixels; default: as published")
     parser.add_argument("--compiler", choices=("tpu", "cpu"), default="", help="default: see above")
     return parser.parse_args()
@@ -149,22 +157,23 @@ def main() -> None:
     compiler = options.compiler or ("tpu" if has_tpu_compiler() else "cpu")
     if compiler == "cpu":
         jax.config.update("jax_num_cpu_devices", devices)
-    mesh = tpu_mesh("v5e:2x4", devices) if compiler == "tpu" else make_mesh(devices)
+    mesh = tpu_mesh("v4:2x2x2", devices) if compiler == "tpu" else make_mesh(devices)
     setting = Setting(mesh, options.size)
     every = ["b0"] if options.table == "frozen" else [f"b{i}" for i in range(8)]
     variants = options.variants.split(",") if options.variants else every
     kind = mesh.devices.flat[0].device_kind
-    print(f"Compiler: {kind}, jax {jax.__version__}, {options.rows} pictures a device.\n")
+    print(f"Compiler: {kind}, jax {jax.__version__}.\n")
     if options.table == "frozen":
         header = ["frozen stages", "GFLOP/image", "of forward", "trained parameters", "MB/image"]
         for variant in variants:
-            print_rows(header, frozen_rows(setting, variant, options.rows))
+            print_rows(header, frozen_rows(setting, variant, options.rows or ROWS))
     elif options.table == "memory":
-        header = ["network", "remat", "MB/image", "fixed MB", *(f"{m} GB" for m in MEMORIES), "s"]
+        header = ["network", "remat", "batch", "MB/image", "fixed MB"]
+        header += [f"fit {size} GB" for size in MEMORIES]
         print_rows(header, memory_rows(setting, variants, options.rows))
     else:
         header = ["network", "phase", "kind", "count", "bytes"]
-        print_rows(header, collective_rows(setting, variants, options.rows))
+        print_rows(header, collective_rows(setting, variants, options.rows or ROWS))
 
 
 if __name__ == "__main__":

@@ -346,3 +346,11 @@ def test_every_field_is_read_by_a_module_other_than_the_config():
         if field.name not in read
     }
     assert not unread
+
+
+def test_statistics_of_all_devices_need_a_phase_that_takes_them():
+    config = Config(model=Model(sync_batch_norm=True))
+    with pytest.raises(ValueError, match=r'sync_batch_norm needs a phase with batch_norm="train"'):
+        config.validate()
+    config.phases[1].batch_norm = "train"
+    config.validate()

@@ -52,6 +52,7 @@ class Plan:
     def time(self, runs: dict[str, Run]) -> dict[str, Spread]:
         """See timing.seconds_per_step."""
         # As training does: garbage collection never looks through what is there by now again.
+        gc.unfreeze()
         gc.collect()
         gc.freeze()
         return seconds_per_step(runs, self.seconds, self.repeats)

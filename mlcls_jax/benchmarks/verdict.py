@@ -65,11 +65,6 @@ def judge(parts: Parts, setting: Setting) -> Verdict:
     if setting.cpu:
         why += "; the same cores read and compute, so times add up"
     why += _disagreement(parts.train, alone[bound], together)
-    extra = parts.train - together
-    if extra > _UNEXPLAINED * parts.train:
-        why += (
-            f"; {extra / parts.train:.0%} of it is in none of them alone: they disturb each other"
-        )
     change = _advice(bound, setting)
     if setting.cpu and alone[second] >= _SECOND * alone[bound]:
         change += _advice(second, setting)
@@ -81,7 +76,11 @@ def _disagreement(train: float, longest: float, together: float) -> str:
     if train < (1 - _UNEXPLAINED) * longest:
         return "; that is less than one part alone, so something else ran as well: measure again"
     extra = (train - together) / train
-    return f"; {extra:.0%} of that is in no part alone" if extra > _UNEXPLAINED else ""
+    return (
+        f"; {extra:.0%} of that is in no part alone: they disturb each other"
+        if extra > _UNEXPLAINED
+        else ""
+    )
 
 
 def _advice(bound: str, setting: Setting) -> list[str]:

@@ -8,6 +8,7 @@ vectorised loop.
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -68,9 +69,10 @@ def native_conv(x, kernel, stride: int, padding: Padding = "same"):
 
 def _shifted_sum(x, kernel, stride, padding):
     k, _, channels, _ = kernel.shape
+    weights = kernel.astype(jnp.float32)
     terms = [
-        view[..., c, None] * kernel[i, j, c]
+        view[..., c, None].astype(jnp.float32) * weights[i, j, c]
         for i, j, view in taps(x, k, stride, padding)
         for c in range(channels)
     ]
-    return sum(terms[1:], terms[0])
+    return sum(terms[1:], terms[0]).astype(x.dtype)

@@ -82,8 +82,12 @@ def _native_gradients(x, kernel, grad, stride, padding):
 
 
 def _shifted_sum(x, kernel, stride, padding):
-    terms = [view * kernel[i, j, 0] for i, j, view in taps(x, kernel.shape[0], stride, padding)]
-    return sum(terms[1:], terms[0])
+    weights = kernel.astype(jnp.float32)
+    terms = [
+        view.astype(jnp.float32) * weights[i, j, 0]
+        for i, j, view in taps(x, kernel.shape[0], stride, padding)
+    ]
+    return sum(terms[1:], terms[0]).astype(x.dtype)
 
 
 def _shifted_gradients(x, kernel, grad, stride, padding):
@@ -100,6 +104,7 @@ def _input_gradient(shape, kernel, grad, stride, low):
     k = kernel.shape[0]
     _, height, width, _ = shape
     out_height, out_width = -(-height // stride), -(-width // stride)
+    weights = kernel.astype(jnp.float32)
 
     def shifts(parity, axis):
         """(tap, shift into grad) pairs that reach this parity."""
@@ -112,12 +117,12 @@ def _input_gradient(shape, kernel, grad, stride, low):
     padded = pad(grad, (before[0], after[0]), (before[1], after[1]))
 
     def parity_sum(a, b):
-        total = jnp.zeros((shape[0], out_height, out_width, shape[3]), grad.dtype)
+        total = jnp.zeros((shape[0], out_height, out_width, shape[3]), jnp.float32)
         for i, down in shifts(a, 0):
             for j, right in shifts(b, 1):
                 view = window(padded, before[0] + down, before[1] + right, out_height, out_width, 1)
-                total += view * kernel[i, j, 0]
-        return total
+                total += view.astype(jnp.float32) * weights[i, j, 0]
+        return total.astype(grad.dtype)
 
     if stride == 1:
         return parity_sum(0, 0)

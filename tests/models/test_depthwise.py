@@ -75,3 +75,18 @@ def test_cpu_program_has_no_convolution():
     arguments = jnp.ones((2, 9, 9, 8)), jnp.ones((5, 5, 1, 8))
     compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*arguments).compile()
     assert "convolution(" not in (compiled.as_text() or "convolution(")
+
+
+def test_bfloat16_is_summed_in_float32():
+    x = jax.random.normal(jax.random.key(0), (2, 12, 12, 8))
+    kernel = jax.random.normal(jax.random.key(1), (5, 5, 1, 8))
+    exact, backward = jax.vjp(partial(depthwise.native_depthwise_conv, stride=1), x, kernel)
+    half = [part.astype(jnp.bfloat16) for part in (x, kernel)]
+    rounded, of_rounded = jax.vjp(partial(depthwise.depthwise_conv, stride=1), *half)
+    assert rounded.dtype == jnp.bfloat16
+    grad = jnp.ones(exact.shape)
+    wanted = (exact, *backward(grad))
+    for got, value in zip((rounded, *of_rounded(grad.astype(jnp.bfloat16))), wanted, strict=True):
+        # Inputs and result are rounded to 8 bits, once each; 25 rounded sums would be 0.01.
+        error = jnp.abs(got.astype(jnp.float32) - value).max() / jnp.abs(value).max()
+        assert error < 5e-3
