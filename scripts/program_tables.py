@@ -1,8 +1,8 @@
 """Tables of what the compiled training step needs, in Markdown; nothing is run.
 
     python scripts/program_tables.py --table frozen                    # of b0
-    python scripts/program_tables.py --table memory --variants b0,b4
-    python scripts/program_tables.py --table collectives --variants b0,b1
+    python scripts/program_tables.py --table memory --variants b0 b4
+    python scripts/program_tables.py --table collectives --variants b0 b1
 
 With libtpu (see tpu_compiler.py) the programs are those of a TPU v4 in bfloat16, without it, or
 with --compiler cpu, those of this CPU, which fuses less and computes bfloat16 in float32: its
@@ -28,6 +28,7 @@ from mlcls_jax.programs import Program, forward_program, image_size, step_progra
 
 ORIGIN, CLASSES = Origin(KERAS, IMAGENET), 80
 DEVICES, ROWS = 8, 8
+KNOWN = list(BATCH)
 MEMORIES = (16, 24, 40, 80)  # GB of a device
 FULL = Phase("full", "1000 steps", [Group(".*", 1e-3)])
 PHASES = (
@@ -138,7 +139,9 @@ def parse() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--table", choices=("frozen", "memory", "collectives"), required=True)
-    parser.add_argument("--variants", default="", help="such as b0,b4; default: b0, or b0 to b7")
+    parser.add_argument(
+        "--variants", nargs="+", choices=KNOWN, help="default: b0 to b7; frozen: b0"
+    )
     parser.add_argument(
         "--rows",
         type=int,
@@ -159,8 +162,7 @@ def main() -> None:
         jax.config.update("jax_num_cpu_devices", devices)
     mesh = tpu_mesh("v4:2x2x2", devices) if compiler == "tpu" else make_mesh(devices)
     setting = Setting(mesh, options.size)
-    every = ["b0"] if options.table == "frozen" else [f"b{i}" for i in range(8)]
-    variants = options.variants.split(",") if options.variants else every
+    variants = options.variants or (["b0"] if options.table == "frozen" else KNOWN)
     kind = mesh.devices.flat[0].device_kind
     print(f"Compiler: {kind}, jax {jax.__version__}.\n")
     if options.table == "frozen":

@@ -1,7 +1,7 @@
 """Counts what one device does in a training step, from compiled programs, into docs/scaling.json.
 
     python scripts/scaling_counts.py                   # all variants and phases
-    python scripts/scaling_counts.py --variants b0,b4 --phases full
+    python scripts/scaling_counts.py --variants b0 b4 --phases full
 
 With libtpu (see tpu_compiler.py) the programs are those of a TPU v4-32 slice, without it those of
 eight virtual CPU devices: the same arithmetic and all-reduce, but another memory traffic, as a CPU
@@ -129,7 +129,7 @@ def main(variants: Iterable[str], phases: Iterable[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--variants", default=",".join(VARIANTS), help="separated by commas")
-    parser.add_argument("--phases", default=",".join(PHASES), help="separated by commas")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+    parser.add_argument("--phases", nargs="+", choices=tuple(PHASES), default=tuple(PHASES))
     options = parser.parse_args()
-    main(options.variants.split(","), options.phases.split(","))
+    main(options.variants, options.phases)
