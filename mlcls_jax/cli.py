@@ -79,7 +79,7 @@ def run(main: Callable[[list[str]], int]) -> None:
     _quiet_threads()
     try:
         code = main(sys.argv[1:])
-        if code == INTERRUPTED:
+        if code == INTERRUPTED and background.is_busy():
             _leave(code)
         sys.exit(code)
     except KeyboardInterrupt:

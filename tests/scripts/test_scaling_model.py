@@ -102,7 +102,7 @@ def test_counts_are_of_one_device_and_stored_once(tiny, tmp_path):
     one = count(tiny, "head", 2, make_mesh(1))
     eight = count(tiny, "head", 2, make_mesh(8))
     assert eight.compiler == "cpu" and eight.batch == 2
-    assert eight.flops == pytest.approx(one.flops, rel=0.01)
+    assert eight.flops == pytest.approx(one.flops, rel=0.02)
     assert eight.reduced > 0 == one.reduced
     for row in (one, eight):
         store(row, path)
