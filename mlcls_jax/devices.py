@@ -13,12 +13,12 @@ from jax.sharding import PartitionSpec as P
 AXIS = "data"
 # glibc's: large buffers come from one heap in huge pages that is never given back, so that a step
 # finds the memory of the last one instead of fresh pages that the system has to clear.
-HEAP = {
-    "glibc.malloc.hugetlb": "1",
-    "glibc.malloc.arena_max": "1",
-    "glibc.malloc.mmap_max": "0",
-    "glibc.malloc.trim_threshold": "68719476736",
-}
+HEAP = (
+    "glibc.malloc.hugetlb=1",
+    "glibc.malloc.arena_max=1",
+    "glibc.malloc.mmap_max=0",
+    "glibc.malloc.trim_threshold=68719476736",
+)
 
 
 def cache_folder() -> Path:
@@ -90,12 +90,19 @@ def put_local(tree: Any, sharding: NamedSharding) -> Any:
 
 def keeps_heap() -> bool:
     """Whether the environment has the settings of HEAP (README, "On CPU")."""
-    return set(heap_tunables().split(":")) <= set(os.environ.get("GLIBC_TUNABLES", "").split(":"))
+    return set(HEAP) <= set(os.environ.get("GLIBC_TUNABLES", "").split(":"))
 
 
 def heap_tunables() -> str:
     """HEAP as the value of GLIBC_TUNABLES, which glibc reads when a process starts."""
-    return ":".join(f"{name}={value}" for name, value in HEAP.items())
+    return ":".join(HEAP)
+
+
+def describe(devices: int, kind: str, processes: int, heap_is_kept: bool) -> str:
+    """What a header says of them, such as "8 x NVIDIA A100, 2 processes"."""
+    several = "es" if processes > 1 else ""
+    heap = ", heap kept" if heap_is_kept else ""
+    return f"{devices} x {kind}, {processes} process{several}{heap}"
 
 
 def compute_dtype(name: str) -> Any:

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from mlcls_jax import ahead
 from mlcls_jax.ahead import Ahead
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Config
@@ -88,12 +87,6 @@ def run_phase(
         if session.stop.is_set():
             break
     return state
-
-
-def batches_on_devices(session: Session, first: int, last: int) -> Iterator[Batch]:
-    """The training batches of steps first to last - 1, on the devices ahead of time."""
-    train = session.splits["train"]
-    return ahead.batches_on_devices(session.config, train, session.mesh, first, last)
 
 
 @contextmanager

@@ -17,7 +17,14 @@ from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import local_rows
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.data.tensorflow_cpu import load as load_tensorflow
-from mlcls_jax.devices import is_first_process, keeps_heap, make_mesh, replicate, replicated
+from mlcls_jax.devices import (
+    describe,
+    is_first_process,
+    keeps_heap,
+    make_mesh,
+    replicate,
+    replicated,
+)
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.loop import Session
@@ -233,14 +240,12 @@ def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> T
 def print_header(session: Session, state: TrainState) -> None:
     """What is about to happen: devices, network, parameters, pictures, rarest classes."""
     config, train = session.config, session.splits["train"]
-    device = jax.devices()[0]
     sizes = ", ".join(f"{len(table)} {name}" for name, table in session.splits.items())
     total = sum(leaf.size for leaf in flatten(state.params).values())
     rare = sorted(zip(train.positives, train.classes, strict=True))[:RAREST]
-    pages = ", heap kept" if keeps_heap() else ""
-    processes = f"{jax.process_count()} process" + ("es" if jax.process_count() > 1 else "")
+    kind = jax.devices()[0].device_kind
     rows = [
-        ["devices", f"{jax.device_count()} x {device.device_kind}, {processes}{pages}"],
+        ["devices", describe(jax.device_count(), kind, jax.process_count(), keeps_heap())],
         ["network", f"EfficientNet {config.model.variant}, {image_size(config)} px"],
         ["parameters", f"{total:,}, {len(train.classes)} classes"],
         ["pictures", sizes],

@@ -1,6 +1,6 @@
 """Seconds from the command to the end of the first step, with a cold and a warm cache.
 
-    python scripts/measure_start.py [--variant b0] [--phase head|finetune] [--warm 2] [--keep DIR]
+    python scripts/measure_start.py [--variant b0] [--phase head|finetune] [--warm 2]
 
 Makes JPEGs of noise, a CSV and random weights in a temporary folder, and runs the real command,
 `python -m mlcls_jax.train`, in new processes: first with an empty compilation cache, then with the

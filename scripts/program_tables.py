@@ -14,7 +14,8 @@ import dataclasses
 from collections.abc import Iterator
 
 import jax
-from scaling_counts import BATCH, QUICK
+from scaling_counts import BATCH, CLASSES, QUICK
+from scaling_counts import PHASES as COUNTED
 from tpu_compiler import has_tpu_compiler, tpu_mesh
 
 from mlcls_jax import compiled
@@ -26,13 +27,13 @@ from mlcls_jax.optimizer import group_table
 from mlcls_jax.phases import plan_phases
 from mlcls_jax.programs import Program, forward_program, image_size, step_program
 
-ORIGIN, CLASSES = Origin(KERAS, IMAGENET), 80
+ORIGIN = Origin(KERAS, IMAGENET)
 DEVICES, ROWS = 8, 8
 KNOWN = list(BATCH)
 MEMORIES = (16, 24, 40, 80)  # GB of a device
-FULL = Phase("full", "1000 steps", [Group(".*", 1e-3)])
+FULL = COUNTED["full"]
 PHASES = (
-    Phase("head", "1000 steps", [Group("head/.*", 1e-2)]),
+    COUNTED["head"],
     FULL,
     Phase("statistics", "1000 steps", FULL.groups, batch_norm="train"),
 )

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 
-from mlcls_jax.benchmarks.programs import begin
+from mlcls_jax.ahead import batches_on_devices
+from mlcls_jax.benchmarks.programs import make_begin
 from mlcls_jax.benchmarks.timing import Run
 from mlcls_jax.data.batch import Batch
-from mlcls_jax.loop import Session, batches_on_devices, run_steps
+from mlcls_jax.loop import Session, run_steps
 from mlcls_jax.phases import PlannedPhase
 
 # Batches that may be ready before the first step: what is read after these is read in the open.
@@ -20,7 +21,8 @@ _ENDLESS = 10**7  # steps
 
 def endless_batches(session: Session) -> Iterator[Batch]:
     """The training batches from the first one on."""
-    return batches_on_devices(session, 0, _ENDLESS)
+    train = session.splits["train"]
+    return batches_on_devices(session.config, train, session.mesh, 0, _ENDLESS)
 
 
 def input_run(session: Session) -> Run:
@@ -45,7 +47,7 @@ def loop_run(
         step: compiled; the phase's, or one of nothing for the loop's own time.
         batches: endless, on the devices.
     """
-    state = begin(session, planned, variables)
+    state = make_begin(session, planned)(variables)
 
     def run(steps: int) -> float:
         nonlocal state

@@ -161,13 +161,14 @@ def _compile(session: Session, figures: Figures, variables: dict) -> tuple[Any, 
     """Evaluation and each phase's step; their costs go into the figures."""
     images = figures.batch_size // figures.place.devices
     shared = session.config, figures.classes, session.origin
-    program = programs.forward_program(*shared, figures.batch_size, session.mesh)
+    shapes = programs.variables_shape(session.config, figures.classes, session.mesh)
+    program = programs.forward_program(*shared, figures.batch_size, session.mesh, shapes)
     forward, cost = _compile_one(FORWARD, program, images)
     figures.programs.append(Program(FORWARD, trainable=0, share=0.0, cost=cost))
     steps = sum(planned.stop - planned.start for planned in session.plan)
     leaves, phases = flatten(variables["params"]), []
     for planned in session.plan:
-        program = programs.step_program(*shared, planned, session.mesh)
+        program = programs.step_program(*shared, planned, session.mesh, shapes)
         function, cost = _compile_one(planned.phase.name, program, images)
         trainable = trainable_paths(variables["params"], planned.phase)
         own = Program(

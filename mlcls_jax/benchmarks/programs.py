@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -70,13 +71,16 @@ def made_up_batch(session: Session) -> Batch:
     return jax.jit(make, out_shardings=sharded(session.mesh))()
 
 
-def begin(session: Session, planned: PlannedPhase, variables: dict) -> TrainState:
-    """The state of a phase's first step; `variables` stay usable when it is donated."""
+def make_begin(session: Session, planned: PlannedPhase) -> Callable[[dict], TrainState]:
+    """Builds `begin(variables)`, jitted: the state of a phase's first step.
+
+    `variables` stay usable when the state is donated.
+    """
 
     def fresh(variables: dict) -> TrainState:
         return programs.fresh_state(jax.tree.map(jnp.copy, variables), planned)
 
-    return jax.jit(fresh, out_shardings=replicated(session.mesh))(variables)
+    return jax.jit(fresh, out_shardings=replicated(session.mesh))
 
 
 def forward_run(function: Any, variables: dict, batch: Batch) -> Run:
@@ -102,11 +106,12 @@ def step_run(
 
     The state is made anew for each stretch, so that at most one phase's is alive.
     """
+    begin = make_begin(session, planned)
 
     def run(steps: int) -> float:
         # The first step after another program finds cold caches and no memory of its own, and in
         # several processes it waits for the last of them: it is not timed.
-        state, metrics = function(begin(session, planned, variables), batch)
+        state, metrics = function(begin(variables), batch)
         jax.block_until_ready((state, metrics))
         began = time.perf_counter()
         for _ in range(steps):

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlcls_jax.benchmarks.figures import Figures, Program
 from mlcls_jax.benchmarks.timing import Spread
+from mlcls_jax.devices import describe
 from mlcls_jax.terminal import console, print_table
 
 _NOT_MEASURED = "–"
@@ -15,14 +16,13 @@ _NOT_MEASURED = "–"
 def print_figures(figures: Figures) -> None:
     """All that was measured, and the verdicts."""
     place, config = figures.place, figures.config
-    pages = ", heap kept" if place.keeps_heap else ""
-    processes = f"{place.processes} process" + ("es" if place.processes > 1 else "")
+    devices = describe(place.devices, place.kind, place.processes, place.keeps_heap)
     network = f"EfficientNet {config.model.variant}, {figures.image_size} px"
     rows = [
         ["network", f"{network}, {figures.compute_dtype}, random weights"],
         ["batch", f"{figures.batch_size} pictures over all devices, {figures.classes} classes"],
         ["pictures", figures.pictures],
-        ["devices", f"{place.devices} x {place.kind}, {processes}{pages}"],
+        ["devices", devices],
         *_memory_rows(figures),
     ]
     if figures.matmul:

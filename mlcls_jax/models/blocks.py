@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mlcls_jax.models.convolution import conv, native_conv
-from mlcls_jax.models.depthwise import depthwise_conv, native_depthwise_conv
+from mlcls_jax.models.depthwise import depthwise_conv
 from mlcls_jax.models.lineages import KERAS, Lineage
 from mlcls_jax.models.normalization import Activation, BatchNorm, identity
 from mlcls_jax.models.padding import Padding
@@ -62,7 +62,7 @@ class DepthwiseConv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
         init = nn.initializers.normal(math.sqrt(2.0) / self.kernel_size)
         kernel = self.param("kernel", init, shape, jnp.float32).astype(self.dtype)
-        convolve: Any = native_depthwise_conv if self.portable else depthwise_conv
+        convolve: Any = native_conv if self.portable else depthwise_conv
         return convolve(x, kernel, self.stride, self.padding)
 
 

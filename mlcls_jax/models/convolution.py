@@ -49,22 +49,33 @@ def _forward(x, kernel, stride, padding):
 
 
 def _backward(stride, padding, residuals, grad):
-    native = partial(native_conv, stride=stride, padding=padding)
-    return jax.vjp(native, *residuals)[1](grad)
+    x, kernel = residuals
+    return native_gradients(x, kernel, grad, stride, padding)
 
 
 conv.defvjp(_forward, _backward)
 
 
 def native_conv(x, kernel, stride: int, padding: Padding = "same"):
-    """The same on every platform as XLA's convolution, for converters that know that."""
+    """The same on every platform as XLA's convolution, for converters that know that.
+
+    A kernel [k, k, channel / groups, feature] says the number of groups: with one channel, each
+    channel is convolved by itself.
+    """
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
         image_padding(x, kernel.shape[0], stride, padding),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // kernel.shape[2],
     )
+
+
+def native_gradients(x, kernel, grad, stride: int, padding: Padding):
+    """Of x and of the kernel, given that of `native_conv`'s result."""
+    native = partial(native_conv, stride=stride, padding=padding)
+    return jax.vjp(native, x, kernel)[1](grad)
 
 
 def _shifted_sum(x, kernel, stride, padding):

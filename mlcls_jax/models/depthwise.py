@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.convolution import native_conv, native_gradients
 from mlcls_jax.models.padding import Padding
 from mlcls_jax.models.windows import image_padding, pad, taps, window
 
@@ -44,7 +45,7 @@ def depthwise_conv(
         x,
         kernel,
         cpu=partial(_shifted_sum, stride=stride, padding=padding),
-        default=partial(native_depthwise_conv, stride=stride, padding=padding),
+        default=partial(native_conv, stride=stride, padding=padding),
     )
 
 
@@ -57,28 +58,11 @@ def _backward(stride, padding, residuals, grad):
         *residuals,
         grad,
         cpu=partial(_shifted_gradients, stride=stride, padding=padding),
-        default=partial(_native_gradients, stride=stride, padding=padding),
+        default=partial(native_gradients, stride=stride, padding=padding),
     )
 
 
 depthwise_conv.defvjp(_forward, _backward)
-
-
-def native_depthwise_conv(x, kernel, stride: int, padding: Padding = "same"):
-    """The same on every platform as XLA's grouped convolution, for converters that know that."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        image_padding(x, kernel.shape[0], stride, padding),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
-
-
-def _native_gradients(x, kernel, grad, stride, padding):
-    native = partial(native_depthwise_conv, stride=stride, padding=padding)
-    return jax.vjp(native, x, kernel)[1](grad)
 
 
 def _shifted_sum(x, kernel, stride, padding):

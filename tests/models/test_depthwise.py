@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlcls_jax.models import depthwise
+from mlcls_jax.models.convolution import native_conv
 
 
 @settings(max_examples=16, deadline=None)
@@ -31,9 +32,7 @@ def test_equals_lax_convolution(batch, height, width, channels, k, stride, paddi
     ours, backward = jax.vjp(
         partial(depthwise.depthwise_conv, stride=stride, padding=padding), x, kernel
     )
-    theirs, reference = jax.vjp(
-        partial(depthwise.native_depthwise_conv, stride=stride, padding=padding), x, kernel
-    )
+    theirs, reference = jax.vjp(partial(native_conv, stride=stride, padding=padding), x, kernel)
     grad = jax.random.normal(keys[2], theirs.shape)
     np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
     for got, wanted in zip(backward(grad), reference(grad), strict=True):
@@ -48,7 +47,7 @@ def test_the_kernel_gradient_of_wide_images(width, stride):
     x = jax.random.normal(jax.random.key(0), (1, 3, width, 2))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 2))
     _, backward = jax.vjp(partial(depthwise.depthwise_conv, stride=stride), x, kernel)
-    wanted, reference = jax.vjp(partial(depthwise.native_depthwise_conv, stride=stride), x, kernel)
+    wanted, reference = jax.vjp(partial(native_conv, stride=stride), x, kernel)
     grad = jax.random.normal(jax.random.key(2), wanted.shape)
     np.testing.assert_allclose(backward(grad)[1], reference(grad)[1], rtol=1e-5, atol=1e-4)
 
@@ -80,7 +79,7 @@ def test_cpu_program_has_no_convolution():
 def test_bfloat16_is_summed_in_float32():
     x = jax.random.normal(jax.random.key(0), (2, 12, 12, 8))
     kernel = jax.random.normal(jax.random.key(1), (5, 5, 1, 8))
-    exact, backward = jax.vjp(partial(depthwise.native_depthwise_conv, stride=1), x, kernel)
+    exact, backward = jax.vjp(partial(native_conv, stride=1), x, kernel)
     half = [part.astype(jnp.bfloat16) for part in (x, kernel)]
     rounded, of_rounded = jax.vjp(partial(depthwise.depthwise_conv, stride=1), *half)
     assert rounded.dtype == jnp.bfloat16
