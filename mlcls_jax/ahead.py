@@ -17,7 +17,7 @@ from mlcls_jax import background
 from mlcls_jax.config import Config
 from mlcls_jax.data.batch import Batch, to_devices
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.pipeline import local_rows, train_batches
+from mlcls_jax.data.pipeline import Reader, local_rows, train_batches
 from mlcls_jax.devices import sharded
 from mlcls_jax.models.lineages import Origin
 from mlcls_jax.phases import PlannedPhase
@@ -27,7 +27,14 @@ from mlcls_jax.programs import forward_program, image_size, step_program
 class Ahead:
     """Compiled programs and batches of a run; `start` begins to make them, the others wait."""
 
-    def __init__(self, config: Config, train: LabelTable, variables: dict, mesh: jax.sharding.Mesh):
+    def __init__(
+        self,
+        config: Config,
+        train: LabelTable,
+        variables: dict,
+        mesh: jax.sharding.Mesh,
+        reader: Reader,
+    ):
         """Nothing is begun yet.
 
         Args:
@@ -35,8 +42,10 @@ class Ahead:
             train: the training pictures.
             variables: shapes of the network's, replicated over the mesh.
             mesh: of all devices.
+            reader: of the pictures.
         """
         self._config, self._train, self._variables, self._mesh = config, train, variables, mesh
+        self._reader = reader
         self._steps: dict[int, Future] = {}
         self._batches: dict[int, Future] = {}
         self._evaluation: Future | None = None
@@ -85,13 +94,18 @@ class Ahead:
 
     def _first_batch(self, planned: PlannedPhase, first_step: int) -> Iterator[Batch]:
         batches = batches_on_devices(
-            self._config, self._train, self._mesh, first_step, planned.stop
+            self._config, self._train, self._mesh, first_step, planned.stop, self._reader
         )
         return itertools.chain([next(batches)], batches)
 
 
 def batches_on_devices(
-    config: Config, train: LabelTable, mesh: jax.sharding.Mesh, first: int, last: int
+    config: Config,
+    train: LabelTable,
+    mesh: jax.sharding.Mesh,
+    first: int,
+    last: int,
+    reader: Reader,
 ) -> Iterator[Batch]:
     """The training batches of steps first to last - 1, on the devices ahead of time."""
     batches = train_batches(
@@ -102,5 +116,6 @@ def batches_on_devices(
         size=image_size(config),
         augment=config.augment,
         seed=config.seed,
+        reader=reader,
     )
     return to_devices(batches, sharded(mesh))

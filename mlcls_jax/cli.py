@@ -65,6 +65,16 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_on_bad_image(parser: argparse.ArgumentParser) -> None:
+    """What an evaluation does at a picture that cannot be read."""
+    parser.add_argument(
+        "--on-bad-image",
+        default="",
+        choices=("error", "skip"),
+        help="at a picture that cannot be read (default: as the run's data.on_bad_image)",
+    )
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the compiler for it, had not enough memory."""
     text = _message(error)

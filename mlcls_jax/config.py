@@ -40,6 +40,10 @@ class Data:
     split_seed: int = 42
     batch_size: int = 32  # over all devices
     eval_batch_size: int = 64  # over all devices
+    threads: int = 0  # that decode pictures, per process; 0: one more than it has cores
+    on_bad_image: str = _choice("error", "skip")  # at a picture that cannot be read
+    max_bad_fraction: float = 0.01  # of all pictures; when more are skipped, the run stops
+    max_pixels: int = 80_000_000  # a picture that claims more is a bad one
 
 
 @dataclass(slots=True)
@@ -48,7 +52,7 @@ class Augment:
 
     train_resize: str = _choice("squash", "random_crop")
     eval_resize: str = _choice("squash", "center_crop")
-    interpolation: str = _choice("bicubic", "bilinear")  # bicubic: as most were trained
+    interpolation: str = _choice("bilinear", "bicubic")  # bicubic only where pictures grow
     min_scale: float = 0.35  # random_crop: smallest share of the picture's area
     flip: bool = True
 
@@ -243,6 +247,9 @@ def _check_ranges(config: Config) -> None:
         ("data.split_seed", 0 <= data.split_seed < 2**32, "at least 0 and below 2**32"),
         ("data.batch_size", data.batch_size >= 1, "at least 1"),
         ("data.eval_batch_size", data.eval_batch_size >= 1, "at least 1"),
+        ("data.threads", data.threads >= 0, "at least 0"),
+        ("data.max_bad_fraction", 0 <= data.max_bad_fraction < 1, "at least 0 and below 1"),
+        ("data.max_pixels", data.max_pixels >= 1, "at least 1"),
         ("data.filename_column", bool(data.filename_column), "the name of a column"),
         ("augment.min_scale", 0 < config.augment.min_scale <= 1, "above 0 and at most 1"),
         ("model.image_size", size == 0 or 32 <= size <= 4096, "0, or 32 to 4096 pixels"),

@@ -7,15 +7,19 @@ The second writes eval_csv_test.json and predictions_csv_test.csv.
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
+
 from mlcls_jax import cli, devices
 from mlcls_jax.data.labels import LabelTable, read_labels
+from mlcls_jax.data.pipeline import make_reader
 from mlcls_jax.files import write_text
 from mlcls_jax.metrics import Scores, finite_or_none
 from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, probabilities, score
-from mlcls_jax.terminal import console, print_table
+from mlcls_jax.terminal import console, print_table, print_warning
 from mlcls_jax.workdir import Run, load_run, read_splits_of, write_predictions
 
 PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
@@ -29,7 +33,16 @@ def main(argv: list[str]) -> int:
     run = load_run(workdir, options.checkpoint)
     table = _table(run, workdir, options)
     name = f"csv_{Path(options.csv).stem}" if options.csv else options.split
-    logits = score(run.predict, run.variables, table.paths, run.config, run.mesh, name)
+    data = (
+        run.config.data
+        if not options.on_bad_image
+        else dataclasses.replace(run.config.data, on_bad_image=options.on_bad_image)
+    )
+    reader = make_reader(data, len(table), workdir / f"bad_images_{name}.csv", print_warning)
+    logits, readable = score(
+        run.predict, run.variables, table.paths, run.config, run.mesh, reader, name
+    )
+    table, logits = table.take(np.flatnonzero(readable)), logits[readable]
     base = BaseRate(**run.meta["base_rate"])
     scores, constant = model_scores(table, logits, base), constant_scores(table, base)
     result = {
@@ -37,6 +50,7 @@ def main(argv: list[str]) -> int:
         "csv": options.csv,
         "images": options.images,
         "pictures": len(table),
+        "unreadable": len(reader.bad),
         "step": run.meta["step"],
         "phase": run.meta["phase"],
         "values": finite_or_none(scores.values),
@@ -48,6 +62,8 @@ def main(argv: list[str]) -> int:
     write_text(written[0], json.dumps(result, indent=2) + "\n")
     write_predictions(written[1], table.filenames, probabilities(logits), run.classes)
     _print(result, table, scores, constant)
+    if skipped := reader.bad.summary():
+        print_warning(skipped)
     console.print(f"Written: {written[0]} and {written[1]}")
     return 0
 
@@ -63,6 +79,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--csv", default="", help="labels of other pictures, in the same columns")
     parser.add_argument("--images", default="", help="their folder")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    cli.add_on_bad_image(parser)
     options = parser.parse_args(argv)
     if bool(options.csv) != bool(options.images):
         parser.error("--csv and --images go together")

@@ -24,7 +24,7 @@ from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Config
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.pipeline import batch_filenames
+from mlcls_jax.data.pipeline import Reader, batch_filenames
 from mlcls_jax.devices import is_first_process, replicate
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.logs import MetricsLog
@@ -48,6 +48,7 @@ class Session:
     base: BaseRate
     origin: Origin  # lineage and normalisation of the weights
     mesh: jax.sharding.Mesh
+    reader: Reader
     ahead: Ahead
     checkpoints: Checkpoints
     log: MetricsLog
@@ -200,9 +201,11 @@ def _evaluate_and_save(
     val, seconds, config = session.splits["val"], meter.seconds, session.config
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     title = "val" if is_first_process() else ""
-    logits = score(session.ahead.predict, variables, val.paths, config, session.mesh, title)
+    logits, readable = score(
+        session.ahead.predict, variables, val.paths, config, session.mesh, session.reader, title
+    )
     _check_finite(session, step, np.isfinite(logits).all())
-    scores = model_scores(val, logits, session.base)
+    scores = model_scores(val.take(np.flatnonzero(readable)), logits[readable], session.base)
     record = {
         "step": step,
         "epoch": round(step * config.data.batch_size / len(session.splits["train"]), 4),

@@ -14,12 +14,13 @@ import jax
 import numpy as np
 
 from mlcls_jax import cli, devices
+from mlcls_jax.data.pipeline import make_reader
 from mlcls_jax.metrics import THRESHOLD
 from mlcls_jax.scoring import probabilities, score
-from mlcls_jax.terminal import console
+from mlcls_jax.terminal import console, print_warning
 from mlcls_jax.workdir import Run, load_run, write_predictions
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"}
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 SHOWN = 3  # classes per picture on the terminal, where fewer are above the threshold
 
 
@@ -32,8 +33,13 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--csv {options.csv}: its folder does not exist; make it first")
     run = load_run(Path(options.workdir), options.checkpoint)
     title = "" if options.json else "predict"
-    logits = score(run.predict, run.variables, paths, _fitting(run, len(paths)), run.mesh, title)
-    scores = probabilities(logits)
+    config = _fitting(run, len(paths), options.on_bad_image)
+    # Here, and not by a share: which of a few pictures may be bad is for their owner to say.
+    data = dataclasses.replace(config.data, max_bad_fraction=1.0)
+    reader = make_reader(data, len(paths), tell=print_warning)
+    logits, readable = score(run.predict, run.variables, paths, config, run.mesh, reader, title)
+    names = [name for name, good in zip(names, readable, strict=True) if good]
+    scores = probabilities(logits[readable])
     if options.csv:
         write_predictions(Path(options.csv), names, scores, run.classes)
     if options.json:
@@ -57,6 +63,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("pictures", nargs="+", metavar="PICTURE_OR_FOLDER")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    cli.add_on_bad_image(parser)
     parser.add_argument("--csv", default="", help="write filename and one column per class here")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args(argv)
@@ -106,14 +113,17 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and path.is_file()
 
 
-def _fitting(run: Run, pictures: int):
+def _fitting(run: Run, pictures: int, on_bad_image: str):
     """The config with a batch no larger than it takes: one picture is no batch of 64."""
     count = jax.device_count()
     needed = -(-pictures // count) * count
     size = min(run.config.data.eval_batch_size, needed)
-    return dataclasses.replace(
-        run.config, data=dataclasses.replace(run.config.data, eval_batch_size=size)
+    data = dataclasses.replace(
+        run.config.data,
+        eval_batch_size=size,
+        on_bad_image=on_bad_image or run.config.data.on_bad_image,
     )
+    return dataclasses.replace(run.config, data=data)
 
 
 if __name__ == "__main__":

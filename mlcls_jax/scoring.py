@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from scipy.special import expit
 
 from mlcls_jax.config import Config
 from mlcls_jax.data.batch import to_devices
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.pipeline import eval_batches, local_rows
+from mlcls_jax.data.pipeline import Reader, eval_batches, local_rows
 from mlcls_jax.devices import sharded
 from mlcls_jax.metrics import Scores, constant_predictor, evaluate_scores
 from mlcls_jax.programs import image_size
@@ -55,9 +56,10 @@ def score(
     paths: Sequence[str],
     config: Config,
     mesh: jax.sharding.Mesh,
+    reader: Reader,
     title: str = "",
-) -> np.ndarray:
-    """Logits of pictures, each once, on any number of devices: float32 [picture, class].
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of pictures, each once, on any number of devices.
 
     Args:
         predict: from `make_eval_step`.
@@ -65,11 +67,20 @@ def score(
         paths: files of the pictures.
         config: batch size, image size and resize.
         mesh: over whose axis the pictures are spread.
+        reader: of the pictures.
         title: of the progress bar; "" for none.
+
+    Returns:
+        Float32 [picture, class], and bool [picture]: False where the picture was skipped, so that
+        its logits mean nothing.
+
+    Raises:
+        ValueError: a picture cannot be read, and must not be skipped.
     """
     batch_size = config.data.eval_batch_size
     rows = local_rows(batch_size, "data.eval_batch_size")
-    batches = eval_batches(paths, rows=rows, size=image_size(config), augment=config.augment)
+    how = {"size": image_size(config), "augment": config.augment}
+    batches = eval_batches(paths, rows=rows, reader=reader, **how)
     meter, logits = Meter(-(-len(paths) // batch_size), batch_size), []
     with progress_bar(title, meter, visible=bool(title)) as refresh:
         for images in to_devices(batches, sharded(mesh)):
@@ -81,7 +92,10 @@ def score(
                 refresh()
             else:
                 meter.begin()
-    return np.concatenate([np.asarray(rows) for rows in logits])[: len(paths)]
+    readable = np.array([path not in reader.bad for path in paths])
+    if jax.process_count() > 1:  # each has read its own rows only
+        readable = multihost_utils.process_allgather(readable).all(axis=0)
+    return np.concatenate([np.asarray(rows) for rows in logits])[: len(paths)], readable
 
 
 def model_scores(table: LabelTable, logits: np.ndarray, base: BaseRate) -> Scores:

@@ -9,14 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from mlcls_jax import background
 from mlcls_jax.ahead import Ahead
 from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.pipeline import local_rows
+from mlcls_jax.data.pipeline import local_rows, make_reader
 from mlcls_jax.data.splits import check_train, write_splits
-from mlcls_jax.data.tensorflow_cpu import load as load_tensorflow
 from mlcls_jax.devices import (
     describe,
     is_first_process,
@@ -43,7 +41,7 @@ from mlcls_jax.programs import build_model, fresh_state, image_size, state_shape
 from mlcls_jax.scoring import base_rate
 from mlcls_jax.terminal import console, print_table, print_warning
 from mlcls_jax.train_step import TrainState, make_state
-from mlcls_jax.workdir import SPLITS, prepare, read_origin, read_splits_of
+from mlcls_jax.workdir import BAD_IMAGES, SPLITS, prepare, read_origin, read_splits_of
 
 RAREST = 5
 
@@ -76,12 +74,13 @@ def open_session(
     local_rows(config.data.eval_batch_size, "data.eval_batch_size")
     classes = splits["train"].classes
     if first_step:
-        background.run(load_tensorflow)
         first_step.reached("data")
     shapes = variables_shape(config, len(classes), mesh)
     for planned in plan:  # ValueError: a pattern that matches nothing
         trainable_paths(shapes["params"], planned.phase)
-    ahead = Ahead(config, splits["train"], shapes, mesh)
+    pictures = sum(map(len, splits.values()))
+    reader = make_reader(config.data, pictures, workdir / BAD_IMAGES, print_warning)
+    ahead = Ahead(config, splits["train"], shapes, mesh, reader)
 
     def start(step: int, origin: Origin | None) -> None:
         planned = next((planned for planned in plan if step < planned.stop), None)
@@ -104,6 +103,7 @@ def open_session(
         base=base,
         origin=origin,
         mesh=mesh,
+        reader=reader,
         ahead=ahead,
         checkpoints=checkpoints,
         log=MetricsLog(workdir, checkpoints.latest() or 0, is_first_process()),
@@ -265,6 +265,8 @@ def print_end(session: Session, finished: bool) -> None:
             rows.append([planned.phase.name, f"{values[-1]:.4f}", f"{max(values):.4f}"])
     if rows:
         print_table("val mAP", ["phase", "at its end", "best"], rows)
+    if skipped := session.reader.bad.summary():
+        print_warning(skipped)
     if not finished:
         console.print(f"Stopped; the same command continues {session.workdir}.")
         return

@@ -1,7 +1,7 @@
 """The folder of a run: what is in it, and how a run is built from it again.
 
 config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
-eval_<split>.json  predictions_<split>.csv
+eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv
 """
 
 import json
@@ -24,7 +24,9 @@ from mlcls_jax.programs import build_model, variables_shape
 from mlcls_jax.train_step import make_eval_step
 
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
-OWN = (CONFIG, CLASSES, SPLITS, METRICS, "checkpoints", "tensorboard")  # at the start of a run
+BAD_IMAGES = "bad_images.csv"
+# At the start of a run:
+OWN = (CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, "checkpoints", "tensorboard")
 
 
 @dataclass(frozen=True)

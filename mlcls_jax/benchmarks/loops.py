@@ -22,7 +22,7 @@ _ENDLESS = 10**7  # steps
 def endless_batches(session: Session) -> Iterator[Batch]:
     """The training batches from the first one on."""
     train = session.splits["train"]
-    return batches_on_devices(session.config, train, session.mesh, 0, _ENDLESS)
+    return batches_on_devices(session.config, train, session.mesh, 0, _ENDLESS, session.reader)
 
 
 def input_run(session: Session) -> Run:

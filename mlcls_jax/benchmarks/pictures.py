@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
+import simplejpeg
 
-from mlcls_jax.data.tensorflow_cpu import tf
 from mlcls_jax.files import write_text
 
 CLASSES = 80  # as in COCO
@@ -25,11 +26,11 @@ def write_pictures(folder: Path) -> tuple[str, str]:
     rows, names = [], []
     for number in range(_TRAIN + _VAL):
         colours = rng.uniform(0, 255, (6, 8, 3)).astype(np.float32)
-        smooth = np.asarray(tf.image.resize(colours, (HEIGHT, WIDTH)))
+        smooth = cv2.resize(colours, (WIDTH, HEIGHT))
         pixels = smooth + rng.normal(0, _GRAIN, (HEIGHT, WIDTH, 1))
-        jpeg = tf.io.encode_jpeg(np.clip(pixels, 0, 255).astype(np.uint8), quality=_QUALITY)
+        jpeg = simplejpeg.encode_jpeg(np.clip(pixels, 0, 255).astype(np.uint8), quality=_QUALITY)
         names.append(f"{number:03}.jpg")
-        (folder / names[-1]).write_bytes(jpeg.numpy())
+        (folder / names[-1]).write_bytes(jpeg)
         # Every class is there in any _VAL pictures in a row, so in each split.
         rows.append([int((number + label) % _VAL == 0) for label in range(CLASSES)])
     table = pd.DataFrame(rows, columns=[f"class{label:02}" for label in range(CLASSES)])

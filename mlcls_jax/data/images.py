@@ -1,175 +1,165 @@
-"""One picture, from the bytes of its file to uint8 [size, size, 3], in TensorFlow ops.
+"""One picture, from the bytes of its file to uint8 [size, size, 3].
 
-Everything works on tensors, eagerly and inside `tf.data.Dataset.map` alike, and everything random
-is a function of the seed that is passed in.
+Decoding at a fraction of the size (decoding.py) does most of the shrinking, and what is left is
+bilinear.  Against full decoding and an antialiased resize, that is 40 dB and more (docs/input.md).
+Everything random is drawn from the generator that is passed in.
 """
 
 import math
+from dataclasses import dataclass
 
-from mlcls_jax.config import center_crop_share
-from mlcls_jax.data.decoding import decode
-from mlcls_jax.data.tensorflow_cpu import tf
+import cv2
+import numpy as np
 
-INTERPOLATIONS = ("bicubic", "bilinear")
+from mlcls_jax.config import Augment, center_crop_share
+from mlcls_jax.data.decoding import MAX_PIXELS, open_picture
 
+_INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 _CROP_ATTEMPTS = 10
+# Both interpolations look at neighbours only: a side that shrinks by this is averaged instead.
+_AVERAGED_FROM = 2
+_RATIO = (3 / 4, 4 / 3)
 
 
-def resize(image, size: int, *, interpolation: str = "bicubic", antialias: bool = True):
+@dataclass(frozen=True)
+class Box:
+    """A part of a picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def resize(
+    image: np.ndarray,
+    size: int,
+    interpolation: str = "bilinear",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Resizes to a square; what isn't square is squashed.
 
     Args:
-      image: [height, width, 3], uint8 or float32.
-      size: side of the result in pixels.
-      interpolation: "bicubic" (Keys, a = -0.5, as in Pillow) or "bilinear".
-      antialias: widen the kernel with the factor where the picture shrinks.
+        image: uint8 [height, width, 3].
+        size: side of the result in pixels.
+        interpolation: "bilinear" or "bicubic" (Keys, a = -0.75).
+        out: uint8 [size, size, 3], contiguous, to write to.
 
     Returns:
-      float32 [size, size, 3] on the scale of the input; bicubic may overshoot it.
+        uint8 [size, size, 3].
 
     Raises:
-      ValueError: an unknown interpolation.
+        ValueError: an unknown interpolation.
     """
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation {interpolation!r} is unknown; use one of {INTERPOLATIONS}")
-    resized = tf.image.resize(image, [size, size], method=interpolation, antialias=antialias)
-    return tf.ensure_shape(resized, [size, size, 3])
+    if interpolation not in _INTERPOLATIONS:
+        known = tuple(_INTERPOLATIONS)
+        raise ValueError(f"interpolation {interpolation!r} is unknown; use one of {known}")
+    height, width = (
+        size if side >= _AVERAGED_FROM * size else side for side in (image.shape[0], image.shape[1])
+    )
+    if (height, width) != image.shape[:2]:
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (size, size), dst=out, interpolation=_INTERPOLATIONS[interpolation])
 
 
-def center_crop_resize(image, size: int, *, interpolation: str = "bicubic", antialias: bool = True):
-    """Resizes the central square whose side is size / (size + 32) of the picture's short side.
+def center_box(height: int, width: int, size: int) -> Box:
+    """The central square whose side is size / (size + 32) of the short side.
 
     This is the evaluation of the reference implementation (`preprocessing.py` of
-    tensorflow/tpu/models/official/efficientnet), which resizes without antialiasing.
-
-    Args and returns: as `resize`.
+    tensorflow/tpu/models/official/efficientnet).
     """
-    height, width = tf.unstack(tf.shape(image)[:2])
-    short = tf.cast(tf.minimum(height, width), tf.float32)
-    side = tf.maximum(tf.cast(center_crop_share(size) * short, tf.int32), 1)
-    top, left = (height - side + 1) // 2, (width - side + 1) // 2
-    crop = image[top : top + side, left : left + side]
-    return resize(crop, size, interpolation=interpolation, antialias=antialias)
+    side = max(int(center_crop_share(size) * min(height, width)), 1)
+    return Box((height - side + 1) // 2, (width - side + 1) // 2, side, side)
 
 
-def random_resized_crop(
-    image,
-    size: int,
-    seed,
-    *,
+def random_box(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
     min_scale: float,
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    interpolation: str = "bicubic",
-    antialias: bool = True,
-):
-    """Resizes a random part of the picture to a square (Szegedy et al. 2015, arXiv:1409.4842).
+    ratio: tuple[float, float] = _RATIO,
+) -> Box:
+    """A random part of a picture (Szegedy et al. 2015, arXiv:1409.4842).
 
-    The part's share of the area is uniform in [min_scale, 1] and the logarithm of its aspect
-    uniform in `ratio`. A part that doesn't fit is drawn again, ten times at most; then it is the
-    largest central one whose aspect lies in `ratio`.
-
-    Args:
-      image: [height, width, 3], uint8 or float32.
-      size: side of the result in pixels.
-      seed: int32 or int64 [2]; the result is a function of it.
-      min_scale: smallest share of the picture's area, in (0, 1].
-      ratio: smallest and largest width / height.
-      interpolation: as in `resize`.
-      antialias: as in `resize`.
-
-    Returns:
-      float32 [size, size, 3].
+    Its share of the area is uniform in [min_scale, 1] and the logarithm of its width / height
+    uniform in that of `ratio`.  A part that doesn't fit is drawn again, ten times at most; then it
+    is the largest central one whose aspect lies in `ratio`.
     """
-    top, left, height, width = _random_box(tf.shape(image), seed, min_scale, ratio)
-    crop = image[top : top + height, left : left + width]
-    return resize(crop, size, interpolation=interpolation, antialias=antialias)
-
-
-def random_flip(image, seed):
-    """Mirrors [height, width, 3] left to right in half of all seeds (int32 or int64 [2])."""
-    mirrored = tf.random.stateless_uniform([], seed, alg="philox") < 0.5
-    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(_CROP_ATTEMPTS):
+        area = height * width * (min_scale + (1 - min_scale) * rng.random())
+        aspect = math.exp(low + (high - low) * rng.random())
+        rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+            return Box(int(top), int(left), rows, columns)
+    rows = max(min(height, round(width / ratio[0])), 1)
+    columns = max(min(width, round(height * ratio[1])), 1)
+    return Box((height - rows) // 2, (width - columns) // 2, rows, columns)
 
 
 def train_picture(
-    contents,
-    seed,
+    contents: bytes,
+    rng: np.random.Generator,
     *,
     size: int,
-    train_resize: str,
-    min_scale: float,
-    flip: bool,
-    interpolation: str,
-    antialias: bool = True,
-):
+    augment: Augment,
+    max_pixels: int = MAX_PIXELS,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Decodes and augments one training picture.
 
     Args:
-      contents: scalar string tensor, the bytes of the file.
-      seed: int32 or int64 [2]; the same seed gives the same picture.
-      size: side of the result in pixels.
-      train_resize: "squash" (the whole picture) or "random_crop".
-      min_scale: as in `random_resized_crop`; unused by "squash".
-      flip: mirror half of the pictures.
-      interpolation: as in `resize`.
-      antialias: as in `resize`.
+        contents: of the file.
+        rng: the same state gives the same picture.
+        size: side of the result in pixels.
+        augment: train_resize, min_scale, flip and interpolation.
+        max_pixels: see `open_picture`.
+        out: see `resize`.
 
     Returns:
-      uint8 [size, size, 3].
+        uint8 [size, size, 3].
 
     Raises:
-      ValueError: an unknown train_resize or interpolation.
-      tf.errors.InvalidArgumentError: as `decode`.
+        PictureError: see `open_picture`.
     """
-    crop_seed, flip_seed = (tf.random.fold_in(seed, stream, alg="philox") for stream in (0, 1))
-    how = {"interpolation": interpolation, "antialias": antialias}
-    image = decode(contents)
-    if train_resize == "squash":
-        image = resize(image, size, **how)
-    elif train_resize == "random_crop":
-        image = random_resized_crop(image, size, crop_seed, min_scale=min_scale, **how)
-    else:
-        raise ValueError(f'train_resize {train_resize!r} is unknown; use "squash" or "random_crop"')
-    return _to_uint8(random_flip(image, flip_seed) if flip else image)
+    mirrored = augment.flip and rng.random() < 0.5
+    picture = open_picture(contents, max_pixels)
+    box = Box(0, 0, picture.height, picture.width)
+    if augment.train_resize == "random_crop":
+        box = random_box(picture.height, picture.width, rng, augment.min_scale)
+    image = _part(picture, box, size)
+    if not mirrored:
+        return resize(image, size, augment.interpolation, out)
+    return cv2.flip(resize(image, size, augment.interpolation), 1, dst=out)
 
 
 def eval_picture(
-    contents, *, size: int, eval_resize: str, interpolation: str, antialias: bool = True
-):
-    """Decodes one picture for evaluation: "squash" to a square, or "center_crop".
+    contents: bytes,
+    *,
+    size: int,
+    augment: Augment,
+    max_pixels: int = MAX_PIXELS,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Decodes one picture for evaluation, by eval_resize and interpolation of `augment`.
 
-    Args, returns and errors: as `train_picture`; `eval_resize` takes the place of `train_resize`.
+    Args, returns and errors: as `train_picture`.
     """
-    how = {"interpolation": interpolation, "antialias": antialias}
-    image = decode(contents)
-    if eval_resize == "squash":
-        return _to_uint8(resize(image, size, **how))
-    if eval_resize == "center_crop":
-        return _to_uint8(center_crop_resize(image, size, **how))
-    raise ValueError(f'eval_resize {eval_resize!r} is unknown; use "squash" or "center_crop"')
+    picture = open_picture(contents, max_pixels)
+    box = Box(0, 0, picture.height, picture.width)
+    if augment.eval_resize == "center_crop":
+        box = center_box(picture.height, picture.width, size)
+    return resize(_part(picture, box, size), size, augment.interpolation, out)
 
 
-def _to_uint8(image):
-    return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
-
-
-def _random_box(shape, seed, min_scale: float, ratio: tuple[float, float]):
-    """Top, left, height and width of a random part of a picture, each int32."""
-    limits = tf.cast(shape[:2], tf.float32)
-    height, width = tf.unstack(limits)
-    draws = tf.random.stateless_uniform([2 * _CROP_ATTEMPTS + 2], seed, alg="philox")
-    share = min_scale + (1 - min_scale) * draws[:_CROP_ATTEMPTS]
-    low, high = math.log(ratio[0]), math.log(ratio[1])
-    aspect = tf.exp(low + (high - low) * draws[_CROP_ATTEMPTS:-2])
-    area = share * height * width
-    boxes = tf.round(tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)], axis=1))
-    boxes = tf.boolean_mask(boxes, tf.reduce_all(boxes <= limits, axis=1))
-    largest = tf.stack([tf.minimum(height, width / ratio[0]), tf.minimum(width, height * ratio[1])])
-    box = tf.maximum(tf.concat([boxes, tf.round(largest)[None]], axis=0)[0], 1.0)
-    free = limits - box
-    # A part that didn't fit ten times is taken from the middle, like the reference's.
-    corner = tf.cond(
-        tf.shape(boxes)[0] > 0, lambda: tf.floor(draws[-2:] * (free + 1)), lambda: free // 2
+def _part(picture, box: Box, size: int) -> np.ndarray:
+    """The box of a picture, decoded about as large as it takes for a square of that size."""
+    image = picture.decode(
+        -(-size * picture.height // box.height), -(-size * picture.width // box.width)
     )
-    top_left, height_width = tf.cast(tf.minimum(corner, free), tf.int32), tf.cast(box, tf.int32)
-    return *tf.unstack(top_left), *tf.unstack(height_width)
+    down, across = image.shape[0] / picture.height, image.shape[1] / picture.width
+    top, left = round(box.top * down), round(box.left * across)
+    height, width = max(round(box.height * down), 1), max(round(box.width * across), 1)
+    top, left = min(top, image.shape[0] - 1), min(left, image.shape[1] - 1)
+    return image[top : top + height, left : left + width]

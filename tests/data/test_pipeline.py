@@ -1,18 +1,23 @@
 """Order, augmentation and padding are functions of (seed, epoch, index), whoever asks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlcls_jax.config import Augment
+from mlcls_jax.config import Augment, Data
+from mlcls_jax.data import pipeline
+from mlcls_jax.data.decoding import PictureError, read_file
+from mlcls_jax.data.faults import BadImages
 from mlcls_jax.data.labels import read_labels
 from mlcls_jax.data.pipeline import (
+    Reader,
     Rows,
     batch_filenames,
     eval_batches,
     local_rows,
-    stream_order,
+    make_reader,
     train_batches,
 )
 
@@ -24,23 +29,9 @@ def table(photos):
     return read_labels(photos / "labels.csv", photos)
 
 
-def batches(table, first, last, rows, seed=0):
-    return list(
-        train_batches(
-            table, first_step=first, last_step=last, rows=rows, size=32, augment=AUGMENT, seed=seed
-        )
-    )
-
-
-def test_every_epoch_is_another_permutation():
-    orders = []
-    for epoch in range(3):
-        pairs = [stream_order(epoch * 41 + place, 41, seed=5) for place in range(41)]
-        assert {int(e) for e, _ in pairs} == {epoch}
-        orders.append([int(index) for _, index in pairs])
-        assert sorted(orders[-1]) == list(range(41))
-    assert orders[0] != orders[1] != orders[2]
-    assert orders[0] != [int(stream_order(place, 41, seed=6)[1]) for place in range(41)]
+def batches(table, first, last, rows, reader=None):
+    how = {"rows": rows, "size": 32, "augment": AUGMENT, "seed": 0, "reader": reader}
+    return list(train_batches(table, first_step=first, last_step=last, **how))
 
 
 def test_labels_and_positions_belong_to_the_named_pictures(table):
@@ -100,16 +91,98 @@ def test_evaluation_counts_each_picture_once(table, batch_size):
     assert len(together) == -(-len(table) // batch_size) * batch_size
 
 
-def test_unreadable_picture_is_named(table, tmp_path):
+def test_any_number_of_threads_gives_the_same(table):
+    one, many = (batches(table, 0, 6, Rows(8, 0, 8), Reader(threads=n)) for n in (1, 7))
+    for ours, theirs in zip(one, many, strict=True):
+        np.testing.assert_array_equal(ours.image, theirs.image)
+
+
+def test_an_epoch_reads_every_picture_once_and_a_resumed_one_only_the_rest(table, monkeypatch):
+    read = []
+    monkeypatch.setattr(pipeline, "read_file", lambda path: read.append(path) or read_file(path))
+    assert len(table) == 40
+    halves = [Rows(8, start, 4) for start in (0, 4)]
+    for rows in halves:
+        batches(table, 0, 5, rows)
+    assert sorted(read) == sorted(table.paths)
+    read.clear()
+    for rows in halves:
+        batches(table, 3, 5, rows)
+    wanted = batch_filenames(table, 3, 8, 0) + batch_filenames(table, 4, 8, 0)
+    assert sorted(Path(path).name for path in read) == sorted(wanted)
+    read.clear()
+    for rows in halves:
+        list(eval_batches(table.paths, rows=rows, size=32, augment=AUGMENT))
+    assert sorted(read) == sorted(table.paths)
+
+
+@pytest.fixture
+def damaged(table, tmp_path):
+    """A copy of the pictures of which two cannot be read."""
     (tmp_path / "images").mkdir()
     for path in table.paths:
-        (tmp_path / "images" / path.rsplit("/", 1)[1]).write_bytes(Path(path).read_bytes())
+        (tmp_path / "images" / Path(path).name).write_bytes(Path(path).read_bytes())
     (tmp_path / "images" / "07.png").write_bytes(b"<html>not found</html>")
-    broken = read_labels(table.folder / "labels.csv", tmp_path / "images")
-    with pytest.raises(ValueError, match=r"07\.png"):
-        batches(broken, 0, 5, Rows(8, 0, 8))
-    with pytest.raises(ValueError, match=r"07\.png"):
-        list(eval_batches(broken.paths, rows=Rows(8, 0, 8), size=32, augment=AUGMENT))
+    (tmp_path / "images" / "11.png").unlink()
+    return replace(table, folder=tmp_path / "images")
+
+
+def test_unreadable_picture_is_named(damaged):
+    message = r"(07\.png cannot be read: it is HTML|11\.png cannot be read: there is no such file)"
+    with pytest.raises(ValueError, match=message):
+        batches(damaged, 0, 5, Rows(8, 0, 8))
+    with pytest.raises(ValueError, match=r"07\.png cannot be read.*on_bad_image=skip"):
+        list(eval_batches(damaged.paths, rows=Rows(8, 0, 8), size=32, augment=AUGMENT))
+
+
+def test_skipped_pictures_are_replaced_in_training(table, damaged):
+    whole = batches(table, 0, 5, Rows(8, 0, 8))
+    readers = [Reader(threads=n, bad=BadImages(skip=True, limit=2)) for n in (1, 5)]
+    one, many = (batches(damaged, 0, 5, Rows(8, 0, 8), reader) for reader in readers)
+    replaced = []
+    for step, (ours, again, before) in enumerate(zip(one, many, whole, strict=True)):
+        np.testing.assert_array_equal(ours.image, again.image)
+        np.testing.assert_array_equal(ours.label, again.label)
+        for row, name in enumerate(batch_filenames(table, step, 8, 0)):
+            if name in ("07.png", "11.png"):
+                assert not np.array_equal(ours.image[row], before.image[row])
+                replaced.append((ours.label[row] == table.labels).all(axis=1).any())
+            else:
+                np.testing.assert_array_equal(ours.image[row], before.image[row])
+    assert replaced == [True, True]
+    assert all(len(reader.bad) == 2 for reader in readers)
+
+
+def test_skipped_pictures_are_black_in_evaluation(table, damaged):
+    reader = Reader(bad=BadImages(skip=True, limit=2))
+    how = {"rows": Rows(40, 0, 40), "size": 32, "augment": AUGMENT}
+    (images,) = eval_batches(damaged.paths, reader=reader, **how)
+    (before,) = eval_batches(table.paths, **how)
+    for row, (path, name) in enumerate(zip(damaged.paths, table.filenames, strict=True)):
+        is_bad = name in ("07.png", "11.png")
+        assert (path in reader.bad) == is_bad
+        np.testing.assert_array_equal(images[row], before[row] * (not is_bad))
+
+
+def test_a_picture_that_goes_away_during_the_epoch(damaged):
+    reader = Reader(bad=BadImages(skip=True, limit=3))
+    how = {"rows": Rows(8, 0, 8), "size": 32, "augment": AUGMENT, "seed": 0, "reader": reader}
+    running = train_batches(damaged, first_step=0, last_step=20, **how)
+    next(running)
+    (damaged.folder / "20.png").unlink()
+    assert len(list(running)) == 19 and len(reader.bad) == 3
+
+
+def test_the_reader_of_a_config(tmp_path):
+    data = Data(on_bad_image="skip", max_bad_fraction=0.05, threads=3, max_pixels=1000)
+    reader = make_reader(data, 40, tmp_path / "bad.csv")
+    assert (reader.workers(), reader.max_pixels) == (3, 1000)
+    for name in "ab":
+        reader.bad.report(name, PictureError("no"))
+    with pytest.raises(ValueError, match=r"max_bad_fraction"):
+        reader.bad.report("c", PictureError("no"))
+    with pytest.raises(ValueError, match=r"a cannot be read: no"):
+        make_reader(Data(), 40).bad.report("a", PictureError("no"))
 
 
 def test_batch_that_devices_cannot_share_names_the_field():

@@ -1,0 +1,81 @@
+"""Pictures that cannot be read: an error that names the first, or a list of the skipped."""
+
+import csv
+import io
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from mlcls_jax.data.decoding import PictureError
+from mlcls_jax.files import write_text
+
+SHOWN = 3  # on the terminal; all of them are in the file
+
+
+class BadImages:
+    """What happens at a picture that cannot be read; used by all threads of a process."""
+
+    def __init__(
+        self,
+        skip: bool = False,
+        limit: int = 0,
+        written: Path | None = None,
+        tell: Callable[[str], None] | None = None,
+    ):
+        """An error at the first one, or a list.
+
+        Args:
+            skip: go on without it.
+            limit: of how many.
+            written: the CSV that lists them.
+            tell: is told of the first few.
+        """
+        self._skip, self._limit, self._written, self._tell = skip, limit, written, tell
+        self._reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._reasons
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def summary(self) -> str:
+        """One line about those that were skipped; "" if there are none."""
+        if not self._reasons:
+            return ""
+        where = f", listed in {self._written}" if self._written else ""
+        return f"{len(self._reasons)} pictures could not be read and were skipped{where}."
+
+    def report(self, path: str, error: PictureError) -> None:
+        """Notes that a picture cannot be read.
+
+        Raises:
+            ValueError: it must not be skipped, or too many were.
+        """
+        reason = str(error)
+        if not self._skip:
+            raise ValueError(
+                f"picture {path} cannot be read: {reason}; replace the file, leave it out of the "
+                "CSV, or set data.on_bad_image=skip"
+            ) from error
+        with self._lock:
+            if path in self._reasons:
+                return
+            self._reasons[path] = reason
+            self._write()
+            if self._tell and len(self._reasons) <= SHOWN:
+                self._tell(f"picture {path} cannot be read: {reason}; it is skipped")
+            if len(self._reasons) > self._limit:
+                raise ValueError(
+                    f"{len(self._reasons)} pictures cannot be read, which is more than "
+                    f"data.max_bad_fraction allows; the last is {path}: {reason}. "
+                    + (f"All are in {self._written}" if self._written else "Mend them")
+                )
+
+    def _write(self) -> None:
+        if self._written:
+            text = io.StringIO()
+            rows = csv.writer(text, lineterminator="\n")
+            rows.writerows([("path", "reason"), *self._reasons.items()])
+            write_text(self._written, text.getvalue())

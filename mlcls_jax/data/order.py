@@ -1,0 +1,44 @@
+"""Which picture comes when, and everything random about it, as functions of (seed, epoch, index).
+
+Philox is a counter-based generator (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
+3"): the numbers of one picture in one epoch are found without drawing those of any other.
+"""
+
+import functools
+
+import numpy as np
+
+AUGMENT, SUBSTITUTE = 0, 1
+
+
+def stream_order(positions: np.ndarray, pictures: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(epochs, indices of the pictures) at positions of the endless stream.
+
+    Args:
+        positions: int64 [n], from 0.
+        pictures: how many there are.
+        seed: of the order.
+
+    Returns:
+        Two int64 [n].  Each epoch's indices are a permutation of all pictures.
+    """
+    epochs, places = np.divmod(np.asarray(positions, np.int64), pictures)
+    indices = np.empty_like(places)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        indices[chosen] = _permutation(int(epoch), pictures, seed)[places[chosen]]
+    return epochs, indices
+
+
+def generator(seed: int, epoch: int, index: int, purpose: int = AUGMENT) -> np.random.Generator:
+    """The random numbers of one picture in one epoch, for AUGMENT or SUBSTITUTE."""
+    # Counter 0 is the epoch's order.
+    counter = [0, 0, index + 1, purpose]
+    return np.random.Generator(np.random.Philox(counter=counter, key=[seed, epoch]))
+
+
+@functools.lru_cache(maxsize=4)  # the pipeline is at most two epochs ahead of the step
+def _permutation(epoch: int, pictures: int, seed: int) -> np.ndarray:
+    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(pictures)
+    order.flags.writeable = False
+    return order

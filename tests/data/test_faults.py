@@ -1,0 +1,35 @@
+"""Pictures that cannot be read: the first is an error, or all are listed."""
+
+import csv
+
+import pytest
+
+from mlcls_jax.data.decoding import PictureError
+from mlcls_jax.data.faults import SHOWN, BadImages
+
+
+def test_the_first_is_an_error_that_says_what_to_do():
+    with pytest.raises(ValueError, match=r"x/a\.jpg cannot be read: why; .*on_bad_image=skip"):
+        BadImages().report("x/a.jpg", PictureError("why"))
+
+
+def test_skipped_ones_are_counted_once_listed_and_told(tmp_path):
+    told = []
+    bad = BadImages(skip=True, limit=10, written=tmp_path / "bad.csv", tell=told.append)
+    assert bad.summary() == "" and not (tmp_path / "bad.csv").exists()
+    for name in ("a", "b, c", "a", "d", "e"):
+        bad.report(name, PictureError(f"reason of {name}"))
+    assert len(bad) == 4 and "a" in bad and "z" not in bad
+    with open(tmp_path / "bad.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["path", "reason"], *([n, f"reason of {n}"] for n in ("a", "b, c", "d", "e"))]
+    assert len(told) == SHOWN and "a cannot be read: reason of a; it is skipped" in told[0]
+    assert "4 pictures" in bad.summary() and "bad.csv" in bad.summary()
+
+
+def test_too_many_stop_the_run_and_are_listed_all_the_same(tmp_path):
+    bad = BadImages(skip=True, limit=1, written=tmp_path / "bad.csv")
+    bad.report("a", PictureError("why"))
+    with pytest.raises(ValueError, match=r"2 pictures cannot be read.*max_bad_fraction.*bad\.csv"):
+        bad.report("b", PictureError("why"))
+    assert "b,why" in (tmp_path / "bad.csv").read_text()
