@@ -105,8 +105,7 @@ def open_picture(contents: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
         wanted = (wanted_height, wanted_width)
         if orientation >= 5:
             wanted = (wanted_width, wanted_height)
-        eighths = _eighths((height, width), wanted)
-        pixels = _decode_jpeg(contents, height, width, eighths) if is_plain_jpeg else None
+        pixels = _decode_jpeg(contents, (height, width), wanted) if is_plain_jpeg else None
         return _upright(_decode_with_pillow(contents) if pixels is None else pixels, orientation)
 
     size = (height, width) if orientation < 5 else (width, height)
@@ -128,15 +127,18 @@ def _eighths(size: tuple[int, int], wanted: tuple[int, int]) -> int:
     return 8
 
 
-def _decode_jpeg(contents: bytes, height: int, width: int, eighths: int) -> np.ndarray | None:
+def _decode_jpeg(
+    contents: bytes, size: tuple[int, int], wanted: tuple[int, int]
+) -> np.ndarray | None:
     """As stored, not upright; None where Pillow should try."""
+    eighths = _eighths(size, wanted)
     try:
         return simplejpeg.decode_jpeg(
             contents,
             # Where the picture shrinks anyway, nobody sees how its colours were spread.
-            fastupsample=eighths < 8,
-            min_height=math.ceil(height * eighths / 8),
-            min_width=math.ceil(width * eighths / 8),
+            fastupsample=wanted[0] < size[0] and wanted[1] < size[1],
+            min_height=math.ceil(size[0] * eighths / 8),
+            min_width=math.ceil(size[1] * eighths / 8),
             min_factor=8 / eighths,
         )
     except ValueError:
