@@ -19,6 +19,7 @@ LAYERS = [
     ["data.labels", "data.batch"],
     ["data.decoding", "data.order", "data.stratified"],
     ["data.faults", "data.images", "data.splits"],
+    ["data.source"],
     ["data.pipeline"],
     ["models.windows", "models.normalization", "models.layouts"],
     ["models.convolution"],
