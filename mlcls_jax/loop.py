@@ -48,7 +48,7 @@ class Session:
     base: BaseRate
     origin: Origin  # lineage and normalisation of the weights
     mesh: jax.sharding.Mesh
-    reader: Reader
+    readers: dict[str, Reader]  # of splits
     ahead: Ahead
     checkpoints: Checkpoints
     log: MetricsLog
@@ -70,7 +70,8 @@ def run_phase(
         ValueError: a picture that cannot be read.
     """
     number = int(state.step)
-    session.ahead.start(planned, number, session.origin)
+    session.ahead.start(planned, session.origin)
+    session.ahead.read(planned, number, session.readers["train"])
     step = first_step.watched(_compiled(session, planned))
     first_step.reached("waiting for the compiled step")
     batches = session.ahead.batches(planned)
@@ -202,7 +203,13 @@ def _evaluate_and_save(
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     title = "val" if is_first_process() else ""
     logits, readable = score(
-        session.ahead.predict, variables, val.paths, config, session.mesh, session.reader, title
+        session.ahead.predict,
+        variables,
+        val.paths,
+        config,
+        session.mesh,
+        session.readers["val"],
+        title,
     )
     _check_finite(session, step, np.isfinite(logits).all())
     scores = model_scores(val.take(np.flatnonzero(readable)), logits[readable], session.base)

@@ -55,7 +55,10 @@ def resize(
         known = tuple(_INTERPOLATIONS)
         raise ValueError(f"interpolation {interpolation!r} is unknown; use one of {known}")
     if image.shape[:2] == (size, size):
-        return image if out is None else cv2.copyTo(image, None, out)
+        if out is None:
+            return image
+        np.copyto(out, image)
+        return out
     height, width = (
         size if side >= _AVERAGED_FROM * size else side for side in (image.shape[0], image.shape[1])
     )
