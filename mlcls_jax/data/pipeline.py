@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from mlcls_jax.config import Augment, Data
-from mlcls_jax.data.batch import Batch
+from mlcls_jax.data.batch import Batch, Memory
 from mlcls_jax.data.decoding import MAX_PIXELS, PictureError
 from mlcls_jax.data.faults import BadImages
 from mlcls_jax.data.labels import LabelTable
@@ -136,6 +136,7 @@ def train_batches(
     """
     reader, paths = reader or Reader(), table.paths
     source = reader.cache or Files(paths, size, augment, reader.max_pixels)
+    memory = Memory((rows.count, size, size, 3))
 
     def draw(epoch: int, index: int, out: np.ndarray) -> int:
         """Writes the picture, and returns its index: another one where it had to be replaced."""
@@ -159,7 +160,7 @@ def train_batches(
         start = step * rows.batch_size + rows.start
         positions = np.arange(start, start + rows.count)
         epochs, indices = stream_order(positions, len(paths), seed)
-        images = np.empty((rows.count, size, size, 3), np.uint8)
+        images = memory.take()
         parts = _parts(rows.count, source.at_once)
         tasks = [
             pool.submit(draw_some, epochs[part], indices[part], images[part]) for part in parts
@@ -190,6 +191,7 @@ def eval_batches(
     """
     reader = reader or Reader()
     source = reader.cache or Files(paths, size, augment, reader.max_pixels)
+    memory = Memory((rows.count, size, size, 3))
 
     def draw(index: int, out: np.ndarray) -> None:
         try:
@@ -197,15 +199,16 @@ def eval_batches(
             source.evaluate(index, out)
         except PictureError as error:
             reader.bad.report(paths[index], error)
+            out[:] = 0
 
     def draw_some(indices: range, images: np.ndarray) -> None:
-        for index, out in zip(indices, images, strict=False):
+        for index, out in zip(indices, images, strict=True):
             draw(index, out)
 
     def begin(step: int, pool: ThreadPoolExecutor) -> tuple[np.ndarray, list[Future]]:
         start = step * rows.batch_size + rows.start
-        images = np.zeros((rows.count, size, size, 3), np.uint8)
-        indices = range(len(paths))[start : start + rows.count]
+        images, indices = memory.take(), range(len(paths))[start : start + rows.count]
+        images[len(indices) :] = 0
         parts = _parts(len(indices), source.at_once)
         return images, [pool.submit(draw_some, indices[part], images[part]) for part in parts]
 
