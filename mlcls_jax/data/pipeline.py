@@ -208,9 +208,9 @@ def eval_batches(
     def begin(step: int, pool: ThreadPoolExecutor) -> tuple[np.ndarray, list[Future]]:
         start = step * rows.batch_size + rows.start
         images, indices = memory.take(), range(len(paths))[start : start + rows.count]
-        images[len(indices) :] = 0
+        wanted, images[len(indices) :] = images[: len(indices)], 0
         parts = _parts(len(indices), source.at_once)
-        return images, [pool.submit(draw_some, indices[part], images[part]) for part in parts]
+        return images, [pool.submit(draw_some, indices[part], wanted[part]) for part in parts]
 
     steps = range(-(-len(paths) // rows.batch_size))
     for images, tasks in in_order(begin, steps, rows.count, reader.workers()):

@@ -48,7 +48,7 @@ def batches(table, reader, augment=None, first=0, last=6, rows=ALL, size=SIZE):
 
 
 def evaluated(table, reader, augment=None):
-    how = {"rows": Rows(16, 0, 16), "size": SIZE, "augment": augment or Augment()}
+    how = {"rows": Rows(12, 0, 12), "size": SIZE, "augment": augment or Augment()}
     return np.concatenate(list(eval_batches(table.paths, reader=reader, **how)))
 
 
