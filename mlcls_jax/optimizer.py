@@ -128,9 +128,7 @@ def make_optimizer(
     per_group: dict[Hashable, optax.GradientTransformation] = {
         i: optax.chain(
             optax.add_decayed_weights(group.weight_decay, mask=_kernels),
-            optax.scale_by_learning_rate(
-                make_schedule(phase, group.learning_rate, steps, warmup)
-            ),
+            optax.scale_by_learning_rate(make_schedule(phase, group.learning_rate, steps, warmup)),
         )
         for i, group in enumerate(phase.groups)
     }
