@@ -1,6 +1,6 @@
 """Pictures to logits with a trained model, and logits to metrics beside the base rate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +59,24 @@ def score(
 ) -> np.ndarray:
     """Logits of pictures, each once, on any number of devices: float32 [picture, class].
 
+    Args: as of `outputs`.
+    """
+    return np.concatenate(list(outputs(predict, variables, paths, config, mesh, title)))
+
+
+def outputs(
+    predict: Callable[[dict, Any], jax.Array],
+    variables: dict,
+    paths: Sequence[str],
+    config: Config,
+    mesh: jax.sharding.Mesh,
+    title: str = "",
+) -> Iterator[np.ndarray]:
+    """Yields what `predict` gives for pictures, in their order, batch after batch, on the host.
+
     Args:
-        predict: from `make_eval_step`.
+        predict: (variables, images) -> an array with a row per picture on every device, such as
+            from `make_eval_step`.
         variables: of the model, on every device of the mesh.
         paths: files of the pictures.
         config: batch size, image size and resize.
@@ -70,18 +86,20 @@ def score(
     batch_size = config.data.eval_batch_size
     rows = local_rows(batch_size, "data.eval_batch_size")
     batches = eval_batches(paths, rows=rows, size=image_size(config), augment=config.augment)
-    meter, logits = Meter(-(-len(paths) // batch_size), batch_size), []
+    meter, last = Meter(-(-len(paths) // batch_size), batch_size), None
     with progress_bar(title, meter, visible=bool(title)) as refresh:
         for images in to_devices(batches, sharded(mesh)):
-            logits.append(predict(variables, images))
+            current = predict(variables, images)
             # One batch behind: the devices have the next one while this waits for the last.
-            if len(logits) > 1:
-                logits[-2].block_until_ready()
+            if last is None:
+                meter.begin()
+            else:
+                yield np.asarray(last)
                 meter.advance()
                 refresh()
-            else:
-                meter.begin()
-    return np.concatenate([np.asarray(rows) for rows in logits])[: len(paths)]
+            last = current
+    if last is not None:
+        yield np.asarray(last)[: len(paths) - meter.done * batch_size]
 
 
 def model_scores(table: LabelTable, logits: np.ndarray, base: BaseRate) -> Scores:
