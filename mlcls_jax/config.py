@@ -90,6 +90,7 @@ class Phase:
     schedule: str = _choice("cosine", "constant")
     clip_norm: float = 1.0  # global norm of the trainable gradients; 0: off
     batch_norm: str = _choice("frozen", "train")  # train: batch statistics where scale trains
+    cached_views: int = 0  # 0: off; 1: features of the plain picture; 2: also of the mirrored one
 
 
 @dataclass(slots=True)
@@ -131,6 +132,7 @@ class Config:
         _check_choices(self, "")
         _check_ranges(self)
         _check_phases(self.phases)
+        _check_cached_views(self.phases, self.augment)
         if self.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in self.phases):
             raise ValueError(
                 'config: model.sync_batch_norm needs a phase with batch_norm="train"; the others '
@@ -297,6 +299,23 @@ def _check_group(path: str, group: Group) -> None:
         )
     if not 0 <= group.weight_decay < float("inf"):
         raise ValueError(f"config: {path}.weight_decay is {group.weight_decay}; at least 0")
+
+
+def _check_cached_views(phases: list[Phase], augment: Augment) -> None:
+    for i, phase in enumerate(phases):
+        path, views = f"phases[{i}].cached_views", phase.cached_views
+        if not 0 <= views <= 2:
+            raise ValueError(f"config: {path} is {views}; it must be 0 (off), 1 or 2")
+        if views and augment.train_resize != "squash":
+            raise ValueError(
+                f"config: {path} is {views}, but augment.train_resize={augment.train_resize!r} "
+                'takes another part of a picture each time; set that to "squash", or this to 0'
+            )
+        if views == 2 and not augment.flip:
+            raise ValueError(
+                f"config: {path} is 2, but augment.flip is False and forbids the mirrored "
+                "picture; set this to 1, or that to True"
+            )
 
 
 def _check_duration(path: str, duration: str, at_least_a_step: bool = False) -> None:

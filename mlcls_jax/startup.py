@@ -23,9 +23,9 @@ from mlcls_jax.devices import (
     replicate,
     replicated,
 )
+from mlcls_jax.features import with_room
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.logs import MetricsLog, read_metrics
-from mlcls_jax.loop import Session
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.pretrained import (
@@ -39,6 +39,7 @@ from mlcls_jax.optimizer import flatten, group_table, trainable_paths
 from mlcls_jax.phases import PlannedPhase, plan_phases
 from mlcls_jax.programs import build_model, fresh_state, image_size, state_shape, variables_shape
 from mlcls_jax.scoring import base_rate
+from mlcls_jax.session import Session
 from mlcls_jax.terminal import console, print_table, print_warning
 from mlcls_jax.train_step import TrainState, make_state
 from mlcls_jax.workdir import BAD_IMAGES, SPLITS, prepare, read_origin, read_splits_of
@@ -78,9 +79,10 @@ def open_session(
     shapes = variables_shape(config, len(classes), mesh)
     for planned in plan:  # ValueError: a pattern that matches nothing
         trainable_paths(shapes["params"], planned.phase)
+    plan = with_room(plan, splits, shapes, mesh)
     pictures = sum(map(len, splits.values()))
     reader = make_reader(config.data, pictures, workdir / BAD_IMAGES, print_warning)
-    ahead = Ahead(config, splits["train"], shapes, mesh, reader)
+    ahead = Ahead(config, splits, shapes, mesh, reader)
 
     def start(step: int, origin: Origin | None) -> None:
         planned = next((planned for planned in plan if step < planned.stop), None)

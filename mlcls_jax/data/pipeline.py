@@ -26,7 +26,7 @@ from mlcls_jax.data.decoding import MAX_PIXELS, PictureError, read_file
 from mlcls_jax.data.faults import BadImages
 from mlcls_jax.data.images import eval_picture, train_picture
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.order import SUBSTITUTE, generator, stream_order
+from mlcls_jax.data.order import generator, stream_order, substitutes
 
 _AHEAD = 2  # batches in the making beside the one that is waited for
 
@@ -133,7 +133,7 @@ def train_batches(
 
     def draw(epoch: int, index: int, out: np.ndarray) -> int:
         """Writes the picture, and returns its index: another one where it had to be replaced."""
-        substitutes = None
+        others = substitutes(seed, epoch, index, len(paths))
         while True:
             try:
                 contents = _read(paths[index], reader)
@@ -142,8 +142,7 @@ def train_batches(
                 train_picture(contents, rng, max_pixels=reader.max_pixels, **options)
             except PictureError as error:
                 reader.bad.report(paths[index], error)
-                substitutes = substitutes or generator(seed, epoch, index, SUBSTITUTE)
-                index = int(substitutes.integers(len(paths)))
+                index = next(others)
             else:
                 return index
 
