@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +21,7 @@ from mlcls_jax.ahead import Ahead
 from mlcls_jax.config import Augment, Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import Rows, batch_filenames, eval_batches
-from mlcls_jax.devices import make_mesh
+from mlcls_jax.devices import free_memory, make_mesh
 from mlcls_jax.feature_step import NO_STEP
 from mlcls_jax.features import feature_bytes, feature_chunks, make_features, with_room
 from mlcls_jax.phases import PlannedPhase, plan_phases
@@ -85,7 +88,7 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, capsys):
+def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeypatch, capsys):
     """But for rounding: a batch of other pictures may order the backbone's sums otherwise."""
     cached, plain, config = tmp_path / "cached", tmp_path / "plain", make_config(photos, tiny)
     with pytest.MonkeyPatch.context() as patch, compilations() as compiled:
@@ -95,8 +98,10 @@ def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, capsys)
     assert compiled and late == [[0, 0, 0], [0, 0, 0]]  # chunks of one step and of two
     printed = capsys.readouterr().out
     assert "one pass for the features of 30 training pictures (plain) and 10 validation" in printed
-    config.phases[0].cached_views = 0
-    assert train(config, plain) == 0
+    monkeypatch.setattr(features, "free_memory", lambda _: 0.0)
+    assert train(config, plain) == 0  # which falls back to steps on pictures
+    printed = capsys.readouterr().out
+    assert "the phase runs with cached_views=0" in printed and "one pass" not in printed
     for ours, theirs in zip(records(cached), records(plain), strict=True):
         assert ours["step"] == theirs["step"]
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
@@ -178,6 +183,20 @@ def test_features_that_do_not_fit_are_computed_anew(free, views, monkeypatch, ca
     assert config.phases[0].cached_views == 2
     warned = "warning: head: features would take 3.6 kB on each device" in capsys.readouterr().out
     assert warned == (views == 0)
+
+
+def device(**stats) -> SimpleNamespace:
+    return SimpleNamespace(platform="gpu", memory_stats=lambda: stats or None)
+
+
+def test_free_memory_is_that_of_the_fullest_device():
+    full, empty = (device(bytes_limit=100, bytes_in_use=used) for used in (70, 10))
+    mesh: Any = SimpleNamespace(local_devices=[empty, full])
+    assert free_memory(mesh) == 30
+    mesh.local_devices.append(device())  # which gives no figures
+    assert free_memory(mesh) == math.inf
+    one, eight = free_memory(make_mesh(1)), free_memory(make_mesh(8))
+    assert 0 < eight < one / 4 or one == math.inf  # of one memory
 
 
 def planned(views: int, stop: int, *evaluations: int) -> PlannedPhase:
