@@ -125,7 +125,8 @@ def make_features(
     """
     train, val, views = splits["train"], splits["val"], planned.phase.cached_views
     size = feature_bytes(splits, views, feature_channels(variables))
-    seen = "plain and mirrored" if views == 2 else "plain"
+    flipped = ", augment.flip is left out" if config.augment.flip else ""
+    seen = "plain and mirrored" if views == 2 else f"plain{flipped}"
     console.print(
         f"{planned.phase.name}: one pass for the features of {len(train)} training pictures "
         f"({seen}) and {len(val)} validation pictures, {_size(size)} on each device"

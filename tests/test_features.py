@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +22,7 @@ from mlcls_jax.config import Augment, Config, Data, Evaluation, Group, Model, Ph
 from mlcls_jax.data.faults import BadImages
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import Reader, Rows, batch_filenames, eval_batches, train_batches
-from mlcls_jax.devices import make_mesh
+from mlcls_jax.devices import free_memory, make_mesh
 from mlcls_jax.feature_step import NO_STEP
 from mlcls_jax.features import feature_bytes, feature_chunks, make_features, with_room
 from mlcls_jax.phases import PlannedPhase, plan_phases
@@ -87,7 +90,7 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, capsys):
+def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeypatch, capsys):
     """But for rounding: a batch of other pictures may order the backbone's sums otherwise."""
     cached, plain, config = tmp_path / "cached", tmp_path / "plain", make_config(photos, tiny)
     with pytest.MonkeyPatch.context() as patch, compilations() as compiled:
@@ -97,8 +100,10 @@ def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, capsys)
     assert compiled and late == [[0, 0, 0], [0, 0, 0]]  # chunks of one step and of two
     printed = capsys.readouterr().out
     assert "one pass for the features of 30 training pictures (plain) and 10 validation" in printed
-    config.phases[0].cached_views = 0
-    assert train(config, plain) == 0
+    monkeypatch.setattr(features, "free_memory", lambda _: 0.0)
+    assert train(config, plain) == 0  # which falls back to steps on pictures
+    printed = capsys.readouterr().out
+    assert "the phase runs with cached_views=0" in printed and "one pass" not in printed
     for ours, theirs in zip(records(cached), records(plain), strict=True):
         assert ours["step"] == theirs["step"]
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
@@ -182,12 +187,29 @@ def test_features_that_do_not_fit_are_computed_anew(free, views, monkeypatch, ca
     assert warned == (views == 0)
 
 
+def device(**stats) -> SimpleNamespace:
+    return SimpleNamespace(platform="gpu", memory_stats=lambda: stats or None)
+
+
+def test_free_memory_is_that_of_the_fullest_device():
+    full, empty = (device(bytes_limit=100, bytes_in_use=used) for used in (70, 10))
+    mesh: Any = SimpleNamespace(local_devices=[empty, full])
+    assert free_memory(mesh) == 30
+    mesh.local_devices.append(device())  # which gives no figures
+    assert free_memory(mesh) == math.inf
+    one, eight = free_memory(make_mesh(1)), free_memory(make_mesh(8))
+    assert 0 < eight < one / 4 or one == math.inf  # of one memory
+
+
 def planned(views: int, stop: int, *evaluations: int) -> PlannedPhase:
     phase = Phase("head", "1 step", [Group("head/.*", 1e-2)], cached_views=views)
     return PlannedPhase(phase, 3, stop, 0, (*evaluations, stop))
 
 
-def rows_of(phase, first_step, steps, rows=None, seed=5, readable=np.ones(PICTURES, bool)):
+ALL_READABLE = np.ones(PICTURES, bool)
+
+
+def rows_of(phase, first_step, steps, rows=None, seed=5, readable=ALL_READABLE):
     chunks = feature_chunks(
         readable, phase, first_step=first_step, steps=steps, rows=rows or Rows(8, 0, 8), seed=seed
     )
