@@ -43,7 +43,6 @@ def pretend(monkeypatch, tmp_path):
 
     monkeypatch.setattr(compare_peers, "command", command)
     monkeypatch.setattr(compare_peers, "python_of", lambda side, environments: "")
-    monkeypatch.setattr(compare_peers, "PAUSE", 0)
     return notes
 
 
