@@ -35,6 +35,7 @@ from statistics import median
 import peer_environments
 from peer_options import add_process_options, positive, some_of, worker_environment
 from peer_process import Peer, worker_command
+from peer_table import markdown, spread
 from peer_turns import WARM_UP, say, take_turns, warm_up
 
 from mlcls_jax.cli import run
@@ -150,25 +151,19 @@ def table(results: list[Measured], sides: Iterable[str]) -> str:
     sides = list(sides)
     peers = [side for side in sides if side != "ours" and "ours" in sides]
     names = [NAMES[side] for side in sides] + [f"ours / {NAMES[side]}" for side in peers]
-    rows = [["", *names], ["---"] * (1 + len(names))]
+    rows = [["", *names]]
     for measured in results:
         for what in ("forward", "train"):
             rates = getattr(measured, what)
             if rates:
-                cells = [_spread(median(v), min(v), max(v)) for v in (rates[s] for s in sides)]
-                cells += [_spread(*ratio(rates["ours"], rates[s]), digits=2) for s in peers]
+                cells = [spread(median(v), min(v), max(v)) for v in (rates[s] for s in sides)]
+                cells += [spread(*ratio(rates["ours"], rates[s]), digits=2) for s in peers]
                 rows.append([f"{measured.setting}: {what}, images/s", *cells])
         if peak := measured.memory:
             cells = [f"{peak[side] / 1e6:.0f}" for side in sides]
             cells += [f"{peak['ours'] / peak[side]:.2f}" for side in peers]
             rows.append([f"{measured.setting}: peak memory of training, MB", *cells])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _spread(middle: float, least: float, most: float, digits: int | None = None) -> str:
-    if digits is None:
-        digits = 2 if middle < 10 else 1
-    return f"{middle:.{digits}f} ({least:.{digits}f}–{most:.{digits}f})"
+    return markdown(rows)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
