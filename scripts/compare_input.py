@@ -9,12 +9,12 @@ The pictures are cut from the photographs in --photos, by default scikit-learn's
 run.  After the first round they come from the system's cache of files.
 
 Every side reads the same files and hands over full batches of 32, endlessly; where it may choose,
-it uses as many threads or processes as there are cores.  raw decodes at full size and drops the
-result: what decodes at full size with libjpeg-turbo is not faster.  The others resize as they do by
-default: ours and torch with antialiasing, keras-flow to the nearest pixel, keras-directory
-bilinearly without antialiasing, like grain-linear; grain averages.  torch and ours-crop take a
-random part of each picture, of 8 % to all of its area.  Keras's sides hand over float32, the others
-uint8.
+it uses as many threads or processes as there are cores, but for keras-flow, which has the one
+worker that `fit` gives it.  raw decodes at full size and drops the result: what decodes at full
+size with libjpeg-turbo is not faster.  The others resize as they do by default: ours and torch with
+antialiasing, keras-flow to the nearest pixel, keras-directory bilinearly without antialiasing, like
+grain-linear; grain averages.  torch and ours-crop take a random part of each picture, of 8 % to all
+of its area.  Keras's sides hand over float32, the others uint8.
 
 Each side has a process of its own.  They take turns: in each round every side runs for some seconds
 while the others are stopped, and who begins changes; the beginning of each turn does not count.
@@ -59,6 +59,9 @@ class Side:
 SIDES = {
     LIMIT: Side("simplejpeg, full decoding only", "input_raw"),
     "keras-flow": Side("Keras `flow_from_dataframe`", "input_keras", "keras"),
+    "keras-flow-threads": Side(
+        "Keras `flow_from_dataframe`, workers = cores", "input_keras", "keras"
+    ),
     "keras-directory": Side("Keras `image_dataset_from_directory`", "input_keras", "keras"),
     "torch": Side("torch `DataLoader`, Pillow, random crop", "input_torch", "timm"),
     "grain": Side("Grain, OpenCV area", "input_grain", "grain"),

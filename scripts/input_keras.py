@@ -25,12 +25,16 @@ def versions() -> str:
 
 def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
     """See peer_worker.py."""
-    batches = {"keras-flow": flow, "keras-directory": directory}[side](folder, size, batch)
+    if side == "keras-directory":
+        batches = directory(folder, size, batch)
+    else:
+        workers = {"keras-flow": 1, "keras-flow-threads": cores()}[side]
+        batches = flow(folder, size, batch, workers)
     return {"batch": lambda: next(batches)}
 
 
-def flow(folder: str, size: int, batch: int) -> Iterator[Any]:
-    """`flow_from_dataframe` with a column per class, as `fit` reads it; a thread for each core."""
+def flow(folder: str, size: int, batch: int, workers: int) -> Iterator[Any]:
+    """`flow_from_dataframe` with a column per class, as `fit` reads it; one worker by default."""
     table = pd.read_csv(Path(folder, LABELS))
     # Each picture is there `batch` times, so that every batch is full and epochs end rarely.
     pictures = tf.keras.preprocessing.image.ImageDataGenerator(rescale=1 / 255).flow_from_dataframe(
@@ -41,7 +45,7 @@ def flow(folder: str, size: int, batch: int) -> Iterator[Any]:
         target_size=(size, size),
         batch_size=batch,
     )
-    pictures.workers = cores()
+    pictures.workers = workers
     while True:
         yield from PyDatasetAdapter(pictures).get_tf_dataset()
 
