@@ -6,25 +6,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mlcls_jax.config import Augment
 from mlcls_jax.data.images import eval_picture
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def mean_likeness(pictures: Iterable[Path], sizes: Sequence[int]) -> dict[str, list[float]]:
-    """Interpolation -> mean PSNR over the pictures at each size, in dB.
+    """Pillow's filter -> mean PSNR over the pictures at each size, in dB.
 
-    Ours are those of evaluation, squashed to a square; Pillow's have the same interpolation.
+    Ours are those of evaluation, squashed to a square, as they are by default.
     """
     found = {name: [[] for _ in sizes] for name in FILTERS}
     for path in pictures:
         contents = path.read_bytes()
         with Image.open(path) as file:
             full = file.convert("RGB")
-        for name, kernel in FILTERS.items():
-            for values, size in zip(found[name], sizes, strict=True):
-                ours = eval_picture(contents, size=size, eval_resize="squash", interpolation=name)
-                values.append(psnr(np.asarray(ours), np.asarray(full.resize((size, size), kernel))))
+        for number, size in enumerate(sizes):
+            ours = eval_picture(contents, size=size, augment=Augment())
+            for name, kernel in FILTERS.items():
+                theirs = np.asarray(full.resize((size, size), kernel))
+                found[name][number].append(psnr(ours, theirs))
     return {name: [float(np.mean(v)) for v in of_sizes] for name, of_sizes in found.items()}
 
 

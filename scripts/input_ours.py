@@ -15,7 +15,7 @@ from mlcls_jax.data.labels import read_labels
 from mlcls_jax.data.pipeline import Rows, train_batches
 
 STEPS = 1_000_000  # more than are measured
-LIBRARIES = ("simplejpeg", "cv2", "tensorflow")  # that pictures may be read with
+LIBRARIES = ("simplejpeg", "cv2", "PIL")  # that pictures may be read with
 
 
 def versions() -> str:

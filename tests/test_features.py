@@ -147,9 +147,9 @@ def counted(patch, name: str, compiled: list[str]) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_step_on_pictures")
 def test_a_stop_during_the_pass_ends_it(photos, tiny, tmp_path, monkeypatch):
-    def stopped(*args, stop):
-        stop.set()
-        return make_features(*args, stop=stop)
+    def stopped(*args):
+        args[-1].set()
+        return make_features(*args)
 
     monkeypatch.setattr(work, "make_features", stopped)
     assert train(make_config(photos, tiny), tmp_path / "run") == 130
