@@ -95,6 +95,7 @@ def open_session(
     else:  # the weights before anything is written: they may fail
         state, origin = _initial(config, classes, shapes, mesh, start)
         checkpoints = _open_workdir(config, workdir, splits)
+    reader.bad.write()  # those of the first batch, which may be older than the workdir
     if first_step:
         first_step.reached("network and weights")
     session = Session(
