@@ -102,7 +102,9 @@ def test_bad_pictures_are_skipped_counted_and_named(folder, tiny, tmp_path, caps
     capsys.readouterr()
     pictures = [str(folder / name) for name in ("animated.gif", "html.jpg")]
     assert predict.main(["--workdir", str(run), "--json", *pictures]) == 0
-    assert [row["filename"] for row in json.loads(capsys.readouterr().out)] == pictures[:1]
+    printed = capsys.readouterr()
+    assert [row["filename"] for row in json.loads(printed.out)] == pictures[:1]
+    assert f"{pictures[1]} is left out: it is HTML" in printed.err
     with pytest.raises(ValueError, match=r"html\.jpg cannot be read: it is HTML"):
         predict.main(["--workdir", str(run), "--on-bad-image", "error", *pictures])
 

@@ -40,6 +40,11 @@ class BadImages:
     def __len__(self) -> int:
         return len(self._reasons)
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """What is wrong, by path."""
+        return dict(self._reasons)
+
     def summary(self) -> str:
         """One line about those that were skipped; "" if there are none."""
         if not self._reasons:
