@@ -1,7 +1,9 @@
 """What a training step receives, and how it gets to the devices ahead of time."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from queue import Full, Queue
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from flax import struct
@@ -10,6 +12,9 @@ from jax.sharding import NamedSharding
 from mlcls_jax.devices import put_local
 
 T = TypeVar("T")
+
+_END = object()
+_LOOKS_EVERY = 0.1  # seconds, at whether the caller is still there
 
 
 @struct.dataclass
@@ -24,14 +29,37 @@ class Batch:
 def to_devices(batches: Iterable[T], sharding: NamedSharding, ahead: int = 2) -> Iterator[T]:
     """Yields each pytree of this process's rows as global arrays, `ahead` batches in advance.
 
-    The transfer of a batch is started while the devices work on the ones before it; the lead is
-    built up over the first batches.
+    A thread draws the batches and starts their transfers, while the caller and the devices work on
+    those before.  Its errors are raised here; it ends when the iterator is closed or dropped.
     """
-    queue: deque[T] = deque()
-    yielded = 0
-    for batch in batches:
-        queue.append(put_local(batch, sharding))
-        if len(queue) > min(yielded, ahead):  # the first one at once: a run starts with it
-            yield queue.popleft()
-            yielded += 1
-    yield from queue
+    ready: Queue[tuple[Any, BaseException | None]] = Queue(ahead)
+    closed = Event()
+
+    def hand_over(item: Any, error: BaseException | None = None) -> None:
+        while not closed.is_set():
+            with suppress(Full):
+                return ready.put((item, error), timeout=_LOOKS_EVERY)
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                if closed.is_set():
+                    return
+                hand_over(put_local(batch, sharding))
+            hand_over(_END)
+        except BaseException as error:  # it is the caller's, whatever it is
+            hand_over(_END, error)
+
+    thread = Thread(target=work, name="to devices", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error:
+                raise error
+            if item is _END:
+                return
+            yield item
+    finally:
+        closed.set()
+        thread.join()
