@@ -1,7 +1,7 @@
 """What a phase needs, made in threads while the main thread goes on: its compiled step, its first
 batch, and once per run the compiled evaluation; for cached features, the pass instead of the batch.
 
-XLA compiles, and TensorFlow decodes, without Python's lock, so they go on beside each other and
+XLA compiles, and pictures are decoded, without Python's lock, so they go on beside each other and
 beside the reading of the weights.
 """
 
@@ -31,7 +31,7 @@ from mlcls_jax.programs import (
 
 
 class Ahead:
-    """Compiled programs and batches of a run; `start` begins to make them, the others wait."""
+    """Compiled programs and batches of a run; `start` and `read` begin them, the others wait."""
 
     def __init__(
         self,
@@ -39,7 +39,6 @@ class Ahead:
         splits: dict[str, LabelTable],
         variables: dict,
         mesh: jax.sharding.Mesh,
-        reader: Reader,
     ):
         """Nothing is begun yet.
 
@@ -48,22 +47,20 @@ class Ahead:
             splits: of the run.
             variables: shapes of the network's, replicated over the mesh.
             mesh: of all devices.
-            reader: of the pictures.
         """
         self._config, self._splits, self._variables, self._mesh = config, splits, variables, mesh
-        self._train, self._reader = splits["train"], reader
+        self._train = splits["train"]
         self._steps: dict[int, Future] = {}
         self._batches: dict[int, Future] = {}
         self._evaluation: Future | None = None
         self._pooled: Future | None = None
         self._classify: Future | None = None
 
-    def start(self, planned: PlannedPhase, first_step: int, origin: Origin) -> None:
-        """Begins with a phase, at a step of it; does nothing if it has begun.
+    def start(self, planned: PlannedPhase, origin: Origin) -> None:
+        """Begins to compile for a phase; does nothing if that has begun.
 
         Args:
             planned: the phase.
-            first_step: whose batch is the first one needed.
             origin: of the weights.
         """
         if planned.start in self._steps:
@@ -74,10 +71,22 @@ class Ahead:
         step = background.run(self._compile_step, planned, origin)
         self._steps[planned.start] = step
         if planned.phase.cached_views:
-            return  # no picture but those of the pass, and no evaluation but of features
-        self._batches[planned.start] = background.run(self._first_batch, planned, first_step)
+            return  # no evaluation but of features
         if self._evaluation is None:
             self._evaluation = background.run(self._compile_evaluation, origin, step)
+
+    def read(self, planned: PlannedPhase, first_step: int, reader: Reader) -> None:
+        """Begins to read the pictures of a phase; does nothing if that has begun, or if it reads
+        none but those of the pass for cached features.
+
+        Args:
+            planned: the phase.
+            first_step: whose batch is the first one needed.
+            reader: of the training pictures.
+        """
+        if planned.start not in self._batches and not planned.phase.cached_views:
+            first = background.run(self._first_batch, planned, first_step, reader)
+            self._batches[planned.start] = first
 
     def step(self, planned: PlannedPhase) -> tuple[Any, float, float]:
         """The step of the phase, which can never recompile; seconds of tracing and compiling."""
@@ -132,9 +141,11 @@ class Ahead:
         program = classify_program(self._config, classes, pictures, self._mesh, self._variables)
         return program.lower().compile()
 
-    def _first_batch(self, planned: PlannedPhase, first_step: int) -> Iterator[Batch]:
+    def _first_batch(
+        self, planned: PlannedPhase, first_step: int, reader: Reader
+    ) -> Iterator[Batch]:
         batches = batches_on_devices(
-            self._config, self._train, self._mesh, first_step, planned.stop, self._reader
+            self._config, self._train, self._mesh, first_step, planned.stop, reader
         )
         return itertools.chain([next(batches)], batches)
 

@@ -41,6 +41,8 @@ class Data:
     batch_size: int = 32  # over all devices
     eval_batch_size: int = 64  # over all devices
     threads: int = 0  # that decode pictures, per process; 0: one more than it has cores
+    cache: str = _choice("none", "memory", "disk")  # of decoded pictures, made before training
+    cache_folder: str = ""  # of cache="disk"; "": $MLCLS_JAX_CACHE or ~/.cache/mlcls_jax
     on_bad_image: str = _choice("error", "skip")  # at a picture that cannot be read
     max_bad_fraction: float = 0.01  # of all pictures; when more are skipped, the run stops
     max_pixels: int = 80_000_000  # a picture that claims more is a bad one
@@ -176,7 +178,7 @@ def with_absolute_paths(config: Config) -> Config:
     """The same config, readable from any working directory."""
     config = from_dict(dataclasses.asdict(config))
     names = ("csv", "images", "val_csv", "val_images", "test_csv", "test_images", "categories")
-    for name in names:
+    for name in (*names, "cache_folder"):
         if value := getattr(config.data, name):
             setattr(config.data, name, str(Path(value).expanduser().absolute()))
     weights = config.model.weights

@@ -101,7 +101,7 @@ def make_features(
     planned: PlannedPhase,
     config: Config,
     mesh: jax.sharding.Mesh,
-    reader: Reader,
+    readers: dict[str, Reader],
     stop: Event,
 ) -> tuple[Features, jax.Array] | None:
     """One pass over the training and the validation pictures; says how large and how long it is.
@@ -113,7 +113,7 @@ def make_features(
         planned: the phase.
         config: batch size of the pass, image size and resize.
         mesh: over whose axis the pictures are spread.
-        reader: of the pictures; features of one that is skipped mean nothing.
+        readers: of both splits; features of one that is skipped mean nothing.
         stop: ends the pass.
 
     Returns:
@@ -136,10 +136,10 @@ def make_features(
     squash = dataclasses.replace(config.augment, eval_resize=config.augment.train_resize)
     as_trained = dataclasses.replace(config, augment=squash)
     of_views = partial(_views, pooled, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
-    of_train = _collect(of_views, variables, train.paths, as_trained, mesh, reader, stop)
+    of_train = _collect(of_views, variables, train.paths, as_trained, mesh, readers["train"], stop)
     if of_train is None:
         return None
-    of_val = _collect(pooled, variables, val.paths, config, mesh, reader, stop)
+    of_val = _collect(pooled, variables, val.paths, config, mesh, readers["val"], stop)
     if of_val is None:
         return None
     features = replicate((Features(of_train, train.labels), of_val), mesh)

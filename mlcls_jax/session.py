@@ -30,7 +30,7 @@ class Session:
     base: BaseRate
     origin: Origin  # lineage and normalisation of the weights
     mesh: jax.sharding.Mesh
-    reader: Reader
+    readers: dict[str, Reader]  # of splits
     ahead: Ahead
     checkpoints: Checkpoints
     log: MetricsLog

@@ -12,8 +12,9 @@ from flax.traverse_util import flatten_dict
 from mlcls_jax.ahead import Ahead
 from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config
+from mlcls_jax.data.cache_build import with_cache
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.pipeline import local_rows, make_reader
+from mlcls_jax.data.pipeline import Reader, local_rows, make_reader
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.devices import (
     describe,
@@ -82,12 +83,14 @@ def open_session(
     plan = with_room(plan, splits, shapes, mesh)
     pictures = sum(map(len, splits.values()))
     reader = make_reader(config.data, pictures, workdir / BAD_IMAGES, print_warning)
-    ahead = Ahead(config, splits, shapes, mesh, reader)
+    ahead = Ahead(config, splits, shapes, mesh)
 
     def start(step: int, origin: Origin | None) -> None:
         planned = next((planned for planned in plan if step < planned.stop), None)
         if first_step and planned and origin:
-            ahead.start(planned, step, origin)
+            ahead.start(planned, origin)
+            if config.data.cache == "none":  # else the run reads them, once the cache is there
+                ahead.read(planned, step, reader)
 
     if has_checkpoint(workdir):
         checkpoints = _open_workdir(config, workdir, splits)
@@ -98,6 +101,9 @@ def open_session(
     reader.bad.write()  # those of the first batch, which may be older than the workdir
     if first_step:
         first_step.reached("network and weights")
+    readers = _readers(config, splits, reader)
+    if first_step and config.data.cache != "none":
+        first_step.reached("cache of pictures")
     session = Session(
         config=config,
         workdir=workdir,
@@ -106,12 +112,20 @@ def open_session(
         base=base,
         origin=origin,
         mesh=mesh,
-        reader=reader,
+        readers=readers,
         ahead=ahead,
         checkpoints=checkpoints,
         log=MetricsLog(workdir, checkpoints.latest() or 0, is_first_process()),
     )
     return session, state
+
+
+def _readers(config: Config, splits: dict[str, LabelTable], reader: Reader) -> dict[str, Reader]:
+    """Of the splits that are read in every epoch, each with its cache if there is to be one."""
+    how = (config.data, config.augment, image_size(config))
+    return {
+        split: with_cache(reader, *how, split, splits[split].paths) for split in ("train", "val")
+    }
 
 
 def _open_workdir(config: Config, workdir: Path, splits: dict[str, LabelTable]) -> Checkpoints:
@@ -268,7 +282,7 @@ def print_end(session: Session, finished: bool) -> None:
             rows.append([planned.phase.name, f"{values[-1]:.4f}", f"{max(values):.4f}"])
     if rows:
         print_table("val mAP", ["phase", "at its end", "best"], rows)
-    if skipped := session.reader.bad.summary():
+    if skipped := session.readers["train"].bad.summary():
         print_warning(skipped)
     if not finished:
         console.print(f"Stopped; the same command continues {session.workdir}.")

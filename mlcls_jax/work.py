@@ -46,7 +46,8 @@ def make_work(
     Raises:
         ValueError: a picture that cannot be read.
     """
-    session.ahead.start(planned, int(state.step), session.origin)
+    session.ahead.start(planned, session.origin)
+    session.ahead.read(planned, int(state.step), session.readers["train"])
     step, traced, compiled = session.ahead.step(planned)  # it can never recompile
     console.print(
         f"{planned.phase.name}: step traced in {traced:.1f} s, compiled in {compiled:.1f} s"
@@ -65,7 +66,7 @@ def _on_pictures(session: Session, planned: PlannedPhase, step: Any) -> Work:
     batches, paths = session.ahead.batches(planned), session.splits["val"].paths
 
     def evaluate(variables: dict) -> tuple[np.ndarray, np.ndarray]:
-        title, shared = "val" if is_first_process() else "", (session.mesh, session.reader)
+        title, shared = "val" if is_first_process() else "", (session.mesh, session.readers["val"])
         return score(session.ahead.predict, variables, paths, session.config, *shared, title)
 
     return Work(step, batches, 1, evaluate)
@@ -77,12 +78,12 @@ def _on_features(
     config, ahead, mesh, splits = session.config, session.ahead, session.mesh, session.splits
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     made = make_features(
-        ahead.pooled, variables, splits, planned, config, mesh, session.reader, session.stop
+        ahead.pooled, variables, splits, planned, config, mesh, session.readers, session.stop
     )
     if made is None:
         return None
     features, of_val = made
-    train, val = (readable(splits[name].paths, session.reader) for name in ("train", "val"))
+    train, val = (readable(splits[x].paths, session.readers[x]) for x in ("train", "val"))
     steps = planned.chunk_steps(config.log_every)
     chunks = feature_chunks(
         train,

@@ -238,10 +238,12 @@ def test_absolute_paths_leave_the_original_and_the_empty_fields_alone(tmp_path, 
     monkeypatch.setenv("HOME", "/home/someone")
     config = Config()
     config.data.csv, config.data.images, config.data.test_csv = "a.csv", "~/photos", "/t.csv"
+    config.data.cache_folder = "cache"
     result = with_absolute_paths(config)
     assert result.data.csv == str(tmp_path / "a.csv")
     assert result.data.images == "/home/someone/photos"
     assert result.data.test_csv == "/t.csv"
+    assert result.data.cache_folder == str(tmp_path / "cache")
     assert result.data.val_csv == result.data.categories == ""
     assert result.model.weights == "imagenet"
     assert config.data.csv == "a.csv"

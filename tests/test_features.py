@@ -310,7 +310,14 @@ def test_the_pass_sees_each_picture_once_and_its_mirror(photos):
         )
 
     made = make_features(
-        pooled, variables, splits, phase, config, mesh, Reader(), threading.Event()
+        pooled,
+        variables,
+        splits,
+        phase,
+        config,
+        mesh,
+        dict.fromkeys(splits, Reader()),
+        threading.Event(),
     )
     assert made is not None
     of_train, of_val = made

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["background", "files", "models.variants", "models.padding"],
+    ["background", "files", "host", "terminal", "models.variants", "models.padding"],
     ["models.lineages"],
     ["models.sources"],
     ["models.names"],
@@ -19,7 +19,10 @@ LAYERS = [
     ["data.labels", "data.batch"],
     ["data.decoding", "data.order", "data.stratified"],
     ["data.faults", "data.images", "data.splits"],
-    ["data.pipeline"],
+    ["data.source"],
+    ["data.pipeline", "data.store"],
+    ["data.cache"],
+    ["data.cache_build"],
     ["models.windows", "models.normalization", "models.layouts"],
     ["models.convolution"],
     ["models.depthwise"],
@@ -38,7 +41,6 @@ LAYERS = [
     ["programs", "compiled"],
     ["serving"],
     ["checkpoint"],
-    ["terminal"],
     ["workdir", "ahead", "first_step"],
     ["scoring"],
     ["features"],

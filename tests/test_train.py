@@ -130,9 +130,26 @@ def test_an_update_that_is_not_finite_is_never_saved(photos, tiny, tmp_path):
     assert Checkpoints(tmp_path / "run").latest() is None
 
 
+@pytest.mark.slow
+def test_a_run_is_the_same_with_a_cache(photos, tiny, tmp_path, capsys):
+    config = make_config(photos, tiny)
+    config.augment.train_resize, config.phases = "squash", config.phases[:1]
+    config.data.cache_folder = str(tmp_path / "cache")
+    for where in ("none", "disk", "memory"):
+        config.data.cache = where
+        assert train(config, tmp_path / where) == 0
+        assert records(tmp_path / where) == records(tmp_path / "none")
+    said = capsys.readouterr().out
+    for split in ("train", "val"):
+        assert f"cache: {split}: " in said
+        assert len(list((tmp_path / "cache").glob(f"{split}-*.pictures"))) == 1
+    assert "cache of pictures 0." in said  # in the line about the first step
+
+
 def test_a_start_that_failed_leaves_nothing_in_the_way(photos, tiny, tmp_path):
     config = make_config(photos, tiny)
     config.model.weights = str(tmp_path / "none.h5")
+    config.data.cache, config.data.cache_folder = "disk", str(tmp_path / "run")
     with pytest.raises(ValueError, match=r"none\.h5 cannot be read \(No such file"):
         train(config, tmp_path / "run")
     config.model.weights, config.phases[0].groups[0].pattern = "", "haed/.*"

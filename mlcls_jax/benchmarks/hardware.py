@@ -1,9 +1,8 @@
-"""What the devices can do, and what memory there is."""
+"""What the devices can do, and what memory was taken."""
 
 import resource
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,8 +12,6 @@ from jax.sharding import PartitionSpec as P
 
 from mlcls_jax.benchmarks.timing import Run
 from mlcls_jax.devices import AXIS, sharded
-
-_MEMINFO = Path("/proc/meminfo")
 
 
 def matmul_size() -> int:
@@ -58,14 +55,6 @@ def matmul_run(mesh: Mesh, dtype: Any) -> Run:
         return time.perf_counter() - began
 
     return run
-
-
-def available_memory() -> float:
-    """Bytes that the host can still give; infinite where the system does not say."""
-    if not _MEMINFO.exists():
-        return float("inf")
-    fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def peak_rss() -> int:

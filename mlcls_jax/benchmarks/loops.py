@@ -22,8 +22,8 @@ _ENDLESS = 10**7  # steps
 
 def endless_batches(session: Session) -> Iterator[Batch]:
     """The training batches from the first one on."""
-    train = session.splits["train"]
-    return batches_on_devices(session.config, train, session.mesh, 0, _ENDLESS, session.reader)
+    train, reader = session.splits["train"], session.readers["train"]
+    return batches_on_devices(session.config, train, session.mesh, 0, _ENDLESS, reader)
 
 
 def input_run(session: Session) -> Run:

@@ -1,4 +1,4 @@
-"""One picture, from the bytes of its file to uint8 [size, size, 3].
+"""One picture, from its decoder to uint8 [size, size, 3].
 
 Decoding at a fraction of the size (decoding.py) does most of the shrinking, and what is left is
 bilinear.  Against full decoding and an antialiased resize, that is 40 dB and more (docs/input.md).
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from mlcls_jax.config import Augment, center_crop_share
-from mlcls_jax.data.decoding import MAX_PIXELS, open_picture
+from mlcls_jax.data.decoding import Picture
 
 _INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 _CROP_ATTEMPTS = 10
@@ -46,7 +46,7 @@ def resize(
         out: uint8 [size, size, 3], contiguous, to write to.
 
     Returns:
-        uint8 [size, size, 3].
+        uint8 [size, size, 3]; without `out`, the image itself if it has this size.
 
     Raises:
         ValueError: an unknown interpolation.
@@ -54,6 +54,11 @@ def resize(
     if interpolation not in _INTERPOLATIONS:
         known = tuple(_INTERPOLATIONS)
         raise ValueError(f"interpolation {interpolation!r} is unknown; use one of {known}")
+    if image.shape[:2] == (size, size):
+        if out is None:
+            return image
+        np.copyto(out, image)
+        return out
     height, width = (
         size if side >= _AVERAGED_FROM * size else side for side in (image.shape[0], image.shape[1])
     )
@@ -99,32 +104,29 @@ def random_box(
 
 
 def train_picture(
-    contents: bytes,
+    picture: Picture,
     rng: np.random.Generator,
     *,
     size: int,
     augment: Augment,
-    max_pixels: int = MAX_PIXELS,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Decodes and augments one training picture.
 
     Args:
-        contents: of the file.
+        picture: of which the header has been read.
         rng: the same state gives the same picture.
         size: side of the result in pixels.
         augment: train_resize, min_scale, flip and interpolation.
-        max_pixels: see `open_picture`.
         out: see `resize`.
 
     Returns:
         uint8 [size, size, 3].
 
     Raises:
-        PictureError: see `open_picture`.
+        PictureError: see `Picture`.
     """
     mirrored = augment.flip and rng.random() < 0.5
-    picture = open_picture(contents, max_pixels)
     box = Box(0, 0, picture.height, picture.width)
     if augment.train_resize == "random_crop":
         box = random_box(picture.height, picture.width, rng, augment.min_scale)
@@ -135,25 +137,61 @@ def train_picture(
 
 
 def eval_picture(
-    contents: bytes,
-    *,
-    size: int,
-    augment: Augment,
-    max_pixels: int = MAX_PIXELS,
-    out: np.ndarray | None = None,
+    picture: Picture, *, size: int, augment: Augment, out: np.ndarray | None = None
 ) -> np.ndarray:
     """Decodes one picture for evaluation, by eval_resize and interpolation of `augment`.
 
     Args, returns and errors: as `train_picture`.
     """
-    picture = open_picture(contents, max_pixels)
+    return square(picture, size, augment.eval_resize, augment.interpolation, out)
+
+
+def square(
+    picture: Picture, size: int, how: str, interpolation: str, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Decodes a picture to a square without anything random.
+
+    Args:
+        picture: of which the header has been read.
+        size: side of the result in pixels.
+        how: "squash" or "center_crop".
+        interpolation, out: see `resize`.
+
+    Returns:
+        uint8 [size, size, 3].
+
+    Raises:
+        PictureError: see `Picture`.
+    """
     box = Box(0, 0, picture.height, picture.width)
-    if augment.eval_resize == "center_crop":
+    if how == "center_crop":
         box = center_box(picture.height, picture.width, size)
-    return resize(_part(picture, box, size), size, augment.interpolation, out)
+    return resize(_part(picture, box, size), size, interpolation, out)
 
 
-def _part(picture, box: Box, size: int) -> np.ndarray:
+def short_side(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of a picture whose short side shrinks to `side`; it is never enlarged."""
+    share = min(side / min(height, width), 1)
+    return max(round(height * share), 1), max(round(width * share), 1)
+
+
+def shrink(picture: Picture, side: int) -> np.ndarray:
+    """Decodes a whole picture with a short side of `side`, or of a little less, or as it is.
+
+    Returns:
+        uint8 [height, width, 3].
+
+    Raises:
+        PictureError: see `Picture`.
+    """
+    height, width = short_side(picture.height, picture.width, side)
+    image = picture.decode(height, width)
+    if image.shape[0] <= height or image.shape[1] <= width:
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _part(picture: Picture, box: Box, size: int) -> np.ndarray:
     """The box of a picture, decoded about as large as it takes for a square of that size."""
     image = picture.decode(
         -(-size * picture.height // box.height), -(-size * picture.width // box.width)

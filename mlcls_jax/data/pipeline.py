@@ -15,18 +15,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
 
 from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.batch import Batch
-from mlcls_jax.data.decoding import MAX_PIXELS, PictureError, read_file
+from mlcls_jax.data.decoding import MAX_PIXELS, PictureError
 from mlcls_jax.data.faults import BadImages
-from mlcls_jax.data.images import eval_picture, train_picture
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.order import generator, stream_order, substitutes
+from mlcls_jax.data.source import Files, Source
+
+T = TypeVar("T")
 
 _AHEAD = 2  # batches in the making beside the one that is waited for
 
@@ -47,11 +49,14 @@ class Reader:
     max_pixels: see `open_picture`.
     threads: that read and decode; 0: one more than there are cores, as one may wait for a disk.
     bad: what happens at a picture that cannot be read.
+    cache: of the pictures of one split, at the size and with the augmentation of the batches;
+        None: they come from their files.
     """
 
     max_pixels: int = MAX_PIXELS
     threads: int = 0
     bad: BadImages = field(default_factory=BadImages)
+    cache: Source | None = None
 
     def workers(self) -> int:
         """How many threads that is here."""
@@ -130,31 +135,39 @@ def train_batches(
         ValueError: a picture cannot be read; names it.
     """
     reader, paths = reader or Reader(), table.paths
+    source = reader.cache or Files(paths, size, augment, reader.max_pixels)
 
     def draw(epoch: int, index: int, out: np.ndarray) -> int:
         """Writes the picture, and returns its index: another one where it had to be replaced."""
         others = substitutes(seed, epoch, index, len(paths))
         while True:
             try:
-                contents = _read(paths[index], reader)
-                rng = generator(seed, epoch, index)
-                options: dict[str, Any] = {"size": size, "augment": augment, "out": out}
-                train_picture(contents, rng, max_pixels=reader.max_pixels, **options)
+                _check_readable(paths[index], reader)
+                source.train(index, generator(seed, epoch, index), out)
             except PictureError as error:
                 reader.bad.report(paths[index], error)
                 index = next(others)
             else:
                 return index
 
+    def draw_some(epochs: np.ndarray, indices: np.ndarray, images: np.ndarray) -> list[int]:
+        wanted = zip(epochs, indices, images, strict=True)
+        return [draw(int(epoch), int(index), out) for epoch, index, out in wanted]
+
     def begin(step: int, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray, list[Future]]:
         start = step * rows.batch_size + rows.start
         positions = np.arange(start, start + rows.count)
+        epochs, indices = stream_order(positions, len(paths), seed)
         images = np.empty((rows.count, size, size, 3), np.uint8)
-        wanted = zip(*stream_order(positions, len(paths), seed), images, strict=True)
-        return positions, images, [pool.submit(draw, int(e), int(i), out) for e, i, out in wanted]
+        parts = _parts(rows.count, source.at_once)
+        tasks = [
+            pool.submit(draw_some, epochs[part], indices[part], images[part]) for part in parts
+        ]
+        return positions, images, tasks
 
-    for positions, images, tasks in _in_order(begin, range(first_step, last_step), rows, reader):
-        indices = [task.result() for task in tasks]
+    steps, workers = range(first_step, last_step), reader.workers()
+    for positions, images, tasks in in_order(begin, steps, rows.count, workers):
+        indices = [index for task in tasks for index in task.result()]
         yield Batch(images, table.labels[indices], positions.astype(np.uint32))
 
 
@@ -175,21 +188,28 @@ def eval_batches(
         ValueError: a picture cannot be read; names it.
     """
     reader = reader or Reader()
+    source = reader.cache or Files(paths, size, augment, reader.max_pixels)
 
-    def draw(path: str, out: np.ndarray) -> None:
-        options: dict[str, Any] = {"size": size, "augment": augment, "out": out}
+    def draw(index: int, out: np.ndarray) -> None:
         try:
-            eval_picture(_read(path, reader), max_pixels=reader.max_pixels, **options)
+            _check_readable(paths[index], reader)
+            source.evaluate(index, out)
         except PictureError as error:
-            reader.bad.report(path, error)
+            reader.bad.report(paths[index], error)
+
+    def draw_some(indices: range, images: np.ndarray) -> None:
+        for index, out in zip(indices, images, strict=False):
+            draw(index, out)
 
     def begin(step: int, pool: ThreadPoolExecutor) -> tuple[np.ndarray, list[Future]]:
         start = step * rows.batch_size + rows.start
         images = np.zeros((rows.count, size, size, 3), np.uint8)
-        wanted = zip(paths[start : start + rows.count], images, strict=False)
-        return images, [pool.submit(draw, path, out) for path, out in wanted]
+        indices = range(len(paths))[start : start + rows.count]
+        parts = _parts(len(indices), source.at_once)
+        return images, [pool.submit(draw_some, indices[part], images[part]) for part in parts]
 
-    for images, tasks in _in_order(begin, range(-(-len(paths) // rows.batch_size)), rows, reader):
+    steps = range(-(-len(paths) // rows.batch_size))
+    for images, tasks in in_order(begin, steps, rows.count, reader.workers()):
         for task in tasks:
             task.result()
         yield images
@@ -201,17 +221,19 @@ def batch_filenames(table: LabelTable, step: int, batch_size: int, seed: int) ->
     return [table.filenames[i] for i in stream_order(positions, len(table), seed)[1]]
 
 
-def _read(path: str, reader: Reader) -> bytes:
-    if path in reader.bad:
-        raise PictureError("it could not be read before")
-    return read_file(path)
+def in_order(
+    begin: Callable[[int, ThreadPoolExecutor], T], steps: range, count: int, workers: int
+) -> Iterator[T]:
+    """What `begin(step, pool)` returns, step after step, with the next ones begun already.
 
-
-def _in_order(begin: Callable[..., Any], steps: range, rows: Rows, reader: Reader) -> Iterator:
-    """What `begin(step, pool)` returns, step after step, with the next ones begun already."""
-    workers = reader.workers()
-    ahead = max(_AHEAD, -(-2 * workers // rows.count))  # of small batches, enough for all threads
-    queue: deque[Any] = deque()
+    Args:
+        begin: gives the pool its tasks.
+        steps: in their order.
+        count: of pictures in a step.
+        workers: threads of the pool.
+    """
+    ahead = max(_AHEAD, -(-2 * workers // count))  # of small batches, enough for all threads
+    queue: deque[T] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
     try:
         for step in steps:
@@ -221,3 +243,12 @@ def _in_order(begin: Callable[..., Any], steps: range, rows: Rows, reader: Reade
         yield from queue
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _parts(count: int, at_once: int) -> list[slice]:
+    return [slice(start, start + at_once) for start in range(0, count, at_once)]
+
+
+def _check_readable(path: str, reader: Reader) -> None:
+    if path in reader.bad:
+        raise PictureError("it could not be read before")

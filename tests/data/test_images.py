@@ -8,7 +8,16 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images import Box, center_box, eval_picture, random_box, resize, train_picture
+from mlcls_jax.data.decoding import open_picture
+from mlcls_jax.data.images import (
+    Box,
+    center_box,
+    eval_picture,
+    random_box,
+    resize,
+    shrink,
+    train_picture,
+)
 from mlcls_jax.data.order import generator
 
 PHOTOGRAPHS = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]  # 427 x 640
@@ -49,7 +58,9 @@ def test_pictures_are_like_full_decoding_with_an_antialiased_resize(size, least,
         contents = encode(Image.fromarray(pixels), "JPEG", quality=90)
         with Image.open(io.BytesIO(contents)) as image:
             wanted = np.asarray(image.resize((size, size), Image.Resampling[reference]))
-        values.append(psnr(eval_picture(contents, size=size, augment=Augment()), wanted))
+        values.append(
+            psnr(eval_picture(open_picture(contents), size=size, augment=Augment()), wanted)
+        )
     assert np.mean(values) > least, values
 
 
@@ -109,7 +120,9 @@ def test_whole_crops_and_extreme_shapes():
         contents = encode(noise(*shape), "PNG")
         augment = Augment(train_resize="random_crop", min_scale=0.08)
         for index in range(20):
-            crop = train_picture(contents, generator(0, 0, index), size=16, augment=augment)
+            crop = train_picture(
+                open_picture(contents), generator(0, 0, index), size=16, augment=augment
+            )
             assert crop.shape == (16, 16, 3)
 
 
@@ -127,7 +140,7 @@ def test_a_crop_of_a_scaled_picture_is_the_crop_of_the_whole(interpolation):
     files = encode(photograph, "PNG"), encode(photograph, "JPEG", quality=95)
     for index in range(8):
         whole, part = (
-            train_picture(contents, generator(0, 0, index), size=96, augment=augment)
+            train_picture(open_picture(contents), generator(0, 0, index), size=96, augment=augment)
             for contents in files
         )
         shifted = psnr(whole[:, 1:], whole[:, :-1])
@@ -136,15 +149,17 @@ def test_a_crop_of_a_scaled_picture_is_the_crop_of_the_whole(interpolation):
 
 def test_half_of_the_pictures_are_mirrored():
     contents = encode(noise(2, 3), "PNG")
-    straight = eval_picture(contents, size=8, augment=Augment())
+    straight = eval_picture(open_picture(contents), size=8, augment=Augment())
     pictures = [
-        train_picture(contents, generator(3, 0, index), size=8, augment=Augment())
+        train_picture(open_picture(contents), generator(3, 0, index), size=8, augment=Augment())
         for index in range(400)
     ]
     flipped = [not np.array_equal(picture, straight) for picture in pictures]
     assert 160 <= sum(flipped) <= 240
     np.testing.assert_array_equal(pictures[flipped.index(True)], straight[:, ::-1])
-    never = train_picture(contents, generator(3, 0, 1), size=8, augment=Augment(flip=False))
+    never = train_picture(
+        open_picture(contents), generator(3, 0, 1), size=8, augment=Augment(flip=False)
+    )
     np.testing.assert_array_equal(never, straight)
 
 
@@ -153,7 +168,7 @@ def test_train_pictures_are_a_function_of_the_generator(train_resize):
     def make():
         augment = Augment(train_resize, min_scale=0.25)
         return [
-            train_picture(JPEG, generator(5, 1, index), size=32, augment=augment)
+            train_picture(open_picture(JPEG), generator(5, 1, index), size=32, augment=augment)
             for index in range(8)
         ]
 
@@ -167,8 +182,22 @@ def test_center_crop_is_the_middle():
     contents = encode(Image.fromarray(PHOTOGRAPHS[1]), "PNG")
     box = center_box(427, 640, 64)
     middle = PHOTOGRAPHS[1][box.top : box.top + box.height, box.left : box.left + box.width]
-    cropped = eval_picture(contents, size=64, augment=Augment(eval_resize="center_crop"))
+    cropped = eval_picture(
+        open_picture(contents), size=64, augment=Augment(eval_resize="center_crop")
+    )
     np.testing.assert_array_equal(cropped, resize(middle, 64))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize(
+    ("side", "shape"), [(128, (128, 192)), (427, (427, 640)), (900, (427, 640))]
+)
+def test_the_short_side_shrinks_and_never_grows(form, side, shape):
+    pixels = PHOTOGRAPHS[0]
+    shrunk = shrink(open_picture(encode(Image.fromarray(pixels), form)), side)
+    wanted = Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BOX)
+    assert shrunk.shape == (*shape, 3)
+    assert np.abs(shrunk.astype(int) - wanted).mean() < 8
 
 
 def test_overshoot_is_clipped_not_wrapped():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlcls_jax.config import Augment, Data
-from mlcls_jax.data import pipeline
+from mlcls_jax.data import source
 from mlcls_jax.data.decoding import PictureError, read_file
 from mlcls_jax.data.faults import BadImages
 from mlcls_jax.data.labels import read_labels
@@ -99,7 +99,7 @@ def test_any_number_of_threads_gives_the_same(table):
 
 def test_an_epoch_reads_every_picture_once_and_a_resumed_one_only_the_rest(table, monkeypatch):
     read = []
-    monkeypatch.setattr(pipeline, "read_file", lambda path: read.append(path) or read_file(path))
+    monkeypatch.setattr(source, "read_file", lambda path: read.append(path) or read_file(path))
     assert len(table) == 40
     halves = [Rows(8, start, 4) for start in (0, 4)]
     for rows in halves:
