@@ -30,7 +30,7 @@ _ORIENTATION = 0x0112  # Exif 2.32, section 4.6.4
 _FOREIGN = {b"<": "HTML or SVG", b"%PDF": "PDF", b"ftyp": "HEIC, AVIF or a film", b"PK": "ZIP"}
 # What Pillow raises for damaged files: its plugins share no error of their own.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError)
-_DAMAGED += (OverflowError, ZeroDivisionError, AttributeError, RuntimeError)
+_DAMAGED += (OverflowError, ZeroDivisionError, AttributeError, RuntimeError, AssertionError)
 
 # Registered here, as registering at the first such picture is not meant for threads.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)
