@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["background", "files", "models.variants", "models.padding"],
+    ["background", "files", "data.shards", "models.variants", "models.padding"],
     ["models.lineages"],
     ["models.sources"],
     ["models.names"],
@@ -18,7 +18,8 @@ LAYERS = [
     ["data.csv_cells"],
     ["data.labels", "data.batch"],
     ["data.decoding", "data.order", "data.stratified"],
-    ["data.faults", "data.images", "data.splits"],
+    ["data.faults", "data.images", "data.packed"],
+    ["data.splits"],
     ["data.pipeline"],
     ["models.windows", "models.normalization", "models.layouts"],
     ["models.convolution"],
