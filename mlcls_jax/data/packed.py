@@ -61,7 +61,7 @@ def read_packed(
     Raises:
       ValueError: no packed data set, or not a whole one; or see `read_labels`.
     """
-    place = str(place).rstrip("/") if is_remote(place) else os.path.expanduser(place)
+    place = str(place).rstrip("/") if is_remote(place) else str(Path(place).expanduser())
     try:
         _check_whole(place)
         sources = _read_index(place)

@@ -121,8 +121,8 @@ class _Opened:
             close(self.descriptor)
 
 
-# To open a file is a question to the server on a network disk. Fewer than a process may have open.
-@functools.lru_cache(maxsize=256)
+# To open a file is a question to the server on a network disk; macOS allows 256 open ones.
+@functools.lru_cache(maxsize=128)
 def _opened(shard: str) -> _Opened:
     return _Opened(shard)
 
