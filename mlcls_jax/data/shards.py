@@ -85,7 +85,7 @@ def is_vacant(address: str) -> bool:
 def open_new(path: str) -> Any:
     """A file to write to; what is there already is replaced."""
     if is_remote(path):
-        return _remote(file_system_of(path).open, path, "wb")
+        return _Upload(path)
     return open(path, "wb")
 
 
@@ -108,6 +108,26 @@ def read_part(part: Part) -> bytes:
     if len(contents) != part.size:
         raise OSError(f"its shard {part.shard} ends before it; copy the packed data set again")
     return contents
+
+
+class _Upload:
+    """A file in a bucket that is being written; the end of `with` makes it be there."""
+
+    def __init__(self, address: str):
+        self._address = address
+        self._file = _remote(file_system_of(address).open, address, "wb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        _remote(lambda _: self._file.close(), self._address)
+
+    def write(self, contents: bytes) -> int:
+        return _remote(lambda _: self._file.write(contents), self._address)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 class _Opened:
@@ -137,11 +157,14 @@ def _pread(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def _remote(call, *arguments, **options) -> Any:
-    """Errors of a bucket's library are of no common type; here they are OSErrors."""
+    """Errors of a bucket's library are of no common type; here they are OSErrors.
+
+    arguments: an address first.
+    """
     try:
         return call(*arguments, **options)
     except OSError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise OSError(f"{arguments[0]} cannot be read ({reason})") from error
+        raise OSError(f"{arguments[0]}: {reason}") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from mlcls_jax import evaluate
 from mlcls_jax.config import Augment, Config, Data
@@ -193,6 +194,24 @@ def test_shards_stay_open_while_threads_read_them(tmp_path):
     paths = read_packed(pack(tmp_path / "p", files, f"filename,dog\n{names}".encode(), 5000)).paths
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(read_file, paths)) == list(files.values())
+
+
+def test_errors_of_the_buckets_library_are_one_line(bucket, monkeypatch):
+    class HttpError(Exception):
+        """As gcsfs has one."""
+
+    def fail(*_, **__):
+        raise HttpError("403\nforbidden")
+
+    paths = read_packed(small(bucket)).paths
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "cat_file", fail)
+        with pytest.raises(PictureError, match=r"pack-00000\.tar: 403 forbidden"):
+            read_file(paths[0])
+        assert "cannot be read (memory://" in refusal(read_packed, bucket)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFile, "write", fail)
+        assert "new cannot be written: memory://" in refusal(small, f"{bucket}/new")
 
 
 def test_a_shard_that_goes_away_or_shrinks_is_a_bad_picture(tmp_path, bucket):
