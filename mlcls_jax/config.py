@@ -26,7 +26,9 @@ def _choice(default: str, *others: str):
 class Data:
     """Where pictures and labels are, and how they are split and batched."""
 
-    csv: str = ""  # labels of all pictures, or of the training pictures when val_csv is given
+    # Labels of all pictures, or of the training pictures when val_csv is given.  A folder or an
+    # address such as gs://bucket/photos is a packed data set, which needs no images.
+    csv: str = ""
     images: str = ""  # folder that the file names in csv start from
     val_csv: str = ""
     val_images: str = ""  # "": the same folder as images
@@ -179,7 +181,8 @@ def with_absolute_paths(config: Config) -> Config:
     config = from_dict(dataclasses.asdict(config))
     names = ("csv", "images", "val_csv", "val_images", "test_csv", "test_images", "categories")
     for name in (*names, "cache_folder"):
-        if value := getattr(config.data, name):
+        value = getattr(config.data, name)
+        if value and "://" not in value:
             setattr(config.data, name, str(Path(value).expanduser().absolute()))
     weights = config.model.weights
     if weights and not is_name(weights):

@@ -14,6 +14,7 @@ from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config
 from mlcls_jax.data.cache_build import with_cache
 from mlcls_jax.data.labels import LabelTable
+from mlcls_jax.data.packed import is_packed
 from mlcls_jax.data.pipeline import Reader, local_rows, make_reader
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.devices import (
@@ -62,10 +63,11 @@ def open_session(
     Raises:
         ValueError: about the user's CSV, pictures, config, weights or workdir.
     """
-    if not config.data.csv or not config.data.images:
+    data = config.data
+    if not data.csv or not (data.images or is_packed(data.csv)):
         raise ValueError(
             "config: data.csv and data.images are empty; name your files, such as "
-            "--config.data.csv=labels.csv --config.data.images=photos"
+            "--config.data.csv=labels.csv --config.data.images=photos, or a packed data set"
         )
     splits = read_splits_of(workdir, config.data)
     for warning in check_train(splits):

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from mlcls_jax.config import Augment
+from mlcls_jax.data.decoding import open_picture
 from mlcls_jax.data.images import eval_picture
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -23,7 +24,7 @@ def mean_likeness(pictures: Iterable[Path], sizes: Sequence[int]) -> dict[str, l
         with Image.open(path) as file:
             full = file.convert("RGB")
         for number, size in enumerate(sizes):
-            ours = eval_picture(contents, size=size, augment=Augment())
+            ours = eval_picture(open_picture(contents), size=size, augment=Augment())
             for name, kernel in FILTERS.items():
                 theirs = np.asarray(full.resize((size, size), kernel))
                 found[name][number].append(psnr(ours, theirs))

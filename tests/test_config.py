@@ -247,6 +247,8 @@ def test_absolute_paths_leave_the_original_and_the_empty_fields_alone(tmp_path, 
     assert result.data.val_csv == result.data.categories == ""
     assert result.model.weights == "imagenet"
     assert config.data.csv == "a.csv"
+    config.data.csv = "gs://bucket/photos"
+    assert with_absolute_paths(config).data.csv == "gs://bucket/photos"
     config.model.weights = "w.h5"
     assert with_absolute_paths(config).model.weights == str(tmp_path / "w.h5")
 

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["background", "files", "host", "terminal", "models.variants", "models.padding"],
+    ["background", "files", "host", "terminal", "data.shards"],
+    ["models.variants", "models.padding"],
     ["models.lineages"],
     ["models.sources"],
     ["models.names"],
@@ -18,8 +19,8 @@ LAYERS = [
     ["data.csv_cells"],
     ["data.labels", "data.batch"],
     ["data.decoding", "data.order", "data.stratified"],
-    ["data.faults", "data.images", "data.splits"],
-    ["data.source"],
+    ["data.faults", "data.images", "data.packed"],
+    ["data.source", "data.splits"],
     ["data.pipeline", "data.store"],
     ["data.cache"],
     ["data.cache_build"],
