@@ -27,7 +27,7 @@ import numpy as np
 from fuzz_inputs import damaged_file
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.decoding import PictureError
+from mlcls_jax.data.decoding import PictureError, open_picture
 from mlcls_jax.data.images import eval_picture, train_picture
 from mlcls_jax.data.order import generator
 
@@ -49,10 +49,10 @@ Exercise = Callable[[bytes, int], Any]
 def exercise(contents: bytes, number: int) -> None:
     """What the pipeline does with the bytes of a file; PictureError where it refuses them."""
     out = np.empty((SIZE, SIZE, 3), np.uint8)
-    options: dict[str, Any] = {"size": SIZE, "max_pixels": MAX_PIXELS, "out": out}
-    augment = AUGMENTS[number % len(AUGMENTS)]
-    train_picture(contents, generator(0, 0, number), augment=augment, **options)
-    eval_picture(contents, augment=augment, **options)
+    options: dict[str, Any] = {"size": SIZE, "augment": AUGMENTS[number % len(AUGMENTS)]}
+    picture = open_picture(contents, MAX_PIXELS)
+    train_picture(picture, generator(0, 0, number), out=out, **options)
+    eval_picture(picture, out=out, **options)
 
 
 @dataclass(frozen=True)
