@@ -69,6 +69,7 @@ SIDES = {
     "grain-linear": Side("Grain, OpenCV linear", "input_grain", "grain"),
     "ours": Side("ours", "input_ours"),
     "ours-crop": Side("ours, random crop", "input_ours"),
+    "ours-cached": Side("ours, from the decoded cache on disk", "input_ours"),
 }
 
 Rates = dict[str, list[float]]  # side -> images/s of each round

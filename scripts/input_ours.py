@@ -9,10 +9,11 @@ from input_side import CROP_SHARE, LABELS
 from peer_worker import Step
 
 import mlcls_jax
-from mlcls_jax.config import Augment
+from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.batch import Batch
+from mlcls_jax.data.cache_build import with_cache
 from mlcls_jax.data.labels import read_labels
-from mlcls_jax.data.pipeline import Rows, train_batches
+from mlcls_jax.data.pipeline import Reader, Rows, train_batches
 
 STEPS = 1_000_000  # more than are measured
 LIBRARIES = ("simplejpeg", "cv2", "PIL")  # that pictures may be read with
@@ -26,7 +27,8 @@ def versions() -> str:
 
 def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
     """See peer_worker.py."""
-    batches = {"ours": ours_squash, "ours-crop": ours_crop}[side](Path(folder), size, batch)
+    sides = {"ours": ours_squash, "ours-crop": ours_crop, "ours-cached": ours_cached}
+    batches = sides[side](Path(folder), size, batch)
     batches = chain([next(batches)], batches)  # so that versions() sees what is used
     return {"batch": lambda: next(batches)}
 
@@ -41,7 +43,18 @@ def ours_crop(folder: Path, size: int, batch: int) -> Iterator[Batch]:
     return _batches(folder, size, batch, Augment(train_resize="random_crop", min_scale=CROP_SHARE))
 
 
-def _batches(folder: Path, size: int, batch: int, augment: Augment) -> Iterator[Batch]:
+def ours_cached(folder: Path, size: int, batch: int) -> Iterator[Batch]:
+    """As ours_squash, from the decoded cache on disk, which is made first."""
+    augment = Augment(train_resize="squash")
+    data = Data(cache="disk", cache_folder=str(folder / "cache"))
+    paths = read_labels(folder / LABELS, folder).paths
+    reader = with_cache(Reader(), data, augment, size, "train", paths)
+    return _batches(folder, size, batch, augment, reader)
+
+
+def _batches(
+    folder: Path, size: int, batch: int, augment: Augment, reader: Reader | None = None
+) -> Iterator[Batch]:
     return train_batches(
         read_labels(folder / LABELS, folder),
         first_step=0,
@@ -50,4 +63,5 @@ def _batches(folder: Path, size: int, batch: int, augment: Augment) -> Iterator[
         size=size,
         augment=augment,
         seed=0,
+        reader=reader,
     )

@@ -123,7 +123,7 @@ def test_a_box_that_never_fits_is_the_largest_in_the_middle():
     assert input_side.random_box(random.Random(0), 10, 1000) == (0, 493, 10, 506)
 
 
-@pytest.mark.parametrize("side", ["ours", "ours-crop"])
+@pytest.mark.parametrize("side", ["ours", "ours-crop", "ours-cached"])
 def test_our_batches_go_on_after_the_last_picture(side, pictures):
     step = steps(side, pictures, 32, 4)
     for _ in range(3):
