@@ -1,5 +1,5 @@
 """What a phase needs, made in threads while the main thread goes on: its compiled step, its first
-batch, and once per run the compiled evaluation.
+batch, and once per run the compiled evaluation; for cached features, the pass instead of the batch.
 
 XLA compiles, and pictures are decoded, without Python's lock, so they go on beside each other and
 beside the reading of the weights.
@@ -21,7 +21,13 @@ from mlcls_jax.data.pipeline import Reader, local_rows, train_batches
 from mlcls_jax.devices import sharded
 from mlcls_jax.models.lineages import Origin
 from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.programs import forward_program, image_size, step_program
+from mlcls_jax.programs import (
+    classify_program,
+    feature_step_program,
+    forward_program,
+    image_size,
+    step_program,
+)
 
 
 class Ahead:
@@ -30,7 +36,7 @@ class Ahead:
     def __init__(
         self,
         config: Config,
-        train: LabelTable,
+        splits: dict[str, LabelTable],
         variables: dict,
         mesh: jax.sharding.Mesh,
     ):
@@ -38,14 +44,17 @@ class Ahead:
 
         Args:
             config: of the run.
-            train: the training pictures.
+            splits: of the run.
             variables: shapes of the network's, replicated over the mesh.
             mesh: of all devices.
         """
-        self._config, self._train, self._variables, self._mesh = config, train, variables, mesh
+        self._config, self._splits, self._variables, self._mesh = config, splits, variables, mesh
+        self._train = splits["train"]
         self._steps: dict[int, Future] = {}
         self._batches: dict[int, Future] = {}
         self._evaluation: Future | None = None
+        self._pooled: Future | None = None
+        self._classify: Future | None = None
 
     def start(self, planned: PlannedPhase, origin: Origin) -> None:
         """Begins to compile for a phase; does nothing if that has begun.
@@ -56,20 +65,26 @@ class Ahead:
         """
         if planned.start in self._steps:
             return
+        if planned.phase.cached_views and self._pooled is None:
+            self._pooled = background.run(self._compile_pooled, origin)  # first: the longest
+            self._classify = background.run(self._compile_classify)
         step = background.run(self._compile_step, planned, origin)
         self._steps[planned.start] = step
+        if planned.phase.cached_views:
+            return  # no evaluation but of features
         if self._evaluation is None:
             self._evaluation = background.run(self._compile_evaluation, origin, step)
 
     def read(self, planned: PlannedPhase, first_step: int, reader: Reader) -> None:
-        """Begins to read the pictures of a phase; does nothing if that has begun.
+        """Begins to read the pictures of a phase; does nothing if that has begun, or if it reads
+        none but those of the pass for cached features.
 
         Args:
             planned: the phase.
             first_step: whose batch is the first one needed.
             reader: of the training pictures.
         """
-        if planned.start not in self._batches:
+        if planned.start not in self._batches and not planned.phase.cached_views:
             first = background.run(self._first_batch, planned, first_step, reader)
             self._batches[planned.start] = first
 
@@ -87,9 +102,26 @@ class Ahead:
             raise RuntimeError("predict before start")
         return self._evaluation.result()(variables, images)
 
+    def pooled(self, variables: dict, images: jax.Array) -> jax.Array:
+        """Pooled features of pictures; a phase with cached views must have begun."""
+        if self._pooled is None:
+            raise RuntimeError("pooled before start of a phase with cached views")
+        return self._pooled.result()(variables, images)
+
+    def classify(self, variables: dict, pooled: jax.Array) -> jax.Array:
+        """Logits of the validation features; a phase with cached views must have begun."""
+        if self._classify is None:
+            raise RuntimeError("classify before start of a phase with cached views")
+        return self._classify.result()(variables, pooled)
+
     def _compile_step(self, planned: PlannedPhase, origin: Origin) -> tuple[Any, float, float]:
         began, classes = time.perf_counter(), len(self._train.classes)
-        program = step_program(self._config, classes, origin, planned, self._mesh, self._variables)
+        config, mesh, variables = self._config, self._mesh, self._variables
+        if planned.phase.cached_views:
+            pictures = len(self._train)
+            program = feature_step_program(config, classes, planned, pictures, mesh, variables)
+        else:
+            program = step_program(config, classes, origin, planned, mesh, variables)
         lowered, traced = program.lower(), time.perf_counter()
         return lowered.compile(), traced - began, time.perf_counter() - traced
 
@@ -97,6 +129,16 @@ class Ahead:
         wait([step])  # the run waits for that one first
         rows, classes = self._config.data.eval_batch_size, len(self._train.classes)
         program = forward_program(self._config, classes, origin, rows, self._mesh, self._variables)
+        return program.lower().compile()
+
+    def _compile_pooled(self, origin: Origin) -> Any:
+        rows = self._config.data.eval_batch_size
+        program = forward_program(self._config, 0, origin, rows, self._mesh, self._variables)
+        return program.lower().compile()
+
+    def _compile_classify(self) -> Any:
+        pictures, classes = len(self._splits["val"]), len(self._train.classes)
+        program = classify_program(self._config, classes, pictures, self._mesh, self._variables)
         return program.lower().compile()
 
     def _first_batch(

@@ -26,7 +26,9 @@ def _choice(default: str, *others: str):
 class Data:
     """Where pictures and labels are, and how they are split and batched."""
 
-    csv: str = ""  # labels of all pictures, or of the training pictures when val_csv is given
+    # Labels of all pictures, or of the training pictures when val_csv is given.  A folder or an
+    # address such as gs://bucket/photos is a packed data set, which needs no images.
+    csv: str = ""
     images: str = ""  # folder that the file names in csv start from
     val_csv: str = ""
     val_images: str = ""  # "": the same folder as images
@@ -92,6 +94,7 @@ class Phase:
     schedule: str = _choice("cosine", "constant")
     clip_norm: float = 1.0  # global norm of the trainable gradients; 0: off
     batch_norm: str = _choice("frozen", "train")  # train: batch statistics where scale trains
+    cached_views: int = 0  # 0: off; 1: features of the plain picture; 2: also of the mirrored one
 
 
 @dataclass(slots=True)
@@ -133,6 +136,7 @@ class Config:
         _check_choices(self, "")
         _check_ranges(self)
         _check_phases(self.phases)
+        _check_cached_views(self.phases, self.augment)
         if self.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in self.phases):
             raise ValueError(
                 'config: model.sync_batch_norm needs a phase with batch_norm="train"; the others '
@@ -177,7 +181,8 @@ def with_absolute_paths(config: Config) -> Config:
     config = from_dict(dataclasses.asdict(config))
     names = ("csv", "images", "val_csv", "val_images", "test_csv", "test_images", "categories")
     for name in (*names, "cache_folder"):
-        if value := getattr(config.data, name):
+        value = getattr(config.data, name)
+        if value and "://" not in value:
             setattr(config.data, name, str(Path(value).expanduser().absolute()))
     weights = config.model.weights
     if weights and not is_name(weights):
@@ -299,6 +304,23 @@ def _check_group(path: str, group: Group) -> None:
         )
     if not 0 <= group.weight_decay < float("inf"):
         raise ValueError(f"config: {path}.weight_decay is {group.weight_decay}; at least 0")
+
+
+def _check_cached_views(phases: list[Phase], augment: Augment) -> None:
+    for i, phase in enumerate(phases):
+        path, views = f"phases[{i}].cached_views", phase.cached_views
+        if not 0 <= views <= 2:
+            raise ValueError(f"config: {path} is {views}; it must be 0 (off), 1 or 2")
+        if views and augment.train_resize != "squash":
+            raise ValueError(
+                f"config: {path} is {views}, but augment.train_resize={augment.train_resize!r} "
+                'takes another part of a picture each time; set that to "squash", or this to 0'
+            )
+        if views == 2 and not augment.flip:
+            raise ValueError(
+                f"config: {path} is 2, but augment.flip is False and forbids the mirrored "
+                "picture; set this to 1, or that to True"
+            )
 
 
 def _check_duration(path: str, duration: str, at_least_a_step: bool = False) -> None:

@@ -1,5 +1,6 @@
 """Processes, devices and the mesh over them; the compilation cache."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,28 @@ def put_local(tree: Any, sharding: NamedSharding) -> Any:
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)  # one call costs the host least
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), tree)
+
+
+def free_memory(mesh: Mesh) -> float:
+    """Bytes that are free for each of this process's devices of the mesh; inf: not known.
+
+    Devices that are the CPU share what the system has available.
+    """
+    local = mesh.local_devices
+    if local[0].platform == "cpu":
+        return _available() / len(local)
+    stats = [device.memory_stats() or {} for device in local]
+    if not all({"bytes_limit", "bytes_in_use"} <= set(of) for of in stats):
+        return math.inf
+    return float(min(of["bytes_limit"] - of["bytes_in_use"] for of in stats))
+
+
+def _available() -> float:
+    """Bytes of memory that Linux says are available; inf elsewhere."""
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return float(found[0]) * 1024 if found else math.inf
 
 
 def keeps_heap() -> bool:

@@ -10,11 +10,13 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlcls_jax import cli, devices
 from mlcls_jax.data.labels import LabelTable, read_labels
+from mlcls_jax.data.packed import is_packed, read_packed
 from mlcls_jax.data.pipeline import make_reader
 from mlcls_jax.files import write_text
 from mlcls_jax.metrics import Scores, finite_or_none
@@ -76,13 +78,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--split", default="", help="train, val or test (default val)")
-    parser.add_argument("--csv", default="", help="labels of other pictures, in the same columns")
+    parser.add_argument(
+        "--csv",
+        default="",
+        help="labels of other pictures, in the same columns; or a packed data set",
+    )
     parser.add_argument("--images", default="", help="their folder")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     cli.add_on_bad_image(parser)
     options = parser.parse_args(argv)
-    if bool(options.csv) != bool(options.images):
-        parser.error("--csv and --images go together")
+    if bool(options.images) != bool(options.csv and not is_packed(options.csv)):
+        parser.error("--csv and --images go together; a packed data set is a --csv alone")
     if options.csv and options.split:
         parser.error("--split is one of the run's own; leave it out beside --csv")
     options.split = options.split or "val"
@@ -94,12 +100,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
     data = run.config.data
     if options.csv:
-        table = read_labels(
-            options.csv,
-            options.images,
-            filename_column=data.filename_column,
-            split_column=data.split_column,
-        )
+        columns: dict[str, Any] = {
+            "filename_column": data.filename_column,
+            "split_column": data.split_column,
+        }
+        if is_packed(options.csv):
+            table = read_packed(options.csv, **columns)
+        else:
+            table = read_labels(options.csv, options.images, **columns)
         return table.with_classes(run.classes, options.csv, str(workdir))
     splits = read_splits_of(workdir, data)
     if options.split not in splits:

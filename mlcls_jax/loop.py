@@ -1,5 +1,10 @@
 """The training loop of one phase: steps, evaluations, checkpoints, and nothing in between.
 
+A call of a step trains on one batch of pictures or, where their features are cached, on several
+batches of features; the loop is the same.  Images/s are rows of batches per second in either case:
+with cached features, how many the head takes in, and the pass that made the features has a line of
+its own.
+
 The loop never waits for the devices except every `log_every` steps, to bound how far it runs
 ahead and to look at the losses; the bar moves by asking which steps are done, not by waiting.
 """
@@ -11,53 +16,21 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mlcls_jax.ahead import Ahead
-from mlcls_jax.checkpoint import Checkpoints
-from mlcls_jax.config import Config
-from mlcls_jax.data.batch import Batch
-from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.pipeline import Reader, batch_filenames
+from mlcls_jax.data.pipeline import batch_filenames
 from mlcls_jax.devices import is_first_process, replicate
 from mlcls_jax.first_step import FirstStep
-from mlcls_jax.logs import MetricsLog
-from mlcls_jax.metrics import Scores
-from mlcls_jax.models.lineages import Origin
 from mlcls_jax.models.origins import to_json
 from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, score
+from mlcls_jax.scoring import model_scores
+from mlcls_jax.session import Session
 from mlcls_jax.terminal import Meter, console, progress_bar
 from mlcls_jax.train_step import TrainState
-
-
-@dataclass(frozen=True)
-class Session:
-    """What stays the same over a run."""
-
-    config: Config
-    workdir: Path
-    plan: list[PlannedPhase]
-    splits: dict[str, LabelTable]
-    base: BaseRate
-    origin: Origin  # lineage and normalisation of the weights
-    mesh: jax.sharding.Mesh
-    readers: dict[str, Reader]  # of splits
-    ahead: Ahead
-    checkpoints: Checkpoints
-    log: MetricsLog
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    @cached_property
-    def constant(self) -> Scores:
-        """Of the base rate on the validation pictures."""
-        return constant_scores(self.splits["val"], self.base)
+from mlcls_jax.work import Work, make_work
 
 
 def run_phase(
@@ -70,17 +43,16 @@ def run_phase(
         ValueError: a picture that cannot be read.
     """
     number = int(state.step)
-    session.ahead.start(planned, session.origin)
-    session.ahead.read(planned, number, session.readers["train"])
-    step = first_step.watched(_compiled(session, planned))
-    first_step.reached("waiting for the compiled step")
-    batches = session.ahead.batches(planned)
-    first_step.reached("waiting for pictures")
+    work = make_work(session, planned, state, first_step)
+    if work is None:
+        return state
+    step = first_step.watched(work.step)
     for end in [evaluation for evaluation in planned.evaluations if evaluation > number]:
-        state, meter = run_steps(session, step, batches, state, planned.phase.name, end)
+        title = planned.phase.name
+        state, meter = run_steps(session, step, work.batches, state, title, end, work.steps)
         number += meter.done
         if number == end:
-            state = _evaluate_and_save(session, planned, state, meter, number)
+            state = _evaluate_and_save(session, planned, work, state, meter, number)
         elif number != session.checkpoints.latest():
             finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
             _check_finite(session, number, finite)
@@ -112,17 +84,14 @@ def stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _compiled(session: Session, planned: PlannedPhase) -> Any:
-    """The step of the phase, compiled for the shapes it will see: it can never recompile."""
-    step, traced, compiled = session.ahead.step(planned)
-    console.print(
-        f"{planned.phase.name}: step traced in {traced:.1f} s, compiled in {compiled:.1f} s"
-    )
-    return step
-
-
 def run_steps(
-    session: Session, step, batches: Iterator[Batch], state: TrainState, title: str, end: int
+    session: Session,
+    step,
+    batches: Iterator[Any],
+    state: TrainState,
+    title: str,
+    end: int,
+    steps: int = 1,
 ) -> tuple[TrainState, Meter]:
     """Steps up to `end`, or to the first one after a stop was asked for.
 
@@ -130,48 +99,58 @@ def run_steps(
         step: compiled, (state, batch) -> (state, metrics); the benchmark passes one of nothing.
         batches: on the devices, from the one of the state's step on.
         title: of the progress bar.
+        end: the step to stop before.
+        steps: that one call takes, or fewer where `end` comes first; see Work.
 
     Raises:
         FloatingPointError: a metric that is not finite; names step and pictures.
     """
     config, first = session.config, int(state.step)
     number, meter = first, Meter(end - first, config.data.batch_size)
-    running: deque[Any] = deque()  # losses of steps that may still be on the devices
-    unchecked: list[tuple[int, dict]] = []
+    running: deque[tuple[int, Any]] = deque()  # losses that may still be on the devices
+    unchecked: list[tuple[range, dict]] = []
     with progress_bar(title, meter, is_first_process()) as refresh:
         while number < end and not session.stop.is_set():
             batch = next(batches)
             if number == first:
                 meter.begin()
             state, metrics = step(state, batch)
-            running.append(metrics["loss"])
-            unchecked.append((number, metrics))
-            number += 1
-            if len(unchecked) == config.log_every or number == end:
+            taken = range(number, min(number + steps, end))
+            running.append((len(taken), metrics["loss"]))
+            unchecked.append((taken, metrics))
+            number = taken.stop
+            if number + steps - unchecked[0][0].start > config.log_every or number == end:
                 _check(session, unchecked)
                 unchecked = []
-            while running and running[0].is_ready():  # asks, and does not wait
-                running.popleft()
-                meter.advance()
+            while running and running[0][1].is_ready():  # asks, and does not wait
+                meter.advance(running.popleft()[0])
             refresh()
         _check(session, unchecked)
-        meter.advance(len(running))
+        meter.advance(sum(count for count, _ in running))
     return state, meter
 
 
-def _check(session: Session, steps: list[tuple[int, dict]]) -> None:
-    """Waits for the steps, logs the last one, and stops the run at a loss that is not finite."""
-    if not steps:
+def _check(session: Session, calls: list[tuple[range, dict]]) -> None:
+    """Waits for the calls, logs the last step, and stops the run at a loss that is not finite.
+
+    Args:
+        session: of the run.
+        calls: the steps of each, and its metrics: one value, or one for each step and more, which
+            mean nothing.
+    """
+    if not calls:
         return
-    numbers, metrics = zip(*steps, strict=True)
-    fetched = jax.device_get(metrics)
-    for number, values in zip(numbers, fetched, strict=True):
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(_not_finite(session, number, f"{name} is {value}"))
+    numbers, metrics = zip(*calls, strict=True)
+    values: dict[str, float] = {}
+    for taken, fetched in zip(numbers, jax.device_get(metrics), strict=True):
+        for at, number in enumerate(taken):
+            values = {name: float(np.atleast_1d(of)[at]) for name, of in fetched.items()}
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise FloatingPointError(_not_finite(session, number, f"{name} is {value}"))
     session.checkpoints.check()
     session.log.write_scalars(
-        numbers[-1] + 1, {f"step/{key}": float(value) for key, value in fetched[-1].items()}
+        numbers[-1].stop, {f"step/{key}": value for key, value in values.items()}
     )
 
 
@@ -196,21 +175,16 @@ def _not_finite(session: Session, step: int, what: str) -> str:
 
 
 def _evaluate_and_save(
-    session: Session, planned: PlannedPhase, state: TrainState, meter: Meter, step: int
+    session: Session,
+    planned: PlannedPhase,
+    work: Work,
+    state: TrainState,
+    meter: Meter,
+    step: int,
 ) -> TrainState:
     """Scores the validation pictures, writes the line and the checkpoint, resets the totals."""
     val, seconds, config = session.splits["val"], meter.seconds, session.config
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    title = "val" if is_first_process() else ""
-    logits, readable = score(
-        session.ahead.predict,
-        variables,
-        val.paths,
-        config,
-        session.mesh,
-        session.readers["val"],
-        title,
-    )
+    logits, readable = work.evaluate({"params": state.params, "batch_stats": state.batch_stats})
     _check_finite(session, step, np.isfinite(logits).all())
     scores = model_scores(val.take(np.flatnonzero(readable)), logits[readable], session.base)
     record = {

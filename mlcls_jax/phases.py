@@ -1,6 +1,7 @@
 """From durations to steps: when each phase starts, is evaluated and ends."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 from mlcls_jax.config import Config, Phase, steps_of
@@ -20,6 +21,13 @@ class PlannedPhase:
     stop: int
     warmup: int
     evaluations: tuple[int, ...]
+
+    def chunk_steps(self, most: int) -> int:
+        """Steps of one call where a call takes several, up to the next evaluation: at most `most`,
+        and so that the longest stretch between evaluations is divided evenly."""
+        ends = itertools.pairwise((self.start, *self.evaluations))
+        longest = max(after - before for before, after in ends)
+        return math.ceil(longest / math.ceil(longest / most))
 
 
 def plan_phases(config: Config, pictures: int) -> list[PlannedPhase]:

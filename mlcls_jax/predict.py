@@ -17,7 +17,7 @@ from mlcls_jax import cli, devices
 from mlcls_jax.data.pipeline import make_reader
 from mlcls_jax.metrics import THRESHOLD
 from mlcls_jax.scoring import probabilities, score
-from mlcls_jax.terminal import console, print_warning
+from mlcls_jax.terminal import console
 from mlcls_jax.workdir import Run, load_run, write_predictions
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
@@ -36,9 +36,11 @@ def main(argv: list[str]) -> int:
     config = _fitting(run, len(paths), options.on_bad_image)
     # Here, and not by a share: which of a few pictures may be bad is for their owner to say.
     data = dataclasses.replace(config.data, max_bad_fraction=1.0)
-    reader = make_reader(data, len(paths), tell=print_warning)
+    reader = make_reader(data, len(paths))
     logits, readable = score(run.predict, run.variables, paths, config, run.mesh, reader, title)
     names = [name for name, good in zip(names, readable, strict=True) if good]
+    for path, reason in reader.bad.reasons.items():
+        print(f"{path} is left out: {reason}", file=sys.stderr)
     scores = probabilities(logits[readable])
     if options.csv:
         write_predictions(Path(options.csv), names, scores, run.classes)

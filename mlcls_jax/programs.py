@@ -11,6 +11,13 @@ from jax.sharding import Mesh, NamedSharding
 from mlcls_jax.config import Config
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.devices import AXIS, compute_dtype, replicated, sharded
+from mlcls_jax.feature_step import (
+    FeatureChunk,
+    Features,
+    chunk_sharding,
+    make_classify,
+    make_feature_step,
+)
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import KERAS, Lineage, Origin
 from mlcls_jax.models.variants import VARIANTS
@@ -129,6 +136,7 @@ def forward_program(
 ) -> Program:
     """The evaluation of a batch: (variables, images) -> logits; see make_eval_step.
 
+    With num_classes=0, the pooled features instead; the variables may hold a head all the same.
     `variables` is what `variables_shape` gives, where it is there already.
     """
     model = build_model(config, num_classes, origin.lineage)
@@ -138,6 +146,63 @@ def forward_program(
     predict = make_eval_step(model, origin.normalization, mesh)
     variables = variables or variables_shape(config, num_classes, mesh)
     return Program(predict, (variables, images))
+
+
+def feature_step_program(
+    config: Config,
+    num_classes: int,
+    planned: PlannedPhase,
+    pictures: int,
+    mesh: Mesh,
+    variables: dict,
+) -> Program:
+    """The steps of a phase with cached features: (state, features, chunk) -> (state, metrics).
+
+    See make_feature_step.
+
+    Args:
+        config: of the run.
+        num_classes: of the head.
+        planned: the phase; its cached_views is how many features a picture has.
+        pictures: of the training split.
+        mesh: of all devices.
+        variables: what `variables_shape` gives.
+    """
+    trainable = trainable_paths(variables["params"], planned.phase)
+    step = make_feature_step(
+        build_model(config, num_classes),
+        _optimizer(planned, trainable),
+        trainable,
+        config.seed,
+        mesh,
+    )
+    views, channels = planned.phase.cached_views, feature_channels(variables)
+    rows = planned.chunk_steps(config.log_every), config.data.batch_size
+    features = Features(
+        pooled=jax.ShapeDtypeStruct((pictures, views, channels), jnp.float32),
+        label=jax.ShapeDtypeStruct((pictures, num_classes), jnp.int8),
+    )
+    chunk = FeatureChunk(
+        row=jax.ShapeDtypeStruct(rows, jnp.int32), position=jax.ShapeDtypeStruct(rows, jnp.uint32)
+    )
+    state = state_shape(variables, planned, mesh)
+    features = _with_sharding(features, replicated(mesh))
+    return Program(step, (state, features, _with_sharding(chunk, chunk_sharding(mesh))))
+
+
+def classify_program(
+    config: Config, num_classes: int, pictures: int, mesh: Mesh, variables: dict
+) -> Program:
+    """Of pooled features to logits, on every device: (variables, pooled) -> logits."""
+    classify = make_classify(build_model(config, num_classes), mesh)
+    shape = (pictures, feature_channels(variables))
+    pooled = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated(mesh))
+    return Program(classify, (variables, pooled))
+
+
+def feature_channels(variables: dict) -> int:
+    """Numbers in a picture's pooled features, from variables or their shapes."""
+    return variables["params"]["head"]["kernel"].shape[0]
 
 
 def _optimizer(planned: PlannedPhase, trainable: frozenset[str]):

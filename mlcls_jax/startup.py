@@ -14,6 +14,7 @@ from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config
 from mlcls_jax.data.cache_build import with_cache
 from mlcls_jax.data.labels import LabelTable
+from mlcls_jax.data.packed import is_packed
 from mlcls_jax.data.pipeline import Reader, local_rows, make_reader
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.devices import (
@@ -24,9 +25,9 @@ from mlcls_jax.devices import (
     replicate,
     replicated,
 )
+from mlcls_jax.features import with_room
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.logs import MetricsLog, read_metrics
-from mlcls_jax.loop import Session
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.pretrained import (
@@ -40,6 +41,7 @@ from mlcls_jax.optimizer import flatten, group_table, trainable_paths
 from mlcls_jax.phases import PlannedPhase, plan_phases
 from mlcls_jax.programs import build_model, fresh_state, image_size, state_shape, variables_shape
 from mlcls_jax.scoring import base_rate
+from mlcls_jax.session import Session
 from mlcls_jax.terminal import console, print_table, print_warning
 from mlcls_jax.train_step import TrainState, make_state
 from mlcls_jax.workdir import BAD_IMAGES, SPLITS, prepare, read_origin, read_splits_of
@@ -61,10 +63,11 @@ def open_session(
     Raises:
         ValueError: about the user's CSV, pictures, config, weights or workdir.
     """
-    if not config.data.csv or not config.data.images:
+    data = config.data
+    if not data.csv or not (data.images or is_packed(data.csv)):
         raise ValueError(
             "config: data.csv and data.images are empty; name your files, such as "
-            "--config.data.csv=labels.csv --config.data.images=photos"
+            "--config.data.csv=labels.csv --config.data.images=photos, or a packed data set"
         )
     splits = read_splits_of(workdir, config.data)
     for warning in check_train(splits):
@@ -79,9 +82,10 @@ def open_session(
     shapes = variables_shape(config, len(classes), mesh)
     for planned in plan:  # ValueError: a pattern that matches nothing
         trainable_paths(shapes["params"], planned.phase)
+    plan = with_room(plan, splits, shapes, mesh)
     pictures = sum(map(len, splits.values()))
     reader = make_reader(config.data, pictures, workdir / BAD_IMAGES, print_warning)
-    ahead = Ahead(config, splits["train"], shapes, mesh)
+    ahead = Ahead(config, splits, shapes, mesh)
 
     def start(step: int, origin: Origin | None) -> None:
         planned = next((planned for planned in plan if step < planned.stop), None)
@@ -96,6 +100,7 @@ def open_session(
     else:  # the weights before anything is written: they may fail
         state, origin = _initial(config, classes, shapes, mesh, start)
         checkpoints = _open_workdir(config, workdir, splits)
+    reader.bad.write()  # those of the first batch, which may be older than the workdir
     if first_step:
         first_step.reached("network and weights")
     readers = _readers(config, splits, reader)

@@ -106,7 +106,28 @@ def make_train_step(
         loss_sum, count = known_sum(sigmoid_bce(logits, batch.label), batch.label)
         return loss_sum, (count, _changed(updated["batch_stats"], model.active))
 
-    def step(state: TrainState, batch: Batch):
+    step = make_update(forward, optimizer, trainable, mesh)
+    return over_devices(step, (P(), P(AXIS)), (P(), P()), mesh, donate_argnums=0)
+
+
+def make_update(
+    forward: Callable[[dict, dict, dict, Any], tuple[jax.Array, tuple[jax.Array, dict]]],
+    optimizer: optax.GradientTransformation,
+    trainable: frozenset[str],
+    mesh: Mesh,
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """Builds `step(state, batch) -> (state, {"loss", "grad_norm"})` as each device of a mesh runs
+    it: what all steps share, whatever their batch is.
+
+    Args:
+        forward: (trainable leaves, frozen leaves, batch_stats, batch) -> (sum of the losses,
+            (number of known labels, changed statistics as flat {path: array})) of a device's rows.
+        optimizer: over the flat {path: array} of the trainable leaves.
+        trainable: paths of those leaves.
+        mesh: whose axis the batch is sharded over.
+    """
+
+    def step(state: TrainState, batch: Any):
         leaves, frozen = partition(state.params, trainable)
         gradient = jax.value_and_grad(forward, has_aux=True)
         (loss_sum, (count, stats)), grads = gradient(leaves, frozen, state.batch_stats, batch)
@@ -126,11 +147,18 @@ def make_train_step(
         )
         return state, {"loss": loss_sum / known, "grad_norm": optax.tree.norm(grads)}
 
+    return step
+
+
+def over_devices(
+    function: Callable, in_specs: Any, out_specs: Any, mesh: Mesh, **options: Any
+) -> Callable:
+    """The function jitted over the mesh: shard_map with these specs, jit with these options."""
     # check_vma=False: with it on, grad of replicated parameters already sums over the axis.
     mapped = jax.shard_map(
-        step, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=(P(), P()), check_vma=False
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )
-    return jax.jit(mapped, donate_argnums=0, compiler_options=_compiler_options(mesh))
+    return jax.jit(mapped, compiler_options=_compiler_options(mesh), **options)
 
 
 def make_eval_step(
@@ -141,10 +169,7 @@ def make_eval_step(
     def logits(variables, images):
         return model.apply(variables, normalize(images, normalization), train=False)
 
-    mapped = jax.shard_map(
-        logits, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False
-    )
-    return jax.jit(mapped, out_shardings=replicated(mesh), compiler_options=_compiler_options(mesh))
+    return over_devices(logits, (P(), P(AXIS)), P(AXIS), mesh, out_shardings=replicated(mesh))
 
 
 def _sum(tree: Any, mesh: Mesh) -> Any:

@@ -13,11 +13,11 @@ binary cross-entropy over 80 classes, AdamW without clipping.  Each step is wait
 as fast as we know to make them: timm with channels last, fused AdamW and inference mode; Keras with
 one graph for the step and none of its metrics.
 
-Each side has a process of its own, and one works while the others are idle. They take turns: in
-each round every side runs for some seconds, and who begins changes. The first steps, in which
-programs are compiled, do not count, nor does the beginning of each turn: a process that was idle is
-slower at first, and in training none is. Peak memory is that of other processes, one at a time,
-which do nothing but train; ours finds its programs compiled if it has trained before.
+Each side has a process of its own. They take turns: in each round every side runs for some seconds
+while the others are stopped, and who begins changes. The first steps, in which programs are
+compiled, do not count, nor does the beginning of each turn: a process that was stopped is slower at
+first, and in training none is. Peak memory is that of other processes, one at a time, which do
+nothing but train; ours finds its programs compiled if it has trained before.
 
 The side keras-xla is Keras with its graphs compiled by XLA.  Linux only.
 """
@@ -26,19 +26,19 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import peer_environments
-from peer_process import WORKER, Peer
+from peer_options import add_process_options, positive, some_of, worker_environment
+from peer_process import Peer, worker_command
+from peer_table import markdown, spread
+from peer_turns import WARM_UP, say, take_turns, warm_up
 
 from mlcls_jax.cli import run
-from mlcls_jax.devices import heap_tunables
 from mlcls_jax.models.variants import VARIANTS
 
 README_BATCHES = {"b0": 16, "b5": 2}
@@ -47,11 +47,7 @@ SIDES = {"ours": "ours", "timm": "timm on torch", "keras": "Keras on TensorFlow"
 OTHERS = {"keras-xla": "Keras on TensorFlow, XLA"}
 NAMES = SIDES | OTHERS
 WHATS = ("forward", "train", "memory")
-MALLOCS = {"heap-kept": heap_tunables(), "plain": ""}
-ROOT = Path(__file__).parents[1]
-WARM_UP, MEMORY_STEPS = 2, 4
-UNMEASURED = 0.5  # beginning of a turn, as a share of what is measured of it
-PAUSE = 0.3  # seconds until the threads of whoever worked last have stopped waiting for more work
+MEMORY_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -101,21 +97,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def worker_environment(malloc: str) -> dict[str, str]:
-    """Ours, on the CPU, with this malloc; see --malloc."""
-    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
-    if tunables := MALLOCS.get(malloc, malloc):
-        environment["GLIBC_TUNABLES"] = tunables
-    return environment | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-
-
 def python_of(side: str, environments: Path) -> str:
     """Of the side's environment, which is made if need be."""
     if side == "ours":
         return sys.executable
-    framework = side.partition("-")[0]
-    pins = {"timm": peer_environments.timm_pins(), "keras": peer_environments.KERAS}[framework]
-    return str(peer_environments.ensure(environments / framework, pins))
+    return peer_environments.python_of(side.partition("-")[0], environments)
 
 
 def measure(
@@ -133,8 +119,10 @@ def measure(
         with ExitStack() as stack:
             peers = [stack.enter_context(start(side)) for side in pythons]
             versions = {peer.side: peer.versions() for peer in peers}
-            _warm_up(peers, whats)
-            for what, side, rate in take_turns(peers, whats, setting.batch, args):
+            warm_up(peers, whats)
+            for what, side, rate in take_turns(
+                peers, whats, setting.batch, args.rounds, args.seconds
+            ):
                 speeds[what].setdefault(side, []).append(rate)
     if "memory" in args.what:
         for side in pythons:
@@ -142,38 +130,14 @@ def measure(
                 versions[side] = peer.versions()
                 replies = [peer.ask("train") for _ in range(WARM_UP + MEMORY_STEPS)]
             memory[side] = replies[-1]["peak_bytes"]
-            _say(f"{setting}: {side} peak memory {memory[side] / 1e6:.0f} MB")
+            say(f"{setting}: {side} peak memory {memory[side] / 1e6:.0f} MB")
     return Measured(setting, **speeds, memory=memory), versions
 
 
 def command(side: str, python: str, setting: Setting) -> list[str]:
     """That starts the worker of a side."""
     arguments = (setting.variant, setting.size, setting.batch, setting.dropout)
-    module = f"peer_{side.replace('-', '_')}"
-    return [python, str(WORKER), module, *map(str, arguments)]
-
-
-def _warm_up(peers: list[Peer], whats: list[str]) -> None:
-    for peer in peers:
-        for what in whats:
-            for _ in range(WARM_UP):
-                peer.ask(what)
-
-
-def take_turns(
-    peers: list[Peer], whats: list[str], batch: int, args: argparse.Namespace
-) -> Iterator[tuple[str, str, float]]:
-    """(what, side, images/s) of each turn, round by round."""
-    for number in range(args.rounds):
-        first = number % len(peers)
-        for what in whats:
-            for peer in peers[first:] + peers[:first]:
-                time.sleep(PAUSE)
-                peer.ask(what, args.seconds * UNMEASURED)
-                reply = peer.ask(what, args.seconds)
-                rate = reply["steps"] * batch / reply["seconds"]
-                _say(f"round {number + 1}: {peer.side} {what} {rate:.2f} images/s")
-                yield what, peer.side, rate
+    return worker_command(python, f"peer_{side.replace('-', '_')}", *arguments)
 
 
 def ratio(ours: list[float], peer: list[float]) -> tuple[float, float, float]:
@@ -187,29 +151,19 @@ def table(results: list[Measured], sides: Iterable[str]) -> str:
     sides = list(sides)
     peers = [side for side in sides if side != "ours" and "ours" in sides]
     names = [NAMES[side] for side in sides] + [f"ours / {NAMES[side]}" for side in peers]
-    rows = [["", *names], ["---"] * (1 + len(names))]
+    rows = [["", *names]]
     for measured in results:
         for what in ("forward", "train"):
             rates = getattr(measured, what)
             if rates:
-                cells = [_spread(median(v), min(v), max(v)) for v in (rates[s] for s in sides)]
-                cells += [_spread(*ratio(rates["ours"], rates[s]), digits=2) for s in peers]
+                cells = [spread(median(v), min(v), max(v)) for v in (rates[s] for s in sides)]
+                cells += [spread(*ratio(rates["ours"], rates[s]), digits=2) for s in peers]
                 rows.append([f"{measured.setting}: {what}, images/s", *cells])
         if peak := measured.memory:
             cells = [f"{peak[side] / 1e6:.0f}" for side in sides]
             cells += [f"{peak['ours'] / peak[side]:.2f}" for side in peers]
             rows.append([f"{measured.setting}: peak memory of training, MB", *cells])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _spread(middle: float, least: float, most: float, digits: int | None = None) -> str:
-    if digits is None:
-        digits = 2 if middle < 10 else 1
-    return f"{middle:.{digits}f} ({least:.{digits}f}–{most:.{digits}f})"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    return markdown(rows)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -217,14 +171,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compares speed and memory with the peers.")
     add = parser.add_argument
     add("--variant", choices=KNOWN, help="one row instead of those of the README")
-    add("--size", type=_positive(int), help="pixels; default: the variant's published ones")
-    add("--batch", type=_positive(int), help="pictures a step; default: the README's")
-    add("--rounds", type=_positive(int), default=7)
-    add("--seconds", type=_positive(float), default=2.0, help="of each turn, at least")
-    add("--what", type=_some_of(WHATS), default=WHATS, help=",".join(WHATS))
-    add("--sides", type=_some_of(NAMES), default=tuple(SIDES), help=",".join(NAMES))
-    add("--malloc", type=_malloc, default="heap-kept", help="heap-kept, plain, or GLIBC_TUNABLES")
-    add("--environments", type=Path, default=ROOT / ".venv-peers", help="folder of the peers'")
+    add("--size", type=positive(int), help="pixels; default: the variant's published ones")
+    add("--batch", type=positive(int), help="pictures a step; default: the README's")
+    add("--rounds", type=positive(int), default=7)
+    add("--seconds", type=positive(float), default=2.0, help="of each turn, at least")
+    add("--what", type=some_of(WHATS), default=WHATS, help=",".join(WHATS))
+    add("--sides", type=some_of(NAMES), default=tuple(SIDES), help=",".join(NAMES))
+    add_process_options(parser, default_malloc="heap-kept")
     add("--json", action="store_true", help="every round's figures in place of the table")
     args = parser.parse_args(arguments)
     if args.variant is None and (args.size or args.batch):
@@ -242,31 +195,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         for variant in variants
     ]
     return args
-
-
-def _positive(kind: type) -> Any:
-    def number(text: str):
-        if (value := kind(text)) <= 0:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
-        return value
-
-    return number
-
-
-def _some_of(known: Iterable[str]) -> Any:
-    def chosen(text: str) -> tuple[str, ...]:
-        names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-        if unknown := [name for name in names if name not in known]:
-            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
-        return names
-
-    return chosen
-
-
-def _malloc(text: str) -> str:
-    if text not in MALLOCS and not text.startswith("glibc."):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(MALLOCS)}, glibc.…=…")
-    return text
 
 
 if __name__ == "__main__":

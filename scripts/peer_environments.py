@@ -6,7 +6,9 @@ import tomllib
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
-KERAS = ("keras==3.15.1", "tensorflow-cpu==2.21.0")
+ENVIRONMENTS = PYPROJECT.with_name(".venv-peers")
+KERAS = ("keras==3.15.1", "tensorflow-cpu==2.21.0", "pandas==3.1.1", "pillow==13.0.0")
+GRAIN = ("grain==0.2.18", "opencv-python-headless==5.0.0.93")
 INSTALLED = "installed.txt"
 
 
@@ -15,6 +17,12 @@ def timm_pins() -> tuple[str, ...]:
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
     wanted = ("torch", "torchvision", "timm")
     return tuple(pin for pin in extras["reference"] if pin.partition("==")[0] in wanted)
+
+
+def python_of(peer: str, environments: Path) -> str:
+    """Of the environment of "timm", "keras" or "grain" in that folder; made if need be."""
+    pins = {"timm": timm_pins(), "keras": KERAS, "grain": GRAIN}[peer]
+    return str(ensure(environments / peer, pins))
 
 
 def ensure(folder: Path, pins: tuple[str, ...]) -> Path:

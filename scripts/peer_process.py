@@ -1,7 +1,10 @@
 """The driver's end of a peer_worker.py process."""
 
 import json
+import os
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -11,8 +14,16 @@ from peer_environments import last_line
 WORKER = Path(__file__).with_name("peer_worker.py")
 
 
+def worker_command(python: str, module: str, *arguments: str | int | float) -> list[str]:
+    """That starts the worker whose steps this module builds from the arguments."""
+    return [python, str(WORKER), module, json.dumps(arguments)]
+
+
 class Peer:
-    """A worker, which is idle unless it is asked for something.
+    """A worker, which after its first answer runs only while it is asked for something.
+
+    In between it is stopped, and so are its own processes: threads that wait busily or fetch ahead
+    would take the cores from the others.
 
     Raises:
         ValueError: from every method, the worker's last words if it has ended.
@@ -29,13 +40,14 @@ class Peer:
             stderr=self._stderr,
             text=True,
             bufsize=1,
+            process_group=0,
         )
 
     def __enter__(self) -> "Peer":
         return self
 
     def __exit__(self, *_) -> None:
-        self._process.kill()
+        self._signal(signal.SIGKILL)
         self._process.communicate()
         self._stderr.close()
 
@@ -45,11 +57,18 @@ class Peer:
 
     def ask(self, what: str, least_seconds: float = 0.0) -> dict[str, Any]:
         """Steps of what for that long, at least one: {"steps", "seconds", "peak_bytes"}."""
+        self._signal(signal.SIGCONT)
         try:
             print(what, least_seconds, file=self._process.stdin)
         except BrokenPipeError:
             raise ValueError(self._last_words()) from None
-        return self._reply()
+        reply = self._reply()
+        self._signal(signal.SIGSTOP)
+        return reply
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     def _reply(self) -> dict[str, Any]:
         stdout: Any = self._process.stdout

@@ -1,11 +1,15 @@
-"""One side of compare_peers.py in a process of its own: runs steps when told to.
+"""One side of a comparison in a process of its own: runs steps when told to.
 
-    python scripts/peer_worker.py MODULE VARIANT SIZE BATCH DROPOUT
+    python scripts/peer_worker.py MODULE ARGUMENTS
 
-MODULE has `versions()`, the names of its libraries as text, and `build(variant, size, batch,
-dropout)`, which returns {"forward": step, "train": step}.  A step takes no argument and returns a
-NumPy array or a number, so when it returns, the work is done: logits [batch, 80] of one uint8 batch
-that is already in memory, and the loss of one AdamW step on it.
+MODULE has `versions()`, the names of its libraries as text, and `build(*ARGUMENTS)`, which returns
+{"name of what is done": step}; ARGUMENTS is a JSON list.  A step takes no argument, and when it
+returns, the work is done.
+
+For compare_peers.py it is `build(variant, size, batch, dropout)` with the steps "forward", NumPy
+logits [batch, 80] of one uint8 batch that is already in memory, and "train", the loss of one AdamW
+step on it.  For compare_input.py it is `build(side, folder, size, batch)` with the step "batch",
+which hands over the next `batch` pictures of the folder.
 
 The first line on stdout is {"versions": …}.  Then, for each line "train 2.0" on stdin, one with
 what was done; at least one step, and as many as it takes to fill the seconds.
@@ -76,9 +80,9 @@ def main() -> None:
     # Libraries may print to stdout: the replies have a descriptor of their own.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    name, variant, size, batch, dropout = sys.argv[1:]
+    name, arguments = sys.argv[1:]
     side = importlib.import_module(name)
-    steps = side.build(variant, int(size), int(batch), float(dropout))
+    steps = side.build(*json.loads(arguments))
     print(json.dumps({"versions": side.versions()}), file=replies, flush=True)
     serve(steps, sys.stdin, replies)
 

@@ -120,6 +120,8 @@ def test_an_own_image_size_replaces_the_published_one():
         ("phases[0].clip_norm", float("nan")),
         ("phases[0].clip_norm", float("inf")),
         ("phases[0].groups", []),
+        ("phases[0].cached_views", -1),
+        ("phases[0].cached_views", 3),
         ("phases[1].groups[1].pattern", "head/("),
         ("phases[1].groups[0].learning_rate", 0.0),
         ("phases[1].groups[0].learning_rate", float("nan")),
@@ -175,6 +177,7 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("phases[0].duration", "0 steps"),
         ("phases[0].clip_norm", 0.0),
         ("phases[0].groups[0].learning_rate", 1),
+        ("phases[0].cached_views", 2),
     ],
 )
 def test_the_outermost_allowed_values_pass(path, value):
@@ -244,6 +247,8 @@ def test_absolute_paths_leave_the_original_and_the_empty_fields_alone(tmp_path, 
     assert result.data.val_csv == result.data.categories == ""
     assert result.model.weights == "imagenet"
     assert config.data.csv == "a.csv"
+    config.data.csv = "gs://bucket/photos"
+    assert with_absolute_paths(config).data.csv == "gs://bucket/photos"
     config.model.weights = "w.h5"
     assert with_absolute_paths(config).model.weights == str(tmp_path / "w.h5")
 
@@ -356,3 +361,17 @@ def test_statistics_of_all_devices_need_a_phase_that_takes_them():
         config.validate()
     config.phases[1].batch_norm = "train"
     config.validate()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "views"), [("train_resize", "random_crop", 1), ("flip", False, 2)]
+)
+def test_pictures_that_differ_each_time_cannot_be_cached(field, value, views):
+    config = changed("phases[0].cached_views", views)
+    config.validate()
+    setattr(config.augment, field, value)
+    with pytest.raises(ValueError, match=rf"phases\[0\]\.cached_views is {views}, .*{field}"):
+        config.validate()
+    config.phases[0].cached_views = views - 1
+    if field == "flip":
+        config.validate()  # one view: never mirrored

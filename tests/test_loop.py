@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlcls_jax import ahead, loop
+from mlcls_jax import loop
 from mlcls_jax.background import is_busy, run
 from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.loop import run_steps
@@ -67,10 +67,10 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
 
     late: dict[str, int] = {}
 
-    def counted(session, step, batches, state, title, end):
+    def counted(session, step, batches, state, title, end, steps):
         session.ahead._evaluation.result()  # compiles beside the first steps
         seen = len(compiled)
-        state, meter = run_steps(session, step, batches, state, title, end)
+        state, meter = run_steps(session, step, batches, state, title, end, steps)
         late[f"{title} {end}"] = len(compiled) - seen
         return state, meter
 
@@ -103,20 +103,6 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
         f"{phase} {end}" for phase, end in [("head", 1), ("head", 2), ("tail", 3), ("tail", 4)]
     ]
     assert late == dict.fromkeys(names + [f"evaluation {n}" for n in range(1, 5)], 0)
-
-
-def test_the_first_batch_comes_before_the_lead_is_built_up(monkeypatch):
-    monkeypatch.setattr("mlcls_jax.data.batch.put_local", lambda batch, _: batch)
-    pulled: list[int] = []
-
-    def batches():
-        for number in range(6):
-            pulled.append(number)
-            yield number
-
-    placement: Any = None
-    seen = [(batch, len(pulled)) for batch in ahead.to_devices(batches(), placement)]
-    assert seen == [(0, 1), (1, 3), (2, 5), (3, 6), (4, 6), (5, 6)]
 
 
 def test_an_error_in_a_thread_is_raised_where_its_result_is_awaited():

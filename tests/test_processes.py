@@ -1,4 +1,4 @@
-"""Two real processes train like one process with two devices."""
+"""Two real processes train like one process with two devices, on features and on pictures."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def get_config():
         model=Model(variant="lite0", weights="", image_size=32),
         evaluation=Evaluation(every="2 steps"),
         phases=[
-            Phase("head", "2 steps", [Group("head/.*", 1e-2)]),
+            Phase("head", "2 steps", [Group("head/.*", 1e-2)], cached_views=2),
             Phase("finetune", "2 steps", [Group({pattern!r}, 1e-3)], batch_norm="train"),
         ],
     )

@@ -112,7 +112,7 @@ class Figures:
             cpu=self.place.backend == "cpu",
             keeps_heap=self.place.keeps_heap,
             compute_dtype=self.compute_dtype,
-            interpolation=self.config.augment.interpolation,
+            cache=self.config.data.cache,
             peak_share=share,
         )
         return judge(parts, setting)

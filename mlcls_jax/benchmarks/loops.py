@@ -10,8 +10,9 @@ from mlcls_jax.ahead import batches_on_devices
 from mlcls_jax.benchmarks.programs import make_begin
 from mlcls_jax.benchmarks.timing import Run
 from mlcls_jax.data.batch import Batch
-from mlcls_jax.loop import Session, run_steps
+from mlcls_jax.loop import run_steps
 from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.session import Session
 
 # Batches that may be ready before the first step: what is read after these is read in the open.
 QUEUED = 6

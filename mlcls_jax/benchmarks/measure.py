@@ -24,9 +24,9 @@ from mlcls_jax.benchmarks.timing import Run, Spread, seconds_per_step
 from mlcls_jax.config import Config, with_absolute_paths
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.devices import compute_dtype, is_first_process, keeps_heap
-from mlcls_jax.loop import Session
 from mlcls_jax.optimizer import flatten, trainable_paths
 from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.session import Session
 from mlcls_jax.startup import open_session
 from mlcls_jax.terminal import console
 

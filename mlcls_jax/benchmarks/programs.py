@@ -15,8 +15,8 @@ from mlcls_jax.benchmarks.timing import Run, agreed
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.devices import replicated, sharded
 from mlcls_jax.host import available_memory
-from mlcls_jax.loop import Session
 from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.session import Session
 from mlcls_jax.train_step import TrainState
 
 

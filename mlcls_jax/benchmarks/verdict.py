@@ -29,14 +29,14 @@ class Setting:
 
     cpu: the devices are the cores that also read the pictures.
     keeps_heap: see devices.keeps_heap.
-    compute_dtype, interpolation: of the config.
+    compute_dtype, cache: of the config.
     peak_share: of the measured matmul peak, in the step alone.
     """
 
     cpu: bool
     keeps_heap: bool
     compute_dtype: str
-    interpolation: str
+    cache: str
     peak_share: float
 
 
@@ -93,8 +93,8 @@ def _advice(bound: str, setting: Setting) -> list[str]:
 
 def _input_advice(setting: Setting) -> list[str]:
     advice = []
-    if setting.interpolation != "bilinear":
-        advice.append("augment.interpolation=bilinear, which costs less")
+    if setting.cache == "none":
+        advice.append("data.cache=disk (or memory): each picture is decoded once, not each epoch")
     return [
         *advice,
         "store the pictures smaller, little above model.image_size: decoding costs by their size",
@@ -112,7 +112,7 @@ def _compute_advice(setting: Setting) -> list[str]:
         advice.append("a larger data.batch_size: --sweep batch_size=… finds the best")
     return [
         *advice,
-        "train less of the network, or freeze it for longer",
+        "train less of the network, or freeze it for longer; cached_views=1 in a phase of the head",
         "a smaller model.image_size or model.variant",
         "a faster device" if setting.cpu else "more devices",
     ]

@@ -1,19 +1,20 @@
 """What a training step receives, and how it gets to the devices ahead of time."""
 
-import math
-import mmap
-import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from queue import Full, Queue
+from threading import Event, Thread
 from typing import Any, TypeVar
 
-import numpy as np
 from flax import struct
 from jax.sharding import NamedSharding
 
 from mlcls_jax.devices import put_local
 
 T = TypeVar("T")
+
+_END = object()
+_LOOKS_EVERY = 0.1  # seconds, at whether the caller is still there
 
 
 @struct.dataclass
@@ -25,40 +26,40 @@ class Batch:
     position: Any  # uint32 [batch]: place in the endless stream of the run
 
 
-class Memory:
-    """Memory of batches, used again when a batch and all that look at it are gone.
-
-    Fresh pages cost more than a copy of cached pictures does; and as it is aligned, a CPU's devices
-    use it as it is.
-    """
-
-    def __init__(self, shape: tuple[int, ...]):
-        """shape: of each batch."""
-        self._shape, self._free = shape, []
-
-    def take(self) -> np.ndarray:
-        """uint8 of the shape, with what was in it before."""
-        try:
-            memory = self._free.pop()
-        except IndexError:
-            memory = mmap.mmap(-1, math.prod(self._shape))
-        # Views of the result have this one as their base, as what is below it is no array.
-        flat = np.frombuffer(memory, np.uint8)
-        weakref.finalize(flat, self._free.append, memory).atexit = False
-        return flat.reshape(self._shape)
-
-
 def to_devices(batches: Iterable[T], sharding: NamedSharding, ahead: int = 2) -> Iterator[T]:
     """Yields each pytree of this process's rows as global arrays, `ahead` batches in advance.
 
-    The transfer of a batch is started while the devices work on the ones before it; the lead is
-    built up over the first batches.
+    A thread draws the batches and starts their transfers, while the caller and the devices work on
+    those before.  Its errors are raised here; it ends when the iterator is closed or dropped.
     """
-    queue: deque[T] = deque()
-    yielded = 0
-    for batch in batches:
-        queue.append(put_local(batch, sharding))
-        if len(queue) > min(yielded, ahead):  # the first one at once: a run starts with it
-            yield queue.popleft()
-            yielded += 1
-    yield from queue
+    ready: Queue[tuple[Any, BaseException | None]] = Queue(ahead)
+    closed = Event()
+
+    def hand_over(item: Any, error: BaseException | None = None) -> None:
+        while not closed.is_set():
+            with suppress(Full):
+                return ready.put((item, error), timeout=_LOOKS_EVERY)
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                if closed.is_set():
+                    return
+                hand_over(put_local(batch, sharding))
+            hand_over(_END)
+        except BaseException as error:  # it is the caller's, whatever it is
+            hand_over(_END, error)
+
+    thread = Thread(target=work, name="to devices", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error:
+                raise error
+            if item is _END:
+                return
+            yield item
+    finally:
+        closed.set()
+        thread.join()

@@ -22,6 +22,7 @@ from mlcls_jax.data.cache import Cache, Form, file_name, make_header
 from mlcls_jax.data.decoding import PictureError
 from mlcls_jax.data.images import short_side
 from mlcls_jax.data.pipeline import Reader, in_order
+from mlcls_jax.data.shards import Part
 from mlcls_jax.data.source import Files
 from mlcls_jax.data.store import Appending, InMemory, OnDisk, Store, locked, read_rows
 from mlcls_jax.devices import cache_folder
@@ -193,14 +194,18 @@ def _missing(rows: np.ndarray, stamps: np.ndarray) -> np.ndarray:
 
 
 def _stamps(paths: Sequence[str], workers: int) -> np.ndarray:
-    """int64 [n, 2]: bytes and time of change of each file, -1 where there is none."""
+    """int64 [n, 2]: bytes and time of change of each file, -1 where there is none.
+
+    Of a part of a shard: its bytes, and the time of the shard, -1 for one in a bucket.
+    """
 
     def stamp(path: str) -> tuple[int, int]:
+        is_part = isinstance(path, Part)
         try:
-            status = os.stat(path)
+            status = os.stat(path.shard if is_part else path)
         except (OSError, ValueError):
-            return -1, -1
-        return status.st_size, status.st_mtime_ns
+            return path.size if is_part else -1, -1
+        return path.size if is_part else status.st_size, status.st_mtime_ns
 
     with ThreadPoolExecutor(workers) as pool:  # a folder on another machine answers slowly
         return np.array(list(pool.map(stamp, paths)), np.int64).reshape(-1, 2)

@@ -17,6 +17,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, TiffImagePlugin, WebPImagePlugin
 
+from mlcls_jax.data.shards import Part, read_part
+
 MAX_PIXELS = 80_000_000
 
 # Eighths at which libjpeg-turbo decodes faster than it decodes the whole, or as fast.
@@ -30,7 +32,7 @@ _ORIENTATION = 0x0112  # Exif 2.32, section 4.6.4
 _FOREIGN = {b"<": "HTML or SVG", b"%PDF": "PDF", b"ftyp": "HEIC, AVIF or a film", b"PK": "ZIP"}
 # What Pillow raises for damaged files: its plugins share no error of their own.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError)
-_DAMAGED += (OverflowError, ZeroDivisionError, AttributeError, RuntimeError)
+_DAMAGED += (OverflowError, ZeroDivisionError, AttributeError, RuntimeError, AssertionError)
 
 # Registered here, as registering at the first such picture is not meant for threads.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)
@@ -63,8 +65,10 @@ class Picture:
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a file; PictureError if there are none to be read."""
+    """The bytes of a file, or of a part of one; PictureError if there are none to be read."""
     try:
+        if isinstance(path, Part):
+            return read_part(path)
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
             kind = "a folder" if stat.S_ISDIR(mode) else "a device, socket or pipe"
@@ -72,6 +76,8 @@ def read_file(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError as error:
+        if isinstance(path, Part):
+            raise PictureError(f"its shard {path.shard} is gone") from error
         dangling = os.path.islink(path)
         what = "it is a link to a file that is not there" if dangling else "there is no such file"
         raise PictureError(what) from error

@@ -27,7 +27,7 @@ class BadImages:
         Args:
             skip: go on without it.
             limit: of how many.
-            written: the CSV that lists them.
+            written: the CSV that lists them, in a folder that may be made later; see `write`.
             tell: is told of the first few.
         """
         self._skip, self._limit, self._written, self._tell = skip, limit, written, tell
@@ -39,6 +39,11 @@ class BadImages:
 
     def __len__(self) -> int:
         return len(self._reasons)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """What is wrong, by path."""
+        return dict(self._reasons)
 
     def summary(self) -> str:
         """One line about those that were skipped; "" if there are none."""
@@ -73,8 +78,13 @@ class BadImages:
                     + (f"All are in {self._written}" if self._written else "Mend them")
                 )
 
+    def write(self) -> None:
+        """Writes the list; for when its folder was not there at the first ones."""
+        with self._lock:
+            self._write()
+
     def _write(self) -> None:
-        if self._written:
+        if self._reasons and self._written and self._written.parent.is_dir():
             text = io.StringIO()
             rows = csv.writer(text, lineterminator="\n")
             rows.writerows([("path", "reason"), *self._reasons.items()])

@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,20 +36,24 @@ class LabelTable:
     labels: int8 [n, c] of 1 (there), 0 (not there) and UNKNOWN (-1, nobody has looked).
     classes: c names, in the order of the columns of `labels`.
     splits: "train", "val" or "test" per picture where the CSV has a split column, else None.
+    sources: by file name, the path to read the picture from where that is not a file in `folder`.
     """
 
-    folder: Path
+    folder: str | Path
     filenames: tuple[str, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
     splits: tuple[str, ...] | None = None
+    sources: Mapping[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.filenames)
 
     @property
     def paths(self) -> list[str]:
-        """n paths to open, `folder` included."""
+        """n paths for `read_file`, `folder` included."""
+        if self.sources is not None:
+            return [self.sources[name] for name in self.filenames]
         return [os.path.join(self.folder, name) for name in self.filenames]
 
     @property
@@ -103,6 +107,7 @@ def read_labels(
     categories: str | Path | None = None,
     filename_column: str = "filename",
     split_column: str = SPLIT_COLUMN,
+    sources: Mapping[str, str] | None = None,
 ) -> LabelTable:
     """Reads a label CSV and checks it against the folder of pictures.
 
@@ -114,6 +119,7 @@ def read_labels(
       filename_column: the header of the column of file names.
       split_column: the header of the column with train, val or test. It may be absent under its
         default name only; "" means that there is none and that every other column is a class.
+      sources: see LabelTable; with them, nobody looks into the folder.
 
     Returns:
       A LabelTable in the CSV's row order.
@@ -121,8 +127,8 @@ def read_labels(
     Raises:
       ValueError: one line that names file, row and column, what is wrong and what to do.
     """
-    folder = Path(images).expanduser()
-    if not folder.is_dir():
+    folder = Path(images).expanduser() if sources is None else images
+    if sources is None and not Path(folder).is_dir():
         raise ValueError(f"{images}: no such folder of pictures; check data.images")
     cells = read_csv(csv)
     names = cells.column(
@@ -145,11 +151,13 @@ def read_labels(
         _labels(class_columns),
         tuple(column.name for column in class_columns),
         None if split is None else _splits(split),
+        sources,
     )
     if categories:
         order = _read_categories(categories)
         table = table.with_classes(order, str(cells.path), str(categories))
-    _check_pictures(names, table.filenames, folder)
+    if sources is None:
+        _check_pictures(names, table.filenames, Path(folder))
     return table
 
 

@@ -5,6 +5,7 @@ Philox is a counter-based generator (Salmon et al. 2011, "Parallel random number
 """
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -35,6 +36,13 @@ def generator(seed: int, epoch: int, index: int, purpose: int = AUGMENT) -> np.r
     # Counter 0 is the epoch's order.
     counter = [0, 0, index + 1, purpose]
     return np.random.Generator(np.random.Philox(counter=counter, key=[seed, epoch]))
+
+
+def substitutes(seed: int, epoch: int, index: int, pictures: int) -> Iterator[int]:
+    """Indices of the pictures that take the place of one that cannot be read, one after another."""
+    rng = generator(seed, epoch, index, SUBSTITUTE)
+    while True:
+        yield int(rng.integers(pictures))
 
 
 @functools.lru_cache(maxsize=4)  # the pipeline is at most two epochs ahead of the step

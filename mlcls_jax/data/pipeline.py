@@ -21,11 +21,12 @@ import jax
 import numpy as np
 
 from mlcls_jax.config import Augment, Data
-from mlcls_jax.data.batch import Batch, Memory
+from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.decoding import MAX_PIXELS, PictureError
 from mlcls_jax.data.faults import BadImages
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.order import SUBSTITUTE, generator, stream_order
+from mlcls_jax.data.memory import Memory
+from mlcls_jax.data.order import generator, stream_order, substitutes
 from mlcls_jax.data.source import Files, Source
 
 T = TypeVar("T")
@@ -140,15 +141,14 @@ def train_batches(
 
     def draw(epoch: int, index: int, out: np.ndarray) -> int:
         """Writes the picture, and returns its index: another one where it had to be replaced."""
-        substitutes = None
+        others = substitutes(seed, epoch, index, len(paths))
         while True:
             try:
                 _check_readable(paths[index], reader)
                 source.train(index, generator(seed, epoch, index), out)
             except PictureError as error:
                 reader.bad.report(paths[index], error)
-                substitutes = substitutes or generator(seed, epoch, index, SUBSTITUTE)
-                index = int(substitutes.integers(len(paths)))
+                index = next(others)
             else:
                 return index
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from csv import QUOTE_ALL, QUOTE_MINIMAL
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pandas as pd
 from mlcls_jax.config import Data
 from mlcls_jax.data.csv_cells import quoted, read_csv
 from mlcls_jax.data.labels import UNKNOWN, LabelTable, read_labels
+from mlcls_jax.data.packed import is_packed, read_packed
 from mlcls_jax.data.stratified import draw_splits
 from mlcls_jax.files import write_text
 
@@ -24,8 +26,9 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
     """Reads the label CSVs and splits them, or splits them again as a run did before.
 
     Args:
-      data: where the CSVs are and how to split. The folders of val_csv and test_csv default to
-        `images`. Their classes may be in another order than in `csv`, which decides.
+      data: where the CSVs or packed data sets are and how to split. The folders of val_csv and
+        test_csv default to `images`. Their classes may be in another order than in `csv`, which
+        decides.
       saved: a `splits.csv` to apply where it exists; nothing is drawn then. Never written here.
 
     Returns:
@@ -35,18 +38,25 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
       ValueError: one line, see `read_labels`, `make_splits` and `read_splits`.
     """
 
-    def read(csv: str, images: str) -> LabelTable:
-        return read_labels(
-            csv,
-            images or data.images,
-            categories=data.categories or None,
-            filename_column=data.filename_column,
-            split_column=data.split_column,
-        )
+    options: dict[str, Any] = {
+        "categories": data.categories or None,
+        "filename_column": data.filename_column,
+        "split_column": data.split_column,
+    }
 
-    train = read(data.csv, data.images)
-    val = read(data.val_csv, data.val_images) if data.val_csv else None
-    test = read(data.test_csv, data.test_images) if data.test_csv else None
+    def read(prefix: str, csv: str, images: str) -> LabelTable:
+        if not is_packed(csv):
+            return read_labels(csv, images or data.images, **options)
+        if images:
+            raise ValueError(
+                f"config: data.{prefix}images is {images!r}, but data.{prefix}csv is a packed data "
+                f"set, which holds its pictures; set data.{prefix}images=''"
+            )
+        return read_packed(csv, **options)
+
+    train = read("", data.csv, data.images)
+    val = read("val_", data.val_csv, data.val_images) if data.val_csv else None
+    test = read("test_", data.test_csv, data.test_images) if data.test_csv else None
     if saved is not None and Path(saved).exists():
         return read_splits(saved, train, val, test)
     return make_splits(
@@ -216,7 +226,7 @@ def _assembled(
 def _check_disjoint(splits: Mapping[str, LabelTable]) -> None:
     owner: dict[str, str] = {}
     for split, table in splits.items():
-        folder = str(table.folder.resolve())
+        folder = os.path.realpath(table.folder)
         keys = [os.path.join(folder, name) for name in table.filenames]
         twice = [
             (owner[key], name)

@@ -133,8 +133,15 @@ class EfficientNet(Network):
                 rng and its number, whatever device or batch the row is in.
         """
         pooled = self.features(x, train, example).astype(jnp.float32).mean(axis=(1, 2))
-        if not self.num_classes:
-            return pooled
+        return self.classify(pooled, train, example) if self.num_classes else pooled
+
+    def classify(
+        self,
+        pooled: Float[Array, "batch channel"],
+        train: bool = False,
+        example: UInt32[Array, " batch"] | None = None,
+    ) -> Float[Array, "batch class"]:
+        """Logits of pooled features, with the same dropout as in a call of the whole network."""
         rate = VARIANTS[self.variant].dropout if self.dropout is None else self.dropout
         if train and rate:
             pooled = drop(pooled, rate, self.make_rng("dropout"), example, pooled.shape[1:])

@@ -10,7 +10,7 @@ GPU = Setting(
     cpu=False,
     keeps_heap=False,
     compute_dtype="bfloat16",
-    interpolation="bilinear",
+    cache="none",
     peak_share=0.5,
 )
 CPU = replace(GPU, cpu=True, keeps_heap=True, compute_dtype="float32")
@@ -67,11 +67,11 @@ def test_a_long_step_is_written_out():
     assert verdict.why.startswith("compute 1291 ms, input 58.9 ms, host 1 ms; end to end 1360 ms")
 
 
-@pytest.mark.parametrize(("interpolation", "advised"), [("bicubic", True), ("bilinear", False)])
-def test_advice_for_input_fits_the_config(interpolation, advised):
-    setting = replace(GPU, interpolation=interpolation)
+@pytest.mark.parametrize(("cache", "advised"), [("none", True), ("disk", False)])
+def test_advice_for_input_fits_the_config(cache, advised):
+    setting = replace(GPU, cache=cache)
     verdict = judge(Parts(compute=0.1, input=1.0, host=0.001, train=1.0), setting)
-    assert any("interpolation" in advice for advice in verdict.change) == advised
+    assert any("data.cache" in advice for advice in verdict.change) == advised
 
 
 def test_figures_that_disagree_are_said_to():

@@ -1,35 +1,57 @@
-"""Memory of batches is used again, and only when nobody looks at it any more."""
+"""Batches go to the devices in a thread: in order, ahead by so many, and not for ever."""
 
-import jax
+import threading
+import time
+
 import numpy as np
+import pytest
 
-from mlcls_jax.data.batch import Memory
-
-
-def test_memory_is_used_again_when_all_views_are_gone():
-    memory = Memory((4, 8, 8, 3))
-    first = memory.take()
-    assert first.shape == (4, 8, 8, 3) and first.dtype == np.uint8
-    place = first.ctypes.data
-    assert place % 64 == 0  # what XLA asks of an array that it is to use as it is
-    first[:] = 1
-    part = first[2][1:3]
-    del first
-    second = memory.take()
-    assert second.ctypes.data != place
-    second[:] = 2
-    assert (part == 1).all()
-    del part
-    assert memory.take().ctypes.data == place
+from mlcls_jax.data.batch import to_devices
+from mlcls_jax.devices import make_mesh, sharded
 
 
-def test_arrays_on_devices_keep_it():
-    memory = Memory((4, 8, 8, 3))
-    images = memory.take()
-    images[:] = 1
-    on_device = jax.device_put(images, jax.devices()[0])
-    del images
-    others = [memory.take() for _ in range(3)]
-    for other in others:
-        other[:] = 2
-    np.testing.assert_array_equal(np.asarray(on_device), 1)
+def rows(number: int) -> np.ndarray:
+    return np.full((8, 3), number, np.uint8)
+
+
+def alive() -> bool:
+    return any(thread.name == "to devices" for thread in threading.enumerate())
+
+
+def test_batches_come_in_order_and_on_all_devices():
+    placement = sharded(make_mesh(8))
+    for number, batch in enumerate(to_devices(map(rows, range(20)), placement)):
+        assert batch.sharding == placement
+        np.testing.assert_array_equal(batch, rows(number))
+    assert number == 19 and not alive()
+
+
+def test_the_thread_is_ahead_by_so_many_and_ends_with_its_iterator():
+    drawn = []
+
+    def endless():
+        while True:
+            drawn.append(len(drawn))
+            yield rows(0)
+
+    batches = to_devices(endless(), sharded(make_mesh(8)), ahead=2)
+    next(batches)
+    deadline = time.monotonic() + 20
+    while len(drawn) < 4 and time.monotonic() < deadline:  # used, two ready, one in its hands
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert len(drawn) == 4 and alive()
+    batches.close()
+    assert not alive()
+
+
+def test_an_error_comes_after_the_batches_before_it():
+    def failing():
+        yield rows(0)
+        raise ValueError("picture 3.jpg cannot be read")
+
+    batches = to_devices(failing(), sharded(make_mesh(8)))
+    next(batches)
+    with pytest.raises(ValueError, match=r"3\.jpg"):
+        next(batches)
+    assert not alive()

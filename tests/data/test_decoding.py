@@ -228,9 +228,17 @@ def test_damaged_files_raise_nothing_but_their_error(data):
     assert decoded.shape[-1] == 3 and decoded.dtype == np.uint8
 
 
+def without_chunk(contents: bytes, name: bytes) -> bytes:
+    """A PNG without its chunk of that name."""
+    start = contents.index(name) - 4
+    (size,) = struct.unpack_from(">I", contents, start)
+    return contents[:start] + contents[start + 12 + size :]
+
+
 @pytest.mark.parametrize(
     ("contents", "reason"),
     [
+        (without_chunk(LOSSLESS["png transparent palette"], b"PLTE"), "its PNG data are damaged"),
         (b"", "the file is empty"),
         (bytes(1000), "the file holds zeros only"),
         (JPEG["jpeg"][:200], "its JPEG data are damaged or incomplete"),

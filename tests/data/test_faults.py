@@ -27,6 +27,14 @@ def test_skipped_ones_are_counted_once_listed_and_told(tmp_path):
     assert "4 pictures" in bad.summary() and "bad.csv" in bad.summary()
 
 
+def test_the_list_waits_for_its_folder(tmp_path):
+    bad = BadImages(skip=True, limit=9, written=tmp_path / "run" / "bad.csv")
+    bad.report("a", PictureError("why"))
+    (tmp_path / "run").mkdir()
+    bad.write()
+    assert (tmp_path / "run" / "bad.csv").read_text() == "path,reason\na,why\n"
+
+
 def test_too_many_stop_the_run_and_are_listed_all_the_same(tmp_path):
     bad = BadImages(skip=True, limit=1, written=tmp_path / "bad.csv")
     bad.report("a", PictureError("why"))

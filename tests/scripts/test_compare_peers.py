@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import sys
+import time
 from types import SimpleNamespace
 
 import compare_peers
@@ -43,8 +44,22 @@ def pretend(monkeypatch, tmp_path):
 
     monkeypatch.setattr(compare_peers, "command", command)
     monkeypatch.setattr(compare_peers, "python_of", lambda side, environments: "")
-    monkeypatch.setattr(compare_peers, "PAUSE", 0)
     return notes
+
+
+# Has a process of its own that writes to the file without pause.
+RESTLESS = """
+import os, sys, time
+print('{"versions": ""}', flush=True)
+if not os.fork():
+    with open(sys.argv[1], "a", buffering=1) as file:
+        while True:
+            print("busy", file=file)
+            time.sleep(0.001)
+for line in sys.stdin:
+    time.sleep(0.2)
+    print("{}", flush=True)
+"""
 
 
 def worker(code):
@@ -150,6 +165,25 @@ def test_a_worker_that_is_killed_says_why():
     code = "import os; os.kill(os.getpid(), 9)"
     with worker(code) as peer, pytest.raises(ValueError, match=r"signal 9.*memory.*--batch"):
         peer.versions()
+
+
+def test_between_its_turns_a_worker_and_its_processes_are_stopped_and_then_ended(tmp_path):
+    log = tmp_path / "log"
+    lengths = []
+
+    def still():
+        time.sleep(0.05)  # a signal is not there at once
+        lengths.append(log.stat().st_size)
+        time.sleep(0.1)
+        assert log.stat().st_size == lengths[-1]
+
+    with Peer("timm", [sys.executable, "-c", RESTLESS, str(log)], {}) as peer:
+        peer.versions()
+        for _ in range(2):
+            peer.ask("train")
+            still()
+    still()
+    assert 0 < lengths[0] < lengths[1] == lengths[2]
 
 
 def test_worker_repeats_until_the_time_is_over(monkeypatch):

@@ -1,0 +1,116 @@
+"""Steps over cached features: several in one call, as a scan over shuffled rows of one table.
+
+The state, the loss, the dropout and the update are those of `train_step`; only the backbone is
+missing, whose result for each picture is in the table.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mlcls_jax.devices import AXIS, replicated
+from mlcls_jax.losses import known_sum, sigmoid_bce
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.optimizer import unflatten
+from mlcls_jax.train_step import TrainState, make_update, over_devices
+
+
+@struct.dataclass
+class Features:
+    """What is left of the training pictures: arrays on every device, or their shapes."""
+
+    pooled: Any  # float32 [picture, view, channel]: of the plain picture, then of the mirrored one
+    label: Any  # int8 [picture, class]: 1, 0 or UNKNOWN
+
+
+@struct.dataclass
+class FeatureChunk:
+    """Several batches of one call: arrays on the host or on the devices, or their shapes."""
+
+    row: Any  # int32 [step, batch]: picture * views + view; NO_STEP where there is no step
+    position: Any  # uint32 [step, batch]: place in the endless stream of the run
+
+
+NO_STEP = -1
+
+
+def chunk_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a chunk: the rows of each batch over the axis."""
+    return NamedSharding(mesh, _CHUNK)
+
+
+def make_feature_step(
+    model: EfficientNet,
+    optimizer: optax.GradientTransformation,
+    trainable: frozenset[str],
+    seed: int,
+    mesh: Mesh,
+) -> Callable[[TrainState, Features, FeatureChunk], tuple[TrainState, dict[str, jax.Array]]]:
+    """Builds `steps(state, features, chunk) -> (state, {"loss", "grad_norm"})`.
+
+    The old state is donated; the metrics have one value per step of the chunk, and those of rows
+    NO_STEP mean nothing: such a step is computed and leaves the state as it was.  So one program
+    of one length takes any number of steps, each with the same bits whatever chunk it is in, and
+    its loop knows its length, for which no accelerator has to ask its host.
+
+    Args:
+        model: the network; its head alone is applied.
+        optimizer: over the flat {path: array} of the trainable leaves.
+        trainable: paths of those leaves, all under head/.
+        seed: of dropout, which is a function of (seed, picture's position).
+        mesh: whose axis the rows of each batch are sharded over.
+    """
+
+    def forward(leaves, frozen, _, batch):
+        pooled, label, position = batch
+        logits: Any = model.apply(
+            {"params": unflatten(leaves | frozen)},
+            pooled,
+            train=True,
+            example=position,
+            rngs={"dropout": jax.random.key(seed)},
+            method=EfficientNet.classify,
+        )
+        loss_sum, count = known_sum(sigmoid_bce(logits, label), label)
+        return loss_sum, (count, {})
+
+    update = make_update(forward, optimizer, trainable, mesh)
+
+    def steps(state: TrainState, features: Features, chunk: FeatureChunk):
+        views = features.pooled.shape[1]
+
+        def one(before: TrainState, rows: FeatureChunk):
+            picture, view = jnp.divmod(rows.row, views)
+            batch = features.pooled[picture, view], features.label[picture], rows.position
+            after, metrics = update(before, batch)
+            taken = rows.row[0] != NO_STEP
+            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, before), metrics
+
+        # The loop carries what changes, and the backbone goes around it.
+        head = dataclasses.replace(state, params={"head": state.params["head"]}, batch_stats={})
+        head, metrics = jax.lax.scan(one, head, chunk)
+        params = state.params | head.params
+        return dataclasses.replace(head, params=params, batch_stats=state.batch_stats), metrics
+
+    return over_devices(steps, (P(), P(), _CHUNK), (P(), P()), mesh, donate_argnums=0)
+
+
+def make_classify(model: EfficientNet, mesh: Mesh) -> Callable[[dict, jax.Array], jax.Array]:
+    """Builds `logits(variables, pooled)`: float32 [picture, channel] to [picture, class], both on
+    every device, as in evaluation."""
+
+    def logits(variables, pooled):
+        head = {"params": {"head": variables["params"]["head"]}}
+        return model.apply(head, pooled, method=EfficientNet.classify)
+
+    return jax.jit(logits, out_shardings=replicated(mesh))
+
+
+_CHUNK = P(None, AXIS)

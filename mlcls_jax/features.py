@@ -1,0 +1,229 @@
+"""The features of a run's pictures: whether they fit, how they are made, in which order they train.
+
+A phase that trains the head alone needs the backbone's result for each picture only once.  It is
+computed in one pass, on every device from then on, and the phase's steps and evaluations read it.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from threading import Event
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mlcls_jax.config import Config
+from mlcls_jax.data.labels import LabelTable
+from mlcls_jax.data.order import stream_order, substitutes
+from mlcls_jax.data.pipeline import Reader, Rows
+from mlcls_jax.devices import free_memory, is_first_process, replicate, sharded
+from mlcls_jax.feature_step import NO_STEP, FeatureChunk, Features
+from mlcls_jax.optimizer import trainable_paths
+from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.programs import feature_channels
+from mlcls_jax.scoring import outputs
+from mlcls_jax.terminal import console, print_warning
+
+# Of the free memory: evaluations of later phases, and the system, need some as well.
+_SHARE = 0.5
+_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+
+
+def with_room(
+    plan: list[PlannedPhase],
+    splits: dict[str, LabelTable],
+    variables: dict,
+    mesh: jax.sharding.Mesh,
+) -> list[PlannedPhase]:
+    """The plan, with cached_views=0 and a warning where the features would not fit the devices.
+
+    Args:
+        plan: all phases.
+        splits: of the run.
+        variables: shapes of the network's.
+        mesh: of all devices, before anything large is on them.
+
+    Raises:
+        ValueError: a phase with cached views that trains parameters outside the head.
+    """
+    cached = [planned for planned in plan if planned.phase.cached_views]
+    for planned in cached:
+        _check_frozen(planned, variables["params"])
+    free = _free_everywhere(mesh) if cached else 0.0
+    network = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
+    return [_with_room(planned, splits, variables, network, free) for planned in plan]
+
+
+def _check_frozen(planned: PlannedPhase, params: dict) -> None:
+    paths = sorted(trainable_paths(params, planned.phase))
+    others = [path for path in paths if not path.startswith("head/")]
+    if others:
+        raise ValueError(
+            f"config: phase {planned.phase.name!r} has cached_views={planned.phase.cached_views}, "
+            f"but its groups train {len(others)} arrays of the backbone, such as {others[0]}; "
+            "leave the backbone out of its groups, or set cached_views=0"
+        )
+
+
+def _with_room(
+    planned: PlannedPhase,
+    splits: dict[str, LabelTable],
+    variables: dict,
+    network: int,
+    free: float,
+) -> PlannedPhase:
+    phase = planned.phase
+    needed = feature_bytes(splits, phase.cached_views, feature_channels(variables))
+    if not phase.cached_views or needed + network <= _SHARE * free:
+        return planned
+    print_warning(
+        f"{phase.name}: features would take {_size(needed)} on each device beside "
+        f"{_size(network)} of the network, more than half of the {_size(free)} that are free; "
+        "the phase runs with cached_views=0 and computes them anew in each step"
+    )
+    return dataclasses.replace(planned, phase=dataclasses.replace(phase, cached_views=0))
+
+
+def feature_bytes(splits: dict[str, LabelTable], views: int, channels: int) -> int:
+    """Bytes that a phase's features and labels take on each device."""
+    train, val = splits["train"], splits["val"]
+    return 4 * channels * (views * len(train) + len(val)) + train.labels.nbytes
+
+
+def make_features(
+    pooled: Callable[[dict, jax.Array], jax.Array],
+    variables: dict,
+    splits: dict[str, LabelTable],
+    planned: PlannedPhase,
+    config: Config,
+    mesh: jax.sharding.Mesh,
+    readers: dict[str, Reader],
+    stop: Event,
+) -> tuple[Features, jax.Array] | None:
+    """One pass over the training and the validation pictures; says how large and how long it is.
+
+    Args:
+        pooled: (variables, images) -> float32 [picture, channel] on every device.
+        variables: on every device.
+        splits: of the run.
+        planned: the phase.
+        config: batch size of the pass, image size and resize.
+        mesh: over whose axis the pictures are spread.
+        readers: of both splits; features of one that is skipped mean nothing.
+        stop: ends the pass.
+
+    Returns:
+        On every device: the training features, and the validation pictures' float32
+        [picture, channel], as they are evaluated; or None if stop was set.
+
+    Raises:
+        ValueError: a picture that cannot be read.
+    """
+    train, val, views = splits["train"], splits["val"], planned.phase.cached_views
+    size = feature_bytes(splits, views, feature_channels(variables))
+    flipped = ", augment.flip is left out" if config.augment.flip else ""
+    seen = "plain and mirrored" if views == 2 else f"plain{flipped}"
+    console.print(
+        f"{planned.phase.name}: one pass for the features of {len(train)} training pictures "
+        f"({seen}) and {len(val)} validation pictures, {_size(size)} on each device"
+    )
+    began = time.perf_counter()
+    # What a training picture is, squashed, evaluation may see otherwise.
+    squash = dataclasses.replace(config.augment, eval_resize=config.augment.train_resize)
+    as_trained = dataclasses.replace(config, augment=squash)
+    of_views = partial(_views, pooled, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
+    of_train = _collect(of_views, variables, train.paths, as_trained, mesh, readers["train"], stop)
+    if of_train is None:
+        return None
+    of_val = _collect(pooled, variables, val.paths, config, mesh, readers["val"], stop)
+    if of_val is None:
+        return None
+    features = replicate((Features(of_train, train.labels), of_val), mesh)
+    seconds = time.perf_counter() - began
+    rate = (views * len(train) + len(val)) / seconds
+    console.print(f"{planned.phase.name}: features in {seconds:.1f} s, {rate:.1f} images/s")
+    return features
+
+
+def feature_chunks(
+    readable: np.ndarray,
+    planned: PlannedPhase,
+    *,
+    first_step: int,
+    steps: int,
+    rows: Rows,
+    seed: int,
+) -> Iterator[FeatureChunk]:
+    """Yields this process's rows of the batches of steps first_step to the phase's end, on the
+    host, `steps` in a chunk; a chunk ends at an evaluation and is filled up with NO_STEP.
+
+    The order is that of `train_batches`, which also replaces what is not readable (bool [picture])
+    by the same other pictures.  With two views, half of the pictures of an epoch are
+    mirrored: those with odd places in another permutation, a function of (seed, epoch), so that
+    the view is one of (seed, epoch, index).  It is not the flip that `train_batches` draws.
+    """
+    views, pictures = planned.phase.cached_views, len(readable)
+    for end in [evaluation for evaluation in planned.evaluations if evaluation > first_step]:
+        for begin in range(first_step, end, steps):
+            step = np.arange(begin, begin + steps, dtype=np.int64)[:, None]
+            position = step * rows.batch_size + rows.start + np.arange(rows.count)
+            epoch, index = stream_order(position.ravel(), pictures, seed)
+            for at in np.flatnonzero(~readable[index]):
+                others = substitutes(seed, int(epoch[at]), int(index[at]), pictures)
+                index[at] = next(other for other in others if readable[other])
+            view = np.zeros_like(index)
+            if views > 1:  # seeds end below 2**31: this order is no other run's
+                view = stream_order(epoch * pictures + index, pictures, seed + 2**31)[1] % views
+            row = (index * views + view).reshape(position.shape)
+            yield FeatureChunk(
+                row=np.where(step < end, row, NO_STEP).astype(np.int32),
+                position=position.astype(np.uint32),
+            )
+        first_step = end
+
+
+def _collect(
+    predict: Callable,
+    variables: dict,
+    paths: Sequence[str],
+    config: Config,
+    mesh: jax.sharding.Mesh,
+    reader: Reader,
+    stop: Event,
+) -> np.ndarray | None:
+    """The outputs of all pictures, or None if stop was set before the last."""
+    title, parts = "features" if is_first_process() else "", []
+    for part in outputs(predict, variables, paths, config, mesh, reader, title):
+        if stop.is_set():
+            return None
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def _views(pooled: Callable, mirror: Callable, views: int, variables: dict, images) -> jax.Array:
+    """float32 [picture, view, channel]; one call per view, so that memory is that of one."""
+    of_each = [pooled(variables, images)]
+    if views == 2:
+        of_each.append(pooled(variables, mirror(images)))
+    return jnp.stack(of_each, axis=1)
+
+
+def _mirror(images: jax.Array) -> jax.Array:
+    return images[:, :, ::-1]
+
+
+def _free_everywhere(mesh: jax.sharding.Mesh) -> float:
+    """The least free memory of a device in any process: all of them have to decide alike."""
+    free: Any = np.float32(free_memory(mesh))
+    if jax.process_count() > 1:
+        free = np.min(multihost_utils.process_allgather(free))
+    return float(free)
+
+
+def _size(of: float) -> str:
+    unit, scale = next(((u, s) for u, s in _UNITS if of >= s), _UNITS[-1])
+    return f"{of / scale:.1f} {unit}"

@@ -1,0 +1,42 @@
+"""What the stages of a run share."""
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import jax
+
+from mlcls_jax.ahead import Ahead
+from mlcls_jax.checkpoint import Checkpoints
+from mlcls_jax.config import Config
+from mlcls_jax.data.labels import LabelTable
+from mlcls_jax.data.pipeline import Reader
+from mlcls_jax.logs import MetricsLog
+from mlcls_jax.metrics import Scores
+from mlcls_jax.models.lineages import Origin
+from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.scoring import BaseRate, constant_scores
+
+
+@dataclass(frozen=True)
+class Session:
+    """What stays the same over a run."""
+
+    config: Config
+    workdir: Path
+    plan: list[PlannedPhase]
+    splits: dict[str, LabelTable]
+    base: BaseRate
+    origin: Origin  # lineage and normalisation of the weights
+    mesh: jax.sharding.Mesh
+    readers: dict[str, Reader]  # of splits
+    ahead: Ahead
+    checkpoints: Checkpoints
+    log: MetricsLog
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @cached_property
+    def constant(self) -> Scores:
+        """Of the base rate on the validation pictures."""
+        return constant_scores(self.splits["val"], self.base)

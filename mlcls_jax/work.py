@@ -1,0 +1,101 @@
+"""How a phase trains and is evaluated: on pictures, or on their features where these are kept."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlcls_jax.data.batch import to_devices
+from mlcls_jax.data.pipeline import local_rows
+from mlcls_jax.devices import is_first_process
+from mlcls_jax.feature_step import chunk_sharding
+from mlcls_jax.features import feature_chunks, make_features
+from mlcls_jax.first_step import FirstStep
+from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.scoring import readable, score
+from mlcls_jax.session import Session
+from mlcls_jax.terminal import console
+from mlcls_jax.train_step import TrainState
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a phase trains and is evaluated.
+
+    step: compiled, (state, item of batches) -> (state, metrics).
+    batches: on the devices, from the state's step on.
+    steps: that one call of `step` takes at most; less only where an evaluation follows.
+    evaluate: {params, batch_stats} -> float32 logits [picture, class] of the validation pictures,
+        and bool [picture]: False where the picture was skipped.
+    """
+
+    step: Callable[[TrainState, Any], tuple[TrainState, dict]]
+    batches: Iterator[Any]
+    steps: int
+    evaluate: Callable[[dict], tuple[np.ndarray, np.ndarray]]
+
+
+def make_work(
+    session: Session, planned: PlannedPhase, state: TrainState, first_step: FirstStep
+) -> Work | None:
+    """What the phase needs, on pictures or on their features, ready at the state's step.
+
+    None: a stop was asked for while the features were made; the state is as it was.
+
+    Raises:
+        ValueError: a picture that cannot be read.
+    """
+    session.ahead.start(planned, session.origin)
+    session.ahead.read(planned, int(state.step), session.readers["train"])
+    step, traced, compiled = session.ahead.step(planned)  # it can never recompile
+    console.print(
+        f"{planned.phase.name}: step traced in {traced:.1f} s, compiled in {compiled:.1f} s"
+    )
+    first_step.reached("waiting for the compiled step")
+    if planned.phase.cached_views:
+        work = _on_features(session, planned, state, step)
+        first_step.reached("features")
+    else:
+        work = _on_pictures(session, planned, step)
+        first_step.reached("waiting for pictures")
+    return work
+
+
+def _on_pictures(session: Session, planned: PlannedPhase, step: Any) -> Work:
+    batches, paths = session.ahead.batches(planned), session.splits["val"].paths
+
+    def evaluate(variables: dict) -> tuple[np.ndarray, np.ndarray]:
+        title, shared = "val" if is_first_process() else "", (session.mesh, session.readers["val"])
+        return score(session.ahead.predict, variables, paths, session.config, *shared, title)
+
+    return Work(step, batches, 1, evaluate)
+
+
+def _on_features(
+    session: Session, planned: PlannedPhase, state: TrainState, step: Any
+) -> Work | None:
+    config, ahead, mesh, splits = session.config, session.ahead, session.mesh, session.splits
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    made = make_features(
+        ahead.pooled, variables, splits, planned, config, mesh, session.readers, session.stop
+    )
+    if made is None:
+        return None
+    features, of_val = made
+    train, val = (readable(splits[x].paths, session.readers[x]) for x in ("train", "val"))
+    steps = planned.chunk_steps(config.log_every)
+    chunks = feature_chunks(
+        train,
+        planned,
+        first_step=int(state.step),
+        steps=steps,
+        rows=local_rows(config.data.batch_size, "data.batch_size"),
+        seed=config.seed,
+    )
+    return Work(
+        step=lambda state, chunk: step(state, features, chunk),
+        batches=to_devices(chunks, chunk_sharding(mesh)),
+        steps=steps,
+        evaluate=lambda variables: (np.asarray(ahead.classify(variables, of_val)), val),
+    )

@@ -1,0 +1,33 @@
+"""Grain's sides of compare_input.py: a MapDataset with OpenCV, a thread for each core."""
+
+from importlib.metadata import version
+from typing import Any
+
+import cv2
+import grain  # pyright: ignore[reportMissingImports]  # in its own environment
+import numpy as np
+from input_side import picture_paths
+from peer_worker import Step, cores
+
+# Linear reads 2x2 pixels however much the picture shrinks; area averages all of them.
+INTERPOLATIONS = {"grain": cv2.INTER_AREA, "grain-linear": cv2.INTER_LINEAR}
+
+
+def versions() -> str:
+    """Of the libraries."""
+    return f"grain {version('grain')} with OpenCV {cv2.__version__}"
+
+
+def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
+    """See peer_worker.py.  The whole picture."""
+    interpolation = INTERPOLATIONS[side]
+    cv2.setNumThreads(1)  # Grain's own are enough.
+
+    def load(path: str) -> np.ndarray:
+        picture: Any = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
+        return cv2.resize(picture, (size, size), interpolation=interpolation)
+
+    pictures = grain.MapDataset.source(picture_paths(folder)).seed(0).shuffle().repeat().map(load)
+    options = grain.ReadOptions(num_threads=cores(), prefetch_buffer_size=2 * batch)
+    batches = iter(pictures.to_iter_dataset(options).batch(batch))
+    return {"batch": lambda: next(batches)}

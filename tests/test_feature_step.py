@@ -1,0 +1,175 @@
+"""Steps over cached features are the steps over pictures, however many a call takes.
+
+Plain SGD where devices are compared: Adam would hide a gradient that is a multiple.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mlcls_jax.compiled import collectives, donated
+from mlcls_jax.config import Group, Phase
+from mlcls_jax.data.batch import Batch
+from mlcls_jax.data.labels import UNKNOWN
+from mlcls_jax.devices import make_mesh, replicate, replicated, sharded
+from mlcls_jax.feature_step import (
+    NO_STEP,
+    FeatureChunk,
+    Features,
+    chunk_sharding,
+    make_classify,
+    make_feature_step,
+)
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.lineages import Normalization
+from mlcls_jax.optimizer import active_modules, flatten, trainable_paths
+from mlcls_jax.train_step import make_eval_step, make_state, make_train_step, partition
+
+NORMALIZATION = Normalization((120.0, 115.0, 105.0), (58.0, 57.0, 57.5))
+PICTURES, ROWS, SIZE, CLASSES, STEPS = 20, 16, 32, 5, 5
+HEAD = Phase("head", "10 steps", [Group("head/.*", 1e-2)])
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (2, PICTURES, SIZE, SIZE, 3), dtype=np.uint8)  # of both views
+LABELS = RNG.integers(UNKNOWN, 2, (PICTURES, CLASSES)).astype(np.int8)
+PICTURE = RNG.integers(0, PICTURES, (STEPS, ROWS))
+VIEW = RNG.integers(0, 2, (STEPS, ROWS))
+POSITION = np.arange(STEPS * ROWS, dtype=np.uint32).reshape(STEPS, ROWS)
+
+
+@functools.cache
+def initial(variant):
+    model = EfficientNet(variant=variant, num_classes=CLASSES)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    return jax.device_get(dict(variables))
+
+
+@functools.cache
+def features(variant) -> Features:
+    model, mesh = EfficientNet(variant=variant), make_mesh(1)
+    pooled = make_eval_step(model, NORMALIZATION, mesh)
+    of_views = [np.asarray(pooled(initial(variant), images)) for images in IMAGES]
+    return Features(np.stack(of_views, axis=1), LABELS)
+
+
+def first_state(variant, optimizer, mesh):
+    variables = initial(variant)
+    leaves, _ = partition(variables["params"], trainable_paths(variables["params"], HEAD))
+    state = make_state(replicate(variables, mesh), optimizer.init(leaves), 0)
+    return jax.device_put(state, replicated(mesh))
+
+
+def feature_step(variant, optimizer, mesh):
+    model = EfficientNet(variant=variant, num_classes=CLASSES)
+    trainable = trainable_paths(initial(variant)["params"], HEAD)
+    return make_feature_step(model, optimizer, trainable, 3, mesh)
+
+
+def chunks_of(length: int, mesh):
+    for begin in range(0, STEPS, length):
+        row = np.full((length, ROWS), NO_STEP, np.int32)
+        position = np.zeros((length, ROWS), np.uint32)
+        real = slice(begin, begin + length)
+        count = len(POSITION[real])
+        row[:count] = PICTURE[real] * 2 + VIEW[real]
+        position[:count] = POSITION[real]
+        yield jax.device_put(FeatureChunk(row, position), chunk_sharding(mesh))
+
+
+def on_features(variant, optimizer, devices, length):
+    mesh = make_mesh(devices)
+    step, table = feature_step(variant, optimizer, mesh), replicate(features(variant), mesh)
+    state, losses = first_state(variant, optimizer, mesh), []
+    for chunk in chunks_of(length, mesh):
+        state, metrics = step(state, table, chunk)
+        losses.append(metrics["loss"])
+    assert step._cache_size() == 1
+    return jax.device_get(state), np.concatenate(losses)[:STEPS]
+
+
+def on_pictures(variant, optimizer):
+    mesh, variables = make_mesh(1), initial(variant)
+    trainable = trainable_paths(variables["params"], HEAD)
+    active = active_modules(trainable, HEAD)
+    model = EfficientNet(variant=variant, num_classes=CLASSES, active=active)
+    step = make_train_step(model, optimizer, trainable, NORMALIZATION, 3, mesh)
+    state, losses = first_state(variant, optimizer, mesh), []
+    for picture, view, position in zip(PICTURE, VIEW, POSITION, strict=True):
+        batch = Batch(IMAGES[view, picture], LABELS[picture], position)
+        state, metrics = step(state, jax.device_put(batch, sharded(mesh)))
+        losses.append(metrics["loss"])
+    return jax.device_get(state), np.array(losses)
+
+
+def test_steps_on_features_are_those_on_pictures(tiny):
+    """But for rounding: a batch of other pictures may order the backbone's sums otherwise."""
+    optimizer = optax.adam(1e-2)
+    expected, losses = on_pictures(tiny, optimizer)
+    state, ours = on_features(tiny, optimizer, devices=1, length=STEPS)
+    np.testing.assert_allclose(ours, losses, rtol=1e-5)
+    assert state.step == expected.step == STEPS
+    assert state.label_count == expected.label_count
+    np.testing.assert_allclose(state.loss_sum, expected.loss_sum, rtol=1e-5)
+    before = flatten(initial(tiny)["params"])
+    for path, leaf in flatten(state.params).items():
+        other = flatten(expected.params)[path]
+        if path.startswith("head/"):  # dropout among it: another draw would move them by 1e-2
+            assert np.abs(leaf - before[path]).max() > 1e-2
+            np.testing.assert_allclose(leaf, other, rtol=0, atol=2e-5, err_msg=path)
+        else:
+            np.testing.assert_array_equal(leaf, other, err_msg=path)
+    for ours, theirs in zip(
+        jax.tree.leaves(state.batch_stats), jax.tree.leaves(expected.batch_stats), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_the_length_of_a_chunk_changes_no_bit_of_the_steps(tiny, length):
+    """Lengths that do not divide the steps leave some of the last chunk empty."""
+    optimizer = optax.adam(1e-2)
+    whole, losses = on_features(tiny, optimizer, devices=1, length=STEPS)
+    state, ours = on_features(tiny, optimizer, devices=1, length=length)
+    np.testing.assert_array_equal(ours, losses)
+    for mine, other in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_any_number_of_devices_takes_the_same_steps(tiny):
+    optimizer = optax.sgd(0.1)
+    one, losses = on_features(tiny, optimizer, devices=1, length=3)
+    expected, before = flatten(one.params), flatten(initial(tiny)["params"])
+    assert np.abs(expected["head/kernel"] - before["head/kernel"]).max() > 2e-3
+    for devices in (2, 8):
+        state, ours = on_features(tiny, optimizer, devices, length=3)
+        np.testing.assert_allclose(ours, losses, rtol=1e-5)
+        assert state.label_count == one.label_count
+        for path, leaf in flatten(state.params).items():
+            np.testing.assert_allclose(leaf, expected[path], rtol=0, atol=2e-6, err_msg=path)
+
+
+def test_one_sum_per_step_and_the_whole_state_donated(tiny):
+    optimizer, mesh = optax.sgd(0.1), make_mesh(8)
+    state = first_state(tiny, optimizer, mesh)
+    table = replicate(features(tiny), mesh)
+    step = feature_step(tiny, optimizer, mesh)
+    compiled = step.lower(state, table, next(chunks_of(STEPS, mesh))).compile()
+    (only,) = collectives(compiled)  # in the loop's body, once
+    head = sum(leaf.size for leaf in jax.tree.leaves(state.params["head"]))
+    assert (only.kind, only.bytes) == ("all-reduce", 4 * (head + 2))
+    assert donated(compiled) >= set(range(len(jax.tree.leaves(state))))
+
+
+def test_classify_is_the_head_of_the_evaluation(tiny):
+    mesh = make_mesh(8)
+    variables = replicate(initial(tiny), mesh)
+    model = EfficientNet(variant=tiny, num_classes=CLASSES)
+    images = jax.device_put(IMAGES[0, :16], sharded(mesh))
+    logits = make_eval_step(model, NORMALIZATION, mesh)(variables, images)
+    pooled = replicate(features(tiny).pooled[:16, 0], mesh)
+    ours = make_classify(model, mesh)(variables, pooled)
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, logits, rtol=0, atol=1e-5)
