@@ -104,9 +104,9 @@ PUBLISHED = (
     Published(A100, "b4", 8, 3550.0),
 )
 FITTED = 2  # the first so many of them
-# Seconds of one core per picture of 640 x 480: decoding, and resizing per output pixel.  From 326
-# images/s to 224 px and 173 to 456 px on two cores, decoded whole and resized with antialiasing.
-DECODE, RESIZE = 4.41e-3, 3.44e-8
+# Seconds of one core per picture of 640 x 480: decoding, and resizing per output pixel.  From 1499
+# images/s to 224 px and 1018 to 456 px on two cores, docs/input.md.
+DECODE, RESIZE = 1.133e-3, 4.0e-9
 
 
 def input_rate(image_size: int) -> float:

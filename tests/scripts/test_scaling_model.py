@@ -54,7 +54,7 @@ def test_the_parts_of_a_step_add_up():
 
 
 def test_the_longest_part_is_the_limit():
-    slow = predict(COUNTS, SYSTEM, efficiency=0.5, rate=1e-3)
+    slow = predict(COUNTS, SYSTEM, efficiency=0.5, rate=1e-4)
     assert slow.limit == "input" and slow.total == pytest.approx(slow.input)
     assert predict(dataclasses.replace(COUNTS, reduced=10**9), SYSTEM, 0.5).limit == "all-reduce"
     assert predict(dataclasses.replace(COUNTS, traffic=9e9), SYSTEM, 0.5).limit == (
@@ -84,8 +84,8 @@ def test_most_devices_is_the_last_that_is_busy_enough():
 
 
 def test_the_input_rate_is_the_measured_one():
-    assert 2 * input_rate(224) == pytest.approx(326, rel=0.01)
-    assert 2 * input_rate(456) == pytest.approx(173, rel=0.01)
+    assert 2 * input_rate(224) == pytest.approx(1499, rel=0.01)
+    assert 2 * input_rate(456) == pytest.approx(1018, rel=0.01)
 
 
 @pytest.mark.parametrize("phase", ["head", "full"])
