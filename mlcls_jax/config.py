@@ -165,6 +165,14 @@ def to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
+def may_change(config: Config) -> set[str]:
+    """Fields of a run that another start may have otherwise: they decide how, and not what."""
+    fields = {"log_every", "data.threads", "data.on_bad_image", "data.max_bad_fraction"}
+    # Crops from cached pictures are not quite those from the files.
+    squash = config.augment.train_resize == "squash"
+    return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})
+
+
 def differences(a: Config, b: Config) -> list[str]:
     """One "field: a's value -> b's value" for each field that differs."""
     left, right = _flatten(dataclasses.asdict(a)), _flatten(dataclasses.asdict(b))
@@ -256,6 +264,11 @@ def _check_ranges(config: Config) -> None:
         ("data.eval_batch_size", data.eval_batch_size >= 1, "at least 1"),
         ("data.threads", data.threads >= 0, "at least 0"),
         ("data.max_bad_fraction", 0 <= data.max_bad_fraction < 1, "at least 0 and below 1"),
+        (
+            "data.cache_folder",
+            "://" not in data.cache_folder,
+            "a folder of this machine, as the file is mapped into memory",
+        ),
         ("data.max_pixels", data.max_pixels >= 1, "at least 1"),
         ("data.filename_column", bool(data.filename_column), "the name of a column"),
         ("augment.min_scale", 0 < config.augment.min_scale <= 1, "above 0 and at most 1"),

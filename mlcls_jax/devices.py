@@ -11,6 +11,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mlcls_jax.host import available_memory
+
 AXIS = "data"
 # glibc's: large buffers come from one heap in huge pages that is never given back, so that a step
 # finds the memory of the last one instead of fresh pages that the system has to clear.
@@ -96,19 +98,11 @@ def free_memory(mesh: Mesh) -> float:
     """
     local = mesh.local_devices
     if local[0].platform == "cpu":
-        return _available() / len(local)
+        return available_memory() / len(local)
     stats = [device.memory_stats() or {} for device in local]
     if not all({"bytes_limit", "bytes_in_use"} <= set(of) for of in stats):
         return math.inf
     return float(min(of["bytes_limit"] - of["bytes_in_use"] for of in stats))
-
-
-def _available() -> float:
-    """Bytes of memory that Linux says are available; inf elsewhere."""
-    meminfo = Path("/proc/meminfo")
-    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return float(found[0]) * 1024 if found else math.inf
 
 
 def keeps_heap() -> bool:

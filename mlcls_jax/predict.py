@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
     names = [name for name, good in zip(names, readable, strict=True) if good]
     for path, reason in reader.bad.reasons.items():
         print(f"{path} is left out: {reason}", file=sys.stderr)
+    if not names:
+        raise ValueError("none of the pictures can be read")
     scores = probabilities(logits[readable])
     if options.csv:
         write_predictions(Path(options.csv), names, scores, run.classes)

@@ -13,7 +13,7 @@ import jax
 import pandas as pd
 
 from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
-from mlcls_jax.config import Config, Data, differences, from_dict, to_json
+from mlcls_jax.config import Config, Data, differences, from_dict, may_change, to_json
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.devices import make_mesh
@@ -55,7 +55,12 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
             something else, or cannot be written.
     """
     if has_checkpoint(workdir):
-        changed = differences(read_config(workdir), config)
+        free = may_change(config)
+        changed = [
+            line
+            for line in differences(read_config(workdir), config)
+            if line.split(":")[0] not in free
+        ]
         if changed:
             raise ValueError(
                 f"{workdir} holds a run with another config ({'; '.join(changed)}); "
@@ -66,6 +71,7 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
                 f"{workdir} holds a run with other classes than the CSV has now; "
                 "put the CSV back, or name another --workdir"
             )
+        write_text(workdir / CONFIG, to_json(config))
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)

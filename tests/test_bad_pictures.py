@@ -83,7 +83,7 @@ def test_bad_pictures_are_skipped_counted_and_named(folder, tiny, tmp_path, caps
     config = make_config(folder, tiny, on_bad_image="skip", max_bad_fraction=0.2)
     assert train(config, run) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"{len(BAD)} pictures could not be read and were skipped" in printed
+    assert f"{len(BAD)} pictures could not be read and skipped" in printed
     with open(run / "bad_images.csv", newline="") as file:
         listed = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
     assert listed.keys() == BAD.keys()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlcls_jax.config import Config
+from mlcls_jax.config import Config, to_json
 from mlcls_jax.workdir import (
     CLASSES,
     CONFIG,
@@ -156,3 +156,20 @@ def test_predictions_read_back_in_order_with_six_decimals(tmp_path):
     assert header == ["filename", *classes]
     assert [row[0] for row in rows] == pictures
     assert [cell for row in rows for cell in row[1:]] == [f"{x:.6f}" for x in values.flat]
+
+
+def test_how_a_run_reads_may_change_between_its_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlcls_jax.workdir.has_checkpoint", lambda _: (tmp_path / CONFIG).exists())
+    config = Config()
+    prepare(tmp_path, config, ("a",))
+    config.data.on_bad_image, config.data.threads, config.data.cache = "skip", 3, "disk"
+    prepare(tmp_path, config, ("a",))
+    assert read_config(tmp_path) == config
+    config.data.batch_size = 16
+    with pytest.raises(ValueError, match=r"another config \(data\.batch_size: 32 -> 16\)"):
+        prepare(tmp_path, config, ("a",))
+    config.data.batch_size, config.augment.train_resize = 32, "random_crop"
+    (tmp_path / CONFIG).write_text(to_json(config))
+    config.data.cache = "none"
+    with pytest.raises(ValueError, match=r"data\.cache"):
+        prepare(tmp_path, config, ("a",))

@@ -98,7 +98,10 @@ class Cache:
 
 def file_name(split: str, form: Form, paths: Sequence[str]) -> str:
     """Of the split's file; the same pictures in another order are others."""
-    what = [dataclasses.asdict(form), [os.path.abspath(path) for path in paths]]
+    what = [
+        dataclasses.asdict(form),
+        [path if "://" in path else os.path.abspath(path) for path in paths],
+    ]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     return f"{split}-{form.resize}-{form.side}px-{name}.pictures"
 

@@ -4,6 +4,7 @@ JPEG goes through libjpeg-turbo, which decodes at a half, a quarter or an eighth
 fraction of the time; everything else, and JPEGs that it does not like, through Pillow.
 """
 
+import errno
 import io
 import math
 import os
@@ -34,6 +35,7 @@ _FOREIGN = {b"<": "HTML or SVG", b"%PDF": "PDF", b"ftyp": "HEIC, AVIF or a film"
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError)
 _DAMAGED += (OverflowError, ZeroDivisionError, AttributeError, RuntimeError, AssertionError)
 
+_OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 # Registered here, as registering at the first such picture is not meant for threads.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)
 Image.preinit()
@@ -65,7 +67,12 @@ class Picture:
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a file, or of a part of one; PictureError if there are none to be read."""
+    """The bytes of a file, or of a part of one.
+
+    Raises:
+        PictureError: there are none to be read.
+        OSError: the disk or the network fails.
+    """
     try:
         if isinstance(path, Part):
             return read_part(path)
@@ -81,8 +88,14 @@ def read_file(path: str) -> bytes:
         dangling = os.path.islink(path)
         what = "it is a link to a file that is not there" if dangling else "there is no such file"
         raise PictureError(what) from error
-    except (OSError, ValueError) as error:
-        raise PictureError(getattr(error, "strerror", None) or str(error)) from error
+    except OSError as error:
+        if (
+            not isinstance(path, Part) and error.errno not in _OF_THE_FILE
+        ):  # a disk or network that fails makes no picture bad
+            raise
+        raise PictureError(error.strerror or str(error)) from error
+    except ValueError as error:
+        raise PictureError(str(error)) from error
 
 
 def open_picture(contents: bytes, max_pixels: int = MAX_PIXELS) -> Picture:

@@ -1,14 +1,13 @@
 """Pictures that cannot be read: an error that names the first, or a list of the skipped."""
 
 import csv
-import io
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from mlcls_jax.data.decoding import PictureError
-from mlcls_jax.files import write_text
 
+_HEADER = ("path", "reason")
 SHOWN = 3  # on the terminal; all of them are in the file
 
 
@@ -32,6 +31,7 @@ class BadImages:
         """
         self._skip, self._limit, self._written, self._tell = skip, limit, written, tell
         self._reasons: dict[str, str] = {}
+        self._listed: set[str] | None = None  # in the file
         self._lock = threading.Lock()
 
     def __contains__(self, path: str) -> bool:
@@ -50,7 +50,9 @@ class BadImages:
         if not self._reasons:
             return ""
         where = f", listed in {self._written}" if self._written else ""
-        return f"{len(self._reasons)} pictures could not be read and were skipped{where}."
+        count = len(self._reasons)
+        pictures = "1 picture" if count == 1 else f"{count} pictures"
+        return f"{pictures} could not be read and skipped{where}."
 
     def report(self, path: str, error: PictureError) -> None:
         """Notes that a picture cannot be read.
@@ -61,8 +63,8 @@ class BadImages:
         reason = str(error)
         if not self._skip:
             raise ValueError(
-                f"picture {path} cannot be read: {reason}; replace the file, leave it out of the "
-                "CSV, or set data.on_bad_image=skip"
+                f"picture {path} cannot be read: {reason}; replace the file, leave it out, or skip "
+                "such: data.on_bad_image=skip, in evaluate and predict --on-bad-image skip"
             ) from error
         with self._lock:
             if path in self._reasons:
@@ -84,8 +86,23 @@ class BadImages:
             self._write()
 
     def _write(self) -> None:
-        if self._reasons and self._written and self._written.parent.is_dir():
-            text = io.StringIO()
-            rows = csv.writer(text, lineterminator="\n")
-            rows.writerows([("path", "reason"), *self._reasons.items()])
-            write_text(self._written, text.getvalue())
+        """Adds what the file does not list yet: an earlier start may have begun it."""
+        if not self._reasons or not self._written or not self._written.parent.is_dir():
+            return
+        try:
+            if self._listed is None:
+                self._listed = _paths_in(self._written)
+            new = [row for row in self._reasons.items() if row[0] not in self._listed]
+            with open(self._written, "a", encoding="utf-8", newline="") as file:
+                rows = csv.writer(file, lineterminator="\n")
+                rows.writerows(new if file.tell() else [_HEADER, *new])
+            self._listed |= {path for path, _ in new}
+        except OSError as error:
+            raise ValueError(f"{self._written} cannot be written: {error}") from error
+
+
+def _paths_in(written: Path) -> set[str]:
+    if not written.exists():
+        return set()
+    with open(written, encoding="utf-8", newline="") as file:
+        return {row[0] for row in csv.reader(file) if row}

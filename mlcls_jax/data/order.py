@@ -11,6 +11,8 @@ import numpy as np
 
 AUGMENT, SUBSTITUTE = 0, 1
 
+_TRIES = 1000
+
 
 def stream_order(positions: np.ndarray, pictures: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(epochs, indices of the pictures) at positions of the endless stream.
@@ -39,10 +41,17 @@ def generator(seed: int, epoch: int, index: int, purpose: int = AUGMENT) -> np.r
 
 
 def substitutes(seed: int, epoch: int, index: int, pictures: int) -> Iterator[int]:
-    """Indices of the pictures that take the place of one that cannot be read, one after another."""
+    """Indices of the pictures that take the place of one that cannot be read, one after another.
+
+    Raises:
+        ValueError: after so many that hardly any picture can be readable.
+    """
     rng = generator(seed, epoch, index, SUBSTITUTE)
-    while True:
+    for _ in range(_TRIES):
         yield int(rng.integers(pictures))
+    raise ValueError(
+        f"{_TRIES} training pictures in a row cannot be read; is data.images the right folder?"
+    )
 
 
 @functools.lru_cache(maxsize=4)  # the pipeline is at most two epochs ahead of the step

@@ -1,5 +1,6 @@
 """Picture files against Pillow, an independent reader of the same files."""
 
+import errno
 import io
 import os
 import struct
@@ -302,3 +303,14 @@ def test_photographs_are_pillows():
         contents = path.read_bytes()
         difference = decode(contents).astype(int) - with_pillow(contents)
         assert np.abs(difference).mean() < 1, path
+
+
+def test_a_disk_that_fails_makes_no_picture_bad(tmp_path, monkeypatch):
+    (tmp_path / "good.png").write_bytes(LOSSLESS["png"])
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("builtins.open", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        read_file(str(tmp_path / "good.png"))

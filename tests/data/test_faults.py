@@ -41,3 +41,18 @@ def test_too_many_stop_the_run_and_are_listed_all_the_same(tmp_path):
     with pytest.raises(ValueError, match=r"2 pictures cannot be read.*max_bad_fraction.*bad\.csv"):
         bad.report("b", PictureError("why"))
     assert "b,why" in (tmp_path / "bad.csv").read_text()
+
+
+def test_a_later_start_adds_to_the_list(tmp_path):
+    for names in ("ab", "bc"):
+        bad = BadImages(skip=True, limit=9, written=tmp_path / "bad.csv")
+        for name in names:
+            bad.report(name, PictureError("why"))
+    assert (tmp_path / "bad.csv").read_text() == "path,reason\na,why\nb,why\nc,why\n"
+
+
+def test_a_list_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "bad.csv").mkdir()
+    bad = BadImages(skip=True, limit=9, written=tmp_path / "bad.csv")
+    with pytest.raises(ValueError, match=r"bad\.csv cannot be written"):
+        bad.report("a", PictureError("why"))

@@ -1,8 +1,9 @@
 """Order and random numbers are functions of (seed, epoch, index)."""
 
 import numpy as np
+import pytest
 
-from mlcls_jax.data.order import SUBSTITUTE, generator, stream_order
+from mlcls_jax.data.order import SUBSTITUTE, generator, stream_order, substitutes
 
 
 def test_every_epoch_is_another_permutation():
@@ -37,3 +38,10 @@ def test_the_numbers_of_neighbours_are_uniform_and_unrelated():
     np.testing.assert_allclose(draws.std(axis=0), 12**-0.5, atol=0.02)
     for a, b in ((draws[:-1, 0], draws[1:, 0]), (draws[:, 0], draws[:, 1])):
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.05
+
+
+def test_substitutes_end_where_nothing_can_be_read():
+    others = substitutes(0, 1, 2, 40)
+    with pytest.raises(ValueError, match=r"cannot be read; is data\.images the right folder"):
+        assert all(0 <= other < 40 for other in others)
+    assert next(substitutes(0, 1, 2, 40)) == next(substitutes(0, 1, 2, 40))
