@@ -66,7 +66,7 @@ class Ahead:
         if planned.start in self._steps:
             return
         if planned.phase.cached_views and self._pooled is None:
-            self._pooled = background.run(self._compile_pooled, origin)  # first: the longest
+            self._pooled = background.run(self._compile_forward, origin, 0)  # first: the longest
             self._classify = background.run(self._compile_classify)
         step = background.run(self._compile_step, planned, origin)
         self._steps[planned.start] = step
@@ -127,13 +127,11 @@ class Ahead:
 
     def _compile_evaluation(self, origin: Origin, step: Future) -> Any:
         wait([step])  # the run waits for that one first
-        rows, classes = self._config.data.eval_batch_size, len(self._train.classes)
-        program = forward_program(self._config, classes, origin, rows, self._mesh, self._variables)
-        return program.lower().compile()
+        return self._compile_forward(origin, len(self._train.classes))
 
-    def _compile_pooled(self, origin: Origin) -> Any:
+    def _compile_forward(self, origin: Origin, classes: int) -> Any:
         rows = self._config.data.eval_batch_size
-        program = forward_program(self._config, 0, origin, rows, self._mesh, self._variables)
+        program = forward_program(self._config, classes, origin, rows, self._mesh, self._variables)
         return program.lower().compile()
 
     def _compile_classify(self) -> Any:

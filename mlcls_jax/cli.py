@@ -1,6 +1,7 @@
 """What the entry points share: reading a config, and errors as one line."""
 
 import argparse
+import dataclasses
 import os
 import sys
 import threading
@@ -15,7 +16,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from mlcls_jax import background
-from mlcls_jax.config import Config
+from mlcls_jax.config import Config, Data
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -73,6 +74,11 @@ def add_on_bad_image(parser: argparse.ArgumentParser) -> None:
         choices=("error", "skip"),
         help="at a picture that cannot be read (default: as the run's data.on_bad_image)",
     )
+
+
+def with_on_bad_image(data: Data, given: str) -> Data:
+    """The run's data config with what `add_on_bad_image`'s option says, if it was given."""
+    return dataclasses.replace(data, on_bad_image=given or data.on_bad_image)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -7,7 +7,6 @@ The second writes eval_csv_test.json and predictions_csv_test.csv.
 """
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,7 @@ def main(argv: list[str]) -> int:
     run = load_run(workdir, options.checkpoint)
     table = _table(run, workdir, options)
     name = f"csv_{Path(options.csv).stem}" if options.csv else options.split
-    data = (
-        run.config.data
-        if not options.on_bad_image
-        else dataclasses.replace(run.config.data, on_bad_image=options.on_bad_image)
-    )
+    data = cli.with_on_bad_image(run.config.data, options.on_bad_image)
     reader = make_reader(data, len(table), workdir / f"bad_images_{name}.csv", print_warning)
     logits, readable = score(
         run.predict, run.variables, table.paths, run.config, run.mesh, reader, name

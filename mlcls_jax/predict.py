@@ -33,9 +33,10 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--csv {options.csv}: its folder does not exist; make it first")
     run = load_run(Path(options.workdir), options.checkpoint)
     title = "" if options.json else "predict"
-    config = _fitting(run, len(paths), options.on_bad_image)
+    config = _fitting(run, len(paths))
     # Here, and not by a share: which of a few pictures may be bad is for their owner to say.
     data = dataclasses.replace(config.data, max_bad_fraction=1.0)
+    data = cli.with_on_bad_image(data, options.on_bad_image)
     reader = make_reader(data, len(paths))
     logits, readable = score(run.predict, run.variables, paths, config, run.mesh, reader, title)
     names = [name for name, good in zip(names, readable, strict=True) if good]
@@ -117,17 +118,14 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and path.is_file()
 
 
-def _fitting(run: Run, pictures: int, on_bad_image: str):
+def _fitting(run: Run, pictures: int):
     """The config with a batch no larger than it takes: one picture is no batch of 64."""
     count = jax.device_count()
     needed = -(-pictures // count) * count
     size = min(run.config.data.eval_batch_size, needed)
-    data = dataclasses.replace(
-        run.config.data,
-        eval_batch_size=size,
-        on_bad_image=on_bad_image or run.config.data.on_bad_image,
+    return dataclasses.replace(
+        run.config, data=dataclasses.replace(run.config.data, eval_batch_size=size)
     )
-    return dataclasses.replace(run.config, data=data)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image, TiffImagePlugin, WebPImagePlugin
 
+from mlcls_jax.config import Data
 from mlcls_jax.data.shards import Part, read_part
 
-MAX_PIXELS = 80_000_000
+MAX_PIXELS = Data().max_pixels
 
 # Eighths at which libjpeg-turbo decodes faster than it decodes the whole, or as fast.
 _EIGHTHS = (1, 2, 3, 4, 5)
@@ -89,9 +90,8 @@ def read_file(path: str) -> bytes:
         what = "it is a link to a file that is not there" if dangling else "there is no such file"
         raise PictureError(what) from error
     except OSError as error:
-        if (
-            not isinstance(path, Part) and error.errno not in _OF_THE_FILE
-        ):  # a disk or network that fails makes no picture bad
+        # A disk or network that fails makes no picture bad.
+        if not isinstance(path, Part) and error.errno not in _OF_THE_FILE:
             raise
         raise PictureError(error.strerror or str(error)) from error
     except ValueError as error:

@@ -1,7 +1,7 @@
 """One picture, from its decoder to uint8 [size, size, 3].
 
 Decoding at a fraction of the size (decoding.py) does most of the shrinking, and what is left is
-bilinear.  Against full decoding and an antialiased resize, that is 40 dB and more (docs/input.md).
+bilinear.  Against full decoding and an antialiased resize, docs/input.md has how alike that is.
 Everything random is drawn from the generator that is passed in.
 """
 
