@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from mlcls_jax import background
 from mlcls_jax.config import Config, Data
+from mlcls_jax.config_checks import validate
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -51,7 +52,7 @@ def load_config(path: str, overrides: list[str]) -> Config:
         raise ValueError(f"{rest[0]!r} is no option; see --help")
     if not isinstance(config, Config):
         raise ValueError("config: get_config() of the file must return a mlcls_jax.config.Config")
-    config.validate()
+    validate(config)
     return config
 
 

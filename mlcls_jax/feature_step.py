@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mlcls_jax.devices import AXIS, replicated
-from mlcls_jax.losses import known_sum, sigmoid_bce
+from mlcls_jax.losses import Loss, known_sum
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.optimizer import unflatten
 from mlcls_jax.train_step import TrainState, make_update, over_devices
@@ -50,6 +50,7 @@ def make_feature_step(
     model: EfficientNet,
     optimizer: optax.GradientTransformation,
     trainable: frozenset[str],
+    loss: Loss,
     seed: int,
     mesh: Mesh,
 ) -> Callable[[TrainState, Features, FeatureChunk], tuple[TrainState, dict[str, jax.Array]]]:
@@ -64,6 +65,7 @@ def make_feature_step(
         model: the network; its head alone is applied.
         optimizer: over the flat {path: array} of the trainable leaves.
         trainable: paths of those leaves, all under head/.
+        loss: of each class, see losses.py.
         seed: of dropout, which is a function of (seed, picture's position).
         mesh: whose axis the rows of each batch are sharded over.
     """
@@ -78,7 +80,8 @@ def make_feature_step(
             rngs={"dropout": jax.random.key(seed)},
             method=EfficientNet.classify,
         )
-        loss_sum, count = known_sum(sigmoid_bce(logits, label), label)
+        labels = label.astype(jnp.float32)
+        loss_sum, count = known_sum(loss(logits, labels), labels)
         return loss_sum, (count, {})
 
     update = make_update(forward, optimizer, trainable, mesh)

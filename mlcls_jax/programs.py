@@ -18,6 +18,7 @@ from mlcls_jax.feature_step import (
     make_classify,
     make_feature_step,
 )
+from mlcls_jax.losses import sigmoid_bce
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import KERAS, Lineage, Origin
 from mlcls_jax.models.variants import VARIANTS
@@ -26,6 +27,7 @@ from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.train_step import (
     TrainState,
     make_eval_step,
+    make_inputs,
     make_state,
     make_train_step,
     partition,
@@ -118,7 +120,8 @@ def step_program(
         build_model(config, num_classes, origin.lineage, active),
         _optimizer(planned, trainable),
         trainable,
-        origin.normalization,
+        make_inputs(origin.normalization),
+        sigmoid_bce,
         config.seed,
         mesh,
     )
@@ -173,6 +176,7 @@ def feature_step_program(
         build_model(config, num_classes),
         _optimizer(planned, trainable),
         trainable,
+        sigmoid_bce,
         config.seed,
         mesh,
     )

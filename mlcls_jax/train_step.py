@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, UInt8
 
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.devices import AXIS, replicated
-from mlcls_jax.losses import known_sum, sigmoid_bce
+from mlcls_jax.losses import Loss, known_sum
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import Normalization
 from mlcls_jax.optimizer import flatten, unflatten
@@ -71,11 +71,26 @@ def normalize(
     return (pixels - np.asarray(by.mean, np.float32)) / np.asarray(by.std, np.float32)
 
 
+# A batch -> (normalised pictures, float32 [row, size, size, 3]; labels, float32 [row, class], of
+# which all are in [0, 1] but UNKNOWN ones).
+Inputs = Callable[[Batch], tuple[jax.Array, jax.Array]]
+
+
+def make_inputs(by: Normalization) -> Inputs:
+    """The pictures of a batch, normalised by the numbers of the weights, and its labels."""
+
+    def inputs(batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return normalize(batch.image, by), batch.label.astype(jnp.float32)
+
+    return inputs
+
+
 def make_train_step(
     model: EfficientNet,
     optimizer: optax.GradientTransformation,
     trainable: frozenset[str],
-    normalization: Normalization,
+    inputs: Inputs,
+    loss: Loss,
     seed: int,
     mesh: Mesh,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
@@ -85,25 +100,27 @@ def make_train_step(
         model: with `active` set to the modules that behave as in training.
         optimizer: over the flat {path: array} of the trainable leaves.
         trainable: paths of those leaves.
-        normalization: of the weights.
+        inputs: from a batch to what the network and the loss take.
+        loss: of each class, see losses.py.
         seed: of dropout and drop path, which are functions of (seed, picture's position).
         mesh: whose axis the batch is sharded over.
 
-    The loss is the mean binary cross-entropy over the known labels of the whole batch; grad_norm
-    is the global norm of the trainable gradients, before clipping.
+    The loss is the mean over the known labels of the whole batch; grad_norm is the global norm of
+    the trainable gradients, before clipping.
     """
 
     def forward(leaves, frozen, batch_stats, batch):
         variables = {"params": unflatten(leaves | frozen), "batch_stats": batch_stats}
+        pixels, labels = inputs(batch)
         logits, updated = model.apply(
             variables,
-            normalize(batch.image, normalization),
+            pixels,
             train=True,
             example=batch.position,
             rngs={"dropout": jax.random.key(seed)},
             mutable=["batch_stats"],
         )
-        loss_sum, count = known_sum(sigmoid_bce(logits, batch.label), batch.label)
+        loss_sum, count = known_sum(loss(logits, labels), labels)
         return loss_sum, (count, _changed(updated["batch_stats"], model.active))
 
     step = make_update(forward, optimizer, trainable, mesh)

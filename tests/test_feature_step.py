@@ -24,10 +24,11 @@ from mlcls_jax.feature_step import (
     make_classify,
     make_feature_step,
 )
+from mlcls_jax.losses import sigmoid_bce
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import Normalization
 from mlcls_jax.optimizer import active_modules, flatten, trainable_paths
-from mlcls_jax.train_step import make_eval_step, make_state, make_train_step, partition
+from mlcls_jax.train_step import make_eval_step, make_inputs, make_state, make_train_step, partition
 
 NORMALIZATION = Normalization((120.0, 115.0, 105.0), (58.0, 57.0, 57.5))
 PICTURES, ROWS, SIZE, CLASSES, STEPS = 20, 16, 32, 5, 5
@@ -65,7 +66,7 @@ def first_state(variant, optimizer, mesh):
 def feature_step(variant, optimizer, mesh):
     model = EfficientNet(variant=variant, num_classes=CLASSES)
     trainable = trainable_paths(initial(variant)["params"], HEAD)
-    return make_feature_step(model, optimizer, trainable, 3, mesh)
+    return make_feature_step(model, optimizer, trainable, sigmoid_bce, 3, mesh)
 
 
 def chunks_of(length: int, mesh):
@@ -95,7 +96,9 @@ def on_pictures(variant, optimizer):
     trainable = trainable_paths(variables["params"], HEAD)
     active = active_modules(trainable, HEAD)
     model = EfficientNet(variant=variant, num_classes=CLASSES, active=active)
-    step = make_train_step(model, optimizer, trainable, NORMALIZATION, 3, mesh)
+    step = make_train_step(
+        model, optimizer, trainable, make_inputs(NORMALIZATION), sigmoid_bce, 3, mesh
+    )
     state, losses = first_state(variant, optimizer, mesh), []
     for picture, view, position in zip(PICTURE, VIEW, POSITION, strict=True):
         batch = Batch(IMAGES[view, picture], LABELS[picture], position)

@@ -15,6 +15,7 @@ LAYERS = [
     ["models.sources"],
     ["models.names"],
     ["config"],
+    ["config_checks"],
     ["devices"],
     ["data.csv_cells"],
     ["data.labels", "data.batch"],

@@ -18,7 +18,7 @@ def strict_dtypes():
 def batch(seed=0, shape=(7, 5), scale=4.0):
     rng = np.random.default_rng(seed)
     logits = (scale * rng.standard_normal(shape)).astype(np.float32)
-    labels = rng.choice(np.array([0, 1, UNKNOWN], np.int8), size=shape)
+    labels = rng.choice(np.array([0, 1, UNKNOWN], np.float32), size=shape)
     return logits, labels
 
 
@@ -71,7 +71,7 @@ def test_the_logit_at_an_unknown_label_does_not_matter():
 
 def test_nothing_known_is_no_loss_no_count_and_no_gradient():
     logits = jnp.asarray(batch(4)[0])
-    labels = jnp.full(logits.shape, UNKNOWN, jnp.int8)
+    labels = jnp.full(logits.shape, UNKNOWN, jnp.float32)
     assert [float(x) for x in known_sum(sigmoid_bce(logits, labels), labels)] == [0, 0]
     assert (jax.grad(total)(logits, labels) == 0).all()
 
@@ -80,7 +80,7 @@ def test_nothing_known_is_no_loss_no_count_and_no_gradient():
 @pytest.mark.parametrize("logit", [-100.0, 100.0])
 def test_loss_and_gradient_are_finite_and_right_at_logits_of_100(logit, label):
     x = jnp.full((1, 1), logit, jnp.float32)
-    y = jnp.full((1, 1), label, jnp.int8)
+    y = jnp.full((1, 1), label, jnp.float32)
     loss, gradient = jax.value_and_grad(total)(x, y)
     wrong = label != UNKNOWN and (logit > 0) != (label == 1)
     np.testing.assert_allclose(loss, 100.0 if wrong else 0.0, atol=1e-30)

@@ -14,10 +14,11 @@ from mlcls_jax.config import Group, Phase
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.labels import UNKNOWN
 from mlcls_jax.devices import AXIS, make_mesh, replicate, replicated, sharded
+from mlcls_jax.losses import sigmoid_bce
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import Normalization
 from mlcls_jax.optimizer import active_modules, flatten, trainable_paths
-from mlcls_jax.train_step import make_state, make_train_step, partition
+from mlcls_jax.train_step import make_inputs, make_state, make_train_step, partition
 
 NORMALIZATION = Normalization((120.0, 115.0, 105.0), (58.0, 57.0, 57.5))
 ROWS, SIZE, CLASSES, STEPS = 16, 32, 5, 3
@@ -56,7 +57,9 @@ def start(initial, variant, phase, devices, learning_rate=0.1, statistics_axis=N
         statistics_axis=statistics_axis,
     )
     optimizer = optax.sgd(learning_rate)
-    step = make_train_step(model, optimizer, trainable, NORMALIZATION, 3, mesh)
+    step = make_train_step(
+        model, optimizer, trainable, make_inputs(NORMALIZATION), sigmoid_bce, 3, mesh
+    )
     variables = replicate(initial, mesh)
     opt_state = optimizer.init(partition(variables["params"], trainable)[0])
     return step, jax.device_put(make_state(variables, opt_state, 0), replicated(mesh)), mesh

@@ -17,6 +17,7 @@ from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import Normalization
 from mlcls_jax.optimizer import active_modules, flatten, make_optimizer, trainable_paths
 from mlcls_jax.train_step import (
+    make_inputs,
     make_state,
     make_train_step,
     normalize,
@@ -57,7 +58,9 @@ def build(variant, phase, mesh, optimizer=None):
         variant=variant, num_classes=CLASSES, active=active_modules(trainable, phase)
     )
     optimizer = optimizer or make_optimizer(phase, trainable, 10, 0)
-    step = make_train_step(model, optimizer, trainable, NORMALIZATION, 3, mesh)
+    step = make_train_step(
+        model, optimizer, trainable, make_inputs(NORMALIZATION), sigmoid_bce, 3, mesh
+    )
     opt_state = optimizer.init(partition(variables["params"], trainable)[0])
     state = jax.device_put(make_state(variables, opt_state, 0), replicated(mesh))
     return step, state, trainable
@@ -104,12 +107,18 @@ def test_loss_and_norm_are_those_of_the_whole_batch(tiny):
         logits = model.apply(
             {**variables, "params": params}, normalize(batch.image, NORMALIZATION), train=False
         )
-        known = batch.label != UNKNOWN
-        return jnp.where(known, sigmoid_bce(logits, batch.label), 0.0).sum() / known.sum()
+        known, label = batch.label != UNKNOWN, jnp.asarray(batch.label, jnp.float32)
+        return jnp.where(known, sigmoid_bce(logits, label), 0.0).sum() / known.sum()
 
     loss, grads = jax.value_and_grad(mean_loss)(variables["params"]["head"])
     model_step = make_train_step(
-        model.clone(active=frozenset()), optax.sgd(0.0), trainable, NORMALIZATION, 3, mesh
+        model.clone(active=frozenset()),
+        optax.sgd(0.0),
+        trainable,
+        make_inputs(NORMALIZATION),
+        sigmoid_bce,
+        3,
+        mesh,
     )
     opt_state = optax.sgd(0.0).init({})
     state = jax.device_put(make_state(initial(tiny), opt_state, 0), replicated(mesh))
