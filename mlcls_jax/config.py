@@ -74,7 +74,7 @@ class Model:
     image_size: int = 0  # pixels; 0: the size the variant was published with
     dropout: float | None = None  # before the head; None: the variant's published rate
     compute_dtype: str = _choice("auto", "float32", "bfloat16")  # auto: float32 on CPU only
-    head_bias: str = _choice("log_odds", "zero")  # of a fresh head; of the classes' frequencies
+    head_bias: str = _choice("log_odds", "zero")  # of a fresh head: of the class frequencies
     remat: bool = False  # less memory in training: blocks are computed again for their gradients
     sync_batch_norm: bool = False  # training norms by the statistics of all devices' rows
 

@@ -192,7 +192,7 @@ def _evaluate_and_save(
         "step": step,
         "epoch": round(step * config.data.batch_size / len(session.splits["train"]), 4),
         "phase": planned.phase.name,
-        "loss": describe(config.loss),  # what train_loss is; val and base_rate have plain BCE
+        "loss_name": describe(config.loss),  # what train_loss is; val and base_rate have plain BCE
         "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
         "val": scores.values,
         "base_rate": session.constant.values,
@@ -213,8 +213,9 @@ def _evaluate_and_save(
 def epoch_line(record: dict[str, Any]) -> str:
     """One line per evaluation."""
     val, constant = record["val"], record["base_rate"]
-    plain = record["loss"] == "bce"  # others are told apart, as no number of theirs compares
-    train, of_val = ("loss", "loss") if plain else (record["loss"], "bce")
+    # Another loss has its name, lest anybody compare it with that of val.
+    plain = record["loss_name"] == "bce"
+    train, of_val = ("loss", "loss") if plain else (record["loss_name"], "bce")
     return (
         f"{record['phase']} epoch {record['epoch']:.4g} step {record['step']}: "
         f"train {train} {record['train_loss']:.4f}, val {of_val} {val['loss']:.4f} "

@@ -202,7 +202,7 @@ def pos_weights(
 
 
 def prior_bias(
-    config: LossConfig, num_classes: int, frequencies: Sequence[float] | np.ndarray
+    config: LossConfig, frequencies: Sequence[float] | np.ndarray
 ) -> Float[np.ndarray, " class"]:
     """The head's bias, float32, whose probabilities are the frequencies of the classes.
 
@@ -211,10 +211,15 @@ def prior_bias(
     multiply the odds of the optimum, it is their logarithm higher.  Shares are kept between
     SMALLEST_SHARE and 1 - SMALLEST_SHARE, so that no class begins where it has no gradient.
 
-    Args: as of `make_loss`.
+    Args:
+        config: of the loss.
+        frequencies: share of positives among the known labels of train, per class.
+
+    Raises:
+        ValueError: see `pos_weights`.
     """
     share = np.clip(np.asarray(frequencies, np.float64), SMALLEST_SHARE, 1 - SMALLEST_SHARE)
-    odds = pos_weights(config, num_classes, frequencies) * share / (1 - share)
+    odds = pos_weights(config, len(share), frequencies) * share / (1 - share)
     return np.log(odds).astype(np.float32)
 
 

@@ -78,7 +78,7 @@ def open_session(
     local_rows(config.data.batch_size, "data.batch_size")
     local_rows(config.data.eval_batch_size, "data.eval_batch_size")
     classes = splits["train"].classes
-    make_loss(config.loss, len(classes), base.frequencies)  # ValueError: of other classes
+    make_loss(config.loss, len(classes), base.frequencies)  # ValueError: weights of other classes
     if first_step:
         first_step.reached("data")
     shapes = variables_shape(config, len(classes), mesh)
@@ -264,7 +264,7 @@ def _fresh_bias(config: Config, frequencies: tuple[float, ...]) -> dict:
     """{"bias": of a fresh head}, or nothing where the head's own zeros are to stay."""
     if config.model.head_bias == "zero":
         return {}
-    return {"bias": prior_bias(config.loss, len(frequencies), frequencies)}
+    return {"bias": prior_bias(config.loss, frequencies)}
 
 
 def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> TrainState:
