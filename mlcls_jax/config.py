@@ -11,11 +11,15 @@ import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import dacite
 
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.variants import VARIANTS
+
+# Annotated, as the command line has a parser for each type (cli.py), and none for a bare union.
+PosWeight = Annotated[float | list[float] | str, "number, list of numbers or auto"]
 
 
 def _choice(default: str, *others: str):
@@ -70,8 +74,29 @@ class Model:
     image_size: int = 0  # pixels; 0: the size the variant was published with
     dropout: float | None = None  # before the head; None: the variant's published rate
     compute_dtype: str = _choice("auto", "float32", "bfloat16")  # auto: float32 on CPU only
+    head_bias: str = _choice("log_odds", "zero")  # of a fresh head: of the class frequencies
     remat: bool = False  # less memory in training: blocks are computed again for their gradients
     sync_batch_norm: bool = False  # training norms by the statistics of all devices' rows
+
+
+@dataclass(slots=True)
+class Loss:
+    """What training minimises: the mean over known labels.  Metrics keep to plain BCE."""
+
+    name: str = _choice("bce", "focal", "asl")
+    label_smoothing: float = 0.0  # of every label, to one half
+    # bce: how much a positive counts, of all classes or of each; "auto": negatives per positive in
+    # train, at most pos_weight_max and at least 1 / pos_weight_max.
+    pos_weight: PosWeight = 1.0
+    pos_weight_max: float = 10.0
+    # focal
+    gamma: float = 2.0
+    alpha: float | None = None  # weight of positives, of negatives 1 - alpha; None: 1 of both
+    # asl
+    gamma_pos: float = 0.0
+    gamma_neg: float = 4.0
+    clip: float = 0.05  # negatives with a lower probability teach nothing
+    focus_gradient: bool = False  # whether the focusing weights have a gradient too
 
 
 @dataclass(slots=True)
@@ -127,6 +152,7 @@ class Config:
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     model: Model = field(default_factory=Model)
+    loss: Loss = field(default_factory=Loss)
     evaluation: Evaluation = field(default_factory=Evaluation)
     phases: list[Phase] = field(default_factory=default_phases)
 

@@ -1,9 +1,17 @@
 """What a config may be: every mistake is one line that names the field."""
 
 import dataclasses
+import math
 import re
 
-from mlcls_jax.config import Augment, Config, Group, Phase, flatten, from_dict, steps_of
+from mlcls_jax.config import Augment, Config, Group, Loss, Phase, flatten, from_dict, steps_of
+
+# Fields of `loss` that belong to one of its names.
+LOSS_FIELDS = {
+    "bce": ("pos_weight", "pos_weight_max"),
+    "focal": ("gamma", "alpha"),
+    "asl": ("gamma_pos", "gamma_neg", "clip", "focus_gradient"),
+}
 
 
 def validate(config: Config) -> None:
@@ -11,6 +19,7 @@ def validate(config: Config) -> None:
     from_dict(dataclasses.asdict(config))
     _check_choices(config, "")
     _check_ranges(config)
+    _check_loss(config.loss)
     _check_phases(config.phases)
     _check_cached_views(config.phases, config.augment)
     if config.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in config.phases):
@@ -27,7 +36,8 @@ def _check_choices(node, prefix: str) -> None:
             _check_choices(value, f"{path}.")
         elif isinstance(value, list):
             for i, child in enumerate(value):
-                _check_choices(child, f"{path}[{i}].")
+                if dataclasses.is_dataclass(child):
+                    _check_choices(child, f"{path}[{i}].")
         elif (choices := entry.metadata.get("choices")) and value not in choices:
             raise ValueError(f"config: {path} is {value!r}; it must be one of {', '.join(choices)}")
 
@@ -68,6 +78,46 @@ def _check_ranges(config: Config) -> None:
             value = flatten(dataclasses.asdict(config)).get(path)
             raise ValueError(f"config: {path} is {value!r}; it must be {wanted}")
     _check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
+
+
+def _check_loss(loss: Loss) -> None:
+    rules = [
+        ("label_smoothing", 0 <= loss.label_smoothing < 1, "at least 0 and below 1"),
+        ("pos_weight", _is_weight(loss.pos_weight), 'a number above 0, a list of them, or "auto"'),
+        ("pos_weight_max", 1 <= loss.pos_weight_max < math.inf, "at least 1"),
+        ("gamma", 0 <= loss.gamma < math.inf, "at least 0"),
+        ("alpha", loss.alpha is None or 0 < loss.alpha < 1, "above 0 and below 1, or None"),
+        ("gamma_pos", 0 <= loss.gamma_pos < math.inf, "at least 0"),
+        ("gamma_neg", 0 <= loss.gamma_neg < math.inf, "at least 0"),
+        ("clip", 0 <= loss.clip < 1, "at least 0 and below 1"),
+    ]
+    for name, holds, wanted in rules:
+        if not holds:
+            raise ValueError(f"config: loss.{name} is {getattr(loss, name)!r}; it must be {wanted}")
+    default = Loss()
+    for owner, names in LOSS_FIELDS.items():
+        for name in names:
+            value = getattr(loss, name)
+            if owner != loss.name and value != getattr(default, name):
+                raise ValueError(
+                    f"config: loss.{name} is {value!r}, but loss.name is {loss.name!r}, which has "
+                    f"none; leave it out, or set loss.name={owner!r}"
+                )
+    if loss.pos_weight != "auto" and loss.pos_weight_max != default.pos_weight_max:
+        raise ValueError(
+            f"config: loss.pos_weight_max is {loss.pos_weight_max}, but loss.pos_weight is "
+            f'{loss.pos_weight!r}; it limits "auto" only, so leave it out'
+        )
+
+
+def _is_weight(value: float | list[float] | str) -> bool:
+    if isinstance(value, str):
+        return value == "auto"
+    numbers = value if isinstance(value, list) else [value]
+    return bool(numbers) and all(
+        isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf
+        for number in numbers
+    )
 
 
 def _check_phases(phases: list[Phase]) -> None:

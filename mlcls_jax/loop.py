@@ -24,6 +24,7 @@ import numpy as np
 from mlcls_jax.data.pipeline import batch_filenames
 from mlcls_jax.devices import is_first_process, replicate
 from mlcls_jax.first_step import FirstStep
+from mlcls_jax.losses import describe
 from mlcls_jax.models.origins import to_json
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.scoring import model_scores
@@ -191,6 +192,7 @@ def _evaluate_and_save(
         "step": step,
         "epoch": round(step * config.data.batch_size / len(session.splits["train"]), 4),
         "phase": planned.phase.name,
+        "loss_name": describe(config.loss),  # what train_loss is; val and base_rate have plain BCE
         "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
         "val": scores.values,
         "base_rate": session.constant.values,
@@ -211,9 +213,12 @@ def _evaluate_and_save(
 def epoch_line(record: dict[str, Any]) -> str:
     """One line per evaluation."""
     val, constant = record["val"], record["base_rate"]
+    # Another loss has its name, lest anybody compare it with that of val.
+    plain = record["loss_name"] == "bce"
+    train, of_val = ("loss", "loss") if plain else (record["loss_name"], "bce")
     return (
         f"{record['phase']} epoch {record['epoch']:.4g} step {record['step']}: "
-        f"train loss {record['train_loss']:.4f}, val loss {val['loss']:.4f} "
+        f"train {train} {record['train_loss']:.4f}, val {of_val} {val['loss']:.4f} "
         f"(base rate {constant['loss']:.4f}), mAP {val['mAP']:.4f} "
         f"(base rate {constant['mAP']:.4f}), CF1 {val['CF1']:.4f}, "
         f"{record['images_per_second']:.1f} images/s"

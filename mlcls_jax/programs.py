@@ -1,11 +1,13 @@
 """The programs of a run, built from its config and shapes alone: nothing here makes an array."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from mlcls_jax.config import Config
@@ -18,7 +20,7 @@ from mlcls_jax.feature_step import (
     make_classify,
     make_feature_step,
 )
-from mlcls_jax.losses import sigmoid_bce
+from mlcls_jax.losses import make_loss
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import KERAS, Lineage, Origin
 from mlcls_jax.models.variants import VARIANTS
@@ -108,10 +110,12 @@ def step_program(
     planned: PlannedPhase,
     mesh: Mesh,
     variables: dict | None = None,
+    frequencies: Sequence[float] | np.ndarray | None = None,
 ) -> Program:
     """The training step of a phase: (state, batch) -> (state, metrics); see make_train_step.
 
-    `variables` is what `variables_shape` gives, where it is there already.
+    `variables` is what `variables_shape` gives, where it is there already; for `frequencies`, of
+    the classes in train, see make_loss.
     """
     variables = variables or variables_shape(config, num_classes, mesh)
     trainable = trainable_paths(variables["params"], planned.phase)
@@ -121,7 +125,7 @@ def step_program(
         _optimizer(planned, trainable),
         trainable,
         make_inputs(origin.normalization),
-        sigmoid_bce,
+        make_loss(config.loss, num_classes, frequencies),
         config.seed,
         mesh,
     )
@@ -158,6 +162,7 @@ def feature_step_program(
     pictures: int,
     mesh: Mesh,
     variables: dict,
+    frequencies: Sequence[float] | np.ndarray | None = None,
 ) -> Program:
     """The steps of a phase with cached features: (state, features, chunk) -> (state, metrics).
 
@@ -170,13 +175,14 @@ def feature_step_program(
         pictures: of the training split.
         mesh: of all devices.
         variables: what `variables_shape` gives.
+        frequencies: of the classes in train; see make_loss.
     """
     trainable = trainable_paths(variables["params"], planned.phase)
     step = make_feature_step(
         build_model(config, num_classes),
         _optimizer(planned, trainable),
         trainable,
-        sigmoid_bce,
+        make_loss(config.loss, num_classes, frequencies),
         config.seed,
         mesh,
     )

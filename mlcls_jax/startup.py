@@ -28,6 +28,7 @@ from mlcls_jax.devices import (
 from mlcls_jax.features import with_room
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.logs import MetricsLog, read_metrics
+from mlcls_jax.losses import make_loss, prior_bias
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.pretrained import (
@@ -77,6 +78,7 @@ def open_session(
     local_rows(config.data.batch_size, "data.batch_size")
     local_rows(config.data.eval_batch_size, "data.eval_batch_size")
     classes = splits["train"].classes
+    make_loss(config.loss, len(classes), base.frequencies)  # ValueError: weights of other classes
     if first_step:
         first_step.reached("data")
     shapes = variables_shape(config, len(classes), mesh)
@@ -98,7 +100,7 @@ def open_session(
         checkpoints = _open_workdir(config, workdir, splits)
         state, origin = _continued(checkpoints, plan, shapes, mesh, start)
     else:  # the weights before anything is written: they may fail
-        state, origin = _initial(config, classes, shapes, mesh, start)
+        state, origin = _initial(config, classes, base.frequencies, shapes, mesh, start)
         checkpoints = _open_workdir(config, workdir, splits)
     reader.bad.write()  # those of the first batch, which may be older than the workdir
     if first_step:
@@ -158,6 +160,7 @@ def _continued(
 def _initial(
     config: Config,
     classes: tuple[str, ...],
+    frequencies: tuple[float, ...],
     shapes: dict,
     mesh: jax.sharding.Mesh,
     start: Callable[[int, Origin | None], None],
@@ -168,23 +171,34 @@ def _initial(
         start(0, known_origin(config.model.weights, config.model.variant))
         pretrained = read_weights(config, classes, shapes)
         start(0, pretrained.origin)
-        variables, origin = initial_variables(config, pretrained, shapes, mesh), pretrained.origin
+        variables = initial_variables(config, pretrained, frequencies, shapes, mesh)
+        origin = pretrained.origin
     else:
         origin = Origin(KERAS, IMAGENET)
         start(0, origin)
-        variables = random_variables(config, len(classes), mesh)
+        variables = random_variables(config, frequencies, mesh)
     return make_state(variables, (), 0), origin
 
 
-def random_variables(config: Config, num_classes: int, mesh: jax.sharding.Mesh) -> dict:
-    """Variables drawn with config.seed, born on every device of the mesh."""
+def random_variables(
+    config: Config, frequencies: tuple[float, ...], mesh: jax.sharding.Mesh
+) -> dict:
+    """Variables drawn with config.seed, born on every device of the mesh.
+
+    Args:
+        config: of the run.
+        frequencies: of its classes in train, from which the head's bias is; see model.head_bias.
+        mesh: of all devices.
+    """
 
     def draw() -> dict:
         picture = jnp.zeros((1, image_size(config), image_size(config), 3))
-        model = build_model(config, num_classes)
+        model = build_model(config, len(frequencies))
         return dict(model.init(jax.random.key(config.seed), picture))
 
-    return jax.jit(draw, out_shardings=replicated(mesh))()
+    variables = jax.jit(draw, out_shardings=replicated(mesh))()
+    head = variables["params"]["head"] | replicate(_fresh_bias(config, frequencies), mesh)
+    return variables | {"params": variables["params"] | {"head": head}}
 
 
 def read_weights(
@@ -210,13 +224,19 @@ def read_weights(
 
 
 def initial_variables(
-    config: Config, pretrained: Pretrained, shapes: dict, mesh: jax.sharding.Mesh
+    config: Config,
+    pretrained: Pretrained,
+    frequencies: tuple[float, ...],
+    shapes: dict,
+    mesh: jax.sharding.Mesh,
 ) -> dict:
     """Pretrained variables on every device of the mesh, with a fresh head where theirs is another.
 
     Args:
         config: of the run.
         pretrained: from `read_weights`.
+        frequencies: of the classes in train, from which a fresh head's bias is; see
+            model.head_bias.
         shapes: of the network's variables.
         mesh: of all devices.
     """
@@ -229,7 +249,8 @@ def initial_variables(
         drawn: Any = model.init(key, pooled, method=lambda network, x: network.head(x))
         return drawn["params"]["head"]
 
-    target = shapes | {"params": shapes["params"] | {"head": jax.jit(draw)()}}
+    fresh_head = jax.jit(draw)() | _fresh_bias(config, frequencies)
+    target = shapes | {"params": shapes["params"] | {"head": fresh_head}}
     merged, fresh = merge(pretrained.variables, target)
     fit = "classes" if pretrained.classes else "width; the file names no classes"
     console.print(
@@ -237,6 +258,13 @@ def initial_variables(
         f"new: {', '.join(fresh) if fresh else f'nothing, the head fits by its {fit}'}"
     )
     return replicate(merged, mesh)
+
+
+def _fresh_bias(config: Config, frequencies: tuple[float, ...]) -> dict:
+    """{"bias": of a fresh head}, or nothing where the head's own zeros are to stay."""
+    if config.model.head_bias == "zero":
+        return {}
+    return {"bias": prior_bias(config.loss, frequencies)}
 
 
 def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> TrainState:
