@@ -28,6 +28,7 @@ from mlcls_jax.devices import (
 from mlcls_jax.features import with_room
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.logs import MetricsLog, read_metrics
+from mlcls_jax.mixing import check_pairs, mixes
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.pretrained import (
@@ -76,6 +77,8 @@ def open_session(
     plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
     local_rows(config.data.batch_size, "data.batch_size")
     local_rows(config.data.eval_batch_size, "data.eval_batch_size")
+    if mixes(config.augment):
+        check_pairs(config.data.batch_size // mesh.size)
     classes = splits["train"].classes
     if first_step:
         first_step.reached("data")
