@@ -92,12 +92,10 @@ def draw_pair(
     nothing = jnp.zeros(4, jnp.int32)
     if not augment.cutmix:
         return jax.random.beta(draw, augment.mixup, augment.mixup), nothing
-    share = jax.random.beta(draw, augment.cutmix, augment.cutmix)
+    cuts = jax.random.bernoulli(choice) if augment.mixup else jnp.array(True)
+    alpha = jnp.where(cuts, augment.cutmix, augment.mixup)
+    share = jax.random.beta(draw, alpha, alpha)
     box = random_box(share, jax.random.randint(place, (2,), 0, size), size)
-    if not augment.mixup:
-        return jnp.ones(()), box
-    cuts = jax.random.bernoulli(choice)
-    share = jax.random.beta(draw, augment.mixup, augment.mixup)
     return jnp.where(cuts, 1.0, share), jnp.where(cuts, box, nothing)
 
 

@@ -1,5 +1,7 @@
 """Mixup and CutMix against plain NumPy, and that devices and parts of a batch do not matter."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,9 +44,12 @@ def part(batch: Batch, rows: slice) -> Batch:
 
 def drawn(augment: Augment, pairs: int, first: int = 0):
     """Shares and boxes of pairs, on the host."""
-    positions = jnp.arange(first, first + 2 * pairs, 2, dtype=jnp.uint32)
-    keys = pair_keys(SEED, positions)
-    return jax.device_get(jax.vmap(lambda key: draw_pair(key, SIZE, augment))(keys))
+
+    @jax.jit
+    def draw(positions):
+        return jax.vmap(lambda key: draw_pair(key, SIZE, augment))(pair_keys(SEED, positions))
+
+    return jax.device_get(draw(jnp.arange(first, first + 2 * pairs, 2, dtype=jnp.uint32)))
 
 
 def numpy_mixed(batch: Batch, augment: Augment):
@@ -70,10 +75,10 @@ def numpy_mixed(batch: Batch, augment: Augment):
     return pixels, labels
 
 
-@pytest.mark.parametrize("labels", ["mixed", "union"])
-@pytest.mark.parametrize("augment", [MIXUP, CUTMIX, BOTH], ids=["mixup", "cutmix", "both"])
-def test_mixtures_are_those_of_loops_in_numpy(augment, labels):
-    augment = Augment(mixup=augment.mixup, cutmix=augment.cutmix, mixed_labels=labels)
+@pytest.mark.parametrize(
+    "augment", [MIXUP, replace(CUTMIX, mixed_labels="union"), BOTH], ids=["mixup", "cutmix", "both"]
+)
+def test_mixtures_are_those_of_loops_in_numpy(augment):
     batch = make_batch(first=32)
     with jax.numpy_dtype_promotion("strict"):
         found = jax.jit(make_mixed_inputs(INPUTS, augment, SEED))(batch)
@@ -97,15 +102,15 @@ def test_devices_and_parts_of_a_batch_do_not_matter():
 
 
 def test_a_pair_is_a_function_of_seed_and_place():
-    shares, _ = drawn(MIXUP, 8)
-    np.testing.assert_array_equal(drawn(MIXUP, 4, first=8)[0], shares[4:])
-    assert len(set(shares.tolist())) == 8
-    other = jax.random.key_data(pair_keys(SEED + 1, jnp.arange(0, 4, 2, dtype=jnp.uint32)))
-    same = jax.random.key_data(pair_keys(SEED, jnp.arange(0, 4, 2, dtype=jnp.uint32)))
-    assert not np.array_equal(other, same)
+    positions = jnp.arange(0, 16, 2, dtype=jnp.uint32)
+    keys = jax.random.key_data(pair_keys(SEED, positions))
+    np.testing.assert_array_equal(jax.random.key_data(pair_keys(SEED, positions[4:])), keys[4:])
+    assert len(np.unique(keys, axis=0)) == 8
+    others = jax.random.key_data(pair_keys(SEED + 1, positions))
+    assert not (others == keys).all(axis=1).any()
 
 
-@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+@pytest.mark.parametrize("alpha", [0.2, 4.0])
 def test_shares_are_of_the_beta_distribution(alpha):
     shares, boxes = drawn(Augment(mixup=alpha), 4000)
     assert not boxes.any()

@@ -138,7 +138,7 @@ def posterize(image: np.ndarray, bits: int) -> np.ndarray:
 
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
     """Values from the threshold on as in a negative; 256 changes none."""
-    return cv2.LUT(image, _table(np.where(_LEVELS >= threshold, 255 - _LEVELS, _LEVELS)))
+    return cv2.LUT(image, _table(np.append(_LEVELS[:threshold], 255 - _LEVELS[threshold:])))
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
