@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from mlcls_jax import background
 from mlcls_jax.config import Config, Data, PosWeight
 from mlcls_jax.config_checks import validate
+from mlcls_jax.tta import NAMES
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -88,6 +89,17 @@ def add_on_bad_image(parser: argparse.ArgumentParser) -> None:
         default="",
         choices=("error", "skip"),
         help="at a picture that cannot be read (default: as the run's data.on_bad_image)",
+    )
+
+
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    """Over which views of a picture a prediction is the mean."""
+    parser.add_argument(
+        "--tta",
+        default="none",
+        choices=NAMES,
+        help="test-time augmentation: flip averages a picture and its mirror image, crops five "
+        "crops and theirs, at so many times the cost (default none)",
     )
 
 

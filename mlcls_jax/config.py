@@ -56,13 +56,28 @@ class Data:
 
 @dataclass(slots=True)
 class Augment:
-    """From a decoded picture to a square one."""
+    """From a decoded picture to a square one, and what training changes of it.
+
+    Of the fields after flip, in their order: data/augment.py changes the pixels, mixing.py mixes
+    pairs of pictures.  What is 0 is off.
+    """
 
     train_resize: str = _choice("squash", "random_crop")
     eval_resize: str = _choice("squash", "center_crop")
     interpolation: str = _choice("bilinear", "bicubic")  # bicubic only where pictures grow
     min_scale: float = 0.35  # random_crop: smallest share of the picture's area
     flip: bool = True
+    brightness: float = 0.0  # factor uniform in [1 - brightness, 1 + brightness]
+    contrast: float = 0.0  # the same
+    saturation: float = 0.0  # the same
+    hue: float = 0.0  # shift uniform in [-hue, hue], in shares of the colour circle
+    rand_augment: int = 0  # RandAugment's operations per picture
+    magnitude: float = 9.0  # of these, 0 to 10
+    cutout: float = 0.0  # side of a square of one colour, as a share of the picture's
+    erase: float = 0.0  # probability of a rectangle of noise
+    mixup: float = 0.0  # alpha of the Beta distribution of a pair's shares
+    cutmix: float = 0.0  # the same; with both on, each pair takes one of them at random
+    mixed_labels: str = _choice("mixed", "union")  # by the shares, or all that either picture has
 
 
 @dataclass(slots=True)

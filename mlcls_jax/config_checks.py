@@ -13,6 +13,10 @@ LOSS_FIELDS = {
     "asl": ("gamma_pos", "gamma_neg", "clip", "focus_gradient"),
 }
 
+# Fields of Augment that change a picture each time.
+CHANGES = ("brightness", "contrast", "saturation", "hue", "rand_augment", "cutout", "erase")
+CHANGES += ("mixup", "cutmix")
+
 
 def validate(config: Config) -> None:
     """Raises ValueError that names the first field with a wrong type or impossible value."""
@@ -43,7 +47,7 @@ def _check_choices(node, prefix: str) -> None:
 
 
 def _check_ranges(config: Config) -> None:
-    data, model = config.data, config.model
+    data, model, augment = config.data, config.model, config.augment
     size = model.image_size
     rules = [
         ("seed", 0 <= config.seed < 2**31, "at least 0 and below 2**31"),
@@ -67,7 +71,8 @@ def _check_ranges(config: Config) -> None:
         ),
         ("data.max_pixels", data.max_pixels >= 1, "at least 1"),
         ("data.filename_column", bool(data.filename_column), "the name of a column"),
-        ("augment.min_scale", 0 < config.augment.min_scale <= 1, "above 0 and at most 1"),
+        ("augment.min_scale", 0 < augment.min_scale <= 1, "above 0 and at most 1"),
+        *_augment_ranges(augment),
         ("model.image_size", size == 0 or 32 <= size <= 4096, "0, or 32 to 4096 pixels"),
         ("model.dropout", model.dropout is None or 0 <= model.dropout < 1, "in [0, 1) or None"),
         ("evaluation.min_positives", config.evaluation.min_positives >= 1, "at least 1"),
@@ -120,6 +125,20 @@ def _is_weight(value: float | list[float] | str) -> bool:
     )
 
 
+def _augment_ranges(augment: Augment) -> list[tuple[str, bool, str]]:
+    shares = ("brightness", "contrast", "saturation", "cutout", "erase")
+    return [
+        *((f"augment.{x}", 0 <= getattr(augment, x) <= 1, "0 (off) to 1") for x in shares),
+        ("augment.hue", 0 <= augment.hue <= 0.5, "0 (off) to 0.5, half of the colour circle"),
+        ("augment.rand_augment", augment.rand_augment >= 0, "at least 0 (off)"),
+        ("augment.magnitude", 0 <= augment.magnitude <= 10, "0 to 10"),
+        *(
+            (f"augment.{x}", alpha == 0 or 0.01 <= alpha <= 100, "0 (off), or 0.01 to 100")
+            for x, alpha in (("mixup", augment.mixup), ("cutmix", augment.cutmix))
+        ),
+    ]
+
+
 def _check_phases(phases: list[Phase]) -> None:
     names = [phase.name for phase in phases]
     for i, phase in enumerate(phases):
@@ -170,6 +189,12 @@ def _check_cached_views(phases: list[Phase], augment: Augment) -> None:
                 f"config: {path} is 2, but augment.flip is False and forbids the mirrored "
                 "picture; set this to 1, or that to True"
             )
+        for name in CHANGES:
+            if views and (value := getattr(augment, name)):
+                raise ValueError(
+                    f"config: {path} is {views}, but augment.{name} is {value} and changes a "
+                    "picture each time, while features are of the plain one; set one of them to 0"
+                )
 
 
 def _check_duration(path: str, duration: str, at_least_a_step: bool = False) -> None:

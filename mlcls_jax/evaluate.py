@@ -21,6 +21,7 @@ from mlcls_jax.files import write_text
 from mlcls_jax.metrics import Scores, finite_or_none
 from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, probabilities, score
 from mlcls_jax.terminal import console, print_table, print_warning
+from mlcls_jax.tta import views, with_views
 from mlcls_jax.workdir import Run, load_run, read_splits_of, write_predictions
 
 PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     devices.start()
     workdir = Path(options.workdir)
-    run = load_run(workdir, options.checkpoint)
+    run = with_views(load_run(workdir, options.checkpoint), options.tta)
     table = _table(run, workdir, options)
     name = f"csv_{Path(options.csv).stem}" if options.csv else options.split
     data = cli.with_on_bad_image(run.config.data, options.on_bad_image)
@@ -48,6 +49,8 @@ def main(argv: list[str]) -> int:
         "images": options.images,
         "pictures": len(table),
         "unreadable": len(reader.bad),
+        "tta": options.tta,
+        "views": len(views(options.tta, run.config.augment.flip)),
         "step": run.meta["step"],
         "phase": run.meta["phase"],
         "values": finite_or_none(scores.values),
@@ -80,6 +83,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--images", default="", help="their folder")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    cli.add_tta(parser)
     cli.add_on_bad_image(parser)
     options = parser.parse_args(argv)
     if bool(options.images) != bool(options.csv and not is_packed(options.csv)):
@@ -115,6 +119,8 @@ def _print(result: dict, table: LabelTable, scores: Scores, constant: Scores) ->
         f"{result['split']}: {result['pictures']} pictures, checkpoint of step {result['step']} "
         f"(phase {result['phase']})"
     )
+    if result["views"] > 1:
+        console.print(f"--tta {result['tta']}: mean over {result['views']} views of each picture")
     rows = [
         [name, f"{scores.values[name]:.4f}", f"{constant.values[name]:.4f}"] for name in PRINTED
     ]

@@ -21,12 +21,14 @@ from mlcls_jax.feature_step import (
     make_feature_step,
 )
 from mlcls_jax.losses import make_loss
+from mlcls_jax.mixing import make_mixed_inputs, mixes
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import KERAS, Lineage, Origin
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.optimizer import active_modules, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.train_step import (
+    Inputs,
     TrainState,
     make_eval_step,
     make_inputs,
@@ -124,7 +126,7 @@ def step_program(
         build_model(config, num_classes, origin.lineage, active),
         _optimizer(planned, trainable),
         trainable,
-        make_inputs(origin.normalization),
+        _inputs(config, origin),
         make_loss(config.loss, num_classes, frequencies),
         config.seed,
         mesh,
@@ -213,6 +215,13 @@ def classify_program(
 def feature_channels(variables: dict) -> int:
     """Numbers in a picture's pooled features, from variables or their shapes."""
     return variables["params"]["head"]["kernel"].shape[0]
+
+
+def _inputs(config: Config, origin: Origin) -> Inputs:
+    inputs = make_inputs(origin.normalization)
+    if not mixes(config.augment):
+        return inputs
+    return make_mixed_inputs(inputs, config.augment, config.seed)
 
 
 def _optimizer(planned: PlannedPhase, trainable: frozenset[str]):

@@ -29,6 +29,7 @@ from mlcls_jax.features import with_room
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.losses import make_loss, prior_bias
+from mlcls_jax.mixing import check_pairs, mixes
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.pretrained import (
@@ -77,6 +78,8 @@ def open_session(
     plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
     local_rows(config.data.batch_size, "data.batch_size")
     local_rows(config.data.eval_batch_size, "data.eval_batch_size")
+    if mixes(config.augment):
+        check_pairs(config.data.batch_size // mesh.size)
     classes = splits["train"].classes
     make_loss(config.loss, len(classes), base.frequencies)  # ValueError: weights of other classes
     if first_step:

@@ -101,6 +101,18 @@ def test_an_own_image_size_replaces_the_published_one():
         ("augment.interpolation", "nearest"),
         ("augment.min_scale", 0.0),
         ("augment.min_scale", 1.01),
+        ("augment.brightness", 1.01),
+        ("augment.contrast", -0.1),
+        ("augment.saturation", float("nan")),
+        ("augment.hue", 0.51),
+        ("augment.rand_augment", -1),
+        ("augment.magnitude", 10.1),
+        ("augment.cutout", 1.5),
+        ("augment.erase", -0.5),
+        ("augment.mixup", -1.0),
+        ("augment.mixup", 0.001),
+        ("augment.cutmix", float("inf")),
+        ("augment.mixed_labels", "either"),
         ("model.variant", "b8"),
         ("model.image_size", 31),
         ("model.image_size", 4097),
@@ -165,6 +177,7 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("data.batch_size", 8.0),
         ("data.csv", None),
         ("augment.flip", "yes"),
+        ("augment.rand_augment", 2.0),
         ("model.dropout", "0.2"),
         ("evaluation.every", 1),
         ("seed", True),
@@ -203,6 +216,13 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("loss.pos_weight", "auto"),
         ("loss.pos_weight", 3),
         ("loss.pos_weight", [1, 0.01]),
+        ("augment.brightness", 1.0),
+        ("augment.hue", 0.5),
+        ("augment.magnitude", 0.0),
+        ("augment.magnitude", 10),
+        ("augment.erase", 1.0),
+        ("augment.mixup", 0.01),
+        ("augment.cutmix", 100.0),
         ("data.test_fraction", 0.74),
         ("phases[0].duration", "0 steps"),
         ("phases[0].clip_norm", 0.0),
@@ -422,7 +442,15 @@ def test_statistics_of_all_devices_need_a_phase_that_takes_them():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "views"), [("train_resize", "random_crop", 1), ("flip", False, 2)]
+    ("field", "value", "views"),
+    [
+        ("train_resize", "random_crop", 1),
+        ("flip", False, 2),
+        ("hue", 0.1, 1),
+        ("rand_augment", 2, 2),
+        ("erase", 0.25, 1),
+        ("cutmix", 1.0, 1),
+    ],
 )
 def test_pictures_that_differ_each_time_cannot_be_cached(field, value, views):
     config = changed("phases[0].cached_views", views)

@@ -3,6 +3,7 @@
 None of these programs is run.  What accelerators get is read from exports for them.
 """
 
+import dataclasses
 import functools
 import re
 
@@ -13,7 +14,7 @@ import pytest
 from jax import export
 
 from mlcls_jax.compiled import collectives, donated, elements, flops, memory, operations
-from mlcls_jax.config import Config, Data, Group, Loss, Model, Phase
+from mlcls_jax.config import Augment, Config, Data, Group, Loss, Model, Phase
 from mlcls_jax.devices import make_mesh
 from mlcls_jax.feature_step import FeatureChunk, Features
 from mlcls_jax.models.efficientnet import EfficientNet
@@ -144,6 +145,16 @@ def test_the_whole_state_is_donated(phase):
     program = compiled_step(phase.name, 8)
     assert donated(program) >= set(range(len(leaves)))
     assert memory(program).aliased == sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def test_pictures_are_mixed_where_the_config_says_so_and_cost_nothing_else():
+    texts = []
+    for augment in (Augment(), Augment(mixed_labels="union"), Augment(cutmix=1.0)):
+        config = dataclasses.replace(make_config(HEAD, devices=2), augment=augment)
+        (planned,) = plan_phases(config, pictures=100)
+        program = step_program(config, CLASSES, ORIGIN, planned, make_mesh(1))
+        texts.append(program.lower().as_text())
+    assert texts[0] == texts[1] != texts[2]
 
 
 @pytest.mark.parametrize("phase", [HEAD, STATISTICS], ids=lambda phase: phase.name)
