@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from mlcls_jax.config import Config
+from mlcls_jax.averages import NO_AVERAGE, Average, Decay, decay_by_step
+from mlcls_jax.config import Config, Phase
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.devices import AXIS, compute_dtype, replicated, sharded
 from mlcls_jax.feature_step import (
@@ -22,10 +23,12 @@ from mlcls_jax.losses import sigmoid_bce
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import KERAS, Lineage, Origin
 from mlcls_jax.models.variants import VARIANTS
-from mlcls_jax.optimizer import active_modules, make_optimizer, trainable_paths
+from mlcls_jax.optimizer import active_modules, count_stages, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.schedules import MakeSchedule, make_schedule
 from mlcls_jax.train_step import (
     TrainState,
+    changed_statistics,
     make_eval_step,
     make_inputs,
     make_state,
@@ -78,10 +81,24 @@ def variables_shape(config: Config, num_classes: int, mesh: Mesh) -> dict:
 
 
 def fresh_state(variables: dict, planned: PlannedPhase) -> TrainState:
-    """The state at the start of a phase: these variables and a new optimiser's state."""
-    trainable = trainable_paths(variables["params"], planned.phase)
+    """The state at the start of a phase: these variables, a new optimiser's state and, where the
+    phase averages what it trains, the average of these variables alone."""
+    params = variables["params"]
+    leaves, _ = partition(params, trainable_paths(params, planned.phase))
+    opt_state = _optimizer(planned, params).init(leaves)
+    # Copies, because one buffer cannot be donated twice.
+    average = jax.tree.map(jnp.copy, averaged_leaves(variables, planned.phase))
+    return make_state(variables, opt_state, planned.start, average)
+
+
+def averaged_leaves(variables: dict, phase: Phase) -> Average:
+    """Those of the variables (or of their shapes) that the phase averages; none without `ema`."""
+    if not phase.ema:
+        return NO_AVERAGE
+    trainable = trainable_paths(variables["params"], phase)
     leaves, _ = partition(variables["params"], trainable)
-    return make_state(variables, _optimizer(planned, trainable).init(leaves), planned.start)
+    active = active_modules(trainable, phase)
+    return Average(leaves, changed_statistics(variables["batch_stats"], active))
 
 
 def state_shape(variables: dict, planned: PlannedPhase, mesh: Mesh) -> Any:
@@ -108,22 +125,26 @@ def step_program(
     planned: PlannedPhase,
     mesh: Mesh,
     variables: dict | None = None,
+    schedule: MakeSchedule = make_schedule,
 ) -> Program:
     """The training step of a phase: (state, batch) -> (state, metrics); see make_train_step.
 
-    `variables` is what `variables_shape` gives, where it is there already.
+    `variables` is what `variables_shape` gives, where it is there already; `schedule` makes that of
+    each group's rate.
     """
     variables = variables or variables_shape(config, num_classes, mesh)
     trainable = trainable_paths(variables["params"], planned.phase)
     active = active_modules(trainable, planned.phase)
     step = make_train_step(
         build_model(config, num_classes, origin.lineage, active),
-        _optimizer(planned, trainable),
+        _optimizer(planned, variables["params"], schedule),
         trainable,
         make_inputs(origin.normalization),
         sigmoid_bce,
         config.seed,
         mesh,
+        planned.phase.accumulate,
+        _decay(planned),
     )
     shapes = state_shape(variables, planned, mesh), batch_shape(config, num_classes, mesh)
     return Program(step, shapes)
@@ -174,11 +195,13 @@ def feature_step_program(
     trainable = trainable_paths(variables["params"], planned.phase)
     step = make_feature_step(
         build_model(config, num_classes),
-        _optimizer(planned, trainable),
+        _optimizer(planned, variables["params"]),
         trainable,
         sigmoid_bce,
         config.seed,
         mesh,
+        planned.phase.accumulate,
+        _decay(planned),
     )
     views, channels = planned.phase.cached_views, feature_channels(variables)
     rows = planned.chunk_steps(config.log_every), config.data.batch_size
@@ -209,8 +232,21 @@ def feature_channels(variables: dict) -> int:
     return variables["params"]["head"]["kernel"].shape[0]
 
 
-def _optimizer(planned: PlannedPhase, trainable: frozenset[str]):
-    return make_optimizer(planned.phase, trainable, planned.stop - planned.start, planned.warmup)
+def _optimizer(planned: PlannedPhase, params: dict, schedule: MakeSchedule = make_schedule):
+    """Of a phase, from the parameters or their shapes."""
+    return make_optimizer(
+        planned.phase,
+        trainable_paths(params, planned.phase),
+        planned.stop - planned.start,
+        planned.warmup,
+        stages=count_stages(params),
+        schedule=schedule,
+    )
+
+
+def _decay(planned: PlannedPhase) -> Decay | None:
+    ema = planned.phase.ema
+    return decay_by_step(ema, planned.start) if ema else None
 
 
 def _with_sharding(tree: Any, sharding: NamedSharding) -> Any:
