@@ -130,9 +130,15 @@ class Phase:
     name: str
     duration: str  # "5 epochs" or "300 steps"; "0 steps" leaves the phase out
     groups: list[Group]
+    optimizer: str = _choice("adamw", "adam", "sgd", "lion")
+    momentum: float = 0.9  # of sgd, Nesterov's; 0: none
     warmup: str = "0 steps"  # linear, part of the duration
-    schedule: str = _choice("cosine", "constant")
+    schedule: str = _choice("cosine", "constant", "onecycle")  # onecycle has a rise of its own
+    layer_decay: float = 1.0  # factor on the rates per stage from the head down; 1: off
     clip_norm: float = 1.0  # global norm of the trainable gradients; 0: off
+    accumulate: int = 1  # parts of a batch, one after the other, that make one update
+    ema: float = 0.0  # decay per step of an average of the parameters, scored beside them; 0: off
+    patience: int = 0  # evaluations without a better val mAP that end the phase; 0: off
     batch_norm: str = _choice("frozen", "train")  # train: batch statistics where scale trains
     cached_views: int = 0  # 0: off; 1: features of the plain picture; 2: also of the mirrored one
 

@@ -24,7 +24,7 @@ def validate(config: Config) -> None:
     _check_choices(config, "")
     _check_ranges(config)
     _check_loss(config.loss)
-    _check_phases(config.phases)
+    _check_phases(config.phases, config.data.batch_size)
     _check_cached_views(config.phases, config.augment)
     if config.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in config.phases):
         raise ValueError(
@@ -139,7 +139,7 @@ def _augment_ranges(augment: Augment) -> list[tuple[str, bool, str]]:
     ]
 
 
-def _check_phases(phases: list[Phase]) -> None:
+def _check_phases(phases: list[Phase], batch_size: int) -> None:
     names = [phase.name for phase in phases]
     for i, phase in enumerate(phases):
         path = f"phases[{i}]"
@@ -152,10 +152,45 @@ def _check_phases(phases: list[Phase]) -> None:
         _check_duration(f"{path}.warmup", phase.warmup)
         if not phase.groups:
             raise ValueError(f"config: {path}.groups is empty; name at least one group to train")
-        if not 0 <= phase.clip_norm < float("inf"):
-            raise ValueError(f"config: {path}.clip_norm is {phase.clip_norm}; 0 turns it off")
+        _check_numbers(path, phase)
+        _check_optimizer(path, phase)
+        if batch_size % phase.accumulate:
+            raise ValueError(
+                f"config: {path}.accumulate is {phase.accumulate}, which does not divide "
+                f"data.batch_size={batch_size}; the parts of a batch are of one size"
+            )
         for j, group in enumerate(phase.groups):
             _check_group(f"{path}.groups[{j}]", group)
+
+
+def _check_numbers(path: str, phase: Phase) -> None:
+    rules = [
+        ("momentum", 0 <= phase.momentum < 1, "at least 0 and below 1"),
+        ("layer_decay", 0 < phase.layer_decay <= 1, "above 0 and at most 1, which turns it off"),
+        ("clip_norm", 0 <= phase.clip_norm < float("inf"), "at least 0, which turns it off"),
+        ("accumulate", phase.accumulate >= 1, "at least 1, which turns it off"),
+        ("ema", 0 <= phase.ema < 1, "at least 0, which turns it off, and below 1"),
+        ("patience", phase.patience >= 0, "at least 0, which turns it off"),
+    ]
+    for name, holds, wanted in rules:
+        if not holds:
+            value = getattr(phase, name)
+            raise ValueError(f"config: {path}.{name} is {value}; it must be {wanted}")
+
+
+def _check_optimizer(path: str, phase: Phase) -> None:
+    """Fields that would have no effect beside another one."""
+    usual = Phase(phase.name, phase.duration, phase.groups)
+    if phase.optimizer != "sgd" and phase.momentum != usual.momentum:
+        raise ValueError(
+            f"config: {path}.momentum is {phase.momentum}, but {path}.optimizer is "
+            f'{phase.optimizer!r}; it belongs to "sgd", so leave one of them as it was'
+        )
+    if phase.schedule == "onecycle" and steps_of(phase.warmup, pictures=1, batch_size=1):
+        raise ValueError(
+            f'config: {path}.warmup is {phase.warmup!r}, but {path}.schedule="onecycle" has a '
+            'rise of its own; set warmup to "0 steps"'
+        )
 
 
 def _check_group(path: str, group: Group) -> None:

@@ -1,7 +1,6 @@
 """Everything before the first step: data, weights or checkpoint, header; and the last words."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from mlcls_jax.devices import (
 )
 from mlcls_jax.features import with_room
 from mlcls_jax.first_step import FirstStep
+from mlcls_jax.handover import ended_early, read_patience
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.losses import make_loss, prior_bias
 from mlcls_jax.mixing import check_pairs, mixes
@@ -39,14 +39,20 @@ from mlcls_jax.models.pretrained import (
     merge,
     with_classes,
 )
-from mlcls_jax.optimizer import flatten, group_table, trainable_paths
-from mlcls_jax.phases import PlannedPhase, plan_phases
-from mlcls_jax.programs import build_model, fresh_state, image_size, state_shape, variables_shape
+from mlcls_jax.optimizer import flatten, trainable_paths
+from mlcls_jax.phases import PlannedPhase, check_parts, plan_phases
+from mlcls_jax.programs import build_model, image_size, state_shape, variables_shape
 from mlcls_jax.scoring import base_rate
 from mlcls_jax.session import Session
 from mlcls_jax.terminal import console, print_table, print_warning
 from mlcls_jax.train_step import TrainState, make_state
-from mlcls_jax.workdir import BAD_IMAGES, SPLITS, prepare, read_origin, read_splits_of
+from mlcls_jax.workdir import (
+    BAD_IMAGES,
+    SPLITS,
+    prepare,
+    read_origin,
+    read_splits_of,
+)
 
 RAREST = 5
 
@@ -78,8 +84,10 @@ def open_session(
     plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
     local_rows(config.data.batch_size, "data.batch_size")
     local_rows(config.data.eval_batch_size, "data.eval_batch_size")
+    check_parts(plan, config.data.batch_size, mesh.size)
     if mixes(config.augment):
-        check_pairs(config.data.batch_size // mesh.size)
+        for planned in plan:
+            check_pairs(config.data.batch_size // mesh.size // planned.phase.accumulate)
     classes = splits["train"].classes
     make_loss(config.loss, len(classes), base.frequencies)  # ValueError: weights of other classes
     if first_step:
@@ -153,11 +161,13 @@ def _continued(
     latest = checkpoints.resolve("latest")
     meta = checkpoints.meta(latest)
     origin = read_origin(meta)
-    start(latest, origin)
     saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
+    over = read_patience(meta).is_over(saved.phase.patience)
+    step = saved.stop if over else latest
+    start(step, origin)
     state = checkpoints.restore(latest, state_shape(shapes, saved, mesh))
-    console.print(f"Continuing at step {latest} of {plan[-1].stop}; weights: {origin}.")
-    return state, origin
+    console.print(f"Continuing at step {step} of {plan[-1].stop}; weights: {origin}.")
+    return ended_early(state, saved, mesh) if over else state, origin
 
 
 def _initial(
@@ -268,23 +278,6 @@ def _fresh_bias(config: Config, frequencies: tuple[float, ...]) -> dict:
     if config.model.head_bias == "zero":
         return {}
     return {"bias": prior_bias(config.loss, frequencies)}
-
-
-def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> TrainState:
-    """Prints the phase's parameter groups; at its first step, makes its optimiser state."""
-    rows = [
-        [row.pattern, f"{row.parameters:,}", f"{row.learning_rate:g}", f"{row.weight_decay:g}"]
-        for row in group_table(state.params, planned.phase)
-    ]
-    name = f"{planned.phase.name}: steps {planned.start + 1} to {planned.stop}"
-    print_table(name, ["group", "parameters", "learning rate", "weight decay"], rows)
-    if int(state.step) != planned.start:
-        return state  # continued inside the phase
-    begin = jax.jit(
-        partial(fresh_state, planned=planned),
-        out_shardings=replicated(session.mesh),
-    )
-    return begin({"params": state.params, "batch_stats": state.batch_stats})
 
 
 def print_header(session: Session, state: TrainState) -> None:
