@@ -106,6 +106,12 @@ def test_an_own_image_size_replaces_the_published_one():
         ("model.dropout", 1.0),
         ("model.dropout", -0.1),
         ("model.compute_dtype", "float16"),
+        ("model.head", "attention"),
+        ("model.decoder_groups", -1),
+        ("model.decoder_groups", 25),  # of the head without groups
+        ("model.decoder_width", 0),
+        ("model.decoder_width", 100),
+        ("model.decoder_width", 512),  # of the head without a decoder
         ("evaluation.every", "0 epochs"),
         ("evaluation.every", "often"),
         ("evaluation.min_positives", 0),
@@ -152,6 +158,7 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("data.batch_size", True),
         ("data.val_fraction", True),
         ("model.dropout", False),
+        ("model.decoder_groups", 2.0),
         ("augment.flip", 1),
     ],
 )
@@ -354,6 +361,12 @@ def test_every_field_is_read_by_a_module_other_than_the_config():
         if field.name not in read
     }
     assert not unread
+
+
+def test_the_outermost_decoders_pass():
+    for groups, width in ((0, 8), (10_000, 768), (1, 2048)):
+        head = {"head": "mldecoder", "decoder_groups": groups, "decoder_width": width}
+        validate(Config(model=Model(**head)))
 
 
 def test_statistics_of_all_devices_need_a_phase_that_takes_them():
