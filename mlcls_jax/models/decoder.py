@@ -10,7 +10,6 @@ head is one that trains.
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +59,6 @@ def _classes_per_query(num_classes: int, groups: int) -> int:
     return math.ceil(num_classes / min(groups or num_classes, num_classes))
 
 
-@cache
 def fixed_queries(count: int, width: int) -> Float[np.ndarray, "query width"]:
     """Float32 standard normal numbers, the same for ever: NumPy keeps this old stream (NEP 19)."""
     return np.random.RandomState(0).standard_normal((count, width)).astype(np.float32)
