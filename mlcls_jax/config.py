@@ -87,7 +87,12 @@ class Model:
     variant: str = _choice(*VARIANTS)
     weights: str = "imagenet"  # or another name (models/names.py), or a path; "": random
     image_size: int = 0  # pixels; 0: the size the variant was published with
-    dropout: float | None = None  # before the head; None: the variant's published rate
+    # A dense layer on the mean of the feature map, or an ML-Decoder (models/decoder.py) on the map,
+    # which was published with learning rates of at most 1e-4.
+    head: str = _choice("gap", "mldecoder")
+    decoder_groups: int = 0  # of classes, each with a query; 0: as many as classes
+    decoder_width: int = 768  # of the embedding
+    dropout: float | None = None  # before or in the head; None: the published rate
     compute_dtype: str = _choice("auto", "float32", "bfloat16")  # auto: float32 on CPU only
     head_bias: str = _choice("log_odds", "zero")  # of a fresh head: of the class frequencies
     remat: bool = False  # less memory in training: blocks are computed again for their gradients

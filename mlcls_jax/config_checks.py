@@ -4,7 +4,18 @@ import dataclasses
 import math
 import re
 
-from mlcls_jax.config import Augment, Config, Group, Loss, Phase, flatten, from_dict, steps_of
+from mlcls_jax.config import (
+    Augment,
+    Config,
+    Group,
+    Loss,
+    Model,
+    Phase,
+    flatten,
+    from_dict,
+    steps_of,
+)
+from mlcls_jax.models.variants import HEADS
 
 # Fields of `loss` that belong to one of its names.
 LOSS_FIELDS = {
@@ -26,6 +37,7 @@ def validate(config: Config) -> None:
     _check_loss(config.loss)
     _check_phases(config.phases, config.data.batch_size)
     _check_cached_views(config.phases, config.augment)
+    _check_head(config.model)
     if config.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in config.phases):
         raise ValueError(
             'config: model.sync_batch_norm needs a phase with batch_norm="train"; the others '
@@ -75,6 +87,12 @@ def _check_ranges(config: Config) -> None:
         *_augment_ranges(augment),
         ("model.image_size", size == 0 or 32 <= size <= 4096, "0, or 32 to 4096 pixels"),
         ("model.dropout", model.dropout is None or 0 <= model.dropout < 1, "in [0, 1) or None"),
+        ("model.decoder_groups", model.decoder_groups >= 0, "at least 0"),
+        (
+            "model.decoder_width",
+            model.decoder_width >= HEADS and model.decoder_width % HEADS == 0,
+            f"a multiple of {HEADS}, the number of attention heads",
+        ),
         ("evaluation.min_positives", config.evaluation.min_positives >= 1, "at least 1"),
         ("phases", bool(config.phases), "a list of at least one phase"),
     ]
@@ -207,6 +225,17 @@ def _check_group(path: str, group: Group) -> None:
         )
     if not 0 <= group.weight_decay < float("inf"):
         raise ValueError(f"config: {path}.weight_decay is {group.weight_decay}; at least 0")
+
+
+def _check_head(model: Model) -> None:
+    published = Model()
+    for name in ("decoder_groups", "decoder_width"):
+        value = getattr(model, name)
+        if model.head == "gap" and value != getattr(published, name):
+            raise ValueError(
+                f"config: model.{name} is {value}, but model.head is 'gap', which has no decoder; "
+                'set that to "mldecoder", or leave this out'
+            )
 
 
 def _check_cached_views(phases: list[Phase], augment: Augment) -> None:

@@ -84,6 +84,7 @@ def describe(run: Run) -> dict[str, Any]:
 
 def write_safetensors(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     """For timm; the config is the one that timm reads from a folder."""
+    _refuse_decoder(run, "timm.create_model")
     size, (mean, std) = image_size(run.config), _unit(run)
     builder = timm_builder(run.config.model.variant, run.origin.lineage, len(run.classes))
     model_args = {k: v for k, v in builder.arguments.items() if k != "num_classes"}
@@ -114,6 +115,7 @@ def write_safetensors(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str
 
 def write_keras(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     """For keras.applications; the config says which function, with which arguments."""
+    _refuse_decoder(run, "keras.applications")
     variant = run.config.model.variant
     builder = keras_builder(variant, run.origin, len(run.classes), image_size(run.config))
     inside = builder.arguments.get("include_preprocessing", True)
@@ -162,6 +164,14 @@ WRITERS = {
     "stablehlo": write_stablehlo,
     "onnx": write_onnx,
 }
+
+
+def _refuse_decoder(run: Run, builder: str) -> None:
+    if run.config.model.head == "mldecoder":
+        raise ValueError(
+            f"{builder} makes no EfficientNet with an ML-Decoder as its head; export to stablehlo "
+            "or onnx"
+        )
 
 
 def _predictor(run: Run, portable: bool = False) -> Predictor:

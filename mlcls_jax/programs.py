@@ -23,9 +23,10 @@ from mlcls_jax.feature_step import (
 )
 from mlcls_jax.losses import make_loss
 from mlcls_jax.mixing import make_mixed_inputs, mixes
+from mlcls_jax.models.decoder import DecoderSize, query_count
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import KERAS, Lineage, Origin
-from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.models.variants import STRIDE, VARIANTS
 from mlcls_jax.optimizer import active_modules, count_stages, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.schedules import MakeSchedule, make_schedule
@@ -58,6 +59,14 @@ def image_size(config: Config) -> int:
     return config.model.image_size or VARIANTS[config.model.variant].image_size
 
 
+def describe_network(config: Config, num_classes: int) -> str:
+    """Its name, the pictures' side, and the queries of a decoder."""
+    text = f"EfficientNet {config.model.variant}, {image_size(config)} px"
+    if size := _decoder_size(config):
+        text += f", ML-Decoder with {query_count(num_classes, size.groups)} queries"
+    return text
+
+
 def build_model(
     config: Config,
     num_classes: int,
@@ -68,6 +77,7 @@ def build_model(
     return EfficientNet(
         variant=config.model.variant,
         num_classes=num_classes,
+        decoder=_decoder_size(config),
         lineage=lineage,
         dropout=config.model.dropout,
         dtype=compute_dtype(config.model.compute_dtype),
@@ -165,7 +175,7 @@ def forward_program(
 ) -> Program:
     """The evaluation of a batch: (variables, images) -> logits; see make_eval_step.
 
-    With num_classes=0, the pooled features instead; the variables may hold a head all the same.
+    With num_classes=0, what the head takes instead; the variables may hold a head all the same.
     `variables` is what `variables_shape` gives, where it is there already.
     """
     model = build_model(config, num_classes, origin.lineage)
@@ -210,10 +220,10 @@ def feature_step_program(
         planned.phase.accumulate,
         _decay(planned),
     )
-    views, channels = planned.phase.cached_views, feature_channels(variables)
+    each, views = head_input(config, variables), planned.phase.cached_views
     rows = planned.chunk_steps(config.log_every), config.data.batch_size
     features = Features(
-        pooled=jax.ShapeDtypeStruct((pictures, views, channels), jnp.float32),
+        inputs=jax.ShapeDtypeStruct((pictures, views, *each.shape), each.dtype),
         label=jax.ShapeDtypeStruct((pictures, num_classes), jnp.int8),
     )
     chunk = FeatureChunk(
@@ -227,16 +237,32 @@ def feature_step_program(
 def classify_program(
     config: Config, num_classes: int, pictures: int, mesh: Mesh, variables: dict
 ) -> Program:
-    """Of pooled features to logits, on every device: (variables, pooled) -> logits."""
-    classify = make_classify(build_model(config, num_classes), mesh)
-    shape = (pictures, feature_channels(variables))
-    pooled = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated(mesh))
-    return Program(classify, (variables, pooled))
+    """Of what the head takes to logits, on every device: (variables, inputs) -> logits."""
+    classify = make_classify(build_model(config, num_classes), config.data.eval_batch_size, mesh)
+    each = head_input(config, variables)
+    inputs = jax.ShapeDtypeStruct((pictures, *each.shape), each.dtype, sharding=replicated(mesh))
+    return Program(classify, (variables, inputs))
 
 
-def feature_channels(variables: dict) -> int:
-    """Numbers in a picture's pooled features, from variables or their shapes."""
-    return variables["params"]["head"]["kernel"].shape[0]
+def head_input(config: Config, variables: dict) -> jax.ShapeDtypeStruct:
+    """What the head takes of one picture, see EfficientNet.head_inputs, without tracing it.
+
+    Args:
+        config: of the run.
+        variables: of the network, or their shapes.
+    """
+    channels = variables["params"]["backbone"]["top"]["conv"]["kernel"].shape[-1]
+    if config.model.head == "gap":
+        return jax.ShapeDtypeStruct((channels,), jnp.float32)
+    side = -(-image_size(config) // STRIDE)
+    return jax.ShapeDtypeStruct((side, side, channels), compute_dtype(config.model.compute_dtype))
+
+
+def _decoder_size(config: Config) -> DecoderSize | None:
+    model = config.model
+    if model.head == "gap":
+        return None
+    return DecoderSize(groups=model.decoder_groups, width=model.decoder_width)
 
 
 def _inputs(config: Config, origin: Origin) -> Inputs:

@@ -30,6 +30,7 @@ from mlcls_jax.handover import ended_early, read_patience
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.losses import make_loss, prior_bias
 from mlcls_jax.mixing import check_pairs, mixes
+from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.pretrained import (
@@ -41,7 +42,14 @@ from mlcls_jax.models.pretrained import (
 )
 from mlcls_jax.optimizer import flatten, trainable_paths
 from mlcls_jax.phases import PlannedPhase, check_parts, plan_phases
-from mlcls_jax.programs import build_model, image_size, state_shape, variables_shape
+from mlcls_jax.programs import (
+    build_model,
+    describe_network,
+    head_input,
+    image_size,
+    state_shape,
+    variables_shape,
+)
 from mlcls_jax.scoring import base_rate
 from mlcls_jax.session import Session
 from mlcls_jax.terminal import console, print_table, print_warning
@@ -95,7 +103,7 @@ def open_session(
     shapes = variables_shape(config, len(classes), mesh)
     for planned in plan:  # ValueError: a pattern that matches nothing
         trainable_paths(shapes["params"], planned.phase)
-    plan = with_room(plan, splits, shapes, mesh)
+    plan = with_room(plan, splits, shapes, config, mesh)
     pictures = sum(map(len, splits.values()))
     reader = make_reader(config.data, pictures, workdir / BAD_IMAGES, print_warning)
     ahead = Ahead(config, splits, shapes, mesh)
@@ -257,14 +265,16 @@ def initial_variables(
     model = build_model(config, head["bias"].shape[0])
 
     def draw() -> dict:  # the head alone: what merge replaces is never computed
-        pooled = jnp.zeros((1, head["kernel"].shape[0]))
-        key = jax.random.key(config.seed)
-        drawn: Any = model.init(key, pooled, method=lambda network, x: network.head(x))
+        each, key = head_input(config, shapes), jax.random.key(config.seed)
+        inputs = jnp.zeros((1, *each.shape), each.dtype)
+        drawn: Any = model.init(key, inputs, method=EfficientNet.classify)
         return drawn["params"]["head"]
 
     fresh_head = jax.jit(draw)() | _fresh_bias(config, frequencies)
     target = shapes | {"params": shapes["params"] | {"head": fresh_head}}
     merged, fresh = merge(pretrained.variables, target)
+    if len(fresh) > 2:  # of a decoder
+        fresh = [f"head/* ({len(fresh)} arrays)"]
     fit = "classes" if pretrained.classes else "width; the file names no classes"
     console.print(
         f"Weights {config.model.weights} ({pretrained.variant}: {pretrained.origin}); "
@@ -289,7 +299,7 @@ def print_header(session: Session, state: TrainState) -> None:
     kind = jax.devices()[0].device_kind
     rows = [
         ["devices", describe(jax.device_count(), kind, jax.process_count(), keeps_heap())],
-        ["network", f"EfficientNet {config.model.variant}, {image_size(config)} px"],
+        ["network", describe_network(config, len(train.classes))],
         ["parameters", f"{total:,}, {len(train.classes)} classes"],
         ["pictures", sizes],
         ["rarest in train", ", ".join(f"{name} ({count})" for count, name in rare)],

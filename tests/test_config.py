@@ -137,6 +137,12 @@ def test_an_own_image_size_replaces_the_published_one():
         ("loss.gamma_neg", float("inf")),
         ("loss.clip", -0.1),
         ("loss.clip", 1.0),
+        ("model.head", "attention"),
+        ("model.decoder_groups", -1),
+        ("model.decoder_groups", 25),  # of the head without groups
+        ("model.decoder_width", 0),
+        ("model.decoder_width", 100),
+        ("model.decoder_width", 512),  # of the head without a decoder
         ("evaluation.every", "0 epochs"),
         ("evaluation.every", "often"),
         ("evaluation.min_positives", 0),
@@ -184,6 +190,7 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("data.batch_size", True),
         ("data.val_fraction", True),
         ("model.dropout", False),
+        ("model.decoder_groups", 2.0),
         ("augment.flip", 1),
         ("loss.pos_weight", True),
         ("loss.pos_weight", None),
@@ -431,6 +438,12 @@ def test_settings_of_a_loss_that_is_not_chosen_are_refused(values, refused):
 )
 def test_settings_of_the_chosen_loss_pass(loss):
     validate(Config(loss=loss))
+
+
+def test_the_outermost_decoders_pass():
+    for groups, width in ((0, 8), (10_000, 768), (1, 2048)):
+        head = {"head": "mldecoder", "decoder_groups": groups, "decoder_width": width}
+        validate(Config(model=Model(**head)))
 
 
 def test_statistics_of_all_devices_need_a_phase_that_takes_them():

@@ -29,6 +29,7 @@ LAYERS = [
     ["models.convolution"],
     ["models.depthwise"],
     ["models.blocks"],
+    ["models.decoder"],
     ["models.efficientnet"],
     ["models.torch_file", "models.safetensors_file", "models.keras_file"],
     ["models.hub", "models.weight_files", "models.translate"],

@@ -96,6 +96,20 @@ def test_accelerators_multiply_in_bfloat16_but_for_the_head(platform):
         assert product in wide or all(kind.endswith("bf16") for kind in product.operands)
 
 
+def test_a_decoder_multiplies_in_bfloat16_and_leaves_a_frozen_backbone_alone():
+    program = step(HEAD, head="mldecoder", decoder_width=64, image_size=64)
+    text = export.export(program.function, platforms=["cuda"])(*program.arguments).mlir_module()
+    products = operations(text, "dot_general")
+    wide = [product for product in products if "bf16" not in "".join(product.operands)]
+    assert len(products) > 10 and len(wide) == 3  # of each query's own layer, to float32 logits
+    assert all(f"{CLASSES}x64" in "".join(product.operands) for product in wide)
+    config = make_config(HEAD)
+    forward = forward_program(config, CLASSES, ORIGIN, ROWS, make_mesh(1))
+    forward = export.export(forward.function, platforms=["cuda"])(*forward.arguments).mlir_module()
+    spatial = [len(operations(of, "convolution")) for of in (text, forward)]
+    assert spatial[0] == spatial[1] > 0  # none for a gradient
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_accelerators_convolve_natively(platform):
     text = exported_step(platform).mlir_module()
