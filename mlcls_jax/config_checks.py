@@ -61,6 +61,8 @@ def _check_ranges(config: Config) -> None:
         ("model.image_size", size == 0 or 32 <= size <= 4096, "0, or 32 to 4096 pixels"),
         ("model.dropout", model.dropout is None or 0 <= model.dropout < 1, "in [0, 1) or None"),
         ("evaluation.min_positives", config.evaluation.min_positives >= 1, "at least 1"),
+        ("evaluation.wanted", 0 < config.evaluation.wanted <= 1, "above 0 and at most 1"),
+        ("evaluation.tuned_positives", config.evaluation.tuned_positives >= 1, "at least 1"),
         ("phases", bool(config.phases), "a list of at least one phase"),
     ]
     for path, holds, wanted in rules:

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from mlcls_jax.data.pipeline import batch_filenames
+from mlcls_jax.decisions import decide, rule_of
 from mlcls_jax.devices import is_first_process, replicate
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.models.origins import to_json
@@ -186,7 +187,9 @@ def _evaluate_and_save(
     val, seconds, config = session.splits["val"], meter.seconds, session.config
     logits, readable = work.evaluate({"params": state.params, "batch_stats": state.batch_stats})
     _check_finite(session, step, np.isfinite(logits).all())
-    scores = model_scores(val.take(np.flatnonzero(readable)), logits[readable], session.base)
+    val, logits = val.take(np.flatnonzero(readable)), logits[readable]
+    scores = model_scores(val, logits, session.base)
+    decisions = decide(val, logits, session.base.counted, rule_of(config.evaluation))
     record = {
         "step": step,
         "epoch": round(step * config.data.batch_size / len(session.splits["train"]), 4),
@@ -204,6 +207,7 @@ def _evaluate_and_save(
     loss_sum, label_count = replicate(zeros, session.mesh)
     state = dataclasses.replace(state, loss_sum=loss_sum, label_count=label_count)
     meta = _meta(session, planned, step, scores.values)
+    meta |= {"decisions": dataclasses.asdict(decisions)}
     session.checkpoints.save(step, state, meta, scores.values["mAP"])
     return state
 
