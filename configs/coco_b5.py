@@ -8,7 +8,8 @@ column for each of the 80 classes, beside the unpacked coco/train2014/ and coco/
 
 Where the numbers are from: [A] is train.py of github.com/Alibaba-MIIL/ASL (arXiv:2009.14119).
   asymmetric loss, gamma 4 and 0, clip 0.05, no gradient through the focus   [A]
-  Adam, 1e-4, one cycle, a fifth of it rising                                [A]
+  Adam, 1e-4, rising for a fifth of the time and then falling as a cosine    [A]; there the rise
+    is a cosine too (OneCycleLR), here a line
   40 epochs: [A] plans 80 and stops after 40; train.py of ML_Decoder plans 40
   batch 128, mean of the weights with decay 0.9997 a step                    [A]
   weight decay 1e-4 on kernels, decoupled: "true wd" in [A], where it is added to the gradient of
@@ -50,7 +51,6 @@ def get_config() -> Config:
                 "40 epochs",
                 [Group(".*", 1e-4, 1e-4)],
                 warmup="8 epochs",
-                schedule="onecycle",
                 clip_norm=0.0,
                 batch_norm="train",
                 ema=0.9997,

@@ -8,9 +8,10 @@ Where the numbers are from: [D] is train.py of github.com/Alibaba-MIIL/ML_Decode
 (arXiv:2111.12933), [P] is K. Prokofiev and V. Sovrasov, arXiv:2209.06585, and its repository.
   ML-Decoder of width 768 with a query for each class, for 80 classes                    [D]
   448 px, batch 56, 40 epochs                                                            [D]
-  asymmetric loss, gamma 4 and 0, clip 0.05; Adam, 1e-4, one cycle, a fifth of it rising [D]
-  weight decay 1e-4 on kernels, decoupled; mean of the weights with decay 0.9997 a step  [D]
-  no clipping, squashed to a square, cutout of half the side, RandAugment: see coco_b5.py [D]
+  asymmetric loss, gamma 4 and 0, clip 0.05; Adam, 1e-4, rising for a fifth of the time  [D]
+  weight decay 1e-4 on kernels; mean of the weights with decay 0.9997 a step             [D]
+  no clipping, squashed to a square, cutout of half the side, RandAugment                [D]
+    what of this is not quite theirs: see coco_b5.py
   weights of ImageNet-21k without further training: the tf_efficientnetv2_s_in21k of [P]
   batch statistics train, as in [D]; over all devices, since 7 pictures of each are few.  Drop
     path 0.2 and dropout 0.2 are the network's own (arXiv:2104.00298)
@@ -53,7 +54,6 @@ def get_config() -> Config:
                 "40 epochs",
                 [Group(".*", 1e-4, 1e-4)],
                 warmup="8 epochs",
-                schedule="onecycle",
                 clip_norm=0.0,
                 batch_norm="train",
                 ema=0.9997,

@@ -71,7 +71,7 @@ def test_every_config_file_loads_and_survives_json(file):
 
 
 def test_there_is_a_config_file_for_every_variant():
-    assert {file.stem for file in FILES} == {*VARIANTS, "default", "demo"}
+    assert {file.stem for file in FILES} == {*VARIANTS, "default", "demo", "coco_b5", "coco_v2s"}
     assert set(SIZES) == set(VARIANTS)
 
 
