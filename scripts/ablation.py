@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
         # In this order: a row that evaluates the baseline's run comes after it.
         for trained in (True, False):
             chosen = [task for task in tasks if bool(task[0].evaluate) != trained]
-            for result in pool.map(lambda task: measure(study, *task, call), chosen):
+            for result in pool.map(lambda task: measure(study, task[0], task[1], call), chosen):
                 results.append(result)
                 write_results(options.out / "results.json", study, results)
                 print(f"{result.row} {result.seed}: {result.end:.4f}", file=sys.stderr)

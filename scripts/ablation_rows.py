@@ -66,7 +66,11 @@ ROWS = (
     ),
     Row("random-crop", "augment", {"augment.train_resize": "random_crop"}),
     Row("tta-flip", "evaluate", evaluate=("--tta", "flip")),
-    Row("mldecoder", "head", {"model.head": "mldecoder"}),
+    Row(  # attention at the rate of a dense layer would not survive the first phase
+        "mldecoder",
+        "head",
+        {"model.head": "mldecoder", f"{HEAD}.groups[0].learning_rate": 1e-3},
+    ),
     # Hopes for a few hundred pictures, several changes in each.
     Row("gentle", "candidates", _LAYERS | _EMA | {f"{FINETUNE}.duration": TWICE}),
     Row("gentle-crop", "candidates", _LAYERS | _EMA | _CROP),

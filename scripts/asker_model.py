@@ -11,9 +11,10 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import jax.numpy as jnp
 import keras
 import numpy as np
-from keras.src.applications.efficientnet import EfficientNet
+from keras.src.applications.efficientnet import EfficientNet  # Keras exports B0 to B7 alone
 
 from mlcls_jax.models.layouts import KERAS
 from mlcls_jax.models.pretrained import Pretrained
@@ -73,9 +74,8 @@ def build_base(pretrained: Pretrained, size: int) -> Any:
             }
         )
         channels = stage.channels
-    shape = (size, size, 3)
-    options = {"blocks_args": blocks, "activation": "relu6", "input_shape": shape}
-    base = EfficientNet(1.0, 1.0, size, include_top=False, weights=None, **options)
+    options: dict[str, Any] = {"blocks_args": blocks, "activation": "relu6", "weights": None}
+    base = EfficientNet(1.0, 1.0, size, input_shape=(size, size, 3), include_top=False, **options)
     _assign(base, pretrained)
     return base
 
@@ -110,7 +110,7 @@ def largest_difference(base: Any, pretrained: Pretrained, pictures: np.ndarray) 
     """
     theirs = base(pictures.astype(np.float32), training=False).numpy().mean(axis=(1, 2))
     model = pretrained.model.clone(num_classes=0)
-    pixels = normalize(pictures, pretrained.normalization)
+    pixels = normalize(jnp.asarray(pictures), pretrained.normalization)
     ours: Any = model.apply(pretrained.variables, pixels, train=False)
     return float(np.abs(theirs - ours).max() / np.abs(ours).max())
 
