@@ -238,7 +238,7 @@ def draw(epochs: Iterable[Epoch], base: dict[str, float], path: Path) -> None:
     loss.set_ylabel("loss: val, and train dotted")
     loss.set_yscale("log")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _by_script(epochs: Iterable[Epoch]) -> dict[str, list[Epoch]]:

@@ -47,7 +47,7 @@ def test_rescaling_twice_hides_the_pictures(base, pictures):
     """Every picture is black to a base that divides by 255 again."""
     pixels = pictures.astype(np.float32)
     once, twice = (base(x, training=False).numpy() for x in (pixels, pixels / 255))
-    assert twice.std(axis=0).mean() < 0.01 * once.std(axis=0).mean()
+    assert twice.std(axis=0).mean() < 0.05 * once.std(axis=0).mean()
 
 
 def test_the_scripts_differ_in_one_repair_each(base):
