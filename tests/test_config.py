@@ -26,6 +26,7 @@ from mlcls_jax.config import (
     with_absolute_paths,
 )
 from mlcls_jax.config_checks import validate
+from mlcls_jax.models.names import resolve
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.programs import image_size
 
@@ -65,6 +66,7 @@ def test_every_config_file_loads_and_survives_json(file):
     config = cli.load_config(str(file), [])
     validate(config)
     assert from_dict(json.loads(to_json(config))) == config
+    assert resolve(config.model.weights, config.model.variant).variant == config.model.variant
     if file.stem in SIZES:
         assert config.model.variant == file.stem
         assert image_size(config) == SIZES[file.stem]
@@ -72,7 +74,7 @@ def test_every_config_file_loads_and_survives_json(file):
 
 
 def test_there_is_a_config_file_for_every_variant():
-    assert {file.stem for file in FILES} == {*VARIANTS, "default", "demo"}
+    assert {file.stem for file in FILES} == {*VARIANTS, "default", "demo", "coco_b5", "coco_v2s"}
     assert set(SIZES) == set(VARIANTS)
 
 
