@@ -472,10 +472,6 @@ def test_statistics_of_all_devices_need_a_phase_that_takes_them():
     [
         ("train_resize", "random_crop", 1),
         ("flip", False, 2),
-        ("hue", 0.1, 1),
-        ("rand_augment", 2, 2),
-        ("erase", 0.25, 1),
-        ("cutmix", 1.0, 1),
     ],
 )
 def test_pictures_that_differ_each_time_cannot_be_cached(field, value, views):
@@ -487,3 +483,15 @@ def test_pictures_that_differ_each_time_cannot_be_cached(field, value, views):
     config.phases[0].cached_views = views - 1
     if field == "flip":
         validate(config)  # one view: never mirrored
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("hue", 0.1), ("rand_augment", 2), ("erase", 0.25), ("cutmix", 1.0)]
+)
+def test_augmentation_needs_a_phase_that_sees_pictures(field, value):
+    config = changed(f"augment.{field}", value)
+    config.phases[0].cached_views = 1
+    validate(config)
+    config.phases[1].duration = "0 steps"
+    with pytest.raises(ValueError, match=rf"augment\.{field} is {value}, but cached_views is on"):
+        validate(config)
