@@ -198,21 +198,14 @@ def test_the_step_on_pictures_has_the_loss_of_the_config():
         program = step_program(config, CLASSES, ORIGIN, planned, mesh, frequencies=shares)
         return program.lower().as_text()
 
-    texts = {lowered(loss) for loss in (Loss(), Loss("asl"), Loss(pos_weight="auto"))}
-    assert len(texts) == 3
+    texts = {lowered(loss) for loss in (Loss(), Loss(pos_weight="auto"))}
+    assert len(texts) == 2
 
 
 @pytest.mark.parametrize(
     "loss",
-    [
-        Loss(),
-        Loss("focal", alpha=0.25),
-        Loss("asl"),
-        Loss("asl", focus_gradient=True, label_smoothing=0.1),
-        Loss(pos_weight="auto"),
-        Loss(pos_weight=[1.0, 2.0, 3.0, 4.0, 5.0]),
-    ],
-    ids=lambda loss: f"{loss.name} {loss.pos_weight} {loss.label_smoothing}",
+    [Loss("focal", alpha=0.25), Loss("asl", label_smoothing=0.1), Loss(pos_weight="auto")],
+    ids=lambda loss: loss.name,
 )
 def test_every_loss_trains_a_head_on_features(loss):
     phase = Phase("head", "10 steps", HEAD.groups, schedule="constant", cached_views=1)
