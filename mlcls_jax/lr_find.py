@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         try:
             if options.workdir:
-                variables = _trained(Path(options.workdir), variables)
+                variables = _trained(Path(options.workdir), session, variables)
             planned = _planned(session, options.phase, options.steps)
             test = find(session, planned, variables, options.low, options.high)
         finally:
@@ -139,12 +139,16 @@ def _planned(session: Session, name: str, steps: int) -> PlannedPhase:
     return PlannedPhase(phase, 0, steps, 0, (steps,))
 
 
-def _trained(workdir: Path, variables: dict) -> dict:
-    """The variables of a run's best checkpoint, which must have the shapes of these."""
-    run = load_run(workdir, "best")
+def _trained(workdir: Path, session: Session, variables: dict) -> dict:
+    """The variables of a run's best checkpoint; ValueError unless they are of the same network, of
+    the same weights and for the same classes as these."""
+    run, classes = load_run(workdir, "best"), session.splits["train"].classes
     shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (run.variables, variables)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"--workdir {workdir} holds another network than the config's")
+    if shapes[0] != shapes[1] or (run.origin, run.classes) != (session.origin, classes):
+        raise ValueError(
+            f"--workdir {workdir} holds a run of another network, of other weights or for other "
+            "classes than the config's; give that run's config"
+        )
     return run.variables
 
 
