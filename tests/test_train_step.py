@@ -156,6 +156,7 @@ def one_step(variant, phase, devices, accumulate):
     return *jax.device_get(compiled(state, batch)), memory(compiled).temporary
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_has_the_gradient_and_the_dropout_of_the_whole(tiny):
     state, metrics, temporary = one_step(tiny, TOP, devices=1, accumulate=1)
     before, expected = flatten(initial(tiny)["params"]), flatten(state.params)
@@ -168,7 +169,7 @@ def test_a_batch_in_parts_has_the_gradient_and_the_dropout_of_the_whole(tiny):
         assert ours.label_count == state.label_count
         for path, leaf in flatten(ours.params).items():
             np.testing.assert_allclose(leaf, expected[path], rtol=0, atol=2e-6, err_msg=path)
-        assert smaller < 0.5 * temporary
+        assert smaller < 0.7 * temporary  # of which the gradients and their sum are most
 
 
 def test_parts_normalise_like_as_many_devices(tiny):
