@@ -4,12 +4,14 @@ import dataclasses
 import json
 import os
 import signal
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from mlcls_jax import loop, work
+from mlcls_jax import loop, lr_find, work
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.patience import Patience
@@ -141,3 +143,17 @@ def check_whole(workdir, begun, said):
     raw = Checkpoints(workdir, read_only=True).restore_variables(4, best.variables)
     kernels = [np.asarray(of["params"]["head"]["kernel"]) for of in (best.variables, raw)]
     assert not np.array_equal(*kernels)
+    check_range_test_from(workdir, best)
+
+
+def check_range_test_from(workdir, best):
+    """It begins with the best of a run, and changes nothing in its folder."""
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    train_split = SimpleNamespace(classes=best.classes)
+    session: Any = SimpleNamespace(origin=best.origin, splits={"train": train_split})
+    begun = lr_find._trained(workdir, session, best.variables)
+    assert_equal(jax.tree.leaves(begun), jax.tree.leaves(best.variables))
+    train_split.classes = ("cat", *best.classes[1:])
+    with pytest.raises(ValueError, match="a run of another network, of other weights or for other"):
+        lr_find._trained(workdir, session, best.variables)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before

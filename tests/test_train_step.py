@@ -162,14 +162,13 @@ def test_a_batch_in_parts_has_the_gradient_and_the_dropout_of_the_whole(tiny):
     before, expected = flatten(initial(tiny)["params"]), flatten(state.params)
     moved = max(float(np.abs(expected[path] - before[path]).max()) for path in before)
     assert moved > 2e-3  # a thousand times what is tolerated below
-    for devices, parts in [(1, 4), (8, 2)]:
-        ours, others, smaller = one_step(tiny, TOP, devices, parts)
-        for name in ("loss", "grad_norm"):
-            np.testing.assert_allclose(others[name], metrics[name], rtol=1e-5, err_msg=name)
-        assert ours.label_count == state.label_count
-        for path, leaf in flatten(ours.params).items():
-            np.testing.assert_allclose(leaf, expected[path], rtol=0, atol=2e-6, err_msg=path)
-        assert smaller < 0.7 * temporary  # of which the gradients and their sum are most
+    ours, others, smaller = one_step(tiny, TOP, devices=1, accumulate=4)  # test_update.py: of 8
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(others[name], metrics[name], rtol=1e-5, err_msg=name)
+    assert ours.label_count == state.label_count
+    for path, leaf in flatten(ours.params).items():
+        np.testing.assert_allclose(leaf, expected[path], rtol=0, atol=2e-6, err_msg=path)
+    assert smaller < 0.7 * temporary  # of which the gradients and their sum are most
 
 
 def test_parts_normalise_like_as_many_devices(tiny):
