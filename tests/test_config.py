@@ -166,6 +166,17 @@ def test_an_own_image_size_replaces_the_published_one():
         ("phases[0].clip_norm", float("nan")),
         ("phases[0].clip_norm", float("inf")),
         ("phases[0].groups", []),
+        ("phases[0].optimizer", "adagrad"),
+        ("phases[0].momentum", 0.5),  # of adamw
+        ("phases[1].schedule", "onecycle"),  # with a warm-up
+        ("phases[0].layer_decay", 0.0),
+        ("phases[0].layer_decay", 1.01),
+        ("phases[0].accumulate", 0),
+        ("phases[0].accumulate", 5),  # of 32 rows
+        ("phases[0].ema", 1.0),
+        ("phases[0].ema", -0.1),
+        ("phases[0].ema", float("nan")),
+        ("phases[0].patience", -1),
         ("phases[0].cached_views", -1),
         ("phases[0].cached_views", 3),
         ("phases[1].groups[1].pattern", "head/("),
@@ -247,6 +258,12 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("phases[0].duration", "0 steps"),
         ("phases[0].clip_norm", 0.0),
         ("phases[0].groups[0].learning_rate", 1),
+        ("phases[0].optimizer", "lion"),
+        ("phases[0].schedule", "onecycle"),
+        ("phases[0].layer_decay", 0.01),
+        ("phases[0].accumulate", 32),
+        ("phases[0].ema", 0.99999),
+        ("phases[0].patience", 1),
         ("phases[0].cached_views", 2),
     ],
 )
@@ -457,6 +474,16 @@ def test_the_outermost_decoders_pass():
     for groups, width in ((0, 8), (10_000, 768), (1, 2048)):
         head = {"head": "mldecoder", "decoder_groups": groups, "decoder_width": width}
         validate(Config(model=Model(**head)))
+
+
+@pytest.mark.parametrize(("momentum", "allowed"), [(0.0, True), (0.99, True), (1.0, False)])
+def test_momentum_is_of_sgd(momentum, allowed):
+    config = changed("phases[0].optimizer", "sgd")
+    config.phases[0].momentum = momentum
+    if allowed:
+        return validate(config)
+    with pytest.raises(ValueError, match=r"phases\[0\]\.momentum is 1\.0; it must be"):
+        validate(config)
 
 
 def test_statistics_of_all_devices_need_a_phase_that_takes_them():

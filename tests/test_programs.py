@@ -289,3 +289,19 @@ def test_remat_computes_again_in_the_step():
     plain, again = (step(FULL, remat=remat).lower() for remat in (False, True))
     barrier = "optimization_barrier"  # around each block that is computed again
     assert again.as_text().count(barrier) > plain.as_text().count(barrier)
+
+
+def test_the_average_is_of_what_the_phase_trains_and_each_step_gives_it_back():
+    """Also where normalisations train, whose statistics are averaged as well."""
+    phase = dataclasses.replace(STATISTICS, ema=0.99, accumulate=ROWS)
+    program = step(phase)
+    state, _ = program.arguments
+    after, _ = jax.eval_shape(program.function, *program.arguments)
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
+        lambda leaf: leaf.shape, state
+    )
+    assert set(state.average.params) == set(flatten(state.params))
+    assert set(state.average.batch_stats) == set(flatten(state.batch_stats))
+    head = step(dataclasses.replace(HEAD, ema=0.99)).arguments[0].average
+    assert (set(head.params), set(head.batch_stats)) == ({"head/kernel", "head/bias"}, set())
+    assert not step(HEAD).arguments[0].average
