@@ -152,6 +152,8 @@ def test_a_share_of_one_changes_nothing_and_of_none_takes_the_other():
 
 
 def test_a_row_without_a_pair_names_the_batch_size():
-    with pytest.raises(ValueError, match=r"data\.batch_size gives each device 3 pictures"):
+    with pytest.raises(
+        ValueError, match=r"data\.batch_size gives each device an odd number .*\(3\)"
+    ):
         jax.eval_shape(make_mixed_inputs(INPUTS, MIXUP, SEED), make_batch(rows=3))
     check_pairs(4)
