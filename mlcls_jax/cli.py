@@ -1,6 +1,7 @@
 """What the entry points share: reading a config, and errors as one line."""
 
 import argparse
+import ast
 import dataclasses
 import os
 import sys
@@ -16,11 +17,24 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from mlcls_jax import background
-from mlcls_jax.config import Config, Data
+from mlcls_jax.config import Config, Data, PosWeight
 from mlcls_jax.config_checks import validate
 from mlcls_jax.tta import NAMES
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
+
+
+class _PosWeightParser(flags.ArgumentParser):
+    """A number or a list of numbers; what is neither stays text, which `validate` judges."""
+
+    def parse(self, argument):
+        try:
+            return ast.literal_eval(argument) if isinstance(argument, str) else argument
+        except (ValueError, SyntaxError):
+            return argument
+
+
+config_flags.register_flag_parser_for_type(PosWeight, _PosWeightParser())
 
 
 def load_config(path: str, overrides: list[str]) -> Config:
