@@ -46,6 +46,7 @@ LAYERS = [
     ["checkpoint"],
     ["workdir", "ahead", "first_step"],
     ["scoring"],
+    ["judgement"],
     ["features"],
     ["logs"],
     ["session"],
