@@ -55,8 +55,11 @@ def map_interval(
     for start in range(0, count, AT_ONCE):
         weights = _drawn(rng, len(labels), min(AT_ONCE, count - start))
         maps.append(_nan_mean([ranked.average_precisions(weights) for ranked in classes]))
-    outside = 50 * (1 - LEVEL)
-    low, high = np.nanpercentile(np.concatenate(maps), [outside, 100 - outside])
+    maps = np.concatenate(maps)
+    maps, outside = maps[~np.isnan(maps)], 50 * (1 - LEVEL)
+    if not len(maps):
+        return None
+    low, high = np.percentile(maps, [outside, 100 - outside])
     return Interval(float(low), float(high), LEVEL, count)
 
 

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax import cli, devices
-from mlcls_jax.bootstrap import Interval, map_interval
-from mlcls_jax.calibration import calibration_error
+from mlcls_jax.bootstrap import map_interval
 from mlcls_jax.config_checks import validate
 from mlcls_jax.data.labels import LabelTable, read_labels
 from mlcls_jax.data.packed import is_packed, read_packed
 from mlcls_jax.data.pipeline import make_reader
-from mlcls_jax.decisions import FOLDS, Decisions, Rule, cross_fit, decide, rule_of, untuned
+from mlcls_jax.decisions import Rule, decide, rule_of
 from mlcls_jax.files import write_text
-from mlcls_jax.metrics import Scores, decision_values, finite_or_none, included_classes
+from mlcls_jax.judgement import explain, judge
+from mlcls_jax.metrics import Scores, finite_or_none, included_classes
 from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, score
 from mlcls_jax.terminal import console, print_table, print_warning
 from mlcls_jax.tta import views, with_views
@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
     devices.start()
     workdir = Path(options.workdir)
     run = with_views(load_run(workdir, options.checkpoint), options.tta)
+    rule = _new_rule(run, options)
     table = _table(run, workdir, options)
     name = f"csv_{Path(options.csv).stem}" if options.csv else options.split
     data = cli.with_on_bad_image(run.config.data, options.on_bad_image)
@@ -58,14 +59,14 @@ def main(argv: list[str]) -> int:
         run.predict, run.variables, table.paths, run.config, run.mesh, reader, name
     )
     table, logits = table.take(np.flatnonzero(readable)), logits[readable]
-    base = BaseRate(**run.meta["base_rate"])
+    base, decisions = BaseRate(**run.meta["base_rate"]), run.decisions
+    if rule is not None:
+        decisions = decide(table, logits, base.counted, rule)
+        write_decisions(workdir, run.meta["step"], decisions)
     scores, constant = model_scores(table, logits, base), constant_scores(table, base)
+    judged = judge(table, logits, base, decisions, tuned_here=name == "val")
     included = included_classes(table.labels, np.array(base.counted))
     interval = map_interval(table.labels, logits, included, options.bootstrap, run.config.seed)
-    decisions = run.decisions
-    if any(getattr(options, option) is not None for option in TUNED_BY):
-        decisions = decide(table, logits, base.counted, _rule(run, options))
-        write_decisions(workdir, run.meta["step"], decisions)
     result = {
         "split": name,
         "csv": options.csv,
@@ -78,18 +79,18 @@ def main(argv: list[str]) -> int:
         "phase": run.meta["phase"],
         "weights": run.meta.get("weights", RAW),
         "values": finite_or_none(scores.values),
+        "mAP_interval": None if interval is None else dataclasses.asdict(interval),
         "base_rate": finite_or_none(constant.values),
         "class_ap": finite_or_none(scores.class_ap),
         "left_out": scores.left_out,
-        "mAP_interval": None if interval is None else dataclasses.asdict(interval),
-        **_judge(table, logits, base, decisions, tuned_here=name == "val"),
+        **judged,
     }
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
     write_text(written[0], json.dumps(result, indent=2) + "\n")
-    predicted = decisions.probabilities(logits)
-    write_predictions(written[1], table.filenames, predicted, run.classes)
+    write_predictions(written[1], table.filenames, decisions.probabilities(logits), run.classes)
     _print(run.meta, result, table, scores, constant)
-    _print_decisions(result, decisions, interval)
+    for line in explain(judged, decisions):
+        console.print(line)
     if skipped := reader.bad.summary():
         print_warning(skipped)
     console.print(f"Written: {written[0]} and {written[1]}")
@@ -141,14 +142,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def _rule(run: Run, options: argparse.Namespace) -> Rule:
-    """What the checkpoint was tuned by, or would have been, with what the options change."""
+def _new_rule(run: Run, options: argparse.Namespace) -> Rule | None:
+    """What to tune by: the rule so far with what the options change; None if they say nothing."""
+    given = {name: value for name in TUNED_BY if (value := getattr(options, name)) is not None}
+    if not given:
+        return None
     rule = run.decisions.rule or rule_of(run.config.evaluation)
-    given = {name: getattr(options, name) for name in TUNED_BY}
-    rule = dataclasses.replace(rule, **{k: v for k, v in given.items() if v is not None})
+    rule = dataclasses.replace(rule, **given)
     evaluation = dataclasses.replace(run.config.evaluation, **dataclasses.asdict(rule))
     validate(dataclasses.replace(run.config, evaluation=evaluation))
-    if options.wanted is not None and rule.thresholds == "f1":
+    if "wanted" in given and rule.thresholds == "f1":
         raise ValueError("--wanted is a precision or recall; add --thresholds precision or recall")
     return rule
 
@@ -171,42 +174,16 @@ def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
     return splits[options.split]
 
 
-def _judge(
-    table: LabelTable, logits: np.ndarray, base: BaseRate, decisions: Decisions, tuned_here: bool
-) -> dict[str, Any]:
-    """What the decisions are and how good, JSON-ready.
-
-    tuned_here: whether they were tuned on these pictures, so that others have to decide them.
-    """
-    labels, rule = table.labels, decisions.rule
-    plain = untuned(table.classes).probabilities(logits)
-    values = after = None
-    if rule is not None:
-        predicted = decisions.probabilities(logits)
-        present = decisions.present(predicted)
-        if tuned_here:
-            predicted, present = cross_fit(table, logits, base.counted, rule)
-        included = included_classes(labels, np.array(base.counted))
-        values = finite_or_none(decision_values(labels, present, included))
-        if rule.calibration != "none":
-            after = calibration_error(labels, predicted)
-    return {
-        "tuned_for": None if rule is None else rule.text,
-        "thresholds": dict(zip(table.classes, decisions.thresholds, strict=True)),
-        "at_thresholds": values,
-        "cross_fitted": rule is not None and tuned_here,
-        "calibration": {
-            "temperature": dict(zip(table.classes, decisions.temperatures, strict=True)),
-            **finite_or_none({"ece_before": calibration_error(labels, plain)}),
-            "ece_after": after,
-        },
-    }
-
-
 def _print(meta: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:
     console.print(f"{result['split']}: {result['pictures']} pictures, {describe_checkpoint(meta)}")
     if result["views"] > 1:
         console.print(f"--tta {result['tta']}: mean over {result['views']} views of each picture")
+    if interval := result["mAP_interval"]:
+        low, high, count = interval["low"], interval["high"], interval["resamples"]
+        console.print(
+            f"mAP {scores.values['mAP']:.4f}, {interval['level']:.0%} interval {low:.4f} to "
+            f"{high:.4f} ({count} resamples of the pictures)"
+        )
     tuned = {k: f"{v:.4f}" for k, v in (result["at_thresholds"] or {}).items() if v is not None}
     rows = [
         [name, f"{scores.values[name]:.4f}", tuned.get(name, ""), f"{constant.values[name]:.4f}"]
@@ -227,42 +204,6 @@ def _print(meta: dict, result: dict, table: LabelTable, scores: Scores, constant
     print_table("", ["class", "positives", "AP", "base rate", "threshold"], per_class)
     if scores.left_out:
         console.print(f"In no mean, for want of positives: {', '.join(scores.left_out)}")
-
-
-def _print_decisions(result: dict, decisions: Decisions, interval: Interval | None) -> None:
-    """The lines below the tables: how sure mAP is, where thresholds and temperatures are from."""
-    if interval is not None:
-        console.print(
-            f"mAP: {interval.level:.0%} interval {interval.low:.4f} to {interval.high:.4f} "
-            f"({interval.resamples} resamples of the pictures)"
-        )
-    rule, errors = decisions.rule, result["calibration"]
-    if rule is None:
-        console.print(
-            "Thresholds: one half, as none were tuned for this checkpoint; "
-            "--split val --thresholds f1 tunes and keeps them"
-        )
-        return
-    decided = "as tuned on val"
-    if result["cross_fitted"]:
-        decided = f"cross-fitted: each of {FOLDS} parts decided by what is tuned on the others"
-    console.print(f"At thresholds: for {rule.text}, {decided}; the model column: at one half")
-    if decisions.pooled:
-        console.print(
-            f"Threshold of all classes together, for fewer than {rule.tuned_positives} positives "
-            f"in val: {', '.join(decisions.pooled)}"
-        )
-    if decisions.missed:
-        console.print(f"No threshold reaches {rule.text} in val: {', '.join(decisions.missed)}")
-    if rule.calibration == "none":
-        console.print(f"Calibration: off, expected error {errors['ece_before']:.4f}")
-        return
-    low, high = min(decisions.temperatures), max(decisions.temperatures)
-    temperatures = f"{low:.3f}" if rule.calibration == "one" else f"{low:.3f} to {high:.3f}"
-    console.print(
-        f"Calibration: temperature {temperatures}, expected error {errors['ece_before']:.4f} "
-        f"before and {errors['ece_after']:.4f} after it"
-    )
 
 
 if __name__ == "__main__":

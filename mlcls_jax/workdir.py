@@ -185,8 +185,8 @@ def read_decisions(workdir: Path, meta: dict[str, Any]) -> Decisions:
     """
     path = workdir / DECISIONS
     try:
-        later = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if later and later["step"] == meta["step"]:
+        later = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if later is not None and later["step"] == meta["step"]:
             return decisions_from_dict(later["decisions"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); remove it") from error

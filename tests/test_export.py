@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from reference_models import CODE_BASES
 from reference_weights import random_pictures
+from scipy.special import expit
 
 from mlcls_jax import export, serving
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
@@ -73,7 +74,8 @@ def test_safetensors(workdir, tmp_path, expected, capsys):
     assert config["label_names"] == list(run.classes)
     assert config["pretrained_cfg"]["input_size"] == [3, SIZE, SIZE]
     own = config["mlcls_jax"]
-    assert own["thresholds"] == dict.fromkeys(run.classes, 0.5)
+    assert own["thresholds"] == dict(zip(run.classes, run.decisions.thresholds, strict=True))
+    assert own["temperatures"] == dict.fromkeys(run.classes, 1.0)
     assert own["val"]["mAP"] == run.meta["val"]["mAP"]
     again = load_pretrained(tmp_path / "out/model.safetensors")
     assert again.origin == run.origin == Origin(LUKEMELAS, LITE)  # from the weights, by training
@@ -139,6 +141,16 @@ def test_stablehlo_holds_the_native_convolution_for_accelerators(workdir, tmp_pa
     kernels = [path for path in flatten(load_run(workdir, "best").variables["params"])]
     depthwise = sum(path.endswith("depthwise/conv/kernel") for path in kernels)
     assert text.count("stablehlo.convolution") == depthwise + 1  # and the stem
+
+
+def test_a_temperature_divides_the_logits_of_its_class_inside():
+    logits = np.array([[1.0, -2.0], [4.0, 0.0]], np.float32)
+    model: Any = SimpleNamespace(apply=lambda *_, **__: logits)
+    images: Any = np.zeros((2, 4, 4, 3), np.uint8)
+    plain = serving.make_predictor(model, {}, IMAGENET)
+    calibrated = serving.make_predictor(model, {}, IMAGENET, (2.0, 0.5))
+    np.testing.assert_allclose(plain(images), expit(logits), rtol=1e-6)
+    np.testing.assert_allclose(calibrated(images), expit(logits / [2.0, 0.5]), rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

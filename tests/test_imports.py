@@ -47,6 +47,7 @@ LAYERS = [
     ["checkpoint"],
     ["workdir", "ahead", "first_step"],
     ["scoring", "tta"],
+    ["judgement"],
     ["features"],
     ["logs"],
     ["session"],

@@ -97,12 +97,22 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
     assert list(written.index) == list(splits.index[splits == "val"])
     assert list(written.columns) == (workdir / "classes.txt").read_text().splitlines()
 
-    out = tmp_path / "predictions.csv"
-    assert predict.main(["--workdir", str(workdir), str(photos), "--csv", str(out)]) == 0
+    assert result["tuned_for"] == "f1" and result["cross_fitted"]
+    assert result["mAP_interval"]["low"] <= result["values"]["mAP"]
+    tuned = load_run(workdir, "best").decisions
+    assert list(result["thresholds"].values()) == list(tuned.thresholds)
+
+    out, names = tmp_path / "predictions.csv", tmp_path / "labels.csv"
+    outputs = ["--csv", str(out), "--labels", str(names)]
+    assert predict.main(["--workdir", str(workdir), str(photos), *outputs]) == 0
     predicted = pd.read_csv(out, index_col="filename")
     assert list(predicted.index) == sorted(path.name for path in photos.glob("*.png"))
     # Another batch, the same numbers: padding and company change nothing.
     np.testing.assert_allclose(predicted.loc[written.index], written, atol=2e-6)
+    said, values = pd.read_csv(names, index_col="filename"), predicted.to_numpy()
+    assert list(said.columns) == list(predicted.columns)
+    clear = np.abs(values - tuned.thresholds) > 1e-5  # of the six decimals
+    np.testing.assert_array_equal(said.to_numpy()[clear], (values >= tuned.thresholds)[clear])
 
     arguments = ["--workdir", str(workdir), "--tta", "crops"]
     assert evaluate.main([*arguments, "--split", "val"]) == 0
@@ -113,6 +123,23 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
     assert predict.main([*arguments, str(photos), "--csv", str(out)]) == 0
     predicted = pd.read_csv(out, index_col="filename")
     np.testing.assert_allclose(predicted.loc[written.index], averaged, atol=2e-6)
+    check_tuning_anew(workdir, tuned)
+
+
+def check_tuning_anew(workdir, tuned):
+    """Kept beside the checkpoint, which stays as it is."""
+    anew = ["--thresholds", "recall", "--wanted", "0.8", "--calibration", "one"]
+    assert evaluate.main(["--workdir", str(workdir), "--bootstrap", "0", *anew]) == 0
+    result = json.loads((workdir / "eval_val.json").read_text())
+    decisions = load_run(workdir, "best").decisions
+    assert result["tuned_for"] == "recall 0.8" and result["mAP_interval"] is None
+    assert decisions.rule is not None and decisions.rule.calibration == "one"
+    assert list(result["thresholds"].values()) == list(decisions.thresholds)
+    assert decisions != tuned
+    with pytest.raises(ValueError, match=r"evaluation\.thresholds is 'accuracy'"):
+        evaluate.main(["--workdir", str(workdir), "--thresholds", "accuracy"])
+    with pytest.raises(ValueError, match="--wanted is a precision or recall"):
+        evaluate.main(["--workdir", str(workdir), "--thresholds", "f1", "--wanted", "0.8"])
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, and what is written into it."""
 
 import csv
+import dataclasses
 import os
 from pathlib import Path
 
@@ -8,12 +9,16 @@ import numpy as np
 import pytest
 
 from mlcls_jax.config import Config, to_json
+from mlcls_jax.decisions import Decisions, Rule, untuned
 from mlcls_jax.workdir import (
     CLASSES,
     CONFIG,
+    DECISIONS,
     prepare,
     read_classes,
     read_config,
+    read_decisions,
+    write_decisions,
     write_predictions,
 )
 
@@ -173,3 +178,26 @@ def test_how_a_run_reads_may_change_between_its_starts(tmp_path, monkeypatch):
     config.data.cache = "none"
     with pytest.raises(ValueError, match=r"data\.cache"):
         prepare(tmp_path, config, ("a",))
+
+
+IN_TRAINING = Decisions(Rule("f1", 0.9, 10, "none"), (0.25, 0.125), (1.0, 1.0), ("a",))
+LATER = Decisions(Rule("recall", 0.8, 5, "one"), (0.5, 0.75), (2.0, 2.0), (), ("b",))
+
+
+def test_decisions_that_were_tuned_later_take_the_place_of_the_checkpoint_s_own(tmp_path):
+    meta = {"step": 7, "classes": ["a", "b"], "decisions": dataclasses.asdict(IN_TRAINING)}
+    assert read_decisions(tmp_path, meta) == IN_TRAINING
+    write_decisions(tmp_path, 7, LATER)
+    assert read_decisions(tmp_path, meta) == LATER
+    assert read_decisions(tmp_path, meta | {"step": 8}) == IN_TRAINING  # of another checkpoint
+
+
+def test_a_checkpoint_without_decisions_is_untuned(tmp_path):
+    assert read_decisions(tmp_path, {"step": 7, "classes": ["a", "b"]}) == untuned("ab")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7", '{"step": 7}', '{"step": 7, "decisions": {}}'])
+def test_decisions_that_cannot_be_read_are_named(tmp_path, text):
+    (tmp_path / DECISIONS).write_text(text)
+    with pytest.raises(ValueError, match=r"decisions\.json cannot be read .*; remove it"):
+        read_decisions(tmp_path, {"step": 7, "classes": ["a"]})
