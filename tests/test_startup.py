@@ -10,25 +10,21 @@ from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import IMAGENET
 from mlcls_jax.models.pretrained import Pretrained
 from mlcls_jax.programs import describe_network, variables_shape
-from mlcls_jax.startup import initial_variables, random_variables
+from mlcls_jax.startup import initial_variables
 
 
 def test_a_decoder_is_drawn_in_place_of_a_dense_layer(tiny, capsys):
-    """As without weights, from the seed alone; the backbone is that of the file."""
     head = {"head": "mldecoder", "decoder_groups": 2, "decoder_width": 16}
     config, mesh = Config(model=Model(tiny, "file.h5", image_size=64, **head)), make_mesh(1)
-    model = EfficientNet(variant=tiny, num_classes=3)
-    variables = jax.device_get(jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 64, 64, 3))))
-    pretrained = Pretrained(model, dict(variables), IMAGENET)
-    merged = initial_variables(config, pretrained, variables_shape(config, 3, mesh), mesh)
-    drawn, params = random_variables(config, 3, mesh)["params"], merged["params"]
-    for got, wanted in (
-        (params["head"], drawn["head"]),
-        (params["backbone"], variables["params"]["backbone"]),
-        (merged["batch_stats"], variables["batch_stats"]),
-    ):
-        jax.tree.map(np.testing.assert_array_equal, got, wanted)
-    assert params["head"]["kernel"].shape == (2, 16, 2) and params["head"]["bias"].shape == (3,)
+    gap, shapes = Config(model=Model(tiny, image_size=64)), variables_shape(config, 3, mesh)
+    of_file = jax.tree.map(lambda leaf: np.ones(leaf.shape), variables_shape(gap, 3, mesh))
+    pretrained = Pretrained(EfficientNet(variant=tiny, num_classes=3), of_file, IMAGENET)
+    merged = initial_variables(config, pretrained, shapes, mesh)
+    assert jax.tree.map(jnp.shape, merged) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    drawn = merged["params"].pop("head")
+    assert all((leaf == 1).all() for leaf in jax.tree.leaves(merged))
+    assert drawn["kernel"].shape == (2, 16, 2) and 0.1 < jnp.std(drawn["kernel"]) < 0.5
+    np.testing.assert_array_equal(drawn["bias"], np.zeros(3))
     assert "new: head/* (22 arrays)" in capsys.readouterr().out
 
 
