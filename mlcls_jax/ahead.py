@@ -118,12 +118,13 @@ class Ahead:
 
     def _compile_step(self, planned: PlannedPhase, origin: Origin) -> tuple[Any, float, float]:
         began, classes = time.perf_counter(), len(self._train.classes)
-        config, mesh, variables = self._config, self._mesh, self._variables
+        config, mesh = self._config, self._mesh
+        more = self._variables, self._train.frequencies
         if planned.phase.cached_views:
             pictures = len(self._train)
-            program = feature_step_program(config, classes, planned, pictures, mesh, variables)
+            program = feature_step_program(config, classes, planned, pictures, mesh, *more)
         else:
-            program = step_program(config, classes, origin, planned, mesh, variables)
+            program = step_program(config, classes, origin, planned, mesh, *more)
         lowered, traced = program.lower(), time.perf_counter()
         return lowered.compile(), traced - began, time.perf_counter() - traced
 

@@ -21,7 +21,15 @@ from mlcls_jax.files import write_text
 from mlcls_jax.metrics import Scores, finite_or_none
 from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, probabilities, score
 from mlcls_jax.terminal import console, print_table, print_warning
-from mlcls_jax.workdir import Run, load_run, read_splits_of, write_predictions
+from mlcls_jax.tta import views, with_views
+from mlcls_jax.workdir import (
+    RAW,
+    Run,
+    describe_checkpoint,
+    load_run,
+    read_splits_of,
+    write_predictions,
+)
 
 PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
 
@@ -31,7 +39,7 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     devices.start()
     workdir = Path(options.workdir)
-    run = load_run(workdir, options.checkpoint)
+    run = with_views(load_run(workdir, options.checkpoint), options.tta)
     table = _table(run, workdir, options)
     name = f"csv_{Path(options.csv).stem}" if options.csv else options.split
     data = cli.with_on_bad_image(run.config.data, options.on_bad_image)
@@ -48,8 +56,11 @@ def main(argv: list[str]) -> int:
         "images": options.images,
         "pictures": len(table),
         "unreadable": len(reader.bad),
+        "tta": options.tta,
+        "views": len(views(options.tta, run.config.augment.flip)),
         "step": run.meta["step"],
         "phase": run.meta["phase"],
+        "weights": run.meta.get("weights", RAW),
         "values": finite_or_none(scores.values),
         "base_rate": finite_or_none(constant.values),
         "class_ap": finite_or_none(scores.class_ap),
@@ -58,7 +69,7 @@ def main(argv: list[str]) -> int:
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
     write_text(written[0], json.dumps(result, indent=2) + "\n")
     write_predictions(written[1], table.filenames, probabilities(logits), run.classes)
-    _print(result, table, scores, constant)
+    _print(run.meta, result, table, scores, constant)
     if skipped := reader.bad.summary():
         print_warning(skipped)
     console.print(f"Written: {written[0]} and {written[1]}")
@@ -80,6 +91,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--images", default="", help="their folder")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    cli.add_tta(parser)
     cli.add_on_bad_image(parser)
     options = parser.parse_args(argv)
     if bool(options.images) != bool(options.csv and not is_packed(options.csv)):
@@ -110,11 +122,10 @@ def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
     return splits[options.split]
 
 
-def _print(result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:
-    console.print(
-        f"{result['split']}: {result['pictures']} pictures, checkpoint of step {result['step']} "
-        f"(phase {result['phase']})"
-    )
+def _print(meta: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:
+    console.print(f"{result['split']}: {result['pictures']} pictures, {describe_checkpoint(meta)}")
+    if result["views"] > 1:
+        console.print(f"--tta {result['tta']}: mean over {result['views']} views of each picture")
     rows = [
         [name, f"{scores.values[name]:.4f}", f"{constant.values[name]:.4f}"] for name in PRINTED
     ]

@@ -29,7 +29,7 @@ from mlcls_jax.models.weight_files import SIDECAR
 from mlcls_jax.programs import build_model, image_size
 from mlcls_jax.serving import INPUT, OUTPUT, Predictor, make_predictor, save_onnx, save_stablehlo
 from mlcls_jax.terminal import console
-from mlcls_jax.workdir import Run, load_run
+from mlcls_jax.workdir import RAW, Run, describe_checkpoint, load_run
 
 
 def main(argv: list[str]) -> int:
@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
         path, config, usage = WRITERS[options.format](run, folder)
         own = {"file": path.name, "format": options.format} | describe(run)
         write_text(folder / SIDECAR, json.dumps(config | {OWN: own}, indent=2) + "\n")
+    console.print(f"From the {describe_checkpoint(run.meta)}")
     console.print(f"Written: {out / path.name} and {out / SIDECAR}")
     console.print(usage.replace("OUT", str(out)))
     return 0
@@ -76,6 +77,7 @@ def describe(run: Run) -> dict[str, Any]:
         "classes": list(run.classes),
         "thresholds": dict.fromkeys(run.classes, THRESHOLD),
         "step": run.meta["step"],
+        "weights": run.meta.get("weights", RAW),
         "val": finite_or_none(run.meta["val"] or {}),
     }
 

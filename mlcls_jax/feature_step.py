@@ -15,6 +15,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mlcls_jax.averages import Decay
 from mlcls_jax.devices import AXIS
 from mlcls_jax.losses import Loss, known_sum
 from mlcls_jax.models.efficientnet import EfficientNet
@@ -54,6 +55,8 @@ def make_feature_step(
     loss: Loss,
     seed: int,
     mesh: Mesh,
+    accumulate: int = 1,
+    decay: Decay | None = None,
 ) -> Callable[[TrainState, Features, FeatureChunk], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `steps(state, features, chunk) -> (state, {"loss", "grad_norm"})`.
 
@@ -69,6 +72,7 @@ def make_feature_step(
         loss: of each class, see losses.py.
         seed: of dropout, which is a function of (seed, picture's position).
         mesh: whose axis the rows of each batch are sharded over.
+        accumulate, decay: see make_update.
     """
 
     def forward(leaves, frozen, _, batch):
@@ -85,7 +89,7 @@ def make_feature_step(
         loss_sum, count = known_sum(loss(logits, labels), labels)
         return loss_sum, (count, {})
 
-    update = make_update(forward, optimizer, trainable, mesh)
+    update = make_update(forward, optimizer, trainable, mesh, accumulate, decay)
 
     def steps(state: TrainState, features: Features, chunk: FeatureChunk):
         views = features.inputs.shape[1]

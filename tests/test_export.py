@@ -223,11 +223,11 @@ def test_an_exported_head_is_taken_over_by_the_names_of_its_classes(
     config = Config(model=Model(variant="lite0", weights=str(tmp_path / "out"), image_size=SIZE))
     shapes = variables_shape(config, 3, mesh)
     turned = read_weights(config, run.classes[::-1])
-    variables = initial_variables(config, turned, shapes, mesh)
+    variables = initial_variables(config, turned, (0.5,) * 3, shapes, mesh)
     np.testing.assert_array_equal(variables["params"]["head"]["kernel"], head[:, ::-1])
     assert "the head fits by its classes" in capsys.readouterr().out
     other = read_weights(config, (*run.classes[:2], "other"), shapes)
-    initial_variables(config, other, shapes, mesh)
+    initial_variables(config, other, (0.5,) * 3, shapes, mesh)
     assert "new: head/bias, head/kernel" in capsys.readouterr().out
 
 

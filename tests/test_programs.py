@@ -3,6 +3,7 @@
 None of these programs is run.  What accelerators get is read from exports for them.
 """
 
+import dataclasses
 import functools
 import re
 
@@ -13,14 +14,24 @@ import pytest
 from jax import export
 
 from mlcls_jax.compiled import collectives, donated, elements, flops, memory, operations
-from mlcls_jax.config import Config, Data, Group, Model, Phase
+from mlcls_jax.config import Augment, Config, Data, Group, Loss, Model, Phase
 from mlcls_jax.devices import make_mesh
+from mlcls_jax.feature_step import FeatureChunk, Features
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.optimizer import flatten, trainable_paths
 from mlcls_jax.phases import plan_phases
-from mlcls_jax.programs import Program, build_model, forward_program, step_program
+from mlcls_jax.programs import (
+    Program,
+    build_model,
+    feature_channels,
+    feature_step_program,
+    forward_program,
+    fresh_state,
+    step_program,
+    variables_shape,
+)
 
 CLASSES = 5
 ROWS = 11  # of a device; no parameter's size is a multiple, so that it marks the activations
@@ -150,6 +161,16 @@ def test_the_whole_state_is_donated(phase):
     assert memory(program).aliased == sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
+def test_pictures_are_mixed_where_the_config_says_so_and_cost_nothing_else():
+    texts = []
+    for augment in (Augment(), Augment(mixed_labels="union"), Augment(cutmix=1.0)):
+        config = dataclasses.replace(make_config(HEAD, devices=2), augment=augment)
+        (planned,) = plan_phases(config, pictures=100)
+        program = step_program(config, CLASSES, ORIGIN, planned, make_mesh(1))
+        texts.append(program.lower().as_text())
+    assert texts[0] == texts[1] != texts[2]
+
+
 @pytest.mark.parametrize("phase", [HEAD, STATISTICS], ids=lambda phase: phase.name)
 def test_one_sum_of_gradients_and_totals_is_all_communication(phase):
     shapes, paths = trained(phase)
@@ -165,6 +186,50 @@ def test_one_sum_even_of_hundreds_of_arrays():
     # Left to themselves, compilers join 256 arrays (CPU) or 30 MB (GPU) into one all-reduce.
     text = step(STATISTICS, devices=8, variant="b1").lower().as_text()
     assert text.count("stablehlo.all_reduce") == 1
+
+
+def test_the_step_on_pictures_has_the_loss_of_the_config():
+    config, mesh = make_config(HEAD), make_mesh(1)
+    (planned,) = plan_phases(config, pictures=100)
+
+    def lowered(loss: Loss) -> str:
+        config.loss = loss
+        shares = (0.1, 0.2, 0.3, 0.4, 0.5)
+        program = step_program(config, CLASSES, ORIGIN, planned, mesh, frequencies=shares)
+        return program.lower().as_text()
+
+    texts = {lowered(loss) for loss in (Loss(), Loss("asl"), Loss(pos_weight="auto"))}
+    assert len(texts) == 3
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Loss(),
+        Loss("focal", alpha=0.25),
+        Loss("asl"),
+        Loss("asl", focus_gradient=True, label_smoothing=0.1),
+        Loss(pos_weight="auto"),
+        Loss(pos_weight=[1.0, 2.0, 3.0, 4.0, 5.0]),
+    ],
+    ids=lambda loss: f"{loss.name} {loss.pos_weight} {loss.label_smoothing}",
+)
+def test_every_loss_trains_a_head_on_features(loss):
+    phase = Phase("head", "10 steps", HEAD.groups, schedule="constant", cached_views=1)
+    config, mesh, rng = make_config(phase, dropout=0.0), make_mesh(1), np.random.default_rng(0)
+    config.loss = loss
+    (planned,) = plan_phases(config, pictures=ROWS)
+    labels = np.where(rng.random((ROWS, CLASSES)) < 0.3, 1, 0).astype(np.int8)
+    shapes = variables_shape(config, CLASSES, mesh)
+    arguments = config, CLASSES, planned, ROWS, mesh, shapes, labels.mean(axis=0)
+    step = feature_step_program(*arguments).function
+    pooled = rng.standard_normal((ROWS, 1, feature_channels(shapes))).astype(np.float32)
+    every = np.tile(np.arange(ROWS), (10, 1))
+    chunk = FeatureChunk(every.astype(np.int32), every.astype(np.uint32))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    _, metrics = step(fresh_state(zeros, planned), Features(pooled, labels), chunk)
+    losses = np.asarray(metrics["loss"])
+    assert np.isfinite(losses).all() and losses[-1] < 0.9 * losses[0]
 
 
 @pytest.mark.slow

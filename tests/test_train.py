@@ -26,7 +26,7 @@ def make_config(photos, variant, learning_rate=1e-2) -> Config:
             batch_size=8,
             eval_batch_size=8,
         ),
-        augment=Augment(train_resize="random_crop"),
+        augment=Augment(train_resize="random_crop", rand_augment=1, mixup=0.8, cutmix=1.0),
         model=Model(variant=variant, weights="", image_size=32),
         phases=[
             Phase("head", "1 epoch", [Group("head/.*", learning_rate)]),
@@ -103,6 +103,16 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
     assert list(predicted.index) == sorted(path.name for path in photos.glob("*.png"))
     # Another batch, the same numbers: padding and company change nothing.
     np.testing.assert_allclose(predicted.loc[written.index], written, atol=2e-6)
+
+    arguments = ["--workdir", str(workdir), "--tta", "crops"]
+    assert evaluate.main([*arguments, "--split", "val"]) == 0
+    result = json.loads((workdir / "eval_val.json").read_text())
+    assert (result["tta"], result["views"]) == ("crops", 10)
+    averaged = pd.read_csv(workdir / "predictions_val.csv", index_col="filename")
+    assert np.abs(averaged - written).to_numpy().max() > 1e-4
+    assert predict.main([*arguments, str(photos), "--csv", str(out)]) == 0
+    predicted = pd.read_csv(out, index_col="filename")
+    np.testing.assert_allclose(predicted.loc[written.index], averaged, atol=2e-6)
 
 
 @pytest.mark.slow
