@@ -150,10 +150,16 @@ class Phase:
 
 @dataclass(slots=True)
 class Evaluation:
-    """When and over which classes the validation pictures are scored."""
+    """When and over which classes the validation pictures are scored, and what follows from it."""
 
     every: str = "1 epoch"
     min_positives: int = 1  # classes with fewer (in all splits together) are in no mean
+    # Tuned on val: from which probability on a class is said to be there.  The highest F1, or a
+    # precision or recall of at least `wanted`.
+    thresholds: str = _choice("f1", "precision", "recall")
+    wanted: float = 0.9
+    tuned_positives: int = 10  # classes with fewer in val share a threshold (and temperature)
+    calibration: str = _choice("none", "one", "class")  # temperatures: of all classes, or of each
 
 
 def default_phases() -> list[Phase]:
@@ -207,6 +213,8 @@ def to_json(config: Config) -> str:
 def may_change(config: Config) -> set[str]:
     """Fields of a run that another start may have otherwise: they decide how, and not what."""
     fields = {"log_every", "data.threads", "data.on_bad_image", "data.max_bad_fraction"}
+    decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
+    fields |= {f"evaluation.{name}" for name in decisions}
     # Crops from cached pictures are not quite those from the files.
     squash = config.augment.train_resize == "squash"
     return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})

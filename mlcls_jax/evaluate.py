@@ -2,11 +2,14 @@
 
 python -m mlcls_jax.evaluate --workdir runs/b5 --split val
 python -m mlcls_jax.evaluate --workdir runs/b5 --csv test.csv --images test/
+python -m mlcls_jax.evaluate --workdir runs/b5 --split val --thresholds precision --wanted 0.95
 
-The second writes eval_csv_test.json and predictions_csv_test.csv.
+The second writes eval_csv_test.json and predictions_csv_test.csv.  The third tunes the thresholds
+anew and keeps them in decisions.json, for predict and export.
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,16 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax import cli, devices
+from mlcls_jax.bootstrap import Interval, map_interval
+from mlcls_jax.calibration import calibration_error
+from mlcls_jax.config_checks import validate
 from mlcls_jax.data.labels import LabelTable, read_labels
 from mlcls_jax.data.packed import is_packed, read_packed
 from mlcls_jax.data.pipeline import make_reader
+from mlcls_jax.decisions import FOLDS, Decisions, Rule, cross_fit, decide, rule_of, untuned
 from mlcls_jax.files import write_text
-from mlcls_jax.metrics import Scores, finite_or_none
-from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, probabilities, score
+from mlcls_jax.metrics import Scores, decision_values, finite_or_none, included_classes
+from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, score
 from mlcls_jax.terminal import console, print_table, print_warning
 from mlcls_jax.tta import views, with_views
 from mlcls_jax.workdir import (
@@ -28,10 +35,13 @@ from mlcls_jax.workdir import (
     describe_checkpoint,
     load_run,
     read_splits_of,
+    write_decisions,
     write_predictions,
 )
 
 PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
+RESAMPLES = 1000
+TUNED_BY = ("thresholds", "wanted", "calibration")  # options that tune anew
 
 
 def main(argv: list[str]) -> int:
@@ -50,6 +60,12 @@ def main(argv: list[str]) -> int:
     table, logits = table.take(np.flatnonzero(readable)), logits[readable]
     base = BaseRate(**run.meta["base_rate"])
     scores, constant = model_scores(table, logits, base), constant_scores(table, base)
+    included = included_classes(table.labels, np.array(base.counted))
+    interval = map_interval(table.labels, logits, included, options.bootstrap, run.config.seed)
+    decisions = run.decisions
+    if any(getattr(options, option) is not None for option in TUNED_BY):
+        decisions = decide(table, logits, base.counted, _rule(run, options))
+        write_decisions(workdir, run.meta["step"], decisions)
     result = {
         "split": name,
         "csv": options.csv,
@@ -65,11 +81,15 @@ def main(argv: list[str]) -> int:
         "base_rate": finite_or_none(constant.values),
         "class_ap": finite_or_none(scores.class_ap),
         "left_out": scores.left_out,
+        "mAP_interval": None if interval is None else dataclasses.asdict(interval),
+        **_judge(table, logits, base, decisions, tuned_here=name == "val"),
     }
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
     write_text(written[0], json.dumps(result, indent=2) + "\n")
-    write_predictions(written[1], table.filenames, probabilities(logits), run.classes)
+    predicted = decisions.probabilities(logits)
+    write_predictions(written[1], table.filenames, predicted, run.classes)
     _print(run.meta, result, table, scores, constant)
+    _print_decisions(result, decisions, interval)
     if skipped := reader.bad.summary():
         print_warning(skipped)
     console.print(f"Written: {written[0]} and {written[1]}")
@@ -93,6 +113,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     cli.add_tta(parser)
     cli.add_on_bad_image(parser)
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=RESAMPLES,
+        help=f"resamples for the interval of mAP (default {RESAMPLES}; 0: none)",
+    )
+    tuning = parser.add_argument_group(
+        "tuning on val", "any of these tunes anew, for this checkpoint; the others stay as they are"
+    )
+    tuning.add_argument("--thresholds", help="f1, precision or recall")
+    tuning.add_argument("--wanted", type=float, help="precision or recall to reach")
+    tuning.add_argument("--calibration", help="none, one temperature, or one per class")
     options = parser.parse_args(argv)
     if bool(options.images) != bool(options.csv and not is_packed(options.csv)):
         parser.error("--csv and --images go together; a packed data set is a --csv alone")
@@ -101,7 +133,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
     options.split = options.split or "val"
     if options.split not in ("train", "val", "test"):
         parser.error(f"--split {options.split}: it must be train, val or test")
+    if options.bootstrap < 0:
+        parser.error(f"--bootstrap {options.bootstrap}: it must be at least 0")
+    for option in TUNED_BY:
+        if getattr(options, option) is not None and (options.csv or options.split != "val"):
+            parser.error(f"--{option} is tuned on val; leave it out, or give --split val")
     return options
+
+
+def _rule(run: Run, options: argparse.Namespace) -> Rule:
+    """What the checkpoint was tuned by, or would have been, with what the options change."""
+    rule = run.decisions.rule or rule_of(run.config.evaluation)
+    given = {name: getattr(options, name) for name in TUNED_BY}
+    rule = dataclasses.replace(rule, **{k: v for k, v in given.items() if v is not None})
+    evaluation = dataclasses.replace(run.config.evaluation, **dataclasses.asdict(rule))
+    validate(dataclasses.replace(run.config, evaluation=evaluation))
+    if options.wanted is not None and rule.thresholds == "f1":
+        raise ValueError("--wanted is a precision or recall; add --thresholds precision or recall")
+    return rule
 
 
 def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
@@ -122,22 +171,98 @@ def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
     return splits[options.split]
 
 
+def _judge(
+    table: LabelTable, logits: np.ndarray, base: BaseRate, decisions: Decisions, tuned_here: bool
+) -> dict[str, Any]:
+    """What the decisions are and how good, JSON-ready.
+
+    tuned_here: whether they were tuned on these pictures, so that others have to decide them.
+    """
+    labels, rule = table.labels, decisions.rule
+    plain = untuned(table.classes).probabilities(logits)
+    values = after = None
+    if rule is not None:
+        predicted = decisions.probabilities(logits)
+        present = decisions.present(predicted)
+        if tuned_here:
+            predicted, present = cross_fit(table, logits, base.counted, rule)
+        included = included_classes(labels, np.array(base.counted))
+        values = finite_or_none(decision_values(labels, present, included))
+        if rule.calibration != "none":
+            after = calibration_error(labels, predicted)
+    return {
+        "tuned_for": None if rule is None else rule.text,
+        "thresholds": dict(zip(table.classes, decisions.thresholds, strict=True)),
+        "at_thresholds": values,
+        "cross_fitted": rule is not None and tuned_here,
+        "calibration": {
+            "temperature": dict(zip(table.classes, decisions.temperatures, strict=True)),
+            **finite_or_none({"ece_before": calibration_error(labels, plain)}),
+            "ece_after": after,
+        },
+    }
+
+
 def _print(meta: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:
     console.print(f"{result['split']}: {result['pictures']} pictures, {describe_checkpoint(meta)}")
     if result["views"] > 1:
         console.print(f"--tta {result['tta']}: mean over {result['views']} views of each picture")
+    tuned = {k: f"{v:.4f}" for k, v in (result["at_thresholds"] or {}).items() if v is not None}
     rows = [
-        [name, f"{scores.values[name]:.4f}", f"{constant.values[name]:.4f}"] for name in PRINTED
+        [name, f"{scores.values[name]:.4f}", tuned.get(name, ""), f"{constant.values[name]:.4f}"]
+        for name in PRINTED
     ]
-    print_table("", ["metric", "model", "base rate"], rows)
+    print_table("", ["metric", "model", "at thresholds", "base rate"], rows)
     per_class = [
-        [name, str(positives), f"{scores.class_ap[name]:.3f}", f"{constant.class_ap[name]:.3f}"]
+        [
+            name,
+            str(positives),
+            f"{scores.class_ap[name]:.3f}",
+            f"{constant.class_ap[name]:.3f}",
+            f"{result['thresholds'][name]:.3f}",
+        ]
         for name, positives in zip(table.classes, table.positives, strict=True)
         if name not in scores.left_out
     ]
-    print_table("", ["class", "positives", "AP", "base rate"], per_class)
+    print_table("", ["class", "positives", "AP", "base rate", "threshold"], per_class)
     if scores.left_out:
         console.print(f"In no mean, for want of positives: {', '.join(scores.left_out)}")
+
+
+def _print_decisions(result: dict, decisions: Decisions, interval: Interval | None) -> None:
+    """The lines below the tables: how sure mAP is, where thresholds and temperatures are from."""
+    if interval is not None:
+        console.print(
+            f"mAP: {interval.level:.0%} interval {interval.low:.4f} to {interval.high:.4f} "
+            f"({interval.resamples} resamples of the pictures)"
+        )
+    rule, errors = decisions.rule, result["calibration"]
+    if rule is None:
+        console.print(
+            "Thresholds: one half, as none were tuned for this checkpoint; "
+            "--split val --thresholds f1 tunes and keeps them"
+        )
+        return
+    decided = "as tuned on val"
+    if result["cross_fitted"]:
+        decided = f"cross-fitted: each of {FOLDS} parts decided by what is tuned on the others"
+    console.print(f"At thresholds: for {rule.text}, {decided}; the model column: at one half")
+    if decisions.pooled:
+        console.print(
+            f"Threshold of all classes together, for fewer than {rule.tuned_positives} positives "
+            f"in val: {', '.join(decisions.pooled)}"
+        )
+    if decisions.missed:
+        console.print(f"No threshold reaches {rule.text} in val: {', '.join(decisions.missed)}")
+    if rule.calibration == "none":
+        console.print(f"Calibration: off, expected error {errors['ece_before']:.4f}")
+        return
+    low, high = min(decisions.temperatures), max(decisions.temperatures)
+    temperatures = f"{low:.3f}" if rule.calibration == "one" else f"{low:.3f} to {high:.3f}"
+    console.print(
+        f"Calibration: temperature {temperatures}, expected error {errors['ece_before']:.4f} "
+        f"before and {errors['ece_after']:.4f} after it"
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from mlcls_jax import cli, devices
 from mlcls_jax.config import center_crop_share
 from mlcls_jax.files import new_folder, write_text
-from mlcls_jax.metrics import THRESHOLD, finite_or_none
+from mlcls_jax.metrics import finite_or_none
 from mlcls_jax.models.origins import OWN, to_json
 from mlcls_jax.models.saving import keras_builder, save_keras, save_timm, timm_builder
 from mlcls_jax.models.weight_files import SIDECAR
@@ -64,7 +64,9 @@ def describe(run: Run) -> dict[str, Any]:
     """What has to be known to use a model of the run, JSON-ready.
 
     Pictures are RGB, 0 to 255, resized as `resize` says to `image_size` pixels; what the model
-    gives is a logit or a probability per class in the order of `classes`.
+    gives is a logit or a probability per class in the order of `classes`.  A class is said to be
+    there from its threshold on, of the probability: the sigmoid of the logit over its temperature,
+    which a format that gives probabilities has inside.
     """
     config = run.config
     return {
@@ -75,7 +77,8 @@ def describe(run: Run) -> dict[str, Any]:
         "interpolation": config.augment.interpolation,
         "origin": to_json(run.origin),
         "classes": list(run.classes),
-        "thresholds": dict.fromkeys(run.classes, THRESHOLD),
+        "thresholds": dict(zip(run.classes, run.decisions.thresholds, strict=True)),
+        "temperatures": dict(zip(run.classes, run.decisions.temperatures, strict=True)),
         "step": run.meta["step"],
         "weights": run.meta.get("weights", RAW),
         "val": finite_or_none(run.meta["val"] or {}),
@@ -178,7 +181,10 @@ def _predictor(run: Run, portable: bool = False) -> Predictor:
     model = build_model(run.config, len(run.classes), run.origin.lineage)
     # In float32 everywhere: who loads the file may have no bfloat16.
     model = model.clone(dtype=jnp.dtype("float32"), portable=portable)
-    return make_predictor(model, run.variables, run.origin.normalization)
+    temperatures = run.decisions.temperatures
+    if all(temperature == 1 for temperature in temperatures):
+        temperatures = ()
+    return make_predictor(model, run.variables, run.origin.normalization, temperatures)
 
 
 def _shape(run: Run) -> str:

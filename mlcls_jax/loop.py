@@ -22,7 +22,9 @@ import jax
 import numpy as np
 
 from mlcls_jax.averages import with_average
+from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import batch_filenames
+from mlcls_jax.decisions import Decisions, decide, rule_of
 from mlcls_jax.devices import is_first_process, replicate
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.handover import ended_early, patience_of, say_ended
@@ -188,22 +190,25 @@ def _not_finite(session: Session, step: int, what: str) -> str:
     )
 
 
-def _evaluate(
+def _score_both(
     session: Session, work: Work, state: TrainState, step: int
-) -> tuple[str, dict[str, Scores]]:
-    """The scores of the parameters and, where there is one, of their average; which is better."""
+) -> tuple[str, dict[str, Scores], Decisions]:
+    """Which is better, the parameters or their average, the scores of what there is, and the
+    decisions for the better."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     candidates = {RAW: variables}
     if state.average:
         candidates[EMA] = with_average(variables, state.average)
     val, scores = session.splits["val"], {}
+    read: dict[str, tuple[LabelTable, np.ndarray]] = {}
     for name, candidate in candidates.items():
         logits, readable = work.evaluate(candidate)
         _check_finite(session, step, np.isfinite(logits).all())
-        scores[name] = model_scores(
-            val.take(np.flatnonzero(readable)), logits[readable], session.base
-        )
-    return max(scores, key=lambda name: np.nan_to_num(scores[name].values["mAP"])), scores
+        read[name] = val.take(np.flatnonzero(readable)), logits[readable]
+        scores[name] = model_scores(*read[name], session.base)
+    better = max(scores, key=lambda name: np.nan_to_num(scores[name].values["mAP"]))
+    rule = rule_of(session.config.evaluation)
+    return better, scores, decide(*read[better], session.base.counted, rule)
 
 
 def _evaluate_and_save(
@@ -217,7 +222,7 @@ def _evaluate_and_save(
 ) -> tuple[TrainState, Patience]:
     """Scores the validation pictures, writes the line and the checkpoint, resets the totals."""
     seconds, config = meter.seconds, session.config
-    better, scores = _evaluate(session, work, state, step)
+    better, scores, decisions = _score_both(session, work, state, step)
     values = scores[better].values
     record = {
         "step": step,
@@ -241,6 +246,7 @@ def _evaluate_and_save(
     state = dataclasses.replace(state, loss_sum=loss_sum, label_count=label_count)
     patience = patience.after(values["mAP"])
     meta = _meta(session, planned, step, patience, values, better)
+    meta |= {"decisions": dataclasses.asdict(decisions)}
     session.checkpoints.save(step, state, meta, values["mAP"])
     return state, patience
 

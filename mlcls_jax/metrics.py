@@ -48,11 +48,7 @@ def evaluate_scores(
         counted: False for classes to leave out of every mean; those without a positive label
             here are left out as well.
     """
-    known = labels != UNKNOWN
-    positive = labels == 1
-    included = positive.any(axis=0)
-    if counted is not None:
-        included &= counted
+    included = included_classes(labels, counted)
     aps = average_precisions(labels, probabilities, included)
     values = {
         "mAP": float(np.mean(aps[included])) if included.any() else float("nan"),
@@ -60,11 +56,19 @@ def evaluate_scores(
     }
     at_threshold = probabilities >= THRESHOLD
     for suffix, predicted in (("", at_threshold), (f"@{TOP_K}", top_k(probabilities, TOP_K))):
-        counts = _count(positive, predicted, known, included)
+        counts = decision_values(labels, predicted, included)
         values |= {f"{name}{suffix}": value for name, value in counts.items()}
     left_out = [name for name, keep in zip(classes, included, strict=True) if not keep]
     class_ap = {name: float(ap) for name, ap in zip(classes, aps, strict=True)}
     return Scores(values, class_ap, left_out)
+
+
+def included_classes(
+    labels: Int8[np.ndarray, "picture class"], counted: Bool[np.ndarray, " class"] | None = None
+) -> Bool[np.ndarray, " class"]:
+    """Classes that are in the means: with a positive label, and counted."""
+    there = (labels == 1).any(axis=0)
+    return there if counted is None else there & counted
 
 
 def average_precisions(
@@ -107,9 +111,14 @@ def constant_predictor(
     return np.broadcast_to(frequencies, (pictures, len(frequencies)))
 
 
-def _count(positive, predicted, known, included) -> dict[str, float]:
-    """Precision, recall and F1, per class and overall; 0 where nothing was predicted."""
-    positive, predicted = positive[:, included], (predicted & known)[:, included]
+def decision_values(
+    labels: Int8[np.ndarray, "picture class"],
+    predicted: Bool[np.ndarray, "picture class"],
+    included: Bool[np.ndarray, " class"],
+) -> dict[str, float]:
+    """CP, CR, CF1, OP, OR and OF1 of the included classes; 0 where nothing was predicted."""
+    labels, predicted = labels[:, included], predicted[:, included]
+    positive, predicted = labels == 1, predicted & (labels != UNKNOWN)
     true = (positive & predicted).sum(axis=0)
     cp = _mean(true / np.maximum(predicted.sum(axis=0), 1))
     cr = _mean(true / np.maximum(positive.sum(axis=0), 1))

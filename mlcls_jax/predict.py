@@ -1,7 +1,9 @@
 """Probabilities per class for pictures, from a trained run.
 
 python -m mlcls_jax.predict --workdir runs/b5 photo.jpg
-python -m mlcls_jax.predict --workdir runs/b5 photos/ --csv predictions.csv
+python -m mlcls_jax.predict --workdir runs/b5 photos/ --csv predictions.csv --labels labels.csv
+
+Which classes are said to be there is decided by the thresholds that were tuned on val.
 """
 
 import argparse
@@ -9,20 +11,21 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from mlcls_jax import cli, devices
 from mlcls_jax.data.pipeline import make_reader
-from mlcls_jax.metrics import THRESHOLD
-from mlcls_jax.scoring import probabilities, score
+from mlcls_jax.decisions import Decisions
+from mlcls_jax.scoring import score
 from mlcls_jax.terminal import console
 from mlcls_jax.tta import with_views
 from mlcls_jax.workdir import Run, describe_checkpoint, is_averaged, load_run, write_predictions
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
-SHOWN = 3  # classes per picture on the terminal, where fewer are above the threshold
+SHOWN = 3  # classes per picture on the terminal, where fewer are said to be there
 
 
 def main(argv: list[str]) -> int:
@@ -30,8 +33,10 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     devices.start()
     names, paths = find_pictures(options.pictures)
-    if options.csv and not Path(options.csv).absolute().parent.is_dir():
-        raise ValueError(f"--csv {options.csv}: its folder does not exist; make it first")
+    for name in ("csv", "labels"):
+        file = getattr(options, name)
+        if file and not Path(file).absolute().parent.is_dir():
+            raise ValueError(f"--{name} {file}: its folder does not exist; make it first")
     run = with_views(load_run(Path(options.workdir), options.checkpoint), options.tta)
     if is_averaged(run.meta):
         print(f"with the {describe_checkpoint(run.meta)}", file=sys.stderr)
@@ -47,18 +52,23 @@ def main(argv: list[str]) -> int:
         print(f"{path} is left out: {reason}", file=sys.stderr)
     if not names:
         raise ValueError("none of the pictures can be read")
-    scores = probabilities(logits[readable])
-    if options.csv:
-        write_predictions(Path(options.csv), names, scores, run.classes)
+    decisions = with_threshold(run.decisions, options.threshold)
+    scores = decisions.probabilities(logits[readable])
+    present = decisions.present(scores)
+    print(explain(decisions, options.threshold), file=sys.stderr)
+    written = {options.csv: scores, options.labels: present.astype(np.int8)}
+    for file, values in written.items():
+        if file:
+            write_predictions(Path(file), names, values, run.classes)
     if options.json:
-        rows = [dict(zip(run.classes, map(float, row), strict=True)) for row in scores]
-        pictures = [{"filename": n, "probabilities": r} for n, r in zip(names, rows, strict=True)]
-        print(json.dumps(pictures, indent=2))
-    elif options.csv:
-        console.print(f"Written: {options.csv} ({len(names)} pictures)")
+        rows = zip(names, scores, present, strict=True)
+        print(json.dumps([as_json(*row, run.classes) for row in rows], indent=2))
+    elif any(written):
+        files = " and ".join(filter(None, written))
+        console.print(f"Written: {files} ({len(names)} pictures)")
     else:
-        for name, row in zip(names, scores, strict=True):
-            console.print(describe(name, row, run.classes))
+        for row in zip(names, scores, present, strict=True):
+            console.print(describe(*row, run.classes))
     return 0
 
 
@@ -74,8 +84,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     cli.add_tta(parser)
     cli.add_on_bad_image(parser)
     parser.add_argument("--csv", default="", help="write filename and one column per class here")
+    parser.add_argument("--labels", default="", help="write 1 and 0 here, as a CSV of labels")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--threshold", type=float, help="probability for every class, in place of the tuned ones"
+    )
+    options = parser.parse_args(argv)
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        parser.error(f"--threshold {options.threshold}: it must be from 0 to 1")
+    if options.csv and options.csv == options.labels:
+        parser.error("--csv and --labels are two files; name another for one of them")
+    return options
 
 
 def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -110,12 +129,48 @@ def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:
     return names, paths
 
 
-def describe(name: str, probabilities: np.ndarray, classes: tuple[str, ...]) -> str:
-    """One line: the classes above the threshold, at least the SHOWN most probable."""
+def with_threshold(decisions: Decisions, threshold: float | None) -> Decisions:
+    """The same probabilities, and one threshold for all classes, if it is given."""
+    if threshold is None:
+        return decisions
+    return dataclasses.replace(decisions, thresholds=(threshold,) * len(decisions.thresholds))
+
+
+def explain(decisions: Decisions, threshold: float | None) -> str:
+    """One line: where the thresholds are from."""
+    if threshold is not None:
+        return f"threshold: {threshold:g} for every class"
+    if decisions.rule is None:
+        return (
+            f"thresholds: {decisions.thresholds[0]:g} for every class, as none were tuned for this "
+            "checkpoint; evaluate --split val --thresholds f1 tunes and keeps them"
+        )
+    low, high = min(decisions.thresholds), max(decisions.thresholds)
+    return f"thresholds: per class, {low:.2f} to {high:.2f}, tuned on val for {decisions.rule.text}"
+
+
+def as_json(
+    name: str, probabilities: np.ndarray, present: np.ndarray, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """What is said of a picture, JSON-ready: the classes that are there, and all probabilities."""
+    return {
+        "filename": name,
+        "classes": [classes[c] for c in np.flatnonzero(present)],
+        "probabilities": dict(zip(classes, map(float, probabilities), strict=True)),
+    }
+
+
+def describe(
+    name: str, probabilities: np.ndarray, present: np.ndarray, classes: tuple[str, ...]
+) -> str:
+    """One line: the classes that are said to be there, and if they are fewer than SHOWN, others."""
     order = np.argsort(-probabilities, kind="stable")
-    shown = max(SHOWN, int((probabilities >= THRESHOLD).sum()))
-    parts = [f"{classes[c]} {probabilities[c]:.2f}" for c in order[:shown]]
-    return f"{name}: {', '.join(parts)}"
+    parts = [f"{classes[c]} {probabilities[c]:.2f}" for c in order]
+    there = [part for part, c in zip(parts, order, strict=True) if present[c]]
+    others = [part for part, c in zip(parts, order, strict=True) if not present[c]]
+    others = others[: max(0, SHOWN - len(there))]
+    below = f"; below threshold: {', '.join(others)}" if others else ""
+    return f"{name}: {', '.join(there) or 'none'}{below}"
 
 
 def _is_picture(path: Path) -> bool:

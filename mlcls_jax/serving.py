@@ -1,6 +1,6 @@
 """A trained model as one function from uint8 pictures to probabilities, in portable files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from logging import getLogger
 from pathlib import Path
@@ -26,19 +26,23 @@ JAX2ONNX = "jax2onnx>=0.17.1,<0.18"  # without what it asks for: it pins an olde
 Predictor = Callable[[jax.Array], jax.Array]
 
 
-def make_predictor(model: EfficientNet, variables: dict, by: Normalization) -> Predictor:
+def make_predictor(
+    model: EfficientNet, variables: dict, by: Normalization, temperatures: Sequence[float] = ()
+) -> Predictor:
     """Normalisation, network and sigmoid as one function, with its weights inside.
 
     Args:
         model: that computes in float32.
         variables: {params, batch_stats}, nested; held as NumPy arrays.
         by: the normalisation of the weights.
+        temperatures: per class, to divide the logits by; empty for none.
     """
     inside = jax.device_get(variables)
+    divide = np.array(temperatures, np.float32)
 
     def probabilities(images):
         logits: Any = model.apply(inside, normalize(images, by), train=False)
-        return jax.nn.sigmoid(logits)
+        return jax.nn.sigmoid(logits / divide if divide.size else logits)
 
     return probabilities
 

@@ -1,11 +1,11 @@
 """The folder of a run: what is in it, and how a run is built from it again.
 
 config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
-eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv
+eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv  decisions.json
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config, Data, differences, from_dict, may_change, to_json
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
+from mlcls_jax.decisions import Decisions, untuned
+from mlcls_jax.decisions import from_dict as decisions_from_dict
 from mlcls_jax.devices import make_mesh
 from mlcls_jax.files import leftovers, write_text
 from mlcls_jax.models.lineages import Origin
@@ -25,7 +27,7 @@ from mlcls_jax.programs import averaged_leaves, build_model, variables_shape
 from mlcls_jax.train_step import make_eval_step
 
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
-BAD_IMAGES = "bad_images.csv"
+BAD_IMAGES, DECISIONS = "bad_images.csv", "decisions.json"
 RAW, EMA = "raw", "ema"  # as meta.json and metrics.jsonl name the parameters and their average
 # At the start of a run:
 OWN = (CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, "checkpoints", "tensorboard")
@@ -35,6 +37,7 @@ OWN = (CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, "checkpoints", "tensorboard
 class Run:
     """A trained model with all that belongs to it.
 
+    decisions: thresholds and temperatures of the checkpoint.
     predict: (variables, uint8 images sharded over the mesh) -> float32 logits.
     """
 
@@ -43,6 +46,7 @@ class Run:
     meta: dict[str, Any]
     variables: dict
     origin: Origin  # of the weights that it was trained from
+    decisions: Decisions
     predict: Any
     mesh: jax.sharding.Mesh
 
@@ -130,7 +134,8 @@ def load_run(workdir: Path, which: str) -> Run:
     variables = better_variables(checkpoints, step, target, config)
     checkpoints.close()
     predict = make_eval_step(model, origin.normalization, mesh)
-    return Run(config, classes, meta, variables, origin, predict, mesh)
+    decisions = read_decisions(workdir, meta)
+    return Run(config, classes, meta, variables, origin, decisions, predict, mesh)
 
 
 def better_variables(checkpoints: Checkpoints, step: int, shapes: dict, config: Config) -> dict:
@@ -170,10 +175,35 @@ def read_origin(meta: dict[str, Any]) -> Origin:
     return from_json(meta["origin"])
 
 
+def read_decisions(workdir: Path, meta: dict[str, Any]) -> Decisions:
+    """Those that were tuned last for the checkpoint: by `evaluate`, or in training.
+
+    `untuned` where the checkpoint has none: it was saved between two evaluations, or is older.
+
+    Raises:
+        ValueError: decisions.json cannot be read.
+    """
+    path = workdir / DECISIONS
+    try:
+        later = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if later and later["step"] == meta["step"]:
+            return decisions_from_dict(later["decisions"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); remove it") from error
+    values = meta.get("decisions")
+    return untuned(meta["classes"]) if values is None else decisions_from_dict(values)
+
+
+def write_decisions(workdir: Path, step: int, decisions: Decisions) -> None:
+    """Keeps decisions that were tuned for the checkpoint of a step after its training."""
+    values = {"step": step, "decisions": asdict(decisions)}
+    write_text(workdir / DECISIONS, json.dumps(values, indent=2) + "\n")
+
+
 def write_predictions(
     path: Path, filenames: tuple[str, ...] | list[str], probabilities, classes: tuple[str, ...]
 ) -> None:
-    """CSV: filename, then one probability per class, six decimals."""
+    """CSV: filename, then one probability per class, six decimals; or 0 or 1, if integers."""
     frame = pd.DataFrame(probabilities, columns=list(classes))
     frame.insert(0, "filename", list(filenames), allow_duplicates=True)
     write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))

@@ -26,6 +26,7 @@ from mlcls_jax.config import (
     with_absolute_paths,
 )
 from mlcls_jax.config_checks import validate
+from mlcls_jax.models.names import resolve
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.programs import image_size
 
@@ -65,6 +66,7 @@ def test_every_config_file_loads_and_survives_json(file):
     config = cli.load_config(str(file), [])
     validate(config)
     assert from_dict(json.loads(to_json(config))) == config
+    assert resolve(config.model.weights, config.model.variant).variant == config.model.variant
     if file.stem in SIZES:
         assert config.model.variant == file.stem
         assert image_size(config) == SIZES[file.stem]
@@ -72,7 +74,7 @@ def test_every_config_file_loads_and_survives_json(file):
 
 
 def test_there_is_a_config_file_for_every_variant():
-    assert {file.stem for file in FILES} == {*VARIANTS, "default", "demo"}
+    assert {file.stem for file in FILES} == {*VARIANTS, "default", "demo", "coco_b5", "coco_v2s"}
     assert set(SIZES) == set(VARIANTS)
 
 
@@ -146,6 +148,12 @@ def test_an_own_image_size_replaces_the_published_one():
         ("evaluation.every", "0 epochs"),
         ("evaluation.every", "often"),
         ("evaluation.min_positives", 0),
+        ("evaluation.thresholds", "accuracy"),
+        ("evaluation.wanted", 0.0),
+        ("evaluation.wanted", 1.01),
+        ("evaluation.wanted", float("nan")),
+        ("evaluation.tuned_positives", 0),
+        ("evaluation.calibration", "platt"),
         ("phases", []),
         ("phases[0].name", ""),
         ("phases[0].name", "a/b"),
@@ -186,6 +194,8 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("augment.rand_augment", 2.0),
         ("model.dropout", "0.2"),
         ("evaluation.every", 1),
+        ("evaluation.wanted", "0.9"),
+        ("evaluation.tuned_positives", 2.5),
         ("seed", True),
         ("data.batch_size", True),
         ("data.val_fraction", True),
@@ -231,6 +241,9 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("augment.mixup", 0.01),
         ("augment.cutmix", 100.0),
         ("data.test_fraction", 0.74),
+        ("evaluation.wanted", 1.0),
+        ("evaluation.tuned_positives", 1),
+        ("evaluation.calibration", "class"),
         ("phases[0].duration", "0 steps"),
         ("phases[0].clip_norm", 0.0),
         ("phases[0].groups[0].learning_rate", 1),

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlcls_jax.predict import describe, find_pictures
+from mlcls_jax.decisions import Decisions, Rule, untuned
+from mlcls_jax.predict import describe, explain, find_pictures, parse, with_threshold
 
 
 @pytest.fixture
@@ -65,15 +66,47 @@ CLASSES = ("a", "b", "c", "d", "e")
 @pytest.mark.parametrize(
     ("scores", "line"),
     [
-        ([0.1, 0.9, 0.3, 0.0, 0.2], "p.jpg: b 0.90, c 0.30, e 0.20"),
+        ([0.1, 0.9, 0.3, 0.0, 0.2], "p.jpg: b 0.90; below threshold: c 0.30, e 0.20"),
         ([0.6, 0.9, 0.5, 0.49, 0.7], "p.jpg: b 0.90, e 0.70, a 0.60, c 0.50"),
-        ([0.2, 0.2, 0.2, 0.2, 0.2], "p.jpg: a 0.20, b 0.20, c 0.20"),
+        ([0.2, 0.2, 0.2, 0.2, 0.2], "p.jpg: none; below threshold: a 0.20, b 0.20, c 0.20"),
         ([1.0, 1.0, 1.0, 1.0, 1.0], "p.jpg: a 1.00, b 1.00, c 1.00, d 1.00, e 1.00"),
     ],
 )
 def test_a_line_has_all_above_the_threshold_and_at_least_three(scores, line):
-    assert describe("p.jpg", np.array(scores), CLASSES) == line
+    probabilities = np.array(scores)
+    assert describe("p.jpg", probabilities, probabilities >= 0.5, CLASSES) == line
 
 
 def test_fewer_classes_than_are_shown():
-    assert describe("p.jpg", np.array([0.25, 0.75]), ("a", "b")) == "p.jpg: b 0.75, a 0.25"
+    line = describe("p.jpg", np.array([0.25, 0.75]), np.array([False, True]), ("a", "b"))
+    assert line == "p.jpg: b 0.75; below threshold: a 0.25"
+
+
+def test_what_is_there_is_for_the_thresholds_to_say():
+    line = describe("p.jpg", np.array([0.25, 0.75]), np.array([True, False]), ("a", "b"))
+    assert line == "p.jpg: a 0.25; below threshold: b 0.75"
+
+
+TUNED = Decisions(Rule("recall", 0.8, 10, "one"), (0.25, 0.5), (2.0, 2.0))
+
+
+def test_one_threshold_replaces_the_tuned_ones_and_leaves_the_probabilities():
+    one = with_threshold(TUNED, 0.3)
+    assert one.thresholds == (0.3, 0.3)
+    assert one.temperatures == TUNED.temperatures
+    assert with_threshold(TUNED, None) is TUNED
+
+
+def test_it_is_said_where_the_thresholds_are_from():
+    assert (
+        explain(TUNED, None) == "thresholds: per class, 0.25 to 0.50, tuned on val for recall 0.8"
+    )
+    assert explain(TUNED, 0.3) == "threshold: 0.3 for every class"
+    assert "0.5 for every class, as none were tuned" in explain(untuned(("a", "b")), None)
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "half"])
+def test_a_threshold_is_a_probability(value, capsys):
+    with pytest.raises(SystemExit):
+        parse(["p.jpg", "--workdir", "w", "--threshold", value])
+    assert "--threshold" in capsys.readouterr().err

@@ -110,7 +110,7 @@ def test_loss_and_norm_are_those_of_the_whole_batch(tiny):
         known, label = batch.label != UNKNOWN, jnp.asarray(batch.label, jnp.float32)
         return jnp.where(known, sigmoid_bce(logits, label), 0.0).sum() / known.sum()
 
-    loss, grads = jax.value_and_grad(mean_loss)(variables["params"]["head"])
+    loss, grads = jax.jit(jax.value_and_grad(mean_loss))(variables["params"]["head"])
     model_step = make_train_step(
         model.clone(active=frozenset()),
         optax.sgd(0.0),

@@ -1,0 +1,160 @@
+"""From logits to yes or no: what is tuned on the validation pictures and kept with a checkpoint.
+
+Thresholds flatter on the pictures that they were tuned on.  There, `cross_fit` decides each picture
+by what is tuned on the others; everywhere else the kept `Decisions` are used as they are.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int8
+from scipy.special import expit
+
+from mlcls_jax.calibration import fit_temperatures
+from mlcls_jax.config import Evaluation
+from mlcls_jax.data.labels import LabelTable
+from mlcls_jax.metrics import THRESHOLD
+from mlcls_jax.thresholds import Tuned, tune
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is tuned; the fields are those of `config.Evaluation`."""
+
+    thresholds: str
+    wanted: float
+    tuned_positives: int
+    calibration: str
+
+    @property
+    def text(self) -> str:
+        """Such as "f1" or "precision 0.9"."""
+        return self.thresholds + ("" if self.thresholds == "f1" else f" {self.wanted:g}")
+
+
+def rule_of(evaluation: Evaluation) -> Rule:
+    """The rule that a config asks for."""
+    e = evaluation
+    return Rule(e.thresholds, e.wanted, e.tuned_positives, e.calibration)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Which classes are said to be in a picture.
+
+    rule: that they were tuned by; None where nothing was tuned.
+    thresholds: per class, of the probabilities that `probabilities` gives.
+    temperatures: per class; 1 without calibration.
+    pooled: classes with too few positives for a threshold of their own.
+    missed: classes in which no threshold reaches the precision that was wanted.
+    """
+
+    rule: Rule | None
+    thresholds: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    pooled: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
+
+    def probabilities(
+        self, logits: Float[np.ndarray, "picture class"]
+    ) -> Float[np.ndarray, "picture class"]:
+        """Sigmoid of the logits over their temperatures, in float64."""
+        return expit(logits.astype(np.float64) / np.array(self.temperatures))
+
+    def present(
+        self, probabilities: Float[np.ndarray, "picture class"]
+    ) -> Bool[np.ndarray, "picture class"]:
+        """True where the class is said to be there."""
+        return probabilities >= np.array(self.thresholds)
+
+
+def untuned(classes: Sequence[str]) -> Decisions:
+    """One half for every class, and no calibration."""
+    return Decisions(None, (THRESHOLD,) * len(classes), (1.0,) * len(classes))
+
+
+def decide(table: LabelTable, logits: np.ndarray, counted: Sequence[bool], rule: Rule) -> Decisions:
+    """Tunes on pictures and their logits, float32 [picture, class], finite.
+
+    Args:
+        table: labels of the pictures; unknown ones have no influence.
+        logits: of the parameters that the decisions are kept with.
+        counted: per class, whether it is in the means; others are not pooled.
+        rule: what to tune.
+    """
+    temperatures, tuned = _fit(table.labels, logits, np.asarray(counted), rule)
+    return Decisions(
+        rule,
+        tuple(map(float, expit(tuned.thresholds))),
+        tuple(map(float, temperatures)),
+        _names(table.classes, tuned.pooled),
+        _names(table.classes, tuned.missed),
+    )
+
+
+def cross_fit(
+    table: LabelTable, logits: np.ndarray, counted: Sequence[bool], rule: Rule
+) -> tuple[np.ndarray, np.ndarray]:
+    """What decisions tuned on other pictures say of each.
+
+    Each of FOLDS parts is decided by what `decide` tunes on the others, where a class needs its
+    share of the positives that the rule wants.
+
+    Args: as of `decide`.
+
+    Returns:
+        Probabilities, float64 [picture, class], and bool [picture, class].
+    """
+    fold, means = folds(table.filenames), np.asarray(counted)
+    fewer = dataclasses.replace(
+        rule, tuned_positives=max(1, rule.tuned_positives * (FOLDS - 1) // FOLDS)
+    )
+    probabilities = np.zeros(logits.shape)
+    present = np.zeros(logits.shape, bool)
+    for number in range(FOLDS):
+        own, rest = fold == number, fold != number
+        temperatures, tuned = _fit(table.labels[rest], logits[rest], means, fewer)
+        probabilities[own] = expit(logits[own] / temperatures)
+        present[own] = probabilities[own] >= expit(tuned.thresholds)
+    return probabilities, present
+
+
+def folds(filenames: Sequence[str]) -> np.ndarray:
+    """int64 [picture], 0 to FOLDS - 1: of equal sizes, by a hash of the names, in any order."""
+    digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in filenames]
+    order = sorted(range(len(digests)), key=digests.__getitem__)
+    result = np.zeros(len(order), np.int64)
+    result[order] = np.arange(len(order)) % FOLDS
+    return result
+
+
+def from_dict(values: dict[str, Any]) -> Decisions:
+    """Of `dataclasses.asdict` after a way through JSON."""
+    lists = {name: tuple(value) for name, value in values.items() if name != "rule"}
+    return Decisions(rule=Rule(**values["rule"]), **lists)
+
+
+def _fit(
+    labels: Int8[np.ndarray, "picture class"],
+    logits: Float[np.ndarray, "picture class"],
+    counted: Bool[np.ndarray, " class"],
+    rule: Rule,
+) -> tuple[np.ndarray, Tuned]:
+    """Temperatures, and thresholds of the logits over them."""
+    temperatures = np.ones(labels.shape[1])
+    if rule.calibration != "none":
+        per_class = rule.calibration == "class"
+        temperatures = fit_temperatures(labels, logits, counted, rule.tuned_positives, per_class)
+        logits = logits / temperatures
+    how = (rule.thresholds, rule.wanted, rule.tuned_positives)
+    return temperatures, tune(labels, logits, counted, *how)
+
+
+def _names(classes: Sequence[str], chosen: np.ndarray) -> tuple[str, ...]:
+    return tuple(name for name, there in zip(classes, chosen, strict=True) if there)
