@@ -145,7 +145,9 @@ class Phase:
     ema: float = 0.0  # decay per step of an average of the parameters, scored beside them; 0: off
     patience: int = 0  # evaluations without a better val mAP that end the phase; 0: off
     batch_norm: str = _choice("frozen", "train")  # train: batch statistics where scale trains
-    cached_views: int = 0  # 0: off; 1: features of the plain picture; 2: also of the mirrored one
+    # Features kept in place of pictures: 0: off; 1: of the plain picture; 2: also of the mirrored
+    # one.  No other augmentation in this phase.
+    cached_views: int = 0
 
 
 @dataclass(slots=True)

@@ -255,12 +255,14 @@ def _check_cached_views(phases: list[Phase], augment: Augment) -> None:
                 f"config: {path} is 2, but augment.flip is False and forbids the mirrored "
                 "picture; set this to 1, or that to True"
             )
-        for name in CHANGES:
-            if views and (value := getattr(augment, name)):
-                raise ValueError(
-                    f"config: {path} is {views}, but augment.{name} is {value} and changes a "
-                    "picture each time, while features are of the plain one; set one of them to 0"
-                )
+    lasting = [phase for phase in phases if not phase.duration.startswith("0 ")]
+    for name in CHANGES:
+        value = getattr(augment, name)
+        if value and lasting and all(phase.cached_views for phase in lasting):
+            raise ValueError(
+                f"config: augment.{name} is {value}, but cached_views is on in every phase, whose "
+                "features are of plain pictures; set one of them to 0"
+            )
 
 
 def _check_duration(path: str, duration: str, at_least_a_step: bool = False) -> None:

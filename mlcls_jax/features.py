@@ -129,8 +129,7 @@ def make_features(
     """
     train, val, views = splits["train"], splits["val"], planned.phase.cached_views
     size = feature_bytes(splits, views, head_input(config, variables))
-    flipped = ", augment.flip is left out" if config.augment.flip else ""
-    seen = "plain and mirrored" if views == 2 else f"plain{flipped}"
+    seen = "plain and mirrored, not augmented" if views == 2 else "plain, not augmented"
     console.print(
         f"{planned.phase.name}: one pass for the features of {len(train)} training pictures "
         f"({seen}) and {len(val)} validation pictures, {_size(size)} on each device"

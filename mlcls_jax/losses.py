@@ -55,8 +55,8 @@ def make_loss(
 
 
 def describe(config: LossConfig) -> str:
-    """ "bce" where the training loss is comparable with that of an evaluation; else its own name,
-    such as "asl", "weighted bce" or "smoothed bce"."""
+    """The name of the loss: "bce" only where it compares with the loss of an evaluation; else such
+    as "asl", "weighted bce" or "smoothed bce"."""
     weighted = config.name == "bce" and config.pos_weight != 1.0
     words = ["smoothed"] * bool(config.label_smoothing) + ["weighted"] * weighted
     return " ".join([*words, config.name])

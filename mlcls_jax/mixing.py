@@ -25,8 +25,8 @@ def check_pairs(rows: int) -> None:
     """
     if rows % 2:
         raise ValueError(
-            f"config: data.batch_size gives each device {rows} pictures at a time, which "
-            "augment.mixup and augment.cutmix cannot mix in pairs; make that an even number"
+            f"config: data.batch_size gives each device an odd number of pictures at a time "
+            f"({rows}), which augment.mixup and augment.cutmix cannot pair; make that even"
         )
 
 

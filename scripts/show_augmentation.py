@@ -11,6 +11,7 @@ there by that share, and one with a question mark is unknown.
 import argparse
 import sys
 
+import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -37,7 +38,7 @@ def batch_of(config: Config, pictures: int, step: int) -> tuple[np.ndarray, list
     inputs = make_inputs(AS_THEY_ARE)
     if mixes(config.augment):
         inputs = make_mixed_inputs(inputs, config.augment, config.seed)
-    pixels, labels = inputs(batch)
+    pixels, labels = jax.jit(inputs)(batch)
     images = np.rint(np.asarray(pixels)).astype(np.uint8)
     return images, [describe(row, table.classes) for row in np.asarray(labels)]
 

@@ -166,6 +166,17 @@ def test_an_own_image_size_replaces_the_published_one():
         ("phases[0].clip_norm", float("nan")),
         ("phases[0].clip_norm", float("inf")),
         ("phases[0].groups", []),
+        ("phases[0].optimizer", "adagrad"),
+        ("phases[0].momentum", 0.5),  # of adamw
+        ("phases[1].schedule", "onecycle"),  # with a warm-up
+        ("phases[0].layer_decay", 0.0),
+        ("phases[0].layer_decay", 1.01),
+        ("phases[0].accumulate", 0),
+        ("phases[0].accumulate", 5),  # of 32 rows
+        ("phases[0].ema", 1.0),
+        ("phases[0].ema", -0.1),
+        ("phases[0].ema", float("nan")),
+        ("phases[0].patience", -1),
         ("phases[0].cached_views", -1),
         ("phases[0].cached_views", 3),
         ("phases[1].groups[1].pattern", "head/("),
@@ -247,6 +258,12 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("phases[0].duration", "0 steps"),
         ("phases[0].clip_norm", 0.0),
         ("phases[0].groups[0].learning_rate", 1),
+        ("phases[0].optimizer", "lion"),
+        ("phases[0].schedule", "onecycle"),
+        ("phases[0].layer_decay", 0.01),
+        ("phases[0].accumulate", 32),
+        ("phases[0].ema", 0.99999),
+        ("phases[0].patience", 1),
         ("phases[0].cached_views", 2),
     ],
 )
@@ -459,6 +476,16 @@ def test_the_outermost_decoders_pass():
         validate(Config(model=Model(**head)))
 
 
+@pytest.mark.parametrize(("momentum", "allowed"), [(0.0, True), (0.99, True), (1.0, False)])
+def test_momentum_is_of_sgd(momentum, allowed):
+    config = changed("phases[0].optimizer", "sgd")
+    config.phases[0].momentum = momentum
+    if allowed:
+        return validate(config)
+    with pytest.raises(ValueError, match=r"phases\[0\]\.momentum is 1\.0; it must be"):
+        validate(config)
+
+
 def test_statistics_of_all_devices_need_a_phase_that_takes_them():
     config = Config(model=Model(sync_batch_norm=True))
     with pytest.raises(ValueError, match=r'sync_batch_norm needs a phase with batch_norm="train"'):
@@ -472,10 +499,6 @@ def test_statistics_of_all_devices_need_a_phase_that_takes_them():
     [
         ("train_resize", "random_crop", 1),
         ("flip", False, 2),
-        ("hue", 0.1, 1),
-        ("rand_augment", 2, 2),
-        ("erase", 0.25, 1),
-        ("cutmix", 1.0, 1),
     ],
 )
 def test_pictures_that_differ_each_time_cannot_be_cached(field, value, views):
@@ -487,3 +510,15 @@ def test_pictures_that_differ_each_time_cannot_be_cached(field, value, views):
     config.phases[0].cached_views = views - 1
     if field == "flip":
         validate(config)  # one view: never mirrored
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("hue", 0.1), ("rand_augment", 2), ("erase", 0.25), ("cutmix", 1.0)]
+)
+def test_augmentation_needs_a_phase_that_sees_pictures(field, value):
+    config = changed(f"augment.{field}", value)
+    config.phases[0].cached_views = 1
+    validate(config)
+    config.phases[1].duration = "0 steps"
+    with pytest.raises(ValueError, match=rf"augment\.{field} is {value}, but cached_views is on"):
+        validate(config)

@@ -117,7 +117,7 @@ def gap(tiny) -> EfficientNet:
 
 def test_steps_on_features_are_those_on_pictures(gap):
     """But for rounding: a batch of other pictures may order the backbone's sums otherwise."""
-    optimizer = optax.adam(1e-2)
+    optimizer = optax.adam(1e-2, eps=1e-5)  # a smaller one makes much of gradients of nothing
     expected, losses = on_pictures(gap, optimizer)
     state, ours = on_features(gap, optimizer, devices=1, length=STEPS)
     np.testing.assert_allclose(ours, losses, rtol=1e-5)

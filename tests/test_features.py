@@ -100,7 +100,7 @@ def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeyp
         assert train(config, cached) == 0
     assert compiled and late == [[0, 0, 0], [0, 0, 0]]  # chunks of one step and of two
     printed = capsys.readouterr().out
-    assert "one pass for the features of 30 training pictures (plain) and 10 validation" in printed
+    assert "of 30 training pictures (plain, not augmented) and 10 validation" in printed
     monkeypatch.setattr(features, "free_memory", lambda _: 0.0)
     assert train(config, plain) == 0  # which falls back to steps on pictures
     printed = capsys.readouterr().out

@@ -35,7 +35,7 @@ LAYERS = [
     ["models.hub", "models.weight_files", "models.translate"],
     ["models.origins"],
     ["models.pretrained", "models.saving"],
-    ["losses", "patience", "schedules"],
+    ["losses", "patience", "range_test", "schedules"],
     ["optimizer"],
     ["averages", "phases"],
     ["metrics", "thresholds", "calibration", "bootstrap"],
@@ -59,7 +59,7 @@ LAYERS = [
     ["benchmarks.programs"],
     ["benchmarks.loops", "benchmarks.report"],
     ["benchmarks.measure", "benchmarks.sweep"],
-    ["train", "evaluate", "predict", "export", "benchmark"],
+    ["train", "evaluate", "predict", "export", "benchmark", "lr_find"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = {

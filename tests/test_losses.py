@@ -318,10 +318,10 @@ def test_at_the_prior_bias_the_loss_is_as_low_as_any_constant_makes_it(weight):
     labels = (np.arange(rows)[:, None] < share * rows).astype(np.float32)
     logits = np.broadcast_to(bias, labels.shape)
     losses, gradient = values_and_gradients(make_loss(config, 3, share), logits, labels)
-    np.testing.assert_allclose(gradient.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(gradient.mean(axis=0, dtype=np.float64), 0, atol=1e-7)
     if weight == 1:
         entropy = -(share * np.log(share) + (1 - share) * np.log1p(-share))
-        np.testing.assert_allclose(losses.mean(axis=0), entropy, rtol=1e-5)
+        np.testing.assert_allclose(losses.mean(axis=0, dtype=np.float64), entropy, rtol=1e-6)
 
 
 def test_a_class_without_positives_or_without_negatives_can_still_be_learned():

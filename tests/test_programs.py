@@ -161,14 +161,15 @@ def test_the_whole_state_is_donated(phase):
     assert memory(program).aliased == sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def test_pictures_are_mixed_where_the_config_says_so_and_cost_nothing_else():
+def test_pictures_are_mixed_where_the_config_says_so():
     texts = []
-    for augment in (Augment(), Augment(mixed_labels="union"), Augment(cutmix=1.0)):
+    for augment in (Augment(mixed_labels="union"), Augment(cutmix=1.0)):
         config = dataclasses.replace(make_config(HEAD, devices=2), augment=augment)
         (planned,) = plan_phases(config, pictures=100)
         program = step_program(config, CLASSES, ORIGIN, planned, make_mesh(1))
         texts.append(program.lower().as_text())
-    assert texts[0] == texts[1] != texts[2]
+    # Half of the rows, as uint32: a place in the stream for each pair.
+    assert [f"tensor<{ROWS}xui32>" in text for text in texts] == [False, True]
 
 
 @pytest.mark.parametrize("phase", [HEAD, STATISTICS], ids=lambda phase: phase.name)
@@ -198,21 +199,14 @@ def test_the_step_on_pictures_has_the_loss_of_the_config():
         program = step_program(config, CLASSES, ORIGIN, planned, mesh, frequencies=shares)
         return program.lower().as_text()
 
-    texts = {lowered(loss) for loss in (Loss(), Loss("asl"), Loss(pos_weight="auto"))}
-    assert len(texts) == 3
+    texts = {lowered(loss) for loss in (Loss(), Loss(pos_weight="auto"))}
+    assert len(texts) == 2
 
 
 @pytest.mark.parametrize(
     "loss",
-    [
-        Loss(),
-        Loss("focal", alpha=0.25),
-        Loss("asl"),
-        Loss("asl", focus_gradient=True, label_smoothing=0.1),
-        Loss(pos_weight="auto"),
-        Loss(pos_weight=[1.0, 2.0, 3.0, 4.0, 5.0]),
-    ],
-    ids=lambda loss: f"{loss.name} {loss.pos_weight} {loss.label_smoothing}",
+    [Loss("focal", alpha=0.25), Loss("asl", label_smoothing=0.1), Loss(pos_weight="auto")],
+    ids=lambda loss: loss.name,
 )
 def test_every_loss_trains_a_head_on_features(loss):
     phase = Phase("head", "10 steps", HEAD.groups, schedule="constant", cached_views=1)
@@ -296,3 +290,19 @@ def test_remat_computes_again_in_the_step():
     plain, again = (step(FULL, remat=remat).lower() for remat in (False, True))
     barrier = "optimization_barrier"  # around each block that is computed again
     assert again.as_text().count(barrier) > plain.as_text().count(barrier)
+
+
+def test_the_average_is_of_what_the_phase_trains_and_each_step_gives_it_back():
+    """Also where normalisations train, whose statistics are averaged as well."""
+    phase = dataclasses.replace(STATISTICS, ema=0.99, accumulate=ROWS)
+    program = step(phase)
+    state, _ = program.arguments
+    after, _ = jax.eval_shape(program.function, *program.arguments)
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
+        lambda leaf: leaf.shape, state
+    )
+    assert set(state.average.params) == set(flatten(state.params))
+    assert set(state.average.batch_stats) == set(flatten(state.batch_stats))
+    head = step(dataclasses.replace(HEAD, ema=0.99)).arguments[0].average
+    assert (set(head.params), set(head.batch_stats)) == ({"head/kernel", "head/bias"}, set())
+    assert not step(HEAD).arguments[0].average

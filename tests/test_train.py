@@ -26,7 +26,7 @@ def make_config(photos, variant, learning_rate=1e-2) -> Config:
             batch_size=8,
             eval_batch_size=8,
         ),
-        augment=Augment(train_resize="random_crop", rand_augment=1, mixup=0.8, cutmix=1.0),
+        augment=Augment(train_resize="random_crop", rand_augment=1),
         model=Model(variant=variant, weights="", image_size=32),
         phases=[
             Phase("head", "1 epoch", [Group("head/.*", learning_rate)]),
@@ -164,6 +164,18 @@ def test_a_start_that_failed_leaves_nothing_in_the_way(photos, tiny, tmp_path):
         train(config, tmp_path / "run")
     config.model.weights, config.phases[0].groups[0].pattern = "", "haed/.*"
     with pytest.raises(ValueError, match="haed"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_cannot_be_paired_is_refused_before_anything_is_written(
+    photos, tiny, tmp_path
+):
+    config = make_config(photos, tiny)
+    config.augment.mixup = 0.8
+    with pytest.raises(
+        ValueError, match=r"data\.batch_size gives each device an odd number .*\(1\)"
+    ):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
