@@ -25,10 +25,10 @@ from mlcls_jax.phases import plan_phases
 from mlcls_jax.programs import (
     Program,
     build_model,
-    feature_channels,
     feature_step_program,
     forward_program,
     fresh_state,
+    head_input,
     step_program,
     variables_shape,
 )
@@ -217,7 +217,8 @@ def test_every_loss_trains_a_head_on_features(loss):
     shapes = variables_shape(config, CLASSES, mesh)
     arguments = config, CLASSES, planned, ROWS, mesh, shapes, labels.mean(axis=0)
     step = feature_step_program(*arguments).function
-    pooled = rng.standard_normal((ROWS, 1, feature_channels(shapes))).astype(np.float32)
+    features = head_input(config, shapes)
+    pooled = rng.standard_normal((ROWS, 1, *features.shape)).astype(features.dtype)
     every = np.tile(np.arange(ROWS), (10, 1))
     chunk = FeatureChunk(every.astype(np.int32), every.astype(np.uint32))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
