@@ -53,7 +53,7 @@ class Ahead:
         self._steps: dict[int, Future] = {}
         self._batches: dict[int, Future] = {}
         self._evaluation: Future | None = None
-        self._pooled: Future | None = None
+        self._head_inputs: Future | None = None
         self._classify: Future | None = None
 
     def start(self, planned: PlannedPhase, origin: Origin) -> None:
@@ -65,8 +65,10 @@ class Ahead:
         """
         if planned.start in self._steps:
             return
-        if planned.phase.cached_views and self._pooled is None:
-            self._pooled = background.run(self._compile_forward, origin, 0)  # first: the longest
+        if planned.phase.cached_views and self._head_inputs is None:
+            self._head_inputs = background.run(
+                self._compile_forward, origin, 0
+            )  # first: the longest
             self._classify = background.run(self._compile_classify)
         step = background.run(self._compile_step, planned, origin)
         self._steps[planned.start] = step
@@ -102,26 +104,27 @@ class Ahead:
             raise RuntimeError("predict before start")
         return self._evaluation.result()(variables, images)
 
-    def pooled(self, variables: dict, images: jax.Array) -> jax.Array:
-        """Pooled features of pictures; a phase with cached views must have begun."""
-        if self._pooled is None:
-            raise RuntimeError("pooled before start of a phase with cached views")
-        return self._pooled.result()(variables, images)
+    def head_inputs(self, variables: dict, images: jax.Array) -> jax.Array:
+        """What the head takes of pictures; a phase with cached views must have begun."""
+        if self._head_inputs is None:
+            raise RuntimeError("head_inputs before start of a phase with cached views")
+        return self._head_inputs.result()(variables, images)
 
-    def classify(self, variables: dict, pooled: jax.Array) -> jax.Array:
+    def classify(self, variables: dict, inputs: jax.Array) -> jax.Array:
         """Logits of the validation features; a phase with cached views must have begun."""
         if self._classify is None:
             raise RuntimeError("classify before start of a phase with cached views")
-        return self._classify.result()(variables, pooled)
+        return self._classify.result()(variables, inputs)
 
     def _compile_step(self, planned: PlannedPhase, origin: Origin) -> tuple[Any, float, float]:
         began, classes = time.perf_counter(), len(self._train.classes)
-        config, mesh, variables = self._config, self._mesh, self._variables
+        config, mesh = self._config, self._mesh
+        more = self._variables, self._train.frequencies
         if planned.phase.cached_views:
             pictures = len(self._train)
-            program = feature_step_program(config, classes, planned, pictures, mesh, variables)
+            program = feature_step_program(config, classes, planned, pictures, mesh, *more)
         else:
-            program = step_program(config, classes, origin, planned, mesh, variables)
+            program = step_program(config, classes, origin, planned, mesh, *more)
         lowered, traced = program.lower(), time.perf_counter()
         return lowered.compile(), traced - began, time.perf_counter() - traced
 

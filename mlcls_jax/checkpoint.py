@@ -2,7 +2,8 @@
 
 Each holds three items: `model` (parameters and statistics, all that evaluation needs), `training`
 (optimiser state and running totals) and `meta` (JSON: phase, config, classes, normalisation and
-metrics), so that a checkpoint explains itself.
+metrics), so that a checkpoint explains itself; and where a phase averages what it trains, a fourth,
+`average`.
 """
 
 import math
@@ -19,11 +20,15 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
+from mlcls_jax.averages import NO_AVERAGE, Average, with_average
+from mlcls_jax.optimizer import flatten, unflatten
 from mlcls_jax.train_step import TrainState
 
 FOLDER = "checkpoints"
-_MODEL = ("params", "batch_stats")
-_TRAINING = ("step", "opt_state", "loss_sum", "label_count")
+_ITEMS = {
+    "model": ("params", "batch_stats"),
+    "training": ("step", "opt_state", "loss_sum", "label_count"),
+}
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -66,11 +71,11 @@ class Checkpoints:
             val_map: validation mAP of this state; None between evaluations, which never counts
                 as best.
         """
-        args = ocp.args.Composite(
-            model=ocp.args.StandardSave({name: getattr(state, name) for name in _MODEL}),
-            training=ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
-            meta=ocp.args.JsonSave(meta),
-        )
+        trees = {item: _fields(state, names) for item, names in _ITEMS.items()}
+        if state.average:
+            trees["average"] = _nested(state.average)
+        saves = {item: ocp.args.StandardSave(tree) for item, tree in trees.items()}
+        args = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **saves)
         metrics = None if val_map is None else {"mAP": val_map}
         with self._explained():
             self._manager.save(step, args=args, metrics=metrics, force=True)
@@ -106,23 +111,42 @@ class Checkpoints:
 
     def restore(self, step: int, state: TrainState) -> TrainState:
         """The saved state, with the structure, shapes and sharding of `state`."""
-        names = {"model": _MODEL, "training": _TRAINING}
-        args = {
-            item: ocp.args.StandardRestore(_abstract({f: getattr(state, f) for f in fields}))
-            for item, fields in names.items()
-        }
-        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-        return TrainState(**restored["model"], **restored["training"])
+        trees = {item: _fields(state, names) for item, names in _ITEMS.items()}
+        if state.average:
+            trees["average"] = _nested(state.average)
+        restored = self._restore(step, trees)
+        average = _flat(restored["average"]) if state.average else NO_AVERAGE
+        return TrainState(**restored["model"], **restored["training"], average=average)
 
-    def restore_variables(self, step: int, variables: dict) -> dict:
-        """{params, batch_stats} only, with the structure, shapes and sharding of `variables`."""
-        args = ocp.args.Composite(model=ocp.args.StandardRestore(_abstract(variables)))
-        return self._manager.restore(step, args=args)["model"]
+    def restore_variables(self, step: int, variables: dict, average: Average = NO_AVERAGE) -> dict:
+        """{params, batch_stats} only, with the structure, shapes and sharding of `variables`.
+
+        Args:
+            step: of the checkpoint.
+            variables: or their shapes.
+            average: of the shapes that the checkpoint has, to get it in place of the leaves that
+                it is of; without it, the variables as they were trained.
+        """
+        trees = {"model": variables} | ({"average": _nested(average)} if average else {})
+        restored = self._restore(step, trees)
+        if not average:
+            return restored["model"]
+        return with_average(restored["model"], _flat(restored["average"]))
+
+    def _restore(self, step: int, trees: dict[str, Any]) -> Any:
+        """The items of a checkpoint, with the structure, shapes and sharding of these trees."""
+        args = {item: ocp.args.StandardRestore(_abstract(tree)) for item, tree in trees.items()}
+        return self._manager.restore(step, args=ocp.args.Composite(**args))
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON that was saved with the step."""
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
         return self._manager.restore(step, args=args)["meta"]
+
+    def wait(self) -> None:
+        """Waits for a save that is being written; OSError if it failed."""
+        with self._explained():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for a save that is being written; OSError if it failed."""
@@ -149,6 +173,20 @@ def _is_full(error: BaseException) -> bool:
 def _map_of(metrics: dict[str, float]) -> float:
     value = metrics["mAP"]
     return -math.inf if math.isnan(value) else value
+
+
+def _fields(state: TrainState, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in names}
+
+
+def _nested(average: Average) -> dict[str, dict]:
+    """As trees of modules: a path with slashes would be no name of a file."""
+    trees = {"params": average.params, "batch_stats": average.batch_stats}
+    return {name: unflatten(leaves) for name, leaves in trees.items()}
+
+
+def _flat(trees: dict[str, dict]) -> Average:
+    return Average(flatten(trees["params"]), flatten(trees["batch_stats"]))
 
 
 def _abstract(tree):

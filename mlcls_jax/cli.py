@@ -1,6 +1,7 @@
 """What the entry points share: reading a config, and errors as one line."""
 
 import argparse
+import ast
 import dataclasses
 import os
 import sys
@@ -16,10 +17,24 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from mlcls_jax import background
-from mlcls_jax.config import Config, Data
+from mlcls_jax.config import Config, Data, PosWeight
 from mlcls_jax.config_checks import validate
+from mlcls_jax.tta import NAMES
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
+
+
+class _PosWeightParser(flags.ArgumentParser):
+    """A number or a list of numbers; what is neither stays text, which `validate` judges."""
+
+    def parse(self, argument):
+        try:
+            return ast.literal_eval(argument) if isinstance(argument, str) else argument
+        except (ValueError, SyntaxError):
+            return argument
+
+
+config_flags.register_flag_parser_for_type(PosWeight, _PosWeightParser())
 
 
 def load_config(path: str, overrides: list[str]) -> Config:
@@ -74,6 +89,17 @@ def add_on_bad_image(parser: argparse.ArgumentParser) -> None:
         default="",
         choices=("error", "skip"),
         help="at a picture that cannot be read (default: as the run's data.on_bad_image)",
+    )
+
+
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    """Over which views of a picture a prediction is the mean."""
+    parser.add_argument(
+        "--tta",
+        default="none",
+        choices=NAMES,
+        help="test-time augmentation: flip averages a picture and its mirror image, crops five "
+        "crops and theirs, at so many times the cost (default none)",
     )
 
 

@@ -11,11 +11,15 @@ import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import dacite
 
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.variants import VARIANTS
+
+# Annotated, as the command line has a parser for each type (cli.py), and none for a bare union.
+PosWeight = Annotated[float | list[float] | str, "number, list of numbers or auto"]
 
 
 def _choice(default: str, *others: str):
@@ -52,13 +56,28 @@ class Data:
 
 @dataclass(slots=True)
 class Augment:
-    """From a decoded picture to a square one."""
+    """From a decoded picture to a square one, and what training changes of it.
+
+    Of the fields after flip, in their order: data/augment.py changes the pixels, mixing.py mixes
+    pairs of pictures.  What is 0 is off.
+    """
 
     train_resize: str = _choice("squash", "random_crop")
     eval_resize: str = _choice("squash", "center_crop")
     interpolation: str = _choice("bilinear", "bicubic")  # bicubic only where pictures grow
     min_scale: float = 0.35  # random_crop: smallest share of the picture's area
     flip: bool = True
+    brightness: float = 0.0  # factor uniform in [1 - brightness, 1 + brightness]
+    contrast: float = 0.0  # the same
+    saturation: float = 0.0  # the same
+    hue: float = 0.0  # shift uniform in [-hue, hue], in shares of the colour circle
+    rand_augment: int = 0  # RandAugment's operations per picture
+    magnitude: float = 9.0  # of these, 0 to 10
+    cutout: float = 0.0  # side of a square of one colour, as a share of the picture's
+    erase: float = 0.0  # probability of a rectangle of noise
+    mixup: float = 0.0  # alpha of the Beta distribution of a pair's shares
+    cutmix: float = 0.0  # the same; with both on, each pair takes one of them at random
+    mixed_labels: str = _choice("mixed", "union")  # by the shares, or all that either picture has
 
 
 @dataclass(slots=True)
@@ -68,10 +87,36 @@ class Model:
     variant: str = _choice(*VARIANTS)
     weights: str = "imagenet"  # or another name (models/names.py), or a path; "": random
     image_size: int = 0  # pixels; 0: the size the variant was published with
-    dropout: float | None = None  # before the head; None: the variant's published rate
+    # A dense layer on the mean of the feature map, or an ML-Decoder (models/decoder.py) on the map,
+    # which was published with learning rates of at most 1e-4.
+    head: str = _choice("gap", "mldecoder")
+    decoder_groups: int = 0  # of classes, each with a query; 0: as many as classes
+    decoder_width: int = 768  # of the embedding
+    dropout: float | None = None  # before or in the head; None: the published rate
     compute_dtype: str = _choice("auto", "float32", "bfloat16")  # auto: float32 on CPU only
+    head_bias: str = _choice("log_odds", "zero")  # of a fresh head: of the class frequencies
     remat: bool = False  # less memory in training: blocks are computed again for their gradients
     sync_batch_norm: bool = False  # training norms by the statistics of all devices' rows
+
+
+@dataclass(slots=True)
+class Loss:
+    """What training minimises: the mean over known labels.  Metrics keep to plain BCE."""
+
+    name: str = _choice("bce", "focal", "asl")
+    label_smoothing: float = 0.0  # of every label, to one half
+    # bce: how much a positive counts, of all classes or of each; "auto": negatives per positive in
+    # train, at most pos_weight_max and at least 1 / pos_weight_max.
+    pos_weight: PosWeight = 1.0
+    pos_weight_max: float = 10.0
+    # focal
+    gamma: float = 2.0
+    alpha: float | None = None  # weight of positives, of negatives 1 - alpha; None: 1 of both
+    # asl
+    gamma_pos: float = 0.0
+    gamma_neg: float = 4.0
+    clip: float = 0.05  # negatives with a lower probability teach nothing
+    focus_gradient: bool = False  # whether the focusing weights have a gradient too
 
 
 @dataclass(slots=True)
@@ -90,11 +135,19 @@ class Phase:
     name: str
     duration: str  # "5 epochs" or "300 steps"; "0 steps" leaves the phase out
     groups: list[Group]
+    optimizer: str = _choice("adamw", "adam", "sgd", "lion")
+    momentum: float = 0.9  # of sgd, Nesterov's; 0: none
     warmup: str = "0 steps"  # linear, part of the duration
-    schedule: str = _choice("cosine", "constant")
+    schedule: str = _choice("cosine", "constant", "onecycle")  # onecycle has a rise of its own
+    layer_decay: float = 1.0  # factor on the rates per stage from the head down; 1: off
     clip_norm: float = 1.0  # global norm of the trainable gradients; 0: off
+    accumulate: int = 1  # parts of a batch, one after the other, that make one update
+    ema: float = 0.0  # decay per step of an average of the parameters, scored beside them; 0: off
+    patience: int = 0  # evaluations without a better val mAP that end the phase; 0: off
     batch_norm: str = _choice("frozen", "train")  # train: batch statistics where scale trains
-    cached_views: int = 0  # 0: off; 1: features of the plain picture; 2: also of the mirrored one
+    # Features kept in place of pictures: 0: off; 1: of the plain picture; 2: also of the mirrored
+    # one.  No other augmentation in this phase.
+    cached_views: int = 0
 
 
 @dataclass(slots=True)
@@ -133,6 +186,7 @@ class Config:
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     model: Model = field(default_factory=Model)
+    loss: Loss = field(default_factory=Loss)
     evaluation: Evaluation = field(default_factory=Evaluation)
     phases: list[Phase] = field(default_factory=default_phases)
 

@@ -1,9 +1,32 @@
 """What a config may be: every mistake is one line that names the field."""
 
 import dataclasses
+import math
 import re
 
-from mlcls_jax.config import Augment, Config, Group, Phase, flatten, from_dict, steps_of
+from mlcls_jax.config import (
+    Augment,
+    Config,
+    Group,
+    Loss,
+    Model,
+    Phase,
+    flatten,
+    from_dict,
+    steps_of,
+)
+from mlcls_jax.models.variants import HEADS
+
+# Fields of `loss` that belong to one of its names.
+LOSS_FIELDS = {
+    "bce": ("pos_weight", "pos_weight_max"),
+    "focal": ("gamma", "alpha"),
+    "asl": ("gamma_pos", "gamma_neg", "clip", "focus_gradient"),
+}
+
+# Fields of Augment that change a picture each time.
+CHANGES = ("brightness", "contrast", "saturation", "hue", "rand_augment", "cutout", "erase")
+CHANGES += ("mixup", "cutmix")
 
 
 def validate(config: Config) -> None:
@@ -11,8 +34,10 @@ def validate(config: Config) -> None:
     from_dict(dataclasses.asdict(config))
     _check_choices(config, "")
     _check_ranges(config)
-    _check_phases(config.phases)
+    _check_loss(config.loss)
+    _check_phases(config.phases, config.data.batch_size)
     _check_cached_views(config.phases, config.augment)
+    _check_head(config.model)
     if config.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in config.phases):
         raise ValueError(
             'config: model.sync_batch_norm needs a phase with batch_norm="train"; the others '
@@ -27,13 +52,14 @@ def _check_choices(node, prefix: str) -> None:
             _check_choices(value, f"{path}.")
         elif isinstance(value, list):
             for i, child in enumerate(value):
-                _check_choices(child, f"{path}[{i}].")
+                if dataclasses.is_dataclass(child):
+                    _check_choices(child, f"{path}[{i}].")
         elif (choices := entry.metadata.get("choices")) and value not in choices:
             raise ValueError(f"config: {path} is {value!r}; it must be one of {', '.join(choices)}")
 
 
 def _check_ranges(config: Config) -> None:
-    data, model = config.data, config.model
+    data, model, augment = config.data, config.model, config.augment
     size = model.image_size
     rules = [
         ("seed", 0 <= config.seed < 2**31, "at least 0 and below 2**31"),
@@ -57,9 +83,16 @@ def _check_ranges(config: Config) -> None:
         ),
         ("data.max_pixels", data.max_pixels >= 1, "at least 1"),
         ("data.filename_column", bool(data.filename_column), "the name of a column"),
-        ("augment.min_scale", 0 < config.augment.min_scale <= 1, "above 0 and at most 1"),
+        ("augment.min_scale", 0 < augment.min_scale <= 1, "above 0 and at most 1"),
+        *_augment_ranges(augment),
         ("model.image_size", size == 0 or 32 <= size <= 4096, "0, or 32 to 4096 pixels"),
         ("model.dropout", model.dropout is None or 0 <= model.dropout < 1, "in [0, 1) or None"),
+        ("model.decoder_groups", model.decoder_groups >= 0, "at least 0"),
+        (
+            "model.decoder_width",
+            model.decoder_width >= HEADS and model.decoder_width % HEADS == 0,
+            f"a multiple of {HEADS}, the number of attention heads",
+        ),
         ("evaluation.min_positives", config.evaluation.min_positives >= 1, "at least 1"),
         ("evaluation.wanted", 0 < config.evaluation.wanted <= 1, "above 0 and at most 1"),
         ("evaluation.tuned_positives", config.evaluation.tuned_positives >= 1, "at least 1"),
@@ -72,7 +105,61 @@ def _check_ranges(config: Config) -> None:
     _check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
 
 
-def _check_phases(phases: list[Phase]) -> None:
+def _check_loss(loss: Loss) -> None:
+    rules = [
+        ("label_smoothing", 0 <= loss.label_smoothing < 1, "at least 0 and below 1"),
+        ("pos_weight", _is_weight(loss.pos_weight), 'a number above 0, a list of them, or "auto"'),
+        ("pos_weight_max", 1 <= loss.pos_weight_max < math.inf, "at least 1"),
+        ("gamma", 0 <= loss.gamma < math.inf, "at least 0"),
+        ("alpha", loss.alpha is None or 0 < loss.alpha < 1, "above 0 and below 1, or None"),
+        ("gamma_pos", 0 <= loss.gamma_pos < math.inf, "at least 0"),
+        ("gamma_neg", 0 <= loss.gamma_neg < math.inf, "at least 0"),
+        ("clip", 0 <= loss.clip < 1, "at least 0 and below 1"),
+    ]
+    for name, holds, wanted in rules:
+        if not holds:
+            raise ValueError(f"config: loss.{name} is {getattr(loss, name)!r}; it must be {wanted}")
+    default = Loss()
+    for owner, names in LOSS_FIELDS.items():
+        for name in names:
+            value = getattr(loss, name)
+            if owner != loss.name and value != getattr(default, name):
+                raise ValueError(
+                    f"config: loss.{name} is {value!r}, but loss.name is {loss.name!r}, which has "
+                    f"none; leave it out, or set loss.name={owner!r}"
+                )
+    if loss.pos_weight != "auto" and loss.pos_weight_max != default.pos_weight_max:
+        raise ValueError(
+            f"config: loss.pos_weight_max is {loss.pos_weight_max}, but loss.pos_weight is "
+            f'{loss.pos_weight!r}; it limits "auto" only, so leave it out'
+        )
+
+
+def _is_weight(value: float | list[float] | str) -> bool:
+    if isinstance(value, str):
+        return value == "auto"
+    numbers = value if isinstance(value, list) else [value]
+    return bool(numbers) and all(
+        isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf
+        for number in numbers
+    )
+
+
+def _augment_ranges(augment: Augment) -> list[tuple[str, bool, str]]:
+    shares = ("brightness", "contrast", "saturation", "cutout", "erase")
+    return [
+        *((f"augment.{x}", 0 <= getattr(augment, x) <= 1, "0 (off) to 1") for x in shares),
+        ("augment.hue", 0 <= augment.hue <= 0.5, "0 (off) to 0.5, half of the colour circle"),
+        ("augment.rand_augment", augment.rand_augment >= 0, "at least 0 (off)"),
+        ("augment.magnitude", 0 <= augment.magnitude <= 10, "0 to 10"),
+        *(
+            (f"augment.{x}", alpha == 0 or 0.01 <= alpha <= 100, "0 (off), or 0.01 to 100")
+            for x, alpha in (("mixup", augment.mixup), ("cutmix", augment.cutmix))
+        ),
+    ]
+
+
+def _check_phases(phases: list[Phase], batch_size: int) -> None:
     names = [phase.name for phase in phases]
     for i, phase in enumerate(phases):
         path = f"phases[{i}]"
@@ -85,10 +172,45 @@ def _check_phases(phases: list[Phase]) -> None:
         _check_duration(f"{path}.warmup", phase.warmup)
         if not phase.groups:
             raise ValueError(f"config: {path}.groups is empty; name at least one group to train")
-        if not 0 <= phase.clip_norm < float("inf"):
-            raise ValueError(f"config: {path}.clip_norm is {phase.clip_norm}; 0 turns it off")
+        _check_numbers(path, phase)
+        _check_optimizer(path, phase)
+        if batch_size % phase.accumulate:
+            raise ValueError(
+                f"config: {path}.accumulate is {phase.accumulate}, which does not divide "
+                f"data.batch_size={batch_size}; the parts of a batch are of one size"
+            )
         for j, group in enumerate(phase.groups):
             _check_group(f"{path}.groups[{j}]", group)
+
+
+def _check_numbers(path: str, phase: Phase) -> None:
+    rules = [
+        ("momentum", 0 <= phase.momentum < 1, "at least 0 and below 1"),
+        ("layer_decay", 0 < phase.layer_decay <= 1, "above 0 and at most 1, which turns it off"),
+        ("clip_norm", 0 <= phase.clip_norm < float("inf"), "at least 0, which turns it off"),
+        ("accumulate", phase.accumulate >= 1, "at least 1, which turns it off"),
+        ("ema", 0 <= phase.ema < 1, "at least 0, which turns it off, and below 1"),
+        ("patience", phase.patience >= 0, "at least 0, which turns it off"),
+    ]
+    for name, holds, wanted in rules:
+        if not holds:
+            value = getattr(phase, name)
+            raise ValueError(f"config: {path}.{name} is {value}; it must be {wanted}")
+
+
+def _check_optimizer(path: str, phase: Phase) -> None:
+    """Fields that would have no effect beside another one."""
+    usual = Phase(phase.name, phase.duration, phase.groups)
+    if phase.optimizer != "sgd" and phase.momentum != usual.momentum:
+        raise ValueError(
+            f"config: {path}.momentum is {phase.momentum}, but {path}.optimizer is "
+            f'{phase.optimizer!r}; it belongs to "sgd", so leave one of them as it was'
+        )
+    if phase.schedule == "onecycle" and steps_of(phase.warmup, pictures=1, batch_size=1):
+        raise ValueError(
+            f'config: {path}.warmup is {phase.warmup!r}, but {path}.schedule="onecycle" has a '
+            'rise of its own; set warmup to "0 steps"'
+        )
 
 
 def _check_group(path: str, group: Group) -> None:
@@ -107,6 +229,17 @@ def _check_group(path: str, group: Group) -> None:
         raise ValueError(f"config: {path}.weight_decay is {group.weight_decay}; at least 0")
 
 
+def _check_head(model: Model) -> None:
+    published = Model()
+    for name in ("decoder_groups", "decoder_width"):
+        value = getattr(model, name)
+        if model.head == "gap" and value != getattr(published, name):
+            raise ValueError(
+                f"config: model.{name} is {value}, but model.head is 'gap', which has no decoder; "
+                'set that to "mldecoder", or leave this out'
+            )
+
+
 def _check_cached_views(phases: list[Phase], augment: Augment) -> None:
     for i, phase in enumerate(phases):
         path, views = f"phases[{i}].cached_views", phase.cached_views
@@ -121,6 +254,14 @@ def _check_cached_views(phases: list[Phase], augment: Augment) -> None:
             raise ValueError(
                 f"config: {path} is 2, but augment.flip is False and forbids the mirrored "
                 "picture; set this to 1, or that to True"
+            )
+    lasting = [phase for phase in phases if not phase.duration.startswith("0 ")]
+    for name in CHANGES:
+        value = getattr(augment, name)
+        if value and lasting and all(phase.cached_views for phase in lasting):
+            raise ValueError(
+                f"config: augment.{name} is {value}, but cached_views is on in every phase, whose "
+                "features are of plain pictures; set one of them to 0"
             )
 
 

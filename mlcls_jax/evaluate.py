@@ -18,6 +18,7 @@ import numpy as np
 
 from mlcls_jax import cli, devices
 from mlcls_jax.bootstrap import map_interval
+from mlcls_jax.config import Config
 from mlcls_jax.config_checks import validate
 from mlcls_jax.data.labels import LabelTable, read_labels
 from mlcls_jax.data.packed import is_packed, read_packed
@@ -28,7 +29,16 @@ from mlcls_jax.judgement import explain, judge
 from mlcls_jax.metrics import Scores, finite_or_none, included_classes
 from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, score
 from mlcls_jax.terminal import console, print_table, print_warning
-from mlcls_jax.workdir import Run, load_run, read_splits_of, write_decisions, write_predictions
+from mlcls_jax.tta import views, with_views
+from mlcls_jax.workdir import (
+    RAW,
+    Run,
+    describe_checkpoint,
+    load_run,
+    read_splits_of,
+    write_decisions,
+    write_predictions,
+)
 
 PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
 RESAMPLES = 1000
@@ -40,7 +50,7 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     devices.start()
     workdir = Path(options.workdir)
-    run = load_run(workdir, options.checkpoint)
+    run = with_views(load_run(workdir, options.checkpoint), options.tta)
     rule = _new_rule(run, options)
     table = _table(run, workdir, options)
     name = f"csv_{Path(options.csv).stem}" if options.csv else options.split
@@ -64,8 +74,11 @@ def main(argv: list[str]) -> int:
         "images": options.images,
         "pictures": len(table),
         "unreadable": len(reader.bad),
+        "tta": options.tta,
+        "views": len(views(options.tta, run.config.augment.flip)),
         "step": run.meta["step"],
         "phase": run.meta["phase"],
+        "weights": run.meta.get("weights", RAW),
         "values": finite_or_none(scores.values),
         "mAP_interval": None if interval is None else dataclasses.asdict(interval),
         "base_rate": finite_or_none(constant.values),
@@ -76,7 +89,7 @@ def main(argv: list[str]) -> int:
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
     write_text(written[0], json.dumps(result, indent=2) + "\n")
     write_predictions(written[1], table.filenames, decisions.probabilities(logits), run.classes)
-    _print(result, table, scores, constant)
+    _print(run.meta, result, table, scores, constant)
     for line in explain(judged, decisions):
         console.print(line)
     if skipped := reader.bad.summary():
@@ -100,6 +113,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--images", default="", help="their folder")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    cli.add_tta(parser)
     cli.add_on_bad_image(parser)
     parser.add_argument(
         "--bootstrap",
@@ -126,6 +140,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for option in TUNED_BY:
         if getattr(options, option) is not None and (options.csv or options.split != "val"):
             parser.error(f"--{option} is tuned on val; leave it out, or give --split val")
+        if getattr(options, option) is not None and options.tta != "none":
+            parser.error(f"--{option} tunes for predictions without --tta; leave one of them out")
     return options
 
 
@@ -137,7 +153,7 @@ def _new_rule(run: Run, options: argparse.Namespace) -> Rule | None:
     rule = run.decisions.rule or rule_of(run.config.evaluation)
     rule = dataclasses.replace(rule, **given)
     evaluation = dataclasses.replace(run.config.evaluation, **dataclasses.asdict(rule))
-    validate(dataclasses.replace(run.config, evaluation=evaluation))
+    validate(Config(evaluation=evaluation))
     if "wanted" in given and rule.thresholds == "f1":
         raise ValueError("--wanted is a precision or recall; add --thresholds precision or recall")
     return rule
@@ -161,11 +177,10 @@ def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
     return splits[options.split]
 
 
-def _print(result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:
-    console.print(
-        f"{result['split']}: {result['pictures']} pictures, checkpoint of step {result['step']} "
-        f"(phase {result['phase']})"
-    )
+def _print(meta: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:
+    console.print(f"{result['split']}: {result['pictures']} pictures, {describe_checkpoint(meta)}")
+    if result["views"] > 1:
+        console.print(f"--tta {result['tta']}: mean over {result['views']} views of each picture")
     if interval := result["mAP_interval"]:
         low, high, count = interval["low"], interval["high"], interval["resamples"]
         console.print(

@@ -29,7 +29,7 @@ from mlcls_jax.models.weight_files import SIDECAR
 from mlcls_jax.programs import build_model, image_size
 from mlcls_jax.serving import INPUT, OUTPUT, Predictor, make_predictor, save_onnx, save_stablehlo
 from mlcls_jax.terminal import console
-from mlcls_jax.workdir import Run, load_run
+from mlcls_jax.workdir import RAW, Run, describe_checkpoint, load_run
 
 
 def main(argv: list[str]) -> int:
@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
         path, config, usage = WRITERS[options.format](run, folder)
         own = {"file": path.name, "format": options.format} | describe(run)
         write_text(folder / SIDECAR, json.dumps(config | {OWN: own}, indent=2) + "\n")
+    console.print(f"From the {describe_checkpoint(run.meta)}")
     console.print(f"Written: {out / path.name} and {out / SIDECAR}")
     console.print(usage.replace("OUT", str(out)))
     return 0
@@ -79,12 +80,14 @@ def describe(run: Run) -> dict[str, Any]:
         "thresholds": dict(zip(run.classes, run.decisions.thresholds, strict=True)),
         "temperatures": dict(zip(run.classes, run.decisions.temperatures, strict=True)),
         "step": run.meta["step"],
+        "weights": run.meta.get("weights", RAW),
         "val": finite_or_none(run.meta["val"] or {}),
     }
 
 
 def write_safetensors(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     """For timm; the config is the one that timm reads from a folder."""
+    _refuse_decoder(run, "timm.create_model")
     size, (mean, std) = image_size(run.config), _unit(run)
     builder = timm_builder(run.config.model.variant, run.origin.lineage, len(run.classes))
     model_args = {k: v for k, v in builder.arguments.items() if k != "num_classes"}
@@ -115,6 +118,7 @@ def write_safetensors(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str
 
 def write_keras(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     """For keras.applications; the config says which function, with which arguments."""
+    _refuse_decoder(run, "keras.applications")
     variant = run.config.model.variant
     builder = keras_builder(variant, run.origin, len(run.classes), image_size(run.config))
     inside = builder.arguments.get("include_preprocessing", True)
@@ -163,6 +167,14 @@ WRITERS = {
     "stablehlo": write_stablehlo,
     "onnx": write_onnx,
 }
+
+
+def _refuse_decoder(run: Run, builder: str) -> None:
+    if run.config.model.head == "mldecoder":
+        raise ValueError(
+            f"{builder} makes no EfficientNet with an ML-Decoder as its head; export to stablehlo "
+            "or onnx"
+        )
 
 
 def _predictor(run: Run, portable: bool = False) -> Predictor:

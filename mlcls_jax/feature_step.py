@@ -15,7 +15,8 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mlcls_jax.devices import AXIS, replicated
+from mlcls_jax.averages import Decay
+from mlcls_jax.devices import AXIS
 from mlcls_jax.losses import Loss, known_sum
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.optimizer import unflatten
@@ -26,7 +27,8 @@ from mlcls_jax.train_step import TrainState, make_update, over_devices
 class Features:
     """What is left of the training pictures: arrays on every device, or their shapes."""
 
-    pooled: Any  # float32 [picture, view, channel]: of the plain picture, then of the mirrored one
+    # What the head takes, [picture, view, ...]: of the plain picture, then of the mirrored one.
+    inputs: Any
     label: Any  # int8 [picture, class]: 1, 0 or UNKNOWN
 
 
@@ -53,6 +55,8 @@ def make_feature_step(
     loss: Loss,
     seed: int,
     mesh: Mesh,
+    accumulate: int = 1,
+    decay: Decay | None = None,
 ) -> Callable[[TrainState, Features, FeatureChunk], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `steps(state, features, chunk) -> (state, {"loss", "grad_norm"})`.
 
@@ -68,13 +72,14 @@ def make_feature_step(
         loss: of each class, see losses.py.
         seed: of dropout, which is a function of (seed, picture's position).
         mesh: whose axis the rows of each batch are sharded over.
+        accumulate, decay: see make_update.
     """
 
     def forward(leaves, frozen, _, batch):
-        pooled, label, position = batch
+        inputs, label, position = batch
         logits: Any = model.apply(
             {"params": unflatten(leaves | frozen)},
-            pooled,
+            inputs,
             train=True,
             example=position,
             rngs={"dropout": jax.random.key(seed)},
@@ -84,14 +89,14 @@ def make_feature_step(
         loss_sum, count = known_sum(loss(logits, labels), labels)
         return loss_sum, (count, {})
 
-    update = make_update(forward, optimizer, trainable, mesh)
+    update = make_update(forward, optimizer, trainable, mesh, accumulate, decay)
 
     def steps(state: TrainState, features: Features, chunk: FeatureChunk):
-        views = features.pooled.shape[1]
+        views = features.inputs.shape[1]
 
         def one(before: TrainState, rows: FeatureChunk):
             picture, view = jnp.divmod(rows.row, views)
-            batch = features.pooled[picture, view], features.label[picture], rows.position
+            batch = features.inputs[picture, view], features.label[picture], rows.position
             after, metrics = update(before, batch)
             taken = rows.row[0] != NO_STEP
             return jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, before), metrics
@@ -105,15 +110,32 @@ def make_feature_step(
     return over_devices(steps, (P(), P(), _CHUNK), (P(), P()), mesh, donate_argnums=0)
 
 
-def make_classify(model: EfficientNet, mesh: Mesh) -> Callable[[dict, jax.Array], jax.Array]:
-    """Builds `logits(variables, pooled)`: float32 [picture, channel] to [picture, class], both on
-    every device, as in evaluation."""
+def make_classify(
+    model: EfficientNet, rows: int, mesh: Mesh
+) -> Callable[[dict, jax.Array], jax.Array]:
+    """Builds `logits(variables, inputs)`: what the head takes [picture, ...] to float32 logits
+    [picture, class], both on every device, as in evaluation.
 
-    def logits(variables, pooled):
+    Each device computes its share of `rows` pictures at a time: a decoder's activations of all of
+    them would not fit.
+    """
+    share = rows // mesh.size
+
+    def logits(variables, inputs):
         head = {"params": {"head": variables["params"]["head"]}}
-        return model.apply(head, pooled, method=EfficientNet.classify)
+        first = jax.lax.axis_index(AXIS) * share
+        last = len(inputs) - 1
 
-    return jax.jit(logits, out_shardings=replicated(mesh))
+        def one(begin):
+            # Past the end, the last picture again: of one shape, and cut off below.
+            row = jnp.minimum(begin + first + jnp.arange(share), last)
+            return model.apply(head, inputs[row], method=EfficientNet.classify)
+
+        parts = jax.lax.map(one, jnp.arange(0, len(inputs), rows))
+        parts = jax.lax.all_gather(parts, AXIS, axis=1, tiled=True)
+        return parts.reshape(-1, parts.shape[-1])[: len(inputs)]
+
+    return over_devices(logits, (P(), P()), P(), mesh)
 
 
 _CHUNK = P(None, AXIS)

@@ -24,7 +24,7 @@ from mlcls_jax.devices import free_memory, is_first_process, replicate, sharded
 from mlcls_jax.feature_step import NO_STEP, FeatureChunk, Features
 from mlcls_jax.optimizer import trainable_paths
 from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.programs import feature_channels
+from mlcls_jax.programs import head_input
 from mlcls_jax.scoring import outputs
 from mlcls_jax.terminal import console, print_warning
 
@@ -37,6 +37,7 @@ def with_room(
     plan: list[PlannedPhase],
     splits: dict[str, LabelTable],
     variables: dict,
+    config: Config,
     mesh: jax.sharding.Mesh,
 ) -> list[PlannedPhase]:
     """The plan, with cached_views=0 and a warning where the features would not fit the devices.
@@ -45,6 +46,7 @@ def with_room(
         plan: all phases.
         splits: of the run.
         variables: shapes of the network's.
+        config: of the run.
         mesh: of all devices, before anything large is on them.
 
     Raises:
@@ -55,7 +57,8 @@ def with_room(
         _check_frozen(planned, variables["params"])
     free = _free_everywhere(mesh) if cached else 0.0
     network = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
-    return [_with_room(planned, splits, variables, network, free) for planned in plan]
+    each = head_input(config, variables)
+    return [_with_room(planned, splits, each, network, free) for planned in plan]
 
 
 def _check_frozen(planned: PlannedPhase, params: dict) -> None:
@@ -72,12 +75,12 @@ def _check_frozen(planned: PlannedPhase, params: dict) -> None:
 def _with_room(
     planned: PlannedPhase,
     splits: dict[str, LabelTable],
-    variables: dict,
+    each: jax.ShapeDtypeStruct,
     network: int,
     free: float,
 ) -> PlannedPhase:
     phase = planned.phase
-    needed = feature_bytes(splits, phase.cached_views, feature_channels(variables))
+    needed = feature_bytes(splits, phase.cached_views, each)
     if not phase.cached_views or needed + network <= _SHARE * free:
         return planned
     print_warning(
@@ -88,14 +91,15 @@ def _with_room(
     return dataclasses.replace(planned, phase=dataclasses.replace(phase, cached_views=0))
 
 
-def feature_bytes(splits: dict[str, LabelTable], views: int, channels: int) -> int:
-    """Bytes that a phase's features and labels take on each device."""
+def feature_bytes(splits: dict[str, LabelTable], views: int, each: jax.ShapeDtypeStruct) -> int:
+    """Bytes that a phase's features and labels take on each device; `each` is of one view."""
     train, val = splits["train"], splits["val"]
-    return 4 * channels * (views * len(train) + len(val)) + train.labels.nbytes
+    bytes_each = each.size * each.dtype.itemsize
+    return bytes_each * (views * len(train) + len(val)) + train.labels.nbytes
 
 
 def make_features(
-    pooled: Callable[[dict, jax.Array], jax.Array],
+    head_inputs: Callable[[dict, jax.Array], jax.Array],
     variables: dict,
     splits: dict[str, LabelTable],
     planned: PlannedPhase,
@@ -107,7 +111,7 @@ def make_features(
     """One pass over the training and the validation pictures; says how large and how long it is.
 
     Args:
-        pooled: (variables, images) -> float32 [picture, channel] on every device.
+        head_inputs: (variables, images) -> what the head takes, [picture, ...], on every device.
         variables: on every device.
         splits: of the run.
         planned: the phase.
@@ -117,16 +121,15 @@ def make_features(
         stop: ends the pass.
 
     Returns:
-        On every device: the training features, and the validation pictures' float32
-        [picture, channel], as they are evaluated; or None if stop was set.
+        On every device: the training features, and what the head takes of the validation pictures,
+        [picture, ...], as they are evaluated; or None if stop was set.
 
     Raises:
         ValueError: a picture that cannot be read.
     """
     train, val, views = splits["train"], splits["val"], planned.phase.cached_views
-    size = feature_bytes(splits, views, feature_channels(variables))
-    flipped = ", augment.flip is left out" if config.augment.flip else ""
-    seen = "plain and mirrored" if views == 2 else f"plain{flipped}"
+    size = feature_bytes(splits, views, head_input(config, variables))
+    seen = "plain and mirrored, not augmented" if views == 2 else "plain, not augmented"
     console.print(
         f"{planned.phase.name}: one pass for the features of {len(train)} training pictures "
         f"({seen}) and {len(val)} validation pictures, {_size(size)} on each device"
@@ -135,11 +138,11 @@ def make_features(
     # What a training picture is, squashed, evaluation may see otherwise.
     squash = dataclasses.replace(config.augment, eval_resize=config.augment.train_resize)
     as_trained = dataclasses.replace(config, augment=squash)
-    of_views = partial(_views, pooled, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
+    of_views = partial(_views, head_inputs, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
     of_train = _collect(of_views, variables, train.paths, as_trained, mesh, readers["train"], stop)
     if of_train is None:
         return None
-    of_val = _collect(pooled, variables, val.paths, config, mesh, readers["val"], stop)
+    of_val = _collect(head_inputs, variables, val.paths, config, mesh, readers["val"], stop)
     if of_val is None:
         return None
     features = replicate((Features(of_train, train.labels), of_val), mesh)
@@ -196,19 +199,24 @@ def _collect(
     stop: Event,
 ) -> np.ndarray | None:
     """The outputs of all pictures, or None if stop was set before the last."""
-    title, parts = "features" if is_first_process() else "", []
+    title, begin, whole = "features" if is_first_process() else "", 0, None
     for part in outputs(predict, variables, paths, config, mesh, reader, title):
         if stop.is_set():
             return None
-        parts.append(part)
-    return np.concatenate(parts)
+        if whole is None:  # in place: feature maps may fill half of the memory
+            whole = np.empty((len(paths), *part.shape[1:]), part.dtype)
+        whole[begin : begin + len(part)] = part
+        begin += len(part)
+    return whole
 
 
-def _views(pooled: Callable, mirror: Callable, views: int, variables: dict, images) -> jax.Array:
-    """float32 [picture, view, channel]; one call per view, so that memory is that of one."""
-    of_each = [pooled(variables, images)]
+def _views(
+    head_inputs: Callable, mirror: Callable, views: int, variables: dict, images
+) -> jax.Array:
+    """[picture, view, ...]; one call per view, so that memory is that of one."""
+    of_each = [head_inputs(variables, images)]
     if views == 2:
-        of_each.append(pooled(variables, mirror(images)))
+        of_each.append(head_inputs(variables, mirror(images)))
     return jnp.stack(of_each, axis=1)
 
 

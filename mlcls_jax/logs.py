@@ -39,8 +39,8 @@ class MetricsLog:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
-        numbers |= {f"val/{key}": value for key, value in record["val"].items()}
-        numbers |= {f"base_rate/{key}": value for key, value in record["base_rate"].items()}
+        for part in ("val", "val_raw", "val_ema", "base_rate"):  # two of them only with an average
+            numbers |= {f"{part}/{key}": value for key, value in record.get(part, {}).items()}
         self.write_scalars(record["step"], numbers)
         self._writer.flush()
 

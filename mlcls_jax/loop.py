@@ -21,23 +21,32 @@ from typing import Any
 import jax
 import numpy as np
 
+from mlcls_jax.averages import with_average
+from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import batch_filenames
-from mlcls_jax.decisions import decide, rule_of
+from mlcls_jax.decisions import Decisions, decide, rule_of
 from mlcls_jax.devices import is_first_process, replicate
 from mlcls_jax.first_step import FirstStep
+from mlcls_jax.handover import ended_early, patience_of, say_ended
+from mlcls_jax.losses import describe
+from mlcls_jax.metrics import Scores
 from mlcls_jax.models.origins import to_json
+from mlcls_jax.patience import Patience
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.scoring import model_scores
 from mlcls_jax.session import Session
 from mlcls_jax.terminal import Meter, console, progress_bar
 from mlcls_jax.train_step import TrainState
 from mlcls_jax.work import Work, make_work
+from mlcls_jax.workdir import EMA, RAW
 
 
 def run_phase(
     session: Session, planned: PlannedPhase, state: TrainState, first_step: FirstStep
 ) -> TrainState:
     """Trains from the state's step to the end of the phase, or until session.stop is set.
+
+    A phase that ends early leaves a state at the step where it would have ended.
 
     Raises:
         FloatingPointError: a loss that is not finite; names step and pictures.
@@ -48,16 +57,22 @@ def run_phase(
     if work is None:
         return state
     step = first_step.watched(work.step)
+    patience = patience_of(session, planned, number)
     for end in [evaluation for evaluation in planned.evaluations if evaluation > number]:
         title = planned.phase.name
         state, meter = run_steps(session, step, work.batches, state, title, end, work.steps)
         number += meter.done
         if number == end:
-            state = _evaluate_and_save(session, planned, work, state, meter, number)
+            state, patience = _evaluate_and_save(
+                session, planned, work, state, meter, patience, number
+            )
+            if number < planned.stop and patience.is_over(planned.phase.patience):
+                say_ended(planned, patience, number)
+                return ended_early(state, planned, session.mesh)
         elif number != session.checkpoints.latest():
             finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
             _check_finite(session, number, finite)
-            meta = _meta(session, planned, number, None)
+            meta = _meta(session, planned, number, patience)
             session.checkpoints.save(number, state, meta, None)
         if session.stop.is_set():
             break
@@ -175,56 +190,99 @@ def _not_finite(session: Session, step: int, what: str) -> str:
     )
 
 
+def _score_both(
+    session: Session, work: Work, state: TrainState, step: int
+) -> tuple[str, dict[str, Scores], Decisions]:
+    """Which is better, the parameters or their average, the scores of what there is, and the
+    decisions for the better."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    candidates = {RAW: variables}
+    if state.average:
+        candidates[EMA] = with_average(variables, state.average)
+    val, scores = session.splits["val"], {}
+    read: dict[str, tuple[LabelTable, np.ndarray]] = {}
+    for name, candidate in candidates.items():
+        logits, readable = work.evaluate(candidate)
+        _check_finite(session, step, np.isfinite(logits).all())
+        read[name] = val.take(np.flatnonzero(readable)), logits[readable]
+        scores[name] = model_scores(*read[name], session.base)
+    better = max(scores, key=lambda name: np.nan_to_num(scores[name].values["mAP"]))
+    rule = rule_of(session.config.evaluation)
+    return better, scores, decide(*read[better], session.base.counted, rule)
+
+
 def _evaluate_and_save(
     session: Session,
     planned: PlannedPhase,
     work: Work,
     state: TrainState,
     meter: Meter,
+    patience: Patience,
     step: int,
-) -> TrainState:
+) -> tuple[TrainState, Patience]:
     """Scores the validation pictures, writes the line and the checkpoint, resets the totals."""
-    val, seconds, config = session.splits["val"], meter.seconds, session.config
-    logits, readable = work.evaluate({"params": state.params, "batch_stats": state.batch_stats})
-    _check_finite(session, step, np.isfinite(logits).all())
-    val, logits = val.take(np.flatnonzero(readable)), logits[readable]
-    scores = model_scores(val, logits, session.base)
-    decisions = decide(val, logits, session.base.counted, rule_of(config.evaluation))
+    seconds, config = meter.seconds, session.config
+    better, scores, decisions = _score_both(session, work, state, step)
+    values = scores[better].values
     record = {
         "step": step,
         "epoch": round(step * config.data.batch_size / len(session.splits["train"]), 4),
         "phase": planned.phase.name,
+        "loss_name": describe(config.loss),  # what train_loss is; val and base_rate have plain BCE
         "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
-        "val": scores.values,
+        "val": values,
         "base_rate": session.constant.values,
         "images_per_second": round(meter.images_per_second, 2),
         "seconds": round(seconds, 2),
     }
+    if len(scores) > 1:
+        record["weights"] = better
+        record |= {f"val_{name}": of.values for name, of in scores.items()}
     session.log.write_epoch(record)
     console.print(epoch_line(record))
     # Two arrays, as one buffer cannot be donated twice; from the host, so that nothing compiles.
     zeros = [np.zeros((), np.float32) for _ in range(2)]
     loss_sum, label_count = replicate(zeros, session.mesh)
     state = dataclasses.replace(state, loss_sum=loss_sum, label_count=label_count)
-    meta = _meta(session, planned, step, scores.values)
+    patience = patience.after(values["mAP"])
+    meta = _meta(session, planned, step, patience, values, better)
     meta |= {"decisions": dataclasses.asdict(decisions)}
-    session.checkpoints.save(step, state, meta, scores.values["mAP"])
-    return state
+    session.checkpoints.save(step, state, meta, values["mAP"])
+    return state, patience
 
 
 def epoch_line(record: dict[str, Any]) -> str:
     """One line per evaluation."""
     val, constant = record["val"], record["base_rate"]
+    # Another loss has its name, lest anybody compare it with that of val.
+    plain = record["loss_name"] == "bce"
+    train, of_val = ("loss", "loss") if plain else (record["loss_name"], "bce")
     return (
         f"{record['phase']} epoch {record['epoch']:.4g} step {record['step']}: "
-        f"train loss {record['train_loss']:.4f}, val loss {val['loss']:.4f} "
+        f"train {train} {record['train_loss']:.4f}, val {of_val} {val['loss']:.4f} "
         f"(base rate {constant['loss']:.4f}), mAP {val['mAP']:.4f} "
         f"(base rate {constant['mAP']:.4f}), CF1 {val['CF1']:.4f}, "
-        f"{record['images_per_second']:.1f} images/s"
+        f"{record['images_per_second']:.1f} images/s{_compared(record)}"
     )
 
 
-def _meta(session: Session, planned: PlannedPhase, step: int, values: dict | None) -> dict:
+def _compared(record: dict[str, Any]) -> str:
+    """What the line says of the parameters and their average, where both were scored."""
+    if "weights" not in record:
+        return ""
+    raw, average = (record[f"val_{name}"]["mAP"] for name in (RAW, EMA))
+    better = "average" if record["weights"] == EMA else "parameters"
+    return f"; the {better} scored this: mAP {raw:.4f} of the parameters, {average:.4f} averaged"
+
+
+def _meta(
+    session: Session,
+    planned: PlannedPhase,
+    step: int,
+    patience: Patience,
+    values: dict | None = None,
+    weights: str = RAW,
+) -> dict:
     return {
         "step": step,
         "phase": planned.phase.name,
@@ -235,5 +293,7 @@ def _meta(session: Session, planned: PlannedPhase, step: int, values: dict | Non
         },
         "origin": to_json(session.origin),
         "val": values,
+        "weights": weights,
+        "patience": dataclasses.asdict(patience),
         "config": dataclasses.asdict(session.config),
     }

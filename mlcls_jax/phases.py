@@ -56,6 +56,18 @@ def plan_phases(config: Config, pictures: int) -> list[PlannedPhase]:
     return planned
 
 
+def check_parts(plan: list[PlannedPhase], batch_size: int, devices: int) -> None:
+    """ValueError where the rows of each device do not divide by a phase's `accumulate`."""
+    rows = batch_size // devices
+    for planned in plan:
+        if rows % planned.phase.accumulate:
+            raise ValueError(
+                f"config: phase {planned.phase.name!r} has accumulate={planned.phase.accumulate}, "
+                f"which does not divide the {rows} rows that each of {devices} devices has of "
+                f"data.batch_size={batch_size}; change one of the two"
+            )
+
+
 def _multiples(every: str, steps: int, pictures: int, batch_size: int) -> set[int]:
     """Steps at the ends of whole multiples of `every`, and at the end of the phase."""
     ends = (steps_of(every, pictures, batch_size, times) for times in itertools.count(1))

@@ -21,7 +21,8 @@ from mlcls_jax.data.pipeline import make_reader
 from mlcls_jax.decisions import Decisions
 from mlcls_jax.scoring import score
 from mlcls_jax.terminal import console
-from mlcls_jax.workdir import Run, load_run, write_predictions
+from mlcls_jax.tta import with_views
+from mlcls_jax.workdir import Run, describe_checkpoint, is_averaged, load_run, write_predictions
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 SHOWN = 3  # classes per picture on the terminal, where fewer are said to be there
@@ -36,7 +37,9 @@ def main(argv: list[str]) -> int:
         file = getattr(options, name)
         if file and not Path(file).absolute().parent.is_dir():
             raise ValueError(f"--{name} {file}: its folder does not exist; make it first")
-    run = load_run(Path(options.workdir), options.checkpoint)
+    run = with_views(load_run(Path(options.workdir), options.checkpoint), options.tta)
+    if is_averaged(run.meta):
+        print(f"with the {describe_checkpoint(run.meta)}", file=sys.stderr)
     title = "" if options.json else "predict"
     config = _fitting(run, len(paths))
     # Here, and not by a share: which of a few pictures may be bad is for their owner to say.
@@ -78,6 +81,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("pictures", nargs="+", metavar="PICTURE_OR_FOLDER")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    cli.add_tta(parser)
     cli.add_on_bad_image(parser)
     parser.add_argument("--csv", default="", help="write filename and one column per class here")
     parser.add_argument("--labels", default="", help="write 1 and 0 here, as a CSV of labels")

@@ -1,14 +1,17 @@
 """The programs of a run, built from its config and shapes alone: nothing here makes an array."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from mlcls_jax.config import Config
+from mlcls_jax.averages import NO_AVERAGE, Average, Decay, decay_by_step
+from mlcls_jax.config import Config, Phase
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.devices import AXIS, compute_dtype, replicated, sharded
 from mlcls_jax.feature_step import (
@@ -18,14 +21,19 @@ from mlcls_jax.feature_step import (
     make_classify,
     make_feature_step,
 )
-from mlcls_jax.losses import sigmoid_bce
+from mlcls_jax.losses import make_loss
+from mlcls_jax.mixing import make_mixed_inputs, mixes
+from mlcls_jax.models.decoder import DecoderSize, query_count
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import KERAS, Lineage, Origin
-from mlcls_jax.models.variants import VARIANTS
-from mlcls_jax.optimizer import active_modules, make_optimizer, trainable_paths
+from mlcls_jax.models.variants import STRIDE, VARIANTS
+from mlcls_jax.optimizer import active_modules, count_stages, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.schedules import MakeSchedule, make_schedule
 from mlcls_jax.train_step import (
+    Inputs,
     TrainState,
+    changed_statistics,
     make_eval_step,
     make_inputs,
     make_state,
@@ -51,6 +59,14 @@ def image_size(config: Config) -> int:
     return config.model.image_size or VARIANTS[config.model.variant].image_size
 
 
+def describe_network(config: Config, num_classes: int) -> str:
+    """Its name, the pictures' side, and the queries of a decoder."""
+    text = f"EfficientNet {config.model.variant}, {image_size(config)} px"
+    if size := _decoder_size(config):
+        text += f", ML-Decoder with {query_count(num_classes, size.groups)} queries"
+    return text
+
+
 def build_model(
     config: Config,
     num_classes: int,
@@ -61,6 +77,7 @@ def build_model(
     return EfficientNet(
         variant=config.model.variant,
         num_classes=num_classes,
+        decoder=_decoder_size(config),
         lineage=lineage,
         dropout=config.model.dropout,
         dtype=compute_dtype(config.model.compute_dtype),
@@ -78,10 +95,24 @@ def variables_shape(config: Config, num_classes: int, mesh: Mesh) -> dict:
 
 
 def fresh_state(variables: dict, planned: PlannedPhase) -> TrainState:
-    """The state at the start of a phase: these variables and a new optimiser's state."""
-    trainable = trainable_paths(variables["params"], planned.phase)
+    """The state at the start of a phase: these variables, a new optimiser's state and, where the
+    phase averages what it trains, the average of these variables alone."""
+    params = variables["params"]
+    leaves, _ = partition(params, trainable_paths(params, planned.phase))
+    opt_state = _optimizer(planned, params).init(leaves)
+    # Copies, because one buffer cannot be donated twice.
+    average = jax.tree.map(jnp.copy, averaged_leaves(variables, planned.phase))
+    return make_state(variables, opt_state, planned.start, average)
+
+
+def averaged_leaves(variables: dict, phase: Phase) -> Average:
+    """Those of the variables (or of their shapes) that the phase averages; none without `ema`."""
+    if not phase.ema:
+        return NO_AVERAGE
+    trainable = trainable_paths(variables["params"], phase)
     leaves, _ = partition(variables["params"], trainable)
-    return make_state(variables, _optimizer(planned, trainable).init(leaves), planned.start)
+    active = active_modules(trainable, phase)
+    return Average(leaves, changed_statistics(variables["batch_stats"], active))
 
 
 def state_shape(variables: dict, planned: PlannedPhase, mesh: Mesh) -> Any:
@@ -108,22 +139,27 @@ def step_program(
     planned: PlannedPhase,
     mesh: Mesh,
     variables: dict | None = None,
+    frequencies: Sequence[float] | np.ndarray | None = None,
+    schedule: MakeSchedule = make_schedule,
 ) -> Program:
     """The training step of a phase: (state, batch) -> (state, metrics); see make_train_step.
 
-    `variables` is what `variables_shape` gives, where it is there already.
+    `variables` is what `variables_shape` gives, where it is there already; for `frequencies`, of
+    the classes in train, see make_loss; `schedule` makes that of each group's rate.
     """
     variables = variables or variables_shape(config, num_classes, mesh)
     trainable = trainable_paths(variables["params"], planned.phase)
     active = active_modules(trainable, planned.phase)
     step = make_train_step(
         build_model(config, num_classes, origin.lineage, active),
-        _optimizer(planned, trainable),
+        _optimizer(planned, variables["params"], schedule),
         trainable,
-        make_inputs(origin.normalization),
-        sigmoid_bce,
+        _inputs(config, origin),
+        make_loss(config.loss, num_classes, frequencies),
         config.seed,
         mesh,
+        planned.phase.accumulate,
+        _decay(planned),
     )
     shapes = state_shape(variables, planned, mesh), batch_shape(config, num_classes, mesh)
     return Program(step, shapes)
@@ -139,7 +175,7 @@ def forward_program(
 ) -> Program:
     """The evaluation of a batch: (variables, images) -> logits; see make_eval_step.
 
-    With num_classes=0, the pooled features instead; the variables may hold a head all the same.
+    With num_classes=0, what the head takes instead; the variables may hold a head all the same.
     `variables` is what `variables_shape` gives, where it is there already.
     """
     model = build_model(config, num_classes, origin.lineage)
@@ -158,6 +194,7 @@ def feature_step_program(
     pictures: int,
     mesh: Mesh,
     variables: dict,
+    frequencies: Sequence[float] | np.ndarray | None = None,
 ) -> Program:
     """The steps of a phase with cached features: (state, features, chunk) -> (state, metrics).
 
@@ -170,20 +207,23 @@ def feature_step_program(
         pictures: of the training split.
         mesh: of all devices.
         variables: what `variables_shape` gives.
+        frequencies: of the classes in train; see make_loss.
     """
     trainable = trainable_paths(variables["params"], planned.phase)
     step = make_feature_step(
         build_model(config, num_classes),
-        _optimizer(planned, trainable),
+        _optimizer(planned, variables["params"]),
         trainable,
-        sigmoid_bce,
+        make_loss(config.loss, num_classes, frequencies),
         config.seed,
         mesh,
+        planned.phase.accumulate,
+        _decay(planned),
     )
-    views, channels = planned.phase.cached_views, feature_channels(variables)
+    each, views = head_input(config, variables), planned.phase.cached_views
     rows = planned.chunk_steps(config.log_every), config.data.batch_size
     features = Features(
-        pooled=jax.ShapeDtypeStruct((pictures, views, channels), jnp.float32),
+        inputs=jax.ShapeDtypeStruct((pictures, views, *each.shape), each.dtype),
         label=jax.ShapeDtypeStruct((pictures, num_classes), jnp.int8),
     )
     chunk = FeatureChunk(
@@ -197,20 +237,56 @@ def feature_step_program(
 def classify_program(
     config: Config, num_classes: int, pictures: int, mesh: Mesh, variables: dict
 ) -> Program:
-    """Of pooled features to logits, on every device: (variables, pooled) -> logits."""
-    classify = make_classify(build_model(config, num_classes), mesh)
-    shape = (pictures, feature_channels(variables))
-    pooled = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated(mesh))
-    return Program(classify, (variables, pooled))
+    """Of what the head takes to logits, on every device: (variables, inputs) -> logits."""
+    classify = make_classify(build_model(config, num_classes), config.data.eval_batch_size, mesh)
+    each = head_input(config, variables)
+    inputs = jax.ShapeDtypeStruct((pictures, *each.shape), each.dtype, sharding=replicated(mesh))
+    return Program(classify, (variables, inputs))
 
 
-def feature_channels(variables: dict) -> int:
-    """Numbers in a picture's pooled features, from variables or their shapes."""
-    return variables["params"]["head"]["kernel"].shape[0]
+def head_input(config: Config, variables: dict) -> jax.ShapeDtypeStruct:
+    """What the head takes of one picture, see EfficientNet.head_inputs, without tracing it.
+
+    Args:
+        config: of the run.
+        variables: of the network, or their shapes.
+    """
+    channels = variables["params"]["backbone"]["top"]["conv"]["kernel"].shape[-1]
+    if config.model.head == "gap":
+        return jax.ShapeDtypeStruct((channels,), jnp.float32)
+    side = -(-image_size(config) // STRIDE)
+    return jax.ShapeDtypeStruct((side, side, channels), compute_dtype(config.model.compute_dtype))
 
 
-def _optimizer(planned: PlannedPhase, trainable: frozenset[str]):
-    return make_optimizer(planned.phase, trainable, planned.stop - planned.start, planned.warmup)
+def _decoder_size(config: Config) -> DecoderSize | None:
+    model = config.model
+    if model.head == "gap":
+        return None
+    return DecoderSize(groups=model.decoder_groups, width=model.decoder_width)
+
+
+def _inputs(config: Config, origin: Origin) -> Inputs:
+    inputs = make_inputs(origin.normalization)
+    if not mixes(config.augment):
+        return inputs
+    return make_mixed_inputs(inputs, config.augment, config.seed)
+
+
+def _optimizer(planned: PlannedPhase, params: dict, schedule: MakeSchedule = make_schedule):
+    """Of a phase, from the parameters or their shapes."""
+    return make_optimizer(
+        planned.phase,
+        trainable_paths(params, planned.phase),
+        planned.stop - planned.start,
+        planned.warmup,
+        stages=count_stages(params),
+        schedule=schedule,
+    )
+
+
+def _decay(planned: PlannedPhase) -> Decay | None:
+    ema = planned.phase.ema
+    return decay_by_step(ema, planned.start) if ema else None
 
 
 def _with_sharding(tree: Any, sharding: NamedSharding) -> Any:

@@ -1,7 +1,6 @@
 """Everything before the first step: data, weights or checkpoint, header; and the last words."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,11 @@ from mlcls_jax.devices import (
 )
 from mlcls_jax.features import with_room
 from mlcls_jax.first_step import FirstStep
+from mlcls_jax.handover import ended_early, read_patience
 from mlcls_jax.logs import MetricsLog, read_metrics
+from mlcls_jax.losses import make_loss, prior_bias
+from mlcls_jax.mixing import check_pairs, mixes
+from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.pretrained import (
@@ -37,14 +40,27 @@ from mlcls_jax.models.pretrained import (
     merge,
     with_classes,
 )
-from mlcls_jax.optimizer import flatten, group_table, trainable_paths
-from mlcls_jax.phases import PlannedPhase, plan_phases
-from mlcls_jax.programs import build_model, fresh_state, image_size, state_shape, variables_shape
+from mlcls_jax.optimizer import flatten, trainable_paths
+from mlcls_jax.phases import PlannedPhase, check_parts, plan_phases
+from mlcls_jax.programs import (
+    build_model,
+    describe_network,
+    head_input,
+    image_size,
+    state_shape,
+    variables_shape,
+)
 from mlcls_jax.scoring import base_rate
 from mlcls_jax.session import Session
 from mlcls_jax.terminal import console, print_table, print_warning
 from mlcls_jax.train_step import TrainState, make_state
-from mlcls_jax.workdir import BAD_IMAGES, SPLITS, prepare, read_origin, read_splits_of
+from mlcls_jax.workdir import (
+    BAD_IMAGES,
+    SPLITS,
+    prepare,
+    read_origin,
+    read_splits_of,
+)
 
 RAREST = 5
 
@@ -76,13 +92,18 @@ def open_session(
     plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
     local_rows(config.data.batch_size, "data.batch_size")
     local_rows(config.data.eval_batch_size, "data.eval_batch_size")
+    check_parts(plan, config.data.batch_size, mesh.size)
+    if mixes(config.augment):
+        for planned in plan:
+            check_pairs(config.data.batch_size // mesh.size // planned.phase.accumulate)
     classes = splits["train"].classes
+    make_loss(config.loss, len(classes), base.frequencies)  # ValueError: weights of other classes
     if first_step:
         first_step.reached("data")
     shapes = variables_shape(config, len(classes), mesh)
     for planned in plan:  # ValueError: a pattern that matches nothing
         trainable_paths(shapes["params"], planned.phase)
-    plan = with_room(plan, splits, shapes, mesh)
+    plan = with_room(plan, splits, shapes, config, mesh)
     pictures = sum(map(len, splits.values()))
     reader = make_reader(config.data, pictures, workdir / BAD_IMAGES, print_warning)
     ahead = Ahead(config, splits, shapes, mesh)
@@ -98,7 +119,7 @@ def open_session(
         checkpoints = _open_workdir(config, workdir, splits)
         state, origin = _continued(checkpoints, plan, shapes, mesh, start)
     else:  # the weights before anything is written: they may fail
-        state, origin = _initial(config, classes, shapes, mesh, start)
+        state, origin = _initial(config, classes, base.frequencies, shapes, mesh, start)
         checkpoints = _open_workdir(config, workdir, splits)
     reader.bad.write()  # those of the first batch, which may be older than the workdir
     if first_step:
@@ -148,16 +169,19 @@ def _continued(
     latest = checkpoints.resolve("latest")
     meta = checkpoints.meta(latest)
     origin = read_origin(meta)
-    start(latest, origin)
     saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
+    over = read_patience(meta).is_over(saved.phase.patience)
+    step = saved.stop if over else latest
+    start(step, origin)
     state = checkpoints.restore(latest, state_shape(shapes, saved, mesh))
-    console.print(f"Continuing at step {latest} of {plan[-1].stop}; weights: {origin}.")
-    return state, origin
+    console.print(f"Continuing at step {step} of {plan[-1].stop}; weights: {origin}.")
+    return ended_early(state, saved, mesh) if over else state, origin
 
 
 def _initial(
     config: Config,
     classes: tuple[str, ...],
+    frequencies: tuple[float, ...],
     shapes: dict,
     mesh: jax.sharding.Mesh,
     start: Callable[[int, Origin | None], None],
@@ -168,23 +192,34 @@ def _initial(
         start(0, known_origin(config.model.weights, config.model.variant))
         pretrained = read_weights(config, classes, shapes)
         start(0, pretrained.origin)
-        variables, origin = initial_variables(config, pretrained, shapes, mesh), pretrained.origin
+        variables = initial_variables(config, pretrained, frequencies, shapes, mesh)
+        origin = pretrained.origin
     else:
         origin = Origin(KERAS, IMAGENET)
         start(0, origin)
-        variables = random_variables(config, len(classes), mesh)
+        variables = random_variables(config, frequencies, mesh)
     return make_state(variables, (), 0), origin
 
 
-def random_variables(config: Config, num_classes: int, mesh: jax.sharding.Mesh) -> dict:
-    """Variables drawn with config.seed, born on every device of the mesh."""
+def random_variables(
+    config: Config, frequencies: tuple[float, ...], mesh: jax.sharding.Mesh
+) -> dict:
+    """Variables drawn with config.seed, born on every device of the mesh.
+
+    Args:
+        config: of the run.
+        frequencies: of its classes in train, from which the head's bias is; see model.head_bias.
+        mesh: of all devices.
+    """
 
     def draw() -> dict:
         picture = jnp.zeros((1, image_size(config), image_size(config), 3))
-        model = build_model(config, num_classes)
+        model = build_model(config, len(frequencies))
         return dict(model.init(jax.random.key(config.seed), picture))
 
-    return jax.jit(draw, out_shardings=replicated(mesh))()
+    variables = jax.jit(draw, out_shardings=replicated(mesh))()
+    head = variables["params"]["head"] | replicate(_fresh_bias(config, frequencies), mesh)
+    return variables | {"params": variables["params"] | {"head": head}}
 
 
 def read_weights(
@@ -210,13 +245,19 @@ def read_weights(
 
 
 def initial_variables(
-    config: Config, pretrained: Pretrained, shapes: dict, mesh: jax.sharding.Mesh
+    config: Config,
+    pretrained: Pretrained,
+    frequencies: tuple[float, ...],
+    shapes: dict,
+    mesh: jax.sharding.Mesh,
 ) -> dict:
     """Pretrained variables on every device of the mesh, with a fresh head where theirs is another.
 
     Args:
         config: of the run.
         pretrained: from `read_weights`.
+        frequencies: of the classes in train, from which a fresh head's bias is; see
+            model.head_bias.
         shapes: of the network's variables.
         mesh: of all devices.
     """
@@ -224,13 +265,16 @@ def initial_variables(
     model = build_model(config, head["bias"].shape[0])
 
     def draw() -> dict:  # the head alone: what merge replaces is never computed
-        pooled = jnp.zeros((1, head["kernel"].shape[0]))
-        key = jax.random.key(config.seed)
-        drawn: Any = model.init(key, pooled, method=lambda network, x: network.head(x))
+        each, key = head_input(config, shapes), jax.random.key(config.seed)
+        inputs = jnp.zeros((1, *each.shape), each.dtype)
+        drawn: Any = model.init(key, inputs, method=EfficientNet.classify)
         return drawn["params"]["head"]
 
-    target = shapes | {"params": shapes["params"] | {"head": jax.jit(draw)()}}
+    fresh_head = jax.jit(draw)() | _fresh_bias(config, frequencies)
+    target = shapes | {"params": shapes["params"] | {"head": fresh_head}}
     merged, fresh = merge(pretrained.variables, target)
+    if len(fresh) > 2:  # of a decoder
+        fresh = [f"head/* ({len(fresh)} arrays)"]
     fit = "classes" if pretrained.classes else "width; the file names no classes"
     console.print(
         f"Weights {config.model.weights} ({pretrained.variant}: {pretrained.origin}); "
@@ -239,21 +283,11 @@ def initial_variables(
     return replicate(merged, mesh)
 
 
-def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> TrainState:
-    """Prints the phase's parameter groups; at its first step, makes its optimiser state."""
-    rows = [
-        [row.pattern, f"{row.parameters:,}", f"{row.learning_rate:g}", f"{row.weight_decay:g}"]
-        for row in group_table(state.params, planned.phase)
-    ]
-    name = f"{planned.phase.name}: steps {planned.start + 1} to {planned.stop}"
-    print_table(name, ["group", "parameters", "learning rate", "weight decay"], rows)
-    if int(state.step) != planned.start:
-        return state  # continued inside the phase
-    begin = jax.jit(
-        partial(fresh_state, planned=planned),
-        out_shardings=replicated(session.mesh),
-    )
-    return begin({"params": state.params, "batch_stats": state.batch_stats})
+def _fresh_bias(config: Config, frequencies: tuple[float, ...]) -> dict:
+    """{"bias": of a fresh head}, or nothing where the head's own zeros are to stay."""
+    if config.model.head_bias == "zero":
+        return {}
+    return {"bias": prior_bias(config.loss, frequencies)}
 
 
 def print_header(session: Session, state: TrainState) -> None:
@@ -265,7 +299,7 @@ def print_header(session: Session, state: TrainState) -> None:
     kind = jax.devices()[0].device_kind
     rows = [
         ["devices", describe(jax.device_count(), kind, jax.process_count(), keeps_heap())],
-        ["network", f"EfficientNet {config.model.variant}, {image_size(config)} px"],
+        ["network", describe_network(config, len(train.classes))],
         ["parameters", f"{total:,}, {len(train.classes)} classes"],
         ["pictures", sizes],
         ["rarest in train", ", ".join(f"{name} ({count})" for count, name in rare)],

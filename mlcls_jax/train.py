@@ -13,8 +13,9 @@ from pathlib import Path
 from mlcls_jax import background, cli, devices
 from mlcls_jax.config import Config, with_absolute_paths
 from mlcls_jax.first_step import FirstStep
+from mlcls_jax.handover import begin_phase
 from mlcls_jax.loop import run_phase, stop_on_interrupt
-from mlcls_jax.startup import begin_phase, open_session, print_end, print_header
+from mlcls_jax.startup import open_session, print_end, print_header
 from mlcls_jax.terminal import console
 
 

@@ -18,6 +18,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
 
+from mlcls_jax import averages
+from mlcls_jax.averages import NO_AVERAGE, Average, Decay
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.devices import AXIS, replicated
 from mlcls_jax.losses import Loss, known_sum
@@ -40,9 +42,12 @@ class TrainState:
     opt_state: optax.OptState
     loss_sum: jax.Array  # float32, since the last evaluation
     label_count: jax.Array  # float32, known labels since the last evaluation
+    average: Average = NO_AVERAGE  # of what the phase trains
 
 
-def make_state(variables: dict, opt_state: optax.OptState, step: int) -> TrainState:
+def make_state(
+    variables: dict, opt_state: optax.OptState, step: int, average: Average = NO_AVERAGE
+) -> TrainState:
     """A state with these variables and no running totals yet."""
     return TrainState(
         step=jnp.asarray(step, jnp.int32),
@@ -51,6 +56,7 @@ def make_state(variables: dict, opt_state: optax.OptState, step: int) -> TrainSt
         opt_state=opt_state,
         loss_sum=jnp.zeros((), jnp.float32),
         label_count=jnp.zeros((), jnp.float32),
+        average=average,
     )
 
 
@@ -93,6 +99,8 @@ def make_train_step(
     loss: Loss,
     seed: int,
     mesh: Mesh,
+    accumulate: int = 1,
+    decay: Decay | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `step(state, batch) -> (state, {"loss", "grad_norm"})`; the old state is donated.
 
@@ -104,6 +112,7 @@ def make_train_step(
         loss: of each class, see losses.py.
         seed: of dropout and drop path, which are functions of (seed, picture's position).
         mesh: whose axis the batch is sharded over.
+        accumulate, decay: see make_update.
 
     The loss is the mean over the known labels of the whole batch; grad_norm is the global norm of
     the trainable gradients, before clipping.
@@ -121,9 +130,9 @@ def make_train_step(
             mutable=["batch_stats"],
         )
         loss_sum, count = known_sum(loss(logits, labels), labels)
-        return loss_sum, (count, _changed(updated["batch_stats"], model.active))
+        return loss_sum, (count, changed_statistics(updated["batch_stats"], model.active))
 
-    step = make_update(forward, optimizer, trainable, mesh)
+    step = make_update(forward, optimizer, trainable, mesh, accumulate, decay)
     return over_devices(step, (P(), P(AXIS)), (P(), P()), mesh, donate_argnums=0)
 
 
@@ -132,6 +141,8 @@ def make_update(
     optimizer: optax.GradientTransformation,
     trainable: frozenset[str],
     mesh: Mesh,
+    accumulate: int = 1,
+    decay: Decay | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `step(state, batch) -> (state, {"loss", "grad_norm"})` as each device of a mesh runs
     it: what all steps share, whatever their batch is.
@@ -142,18 +153,31 @@ def make_update(
         optimizer: over the flat {path: array} of the trainable leaves.
         trainable: paths of those leaves.
         mesh: whose axis the batch is sharded over.
+        accumulate: parts that a device's rows are taken in, one after the other, for one update
+            with the sum of their gradients.  It needs the activations of one part only; but for
+            rounding, the result is that of as many times the devices.  So each part normalises by
+            its own rows where normalisations train, and their statistics become the mean of those
+            that the parts would leave.
+        decay: of the average in the state, by step; None: the state has none.
     """
 
     def step(state: TrainState, batch: Any):
         leaves, frozen = partition(state.params, trainable)
         gradient = jax.value_and_grad(forward, has_aux=True)
-        (loss_sum, (count, stats)), grads = gradient(leaves, frozen, state.batch_stats, batch)
+
+        def of_rows(rows: Any):
+            return gradient(leaves, frozen, state.batch_stats, rows)
+
+        (loss_sum, (count, stats)), grads = sum_of_parts(of_rows, batch, accumulate)
         loss_sum, count, stats, grads = _sum((loss_sum, count, stats, grads), mesh)
         known = jnp.maximum(count, 1.0)
         grads = {path: grad / known for path, grad in grads.items()}
-        stats = {path: total / mesh.size for path, total in stats.items()}
+        stats = {path: total / (mesh.size * accumulate) for path, total in stats.items()}
         updates, opt_state = optimizer.update(grads, state.opt_state, leaves)
         leaves: Any = optax.apply_updates(leaves, updates)
+        average = state.average
+        if decay:
+            average = averages.updated(average, leaves, stats, decay(state.step))
         state = TrainState(
             step=state.step + 1,
             params=unflatten(leaves | frozen),
@@ -161,10 +185,34 @@ def make_update(
             opt_state=opt_state,
             loss_sum=state.loss_sum + loss_sum,
             label_count=state.label_count + count,
+            average=average,
         )
         return state, {"loss": loss_sum / known, "grad_norm": optax.tree.norm(grads)}
 
     return step
+
+
+def sum_of_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:
+    """The sum of `function` of each of so many equal parts of the rows, in a loop.
+
+    Args:
+        function: of a batch of rows, to a pytree of float32 arrays.
+        batch: pytree of arrays [row, ...].
+        parts: that the number of rows divides by.
+    """
+    if parts == 1:
+        return function(batch)
+    rows = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+    first = jax.tree.map(lambda leaf: leaf[0], rows)
+    zeros = jax.tree.map(
+        lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(function, first)
+    )
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(part)), None
+
+    total, _ = jax.lax.scan(add, zeros, rows)
+    return total
 
 
 def over_devices(
@@ -204,7 +252,7 @@ def _compiler_options(mesh: Mesh) -> dict[str, int]:
     return {"xla_cpu_prefer_vector_width": 512} if on_cpu else {}
 
 
-def _changed(batch_stats: Any, active: frozenset[str] | None) -> dict:
+def changed_statistics(batch_stats: Any, active: frozenset[str] | None) -> dict:
     """The statistics of the normalisations that train: the others were not updated."""
     return {
         path: leaf

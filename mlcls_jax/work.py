@@ -78,7 +78,7 @@ def _on_features(
     config, ahead, mesh, splits = session.config, session.ahead, session.mesh, session.splits
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     made = make_features(
-        ahead.pooled, variables, splits, planned, config, mesh, session.readers, session.stop
+        ahead.head_inputs, variables, splits, planned, config, mesh, session.readers, session.stop
     )
     if made is None:
         return None

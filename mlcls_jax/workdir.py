@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import pandas as pd
 
+from mlcls_jax.averages import NO_AVERAGE
 from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config, Data, differences, from_dict, may_change, to_json
 from mlcls_jax.data.labels import LabelTable
@@ -22,11 +23,12 @@ from mlcls_jax.devices import make_mesh
 from mlcls_jax.files import leftovers, write_text
 from mlcls_jax.models.lineages import Origin
 from mlcls_jax.models.origins import from_json
-from mlcls_jax.programs import build_model, variables_shape
+from mlcls_jax.programs import averaged_leaves, build_model, variables_shape
 from mlcls_jax.train_step import make_eval_step
 
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
 BAD_IMAGES, DECISIONS = "bad_images.csv", "decisions.json"
+RAW, EMA = "raw", "ema"  # as meta.json and metrics.jsonl name the parameters and their average
 # At the start of a run:
 OWN = (CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, "checkpoints", "tensorboard")
 
@@ -129,11 +131,38 @@ def load_run(workdir: Path, which: str) -> Run:
     origin = read_origin(meta)
     model = build_model(config, len(classes), origin.lineage)
     target = variables_shape(config, len(classes), mesh)
-    variables = checkpoints.restore_variables(step, target)
+    variables = better_variables(checkpoints, step, target, config)
     checkpoints.close()
     predict = make_eval_step(model, origin.normalization, mesh)
     decisions = read_decisions(workdir, meta)
     return Run(config, classes, meta, variables, origin, decisions, predict, mesh)
+
+
+def better_variables(checkpoints: Checkpoints, step: int, shapes: dict, config: Config) -> dict:
+    """The parameters and statistics of a checkpoint, or their averages if these scored higher.
+
+    Args:
+        checkpoints: of the run.
+        step: of the checkpoint.
+        shapes: the variables, or their shapes with shardings.
+        config: of the run.
+    """
+    meta, average = checkpoints.meta(step), NO_AVERAGE
+    if is_averaged(meta):
+        phase = next(phase for phase in config.phases if phase.name == meta["phase"])
+        average = averaged_leaves(shapes, phase)
+    return checkpoints.restore_variables(step, shapes, average)
+
+
+def is_averaged(meta: dict[str, Any]) -> bool:
+    """Whether the average of what was trained scored higher than the parameters themselves."""
+    return meta.get("weights") == EMA
+
+
+def describe_checkpoint(meta: dict[str, Any]) -> str:
+    """Such as "checkpoint of step 120 (phase finetune), averaged parameters"."""
+    averaged = ", averaged parameters" if is_averaged(meta) else ""
+    return f"checkpoint of step {meta['step']} (phase {meta['phase']}){averaged}"
 
 
 def read_origin(meta: dict[str, Any]) -> Origin:

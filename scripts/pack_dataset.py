@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mlcls_jax.cli import INTERRUPTED
 from mlcls_jax.data.csv_cells import quoted
 from mlcls_jax.data.decoding import PictureError, open_picture, read_file
 from mlcls_jax.data.labels import SPLIT_COLUMN, read_labels
@@ -134,6 +135,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"pack_dataset: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"pack_dataset: stopped; {options.out} is not finished", file=sys.stderr)
+        return INTERRUPTED
     print(f"packed {count} pictures; use them with --config.data.csv={options.out}")
     return 0
 

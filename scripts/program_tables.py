@@ -3,6 +3,7 @@
     python scripts/program_tables.py --table frozen                    # of b0
     python scripts/program_tables.py --table memory --variants b0 b4
     python scripts/program_tables.py --table collectives --variants b0 b1
+    python scripts/program_tables.py --table heads --variants b0 b5 lite0 v2s
 
 With libtpu (see tpu_compiler.py) the programs are those of a TPU v4 in bfloat16, without it, or
 with --compiler cpu, those of this CPU, which fuses less and computes bfloat16 in float32: its
@@ -25,11 +26,18 @@ from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.variants import VARIANTS, scaled_stages
 from mlcls_jax.optimizer import group_table
 from mlcls_jax.phases import plan_phases
-from mlcls_jax.programs import Program, forward_program, image_size, step_program
+from mlcls_jax.programs import (
+    Program,
+    forward_program,
+    image_size,
+    step_program,
+    variables_shape,
+)
 
 ORIGIN = Origin(KERAS, IMAGENET)
 DEVICES, ROWS = 8, 8
 KNOWN = list(BATCH)
+TABLES = ("frozen", "memory", "collectives", "heads")
 MEMORIES = (16, 24, 40, 80)  # GB of a device
 FULL = COUNTED["full"]
 PHASES = (
@@ -102,7 +110,7 @@ def frozen_rows(setting: Setting, variant: str, rows: int) -> Iterator[list[str]
 def memory_rows(setting: Setting, variants: list[str], rows: int) -> Iterator[list[str]]:
     """Per variant and remat: memory per picture, beside the pictures' batch, and what fits."""
     for variant in variants:
-        batch = rows or BATCH[variant]
+        batch = rows or BATCH.get(variant, ROWS)
         for remat in (False, True):
             program = setting.step(setting.config(variant, FULL, batch, remat))
             memory = compiled.memory(setting.compile(program))
@@ -129,6 +137,18 @@ def collective_rows(setting: Setting, variants: list[str], rows: int) -> Iterato
             yield [variant, phase.name, kinds, str(len(found)), f"{total:,}"]
 
 
+def head_rows(mesh: jax.sharding.Mesh, variants: list[str]) -> Iterator[list[str]]:
+    """Per variant and head: parameters of all and of the head."""
+    for variant in variants:
+        for head in ("gap", "mldecoder"):
+            config = Config(model=Model(variant, head=head))
+            params = variables_shape(config, CLASSES, mesh)["params"]
+            counts = (
+                sum(leaf.size for leaf in jax.tree.leaves(of)) for of in (params, params["head"])
+            )
+            yield [variant, head, *(f"{count:,}" for count in counts)]
+
+
 def print_rows(header: list[str], rows: Iterator[list[str]]) -> None:
     """Each row as soon as it is known."""
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
@@ -139,9 +159,9 @@ def print_rows(header: list[str], rows: Iterator[list[str]]) -> None:
 def parse() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--table", choices=("frozen", "memory", "collectives"), required=True)
+    parser.add_argument("--table", choices=TABLES, required=True)
     parser.add_argument(
-        "--variants", nargs="+", choices=KNOWN, help="default: b0 to b7; frozen: b0"
+        "--variants", nargs="+", choices=VARIANTS, help="default: b0 to b7; frozen: b0"
     )
     parser.add_argument(
         "--rows",
@@ -174,6 +194,8 @@ def main() -> None:
         header = ["network", "remat", "batch", "MB/image", "fixed MB"]
         header += [f"fit {size} GB" for size in MEMORIES]
         print_rows(header, memory_rows(setting, variants, options.rows))
+    elif options.table == "heads":
+        print_rows(["network", "head", "parameters", "of the head"], head_rows(mesh, variants))
     else:
         header = ["network", "phase", "kind", "count", "bytes"]
         print_rows(header, collective_rows(setting, variants, options.rows or ROWS))

@@ -1,17 +1,22 @@
 """Eight virtual devices, and a network small enough to train in a test."""
 
+import functools
 import os
+from importlib.metadata import version
 
+# Compiling is most of what these tests do, and without the last flag, which XLA may drop one day,
+# it takes twice the time.
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 "
-    "--xla_backend_optimization_level=0"  # compiling is most of what these tests do
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10.")
 )
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from mlcls_jax import devices
+from mlcls_jax.models import pretrained
 from mlcls_jax.models.variants import VARIANTS, Variant
 
 CLASSES = ("red", "green", "blue")
@@ -19,7 +24,28 @@ CLASSES = ("red", "green", "blue")
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_programs_are_kept(tmp_path_factory):
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    """As in a run, small ones as well, and until the tests end: nothing is left in the home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLCLS_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        devices.start()
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _networks_are_traced_once():
+    """For the shapes that a weight file is compared with: most of a second, for each file."""
+    variable_shapes = pretrained.variable_shapes
+
+    @functools.cache
+    def traced(model, variant):
+        return variable_shapes(model)
+
+    def shapes(model):
+        return traced(model, VARIANTS[model.variant])  # a test may give a name to another variant
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrained, "variable_shapes", shapes)
+        yield
 
 
 @pytest.fixture

@@ -46,6 +46,14 @@ def test_overrides_reach_fields_of_every_depth_and_type():
     assert config == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("auto", "auto"), ("2.5", 2.5), ("3", 3), ("[1, 2.5]", [1, 2.5])]
+)
+def test_the_weight_of_positives_is_text_a_number_or_a_list(text, value):
+    loss = cli.load_config(DEFAULT, [f"--config.loss.pos_weight={text}"]).loss
+    assert (loss.name, loss.pos_weight) == ("bce", value)
+
+
 def test_one_load_does_not_leak_into_the_next():
     assert cli.load_config(DEFAULT, ["--config.seed=5"]).seed == 5
     assert cli.load_config(DEFAULT, []) == Config()
@@ -61,6 +69,10 @@ def test_one_load_does_not_leak_into_the_next():
         ("--config.data.batch_size=0", "data.batch_size"),
         ("--config.augment.eval_resize=crop", "augment.eval_resize"),
         ("--config.model.variant=b9", "model.variant"),
+        ("--config.loss.name=mse", "loss.name"),
+        ("--config.loss.pos_weight=many", "loss.pos_weight"),
+        ("--config.loss.pos_weight=True", "loss.pos_weight"),
+        ("--config.loss.pos_weight=[1,[2]]", "loss.pos_weight"),
         ("--batch_size=3", "batch_size"),
         ("stray", "stray"),
     ],

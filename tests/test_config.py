@@ -16,6 +16,7 @@ from mlcls_jax import config as config_module
 from mlcls_jax.config import (
     Config,
     Group,
+    Loss,
     Model,
     Phase,
     differences,
@@ -25,6 +26,7 @@ from mlcls_jax.config import (
     with_absolute_paths,
 )
 from mlcls_jax.config_checks import validate
+from mlcls_jax.models.names import resolve
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.programs import image_size
 
@@ -64,6 +66,7 @@ def test_every_config_file_loads_and_survives_json(file):
     config = cli.load_config(str(file), [])
     validate(config)
     assert from_dict(json.loads(to_json(config))) == config
+    assert resolve(config.model.weights, config.model.variant).variant == config.model.variant
     if file.stem in SIZES:
         assert config.model.variant == file.stem
         assert image_size(config) == SIZES[file.stem]
@@ -71,7 +74,7 @@ def test_every_config_file_loads_and_survives_json(file):
 
 
 def test_there_is_a_config_file_for_every_variant():
-    assert {file.stem for file in FILES} == {*VARIANTS, "default", "demo"}
+    assert {file.stem for file in FILES} == {*VARIANTS, "default", "demo", "coco_b5", "coco_v2s"}
     assert set(SIZES) == set(VARIANTS)
 
 
@@ -100,12 +103,48 @@ def test_an_own_image_size_replaces_the_published_one():
         ("augment.interpolation", "nearest"),
         ("augment.min_scale", 0.0),
         ("augment.min_scale", 1.01),
+        ("augment.brightness", 1.01),
+        ("augment.contrast", -0.1),
+        ("augment.saturation", float("nan")),
+        ("augment.hue", 0.51),
+        ("augment.rand_augment", -1),
+        ("augment.magnitude", 10.1),
+        ("augment.cutout", 1.5),
+        ("augment.erase", -0.5),
+        ("augment.mixup", -1.0),
+        ("augment.mixup", 0.001),
+        ("augment.cutmix", float("inf")),
+        ("augment.mixed_labels", "either"),
         ("model.variant", "b8"),
         ("model.image_size", 31),
         ("model.image_size", 4097),
         ("model.dropout", 1.0),
         ("model.dropout", -0.1),
         ("model.compute_dtype", "float16"),
+        ("model.head_bias", "prior"),
+        ("loss.name", "mse"),
+        ("loss.label_smoothing", -0.1),
+        ("loss.label_smoothing", 1.0),
+        ("loss.pos_weight", 0.0),
+        ("loss.pos_weight", float("nan")),
+        ("loss.pos_weight", "balanced"),
+        ("loss.pos_weight", []),
+        ("loss.pos_weight", [1.0, -1.0]),
+        ("loss.pos_weight", [1.0, float("inf")]),
+        ("loss.pos_weight_max", 0.5),
+        ("loss.gamma", -1.0),
+        ("loss.alpha", 0.0),
+        ("loss.alpha", 1.0),
+        ("loss.gamma_pos", -0.5),
+        ("loss.gamma_neg", float("inf")),
+        ("loss.clip", -0.1),
+        ("loss.clip", 1.0),
+        ("model.head", "attention"),
+        ("model.decoder_groups", -1),
+        ("model.decoder_groups", 25),  # of the head without groups
+        ("model.decoder_width", 0),
+        ("model.decoder_width", 100),
+        ("model.decoder_width", 512),  # of the head without a decoder
         ("evaluation.every", "0 epochs"),
         ("evaluation.every", "often"),
         ("evaluation.min_positives", 0),
@@ -127,6 +166,17 @@ def test_an_own_image_size_replaces_the_published_one():
         ("phases[0].clip_norm", float("nan")),
         ("phases[0].clip_norm", float("inf")),
         ("phases[0].groups", []),
+        ("phases[0].optimizer", "adagrad"),
+        ("phases[0].momentum", 0.5),  # of adamw
+        ("phases[1].schedule", "onecycle"),  # with a warm-up
+        ("phases[0].layer_decay", 0.0),
+        ("phases[0].layer_decay", 1.01),
+        ("phases[0].accumulate", 0),
+        ("phases[0].accumulate", 5),  # of 32 rows
+        ("phases[0].ema", 1.0),
+        ("phases[0].ema", -0.1),
+        ("phases[0].ema", float("nan")),
+        ("phases[0].patience", -1),
         ("phases[0].cached_views", -1),
         ("phases[0].cached_views", 3),
         ("phases[1].groups[1].pattern", "head/("),
@@ -152,6 +202,7 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("data.batch_size", 8.0),
         ("data.csv", None),
         ("augment.flip", "yes"),
+        ("augment.rand_augment", 2.0),
         ("model.dropout", "0.2"),
         ("evaluation.every", 1),
         ("evaluation.wanted", "0.9"),
@@ -160,7 +211,14 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("data.batch_size", True),
         ("data.val_fraction", True),
         ("model.dropout", False),
+        ("model.decoder_groups", 2.0),
         ("augment.flip", 1),
+        ("loss.pos_weight", True),
+        ("loss.pos_weight", None),
+        ("loss.pos_weight", [1.0, "2"]),
+        ("loss.pos_weight", [1.0, True]),
+        ("loss.alpha", "0.25"),
+        ("loss.focus_gradient", 1),
     ],
 )
 def test_a_wrong_type_is_refused_by_name(path, value):
@@ -182,6 +240,17 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("model.dropout", 0.0),
         ("model.image_size", 32),
         ("augment.min_scale", 1.0),
+        ("loss.label_smoothing", 0.99),
+        ("loss.pos_weight", "auto"),
+        ("loss.pos_weight", 3),
+        ("loss.pos_weight", [1, 0.01]),
+        ("augment.brightness", 1.0),
+        ("augment.hue", 0.5),
+        ("augment.magnitude", 0.0),
+        ("augment.magnitude", 10),
+        ("augment.erase", 1.0),
+        ("augment.mixup", 0.01),
+        ("augment.cutmix", 100.0),
         ("data.test_fraction", 0.74),
         ("evaluation.wanted", 1.0),
         ("evaluation.tuned_positives", 1),
@@ -189,6 +258,12 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("phases[0].duration", "0 steps"),
         ("phases[0].clip_norm", 0.0),
         ("phases[0].groups[0].learning_rate", 1),
+        ("phases[0].optimizer", "lion"),
+        ("phases[0].schedule", "onecycle"),
+        ("phases[0].layer_decay", 0.01),
+        ("phases[0].accumulate", 32),
+        ("phases[0].ema", 0.99999),
+        ("phases[0].patience", 1),
         ("phases[0].cached_views", 2),
     ],
 )
@@ -215,6 +290,7 @@ def test_from_dict_needs_the_fields_without_a_default():
 
 def test_json_round_trip_of_values_unlike_the_defaults():
     config = Config(seed=7, model=Model("lite2", weights="", dropout=0.125))
+    config.loss.pos_weight = [0.5, 2.0]
     config.data.csv = 'Bilder/ä "quoted" \\ back.csv'
     config.phases = [Phase("only", "7 steps", [Group(r"head/\w+", 1e-4, 3e-5)], clip_norm=0.0)]
     text = to_json(config)
@@ -357,7 +433,7 @@ def test_every_field_is_read_by_a_module_other_than_the_config():
         for value in vars(config_module).values()
         if isinstance(value, type) and dataclasses.is_dataclass(value)
     ]
-    assert len(classes) == 7
+    assert len(classes) == 8
     unread = {
         f"{cls.__name__}.{field.name}"
         for cls in classes
@@ -365,6 +441,49 @@ def test_every_field_is_read_by_a_module_other_than_the_config():
         if field.name not in read
     }
     assert not unread
+
+
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        ({"gamma": 1.0}, "loss.gamma is 1.0, but loss.name is 'bce'"),
+        ({"name": "focal", "clip": 0.1}, "loss.clip is 0.1, but loss.name is 'focal'"),
+        ({"name": "asl", "alpha": 0.5}, "loss.alpha is 0.5, but loss.name is 'asl'"),
+        ({"name": "asl", "pos_weight": "auto"}, "loss.pos_weight is 'auto', but loss.name is"),
+        ({"pos_weight": 2.0, "pos_weight_max": 5.0}, "loss.pos_weight_max is 5.0, but"),
+    ],
+)
+def test_settings_of_a_loss_that_is_not_chosen_are_refused(values, refused):
+    with pytest.raises(ValueError, match=re.escape(refused)):
+        validate(Config(loss=Loss(**values)))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Loss("focal", gamma=0.0, alpha=0.25, label_smoothing=0.1),
+        Loss("asl", gamma_pos=1.0, gamma_neg=2.0, clip=0.0, focus_gradient=True),
+        Loss(pos_weight="auto", pos_weight_max=1.0),
+    ],
+)
+def test_settings_of_the_chosen_loss_pass(loss):
+    validate(Config(loss=loss))
+
+
+def test_the_outermost_decoders_pass():
+    for groups, width in ((0, 8), (10_000, 768), (1, 2048)):
+        head = {"head": "mldecoder", "decoder_groups": groups, "decoder_width": width}
+        validate(Config(model=Model(**head)))
+
+
+@pytest.mark.parametrize(("momentum", "allowed"), [(0.0, True), (0.99, True), (1.0, False)])
+def test_momentum_is_of_sgd(momentum, allowed):
+    config = changed("phases[0].optimizer", "sgd")
+    config.phases[0].momentum = momentum
+    if allowed:
+        return validate(config)
+    with pytest.raises(ValueError, match=r"phases\[0\]\.momentum is 1\.0; it must be"):
+        validate(config)
 
 
 def test_statistics_of_all_devices_need_a_phase_that_takes_them():
@@ -376,7 +495,11 @@ def test_statistics_of_all_devices_need_a_phase_that_takes_them():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "views"), [("train_resize", "random_crop", 1), ("flip", False, 2)]
+    ("field", "value", "views"),
+    [
+        ("train_resize", "random_crop", 1),
+        ("flip", False, 2),
+    ],
 )
 def test_pictures_that_differ_each_time_cannot_be_cached(field, value, views):
     config = changed("phases[0].cached_views", views)
@@ -387,3 +510,15 @@ def test_pictures_that_differ_each_time_cannot_be_cached(field, value, views):
     config.phases[0].cached_views = views - 1
     if field == "flip":
         validate(config)  # one view: never mirrored
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("hue", 0.1), ("rand_augment", 2), ("erase", 0.25), ("cutmix", 1.0)]
+)
+def test_augmentation_needs_a_phase_that_sees_pictures(field, value):
+    config = changed(f"augment.{field}", value)
+    config.phases[0].cached_views = 1
+    validate(config)
+    config.phases[1].duration = "0 steps"
+    with pytest.raises(ValueError, match=rf"augment\.{field} is {value}, but cached_views is on"):
+        validate(config)

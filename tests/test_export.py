@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,8 @@ from mlcls_jax import export, serving
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 from mlcls_jax.data.pipeline import local_rows, train_batches
 from mlcls_jax.devices import make_mesh
+from mlcls_jax.models.decoder import DecoderSize
+from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import IMAGENET, LITE, LUKEMELAS, TIMM, Origin
 from mlcls_jax.models.pretrained import load_pretrained
 from mlcls_jax.optimizer import flatten
@@ -199,7 +202,8 @@ def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp
     batch = next(train_batches(table, first_step=0, last_step=1, **how))
     x = (batch.image - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)
     model = pretrained.model.clone(active=frozenset({"backbone/stem/norm"}), dropout=0.0)
-    _, updated = model.apply(pretrained.variables, x, True, mutable=["batch_stats"])
+    apply = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
+    _, updated = apply(pretrained.variables, x)
     stem = load_run(tmp_path / "run", "best").variables["batch_stats"]["backbone"]["stem"]["norm"]
     wanted = updated["batch_stats"]["backbone"]["stem"]["norm"]
     # The variance is the mean of the devices' own, of a picture each: only means are alike.
@@ -210,7 +214,9 @@ def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp
 def test_keras(photos, tmp_path):
     import keras
 
-    workdir = run_one_step(photos, tmp_path / "run", "b0", "")
+    reference = CODE_BASES["timm tf"].build("b0", np.random.default_rng(0))  # as Keras pads
+    file = reference.save(tmp_path / "files")["named .safetensors"]
+    workdir = run_one_step(photos, tmp_path / "run", "b0", str(file))
     config = exported(workdir, tmp_path / "out", "keras")
     run = load_run(workdir, "best")
     model = getattr(keras.applications, config["application"])(**config["arguments"])
@@ -233,11 +239,11 @@ def test_an_exported_head_is_taken_over_by_the_names_of_its_classes(
     config = Config(model=Model(variant="lite0", weights=str(tmp_path / "out"), image_size=SIZE))
     shapes = variables_shape(config, 3, mesh)
     turned = read_weights(config, run.classes[::-1])
-    variables = initial_variables(config, turned, shapes, mesh)
+    variables = initial_variables(config, turned, (0.5,) * 3, shapes, mesh)
     np.testing.assert_array_equal(variables["params"]["head"]["kernel"], head[:, ::-1])
     assert "the head fits by its classes" in capsys.readouterr().out
     other = read_weights(config, (*run.classes[:2], "other"), shapes)
-    initial_variables(config, other, shapes, mesh)
+    initial_variables(config, other, (0.5,) * 3, shapes, mesh)
     assert "new: head/bias, head/kernel" in capsys.readouterr().out
 
 
@@ -261,6 +267,24 @@ def test_a_file_that_gives_something_else_is_not_written(workdir, tmp_path, monk
     with pytest.raises(ValueError, match="off, so it is not written"):
         exported(workdir, tmp_path / "out", "onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_decoder_is_served_for_any_batch(tiny, tmp_path):
+    model = EfficientNet(variant=tiny, num_classes=7, decoder=DecoderSize(3, 64), portable=True)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    variables = jax.jit(model.init)(jax.random.key(0), pictures[:1].astype(np.float32))
+    predictor = serving.make_predictor(model, variables, IMAGENET)
+    serving.save_onnx(tmp_path, predictor, SIZE)  # which compares it with JAX
+    data = bytearray(serving.save_stablehlo(tmp_path, predictor, SIZE).read_bytes())
+    served = np.asarray(jax.export.deserialize(data).call(pictures))
+    np.testing.assert_allclose(served, jax.jit(predictor)(pictures), atol=1e-6)
+
+
+@pytest.mark.parametrize("write", [export.write_safetensors, export.write_keras])
+def test_no_other_framework_has_a_decoder_on_this_network(write, tmp_path):
+    run: Any = SimpleNamespace(config=Config(model=Model("b0", head="mldecoder")))
+    with pytest.raises(ValueError, match="an ML-Decoder as its head; export to stablehlo or onnx"):
+        write(run, tmp_path)
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from mlcls_jax.devices import free_memory, make_mesh
 from mlcls_jax.feature_step import NO_STEP
 from mlcls_jax.features import feature_bytes, feature_chunks, make_features, with_room
 from mlcls_jax.phases import PlannedPhase, plan_phases
+from mlcls_jax.programs import head_input
 from mlcls_jax.scoring import readable
 from mlcls_jax.train import train
 from mlcls_jax.workdir import load_run
@@ -99,7 +100,7 @@ def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeyp
         assert train(config, cached) == 0
     assert compiled and late == [[0, 0, 0], [0, 0, 0]]  # chunks of one step and of two
     printed = capsys.readouterr().out
-    assert "one pass for the features of 30 training pictures (plain) and 10 validation" in printed
+    assert "of 30 training pictures (plain, not augmented) and 10 validation" in printed
     monkeypatch.setattr(features, "free_memory", lambda _: 0.0)
     assert train(config, plain) == 0  # which falls back to steps on pictures
     printed = capsys.readouterr().out
@@ -165,6 +166,11 @@ def test_a_trained_backbone_is_refused_before_anything_is_written(photos, tiny, 
     assert not (tmp_path / "run").exists()
 
 
+def top(channels: int) -> dict:
+    """What there has to be of a backbone with so many channels at its end."""
+    return {"top": {"conv": {"kernel": jnp.zeros((1, 1, 1, channels))}}}
+
+
 def table(pictures: int) -> LabelTable:
     names = tuple(f"{number}.png" for number in range(pictures))
     return LabelTable(Path("p"), names, np.zeros((pictures, 2), np.int8), ("a", "b"))
@@ -175,16 +181,26 @@ def test_features_that_do_not_fit_are_computed_anew(free, views, monkeypatch, ca
     config = Config(phases=[Phase("head", "2 steps", [Group("head/.*", 1e-2)], cached_views=2)])
     splits = {"train": table(20), "val": table(4)}
     head = {"kernel": jnp.zeros((20, 2)), "bias": jnp.zeros(2)}
-    variables = {"params": {"head": head}, "batch_stats": {}}
-    assert feature_bytes(splits, 2, 20) == 4 * 20 * 44 + 40
+    params = {"head": head, "backbone": top(20)}
+    variables = {"params": params, "batch_stats": {}}
+    assert feature_bytes(splits, 2, head_input(config, variables)) == 4 * 20 * 44 + 40
     monkeypatch.setattr(features, "free_memory", lambda _: free)
     plan = plan_phases(config, 20)
-    (planned,) = with_room(plan, splits, variables, make_mesh(1))
+    (planned,) = with_room(plan, splits, variables, config, make_mesh(1))
     assert planned.phase.cached_views == views
     assert dataclasses.replace(planned, phase=plan[0].phase) == plan[0]
     assert config.phases[0].cached_views == 2
     warned = "warning: head: features would take 3.6 kB on each device" in capsys.readouterr().out
     assert warned == (views == 0)
+
+
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("float32", 4), ("bfloat16", 2)])
+def test_feature_maps_are_kept_in_the_dtype_that_they_are_computed_in(dtype, bytes_each):
+    model = Model(head="mldecoder", image_size=225, compute_dtype=dtype)
+    config, variables = Config(model=model), {"params": {"backbone": top(20)}}
+    splits = {"train": table(20), "val": table(4)}
+    size = feature_bytes(splits, 2, head_input(config, variables))
+    assert size == bytes_each * 8 * 8 * 20 * 44 + 40
 
 
 def device(**stats) -> SimpleNamespace:
@@ -300,17 +316,17 @@ def test_the_pass_sees_each_picture_once_and_its_mirror(photos):
     }
     phase = planned(2, 5)
     mesh, ramp = make_mesh(8), jnp.arange(32.0)
-    variables = {"params": {"head": {"kernel": jnp.zeros((3, 1))}}}
+    variables = {"params": {"backbone": top(3)}}
     calls: list[int] = []
 
-    def pooled(_, images):
+    def sums_from_the_left(_, images):
         calls.append(len(images))
         return jax.device_put(
             jnp.einsum("brwc,w->bc", images.astype(jnp.float32), ramp), jax.devices()[0]
         )
 
     made = make_features(
-        pooled,
+        sums_from_the_left,
         variables,
         splits,
         phase,
@@ -322,11 +338,11 @@ def test_the_pass_sees_each_picture_once_and_its_mirror(photos):
     assert made is not None
     of_train, of_val = made
     assert calls == [64, 64, 64]  # a batch of each view, and one of validation pictures
-    assert of_train.pooled.shape == (30, 2, 3) and of_val.shape == (10, 3)
-    assert len(of_train.pooled.sharding.device_set) == 8
+    assert of_train.inputs.shape == (30, 2, 3) and of_val.shape == (10, 3)
+    assert len(of_train.inputs.sharding.device_set) == 8
     np.testing.assert_array_equal(of_train.label, labels[:30])
     # A ramp from the left and one from the right: together 31 times the picture's sum.
-    total = of_train.pooled.sum(axis=1) / 31
+    total = of_train.inputs.sum(axis=1) / 31
     direct = {}
     for resize in ("squash", "center_crop"):
         augment = Augment(eval_resize=resize)
@@ -337,6 +353,6 @@ def test_the_pass_sees_each_picture_once_and_its_mirror(photos):
     sums = direct["squash"][:30].sum(axis=(1, 2))
     np.testing.assert_allclose(total, sums, rtol=1e-5)
     plain = np.einsum("brwc,w->bc", direct["squash"][:30], np.arange(32.0))
-    np.testing.assert_allclose(of_train.pooled[:, 0], plain, rtol=1e-5)
+    np.testing.assert_allclose(of_train.inputs[:, 0], plain, rtol=1e-5)
     val = np.einsum("brwc,w->bc", direct["center_crop"][30:], np.arange(32.0))
     np.testing.assert_allclose(of_val, val, rtol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 from mlcls_jax import loop
 from mlcls_jax.background import is_busy, run
 from mlcls_jax.config import Config, Data, Group, Model, Phase
-from mlcls_jax.loop import run_steps
+from mlcls_jax.loop import epoch_line, run_steps
 from mlcls_jax.train import train
 
 
@@ -55,6 +55,28 @@ def test_values_are_fetched_every_log_every_steps_and_at_the_end():
     assert (len(steps), meter.done) == (10, 10)
     assert fetched == {4: 8, 8: 8, 10: 4}  # after so many steps: two values each
     assert logged == [24, 28, 30]
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("bce", "train loss 0.2500, val loss 0.5000 (base rate 0.7500), mAP"),
+        ("weighted bce", "train weighted bce 0.2500, val bce 0.5000 (base rate 0.7500), mAP"),
+        ("asl", "train asl 0.2500, val bce 0.5000 (base rate 0.7500), mAP"),
+    ],
+)
+def test_the_line_names_a_training_loss_that_does_not_compare_with_that_of_val(name, begins):
+    record = {
+        "phase": "head",
+        "epoch": 1.0,
+        "step": 7,
+        "loss_name": name,
+        "train_loss": 0.25,
+        "val": {"loss": 0.5, "mAP": 0.5, "CF1": 0.5},
+        "base_rate": {"loss": 0.75, "mAP": 0.1},
+        "images_per_second": 10.0,
+    }
+    assert epoch_line(record).startswith(f"head epoch 1 step 7: {begins}")
 
 
 @pytest.mark.slow

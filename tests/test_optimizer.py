@@ -7,19 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
 from mlcls_jax.config import Group, Phase
+from mlcls_jax.models.variants import VARIANTS, scaled_stages
 from mlcls_jax.optimizer import (
     FROZEN,
     active_modules,
     assign_groups,
+    count_stages,
+    depth_below_head,
     flatten,
     group_table,
     make_optimizer,
-    make_schedule,
     trainable_paths,
     unflatten,
 )
+from mlcls_jax.schedules import make_schedule
 from mlcls_jax.train_step import partition
 
 PARAMS = {
@@ -234,3 +238,121 @@ def test_optimizer_state_holds_trainable_leaves_only():
     sizes = sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim)
     assert sizes == 2 * sum(leaf.size for leaf in leaves.values())  # Adam's two moments
     assert set(leaves) == {"head/kernel", "head/bias"}
+
+
+GRADIENTS = [
+    {
+        "head/kernel": jnp.asarray(np.random.default_rng(step).normal(size=(3, 4)), jnp.float32),
+        "head/bias": jnp.asarray(np.random.default_rng(99 - step).normal(size=4), jnp.float32),
+    }
+    for step in range(12)
+]
+RATE, DECAY = 0.02, 0.3
+
+
+def with_torch(make, leaves):
+    """The leaves after a step of a torch optimiser per gradient; weight decay on the kernel."""
+    tensors = {path: torch.tensor(np.asarray(leaf)) for path, leaf in leaves.items()}
+    kernel, bias = tensors["head/kernel"], tensors["head/bias"]
+    optimizer = make([{"params": [kernel]}, {"params": [bias], "weight_decay": 0.0}])
+    for gradient in GRADIENTS:
+        for path, tensor in tensors.items():
+            tensor.grad = torch.tensor(np.asarray(gradient[path]))
+        optimizer.step()
+    return {path: tensor.numpy() for path, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("fields", "theirs"),
+    [
+        (
+            {"optimizer": "adamw"},
+            lambda p: torch.optim.AdamW(p, lr=RATE, weight_decay=DECAY, eps=1e-8),
+        ),
+        (
+            {"optimizer": "adam"},
+            lambda p: torch.optim.Adam(p, lr=RATE, weight_decay=DECAY, eps=1e-8),
+        ),
+        (
+            {"optimizer": "sgd"},
+            lambda p: torch.optim.SGD(p, lr=RATE, weight_decay=DECAY, momentum=0.9, nesterov=True),
+        ),
+        (
+            {"optimizer": "sgd", "momentum": 0.0},
+            lambda p: torch.optim.SGD(p, lr=RATE, weight_decay=DECAY),
+        ),
+    ],
+    ids=["adamw", "adam", "sgd", "sgd without momentum"],
+)
+def test_an_optimizer_is_that_of_torch(fields, theirs):
+    """Weight decay of adam and sgd is an L2 penalty there, too, and of adamw it is not."""
+    planned, leaves, trainable = leaves_of([Group("head/.*", RATE, DECAY)], clip_norm=0.0, **fields)
+    ours = run(make_optimizer(planned, trainable, 12, 0), leaves, *GRADIENTS)
+    for path, expected in with_torch(theirs, leaves).items():
+        np.testing.assert_allclose(
+            ours[path], expected, rtol=0, atol=1e-6 + 1e-6 * abs(expected).max()
+        )
+
+
+def test_lion_is_that_of_optax():
+    planned, leaves, trainable = leaves_of(
+        [Group("head/.*", RATE, DECAY)], clip_norm=0.0, optimizer="lion"
+    )
+    ours = run(make_optimizer(planned, trainable, 12, 0), leaves, *GRADIENTS)
+    mask = {"head/kernel": True, "head/bias": False}
+    theirs = run(optax.lion(RATE, weight_decay=DECAY, mask=mask), leaves, *GRADIENTS)
+    for path in leaves:
+        np.testing.assert_allclose(ours[path], theirs[path], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "vectors"), [("adam", 2), ("sgd", 1), ("lion", 1)])
+def test_moments_are_vectors_of_the_trainable_leaves(name, vectors):
+    planned, leaves, trainable = leaves_of([Group("head/.*", 0.1)], optimizer=name)
+    state = make_optimizer(planned, trainable, 10, 0).init(leaves)
+    sizes = [leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim]
+    assert sizes == vectors * [sum(leaf.size for leaf in leaves.values())]
+
+
+def params_of(variant: str) -> dict:
+    """A leaf for each stage of a variant."""
+    stages = range(1, len(scaled_stages(VARIANTS[variant])) + 1)
+    names = ["stem", "top", *(f"stage{number}" for number in stages)]
+    backbone = {name: {"conv": {"kernel": jnp.ones(2)}} for name in names}
+    return {"backbone": backbone, "head": {"kernel": jnp.ones(3), "bias": jnp.ones(1)}}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rates_fall_stage_by_stage_from_the_head_to_the_stem(variant):
+    params = params_of(variant)
+    count = count_stages(params)
+    depths = {path: depth_below_head(path, count) for path in flatten(params)}
+    assert depths.pop("head/kernel") == depths.pop("head/bias") == 0
+    assert depths.pop("backbone/top/conv/kernel") == 1
+    assert depths.pop("backbone/stem/conv/kernel") == count + 1
+    assert depths == {
+        f"backbone/stage{number}/conv/kernel": count + 1 - number for number in range(1, count + 1)
+    }
+
+
+@pytest.mark.parametrize(("variant", "stages"), [("b0", 7), ("v2s", 6)])
+def test_group_table_shows_the_rate_of_each_layer(variant, stages):
+    groups = [Group("head/.*", 1.0), Group("backbone/.*", 0.1, 0.5)]
+    rows = group_table(params_of(variant), phase(*groups, layer_decay=0.5))
+    assert rows[0].pattern == "head/.* (head)" and rows[0].learning_rate == 1.0
+    assert rows[1].pattern == f"backbone/.* (stage{stages}, top)" and rows[1].parameters == 4
+    assert rows[2].pattern == f"backbone/.* (stage{stages - 1})"
+    assert rows[-2].pattern == "backbone/.* (stem)" and rows[-1].pattern == "(frozen)"
+    rates = [row.learning_rate for row in rows[1:-1]]
+    np.testing.assert_allclose(rates, 0.1 * 0.5 ** np.arange(1, stages + 2))
+    assert {row.weight_decay for row in rows[1:-1]} == {0.5}
+
+
+def test_layers_move_at_the_rates_of_the_table():
+    params = params_of("b0")
+    planned = phase(Group(".*", 0.1), layer_decay=0.7)
+    leaves, trainable = flatten(params), trainable_paths(params, planned)
+    optimizer = make_optimizer(planned, trainable, 10, 0, stages=count_stages(params))
+    after = run(optimizer, leaves, jax.tree.map(jnp.ones_like, leaves))
+    for path, leaf in leaves.items():  # Adam's first step is the rate
+        rate = 0.1 * 0.7 ** depth_below_head(path, 7)
+        np.testing.assert_allclose(leaf - after[path], rate, rtol=1e-4, err_msg=path)

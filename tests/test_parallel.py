@@ -82,7 +82,7 @@ def test_any_number_of_devices_takes_the_same_steps(tiny, initial):
     before, expected = flatten(initial["params"]), flatten(one.params)
     moved = max(float(np.abs(expected[path] - before[path]).max()) for path in before)
     assert moved > 2e-3  # a thousand times what is tolerated below
-    for devices in (2, 4, 8):
+    for devices in (2, 8):
         state, others = run(initial, tiny, FROZEN, devices)
         for name in ("loss", "grad_norm"):
             np.testing.assert_allclose(others[name], metrics[name], rtol=1e-5, err_msg=name)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlcls_jax.config import Config, Data, Evaluation, Group, Phase
-from mlcls_jax.phases import plan_phases
+from mlcls_jax.phases import check_parts, plan_phases
 
 
 def config(*durations: str, batch_size=10, every="1 epoch", warmup="0 steps") -> Config:
@@ -65,6 +65,14 @@ def test_fewer_pictures_than_a_batch(pictures):
     assert second.start == 1
     assert second.stop == 1 + 3 * pictures
     assert second.evaluations == tuple(range(2, second.stop + 1))  # each step once, not thirty
+
+
+def test_the_rows_of_a_device_divide_by_the_parts():
+    plan = plan_phases(config("1 epoch", "2 epochs", batch_size=16), 100)
+    plan[1].phase.accumulate = 4
+    check_parts(plan, 16, devices=4)
+    with pytest.raises(ValueError, match=r"phase 'p1' has accumulate=4, .* the 2 rows"):
+        check_parts(plan, 16, devices=8)
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,6 +3,7 @@
 None of these programs is run.  What accelerators get is read from exports for them.
 """
 
+import dataclasses
 import functools
 import re
 
@@ -13,14 +14,24 @@ import pytest
 from jax import export
 
 from mlcls_jax.compiled import collectives, donated, elements, flops, memory, operations
-from mlcls_jax.config import Config, Data, Group, Model, Phase
+from mlcls_jax.config import Augment, Config, Data, Group, Loss, Model, Phase
 from mlcls_jax.devices import make_mesh
+from mlcls_jax.feature_step import FeatureChunk, Features
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.optimizer import flatten, trainable_paths
 from mlcls_jax.phases import plan_phases
-from mlcls_jax.programs import Program, build_model, forward_program, step_program
+from mlcls_jax.programs import (
+    Program,
+    build_model,
+    feature_channels,
+    feature_step_program,
+    forward_program,
+    fresh_state,
+    step_program,
+    variables_shape,
+)
 
 CLASSES = 5
 ROWS = 11  # of a device; no parameter's size is a multiple, so that it marks the activations
@@ -85,6 +96,20 @@ def test_accelerators_multiply_in_bfloat16_but_for_the_head(platform):
         assert product in wide or all(kind.endswith("bf16") for kind in product.operands)
 
 
+def test_a_decoder_multiplies_in_bfloat16_and_leaves_a_frozen_backbone_alone():
+    program = step(HEAD, head="mldecoder", decoder_width=64, image_size=64)
+    text = export.export(program.function, platforms=["cuda"])(*program.arguments).mlir_module()
+    products = operations(text, "dot_general")
+    wide = [product for product in products if "bf16" not in "".join(product.operands)]
+    assert len(products) > 10 and len(wide) == 3  # of each query's own layer, to float32 logits
+    assert all(f"{CLASSES}x64" in "".join(product.operands) for product in wide)
+    config = make_config(HEAD)
+    forward = forward_program(config, CLASSES, ORIGIN, ROWS, make_mesh(1))
+    forward = export.export(forward.function, platforms=["cuda"])(*forward.arguments).mlir_module()
+    spatial = [len(operations(of, "convolution")) for of in (text, forward)]
+    assert spatial[0] == spatial[1] > 0  # none for a gradient
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_accelerators_convolve_natively(platform):
     text = exported_step(platform).mlir_module()
@@ -136,6 +161,17 @@ def test_the_whole_state_is_donated(phase):
     assert memory(program).aliased == sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
+def test_pictures_are_mixed_where_the_config_says_so():
+    texts = []
+    for augment in (Augment(mixed_labels="union"), Augment(cutmix=1.0)):
+        config = dataclasses.replace(make_config(HEAD, devices=2), augment=augment)
+        (planned,) = plan_phases(config, pictures=100)
+        program = step_program(config, CLASSES, ORIGIN, planned, make_mesh(1))
+        texts.append(program.lower().as_text())
+    # Half of the rows, as uint32: a place in the stream for each pair.
+    assert [f"tensor<{ROWS}xui32>" in text for text in texts] == [False, True]
+
+
 @pytest.mark.parametrize("phase", [HEAD, STATISTICS], ids=lambda phase: phase.name)
 def test_one_sum_of_gradients_and_totals_is_all_communication(phase):
     shapes, paths = trained(phase)
@@ -151,6 +187,43 @@ def test_one_sum_even_of_hundreds_of_arrays():
     # Left to themselves, compilers join 256 arrays (CPU) or 30 MB (GPU) into one all-reduce.
     text = step(STATISTICS, devices=8, variant="b1").lower().as_text()
     assert text.count("stablehlo.all_reduce") == 1
+
+
+def test_the_step_on_pictures_has_the_loss_of_the_config():
+    config, mesh = make_config(HEAD), make_mesh(1)
+    (planned,) = plan_phases(config, pictures=100)
+
+    def lowered(loss: Loss) -> str:
+        config.loss = loss
+        shares = (0.1, 0.2, 0.3, 0.4, 0.5)
+        program = step_program(config, CLASSES, ORIGIN, planned, mesh, frequencies=shares)
+        return program.lower().as_text()
+
+    texts = {lowered(loss) for loss in (Loss(), Loss(pos_weight="auto"))}
+    assert len(texts) == 2
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [Loss("focal", alpha=0.25), Loss("asl", label_smoothing=0.1), Loss(pos_weight="auto")],
+    ids=lambda loss: loss.name,
+)
+def test_every_loss_trains_a_head_on_features(loss):
+    phase = Phase("head", "10 steps", HEAD.groups, schedule="constant", cached_views=1)
+    config, mesh, rng = make_config(phase, dropout=0.0), make_mesh(1), np.random.default_rng(0)
+    config.loss = loss
+    (planned,) = plan_phases(config, pictures=ROWS)
+    labels = np.where(rng.random((ROWS, CLASSES)) < 0.3, 1, 0).astype(np.int8)
+    shapes = variables_shape(config, CLASSES, mesh)
+    arguments = config, CLASSES, planned, ROWS, mesh, shapes, labels.mean(axis=0)
+    step = feature_step_program(*arguments).function
+    pooled = rng.standard_normal((ROWS, 1, feature_channels(shapes))).astype(np.float32)
+    every = np.tile(np.arange(ROWS), (10, 1))
+    chunk = FeatureChunk(every.astype(np.int32), every.astype(np.uint32))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    _, metrics = step(fresh_state(zeros, planned), Features(pooled, labels), chunk)
+    losses = np.asarray(metrics["loss"])
+    assert np.isfinite(losses).all() and losses[-1] < 0.9 * losses[0]
 
 
 @pytest.mark.slow
@@ -217,3 +290,19 @@ def test_remat_computes_again_in_the_step():
     plain, again = (step(FULL, remat=remat).lower() for remat in (False, True))
     barrier = "optimization_barrier"  # around each block that is computed again
     assert again.as_text().count(barrier) > plain.as_text().count(barrier)
+
+
+def test_the_average_is_of_what_the_phase_trains_and_each_step_gives_it_back():
+    """Also where normalisations train, whose statistics are averaged as well."""
+    phase = dataclasses.replace(STATISTICS, ema=0.99, accumulate=ROWS)
+    program = step(phase)
+    state, _ = program.arguments
+    after, _ = jax.eval_shape(program.function, *program.arguments)
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
+        lambda leaf: leaf.shape, state
+    )
+    assert set(state.average.params) == set(flatten(state.params))
+    assert set(state.average.batch_stats) == set(flatten(state.batch_stats))
+    head = step(dataclasses.replace(HEAD, ema=0.99)).arguments[0].average
+    assert (set(head.params), set(head.batch_stats)) == ({"head/kernel", "head/bias"}, set())
+    assert not step(HEAD).arguments[0].average

@@ -26,7 +26,7 @@ def make_config(photos, variant, learning_rate=1e-2) -> Config:
             batch_size=8,
             eval_batch_size=8,
         ),
-        augment=Augment(train_resize="random_crop"),
+        augment=Augment(train_resize="random_crop", rand_augment=1),
         model=Model(variant=variant, weights="", image_size=32),
         phases=[
             Phase("head", "1 epoch", [Group("head/.*", learning_rate)]),
@@ -131,6 +131,16 @@ def check_tuning_anew(workdir, tuned):
     with pytest.raises(ValueError, match="--wanted is a precision or recall"):
         evaluate.main(["--workdir", str(workdir), "--thresholds", "f1", "--wanted", "0.8"])
 
+    arguments = ["--workdir", str(workdir), "--tta", "crops"]
+    assert evaluate.main([*arguments, "--split", "val"]) == 0
+    result = json.loads((workdir / "eval_val.json").read_text())
+    assert (result["tta"], result["views"]) == ("crops", 10)
+    averaged = pd.read_csv(workdir / "predictions_val.csv", index_col="filename")
+    assert np.abs(averaged - written).to_numpy().max() > 1e-4
+    assert predict.main([*arguments, str(photos), "--csv", str(out)]) == 0
+    predicted = pd.read_csv(out, index_col="filename")
+    np.testing.assert_allclose(predicted.loc[written.index], averaged, atol=2e-6)
+
 
 @pytest.mark.slow
 def test_loss_that_is_not_finite_stops_the_run(photos, tiny, tmp_path):
@@ -181,6 +191,18 @@ def test_a_start_that_failed_leaves_nothing_in_the_way(photos, tiny, tmp_path):
         train(config, tmp_path / "run")
     config.model.weights, config.phases[0].groups[0].pattern = "", "haed/.*"
     with pytest.raises(ValueError, match="haed"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_cannot_be_paired_is_refused_before_anything_is_written(
+    photos, tiny, tmp_path
+):
+    config = make_config(photos, tiny)
+    config.augment.mixup = 0.8
+    with pytest.raises(
+        ValueError, match=r"data\.batch_size gives each device an odd number .*\(1\)"
+    ):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from mlcls_jax.compiled import memory
 from mlcls_jax.config import Group, Phase
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.labels import UNKNOWN
@@ -51,16 +52,15 @@ def make_batch(step: int) -> Batch:
     )
 
 
-def build(variant, phase, mesh, optimizer=None):
+def build(variant, phase, mesh, optimizer=None, accumulate=1):
     variables = replicate(initial(variant), mesh)
     trainable = trainable_paths(variables["params"], phase)
     model = EfficientNet(
         variant=variant, num_classes=CLASSES, active=active_modules(trainable, phase)
     )
     optimizer = optimizer or make_optimizer(phase, trainable, 10, 0)
-    step = make_train_step(
-        model, optimizer, trainable, make_inputs(NORMALIZATION), sigmoid_bce, 3, mesh
-    )
+    inputs = make_inputs(NORMALIZATION)
+    step = make_train_step(model, optimizer, trainable, inputs, sigmoid_bce, 3, mesh, accumulate)
     opt_state = optimizer.init(partition(variables["params"], trainable)[0])
     state = jax.device_put(make_state(variables, opt_state, 0), replicated(mesh))
     return step, state, trainable
@@ -110,7 +110,7 @@ def test_loss_and_norm_are_those_of_the_whole_batch(tiny):
         known, label = batch.label != UNKNOWN, jnp.asarray(batch.label, jnp.float32)
         return jnp.where(known, sigmoid_bce(logits, label), 0.0).sum() / known.sum()
 
-    loss, grads = jax.value_and_grad(mean_loss)(variables["params"]["head"])
+    loss, grads = jax.jit(jax.value_and_grad(mean_loss))(variables["params"]["head"])
     model_step = make_train_step(
         model.clone(active=frozenset()),
         optax.sgd(0.0),
@@ -142,3 +142,41 @@ def test_normalize_is_strict_about_dtypes():
     np.testing.assert_allclose(
         pixels[0, 0, 0], (255 - np.array(NORMALIZATION.mean)) / NORMALIZATION.std, rtol=1e-6
     )
+
+
+TOP = Phase("top", "10 steps", [Group("(head|backbone/top)/.*", 0.1)])
+
+
+def one_step(variant, phase, devices, accumulate):
+    """The state after a step of SGD, its metrics, and the temporary bytes of the program."""
+    mesh = make_mesh(devices)
+    step, state, _ = build(variant, phase, mesh, optax.sgd(0.1), accumulate)
+    batch = jax.device_put(make_batch(0), sharded(mesh))
+    compiled = step.lower(state, batch).compile()
+    return *jax.device_get(compiled(state, batch)), memory(compiled).temporary
+
+
+@pytest.mark.slow
+def test_a_batch_in_parts_has_the_gradient_and_the_dropout_of_the_whole(tiny):
+    state, metrics, temporary = one_step(tiny, TOP, devices=1, accumulate=1)
+    before, expected = flatten(initial(tiny)["params"]), flatten(state.params)
+    moved = max(float(np.abs(expected[path] - before[path]).max()) for path in before)
+    assert moved > 2e-3  # a thousand times what is tolerated below
+    ours, others, smaller = one_step(tiny, TOP, devices=1, accumulate=4)  # test_update.py: of 8
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(others[name], metrics[name], rtol=1e-5, err_msg=name)
+    assert ours.label_count == state.label_count
+    for path, leaf in flatten(ours.params).items():
+        np.testing.assert_allclose(leaf, expected[path], rtol=0, atol=2e-6, err_msg=path)
+    assert smaller < 0.7 * temporary  # of which the gradients and their sum are most
+
+
+def test_parts_normalise_like_as_many_devices(tiny):
+    phase = Phase("top", "10 steps", TOP.groups, batch_norm="train")
+    parts, metrics, _ = one_step(tiny, phase, devices=1, accumulate=4)
+    alone, others, _ = one_step(tiny, phase, devices=4, accumulate=1)
+    np.testing.assert_allclose(metrics["loss"], others["loss"], rtol=1e-5)
+    for ours, theirs in [(parts.params, alone.params), (parts.batch_stats, alone.batch_stats)]:
+        for path, leaf in flatten(ours).items():
+            other = flatten(theirs)[path]
+            np.testing.assert_allclose(leaf, other, rtol=1e-4, atol=1e-5, err_msg=path)

@@ -168,7 +168,9 @@ def _compile(session: Session, figures: Figures, variables: dict) -> tuple[Any, 
     steps = sum(planned.stop - planned.start for planned in session.plan)
     leaves, phases = flatten(variables["params"]), []
     for planned in session.plan:
-        program = programs.step_program(*shared, planned, session.mesh, shapes)
+        program = programs.step_program(
+            *shared, planned, session.mesh, shapes, session.base.frequencies
+        )
         function, cost = _compile_one(planned.phase.name, program, images)
         trainable = trainable_paths(variables["params"], planned.phase)
         own = Program(

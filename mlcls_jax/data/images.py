@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from mlcls_jax.config import Augment, center_crop_share
+from mlcls_jax.data.augment import change_pixels
 from mlcls_jax.data.decoding import Picture
 
 _INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
@@ -117,7 +118,7 @@ def train_picture(
         picture: of which the header has been read.
         rng: the same state gives the same picture.
         size: side of the result in pixels.
-        augment: train_resize, min_scale, flip and interpolation.
+        augment: all but eval_resize and what mixes pictures.
         out: see `resize`.
 
     Returns:
@@ -131,9 +132,15 @@ def train_picture(
     if augment.train_resize == "random_crop":
         box = random_box(picture.height, picture.width, rng, augment.min_scale)
     image = _part(picture, box, size)
-    if not mirrored:
-        return resize(image, size, augment.interpolation, out)
-    return cv2.flip(resize(image, size, augment.interpolation), 1, dst=out)
+    if mirrored:
+        image = cv2.flip(resize(image, size, augment.interpolation), 1, dst=out)
+    else:
+        image = resize(image, size, augment.interpolation, out)
+    changed = change_pixels(image, rng, augment)
+    if out is None or changed is image:
+        return changed
+    np.copyto(out, changed)
+    return out
 
 
 def eval_picture(

@@ -7,11 +7,14 @@ Parameter paths are backbone/stem, backbone/stage{1..}/block{i}/{expand,depthwis
 backbone/top and head, so that a group of parameters is a short regular expression.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, UInt32
 
 from mlcls_jax.models.blocks import Block, Network, NormalizedConv, drop
+from mlcls_jax.models.decoder import DROPOUT, DecoderSize, MLDecoder
 from mlcls_jax.models.normalization import Activation
 from mlcls_jax.models.variants import (
     B0_STAGES,
@@ -86,12 +89,14 @@ class Backbone(Network):
 
 
 class EfficientNet(Network):
-    """EfficientNet with global average pooling and a dense head.
+    """EfficientNet with one of two heads: a dense layer on the pooled features, or an ML-Decoder.
 
     Attributes:
         variant: a key of VARIANTS.
-        num_classes: width of the head; 0 leaves the head out and returns the pooled features.
-        dropout: rate before the head; None is the variant's published rate.
+        num_classes: width of the head; 0 leaves the head out and returns what it would take.
+        decoder: size of the ML-Decoder; None: global average pooling and a dense layer.
+        dropout: rate before the dense layer, or inside the decoder; None is the published rate, of
+            the variant or of the decoder.
         remat: keep the input of each block only, and compute the block again for its gradient.
         lineage, active, portable, statistics_axis: see Network.
         dtype: of the computation.  Parameters, statistics, pooled features and logits are float32.
@@ -99,6 +104,7 @@ class EfficientNet(Network):
 
     variant: str = "b0"
     num_classes: int = 0
+    decoder: DecoderSize | None = None
     dropout: float | None = None
     remat: bool = False
 
@@ -106,7 +112,10 @@ class EfficientNet(Network):
         if self.variant not in VARIANTS:
             raise ValueError(f"model.variant {self.variant!r} is none of {', '.join(VARIANTS)}")
         self.backbone = Backbone(**self.common, variant=self.variant, remat=self.remat)
-        if self.num_classes:
+        if self.num_classes and self.decoder:
+            rate = DROPOUT if self.dropout is None else self.dropout
+            self.head = MLDecoder(self.num_classes, self.decoder, rate, self.dtype)
+        elif self.num_classes:
             self.head = nn.Dense(self.num_classes, dtype=jnp.float32)
 
     def features(
@@ -118,13 +127,23 @@ class EfficientNet(Network):
         """The last feature map, a 32nd of the picture's height and width, in the compute dtype."""
         return self.backbone(x, train, example)
 
+    def head_inputs(
+        self,
+        x: Float[Array, "batch height width 3"],
+        train: bool = False,
+        example: UInt32[Array, " batch"] | None = None,
+    ) -> Float[Array, "batch ..."]:
+        """What the head takes: the mean of the feature map in float32, or for a decoder the map."""
+        features = self.features(x, train, example)
+        return features if self.decoder else features.astype(jnp.float32).mean(axis=(1, 2))
+
     def __call__(
         self,
         x: Float[Array, "batch height width 3"],
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
-    ) -> Float[Array, "batch class"]:
-        """Logits (or pooled features, without a head), float32.
+    ) -> Float[Array, "batch ..."]:
+        """Logits [batch, class], float32; or `head_inputs`, without a head.
 
         Args:
             x: pictures, normalised by the mean and standard deviation of the weights.
@@ -132,17 +151,20 @@ class EfficientNet(Network):
             example: a number for each row; the dropout of a row is a function of the "dropout"
                 rng and its number, whatever device or batch the row is in.
         """
-        pooled = self.features(x, train, example).astype(jnp.float32).mean(axis=(1, 2))
-        return self.classify(pooled, train, example) if self.num_classes else pooled
+        inputs = self.head_inputs(x, train, example)
+        return self.classify(inputs, train, example) if self.num_classes else inputs
 
     def classify(
         self,
-        pooled: Float[Array, "batch channel"],
+        inputs: Float[Array, "batch ..."],
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
     ) -> Float[Array, "batch class"]:
-        """Logits of pooled features, with the same dropout as in a call of the whole network."""
+        """Logits of `head_inputs`, with the same dropout as in a call of the whole network."""
+        head: Any = self.head
+        if self.decoder:
+            return head(inputs, train, example)
         rate = VARIANTS[self.variant].dropout if self.dropout is None else self.dropout
         if train and rate:
-            pooled = drop(pooled, rate, self.make_rng("dropout"), example, pooled.shape[1:])
-        return self.head(pooled)
+            inputs = drop(inputs, rate, self.make_rng("dropout"), example, inputs.shape[1:])
+        return head(inputs)

@@ -78,6 +78,8 @@ V2L_STAGES = (
     Stage(kernel_size=3, blocks=7, channels=640, expansion=6, stride=1),
 )
 TOP_CHANNELS = 1280
+STRIDE = 32  # from the picture to the last feature map, rounded up, in every variant
+HEADS = 8  # of the attention of an ML-Decoder, arXiv:2111.12933
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,15 @@ def test_evaluation_is_the_same(table, data, resize, monkeypatch):
     np.testing.assert_array_equal(evaluated(table, reader, augment), before)
 
 
+def test_changes_of_pictures_are_the_same(table, data, monkeypatch):
+    augment = Augment(brightness=0.4, saturation=0.4, rand_augment=2, cutout=0.3, erase=0.5)
+    whole = batches(table, Reader(), augment)
+    reader = opened(table, data, augment)
+    no_files(monkeypatch)
+    assert_same(batches(table, reader, augment), whole)
+    assert_same(batches(table, reader, augment), whole)  # what is kept was not written to
+
+
 def test_random_crops_are_the_same_parts(table, data, monkeypatch):
     rng = np.random.default_rng(0)
     for path in table.paths:  # as large, and as smooth, as photographs

@@ -1,5 +1,6 @@
 """Resizing and augmentation, against Pillow and against what their docstrings say."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from mlcls_jax.config import Augment
+from mlcls_jax.data.augment import change_pixels
 from mlcls_jax.data.decoding import open_picture
 from mlcls_jax.data.images import (
     Box,
@@ -176,6 +178,20 @@ def test_train_pictures_are_a_function_of_the_generator(train_resize):
     np.testing.assert_array_equal(first, make())
     distinct = len({picture.tobytes() for picture in first})
     assert distinct == (8 if train_resize == "random_crop" else 2)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["out", "new"])
+def test_changes_come_after_the_crop_and_leave_its_draws_alone(given):
+    plain = Augment("random_crop", min_scale=0.25)
+    changed = dataclasses.replace(plain, contrast=0.5, rand_augment=2, cutout=0.5, erase=0.5)
+    for index in range(6):
+        rng, out = generator(5, 1, index), np.zeros((32, 32, 3), np.uint8) if given else None
+        crop = train_picture(open_picture(JPEG), rng, size=32, augment=plain)
+        found = train_picture(
+            open_picture(JPEG), generator(5, 1, index), size=32, augment=changed, out=out
+        )
+        assert out is None or found is out
+        np.testing.assert_array_equal(found, change_pixels(crop, rng, changed))
 
 
 def test_center_crop_is_the_middle():

@@ -22,6 +22,7 @@ from mlcls_jax.data.pipeline import (
 )
 
 AUGMENT = Augment(train_resize="random_crop")
+CHANGED = replace(AUGMENT, hue=0.1, contrast=0.4, rand_augment=2, cutout=0.3, erase=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ def table(photos):
     return read_labels(photos / "labels.csv", photos)
 
 
-def batches(table, first, last, rows, reader=None):
-    how = {"rows": rows, "size": 32, "augment": AUGMENT, "seed": 0, "reader": reader}
+def batches(table, first, last, rows, reader=None, augment=AUGMENT):
+    how = {"rows": rows, "size": 32, "augment": augment, "seed": 0, "reader": reader}
     return list(train_batches(table, first_step=first, last_step=last, **how))
 
 
@@ -91,8 +92,9 @@ def test_evaluation_counts_each_picture_once(table, batch_size):
     assert len(together) == -(-len(table) // batch_size) * batch_size
 
 
-def test_any_number_of_threads_gives_the_same(table):
-    one, many = (batches(table, 0, 6, Rows(8, 0, 8), Reader(threads=n)) for n in (1, 7))
+@pytest.mark.parametrize("augment", [AUGMENT, CHANGED], ids=["crops", "changed"])
+def test_any_number_of_threads_gives_the_same(table, augment):
+    one, many = (batches(table, 0, 6, Rows(8, 0, 8), Reader(threads=n), augment) for n in (1, 4))
     for ours, theirs in zip(one, many, strict=True):
         np.testing.assert_array_equal(ours.image, theirs.image)
 

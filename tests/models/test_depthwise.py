@@ -26,16 +26,21 @@ from mlcls_jax.models.convolution import native_conv
 )
 def test_equals_lax_convolution(batch, height, width, channels, k, stride, padding, seed):
     assume(padding == "same" or k % 2 == 1)
-    keys = jax.random.split(jax.random.key(seed), 3)
-    x = jax.random.normal(keys[0], (batch, height, width, channels))
-    kernel = jax.random.normal(keys[1], (k, k, 1, channels))
-    ours, backward = jax.vjp(
-        partial(depthwise.depthwise_conv, stride=stride, padding=padding), x, kernel
-    )
-    theirs, reference = jax.vjp(partial(native_conv, stride=stride, padding=padding), x, kernel)
-    grad = jax.random.normal(keys[2], theirs.shape)
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(batch, height, width, channels)).astype(np.float32)
+    kernel = rng.normal(size=(k, k, 1, channels)).astype(np.float32)
+
+    @jax.jit  # one program an example
+    def run(x, kernel, key):
+        def outputs(conv):
+            result, backward = jax.vjp(partial(conv, stride=stride, padding=padding), x, kernel)
+            return result, *backward(jax.random.normal(key, result.shape))
+
+        return outputs(depthwise.depthwise_conv), outputs(native_conv)
+
+    (ours, *gradients), (theirs, *reference) = run(x, kernel, jax.random.key(seed))
     np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
-    for got, wanted in zip(backward(grad), reference(grad), strict=True):
+    for got, wanted in zip(gradients, reference, strict=True):
         largest = max(1.0, float(jnp.abs(wanted).max()))
         np.testing.assert_allclose(got, wanted, atol=1e-5 * largest, rtol=0)
 

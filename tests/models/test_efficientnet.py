@@ -1,5 +1,7 @@
 """Parameter counts of every variant, and what training mode does and does not touch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,7 @@ PARAMETERS = {
 }
 
 
+@functools.cache
 def shapes(variant: str, num_classes: int = 1000):
     model = EfficientNet(variant=variant, num_classes=num_classes)
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
@@ -74,18 +77,28 @@ def test_fused_blocks_have_no_depthwise_convolution():
 @pytest.fixture(scope="module")
 def lite0():
     model = EfficientNet(variant="lite0", num_classes=3)
-    x = jax.random.normal(jax.random.key(1), (4, 33, 47, 3))
-    variables = jax.jit(model.init)(jax.random.key(0), x)
-    return model, dict(variables), x
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 33, 47, 3)).astype(np.float32)
+
+    def draw(path, leaf):  # as init does, which takes eight seconds to compile
+        if path[-1].key == "kernel":
+            deviation = np.prod(leaf.shape[:-1]) ** -0.5
+            return rng.normal(0.0, deviation, leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, path[-1].key in ("scale", "var"), np.float32)
+
+    return model, dict(jax.tree.map_with_path(draw, shapes("lite0", 3))), x
 
 
-def apply(model, variables, x, example, train=True):
-    run = jax.jit(
-        lambda v, x, example: model.apply(
-            v, x, train, example, rngs={"dropout": jax.random.key(5)}, mutable=["batch_stats"]
-        )
-    )
-    return run(variables, x, example)
+@functools.partial(jax.jit, static_argnums=0)
+def apply(model, variables, x, example):
+    """In training mode."""
+    rngs = {"dropout": jax.random.key(5)}
+    return model.apply(variables, x, True, example, rngs=rngs, mutable=["batch_stats"])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluate(model, variables, x):
+    return model.apply(variables, x)
 
 
 def test_dropout_of_a_row_depends_on_its_number_only(lite0):
@@ -104,7 +117,7 @@ def test_inactive_modules_run_as_in_evaluation(lite0):
     example = jnp.arange(4, dtype=jnp.uint32)
     still = model.clone(active=frozenset(), dropout=0.0)
     logits, updated = apply(still, variables, x, example)
-    np.testing.assert_allclose(logits, still.apply(variables, x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits, evaluate(still, variables, x), rtol=1e-4, atol=1e-5)
     for got, kept in zip(
         jax.tree.leaves(updated["batch_stats"]),
         jax.tree.leaves(variables["batch_stats"]),
@@ -132,10 +145,11 @@ def test_active_norms_update_with_decay_099(lite0):
 def test_bfloat16_computes_in_it_and_returns_float32(lite0):
     model, variables, x = lite0
     half = model.clone(dtype=jnp.bfloat16)
-    assert half.apply(variables, x, method="features").dtype == jnp.bfloat16
-    logits = half.apply(variables, x)
+    features = jax.eval_shape(functools.partial(half.apply, method="features"), variables, x)
+    assert features.dtype == jnp.bfloat16
+    logits = evaluate(half, variables, x)
     assert logits.dtype == jnp.float32
-    np.testing.assert_allclose(logits, model.apply(variables, x), atol=0.2)
+    np.testing.assert_allclose(logits, evaluate(model, variables, x), atol=0.2)
 
 
 def test_unknown_variant():

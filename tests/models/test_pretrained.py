@@ -1,3 +1,4 @@
+import functools
 import pickle
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,11 +30,13 @@ from mlcls_jax.models.variants import VARIANTS
 REFERENCE = Path(__file__).parent.parent / "data" / "lite_reference.npz"
 TOLERANCE = 1e-4  # of the largest logit
 
+shapes_of = functools.cache(variable_shapes)
+
 
 def file_tensors(model, layout, rng=None):
     """Tensors as a file of a model holds them: random, or broadcast zeros that take no memory."""
     tensors = {}
-    for path, shape in variable_shapes(model).items():
+    for path, shape in shapes_of(model).items():
         axes = layout.axes(path) or tuple(range(len(shape)))
         shape = tuple(shape[axes.index(i)] for i in range(len(shape)))
         name = layout.name(path, VARIANTS[model.variant])
@@ -107,10 +110,10 @@ def test_variables_are_those_of_the_model_and_go_back_unchanged(variant, layout)
     model = EfficientNet(variant=variant, num_classes=5)
     tensors = file_tensors(model, layout, np.random.default_rng(0))
     left = dict(tensors)
-    variables, differences = to_variables(left, variable_shapes(model), variant, layout)
+    variables, differences = to_variables(left, shapes_of(model), variant, layout)
     assert (differences, left) == ([], {})  # nothing is held twice
     leaves = flat(variables)
-    assert {path: leaf.shape for path, leaf in leaves.items()} == variable_shapes(model)
+    assert {path: leaf.shape for path, leaf in leaves.items()} == shapes_of(model)
     assert all(leaf.dtype == np.float32 and leaf.flags.c_contiguous for leaf in leaves.values())
     back = to_tensors(variables, variant, layout)
     assert back.keys() == tensors.keys()
@@ -121,7 +124,7 @@ def test_variables_are_those_of_the_model_and_go_back_unchanged(variant, layout)
 def test_axes():
     model = EfficientNet(variant="lite0", num_classes=5)
     tensors = file_tensors(model, LUKEMELAS, np.random.default_rng(0))
-    params = to_variables(dict(tensors), variable_shapes(model), "lite0", LUKEMELAS)[0]["params"]
+    params = to_variables(dict(tensors), shapes_of(model), "lite0", LUKEMELAS)[0]["params"]
     stem, depthwise = tensors["_conv_stem.weight"], tensors["_blocks.0._depthwise_conv.weight"]
     block = params["backbone"]["stage1"]["block1"]
     assert params["backbone"]["stem"]["conv"]["kernel"][2, 1, 0, 7] == stem[7, 0, 2, 1]

@@ -252,8 +252,7 @@ def test_steps_of_a_peer(module):
     steps_train_everything(importlib.import_module(module).build("b0", 32, 2, 0.2), batch=2)
 
 
-def test_our_steps(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("mlcls_jax.devices.start", lambda: None)  # Keeps the tests' own cache.
+def test_our_steps(tiny):
     import peer_ours
 
     steps_train_everything(peer_ours.build(tiny, 32, 8, 0.2), batch=8)

@@ -1,0 +1,234 @@
+"""What training changes of a square picture beside its crop: colours, RandAugment, cutout, erasing.
+
+Each operation is a few calls of OpenCV, which lets go of Python's lock, or one table of 256 values;
+everything random is drawn from the generator that is passed in.  Why these and no library:
+albumentations is no longer maintained and its successor is AGPL; torchvision and Keras bring a
+second framework and draw from its own generators; dm-pix would run on the accelerator, where each
+picture of a batch costs all operations of RandAugment to take one of them.
+"""
+
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from mlcls_jax.config import Augment
+
+_LEVELS = np.arange(256)
+_GREY = (128, 128, 128)  # of what a moved picture uncovers, as in timm
+# Zhong et al., section 3.2 and their code: the rectangle's share of the area, its height / width.
+_ERASED, _ERASED_RATIO, _ERASE_ATTEMPTS = (0.02, 0.4), (0.3, 1 / 0.3), 10
+
+
+def change_pixels(image: np.ndarray, rng: np.random.Generator, augment: Augment) -> np.ndarray:
+    """Colour jitter, RandAugment, cutout and random erasing in this order, those that are on.
+
+    What is off draws nothing from the generator.
+
+    Args:
+        image: uint8 [size, size, 3]; it is not written to.
+        rng: the same state gives the same picture.
+        augment: the fields from brightness to erase.
+
+    Returns:
+        uint8 [size, size, 3]: the image itself where nothing is on.
+    """
+    image = color_jitter(image, rng, augment)
+    for _ in range(augment.rand_augment):
+        image = random_operation(image, rng, augment.magnitude)
+    if augment.cutout:
+        image = cutout(image, rng, augment.cutout)
+    if augment.erase and rng.random() < augment.erase:
+        image = erase(image, rng)
+    return image
+
+
+def color_jitter(image: np.ndarray, rng: np.random.Generator, augment: Augment) -> np.ndarray:
+    """Brightness, contrast, saturation and hue in a random order, as torchvision's ColorJitter.
+
+    The first three are factors in [1 - x, 1 + x] and the last is a shift in [-x, x], uniform.
+    """
+    changes = (
+        (augment.brightness, lambda x, by: brightness(x, 1 + by)),
+        (augment.contrast, lambda x, by: contrast(x, 1 + by)),
+        (augment.saturation, lambda x, by: saturation(x, 1 + by)),
+        (augment.hue, hue),
+    )
+    used = [change for change in changes if change[0]]
+    for which in rng.permutation(len(used)) if used else ():
+        most, change = used[which]
+        image = change(image, rng.uniform(-most, most))
+    return image
+
+
+def random_operation(
+    image: np.ndarray, rng: np.random.Generator, magnitude: float, most: float = 10.0
+) -> np.ndarray:
+    """One operation of RandAugment (Cubuk et al. 2019, arXiv:1909.13719), each as probable.
+
+    The fourteen of the paper's section 3, with the ranges of AutoAugment (arXiv:1805.09501, table
+    6) of which magnitude / most is taken, in either direction: the larger, the stronger, and 0
+    changes nothing but for AutoContrast and Equalize.  It is torchvision's RandAugment, and timm's
+    `rand-...-inc1` without its Invert and SolarizeAdd, and with 8 to 4 bits instead of 4 to 0.
+    """
+    operation = OPERATIONS[rng.integers(len(OPERATIONS))]
+    level = magnitude / most
+    return operation(image, level if rng.random() < 0.5 else -level)
+
+
+def brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Every value times the factor."""
+    return cv2.LUT(image, _table(factor * _LEVELS))
+
+
+def contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Every value's distance from the mean luminance times the factor."""
+    mean = math.floor(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
+    return cv2.LUT(image, _table(mean + factor * (_LEVELS - mean)))
+
+
+def saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Every pixel's distance from its luminance times the factor."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
+
+
+def hue(image: np.ndarray, shift: float) -> np.ndarray:
+    """Every hue turned by a share of the circle, in HSV of 8 bits as Pillow and torchvision."""
+    table = np.repeat(_LEVELS[:, None], 3, axis=1)
+    table[:, 0] += round(256 * shift)
+    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), (table % 256).astype(np.uint8)[None])
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Every value's distance from the smoothed picture's times the factor; the border stays."""
+    kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
+    smooth = cv2.filter2D(image, -1, kernel)
+    inside = np.s_[1:-1, 1:-1]
+    result = image.copy()
+    result[inside] = cv2.addWeighted(image, factor, smooth, 1 - factor, 0)[inside]
+    return result
+
+
+def auto_contrast(image: np.ndarray) -> np.ndarray:
+    """Each colour stretched so that its smallest value is 0 and its largest 255."""
+    found = _histogram(image) > 0
+    low, high = found.argmax(axis=1), 255 - found[:, ::-1].argmax(axis=1)
+    flat = low == high
+    low, high = np.where(flat, 0, low), np.where(flat, 255, high)
+    return _per_color(image, _table((_LEVELS[:, None] - low) * (255 / (high - low))))
+
+
+def equalize(image: np.ndarray) -> np.ndarray:
+    """Each colour with a flat histogram, by the rounding of Pillow's ImageOps.equalize."""
+    histogram = _histogram(image)
+    last = histogram[np.arange(3), 255 - (histogram > 0)[:, ::-1].argmax(axis=1)]
+    step = (histogram.sum(axis=1) - last)[:, None] // 255
+    below = np.cumsum(histogram, axis=1) - histogram
+    levels = np.where(step > 0, (step // 2 + below) // np.maximum(step, 1), _LEVELS)
+    return _per_color(image, _table(levels.T))
+
+
+def posterize(image: np.ndarray, bits: int) -> np.ndarray:
+    """The highest so many bits of every value."""
+    return cv2.LUT(image, _table(_LEVELS & (256 - (1 << (8 - bits)))))
+
+
+def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
+    """Values from the threshold on as in a negative; 256 changes none."""
+    return cv2.LUT(image, _table(np.append(_LEVELS[:threshold], 255 - _LEVELS[threshold:])))
+
+
+def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Turned about its centre, counter-clockwise."""
+    height, width = image.shape[:2]
+    inverse = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1.0)
+    return _moved(image, inverse)
+
+
+def shear(image: np.ndarray, across: float = 0.0, down: float = 0.0) -> np.ndarray:
+    """Rows moved by `across` times their distance from the top edge, columns by `down` times
+    theirs from the left one."""
+    return _moved(image, np.array([[1, across, across / 2], [down, 1, down / 2]]))
+
+
+def translate(image: np.ndarray, across: float = 0.0, down: float = 0.0) -> np.ndarray:
+    """Moved to the left and upwards, in shares of its sides."""
+    height, width = image.shape[:2]
+    return _moved(image, np.array([[1, 0, across * width], [0, 1, down * height]]))
+
+
+OPERATIONS: tuple[Callable[[np.ndarray, float], np.ndarray], ...] = (
+    lambda image, level: image,
+    lambda image, level: auto_contrast(image),
+    lambda image, level: equalize(image),
+    lambda image, level: rotate(image, 30 * level),
+    lambda image, level: solarize(image, 256 - round(256 * abs(level))),
+    lambda image, level: posterize(image, 8 - round(4 * abs(level))),
+    lambda image, level: saturation(image, 1 + 0.9 * level),
+    lambda image, level: contrast(image, 1 + 0.9 * level),
+    lambda image, level: brightness(image, 1 + 0.9 * level),
+    lambda image, level: sharpness(image, 1 + 0.9 * level),
+    lambda image, level: shear(image, across=0.3 * level),
+    lambda image, level: shear(image, down=0.3 * level),
+    lambda image, level: translate(image, across=0.45 * level),
+    lambda image, level: translate(image, down=0.45 * level),
+)
+
+
+def cutout(image: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """A square of one random colour (DeVries and Taylor 2017, arXiv:1708.04552).
+
+    Its side is `share` of the picture's, and its centre is anywhere in it, so that a part of the
+    square may lie outside; coloured as in the code of the asymmetric loss (arXiv:2009.14119).
+    """
+    size = image.shape[0]
+    side = round(share * size)
+    top, left = rng.integers(size, size=2) - side // 2
+    result = image.copy()
+    square = np.s_[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
+    result[square] = rng.integers(256, size=3, dtype=np.uint8)
+    return result
+
+
+def erase(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A rectangle of noise (Zhong et al. 2017, arXiv:1708.04896, RE-R).
+
+    Its share of the area is uniform in [0.02, 0.4] and its height / width in [0.3, 1 / 0.3].  One
+    that does not fit is drawn again, ten times at most; then the picture stays.
+    """
+    height, width = image.shape[:2]
+    for _ in range(_ERASE_ATTEMPTS):
+        area, ratio = height * width * rng.uniform(*_ERASED), rng.uniform(*_ERASED_RATIO)
+        rows, columns = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if rows <= height and columns <= width:
+            top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+            result = image.copy()
+            noise = rng.integers(256, size=(rows, columns, 3), dtype=np.uint8)
+            result[top : top + rows, left : left + columns] = noise
+            return result
+    return image
+
+
+def _table(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _per_color(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """table: uint8 [256, 3]."""
+    return cv2.LUT(image, np.ascontiguousarray(table)[None])
+
+
+def _histogram(image: np.ndarray) -> np.ndarray:
+    """int64 [3, 256]; OpenCV counts in float32, which is exact up to 4096 px squared."""
+    counts = [cv2.calcHist([image], [color], None, [256], [0, 256]) for color in range(3)]
+    # OpenCV 4 gives them as [256, 1], OpenCV 5 as [256].
+    return np.stack([count.ravel() for count in counts]).astype(np.int64)
+
+
+def _moved(image: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """inverse: [2, 3], from a pixel of the result to its place in the image, both by centres."""
+    how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderValue": _GREY}
+    return cv2.warpAffine(image, inverse, image.shape[1::-1], **how)

@@ -1,0 +1,75 @@
+"""A learning-rate range test: the loss while the rate grows, and the rate that it suggests.
+
+Smith, arXiv:1506.01186; smoothing, end and suggestion as in fastai's `lr_find`.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+MEMORY = 0.98  # of the moving average that smooths the losses
+DIVERGED = 4.0  # times the lowest smoothed loss
+SKIPPED = 0.1  # share of the steps at the start whose slope is noise
+
+
+@dataclass
+class RangeTest:
+    """What was measured so far.
+
+    steps: that the test takes if it does not diverge.
+    rates: of the group with the highest rate, at each step.
+    losses: of each step, before its update.
+    smoothed: their exponential moving average, without the bias of its start.
+    """
+
+    steps: int
+    rates: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    smoothed: list[float] = field(default_factory=list)
+
+    def add(self, rate: float, loss: float) -> None:
+        """Notes the loss of a step, which is finite."""
+        count = len(self.losses)
+        before = self.smoothed[-1] * (1 - MEMORY**count) if count else 0.0
+        mean = MEMORY * before + (1 - MEMORY) * loss
+        self.rates.append(rate)
+        self.losses.append(loss)
+        self.smoothed.append(mean / (1 - MEMORY ** (count + 1)))
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether more steps would only show more of it."""
+        return bool(self.smoothed) and self.smoothed[-1] > DIVERGED * min(self.smoothed)
+
+    @property
+    def suggestion(self) -> float | None:
+        """The rate where the smoothed loss falls fastest over the logarithm of the rate, before its
+        minimum; None where it never falls."""
+        first, last = round(SKIPPED * self.steps), int(np.argmin(self.smoothed or [0.0]))
+        if last - first < 1:
+            return None
+        smoothed, rates = self.smoothed[first : last + 1], self.rates[first : last + 1]
+        slopes = np.gradient(smoothed, np.log(rates))
+        steepest = int(np.argmin(slopes))
+        return rates[steepest] if slopes[steepest] < 0 else None
+
+
+def rounded(rate: float) -> float:
+    """Two digits: a range test knows no more."""
+    return float(f"{rate:.1e}")
+
+
+def rows(test: RangeTest, count: int, width: int) -> list[list[str]]:
+    """At most so many lines of a table: rate, smoothed loss, and a bar of at most `width` signs."""
+    every = math.ceil(len(test.rates) / count)
+    shown = range(0, len(test.rates), every)
+    longest = max(test.smoothed[i] for i in shown)
+    return [
+        [
+            f"{test.rates[i]:.1e}",
+            f"{test.smoothed[i]:.4f}",
+            "#" * round(width * test.smoothed[i] / longest),
+        ]
+        for i in shown
+    ]

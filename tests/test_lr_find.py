@@ -1,0 +1,136 @@
+"""The range test: its arithmetic, and the whole command on generated pictures."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlcls_jax import cli, devices, lr_find
+from mlcls_jax.config import Config
+from mlcls_jax.range_test import MEMORY, RangeTest, rounded, rows
+from mlcls_jax.schedules import range_test
+
+# ml_collections loads a config file by a method that Python has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+def curve(losses, steps=100) -> RangeTest:
+    test = RangeTest(steps)
+    for rate, loss in zip(np.geomspace(1e-7, 10, steps), losses, strict=False):
+        test.add(float(rate), float(loss))
+    return test
+
+
+def test_smoothing_is_the_moving_average_divided_by_its_weights():
+    losses = np.random.default_rng(0).uniform(0.1, 1.0, 30)
+    weights = MEMORY ** np.arange(30)
+    for count in (1, 2, 30):
+        expected = (weights[:count][::-1] * losses[:count]).sum() / weights[:count].sum()
+        assert curve(losses).smoothed[count - 1] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(curve([0.7] * 30).smoothed, 0.7)
+
+
+def test_the_suggestion_is_where_a_falling_loss_falls_fastest():
+    steps = np.arange(100)
+    # Down around step 50, and up from 80 on: the average of 50 steps sees it a little later.
+    test = curve(0.7 - 0.5 / (1 + np.exp(-(steps - 50) / 3)) + 5.0 * np.maximum(steps - 80, 0))
+    assert 50 <= test.rates.index(test.suggestion) <= 56
+    assert test.has_diverged and not curve([0.7] * 100).has_diverged
+
+
+def test_a_loss_that_never_falls_suggests_nothing():
+    assert curve(np.linspace(0.7, 2.0, 100)).suggestion is None
+    assert curve([0.7] * 100).suggestion is None
+    assert RangeTest(100).suggestion is None
+
+
+def test_rates_are_printed_as_they_go_into_a_config():
+    assert (rounded(0.0012345), rounded(3.0), rounded(9.96e-8)) == (0.0012, 3.0, 1e-7)
+    table = rows(curve(np.linspace(1.0, 0.5, 100)), 20, 40)
+    assert len(table) == 20 and table[0] == ["1.0e-07", "1.0000", "#" * 40]
+    assert all(len(bar) < 40 for _, _, bar in table[1:])
+
+
+def test_the_rates_of_all_groups_grow_by_one_factor():
+    make = range_test(1e-6, 1.0, highest=0.01)
+    high, low = make(None, 0.01, 7, 3), make(None, 0.002, 7, 3)
+    expected = np.geomspace(1e-6, 1.0, 7)
+    np.testing.assert_allclose([high(step) for step in range(7)], expected, rtol=1e-5)
+    np.testing.assert_allclose([low(step) for step in range(7)], 0.2 * expected, rtol=1e-5)
+
+
+CONFIG = """
+from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
+
+def get_config():
+    return Config(
+        data=Data(csv={csv!r}, images={images!r}, batch_size=8),
+        model=Model({variant!r}, weights="", image_size=32),
+        phases=[
+            Phase("cached", "1 epoch", [Group("head/.*", 1e-2)], cached_views=1),
+            Phase(
+                "tail",
+                "2 epochs",
+                [Group("head/kernel", 2e-3), Group("head/bias", 1e-3)],
+                warmup="3 steps",
+            ),
+        ],
+    )
+"""
+
+
+@pytest.fixture
+def config_file(photos, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "validate", lambda _: None)  # it has no variant "tiny"
+    path = tmp_path / "own.py"
+    fields = {"csv": str(photos / "labels.csv"), "images": str(photos), "variant": tiny}
+    path.write_text(CONFIG.format(**fields))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _no_second_start(monkeypatch):
+    """It would keep what is compiled in the user's folder."""
+    monkeypatch.setattr(devices, "start", lambda *_: None)
+
+
+def test_the_command_prints_overrides_and_writes_a_picture_and_nothing_else(
+    config_file, photos, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    argv = ["--config", config_file, "--steps", "24", "--phase", "tail", "--high", "1e3"]
+    before = {*os.listdir(tmp_path), *os.listdir(photos)}
+    assert lr_find.main(argv) == 0
+    assert {*os.listdir(tmp_path), *os.listdir(photos)} - before == {"lr_find.png"}
+    with Image.open(tmp_path / "lr_find.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 400
+    said = capsys.readouterr().out
+    lines = [line.strip() for line in said.splitlines() if "learning_rate=" in line]
+    rates = [float(line.split("learning_rate=")[1].split("'")[0]) for line in lines]
+    assert len(rates) == 2 and rates[0] == pytest.approx(2 * rates[1], rel=0.06)
+    assert lines[0].startswith("'--config.phases[1].groups[0].learning_rate=")
+    assert "# head/kernel, now 0.002" in lines[0]
+    assert "1.0e-07" in said  # the table begins at --low
+
+
+def test_what_cannot_be_done_is_one_line(config_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for more, named in [
+        (["--phase", "tial"], "--phase tial: the config has cached, tail"),
+        (["--out", "none/a.png"], "--out none/a.png: its folder does not exist"),
+        (["--workdir", "none"], "none"),
+    ]:
+        with pytest.raises(ValueError, match=named):
+            lr_find.main(["--config", config_file, *more])
+    for wrong in (["--steps", "3"], ["--low", "1", "--high", "0.1"], ["--out", "a.jpg"]):
+        with pytest.raises(SystemExit):
+            lr_find.parse(["--config", config_file, *wrong])
+
+
+def test_a_report_of_a_diverged_test(tmp_path, capsys):
+    config = Config()
+    test = curve([0.7, 0.7, 0.7, 9.0], steps=100)
+    lr_find._report(test, config.phases[1], config, tmp_path / "a.png")
+    said = capsys.readouterr().out
+    assert "The loss diverged by" in said and "no rate to suggest" in said

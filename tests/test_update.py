@@ -1,0 +1,114 @@
+"""The update that all steps share: batches in parts, and the average of what is trained.
+
+On a linear model, where both have a closed form; the network itself is in test_train_step.py.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from mlcls_jax.averages import Average, decay_by_step, updated, with_average
+from mlcls_jax.data.labels import UNKNOWN
+from mlcls_jax.devices import AXIS, make_mesh, replicated, sharded
+from mlcls_jax.losses import known_sum, sigmoid_bce
+from mlcls_jax.train_step import make_state, make_update, over_devices
+
+ROWS, FEATURES, CLASSES, STEPS = 16, 6, 3, 4
+RNG = np.random.default_rng(0)
+PARAMS = {
+    "head": {"kernel": RNG.normal(size=(FEATURES, CLASSES)).astype(np.float32)},
+    "backbone": {"scale": np.ones(FEATURES, np.float32)},
+}
+STATS = {"backbone": {"mean": np.zeros(FEATURES, np.float32)}}
+TRAINABLE = frozenset({"head/kernel"})
+
+
+def batch_of(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """With unknown labels, more of them in the first rows: parts have unequal counts."""
+    rng = np.random.default_rng(step)
+    label = rng.integers(0, 2, (ROWS, CLASSES)).astype(np.float32)
+    label[rng.random(label.shape) < np.linspace(0.9, 0.0, ROWS)[:, None]] = UNKNOWN
+    return rng.normal(size=(ROWS, FEATURES)).astype(np.float32), label
+
+
+def forward(leaves, frozen, stats, batch):
+    """A linear head; the running mean moves towards that of the rows, as normalisations do it."""
+    x, label = batch
+    logits = (x * frozen["backbone/scale"]) @ leaves["head/kernel"]
+    loss_sum, count = known_sum(sigmoid_bce(logits, label), label)
+    mean = 0.9 * stats["backbone"]["mean"] + 0.1 * x.mean(axis=0)
+    return loss_sum, (count, {"backbone/mean": mean})
+
+
+def run(devices: int, accumulate: int = 1, decay=None, start: int = 0):
+    """The states after each step, and the metrics of each."""
+    mesh, optimizer = make_mesh(devices), optax.sgd(0.5, momentum=0.9)
+    update = make_update(forward, optimizer, TRAINABLE, mesh, accumulate, decay)
+    step = over_devices(update, (P(), P(AXIS)), (P(), P()), mesh)
+    leaves = {"head/kernel": PARAMS["head"]["kernel"]}
+    average = Average(leaves, {"backbone/mean": STATS["backbone"]["mean"]}) if decay else None
+    variables = {"params": PARAMS, "batch_stats": STATS}
+    args = (average,) if average else ()
+    state = make_state(variables, optimizer.init(leaves), start, *args)
+    state, history = jax.device_put(state, replicated(mesh)), []
+    for number in range(STEPS):
+        state, metrics = step(state, jax.device_put(batch_of(number), sharded(mesh)))
+        history.append(jax.device_get((state, metrics)))
+    assert step._cache_size() == 1
+    return history
+
+
+def assert_close(ours, theirs):
+    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("devices", "accumulate"), [(1, 2), (1, 16), (2, 4), (8, 2)])
+def test_a_batch_in_parts_makes_the_update_of_the_whole(devices, accumulate):
+    """Losses, counts, gradient norms, statistics and momentum: all are sums over the rows."""
+    assert_close(run(devices, accumulate), run(1))
+
+
+def test_the_average_is_the_recurrence_with_its_rising_decay():
+    most, start = 0.3, 7
+    history = run(1, decay=decay_by_step(most, start), start=start)
+    kernel, mean = PARAMS["head"]["kernel"], STATS["backbone"]["mean"]
+    for t, (state, _) in enumerate(history):
+        decay = min(most, (1 + t) / (10 + t))
+        assert decay < most or t > 2  # both branches are seen
+        kernel = decay * kernel + (1 - decay) * state.params["head"]["kernel"]
+        mean = decay * mean + (1 - decay) * state.batch_stats["backbone"]["mean"]
+        np.testing.assert_allclose(state.average.params["head/kernel"], kernel, rtol=1e-5)
+        np.testing.assert_allclose(state.average.batch_stats["backbone/mean"], mean, rtol=1e-5)
+    assert not np.allclose(kernel, history[-1][0].params["head"]["kernel"], rtol=1e-2)
+
+
+def test_the_average_changes_nothing_else_and_no_number_of_devices_changes_it():
+    plain = run(1)
+    averaged = run(1, decay=decay_by_step(0.9, 0))
+    for (ours, metrics), (theirs, others) in zip(averaged, plain, strict=True):
+        np.testing.assert_array_equal(
+            ours.params["head"]["kernel"], theirs.params["head"]["kernel"]
+        )
+        assert metrics == others and not theirs.average
+    assert_close(run(8, 2, decay_by_step(0.9, 0)), averaged)
+
+
+def test_an_average_of_constants_is_they_and_strict_about_dtypes():
+    leaves = {"a": jnp.full(3, 0.7)}
+    with jax.numpy_dtype_promotion("strict"):
+        decay = decay_by_step(0.999, 100)(jnp.asarray(105, jnp.int32))
+        average = updated(Average(leaves, {}), leaves, {}, decay)
+    assert decay == np.float32(6 / 15)
+    np.testing.assert_array_equal(average.params["a"], leaves["a"])
+
+
+def test_averages_take_the_place_of_their_leaves():
+    average = Average({"head/kernel": np.zeros(1)}, {"backbone/mean": np.ones(1)})
+    merged = with_average({"params": PARAMS, "batch_stats": STATS}, average)
+    assert merged["params"]["backbone"]["scale"] is PARAMS["backbone"]["scale"]
+    assert merged["params"]["head"]["kernel"] is average.params["head/kernel"]
+    assert merged["batch_stats"]["backbone"]["mean"] is average.batch_stats["backbone/mean"]
