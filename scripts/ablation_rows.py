@@ -37,7 +37,11 @@ _CROP = {"augment.train_resize": "random_crop", "augment.min_scale": 0.5}
 _LAYERS = {f"{FINETUNE}.layer_decay": 0.75}
 # On features, whose epochs cost nothing; a head that has converged moves the backbone less
 # (arXiv:2202.10054).
-_LONG_HEAD = {f"{HEAD}.duration": TENFOLD, f"{HEAD}.cached_views": 2}
+_LONG_HEAD = {
+    f"{HEAD}.duration": TENFOLD,
+    f"{HEAD}.groups[0].weight_decay": 1.0,
+    f"{HEAD}.cached_views": 2,
+}
 
 ROWS = (
     Row(BASELINE, "baseline"),
