@@ -109,7 +109,13 @@ def find(
     schedule = range_test(low, high, highest)
     rate = schedule(planned.phase, highest, steps, 0)
     program = step_program(
-        config, len(train.classes), session.origin, planned, mesh, None, schedule
+        config,
+        len(train.classes),
+        session.origin,
+        planned,
+        mesh,
+        frequencies=session.base.frequencies,
+        schedule=schedule,
     )
     step = program.lower().compile()  # it can never recompile
     begin = jax.jit(partial(fresh_state, planned=planned), out_shardings=devices.replicated(mesh))

@@ -66,23 +66,17 @@ def test_only_a_fresh_head_beside_weights_begins_at_the_frequencies(tiny, head_b
 
 
 def test_a_decoder_is_drawn_in_place_of_a_dense_layer(tiny, capsys):
-    """As without weights, from the seed alone; the backbone is that of the file."""
     head = {"head": "mldecoder", "decoder_groups": 2, "decoder_width": 16}
     config, mesh = Config(model=Model(tiny, "file.h5", image_size=64, **head)), make_mesh(1)
-    model = EfficientNet(variant=tiny, num_classes=3)
-    variables = jax.device_get(jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 64, 64, 3))))
-    pretrained = Pretrained(model, dict(variables), IMAGENET)
-    merged = initial_variables(
-        config, pretrained, (0.5, 0.1, 0.2), variables_shape(config, 3, mesh), mesh
-    )
-    drawn, params = random_variables(config, (0.5, 0.1, 0.2), mesh)["params"], merged["params"]
-    for got, wanted in (
-        (params["head"], drawn["head"]),
-        (params["backbone"], variables["params"]["backbone"]),
-        (merged["batch_stats"], variables["batch_stats"]),
-    ):
-        jax.tree.map(np.testing.assert_array_equal, got, wanted)
-    assert params["head"]["kernel"].shape == (2, 16, 2) and params["head"]["bias"].shape == (3,)
+    gap, shapes = Config(model=Model(tiny, image_size=64)), variables_shape(config, 3, mesh)
+    of_file = jax.tree.map(lambda leaf: np.ones(leaf.shape), variables_shape(gap, 3, mesh))
+    pretrained = Pretrained(EfficientNet(variant=tiny, num_classes=3), of_file, IMAGENET)
+    merged = initial_variables(config, pretrained, FREQUENCIES[:3], shapes, mesh)
+    assert jax.tree.map(jnp.shape, merged) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    new = merged["params"].pop("head")
+    assert all((leaf == 1).all() for leaf in jax.tree.leaves(merged))
+    assert new["kernel"].shape == (2, 16, 2) and 0.1 < jnp.std(new["kernel"]) < 0.5
+    np.testing.assert_array_equal(new["bias"], prior_bias(config.loss, FREQUENCIES[:3]))
     assert "new: head/* (22 arrays)" in capsys.readouterr().out
 
 

@@ -113,6 +113,16 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
     assert list(said.columns) == list(predicted.columns)
     clear = np.abs(values - tuned.thresholds) > 1e-5  # of the six decimals
     np.testing.assert_array_equal(said.to_numpy()[clear], (values >= tuned.thresholds)[clear])
+
+    arguments = ["--workdir", str(workdir), "--tta", "crops"]
+    assert evaluate.main([*arguments, "--split", "val"]) == 0
+    result = json.loads((workdir / "eval_val.json").read_text())
+    assert (result["tta"], result["views"]) == ("crops", 10)
+    averaged = pd.read_csv(workdir / "predictions_val.csv", index_col="filename")
+    assert np.abs(averaged - written).to_numpy().max() > 1e-4
+    assert predict.main([*arguments, str(photos), "--csv", str(out)]) == 0
+    predicted = pd.read_csv(out, index_col="filename")
+    np.testing.assert_allclose(predicted.loc[written.index], averaged, atol=2e-6)
     check_tuning_anew(workdir, tuned)
 
 
@@ -130,16 +140,6 @@ def check_tuning_anew(workdir, tuned):
         evaluate.main(["--workdir", str(workdir), "--thresholds", "accuracy"])
     with pytest.raises(ValueError, match="--wanted is a precision or recall"):
         evaluate.main(["--workdir", str(workdir), "--thresholds", "f1", "--wanted", "0.8"])
-
-    arguments = ["--workdir", str(workdir), "--tta", "crops"]
-    assert evaluate.main([*arguments, "--split", "val"]) == 0
-    result = json.loads((workdir / "eval_val.json").read_text())
-    assert (result["tta"], result["views"]) == ("crops", 10)
-    averaged = pd.read_csv(workdir / "predictions_val.csv", index_col="filename")
-    assert np.abs(averaged - written).to_numpy().max() > 1e-4
-    assert predict.main([*arguments, str(photos), "--csv", str(out)]) == 0
-    predicted = pd.read_csv(out, index_col="filename")
-    np.testing.assert_allclose(predicted.loc[written.index], averaged, atol=2e-6)
 
 
 @pytest.mark.slow
