@@ -217,12 +217,12 @@ def test_every_loss_trains_a_head_on_features(loss):
     shapes = variables_shape(config, CLASSES, mesh)
     arguments = config, CLASSES, planned, ROWS, mesh, shapes, labels.mean(axis=0)
     step = feature_step_program(*arguments).function
-    features = head_input(config, shapes)
-    pooled = rng.standard_normal((ROWS, 1, *features.shape)).astype(features.dtype)
+    shape = (ROWS, 1, *head_input(config, shapes).shape)
+    inputs = rng.standard_normal(shape).astype(np.float32)
     every = np.tile(np.arange(ROWS), (10, 1))
     chunk = FeatureChunk(every.astype(np.int32), every.astype(np.uint32))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    _, metrics = step(fresh_state(zeros, planned), Features(pooled, labels), chunk)
+    _, metrics = step(fresh_state(zeros, planned), Features(inputs, labels), chunk)
     losses = np.asarray(metrics["loss"])
     assert np.isfinite(losses).all() and losses[-1] < 0.9 * losses[0]
 
