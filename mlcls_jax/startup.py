@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
 
 from mlcls_jax.ahead import Ahead
 from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
-from mlcls_jax.config import Config
+from mlcls_jax.config import Config, Data
 from mlcls_jax.data.cache_build import with_cache
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.packed import is_packed
@@ -21,31 +18,22 @@ from mlcls_jax.devices import (
     is_first_process,
     keeps_heap,
     make_mesh,
-    replicate,
-    replicated,
 )
 from mlcls_jax.features import with_room
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.handover import ended_early, read_patience
+from mlcls_jax.initial import initial_variables, random_variables, read_weights
 from mlcls_jax.logs import MetricsLog, read_metrics
-from mlcls_jax.losses import make_loss, prior_bias
+from mlcls_jax.losses import make_loss
 from mlcls_jax.mixing import check_pairs, mixes
-from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
-from mlcls_jax.models.names import is_name
 from mlcls_jax.models.pretrained import (
-    Pretrained,
     known_origin,
-    load_pretrained,
-    merge,
-    with_classes,
 )
 from mlcls_jax.optimizer import flatten, trainable_paths
 from mlcls_jax.phases import PlannedPhase, check_parts, plan_phases
 from mlcls_jax.programs import (
-    build_model,
     describe_network,
-    head_input,
     image_size,
     state_shape,
     variables_shape,
@@ -79,24 +67,10 @@ def open_session(
     Raises:
         ValueError: about the user's CSV, pictures, config, weights or workdir.
     """
-    data = config.data
-    if not data.csv or not (data.images or is_packed(data.csv)):
-        raise ValueError(
-            "config: data.csv and data.images are empty; name your files, such as "
-            "--config.data.csv=labels.csv --config.data.images=photos, or a packed data set"
-        )
-    splits = read_splits_of(workdir, config.data)
-    for warning in check_train(splits):
-        print_warning(warning)
-    base = base_rate(splits, config.evaluation.min_positives)
+    splits = _read_data(config.data, workdir)
+    base, classes = base_rate(splits, config.evaluation.min_positives), splits["train"].classes
     plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
-    local_rows(config.data.batch_size, "data.batch_size")
-    local_rows(config.data.eval_batch_size, "data.eval_batch_size")
-    check_parts(plan, config.data.batch_size, mesh.size)
-    if mixes(config.augment):
-        for planned in plan:
-            check_pairs(config.data.batch_size // mesh.size // planned.phase.accumulate)
-    classes = splits["train"].classes
+    _check_rows(config, plan, mesh.size)
     make_loss(config.loss, len(classes), base.frequencies)  # ValueError: weights of other classes
     if first_step:
         first_step.reached("data")
@@ -141,6 +115,28 @@ def open_session(
         log=MetricsLog(workdir, checkpoints.latest() or 0, is_first_process()),
     )
     return session, state
+
+
+def _read_data(data: Data, workdir: Path) -> dict[str, LabelTable]:
+    if not data.csv or not (data.images or is_packed(data.csv)):
+        raise ValueError(
+            "config: data.csv and data.images are empty; name your files, such as "
+            "--config.data.csv=labels.csv --config.data.images=photos, or a packed data set"
+        )
+    splits = read_splits_of(workdir, data)
+    for warning in check_train(splits):
+        print_warning(warning)
+    return splits
+
+
+def _check_rows(config: Config, plan: list[PlannedPhase], devices: int) -> None:
+    """ValueError where batches do not divide over processes, devices, parts and pairs."""
+    local_rows(config.data.batch_size, "data.batch_size")
+    local_rows(config.data.eval_batch_size, "data.eval_batch_size")
+    check_parts(plan, config.data.batch_size, devices)
+    if mixes(config.augment):
+        for planned in plan:
+            check_pairs(config.data.batch_size // devices // planned.phase.accumulate)
 
 
 def _readers(config: Config, splits: dict[str, LabelTable], reader: Reader) -> dict[str, Reader]:
@@ -199,95 +195,6 @@ def _initial(
         start(0, origin)
         variables = random_variables(config, frequencies, mesh)
     return make_state(variables, (), 0), origin
-
-
-def random_variables(
-    config: Config, frequencies: tuple[float, ...], mesh: jax.sharding.Mesh
-) -> dict:
-    """Variables drawn with config.seed, born on every device of the mesh.
-
-    Args:
-        config: of the run.
-        frequencies: of its classes in train, from which the head's bias is; see model.head_bias.
-        mesh: of all devices.
-    """
-
-    def draw() -> dict:
-        picture = jnp.zeros((1, image_size(config), image_size(config), 3))
-        model = build_model(config, len(frequencies))
-        return dict(model.init(jax.random.key(config.seed), picture))
-
-    variables = jax.jit(draw, out_shardings=replicated(mesh))()
-    head = variables["params"]["head"] | replicate(_fresh_bias(config, frequencies), mesh)
-    return variables | {"params": variables["params"] | {"head": head}}
-
-
-def read_weights(
-    config: Config, classes: tuple[str, ...], shapes: dict | None = None
-) -> Pretrained:
-    """The weights that config.model.weights says, with a head for `classes` if it has one.
-
-    A head is there if a file has one of the same classes, or without names for them.
-
-    Args:
-        config: of the run.
-        classes: of the run, in their order.
-        shapes: of the network's variables; without them, it is traced for them.
-    """
-    known: Any = flatten_dict(shapes) if shapes else {}
-    flat = {path: leaf.shape for path, leaf in known.items()}
-    pretrained = load_pretrained(config.model.weights, config.model.variant, flat or None)
-    pretrained = with_classes(pretrained, classes)
-    if is_name(config.model.weights):
-        # 1000 classes of one's own are not ImageNet's: without its head, a fresh one is kept.
-        pretrained.variables["params"].pop("head", None)
-    return pretrained
-
-
-def initial_variables(
-    config: Config,
-    pretrained: Pretrained,
-    frequencies: tuple[float, ...],
-    shapes: dict,
-    mesh: jax.sharding.Mesh,
-) -> dict:
-    """Pretrained variables on every device of the mesh, with a fresh head where theirs is another.
-
-    Args:
-        config: of the run.
-        pretrained: from `read_weights`.
-        frequencies: of the classes in train, from which a fresh head's bias is; see
-            model.head_bias.
-        shapes: of the network's variables.
-        mesh: of all devices.
-    """
-    head = shapes["params"]["head"]
-    model = build_model(config, head["bias"].shape[0])
-
-    def draw() -> dict:  # the head alone: what merge replaces is never computed
-        each, key = head_input(config, shapes), jax.random.key(config.seed)
-        inputs = jnp.zeros((1, *each.shape), each.dtype)
-        drawn: Any = model.init(key, inputs, method=EfficientNet.classify)
-        return drawn["params"]["head"]
-
-    fresh_head = jax.jit(draw)() | _fresh_bias(config, frequencies)
-    target = shapes | {"params": shapes["params"] | {"head": fresh_head}}
-    merged, fresh = merge(pretrained.variables, target)
-    if len(fresh) > 2:  # of a decoder
-        fresh = [f"head/* ({len(fresh)} arrays)"]
-    fit = "classes" if pretrained.classes else "width; the file names no classes"
-    console.print(
-        f"Weights {config.model.weights} ({pretrained.variant}: {pretrained.origin}); "
-        f"new: {', '.join(fresh) if fresh else f'nothing, the head fits by its {fit}'}"
-    )
-    return replicate(merged, mesh)
-
-
-def _fresh_bias(config: Config, frequencies: tuple[float, ...]) -> dict:
-    """{"bias": of a fresh head}, or nothing where the head's own zeros are to stay."""
-    if config.model.head_bias == "zero":
-        return {}
-    return {"bias": prior_bias(config.loss, frequencies)}
 
 
 def print_header(session: Session, state: TrainState) -> None:

@@ -18,6 +18,7 @@ from mlcls_jax import export, serving
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 from mlcls_jax.data.pipeline import local_rows, train_batches
 from mlcls_jax.devices import make_mesh
+from mlcls_jax.initial import initial_variables, read_weights
 from mlcls_jax.models.decoder import DecoderSize
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import IMAGENET, LITE, LUKEMELAS, TIMM, Origin
@@ -25,7 +26,6 @@ from mlcls_jax.models.pretrained import load_pretrained
 from mlcls_jax.optimizer import flatten
 from mlcls_jax.programs import variables_shape
 from mlcls_jax.scoring import probabilities
-from mlcls_jax.startup import initial_variables, read_weights
 from mlcls_jax.train import train
 from mlcls_jax.workdir import load_run, read_splits_of
 

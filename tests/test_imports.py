@@ -53,6 +53,7 @@ LAYERS = [
     ["session"],
     ["work", "handover"],
     ["loop"],
+    ["initial"],
     ["startup"],
     ["cli"],
     ["benchmarks.timing", "benchmarks.verdict", "benchmarks.pictures"],

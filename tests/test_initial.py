@@ -9,12 +9,12 @@ import pytest
 
 from mlcls_jax.config import Config, Loss, Model
 from mlcls_jax.devices import make_mesh
+from mlcls_jax.initial import initial_variables, random_variables
 from mlcls_jax.losses import prior_bias
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import IMAGENET, KERAS
 from mlcls_jax.models.pretrained import Pretrained
 from mlcls_jax.programs import describe_network, variables_shape
-from mlcls_jax.startup import initial_variables, random_variables
 
 FREQUENCIES = (0.5, 0.02, 0.3, 0.0)
 
