@@ -25,7 +25,16 @@ LOSS_FIELDS = {
 }
 
 # Fields of Augment that change a picture each time.
-CHANGES = ("brightness", "contrast", "saturation", "hue", "rand_augment", "cutout", "erase")
+CHANGES = (
+    "train_resize",
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "rand_augment",
+    "cutout",
+    "erase",
+)
 CHANGES += ("mixup", "cutmix")
 
 
@@ -245,23 +254,21 @@ def _check_cached_views(phases: list[Phase], augment: Augment) -> None:
         path, views = f"phases[{i}].cached_views", phase.cached_views
         if not 0 <= views <= 2:
             raise ValueError(f"config: {path} is {views}; it must be 0 (off), 1 or 2")
-        if views and augment.train_resize != "squash":
-            raise ValueError(
-                f"config: {path} is {views}, but augment.train_resize={augment.train_resize!r} "
-                'takes another part of a picture each time; set that to "squash", or this to 0'
-            )
         if views == 2 and not augment.flip:
             raise ValueError(
                 f"config: {path} is 2, but augment.flip is False and forbids the mirrored "
                 "picture; set this to 1, or that to True"
             )
     lasting = [phase for phase in phases if not phase.duration.startswith("0 ")]
+    if not lasting or not all(phase.cached_views for phase in lasting):
+        return
+    off = Augment()
     for name in CHANGES:
-        value = getattr(augment, name)
-        if value and lasting and all(phase.cached_views for phase in lasting):
+        if (value := getattr(augment, name)) != getattr(off, name):
             raise ValueError(
-                f"config: augment.{name} is {value}, but cached_views is on in every phase, whose "
-                "features are of plain pictures; set one of them to 0"
+                f"config: augment.{name} is {value!r}, but cached_views is on in every phase, "
+                f"whose features are of plain pictures; leave it at {getattr(off, name)!r}, or set "
+                "cached_views to 0"
             )
 
 

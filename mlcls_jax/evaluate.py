@@ -18,6 +18,7 @@ import numpy as np
 
 from mlcls_jax import cli, devices
 from mlcls_jax.bootstrap import map_interval
+from mlcls_jax.config import Config
 from mlcls_jax.config_checks import validate
 from mlcls_jax.data.labels import LabelTable, read_labels
 from mlcls_jax.data.packed import is_packed, read_packed
@@ -139,6 +140,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for option in TUNED_BY:
         if getattr(options, option) is not None and (options.csv or options.split != "val"):
             parser.error(f"--{option} is tuned on val; leave it out, or give --split val")
+        if getattr(options, option) is not None and options.tta != "none":
+            parser.error(f"--{option} tunes for predictions without --tta; leave one of them out")
     return options
 
 
@@ -150,7 +153,7 @@ def _new_rule(run: Run, options: argparse.Namespace) -> Rule | None:
     rule = run.decisions.rule or rule_of(run.config.evaluation)
     rule = dataclasses.replace(rule, **given)
     evaluation = dataclasses.replace(run.config.evaluation, **dataclasses.asdict(rule))
-    validate(dataclasses.replace(run.config, evaluation=evaluation))
+    validate(Config(evaluation=evaluation))
     if "wanted" in given and rule.thresholds == "f1":
         raise ValueError("--wanted is a precision or recall; add --thresholds precision or recall")
     return rule

@@ -135,8 +135,8 @@ def make_features(
         f"({seen}) and {len(val)} validation pictures, {_size(size)} on each device"
     )
     began = time.perf_counter()
-    # What a training picture is, squashed, evaluation may see otherwise.
-    squash = dataclasses.replace(config.augment, eval_resize=config.augment.train_resize)
+    # Whole pictures, whatever part of them evaluation looks at.
+    squash = dataclasses.replace(config.augment, eval_resize="squash")
     as_trained = dataclasses.replace(config, augment=squash)
     of_views = partial(_views, head_inputs, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
     of_train = _collect(of_views, variables, train.paths, as_trained, mesh, readers["train"], stop)

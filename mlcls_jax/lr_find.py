@@ -159,7 +159,7 @@ def _trained(workdir: Path, session: Session, variables: dict) -> dict:
 
 
 def _report(test: RangeTest, phase: Phase, config: Config, out: Path) -> None:
-    print_table(phase.name, ["learning rate", "loss", "smoothed"], rows(test, ROWS, WIDTH))
+    print_table(phase.name, ["learning rate", "smoothed loss", ""], rows(test, ROWS, WIDTH))
     draw(test, phase.name, out)
     end = "diverged" if test.has_diverged or len(test.rates) < test.steps else "did not diverge"
     console.print(f"The loss {end} by {test.rates[-1]:.1e}; the curve is in {out}.")

@@ -61,15 +61,16 @@ def rounded(rate: float) -> float:
 
 
 def rows(test: RangeTest, count: int, width: int) -> list[list[str]]:
-    """At most so many lines of a table: rate, smoothed loss, and a bar of at most `width` signs."""
-    every = math.ceil(len(test.rates) / count)
-    shown = range(0, len(test.rates), every)
-    longest = max(test.smoothed[i] for i in shown)
+    """At most so many lines of a table: rate, smoothed loss, and a bar of `width` signs that is
+    empty at the lowest of these losses and full at the highest."""
+    shown = range(0, len(test.rates), math.ceil(len(test.rates) / count))
+    losses = [test.smoothed[i] for i in shown]
+    low, span = min(losses), max(losses) - min(losses) or 1.0
     return [
         [
             f"{test.rates[i]:.1e}",
             f"{test.smoothed[i]:.4f}",
-            "#" * round(width * test.smoothed[i] / longest),
+            ("#" * round(width * (test.smoothed[i] - low) / span)).ljust(width),
         ]
         for i in shown
     ]

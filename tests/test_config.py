@@ -494,31 +494,29 @@ def test_statistics_of_all_devices_need_a_phase_that_takes_them():
     validate(config)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "views"),
-    [
-        ("train_resize", "random_crop", 1),
-        ("flip", False, 2),
-    ],
-)
-def test_pictures_that_differ_each_time_cannot_be_cached(field, value, views):
-    config = changed("phases[0].cached_views", views)
+def test_a_picture_that_is_never_mirrored_has_one_view():
+    config = changed("augment.flip", False)
+    config.phases[0].cached_views = 1
     validate(config)
-    setattr(config.augment, field, value)
-    with pytest.raises(ValueError, match=rf"phases\[0\]\.cached_views is {views}, .*{field}"):
+    config.phases[0].cached_views = 2
+    with pytest.raises(ValueError, match=r"phases\[0\]\.cached_views is 2, .*flip"):
         validate(config)
-    config.phases[0].cached_views = views - 1
-    if field == "flip":
-        validate(config)  # one view: never mirrored
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("hue", 0.1), ("rand_augment", 2), ("erase", 0.25), ("cutmix", 1.0)]
+    ("field", "value"),
+    [
+        ("train_resize", "random_crop"),
+        ("hue", 0.1),
+        ("rand_augment", 2),
+        ("erase", 0.25),
+        ("cutmix", 1.0),
+    ],
 )
 def test_augmentation_needs_a_phase_that_sees_pictures(field, value):
     config = changed(f"augment.{field}", value)
     config.phases[0].cached_views = 1
     validate(config)
     config.phases[1].duration = "0 steps"
-    with pytest.raises(ValueError, match=rf"augment\.{field} is {value}, but cached_views is on"):
+    with pytest.raises(ValueError, match=rf"augment\.{field} is {value!r}, but cached_views is on"):
         validate(config)

@@ -22,6 +22,7 @@ def test_by_default_val_is_scored_with_an_interval_and_nothing_is_tuned():
         (["--csv", "a.csv", "--images", "b", "--calibration", "one"], "--calibration is tuned on"),
         (["--csv", "a.csv", "--images", "b", "--split", "val"], "leave it out beside --csv"),
         (["--split", "dev"], "--split dev"),
+        (["--tta", "flip", "--wanted", "0.9"], "--wanted tunes for predictions without --tta"),
     ],
 )
 def test_what_does_not_go_together_is_refused(given, named, capsys):

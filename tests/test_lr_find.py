@@ -49,7 +49,9 @@ def test_rates_are_printed_as_they_go_into_a_config():
     assert (rounded(0.0012345), rounded(3.0), rounded(9.96e-8)) == (0.0012, 3.0, 1e-7)
     table = rows(curve(np.linspace(1.0, 0.5, 100)), 20, 40)
     assert len(table) == 20 and table[0] == ["1.0e-07", "1.0000", "#" * 40]
-    assert all(len(bar) < 40 for _, _, bar in table[1:])
+    bars = [len(bar.rstrip()) for _, _, bar in table]
+    assert bars == sorted(bars, reverse=True) and bars[-1] == 0
+    assert rows(curve([0.7]), 20, 40) == [["1.0e-07", "0.7000", " " * 40]]
 
 
 def test_the_rates_of_all_groups_grow_by_one_factor():

@@ -7,6 +7,7 @@ import pytest
 from scipy.special import expit, logit
 
 from mlcls_jax.config import Augment, Config, Model
+from mlcls_jax.decisions import untuned
 from mlcls_jax.devices import make_mesh, replicate, sharded
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
@@ -28,6 +29,7 @@ def run(tiny) -> Run:
         meta={},
         variables=replicate(dict(drawn), mesh),
         origin=Origin(KERAS, IMAGENET),
+        decisions=untuned(CLASSES),
         predict=make_eval_step(model, IMAGENET, mesh),
         mesh=mesh,
     )
