@@ -8,6 +8,7 @@ from typing import Any
 from mlcls_jax.benchmarks.figures import Figures, Program
 from mlcls_jax.benchmarks.timing import Spread
 from mlcls_jax.devices import describe
+from mlcls_jax.programs import describe_network
 from mlcls_jax.terminal import console, print_table
 
 _NOT_MEASURED = "–"
@@ -17,7 +18,7 @@ def print_figures(figures: Figures) -> None:
     """All that was measured, and the verdicts."""
     place, config = figures.place, figures.config
     devices = describe(place.devices, place.kind, place.processes, place.keeps_heap)
-    network = f"EfficientNet {config.model.variant}, {figures.image_size} px"
+    network = describe_network(config, figures.classes)
     rows = [
         ["network", f"{network}, {figures.compute_dtype}, random weights"],
         ["batch", f"{figures.batch_size} pictures over all devices, {figures.classes} classes"],
