@@ -68,7 +68,7 @@ from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 def get_config():
     return Config(
         data=Data(csv={csv!r}, images={images!r}, batch_size=8),
-        model=Model({variant!r}, weights="", image_size=32),
+        model=Model({variant!r}, weights="", image_size=32, head_bias="zero"),
         phases=[
             Phase("cached", "1 epoch", [Group("head/.*", 1e-2)], cached_views=1),
             Phase(
