@@ -1,15 +1,17 @@
 """A learning-rate range test: the loss while the rate grows, and the rate that it suggests.
 
-Smith, arXiv:1506.01186; smoothing, end and suggestion as in fastai's `lr_find`.
+Smith, arXiv:1506.01186; the smoothing that is shown and the end are those of fastai's `lr_find`.
 """
 
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 MEMORY = 0.98  # of the moving average that smooths the losses
 DIVERGED = 4.0  # times the lowest smoothed loss
+WIDTH = 0.04  # of the smoothing for the suggestion, its standard deviation as a share of the steps
 SKIPPED = 0.1  # share of the steps at the start whose slope is noise
 
 
@@ -44,15 +46,24 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate where the smoothed loss falls fastest over the logarithm of the rate, before its
-        minimum; None where it never falls."""
-        first, last = round(SKIPPED * self.steps), int(np.argmin(self.smoothed or [0.0]))
-        if last - first < 1:
+        """The rate where the loss falls fastest over the logarithm of the rate, before its minimum;
+        None where it falls by no more than noise does.
+
+        Of a loss that is smoothed to both sides: the moving average would see the fall too late.
+        """
+        first, width = round(SKIPPED * self.steps), WIDTH * self.steps
+        if len(self.losses) <= first + 1:
             return None
-        smoothed, rates = self.smoothed[first : last + 1], self.rates[first : last + 1]
-        slopes = np.gradient(smoothed, np.log(rates))
-        steepest = int(np.argmin(slopes))
-        return rates[steepest] if slopes[steepest] < 0 else None
+        losses = np.array(self.losses)
+        smooth = gaussian_filter1d(losses, width, mode="nearest")
+        last = first + int(np.argmin(smooth[first:]))
+        # A Gaussian mean of independent losses has this share of their spread.
+        share = 1 / math.sqrt(2 * math.sqrt(math.pi) * width)
+        noise = share * (losses - smooth)[first : last + 1].std()
+        if last == first or smooth[first] - smooth[last] <= 4 * noise:
+            return None
+        slopes = np.gradient(smooth, np.log(self.rates))[first : last + 1]
+        return self.rates[first + int(np.argmin(slopes))]
 
 
 def rounded(rate: float) -> float:
