@@ -167,7 +167,7 @@ class Evaluation:
 def default_phases() -> list[Phase]:
     """The head on a frozen backbone, then everything at a lower rate."""
     return [
-        Phase("head", "20 epochs", [Group("head/.*", 1e-2)], cached_views=1),
+        Phase("head", "6 epochs", [Group("head/.*", 1e-2)], cached_views=1),
         Phase(
             "finetune",
             "12 epochs",

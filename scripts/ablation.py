@@ -106,7 +106,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--weights", default="imagenet", help="a name or a file")
     parser.add_argument("--rows", default=default_rows(), help="rows and groups; see --list")
     parser.add_argument("--seeds", type=_numbers, default=_numbers("42,43,44"))
-    parser.add_argument("--epochs", type=int, nargs=2, default=(20, 12), help="head, fine-tuning")
+    parser.add_argument("--epochs", type=int, nargs=2, default=(6, 12), help="head, fine-tuning")
     parser.add_argument("--out", type=Path, default=Path("ablation"))
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--list", action="store_true", help="print the rows")

@@ -1,6 +1,6 @@
 """What ablation.py compares: each row is the baseline with some fields of the config changed.
 
-The baseline is the default config: the head alone for twenty epochs on cached features, then
+The baseline is the default config: the head alone for six epochs on cached features, then
 everything for twelve.
 """
 
