@@ -34,8 +34,9 @@ CHANGES = (
     "rand_augment",
     "cutout",
     "erase",
+    "mixup",
+    "cutmix",
 )
-CHANGES += ("mixup", "cutmix")
 
 
 def validate(config: Config) -> None:

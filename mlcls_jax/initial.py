@@ -11,12 +11,7 @@ from mlcls_jax.devices import replicate, replicated
 from mlcls_jax.losses import prior_bias
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.names import is_name
-from mlcls_jax.models.pretrained import (
-    Pretrained,
-    load_pretrained,
-    merge,
-    with_classes,
-)
+from mlcls_jax.models.pretrained import Pretrained, load_pretrained, merge, with_classes
 from mlcls_jax.programs import build_model, head_input, image_size
 from mlcls_jax.terminal import console
 

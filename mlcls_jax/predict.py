@@ -1,7 +1,7 @@
 """Probabilities per class for pictures, from a trained run.
 
 python -m mlcls_jax.predict --workdir runs/b5 photo.jpg
-python -m mlcls_jax.predict --workdir runs/b5 photos/ --csv predictions.csv --labels labels.csv
+python -m mlcls_jax.predict --workdir runs/b5 photos/ --csv predictions.csv --labels decided.csv
 
 Which classes are said to be there is decided by the thresholds that were tuned on val.
 """
@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from mlcls_jax import cli, devices
+from mlcls_jax.config import Data
 from mlcls_jax.data.pipeline import make_reader
 from mlcls_jax.decisions import Decisions
 from mlcls_jax.scoring import score
@@ -38,6 +39,7 @@ def main(argv: list[str]) -> int:
         if file and not Path(file).absolute().parent.is_dir():
             raise ValueError(f"--{name} {file}: its folder does not exist; make it first")
     run = with_views(load_run(Path(options.workdir), options.checkpoint), options.tta)
+    check_outputs(options, run.config.data)
     if is_averaged(run.meta):
         print(f"with the {describe_checkpoint(run.meta)}", file=sys.stderr)
     title = "" if options.json else "predict"
@@ -95,6 +97,19 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if options.csv and options.csv == options.labels:
         parser.error("--csv and --labels are two files; name another for one of them")
     return options
+
+
+def check_outputs(options: argparse.Namespace, data: Data) -> None:
+    """ValueError where an option names a file that the run's labels are in: predictions would take
+    the place of what somebody has looked at, and --csv is where `evaluate` reads labels from."""
+    theirs = (data.csv, data.val_csv, data.test_csv, data.categories)
+    read = {Path(file).resolve() for file in theirs if file and "://" not in file}
+    for name in ("csv", "labels"):
+        file = getattr(options, name)
+        if file and Path(file).resolve() in read:
+            raise ValueError(
+                f"--{name} {file} is written to, and it holds the labels of the run; name another"
+            )
 
 
 def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -13,12 +13,7 @@ from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.packed import is_packed
 from mlcls_jax.data.pipeline import Reader, local_rows, make_reader
 from mlcls_jax.data.splits import check_train, write_splits
-from mlcls_jax.devices import (
-    describe,
-    is_first_process,
-    keeps_heap,
-    make_mesh,
-)
+from mlcls_jax.devices import describe, is_first_process, keeps_heap, make_mesh
 from mlcls_jax.features import with_room
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.handover import ended_early, read_patience
@@ -27,9 +22,7 @@ from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.losses import make_loss
 from mlcls_jax.mixing import check_pairs, mixes
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
-from mlcls_jax.models.pretrained import (
-    known_origin,
-)
+from mlcls_jax.models.pretrained import known_origin
 from mlcls_jax.optimizer import flatten, trainable_paths
 from mlcls_jax.phases import PlannedPhase, check_parts, plan_phases
 from mlcls_jax.programs import (

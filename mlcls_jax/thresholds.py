@@ -77,7 +77,7 @@ def tune_one(
             is; where there is none, the one with the highest precision.
         wanted: in (0, 1].
     """
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)  # not stable, which is twice as fast: equal scores count together
     scores = scores[order].astype(np.float64)
     last = np.append(scores[:-1] > scores[1:], True)  # of the equal scores
     true = np.cumsum(positive[order])[last]

@@ -5,8 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlcls_jax.config import Data
 from mlcls_jax.decisions import Decisions, Rule, untuned
-from mlcls_jax.predict import describe, explain, find_pictures, parse, with_threshold
+from mlcls_jax.predict import (
+    check_outputs,
+    describe,
+    explain,
+    find_pictures,
+    parse,
+    with_threshold,
+)
 
 
 @pytest.fixture
@@ -110,3 +118,13 @@ def test_a_threshold_is_a_probability(value, capsys):
     with pytest.raises(SystemExit):
         parse(["p.jpg", "--workdir", "w", "--threshold", value])
     assert "--threshold" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--csv", "--labels"])
+def test_predictions_never_take_the_place_of_the_labels(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = Data(csv=str(tmp_path / "labels.csv"), test_csv="gs://bucket/test.csv")
+    options = parse(["p.jpg", "--workdir", "w", option, "./labels.csv"])
+    with pytest.raises(ValueError, match=rf"{option} \./labels\.csv .* holds the labels"):
+        check_outputs(options, data)
+    check_outputs(parse(["p.jpg", "--workdir", "w", option, "others.csv"]), data)

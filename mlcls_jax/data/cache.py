@@ -24,7 +24,7 @@ import PIL
 from mlcls_jax.config import Augment
 from mlcls_jax.data import decoding, images
 from mlcls_jax.data.decoding import Picture
-from mlcls_jax.data.images import shrink, square, train_picture
+from mlcls_jax.data.images import resize, shrink, square, train_picture
 from mlcls_jax.data.source import Files
 from mlcls_jax.data.store import InMemory, OnDisk
 
@@ -88,12 +88,13 @@ class Cache:
         train_picture(picture, rng, size=self._files.size, augment=self._files.augment, out=out)
 
     def evaluate(self, index: int, out: np.ndarray) -> None:
-        """See Source."""
+        """See Source.  One that is kept whole for random crops is squashed: who asks for it are the
+        features of a frozen backbone, which are of whole pictures."""
         kept = self._store.pixels(index)
         if kept is None:
             self._files.evaluate(index, out)
         else:
-            np.copyto(out, kept)
+            resize(kept, self._files.size, self._files.augment.interpolation, out)
 
 
 def file_name(split: str, form: Form, paths: Sequence[str]) -> str:

@@ -47,8 +47,8 @@ def batches(table, reader, augment=None, first=0, last=6, rows=ALL, size=SIZE):
     return list(train_batches(table, first_step=first, last_step=last, reader=reader, **how))
 
 
-def evaluated(table, reader, augment=None):
-    how = {"rows": Rows(12, 0, 12), "size": SIZE, "augment": augment or Augment()}
+def evaluated(table, reader, augment=None, size=SIZE):
+    how = {"rows": Rows(12, 0, 12), "size": size, "augment": augment or Augment()}
     return np.concatenate(list(eval_batches(table.paths, reader=reader, **how)))
 
 
@@ -119,6 +119,14 @@ def test_random_crops_are_the_same_parts(table, data, monkeypatch):
 def test_random_crops_of_small_pictures_are_the_same(table, data):
     reader = opened(table, data, CROPS, size=64)  # of 40 x 48
     assert_same(batches(table, reader, CROPS, size=64), batches(table, Reader(), CROPS, size=64))
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_pictures_kept_for_random_crops_are_squashed_for_features(table, data, where, monkeypatch):
+    before = evaluated(table, Reader(), size=64)
+    reader = opened(table, replace(data, cache=where), CROPS, size=64)  # of 40 x 48
+    no_files(monkeypatch)
+    np.testing.assert_array_equal(evaluated(table, reader, CROPS, size=64), before)
 
 
 def test_what_is_there_is_not_decoded_again(table, data, monkeypatch, capsys):
