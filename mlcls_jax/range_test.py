@@ -1,16 +1,21 @@
 """A learning-rate range test: the loss while the rate grows, and the rate that it suggests.
 
-Smith, arXiv:1506.01186; smoothing, end and suggestion as in fastai's `lr_find`.
+Smith, arXiv:1506.01186; smoothing and end as in fastai's `lr_find`.  Not its suggestion, the
+steepest place of the smoothed loss: the smoothing lags, and where batches differ by as much as the
+loss falls, the steepest place is mostly among the first steps, after a batch that was hard.
 """
 
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float
 
 MEMORY = 0.98  # of the moving average that smooths the losses
 DIVERGED = 4.0  # times the lowest smoothed loss
-SKIPPED = 0.1  # share of the steps at the start whose slope is noise
+WINDOW = 0.3  # share of the steps that a slope is measured over
+CERTAIN = 3.5  # standard errors of it; losses that never fall reach that in one test of fifty
+ROUNDING = 1e-9  # a slope per step that is none
 
 
 @dataclass
@@ -44,15 +49,28 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate where the smoothed loss falls fastest over the logarithm of the rate, before its
-        minimum; None where it never falls."""
-        first, last = round(SKIPPED * self.steps), int(np.argmin(self.smoothed or [0.0]))
-        if last - first < 1:
+        """The rate in the middle of the steps over which the loss falls fastest, by a straight line
+        through it; None where no fall is larger than chance."""
+        half = round(WINDOW * self.steps / 2)
+        if len(self.losses) < 2 * half + 1:
             return None
-        smoothed, rates = self.smoothed[first : last + 1], self.rates[first : last + 1]
-        slopes = np.gradient(smoothed, np.log(rates))
-        steepest = int(np.argmin(slopes))
-        return rates[steepest] if slopes[steepest] < 0 else None
+        slopes, errors = _slopes(np.array(self.losses), half)
+        certain = slopes < -np.maximum(CERTAIN * errors, ROUNDING)
+        if not certain.any():
+            return None
+        return self.rates[half + int(np.argmin(np.where(certain, slopes, 0.0)))]
+
+
+def _slopes(
+    losses: Float[np.ndarray, " step"], half: int
+) -> tuple[Float[np.ndarray, " window"], Float[np.ndarray, " window"]]:
+    """Slopes per step of the lines through every 2 * half + 1 consecutive losses, and their
+    standard errors."""
+    at = np.arange(-half, half + 1)
+    windows = np.lib.stride_tricks.sliding_window_view(losses, len(at))
+    slopes = windows @ at / (at @ at)
+    rest = windows - windows.mean(axis=1, keepdims=True) - slopes[:, None] * at
+    return slopes, np.sqrt((rest**2).sum(axis=1) / (len(at) - 2) / (at @ at))
 
 
 def rounded(rate: float) -> float:
