@@ -164,7 +164,10 @@ def _report(test: RangeTest, phase: Phase, config: Config, out: Path) -> None:
     end = "diverged" if test.has_diverged or len(test.rates) < test.steps else "did not diverge"
     console.print(f"The loss {end} by {test.rates[-1]:.1e}; the curve is in {out}.")
     if test.suggestion is None:
-        print_warning("the loss never fell, so there is no rate to suggest; look at the curve")
+        print_warning(
+            "the loss fell nowhere by more than chance, so there is no rate to suggest; look at "
+            "the curve, or take more --steps or a larger data.batch_size"
+        )
         return
     highest = max(group.learning_rate for group in phase.groups)
     names = [of.name for of in config.phases]

@@ -35,18 +35,23 @@ def test_the_suggestion_is_where_a_falling_loss_falls_fastest():
     steps = np.arange(100)
     # Down around step 50, and up from 80 on.
     test = curve(0.7 - 0.5 / (1 + np.exp(-(steps - 50) / 3)) + 5.0 * np.maximum(steps - 80, 0))
-    assert abs(test.rates.index(test.suggestion) - 50) <= 1
+    assert 48 <= test.rates.index(test.suggestion) <= 52
     assert test.has_diverged and not curve([0.7] * 100).has_diverged
 
 
 def test_a_loss_that_never_falls_suggests_nothing():
     assert curve(np.linspace(0.7, 2.0, 100)).suggestion is None
     assert curve([0.7] * 100).suggestion is None
-    noise = np.random.default_rng(0).normal(0.7, 0.02, (20, 100))
-    assert [curve(losses).suggestion for losses in noise].count(None) >= 18
-    falling = noise - 0.05 * np.linspace(0, 1, 100)
-    assert None not in [curve(losses).suggestion for losses in falling]
     assert RangeTest(100).suggestion is None
+
+
+def test_batches_that_differ_neither_hide_a_fall_nor_make_one():
+    steps, rng = np.arange(100), np.random.default_rng(0)
+    fall = 0.1 / (1 + np.exp(-(steps - 65) / 4)) - 0.2 * np.maximum(steps - 88, 0)
+    noise = rng.normal(0.5, 0.03, (200, 100))
+    found = [test.rates.index(test.suggestion) for test in map(curve, noise - fall)]
+    assert min(found) >= 55 and max(found) <= 75
+    assert sum(curve(losses).suggestion is not None for losses in noise) < 10
 
 
 def test_rates_are_printed_as_they_go_into_a_config():
@@ -105,7 +110,7 @@ def test_the_command_prints_overrides_and_writes_a_picture_and_nothing_else(
     config_file, photos, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    argv = ["--config", config_file, "--steps", "24", "--phase", "tail", "--high", "1e3"]
+    argv = ["--config", config_file, "--steps", "100", "--phase", "tail", "--high", "1e3"]
     before = {*os.listdir(tmp_path), *os.listdir(photos)}
     assert lr_find.main(argv) == 0
     assert {*os.listdir(tmp_path), *os.listdir(photos)} - before == {"lr_find.png"}
