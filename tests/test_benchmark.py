@@ -8,6 +8,7 @@ import pytest
 
 from mlcls_jax import benchmark
 from mlcls_jax.benchmarks import hardware, programs
+from mlcls_jax.benchmarks.measure import shares
 from mlcls_jax.benchmarks.pictures import CLASSES
 from mlcls_jax.benchmarks.programs import DoesNotFitError
 from mlcls_jax.benchmarks.sweep import Sweep, parse_sweep
@@ -15,6 +16,7 @@ from mlcls_jax.config import Config, Data, Model
 from mlcls_jax.devices import make_mesh
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.phases import plan_phases
 from mlcls_jax.programs import forward_program
 from mlcls_jax.terminal import console
 
@@ -191,3 +193,13 @@ def test_a_sweep_is_over_a_field_by_name_or_path(name):
     sweep = parse_sweep(f"{name}=16, 32")
     assert sweep == Sweep("data.batch_size", ("16", "32"))
     assert sweep.override("32") == "--config.data.batch_size=32"
+
+
+def test_steps_on_cached_features_are_no_steps_on_pictures():
+    config = Config()
+    assert config.phases[0].cached_views and not config.phases[1].cached_views
+    assert shares(plan_phases(config, 320)) == [0.0, 1.0]
+    config.phases[0].cached_views, config.phases[0].duration = 0, "4 epochs"
+    assert shares(plan_phases(config, 320)) == [0.25, 0.75]
+    config.phases[0].cached_views = config.phases[1].cached_views = 1
+    assert shares(plan_phases(config, 320)) == [0.25, 0.75]

@@ -51,7 +51,7 @@ class Program:
     """A program of the run: evaluation ("forward") or the step of a phase, by the phase's name.
 
     trainable: parameters that train.
-    share: of the run's steps that are of this phase; 0 for evaluation.
+    share: of the run's steps on pictures that are of this phase; 0 for evaluation.
     step, host, train: seconds per step, see verdict.Parts; None where not measured.
     """
 
@@ -119,7 +119,8 @@ class Figures:
 
     @property
     def images_per_second(self) -> float:
-        """Of a whole run, by its phases' shares of the steps; of the input, if only that is known.
+        """Of a whole run, by its phases' shares of the steps on pictures; of the input, if only
+        that is known.
 
         End to end where that was measured, else of the steps alone.
         """

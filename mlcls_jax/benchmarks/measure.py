@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,9 +166,8 @@ def _compile(session: Session, figures: Figures, variables: dict) -> tuple[Any, 
     program = programs.forward_program(*shared, figures.batch_size, session.mesh, shapes)
     forward, cost = _compile_one(FORWARD, program, images)
     figures.programs.append(Program(FORWARD, trainable=0, share=0.0, cost=cost))
-    steps = sum(planned.stop - planned.start for planned in session.plan)
     leaves, phases = flatten(variables["params"]), []
-    for planned in session.plan:
+    for planned, share in zip(session.plan, shares(session.plan), strict=True):
         program = programs.step_program(
             *shared, planned, session.mesh, shapes, session.base.frequencies
         )
@@ -176,12 +176,28 @@ def _compile(session: Session, figures: Figures, variables: dict) -> tuple[Any, 
         own = Program(
             planned.phase.name,
             trainable=sum(leaves[path].size for path in trainable),
-            share=(planned.stop - planned.start) / steps,
+            share=share,
             cost=cost,
         )
+        if planned.phase.cached_views:
+            console.print(
+                f"{own.name}: measured on pictures, which it needs once; a run then trains it on "
+                "cached features"
+            )
         figures.programs.append(own)
         phases.append(_Phase(planned, program, function, own))
     return forward, phases
+
+
+def shares(plan: Sequence[PlannedPhase]) -> list[float]:
+    """Of each phase in the steps that a run takes on pictures; where it takes none, in all."""
+    lengths = [planned.stop - planned.start for planned in plan]
+    on_pictures = [
+        length * (not planned.phase.cached_views)
+        for length, planned in zip(lengths, plan, strict=True)
+    ]
+    counted = on_pictures if any(on_pictures) else lengths
+    return [length / sum(counted) for length in counted]
 
 
 def _compile_one(name: str, program: programs.Program, images: int) -> tuple[Any, Cost]:
