@@ -186,9 +186,14 @@ def measure(study: Study, row: Row, seed: int, call: Call) -> Result:
 
 
 def trained(workdir: Path) -> tuple[float, float]:
-    """val mAP of a run: after its last step, and at the best of its evaluations."""
-    values = [record["val"]["mAP"] for record in read_metrics(workdir)]
-    return values[-1], max(values)
+    """val mAP of a run: after its last step, and at the best of its evaluations.
+
+    With an average of the parameters, the last is the average's and not the better of the two,
+    which would be a choice on the same pictures.
+    """
+    records = read_metrics(workdir)
+    end = records[-1].get("val_ema", records[-1]["val"])["mAP"]
+    return end, max(record["val"]["mAP"] for record in records)
 
 
 def evaluated(workdir: Path, options: Sequence[str], log: Path, call: Call) -> tuple[float, float]:
