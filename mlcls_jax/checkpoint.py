@@ -71,10 +71,7 @@ class Checkpoints:
             val_map: validation mAP of this state; None between evaluations, which never counts
                 as best.
         """
-        trees = {item: _fields(state, names) for item, names in _ITEMS.items()}
-        if state.average:
-            trees["average"] = _nested(state.average)
-        saves = {item: ocp.args.StandardSave(tree) for item, tree in trees.items()}
+        saves = {item: ocp.args.StandardSave(tree) for item, tree in _trees(state).items()}
         args = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **saves)
         metrics = None if val_map is None else {"mAP": val_map}
         with self._explained():
@@ -111,10 +108,7 @@ class Checkpoints:
 
     def restore(self, step: int, state: TrainState) -> TrainState:
         """The saved state, with the structure, shapes and sharding of `state`."""
-        trees = {item: _fields(state, names) for item, names in _ITEMS.items()}
-        if state.average:
-            trees["average"] = _nested(state.average)
-        restored = self._restore(step, trees)
+        restored = self._restore(step, _trees(state))
         average = _flat(restored["average"]) if state.average else NO_AVERAGE
         return TrainState(**restored["model"], **restored["training"], average=average)
 
@@ -175,8 +169,12 @@ def _map_of(metrics: dict[str, float]) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-def _fields(state: TrainState, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in names}
+def _trees(state: TrainState) -> dict[str, Any]:
+    """The items of a state, without meta."""
+    trees: dict[str, Any] = {
+        item: {name: getattr(state, name) for name in names} for item, names in _ITEMS.items()
+    }
+    return trees | ({"average": _nested(state.average)} if state.average else {})
 
 
 def _nested(average: Average) -> dict[str, dict]:

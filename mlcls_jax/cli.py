@@ -103,6 +103,12 @@ def add_tta(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_folder(option: str, file: str) -> None:
+    """ValueError where the file that an option names could not be written; "" is none."""
+    if file and not Path(file).absolute().parent.is_dir():
+        raise ValueError(f"--{option} {file}: its folder does not exist; make it first")
+
+
 def with_on_bad_image(data: Data, given: str) -> Data:
     """The run's data config with what `add_on_bad_image`'s option says, if it was given."""
     return dataclasses.replace(data, on_bad_image=given or data.on_bad_image)

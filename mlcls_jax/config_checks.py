@@ -126,9 +126,7 @@ def _check_loss(loss: Loss) -> None:
         ("gamma_neg", 0 <= loss.gamma_neg < math.inf, "at least 0"),
         ("clip", 0 <= loss.clip < 1, "at least 0 and below 1"),
     ]
-    for name, holds, wanted in rules:
-        if not holds:
-            raise ValueError(f"config: loss.{name} is {getattr(loss, name)!r}; it must be {wanted}")
+    _check_rules("loss", loss, rules)
     default = Loss()
     for owner, names in LOSS_FIELDS.items():
         for name in names:
@@ -143,6 +141,14 @@ def _check_loss(loss: Loss) -> None:
             f"config: loss.pos_weight_max is {loss.pos_weight_max}, but loss.pos_weight is "
             f'{loss.pos_weight!r}; it limits "auto" only, so leave it out'
         )
+
+
+def _check_rules(path: str, owner: Loss | Phase, rules: list[tuple[str, bool, str]]) -> None:
+    """rules: (field of the owner, whether it may be so, what it must be)."""
+    for name, holds, wanted in rules:
+        if not holds:
+            value = getattr(owner, name)
+            raise ValueError(f"config: {path}.{name} is {value!r}; it must be {wanted}")
 
 
 def _is_weight(value: float | list[float] | str) -> bool:
@@ -202,10 +208,7 @@ def _check_numbers(path: str, phase: Phase) -> None:
         ("ema", 0 <= phase.ema < 1, "at least 0, which turns it off, and below 1"),
         ("patience", phase.patience >= 0, "at least 0, which turns it off"),
     ]
-    for name, holds, wanted in rules:
-        if not holds:
-            value = getattr(phase, name)
-            raise ValueError(f"config: {path}.{name} is {value}; it must be {wanted}")
+    _check_rules(path, phase, rules)
 
 
 def _check_optimizer(path: str, phase: Phase) -> None:
@@ -260,7 +263,7 @@ def _check_cached_views(phases: list[Phase], augment: Augment) -> None:
                 f"config: {path} is 2, but augment.flip is False and forbids the mirrored "
                 "picture; set this to 1, or that to True"
             )
-    lasting = [phase for phase in phases if not phase.duration.startswith("0 ")]
+    lasting = [phase for phase in phases if steps_of(phase.duration, 1, 1)]
     if not lasting or not all(phase.cached_views for phase in lasting):
         return
     off = Augment()

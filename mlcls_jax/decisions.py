@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int8
+from jaxtyping import Bool, Float
 from scipy.special import expit
 
 from mlcls_jax.calibration import fit_temperatures
 from mlcls_jax.config import Evaluation
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.metrics import THRESHOLD
-from mlcls_jax.thresholds import Tuned, tune
+from mlcls_jax.thresholds import tune
 
 FOLDS = 5
 
@@ -88,7 +88,13 @@ def decide(table: LabelTable, logits: np.ndarray, counted: Sequence[bool], rule:
         counted: per class, whether it is in the means; others are not pooled.
         rule: what to tune.
     """
-    temperatures, tuned = _fit(table.labels, logits, np.asarray(counted), rule)
+    labels, means = table.labels, np.asarray(counted)
+    temperatures = np.ones(labels.shape[1])
+    if rule.calibration != "none":
+        per_class = rule.calibration == "class"
+        temperatures = fit_temperatures(labels, logits, means, rule.tuned_positives, per_class)
+        logits = logits / temperatures
+    tuned = tune(labels, logits, means, rule.thresholds, rule.wanted, rule.tuned_positives)
     return Decisions(
         rule,
         tuple(map(float, expit(tuned.thresholds))),
@@ -111,7 +117,7 @@ def cross_fit(
     Returns:
         Probabilities, float64 [picture, class], and bool [picture, class].
     """
-    fold, means = folds(table.filenames), np.asarray(counted)
+    fold = folds(table.filenames)
     fewer = dataclasses.replace(
         rule, tuned_positives=max(1, rule.tuned_positives * (FOLDS - 1) // FOLDS)
     )
@@ -119,9 +125,9 @@ def cross_fit(
     present = np.zeros(logits.shape, bool)
     for number in range(FOLDS):
         own, rest = fold == number, fold != number
-        temperatures, tuned = _fit(table.labels[rest], logits[rest], means, fewer)
-        probabilities[own] = expit(logits[own] / temperatures)
-        present[own] = probabilities[own] >= expit(tuned.thresholds)
+        decisions = decide(table.take(np.flatnonzero(rest)), logits[rest], counted, fewer)
+        probabilities[own] = decisions.probabilities(logits[own])
+        present[own] = decisions.present(probabilities[own])
     return probabilities, present
 
 
@@ -138,22 +144,6 @@ def from_dict(values: dict[str, Any]) -> Decisions:
     """Of `dataclasses.asdict` after a way through JSON."""
     lists = {name: tuple(value) for name, value in values.items() if name != "rule"}
     return Decisions(rule=Rule(**values["rule"]), **lists)
-
-
-def _fit(
-    labels: Int8[np.ndarray, "picture class"],
-    logits: Float[np.ndarray, "picture class"],
-    counted: Bool[np.ndarray, " class"],
-    rule: Rule,
-) -> tuple[np.ndarray, Tuned]:
-    """Temperatures, and thresholds of the logits over them."""
-    temperatures = np.ones(labels.shape[1])
-    if rule.calibration != "none":
-        per_class = rule.calibration == "class"
-        temperatures = fit_temperatures(labels, logits, counted, rule.tuned_positives, per_class)
-        logits = logits / temperatures
-    how = (rule.thresholds, rule.wanted, rule.tuned_positives)
-    return temperatures, tune(labels, logits, counted, *how)
 
 
 def _names(classes: Sequence[str], chosen: np.ndarray) -> tuple[str, ...]:

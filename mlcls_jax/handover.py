@@ -29,11 +29,13 @@ def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> T
     print_table(name, ["group", "parameters", "learning rate", "weight decay"], rows)
     if int(state.step) != planned.start:
         return state  # continued inside the phase
-    begin = jax.jit(
-        partial(fresh_state, planned=planned),
-        out_shardings=replicated(session.mesh),
-    )
-    return begin(_handed_on(session, planned, state))
+    return new_state(_handed_on(session, planned, state), planned, session.mesh)
+
+
+def new_state(variables: dict, planned: PlannedPhase, mesh: jax.sharding.Mesh) -> TrainState:
+    """`fresh_state` on every device of the mesh."""
+    begin = jax.jit(partial(fresh_state, planned=planned), out_shardings=replicated(mesh))
+    return begin(variables)
 
 
 def _handed_on(session: Session, planned: PlannedPhase, state: TrainState) -> dict:
@@ -48,9 +50,9 @@ def _handed_on(session: Session, planned: PlannedPhase, state: TrainState) -> di
         return variables
     checkpoints = session.checkpoints
     checkpoints.wait()
-    step = checkpoints.resolve("best" if before.phase.patience else "latest")
-    console.print(f"{planned.phase.name}: from the {describe_checkpoint(checkpoints.meta(step))}")
-    return better_variables(checkpoints, step, variables, session.config)
+    meta = checkpoints.meta(checkpoints.resolve("best" if before.phase.patience else "latest"))
+    console.print(f"{planned.phase.name}: from the {describe_checkpoint(meta)}")
+    return better_variables(checkpoints, meta, variables, session.config)
 
 
 def ended_early(state: TrainState, planned: PlannedPhase, mesh: jax.sharding.Mesh) -> TrainState:

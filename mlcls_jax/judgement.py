@@ -6,9 +6,9 @@ import numpy as np
 
 from mlcls_jax.calibration import calibration_error
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.decisions import FOLDS, Decisions, cross_fit, untuned
+from mlcls_jax.decisions import FOLDS, Decisions, cross_fit
 from mlcls_jax.metrics import decision_values, finite_or_none, included_classes
-from mlcls_jax.scoring import BaseRate
+from mlcls_jax.scoring import BaseRate, probabilities
 
 
 def judge(
@@ -32,18 +32,18 @@ def judge(
             (ece_before), and with the temperatures (ece_after; None without).
     """
     labels, rule = table.labels, decisions.rule
-    plain = untuned(table.classes).probabilities(logits)
     values, after = None, float("nan")
     if rule is not None:
-        predicted = decisions.probabilities(logits)
-        present = decisions.present(predicted)
         if tuned_here:
             predicted, present = cross_fit(table, logits, base.counted, rule)
+        else:
+            predicted = decisions.probabilities(logits)
+            present = decisions.present(predicted)
         included = included_classes(labels, np.array(base.counted))
         values = finite_or_none(decision_values(labels, present, included))
         if rule.calibration != "none":
             after = calibration_error(labels, predicted)
-    errors = {"ece_before": calibration_error(labels, plain), "ece_after": after}
+    errors = {"ece_before": calibration_error(labels, probabilities(logits)), "ece_after": after}
     return {
         "tuned_for": None if rule is None else rule.text,
         "thresholds": dict(zip(table.classes, decisions.thresholds, strict=True)),

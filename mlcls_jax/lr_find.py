@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import math
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,8 +20,9 @@ from mlcls_jax import cli, devices
 from mlcls_jax.ahead import batches_on_devices
 from mlcls_jax.config import Config, Phase, with_absolute_paths
 from mlcls_jax.files import replacing
+from mlcls_jax.handover import new_state
 from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.programs import fresh_state, step_program
+from mlcls_jax.programs import step_program
 from mlcls_jax.range_test import RangeTest, rounded, rows
 from mlcls_jax.schedules import range_test
 from mlcls_jax.session import Session
@@ -39,9 +39,7 @@ def main(argv: list[str]) -> int:
     config = with_absolute_paths(cli.load_config(options.config, overrides))
     devices.start(options.coordinator, options.processes, options.process, options.cluster)
     console.quiet = not devices.is_first_process()
-    out = Path(options.out)
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: its folder does not exist; make it first")
+    cli.check_folder("out", options.out)
     config.data.cache = "none"  # a range test reads too little to make one
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
         session, state = open_session(config, Path(folder) / "run")
@@ -57,7 +55,7 @@ def main(argv: list[str]) -> int:
     if not test.rates:
         raise ValueError(f"the loss is not finite at {options.low:g}; lower --low, or the dtype")
     if devices.is_first_process():
-        _report(test, planned.phase, session.config, out)
+        _report(test, planned.phase, session.config, Path(options.out))
     return 0
 
 
@@ -118,8 +116,7 @@ def find(
         schedule=schedule,
     )
     step = program.lower().compile()  # it can never recompile
-    begin = jax.jit(partial(fresh_state, planned=planned), out_shardings=devices.replicated(mesh))
-    state = begin(variables)
+    state = new_state(variables, planned, mesh)
     batches = batches_on_devices(config, train, mesh, 0, steps, session.readers["train"])
     test, meter = RangeTest(steps), Meter(steps, config.data.batch_size)
     with progress_bar(planned.phase.name, meter, devices.is_first_process()) as refresh:

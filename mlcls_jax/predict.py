@@ -35,9 +35,7 @@ def main(argv: list[str]) -> int:
     devices.start()
     names, paths = find_pictures(options.pictures)
     for name in ("csv", "labels"):
-        file = getattr(options, name)
-        if file and not Path(file).absolute().parent.is_dir():
-            raise ValueError(f"--{name} {file}: its folder does not exist; make it first")
+        cli.check_folder(name, getattr(options, name))
     run = with_views(load_run(Path(options.workdir), options.checkpoint), options.tta)
     check_outputs(options, run.config.data)
     if is_averaged(run.meta):

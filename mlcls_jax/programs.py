@@ -25,7 +25,7 @@ from mlcls_jax.losses import make_loss
 from mlcls_jax.mixing import make_mixed_inputs, mixes
 from mlcls_jax.models.decoder import DecoderSize, query_count
 from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.models.lineages import KERAS, Lineage, Origin
+from mlcls_jax.models.lineages import KERAS, Lineage, Normalization, Origin
 from mlcls_jax.models.variants import STRIDE, VARIANTS
 from mlcls_jax.optimizer import active_modules, count_stages, make_optimizer, trainable_paths
 from mlcls_jax.phases import PlannedPhase
@@ -154,7 +154,7 @@ def step_program(
         build_model(config, num_classes, origin.lineage, active),
         _optimizer(planned, variables["params"], schedule),
         trainable,
-        _inputs(config, origin),
+        step_inputs(config, origin.normalization),
         make_loss(config.loss, num_classes, frequencies),
         config.seed,
         mesh,
@@ -265,8 +265,9 @@ def _decoder_size(config: Config) -> DecoderSize | None:
     return DecoderSize(groups=model.decoder_groups, width=model.decoder_width)
 
 
-def _inputs(config: Config, origin: Origin) -> Inputs:
-    inputs = make_inputs(origin.normalization)
+def step_inputs(config: Config, by: Normalization) -> Inputs:
+    """From a batch to what the step takes, mixed in pairs where the config says so."""
+    inputs = make_inputs(by)
     if not mixes(config.augment):
         return inputs
     return make_mixed_inputs(inputs, config.augment, config.seed)

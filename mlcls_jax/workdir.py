@@ -131,27 +131,29 @@ def load_run(workdir: Path, which: str) -> Run:
     origin = read_origin(meta)
     model = build_model(config, len(classes), origin.lineage)
     target = variables_shape(config, len(classes), mesh)
-    variables = better_variables(checkpoints, step, target, config)
+    variables = better_variables(checkpoints, meta, target, config)
     checkpoints.close()
     predict = make_eval_step(model, origin.normalization, mesh)
     decisions = read_decisions(workdir, meta)
     return Run(config, classes, meta, variables, origin, decisions, predict, mesh)
 
 
-def better_variables(checkpoints: Checkpoints, step: int, shapes: dict, config: Config) -> dict:
+def better_variables(
+    checkpoints: Checkpoints, meta: dict[str, Any], shapes: dict, config: Config
+) -> dict:
     """The parameters and statistics of a checkpoint, or their averages if these scored higher.
 
     Args:
         checkpoints: of the run.
-        step: of the checkpoint.
+        meta: of the checkpoint.
         shapes: the variables, or their shapes with shardings.
         config: of the run.
     """
-    meta, average = checkpoints.meta(step), NO_AVERAGE
+    average = NO_AVERAGE
     if is_averaged(meta):
         phase = next(phase for phase in config.phases if phase.name == meta["phase"])
         average = averaged_leaves(shapes, phase)
-    return checkpoints.restore_variables(step, shapes, average)
+    return checkpoints.restore_variables(meta["step"], shapes, average)
 
 
 def is_averaged(meta: dict[str, Any]) -> bool:

@@ -42,7 +42,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.files import write_text
 from mlcls_jax.logs import read_metrics
-from mlcls_jax.metrics import average_precisions
+from mlcls_jax.metrics import average_precisions, included_classes
 from mlcls_jax.models.pretrained import load_pretrained
 from mlcls_jax.programs import image_size
 from mlcls_jax.scoring import base_rate
@@ -163,7 +163,7 @@ def train_script(
     keras.utils.set_random_seed(0)
     model = build_classifier(base, script, train.labels.shape[1])
     batches, held_out = train.dataset(script, True), val.dataset(script, False)
-    included = counted & (val.labels == 1).any(axis=0)
+    included = included_classes(val.labels.astype(np.int8), counted)
     seconds, number = 0.0, 0
     while seconds < 60 * minutes:
         began = time.perf_counter()

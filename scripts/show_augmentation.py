@@ -20,10 +20,8 @@ from mlcls_jax.config import Config
 from mlcls_jax.data.labels import UNKNOWN
 from mlcls_jax.data.pipeline import Rows, train_batches
 from mlcls_jax.data.splits import load_splits
-from mlcls_jax.mixing import make_mixed_inputs, mixes
 from mlcls_jax.models.lineages import Normalization
-from mlcls_jax.programs import image_size
-from mlcls_jax.train_step import make_inputs
+from mlcls_jax.programs import image_size, step_inputs
 
 COLUMNS, GAP, LINE = 6, 6, 14  # pictures; pixels
 AS_THEY_ARE = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -35,10 +33,7 @@ def batch_of(config: Config, pictures: int, step: int) -> tuple[np.ndarray, list
     how = {"size": size, "augment": config.augment, "seed": config.seed}
     rows = Rows(config.data.batch_size, 0, min(pictures, config.data.batch_size))
     batch = next(train_batches(table, first_step=step, last_step=step + 1, rows=rows, **how))
-    inputs = make_inputs(AS_THEY_ARE)
-    if mixes(config.augment):
-        inputs = make_mixed_inputs(inputs, config.augment, config.seed)
-    pixels, labels = jax.jit(inputs)(batch)
+    pixels, labels = jax.jit(step_inputs(config, AS_THEY_ARE))(batch)
     images = np.rint(np.asarray(pixels)).astype(np.uint8)
     return images, [describe(row, table.classes) for row in np.asarray(labels)]
 

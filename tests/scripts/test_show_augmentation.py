@@ -1,27 +1,12 @@
 """The grid of a batch: pictures where they belong, labels as the loss takes them."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+import show_augmentation as show
 from PIL import Image
 
 from mlcls_jax.config import Augment, Config, Data, Model
 from mlcls_jax.data.labels import UNKNOWN
-
-SCRIPT = Path(__file__).parents[2] / "scripts/show_augmentation.py"
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("show_augmentation", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-show = load_script()
 
 
 def test_labels_read_as_the_loss_takes_them():
