@@ -13,7 +13,8 @@ import pytest
 from mlcls_jax import loop
 from mlcls_jax.background import is_busy, run
 from mlcls_jax.config import Config, Data, Group, Model, Phase
-from mlcls_jax.loop import epoch_line, run_steps
+from mlcls_jax.epoch_end import epoch_line
+from mlcls_jax.loop import run_steps
 from mlcls_jax.train import train
 
 
@@ -96,7 +97,7 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
         late[f"{title} {end}"] = len(compiled) - seen
         return state, meter
 
-    evaluate_and_save = loop._evaluate_and_save
+    evaluate_and_save = loop.evaluate_and_save
 
     def counted_evaluation(*args):
         seen = len(compiled)
@@ -105,7 +106,7 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
         return state
 
     monkeypatch.setattr(loop, "run_steps", counted)
-    monkeypatch.setattr(loop, "_evaluate_and_save", counted_evaluation)
+    monkeypatch.setattr(loop, "evaluate_and_save", counted_evaluation)
     config = Config(
         data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
         model=Model(variant=tiny, weights="", image_size=32),
