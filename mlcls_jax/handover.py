@@ -21,15 +21,20 @@ from mlcls_jax.workdir import better_variables, describe_checkpoint
 
 def begin_phase(session: Session, planned: PlannedPhase, state: TrainState) -> TrainState:
     """Prints the phase's parameter groups; at its first step, makes its optimiser state."""
-    rows = [
-        [row.pattern, f"{row.parameters:,}", f"{row.learning_rate:g}", f"{row.weight_decay:g}"]
-        for row in group_table(state.params, planned.phase)
-    ]
-    name = f"{planned.phase.name}: steps {planned.start + 1} to {planned.stop}"
-    print_table(name, ["group", "parameters", "learning rate", "weight decay"], rows)
+    print_groups(planned, state.params)
     if int(state.step) != planned.start:
         return state  # continued inside the phase
     return new_state(_handed_on(session, planned, state), planned, session.mesh)
+
+
+def print_groups(planned: PlannedPhase, params: dict) -> None:
+    """The table of what trains in a phase, from the parameters or their shapes."""
+    rows = [
+        [row.pattern, f"{row.parameters:,}", f"{row.learning_rate:g}", f"{row.weight_decay:g}"]
+        for row in group_table(params, planned.phase)
+    ]
+    name = f"{planned.phase.name}: steps {planned.start + 1} to {planned.stop}"
+    print_table(name, ["group", "parameters", "learning rate", "weight decay"], rows)
 
 
 def new_state(variables: dict, planned: PlannedPhase, mesh: jax.sharding.Mesh) -> TrainState:

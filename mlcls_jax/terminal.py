@@ -73,9 +73,7 @@ def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator[Cal
             if (now := time.perf_counter()) < due:
                 return
             due, eta = now + REFRESH_SECONDS, meter.eta
-            speed = (
-                "" if eta is None else f"{meter.images_per_second:.1f} images/s, ETA {_hms(eta)}"
-            )
+            speed = "" if eta is None else f"{meter.images_per_second:.1f} images/s, ETA {hms(eta)}"
             bar.update(task, completed=meter.done, speed=speed)
 
         yield refresh
@@ -96,7 +94,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
-def _hms(seconds: float) -> str:
+def hms(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

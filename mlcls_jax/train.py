@@ -3,7 +3,7 @@
 python -m mlcls_jax.train --config configs/b5.py --workdir runs/b5 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
-The same command again continues the run.
+The same command again continues the run; with --dry-run it only says what would happen.
 """
 
 import argparse
@@ -26,6 +26,10 @@ def main(argv: list[str]) -> int:
     devices.start(options.coordinator, options.processes, options.process, options.cluster)
     console.quiet = not devices.is_first_process()
     workdir = Path(options.workdir or f"runs/{Path(options.config).stem}")
+    if options.dry_run:
+        from mlcls_jax.dry_run import dry_run  # with all that a benchmark needs
+
+        return dry_run(config, workdir)
     return train(config, workdir, background.IMPORTED)
 
 
@@ -40,6 +44,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--config", required=True, help="config file, such as configs/b5.py")
     parser.add_argument("--workdir", default="", help="folder of the run (default runs/<config>)")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing: check data, weights and memory, estimate the time, and draw the first "
+        "training pictures with their labels in WORKDIR/contact_sheet.png",
+    )
     cli.add_process_options(parser)
     return parser.parse_known_args(argv)
 

@@ -43,6 +43,7 @@ LAYERS = [
     ["train_step"],
     ["feature_step", "mixing"],
     ["programs", "compiled"],
+    ["contact_sheet"],
     ["serving"],
     ["checkpoint"],
     ["workdir", "ahead", "first_step"],
@@ -62,6 +63,7 @@ LAYERS = [
     ["benchmarks.programs"],
     ["benchmarks.loops", "benchmarks.report"],
     ["benchmarks.measure", "benchmarks.sweep"],
+    ["dry_run"],
     ["train", "evaluate", "predict", "export", "benchmark", "lr_find"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
