@@ -28,6 +28,7 @@ from mlcls_jax.programs import (
     image_size,
     step_program,
 )
+from mlcls_jax.stopping import Stop
 
 
 class Ahead:
@@ -90,9 +91,12 @@ class Ahead:
             first = background.run(self._first_batch, planned, first_step, reader)
             self._batches[planned.start] = first
 
-    def step(self, planned: PlannedPhase) -> tuple[Any, float, float]:
-        """The step of the phase, which can never recompile; seconds of tracing and compiling."""
-        return self._steps[planned.start].result()
+    def step(self, planned: PlannedPhase, stop: Stop) -> tuple[Any, float, float]:
+        """The step of the phase, which can never recompile; seconds of tracing and compiling.
+
+        StoppedError where `stop` is set before it is compiled.
+        """
+        return background.result(self._steps[planned.start], stop)
 
     def batches(self, planned: PlannedPhase) -> Iterator[Batch]:
         """Of the phase, on the devices; ValueError if a picture of the first cannot be read."""
@@ -104,11 +108,14 @@ class Ahead:
             raise RuntimeError("predict before start")
         return self._evaluation.result()(variables, images)
 
-    def head_inputs(self, variables: dict, images: jax.Array) -> jax.Array:
-        """What the head takes of pictures; a phase with cached views must have begun."""
+    def head_inputs(self, stop: Stop, variables: dict, images: jax.Array) -> jax.Array:
+        """What the head takes of pictures; a phase with cached views must have begun.
+
+        StoppedError where `stop` is set before it is compiled.
+        """
         if self._head_inputs is None:
             raise RuntimeError("head_inputs before start of a phase with cached views")
-        return self._head_inputs.result()(variables, images)
+        return background.result(self._head_inputs, stop)(variables, images)
 
     def classify(self, variables: dict, inputs: jax.Array) -> jax.Array:
         """Logits of the validation features; a phase with cached views must have begun."""

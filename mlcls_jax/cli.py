@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from mlcls_jax import background
 from mlcls_jax.config import Config, Data, PosWeight
 from mlcls_jax.config_checks import validate
+from mlcls_jax.stopping import Terminated
 from mlcls_jax.tta import NAMES
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -128,9 +129,12 @@ def run(main: Callable[[list[str]], int]) -> None:
     _quiet_threads()
     try:
         code = main(sys.argv[1:])
-        if code == INTERRUPTED and background.is_busy():
-            _leave(code)
+        if background.is_busy() and not jax.distributed.is_initialized():
+            _leave(code)  # nobody needs what the threads do; several processes end together
         sys.exit(code)
+    except Terminated as stopped:
+        print(stopped, file=sys.stderr)
+        _leave(0)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         _leave(INTERRUPTED)

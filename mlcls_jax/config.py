@@ -164,6 +164,14 @@ class Evaluation:
     calibration: str = _choice("none", "one", "class")  # temperatures: of all classes, or of each
 
 
+@dataclass(slots=True)
+class Checkpoint:
+    """When the state is saved, beside each evaluation and each stop."""
+
+    # At the next step that log_every counts; 0: between evaluations not at all.
+    every_minutes: float = 10.0
+
+
 def default_phases() -> list[Phase]:
     """The head on a frozen backbone, then everything at a lower rate."""
     return [
@@ -188,6 +196,7 @@ class Config:
     model: Model = field(default_factory=Model)
     loss: Loss = field(default_factory=Loss)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     phases: list[Phase] = field(default_factory=default_phases)
 
 
@@ -214,7 +223,8 @@ def to_json(config: Config) -> str:
 
 def may_change(config: Config) -> set[str]:
     """Fields of a run that another start may have otherwise: they decide how, and not what."""
-    fields = {"log_every", "data.threads", "data.on_bad_image", "data.max_bad_fraction"}
+    fields = {"log_every", "checkpoint.every_minutes"}
+    fields |= {f"data.{name}" for name in ("threads", "on_bad_image", "max_bad_fraction")}
     decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
     fields |= {f"evaluation.{name}" for name in decisions}
     # Crops from cached pictures are not quite those from the files.

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 
 from mlcls_jax.averages import with_average
@@ -53,7 +54,13 @@ def evaluate_and_save(
     patience: Patience,
     step: int,
 ) -> tuple[TrainState, Patience]:
-    """Scores the validation pictures, writes the line and the checkpoint, resets the totals."""
+    """Scores the validation pictures, writes the line and the checkpoint, resets the totals.
+
+    `images_per_second` and `seconds` of the line are what this process did since the evaluation
+    before: a run that was continued in between has done more.  The line is on the disk before the
+    checkpoint is begun, so that no checkpoint can be without its line; a line without its
+    checkpoint is dropped by the run that continues.
+    """
     seconds, config = meter.seconds, session.config
     better, scores, decisions = _score_both(session, work, state, step)
     values = scores[better].values
@@ -81,7 +88,22 @@ def evaluate_and_save(
     meta = meta_of(session, planned, step, patience, values, better)
     meta |= {"decisions": dataclasses.asdict(decisions)}
     session.checkpoints.save(step, state, meta, values["mAP"])
+    session.clock.restart()
     return state, patience
+
+
+def save_between(
+    session: Session, planned: PlannedPhase, state: TrainState, patience: Patience, step: int
+) -> None:
+    """Saves the state between two evaluations, whose losses have been looked at.
+
+    Raises:
+        FloatingPointError: a parameter that is not finite.
+    """
+    finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    check_finite(session, step, finite)
+    session.checkpoints.save(step, state, meta_of(session, planned, step, patience), None)
+    session.clock.restart()
 
 
 def epoch_line(record: dict[str, Any]) -> str:

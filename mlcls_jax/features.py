@@ -8,7 +8,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from threading import Event
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mlcls_jax.background import StoppedError
 from mlcls_jax.config import Config
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.order import stream_order, substitutes
@@ -26,6 +26,7 @@ from mlcls_jax.optimizer import trainable_paths
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.programs import head_input
 from mlcls_jax.scoring import outputs
+from mlcls_jax.stopping import Stop
 from mlcls_jax.terminal import console, print_warning
 
 # Of the free memory: evaluations of later phases, and the system, need some as well.
@@ -106,8 +107,8 @@ def make_features(
     config: Config,
     mesh: jax.sharding.Mesh,
     readers: dict[str, Reader],
-    stop: Event,
-) -> tuple[Features, jax.Array] | None:
+    stop: Stop,
+) -> tuple[Features, jax.Array]:
     """One pass over the training and the validation pictures; says how large and how long it is.
 
     Args:
@@ -122,9 +123,10 @@ def make_features(
 
     Returns:
         On every device: the training features, and what the head takes of the validation pictures,
-        [picture, ...], as they are evaluated; or None if stop was set.
+        [picture, ...], as they are evaluated.
 
     Raises:
+        StoppedError: stop was set before the last picture.
         ValueError: a picture that cannot be read.
     """
     train, val, views = splits["train"], splits["val"], planned.phase.cached_views
@@ -140,11 +142,7 @@ def make_features(
     as_trained = dataclasses.replace(config, augment=squash)
     of_views = partial(_views, head_inputs, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
     of_train = _collect(of_views, variables, train.paths, as_trained, mesh, readers["train"], stop)
-    if of_train is None:
-        return None
     of_val = _collect(head_inputs, variables, val.paths, config, mesh, readers["val"], stop)
-    if of_val is None:
-        return None
     features = replicate((Features(of_train, train.labels), of_val), mesh)
     seconds = time.perf_counter() - began
     rate = (views * len(train) + len(val)) / seconds
@@ -196,13 +194,14 @@ def _collect(
     config: Config,
     mesh: jax.sharding.Mesh,
     reader: Reader,
-    stop: Event,
-) -> np.ndarray | None:
-    """The outputs of all pictures, or None if stop was set before the last."""
-    title, begin, whole = "features" if is_first_process() else "", 0, None
+    stop: Stop,
+) -> np.ndarray:
+    """The outputs of all pictures; StoppedError if stop was set before the last."""
+    title, begin = "features" if is_first_process() else "", 0
+    whole: Any = None
     for part in outputs(predict, variables, paths, config, mesh, reader, title):
         if stop.is_set():
-            return None
+            raise StoppedError
         if whole is None:  # in place: feature maps may fill half of the memory
             whole = np.empty((len(paths), *part.shape[1:]), part.dtype)
         whole[begin : begin + len(part)] = part

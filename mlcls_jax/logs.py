@@ -1,6 +1,7 @@
 """metrics.jsonl and TensorBoard events of a run; only the first process writes."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ class MetricsLog:
         self._events: Any = None
         if not enabled:
             return
-        records = read_metrics(workdir)
-        kept = [record for record in records if record["step"] <= step]
-        if self._path.exists():  # without later lines and one that was cut short
-            write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        kept = [record for record in read_metrics(workdir) if record["step"] <= step]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        # Without later lines and one that was cut short.
+        if self._path.exists() and self._path.read_bytes() != text.encode():
+            write_text(self._path, text)
 
     @property
     def _writer(self) -> Any:
@@ -33,11 +35,16 @@ class MetricsLog:
         return self._events
 
     def write_epoch(self, record: dict[str, Any]) -> None:
-        """Appends an evaluation's record; its numbers go to TensorBoard as val/* and train/*."""
+        """Appends an evaluation's record; its numbers go to TensorBoard as val/* and train/*.
+
+        The line is on the disk when this returns, lest a checkpoint outlive its line.
+        """
         if not self._enabled:
             return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
         for part in ("val", "val_raw", "val_ema", "base_rate"):  # two of them only with an average
             numbers |= {f"{part}/{key}": value for key, value in record.get(part, {}).items()}

@@ -6,27 +6,25 @@ with cached features, how many the head takes in, and the pass that made the fea
 its own.
 
 The loop never waits for the devices except every `log_every` steps, to bound how far it runs
-ahead and to look at the losses; the bar moves by asking which steps are done, not by waiting.
+ahead and to look at the losses; the bar moves by asking which steps are done, not by waiting.  At
+these steps the state may be saved, and several processes decide whether to stop.
 """
 
-import signal
-import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-import jax
-import numpy as np
-
+from mlcls_jax.background import StoppedError
 from mlcls_jax.devices import is_first_process
-from mlcls_jax.epoch_end import evaluate_and_save, meta_of
-from mlcls_jax.finite import check_finite, check_losses
+from mlcls_jax.epoch_end import evaluate_and_save, save_between
+from mlcls_jax.finite import check_losses
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.handover import ended_early, patience_of, say_ended
+from mlcls_jax.patience import Patience
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.session import Session
-from mlcls_jax.terminal import Meter, console, progress_bar
+from mlcls_jax.terminal import Meter, progress_bar
 from mlcls_jax.train_step import TrainState
 from mlcls_jax.work import make_work
 
@@ -43,14 +41,17 @@ def run_phase(
         ValueError: a picture that cannot be read.
     """
     number = int(state.step)
-    work = make_work(session, planned, state, first_step)
-    if work is None:
+    try:
+        work = make_work(session, planned, state, first_step)
+    except StoppedError:
         return state
     step = first_step.watched(work.step)
     patience = patience_of(session, planned, number)
     for end in [evaluation for evaluation in planned.evaluations if evaluation > number]:
+        session.stop.decide()  # the evaluation before, or the features, may have taken long
+        moment = partial(_decide, session, planned, patience, end)
         title = planned.phase.name
-        state, meter = run_steps(session, step, work.batches, state, title, end, work.steps)
+        state, meter = run_steps(session, step, work.batches, state, title, end, work.steps, moment)
         number += meter.done
         if number == end:
             state, patience = evaluate_and_save(
@@ -59,35 +60,28 @@ def run_phase(
             if number < planned.stop and patience.is_over(planned.phase.patience):
                 say_ended(planned, patience, number)
                 return ended_early(state, planned, session.mesh)
-        elif number != session.checkpoints.latest():
-            finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
-            check_finite(session, number, finite)
-            meta = meta_of(session, planned, number, patience)
-            session.checkpoints.save(number, state, meta, None)
+        elif meter.done and number != session.checkpoints.latest():
+            save_between(session, planned, state, patience, number)
         if session.stop.is_set():
             break
     return state
 
 
-@contextmanager
-def stop_on_interrupt(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C sets `stop`, once; the second one interrupts at once.
+def _decide(
+    session: Session,
+    planned: PlannedPhase,
+    patience: Patience,
+    end: int,
+    state: TrainState,
+    number: int,
+) -> None:
+    """At a step that is the same for all processes: whether they stop, and a save if it is time.
 
-    With several processes it interrupts at once: they would not stop at the same step.
+    At the evaluation, `end`, there is one anyway.  A save that has not ended is not waited for.
     """
-
-    def request(signum, frame):
-        signal.signal(signal.SIGINT, previous)
-        stop.set()
-        console.print("Stopping after this step; press Ctrl-C again to stop at once.")
-
-    previous = signal.getsignal(signal.SIGINT)
-    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, request)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    due = session.clock.is_due() and not session.checkpoints.is_saving()
+    if session.stop.decide(save=due) and number != end:
+        save_between(session, planned, state, patience, number)
 
 
 def run_steps(
@@ -98,6 +92,7 @@ def run_steps(
     title: str,
     end: int,
     steps: int = 1,
+    moment: Callable[[TrainState, int], None] | None = None,
 ) -> tuple[TrainState, Meter]:
     """Steps up to `end`, or to the first one after a stop was asked for.
 
@@ -107,6 +102,8 @@ def run_steps(
         title: of the progress bar.
         end: the step to stop before.
         steps: that one call takes, or fewer where `end` comes first; see Work.
+        moment: called with state and step whenever the losses so far have been looked at, which is
+            at the same steps in all processes.
 
     Raises:
         FloatingPointError: a metric that is not finite; names step and pictures.
@@ -128,6 +125,8 @@ def run_steps(
             if number + steps - unchecked[0][0].start > config.log_every or number == end:
                 check_losses(session, unchecked)
                 unchecked = []
+                if moment:
+                    moment(state, number)
             while running and running[0][1].is_ready():  # asks, and does not wait
                 meter.advance(running.popleft()[0])
             refresh()

@@ -1,6 +1,5 @@
 """What the stages of a run share."""
 
-import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from mlcls_jax.metrics import Scores
 from mlcls_jax.models.lineages import Origin
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.scoring import BaseRate, constant_scores
+from mlcls_jax.stopping import SaveClock, Stop
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,14 @@ class Session:
     ahead: Ahead
     checkpoints: Checkpoints
     log: MetricsLog
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: Stop = field(default_factory=Stop)
 
     @cached_property
     def constant(self) -> Scores:
         """Of the base rate on the validation pictures."""
         return constant_scores(self.splits["val"], self.base)
+
+    @cached_property
+    def clock(self) -> SaveClock:
+        """Of the saves by time; it starts when it is first looked at."""
+        return SaveClock(self.config.checkpoint.every_minutes)

@@ -14,8 +14,9 @@ from mlcls_jax import background, cli, devices
 from mlcls_jax.config import Config, with_absolute_paths
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.handover import begin_phase
-from mlcls_jax.loop import run_phase, stop_on_interrupt
+from mlcls_jax.loop import run_phase
 from mlcls_jax.startup import open_session, print_end, print_header
+from mlcls_jax.stopping import leave_on_sigterm, stop_on_signals
 from mlcls_jax.terminal import console
 
 
@@ -57,6 +58,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def train(config: Config, workdir: Path, began: float | None = None) -> int:
     """Runs all phases, from the latest checkpoint on where there is one; returns the exit code.
 
+    A run that SIGTERM stopped, as a machine that is about to be taken away does, has ended well.
+
     Args:
         config: of the run.
         workdir: its folder.
@@ -66,20 +69,21 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
         ValueError: anything about the user's data, config or workdir; one line that names it.
         FloatingPointError: a loss that is not finite.
     """
-    with FirstStep(time.perf_counter() if began is None else began) as first_step:
+    began = time.perf_counter() if began is None else began
+    with FirstStep(began) as first_step, leave_on_sigterm():
         first_step.reached("imports")
         session, state = open_session(config, workdir, first_step)
         print_header(session, state)
-        with stop_on_interrupt(session.stop):
+        with stop_on_signals(session.stop):
             for planned in session.plan:
                 if int(state.step) < planned.stop and not session.stop.is_set():
                     state = begin_phase(session, planned, state)
                     state = run_phase(session, planned, state, first_step)
-    session.checkpoints.close()
-    session.log.close()
-    finished = int(state.step) == session.plan[-1].stop
-    print_end(session, finished)
-    return 0 if finished else cli.INTERRUPTED
+            session.checkpoints.close()
+            session.log.close()
+            finished = int(state.step) == session.plan[-1].stop
+            print_end(session, finished)
+    return cli.INTERRUPTED if session.stop.by_terminal and not finished else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,17 +39,16 @@ class Work:
 
 def make_work(
     session: Session, planned: PlannedPhase, state: TrainState, first_step: FirstStep
-) -> Work | None:
+) -> Work:
     """What the phase needs, on pictures or on their features, ready at the state's step.
 
-    None: a stop was asked for while the features were made; the state is as it was.
-
     Raises:
+        StoppedError: a stop was asked for before there was all; the state is as it was.
         ValueError: a picture that cannot be read.
     """
     session.ahead.start(planned, session.origin)
     session.ahead.read(planned, int(state.step), session.readers["train"])
-    step, traced, compiled = session.ahead.step(planned)  # it can never recompile
+    step, traced, compiled = session.ahead.step(planned, session.stop)  # never compiled again
     console.print(
         f"{planned.phase.name}: step traced in {traced:.1f} s, compiled in {compiled:.1f} s"
     )
@@ -72,17 +72,19 @@ def _on_pictures(session: Session, planned: PlannedPhase, step: Any) -> Work:
     return Work(step, batches, 1, evaluate)
 
 
-def _on_features(
-    session: Session, planned: PlannedPhase, state: TrainState, step: Any
-) -> Work | None:
+def _on_features(session: Session, planned: PlannedPhase, state: TrainState, step: Any) -> Work:
     config, ahead, mesh, splits = session.config, session.ahead, session.mesh, session.splits
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    made = make_features(
-        ahead.head_inputs, variables, splits, planned, config, mesh, session.readers, session.stop
+    features, of_val = make_features(
+        partial(ahead.head_inputs, session.stop),
+        variables,
+        splits,
+        planned,
+        config,
+        mesh,
+        session.readers,
+        session.stop,
     )
-    if made is None:
-        return None
-    features, of_val = made
     train, val = (readable(splits[x].paths, session.readers[x]) for x in ("train", "val"))
     steps = planned.chunk_steps(config.log_every)
     chunks = feature_chunks(

@@ -88,6 +88,9 @@ def test_an_own_image_size_replaces_the_published_one():
         ("seed", -1),
         ("seed", 2**31),
         ("log_every", 0),
+        ("checkpoint.every_minutes", -1.0),
+        ("checkpoint.every_minutes", float("inf")),
+        ("checkpoint.every_minutes", float("nan")),
         ("data.val_fraction", 0.0),
         ("data.val_fraction", 1.0),
         ("data.val_fraction", float("nan")),
@@ -206,6 +209,7 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("model.dropout", "0.2"),
         ("evaluation.every", 1),
         ("evaluation.wanted", "0.9"),
+        ("checkpoint.every_minutes", "10"),
         ("evaluation.tuned_positives", 2.5),
         ("seed", True),
         ("data.batch_size", True),
@@ -254,6 +258,8 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("data.test_fraction", 0.74),
         ("evaluation.wanted", 1.0),
         ("evaluation.tuned_positives", 1),
+        ("checkpoint.every_minutes", 0),
+        ("checkpoint.every_minutes", 1e9),
         ("evaluation.calibration", "class"),
         ("phases[0].duration", "0 steps"),
         ("phases[0].clip_norm", 0.0),
@@ -433,7 +439,7 @@ def test_every_field_is_read_by_a_module_other_than_the_config():
         for value in vars(config_module).values()
         if isinstance(value, type) and dataclasses.is_dataclass(value)
     ]
-    assert len(classes) == 8
+    assert len(classes) == 9
     unread = {
         f"{cls.__name__}.{field.name}"
         for cls in classes

@@ -90,10 +90,10 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
 
     late: dict[str, int] = {}
 
-    def counted(session, step, batches, state, title, end, steps):
+    def counted(session, step, batches, state, title, end, steps, moment):
         session.ahead._evaluation.result()  # compiles beside the first steps
         seen = len(compiled)
-        state, meter = run_steps(session, step, batches, state, title, end, steps)
+        state, meter = run_steps(session, step, batches, state, title, end, steps, moment)
         late[f"{title} {end}"] = len(compiled) - seen
         return state, meter
 
