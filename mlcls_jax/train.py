@@ -17,6 +17,7 @@ from mlcls_jax.handover import begin_phase
 from mlcls_jax.loop import run_phase, stop_on_interrupt
 from mlcls_jax.startup import open_session, print_end, print_header
 from mlcls_jax.terminal import console
+from mlcls_jax.workdir import in_use
 
 
 def main(argv: list[str]) -> int:
@@ -56,7 +57,8 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
         ValueError: anything about the user's data, config or workdir; one line that names it.
         FloatingPointError: a loss that is not finite.
     """
-    with FirstStep(time.perf_counter() if began is None else began) as first_step:
+    first = FirstStep(time.perf_counter() if began is None else began)
+    with in_use(workdir), first as first_step:
         first_step.reached("imports")
         session, state = open_session(config, workdir, first_step)
         print_header(session, state)
@@ -65,8 +67,8 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
                 if int(state.step) < planned.stop and not session.stop.is_set():
                     state = begin_phase(session, planned, state)
                     state = run_phase(session, planned, state, first_step)
-    session.checkpoints.close()
-    session.log.close()
+        session.checkpoints.close()
+        session.log.close()
     finished = int(state.step) == session.plan[-1].stop
     print_end(session, finished)
     return 0 if finished else cli.INTERRUPTED
