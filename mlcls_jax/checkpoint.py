@@ -212,7 +212,7 @@ class Checkpoints:
         """Waits for a save that is being written; OSError if it failed."""
         self._settle()
         if self._lost:
-            raise OSError(self._lost)
+            raise OSError(f"{self._lost}. Make room, and the same command continues")
 
     def close(self) -> None:
         """Waits for a save that is being written; OSError if it failed."""

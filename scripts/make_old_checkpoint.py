@@ -29,7 +29,7 @@ KEPT = ("config.json", "classes.txt", "splits.csv", "metrics.jsonl", "checkpoint
 
 def main(argv: list[str]) -> int:
     """Trains for four steps in a folder of its own, and keeps what a restore needs."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Makes a small run to keep.")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     out = parser.parse_args(argv).out.absolute()
     VARIANTS[NAME] = VARIANT
