@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: the latest and the best by validation mAP.
+"""Orbax checkpoints of a run: the two latest and the best by validation mAP.
 
 Each holds three items: `model` (parameters and statistics, all that evaluation needs), `training`
 (optimiser state and running totals) and `meta` (JSON: phase, config, classes, normalisation and
@@ -7,8 +7,7 @@ metrics), so that a checkpoint explains itself; and where a phase averages what 
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,24 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
+from mlcls_jax import __version__
 from mlcls_jax.averages import NO_AVERAGE, Average, with_average
+from mlcls_jax.checkpoint_files import (
+    FORMAT,
+    META,
+    SCORE,
+    add_checksums,
+    damage_of,
+    one_line,
+    others_of,
+    read_meta,
+    remove_partial,
+    set_damaged_aside,
+    steps_of,
+)
+from mlcls_jax.devices import is_first_process
 from mlcls_jax.optimizer import flatten, unflatten
+from mlcls_jax.terminal import print_warning
 from mlcls_jax.train_step import TrainState
 
 FOLDER = "checkpoints"
@@ -43,26 +58,45 @@ class Checkpoints:
     def __init__(self, workdir: Path, read_only: bool = False):
         """Opens (and, unless read_only, creates) workdir/checkpoints.
 
+        Unless read_only, the newest checkpoint is a whole one: damaged ones are moved aside, which
+        is told.
+
         Raises:
-            ValueError: read_only, and there is no checkpoint.
+            ValueError: read_only, and there is no checkpoint; or none is whole.
         """
         self._folder = (Path(workdir) / FOLDER).absolute()
         if read_only and not self._folder.is_dir():
             raise ValueError(f"{workdir} holds no checkpoint; train into it first")
+        self._whole: int | None = None  # a step that was found to be so
+        if read_only:
+            for step in steps_of(self._folder):  # else it is not known which is best
+                self._check(step, [SCORE])
+        elif is_first_process():  # the others wait in the manager's __init__
+            remove_partial(self._folder)
+            self._whole = set_damaged_aside(self._folder)
         best = BestN(get_metric_fn=_map_of, n=1, keep_checkpoints_without_metrics=False)
-        keep = AnyPreservationPolicy([LatestN(1), best])
+        # Two, so that there is another one when the storage has damaged the newest.
+        keep = AnyPreservationPolicy([LatestN(2), best])
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep, best_fn=_map_of, create=not read_only, read_only=read_only
+            preservation_policy=keep,
+            best_fn=_map_of,
+            create=not read_only,
+            read_only=read_only,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
         )
         # Slicing a replica for every device to fetch its part would compile a program per shape.
         whole = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
         ocp.type_handlers.register_type_handler(jax.Array, whole, override=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._saving = -1  # the step that is being written, or was last
+        self._lost = ""  # why there is no checkpoint of the step that was to be saved last
 
     def save(
         self, step: int, state: TrainState, meta: dict[str, Any], val_map: float | None
     ) -> None:
         """Starts to write the state in the background; waits for the save before it, if need be.
+
+        A full disk is a warning: the next save tries again.
 
         Args:
             step: of the state.
@@ -70,21 +104,33 @@ class Checkpoints:
             meta: JSON-ready.
             val_map: validation mAP of this state; None between evaluations, which never counts
                 as best.
+
+        Raises:
+            OSError: the storage fails for another reason.
         """
+        self._settle()
         saves = {item: ocp.args.StandardSave(tree) for item, tree in _trees(state).items()}
+        meta = meta | {"format": FORMAT, "version": __version__}
         args = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **saves)
         metrics = None if val_map is None else {"mAP": val_map}
-        with self._explained():
+        self._saving, self._lost = step, ""
+        try:
+            if not self._folder.is_dir():  # Orbax would make it anew, without the rest of the run
+                raise FileNotFoundError(self._folder)
             self._manager.save(step, args=args, metrics=metrics, force=True)
+        except Exception as error:  # of the file system, TensorStore or Orbax
+            self._failed(error)
 
     def is_saving(self) -> bool:
         """Whether a save is still being written, for which the next one would wait."""
         return self._manager.is_saving_in_progress()
 
     def check(self) -> None:
-        """Raises OSError if a save in the background has failed."""
-        with self._explained():
-            self._manager.check_for_errors()
+        """As `save` does, tells of a save in the background that has failed; does not wait."""
+        # Not by check_for_errors: the error would be taken from the thread that finishes the save,
+        # which would then delete the checkpoints that the new one was to replace.
+        if not self._manager.is_saving_in_progress():
+            self._settle()
 
     def latest(self) -> int | None:
         """The newest step, or None."""
@@ -133,39 +179,87 @@ class Checkpoints:
 
     def _restore(self, step: int, trees: dict[str, Any]) -> Any:
         """The items of a checkpoint, with the structure, shapes and sharding of these trees."""
+        self._check(step, trees)
         args = {item: ocp.args.StandardRestore(_abstract(tree)) for item, tree in trees.items()}
-        return self._manager.restore(step, args=ocp.args.Composite(**args))
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**args))
+        except jax.errors.JaxRuntimeError:  # such as too little memory
+            raise
+        except Exception as error:  # of another version, or damaged and without checksums
+            version = self.meta(step).get("version", "an earlier version")
+            raise ValueError(
+                f"the checkpoint {self._folder / str(step)} of mlcls_jax {version} cannot be "
+                f"restored by {__version__} ({one_line(error)}); use that version, or, if the "
+                f"folder is damaged, move it away: {others_of(self._folder, step)}"
+            ) from error
 
     def meta(self, step: int) -> dict[str, Any]:
-        """The JSON that was saved with the step."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["meta"]
+        """The JSON that was saved with the step.
+
+        Raises:
+            ValueError: it is damaged, or of a later format than this version reads.
+        """
+        self._check(step, [META])
+        try:
+            meta = read_meta(self._folder / str(step))
+        except OSError as error:  # it may have been whole a moment ago
+            raise ValueError(self._damaged(step, one_line(error))) from error
+        if meta.get("format", 0) > FORMAT:
+            raise ValueError(
+                f"{self._folder / str(step)} was written by mlcls_jax {meta.get('version')} in "
+                f"format {meta['format']}; this is mlcls_jax {__version__}, which reads formats up "
+                f"to {FORMAT}: install that version, or a later one"
+            )
+        return meta
 
     def wait(self) -> None:
         """Waits for a save that is being written; OSError if it failed."""
-        with self._explained():
-            self._manager.wait_until_finished()
+        self._settle()
+        if self._lost:
+            raise OSError(f"{self._lost}. Make room, and the same command continues")
 
     def close(self) -> None:
         """Waits for a save that is being written; OSError if it failed."""
-        with self._explained():
-            self._manager.close()
+        self.wait()
+        self._manager.close()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """An error of the storage as one line; the checkpoints before it stay as they are."""
+    def _settle(self) -> None:
+        """Waits for the save in the background, and tells if it has failed."""
         try:
-            yield
-        except Exception as error:  # of the file system, TensorStore or Orbax
-            reason = "no space left on device" if _is_full(error) else str(error)
-            raise OSError(
-                f"a checkpoint cannot be written to {self._folder} ({reason[:300]}); the earlier "
-                "ones are kept. Mend that, and the same command continues from them"
-            ) from error
+            self._manager.wait_until_finished()
+        except Exception as error:  # as in `save`
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """Keeps what there was before a save; OSError unless the disk was full."""
+        what = f"the checkpoint of step {self._saving} cannot be written to {self._folder}"
+        if not self._folder.is_dir():
+            raise OSError(f"{what}: the folder has gone") from error
+        if is_first_process():
+            remove_partial(self._folder)
+        self._manager.reload()  # Orbax has crossed off those that the new one was to replace
+        reason = "no space left on device" if _is_full(error) else one_line(error)
+        self._lost = f"{what} ({reason}); the earlier ones are kept"
+        if not _is_full(error):
+            raise OSError(f"{self._lost}. Mend that, and the same command continues") from error
+        print_warning(f"{self._lost}. Make room: the next save tries again")
+
+    def _add_checksums(self) -> None:
+        if is_first_process():
+            add_checksums(self._folder, self._saving)
+
+    def _check(self, step: int, items: Iterable[str]) -> None:
+        """ValueError where items of a checkpoint are damaged."""
+        if step != self._whole and (wrong := damage_of(self._folder / str(step), items)):
+            raise ValueError(self._damaged(step, wrong))
+
+    def _damaged(self, step: int, wrong: str) -> str:
+        others = others_of(self._folder, step)
+        return f"the checkpoint {self._folder / str(step)} is damaged ({wrong}); {others}"
 
 
 def _is_full(error: BaseException) -> bool:
-    return "No space left" in str(error) or "ENOSPC" in str(error)
+    return any(text in str(error) for text in ("No space left", "ENOSPC", "quota exceeded"))
 
 
 def _map_of(metrics: dict[str, float]) -> float:

@@ -18,6 +18,7 @@ from mlcls_jax.loop import run_phase
 from mlcls_jax.startup import open_session, print_end, print_header
 from mlcls_jax.stopping import leave_on_sigterm, stop_on_signals
 from mlcls_jax.terminal import console
+from mlcls_jax.workdir import in_use
 
 
 def main(argv: list[str]) -> int:
@@ -70,7 +71,7 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
         FloatingPointError: a loss that is not finite.
     """
     began = time.perf_counter() if began is None else began
-    with FirstStep(began) as first_step, leave_on_sigterm():
+    with in_use(workdir), FirstStep(began) as first_step, leave_on_sigterm():
         first_step.reached("imports")
         session, state = open_session(config, workdir, first_step)
         print_header(session, state)

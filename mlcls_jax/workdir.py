@@ -2,10 +2,12 @@
 
 config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
 eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv  decisions.json
-contact_sheet.png
+run.lock, as long as a training runs; contact_sheet.png
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +22,21 @@ from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.decisions import Decisions, untuned
 from mlcls_jax.decisions import from_dict as decisions_from_dict
-from mlcls_jax.devices import make_mesh
+from mlcls_jax.devices import is_first_process, make_mesh
 from mlcls_jax.files import leftovers, write_text
+from mlcls_jax.lock import HeldError, held
 from mlcls_jax.models.lineages import Origin
 from mlcls_jax.models.origins import from_json
 from mlcls_jax.programs import averaged_leaves, build_model, variables_shape
+from mlcls_jax.terminal import console
 from mlcls_jax.train_step import make_eval_step
 
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
-BAD_IMAGES, DECISIONS = "bad_images.csv", "decisions.json"
+BAD_IMAGES, DECISIONS, LOCK = "bad_images.csv", "decisions.json", "run.lock"
 SHEET = "contact_sheet.png"
 RAW, EMA = "raw", "ema"  # as meta.json and metrics.jsonl name the parameters and their average
 # At the start of a run:
-OWN = (CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, "checkpoints", "tensorboard")
+OWN = (CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, "checkpoints", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,44 @@ class Run:
     decisions: Decisions
     predict: Any
     mesh: jax.sharding.Mesh
+
+
+@contextmanager
+def in_use(workdir: Path) -> Iterator[None]:
+    """Keeps a workdir, which is made, from other trainings within the block; readers need not ask.
+
+    A new one is gone again if nothing was put there.  Does nothing in processes but the first.
+
+    Raises:
+        ValueError: another process trains there; it holds something else than a run, or cannot be
+            written.
+    """
+    if not is_first_process():
+        yield
+        return
+    with ExitStack() as stack:
+        if not workdir.exists():
+            stack.callback(_remove_empty, workdir)
+        if not has_checkpoint(workdir):
+            _refuse_foreign(workdir)
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            left_by = stack.enter_context(held(workdir / LOCK))
+        except HeldError as error:
+            raise ValueError(
+                f"workdir {workdir} is in use by {error.owner}; wait for it or stop it, or name "
+                f"another --workdir. If there is no such process, delete {workdir / LOCK}"
+            ) from error
+        except OSError as error:
+            raise ValueError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+        if left_by:
+            console.print(f"{left_by} ended here without a last word; going on in its place.")
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it is not empty
+        folder.rmdir()
 
 
 def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
@@ -81,10 +123,20 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
             )
         write_text(workdir / CONFIG, to_json(config))
         return
+    _refuse_foreign(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"workdir {workdir} cannot be used: {error.strerror}") from error
+    write_text(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
+    write_text(workdir / CONFIG, to_json(config))
+
+
+def _refuse_foreign(workdir: Path) -> None:
+    """ValueError where a folder holds something else than a run, or cannot be read."""
+    try:
         own = {*(workdir / name for name in OWN), *leftovers(workdir)}
-        foreign = sorted(set(workdir.iterdir()) - own)
+        foreign = sorted(set(workdir.iterdir()) - own) if workdir.exists() else []
     except OSError as error:
         raise ValueError(f"workdir {workdir} cannot be used: {error.strerror}") from error
     if foreign:
@@ -92,15 +144,17 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
             f"{workdir} holds something else than a run of mlcls_jax ({foreign[0]}); name a new "
             "or empty --workdir"
         )
-    write_text(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
-    write_text(workdir / CONFIG, to_json(config))
 
 
 def read_config(workdir: Path) -> Config:
-    """The config of a run; ValueError where there is none."""
+    """The config of a run, with the defaults of fields that are newer than it.
+
+    Raises:
+        ValueError: there is none, or it has a field that is unknown here, which is named.
+    """
     path = workdir / CONFIG
     try:
-        return from_dict(json.loads(path.read_text()))
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{workdir} holds no run: {path} cannot be read ({error})") from error
 

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["background", "data.memory", "files", "host", "terminal", "data.shards"],
+    ["background", "checksums", "data.memory", "files", "host", "lock", "terminal", "data.shards"],
     ["models.variants", "models.padding", "stopping"],
     ["models.lineages"],
     ["models.sources"],
@@ -45,6 +45,7 @@ LAYERS = [
     ["programs", "compiled"],
     ["contact_sheet"],
     ["serving"],
+    ["checkpoint_files"],
     ["checkpoint"],
     ["workdir", "ahead", "first_step"],
     ["scoring", "tta"],
@@ -92,7 +93,7 @@ def own_imports(path: Path) -> set[str]:
     """Modules of the package that a file imports, such as "data.labels"."""
     found = set()
     for name in imported(path):
-        if name.split(".")[0] != "mlcls_jax":
+        if name.split(".")[0] != "mlcls_jax" or name == "mlcls_jax.__version__":
             continue
         parts = name.split(".")[1:]
         prefixes = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]

@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import errno
+import json
 import os
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from mlcls_jax.workdir import (
     CLASSES,
     CONFIG,
     DECISIONS,
+    LOCK,
+    in_use,
     prepare,
     read_classes,
     read_config,
@@ -81,6 +85,62 @@ def test_another_config_is_refused_and_every_changed_field_named(tmp_path):
     assert "phases[1].groups[0].learning_rate: 0.0005 -> 0.5" in message
     assert "eval_batch_size" not in message
     assert contents(tmp_path) == before
+
+
+def test_a_workdir_has_one_training_at_a_time(tmp_path):
+    workdir = tmp_path / "runs" / "one"
+    with in_use(workdir):
+        prepare(workdir, Config(), NAMES)
+        assert (workdir / LOCK).exists()
+        message = rf"in use by process {os.getpid()} on host .* since .*; wait for it or stop it"
+        with pytest.raises(ValueError, match=message), in_use(workdir):
+            pass
+        read_config(workdir)  # a reader need not ask
+    assert set(contents(workdir)) == {CONFIG, CLASSES}
+
+
+def test_what_a_killed_training_holds_is_taken_over_and_told(tmp_path, capsys):
+    (tmp_path / LOCK).write_text('{"pid": 1, "host": "vm-3", "since": "then"}')
+    with in_use(tmp_path):
+        assert "process 1 on host vm-3 since then ended here" in capsys.readouterr().out
+
+
+def test_a_start_that_fails_leaves_no_workdir(tmp_path):
+    with pytest.raises(ValueError, match="weights"), in_use(tmp_path / "run"):
+        raise ValueError("weights")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_foreign_folder_is_not_locked(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match=r"something else.*thesis\.tex"), in_use(tmp_path):
+        pass
+    assert contents(tmp_path) == {"thesis.tex": b"mine"}
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    def refuses(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("mlcls_jax.workdir.held", refuses)
+    message = r"cannot be written: Read-only file system$"
+    with pytest.raises(ValueError, match=message), in_use(tmp_path):
+        pass
+
+
+def test_the_config_of_an_older_version_gets_the_defaults_of_newer_fields(tmp_path):
+    values = json.loads(to_json(Config(seed=4)))
+    del values["model"]["remat"], values["evaluation"], values["phases"][0]["ema"]
+    (tmp_path / CONFIG).write_text(json.dumps(values))
+    assert read_config(tmp_path) == Config(seed=4)
+
+
+def test_a_field_of_a_newer_version_is_named(tmp_path):
+    values = json.loads(to_json(Config()))
+    values["model"]["telepathy"] = True
+    (tmp_path / CONFIG).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="telepathy"):
+        read_config(tmp_path)
 
 
 class Killed(BaseException):

@@ -24,9 +24,10 @@ from mlcls_jax.data.images import short_side
 from mlcls_jax.data.pipeline import Reader, in_order
 from mlcls_jax.data.shards import Part
 from mlcls_jax.data.source import Files
-from mlcls_jax.data.store import Appending, InMemory, OnDisk, Store, locked, read_rows
+from mlcls_jax.data.store import Appending, InMemory, OnDisk, Store, read_rows
 from mlcls_jax.devices import cache_folder
 from mlcls_jax.host import available_memory
+from mlcls_jax.lock import waited_for
 from mlcls_jax.terminal import Meter, console, print_warning, progress_bar
 
 # Of what is free: the rest is for checkpoints on a disk, and for the training in memory.
@@ -96,7 +97,7 @@ class _Build:
             rows = read_rows(path, header)
             if rows is None or len(_missing(rows, stamps)):
                 folder.mkdir(parents=True, exist_ok=True)
-                with locked(path.with_suffix(".lock"), lambda text: _tell(f"{path}: {text}")):
+                with waited_for(path.with_suffix(".lock"), lambda text: _tell(f"{path}: {text}")):
                     if not self._complete(path, header, stamps):
                         return None
                     rows = read_rows(path, header)

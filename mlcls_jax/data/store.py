@@ -6,23 +6,16 @@ whole pictures, those that were there when it was opened, and a writer that is k
 that the next one goes on with.
 """
 
-import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from mlcls_jax.files import replacing
-
-try:
-    import fcntl
-except ImportError:  # not a Unix
-    fcntl = None
 
 # height: of what is stored; 0: nothing is there; UNREADABLE: nothing, as it could not be decoded.
 # whole_height, whole_width: of the picture for which it stands.
@@ -168,51 +161,6 @@ def read_rows(path: Path, header: dict[str, Any]) -> np.ndarray | None:
     ends = rows["offset"] + 3 * rows["height"].astype(np.int64) * rows["width"]
     rows[there & ((ends > size) | (rows["offset"] < _PAGE + len(data)))] = 0
     return rows
-
-
-@contextmanager
-def locked(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Waits until no other process is between the same lines, on this machine.
-
-    Args:
-        path: of a file for this alone; it stays.
-        tell: is told, once, that there is another process.
-
-    Raises:
-        OSError: the folder's file system has no locks, or the file cannot be made.
-    """
-    if fcntl is None:
-        with _exclusive(path.with_name(f"{path.name}ed"), tell):
-            yield
-        return
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            tell("another process is at it; waiting")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _exclusive(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """The same by a file that is there for so long, where the system keeps no locks."""
-    told = False
-    while True:
-        try:
-            with open(path, "xb"):
-                break
-        except FileExistsError:
-            if not told:
-                tell(f"another process is at it; waiting. If there is none, delete {path}")
-            told = True
-            time.sleep(0.2)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _page(header: dict[str, Any]) -> bytes:

@@ -20,7 +20,6 @@ from mlcls_jax.data.cache_build import with_cache
 from mlcls_jax.data.faults import BadImages
 from mlcls_jax.data.labels import read_labels
 from mlcls_jax.data.pipeline import Reader, Rows, eval_batches, train_batches
-from mlcls_jax.data.store import locked
 
 SIZE, ALL = 32, Rows(8, 0, 8)
 CROPS = Augment(train_resize="random_crop")
@@ -335,26 +334,6 @@ def test_two_processes_build_it_once(table, data, capsys):
     assert "MB" not in said and "40 decoded pictures in" in said
     assert the_file(data).stat().st_size == 4096 + 40 * (40 + SIZE * SIZE * 3)
     assert_same(batches(table, reader), batches(table, Reader()))
-
-
-@pytest.mark.parametrize("has_locks", [True, False])
-def test_the_second_one_waits(tmp_path, has_locks, monkeypatch):
-    if not has_locks:
-        monkeypatch.setattr(store, "fcntl", None)
-    told = []
-
-    def interrupt(text):
-        told.append(text)
-        raise KeyboardInterrupt
-
-    for _ in range(2):  # and it is free again
-        with (
-            locked(tmp_path / "a.lock", told.append),
-            pytest.raises(KeyboardInterrupt),
-            locked(tmp_path / "a.lock", interrupt),
-        ):
-            pass
-    assert len(told) == 2 and all("another process is at it; waiting" in text for text in told)
 
 
 def test_an_interrupted_build_keeps_what_it_has(table, data, monkeypatch, capsys):
