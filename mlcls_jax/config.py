@@ -164,6 +164,16 @@ class Evaluation:
     calibration: str = _choice("none", "one", "class")  # temperatures: of all classes, or of each
 
 
+@dataclass(slots=True)
+class Train:
+    """What a step does whose loss or gradients are not finite."""
+
+    # stop: it ends the run, whose last checkpoint stays.  skip: the step changes nothing but its
+    # number, and the next pictures follow.
+    on_nan: str = _choice("stop", "skip")
+    max_skipped: int = 10  # steps since the start or restart; one more ends the run
+
+
 def default_phases() -> list[Phase]:
     """The head on a frozen backbone, then everything at a lower rate."""
     return [
@@ -188,6 +198,7 @@ class Config:
     model: Model = field(default_factory=Model)
     loss: Loss = field(default_factory=Loss)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    train: Train = field(default_factory=Train)
     phases: list[Phase] = field(default_factory=default_phases)
 
 
@@ -215,6 +226,7 @@ def to_json(config: Config) -> str:
 def may_change(config: Config) -> set[str]:
     """Fields of a run that another start may have otherwise: they decide how, and not what."""
     fields = {"log_every", "data.threads", "data.on_bad_image", "data.max_bad_fraction"}
+    fields |= {"train.on_nan", "train.max_skipped"}
     decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
     fields |= {f"evaluation.{name}" for name in decisions}
     # Crops from cached pictures are not quite those from the files.

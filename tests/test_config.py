@@ -154,6 +154,9 @@ def test_an_own_image_size_replaces_the_published_one():
         ("evaluation.wanted", float("nan")),
         ("evaluation.tuned_positives", 0),
         ("evaluation.calibration", "platt"),
+        ("train.on_nan", "ignore"),
+        ("train.max_skipped", 0),
+        ("train.max_skipped", 5),  # of a run that stops
         ("phases", []),
         ("phases[0].name", ""),
         ("phases[0].name", "a/b"),
@@ -207,6 +210,7 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("evaluation.every", 1),
         ("evaluation.wanted", "0.9"),
         ("evaluation.tuned_positives", 2.5),
+        ("train.max_skipped", "10"),
         ("seed", True),
         ("data.batch_size", True),
         ("data.val_fraction", True),
@@ -255,6 +259,7 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("evaluation.wanted", 1.0),
         ("evaluation.tuned_positives", 1),
         ("evaluation.calibration", "class"),
+        ("train.on_nan", "skip"),
         ("phases[0].duration", "0 steps"),
         ("phases[0].clip_norm", 0.0),
         ("phases[0].groups[0].learning_rate", 1),
@@ -433,7 +438,7 @@ def test_every_field_is_read_by_a_module_other_than_the_config():
         for value in vars(config_module).values()
         if isinstance(value, type) and dataclasses.is_dataclass(value)
     ]
-    assert len(classes) == 8
+    assert len(classes) == 9
     unread = {
         f"{cls.__name__}.{field.name}"
         for cls in classes
