@@ -226,7 +226,7 @@ def to_json(config: Config) -> str:
 def may_change(config: Config) -> set[str]:
     """Fields of a run that another start may have otherwise: they decide how, and not what."""
     fields = {"log_every", "data.threads", "data.on_bad_image", "data.max_bad_fraction"}
-    fields |= {"train.on_nan", "train.max_skipped"}
+    fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may go on otherwise
     decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
     fields |= {f"evaluation.{name}" for name in decisions}
     # Crops from cached pictures are not quite those from the files.

@@ -163,8 +163,7 @@ def make_update(
             that the parts would leave.
         decay: of the average in the state, by step; None: the state has none.
         skip: whether a step whose loss or gradient norm is not finite leaves everything but the
-            step's number as it was; the metrics then have a bool "skipped" too.  The states before
-            and after an update are then in memory together.
+            step's number as it was; the metrics then have a bool "skipped" too.
     """
 
     def step(state: TrainState, batch: Any):

@@ -153,9 +153,9 @@ def test_a_step_of_a_chunk_that_is_not_finite_is_left_out(gap):
     """And the steps after it in the same call are taken, as on a table without such a number."""
     mesh, optimizer, table = make_mesh(2), optax.adam(1e-2), features(gap)
     inputs = np.array(table.inputs)
-    alone = [n for n in range(PICTURES) if (PICTURE == n).any(axis=1).sum() < STEPS]
+    alone = [n for n in range(PICTURES) if (n == PICTURE).any(axis=1).sum() < STEPS]
     inputs[alone[0]] = np.nan
-    expected = (PICTURE == alone[0]).any(axis=1)
+    expected = (alone[0] == PICTURE).any(axis=1)
     step = feature_step(gap, optimizer, mesh, skip=True)
     state = first_state(gap, optimizer, mesh)
     (chunk,) = chunks_of(STEPS, mesh)

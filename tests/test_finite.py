@@ -30,6 +30,11 @@ def make_session(train: Train, saved: int | None = 8) -> Any:
     )
 
 
+def pictures_of(step: int) -> str:
+    table: Any = Table(filenames=NAMES)
+    return ", ".join(batch_filenames(table, step, 2, 0))
+
+
 def call(first: int, losses, norms=None, **more) -> tuple[range, dict]:
     """Several steps of one call."""
     norms = np.ones(len(losses)) if norms is None else norms
@@ -43,7 +48,7 @@ def call(first: int, losses, norms=None, **more) -> tuple[range, dict]:
         ([1.0, np.nan, np.nan], [1.0, 1.0, np.nan], "loss is nan"),
         ([1.0, np.inf, 1.0], None, "loss is inf"),
         ([1.0, 1.0, 1.0], [1.0, np.inf, 1.0], "grad_norm is inf"),  # the loss shows nothing
-        ([1.0, np.nan, 1.0], [1.0, np.nan, 1.0], "loss is nan and grad_norm is nan"),
+        ([1.0, np.nan, 1.0], [1.0, np.nan, 1.0], "grad_norm is nan and loss is nan"),
     ],
 )
 def test_the_first_number_that_is_not_finite_stops_the_run(losses, norms, what):
@@ -53,9 +58,7 @@ def test_the_first_number_that_is_not_finite_stops_the_run(losses, norms, what):
     text = str(caught.value)
     assert text.startswith(f"{what} at step 12; the checkpoint of step 8 stays. Lower the learning")
     assert "set --config.train.on_nan=skip to leave such steps out, or look at" in text
-    assert text.endswith(
-        "pictures: " + ", ".join(batch_filenames(Table(filenames=NAMES), 11, 2, 0))
-    )
+    assert text.endswith("pictures: " + pictures_of(11))
     assert "\n" not in text and not session.logged
 
 
@@ -66,7 +69,7 @@ def test_skipped_steps_are_told_counted_and_limited(capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("warning: loss is nan at step 6, which is skipped (1 since the start, ")
     assert second.startswith("warning: grad_norm is inf at step 8, which is skipped (2 since the")
-    assert second.endswith(", ".join(batch_filenames(Table(filenames=NAMES), 7, 2, 0)))
+    assert second.endswith("pictures: " + pictures_of(7))
     # The last step that was taken: a curve has no use for the others.
     assert session.logged == [(8, {"step/loss": 3.0, "step/grad_norm": 2.0, "step/skipped": 2})]
     assert session.skipped == [5, 7]

@@ -141,10 +141,10 @@ def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(by, devices, accumul
 
 
 def test_a_run_without_such_steps_is_the_same_whether_or_not_it_would_skip_them():
+    """But for rounding, as compilers join the update with the choice."""
     for (ours, metrics), (theirs, others) in zip(run(2, skip=True), run(2), strict=True):
-        assert metrics == others | {"skipped": False}
-        for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-            np.testing.assert_array_equal(mine, other)
+        assert not metrics.pop("skipped")
+        assert_close((ours, metrics), (theirs, others))
 
 
 def test_without_skipping_the_program_has_no_choice_in_it():
@@ -155,7 +155,7 @@ def test_without_skipping_the_program_has_no_choice_in_it():
     def primitives(skip: bool) -> str:
         update = make_update(forward, optimizer, TRAINABLE, mesh, skip=skip)
         step = over_devices(update, (P(), P(AXIS)), (P(), P()), mesh)
-        return str(jax.make_jaxpr(step)(state, batch_of(0)))
+        return step.lower(state, batch_of(0)).as_text()
 
     assert "is_finite" in primitives(skip=True)
     assert "is_finite" not in primitives(skip=False)
