@@ -172,6 +172,16 @@ class Checkpoint:
     every_minutes: float = 10.0
 
 
+@dataclass(slots=True)
+class Train:
+    """What a step does whose loss or gradients are not finite."""
+
+    # stop: it ends the run, whose last checkpoint stays.  skip: the step changes nothing but its
+    # number, and the next pictures follow.
+    on_nan: str = _choice("stop", "skip")
+    max_skipped: int = 10  # steps since the start or restart; one more ends the run
+
+
 def default_phases() -> list[Phase]:
     """The head on a frozen backbone, then everything at a lower rate."""
     return [
@@ -197,6 +207,7 @@ class Config:
     loss: Loss = field(default_factory=Loss)
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    train: Train = field(default_factory=Train)
     phases: list[Phase] = field(default_factory=default_phases)
 
 
@@ -225,6 +236,7 @@ def may_change(config: Config) -> set[str]:
     """Fields of a run that another start may have otherwise: they decide how, and not what."""
     fields = {"log_every", "checkpoint.every_minutes"}
     fields |= {f"data.{name}" for name in ("threads", "on_bad_image", "max_bad_fraction")}
+    fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may go on otherwise
     decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
     fields |= {f"evaluation.{name}" for name in decisions}
     # Crops from cached pictures are not quite those from the files.

@@ -11,6 +11,7 @@ from mlcls_jax.config import (
     Loss,
     Model,
     Phase,
+    Train,
     flatten,
     from_dict,
     steps_of,
@@ -45,6 +46,7 @@ def validate(config: Config) -> None:
     _check_choices(config, "")
     _check_ranges(config)
     _check_loss(config.loss)
+    _check_train(config.train)
     _check_phases(config.phases, config.data.batch_size)
     _check_cached_views(config.phases, config.augment)
     _check_head(config.model)
@@ -111,6 +113,7 @@ def _check_ranges(config: Config) -> None:
             0 <= config.checkpoint.every_minutes < math.inf,
             "at least 0, which leaves the saves to the evaluations",
         ),
+        ("train.max_skipped", config.train.max_skipped >= 1, "at least 1"),
         ("phases", bool(config.phases), "a list of at least one phase"),
     ]
     for path, holds, wanted in rules:
@@ -145,6 +148,14 @@ def _check_loss(loss: Loss) -> None:
         raise ValueError(
             f"config: loss.pos_weight_max is {loss.pos_weight_max}, but loss.pos_weight is "
             f'{loss.pos_weight!r}; it limits "auto" only, so leave it out'
+        )
+
+
+def _check_train(train: Train) -> None:
+    if train.on_nan == "stop" and train.max_skipped != Train().max_skipped:
+        raise ValueError(
+            f"config: train.max_skipped is {train.max_skipped}, but train.on_nan is 'stop'; it "
+            'limits "skip" only, so leave it out'
         )
 
 

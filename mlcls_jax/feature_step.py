@@ -57,6 +57,7 @@ def make_feature_step(
     mesh: Mesh,
     accumulate: int = 1,
     decay: Decay | None = None,
+    skip: bool = False,
 ) -> Callable[[TrainState, Features, FeatureChunk], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `steps(state, features, chunk) -> (state, {"loss", "grad_norm"})`.
 
@@ -72,7 +73,7 @@ def make_feature_step(
         loss: of each class, see losses.py.
         seed: of dropout, which is a function of (seed, picture's position).
         mesh: whose axis the rows of each batch are sharded over.
-        accumulate, decay: see make_update.
+        accumulate, decay, skip: see make_update.
     """
 
     def forward(leaves, frozen, _, batch):
@@ -89,7 +90,7 @@ def make_feature_step(
         loss_sum, count = known_sum(loss(logits, labels), labels)
         return loss_sum, (count, {})
 
-    update = make_update(forward, optimizer, trainable, mesh, accumulate, decay)
+    update = make_update(forward, optimizer, trainable, mesh, accumulate, decay, skip)
 
     def steps(state: TrainState, features: Features, chunk: FeatureChunk):
         views = features.inputs.shape[1]

@@ -1,4 +1,4 @@
-"""What stops a run whose numbers are no longer finite."""
+"""What a run does whose numbers are no longer finite: it stops, or leaves a step out."""
 
 import math
 
@@ -7,30 +7,41 @@ import numpy as np
 
 from mlcls_jax.data.pipeline import batch_filenames
 from mlcls_jax.session import Session
+from mlcls_jax.terminal import print_warning
 
 
 def check_losses(session: Session, calls: list[tuple[range, dict]]) -> None:
-    """Waits for the calls, logs the last step, and stops the run at a loss that is not finite.
+    """Waits for the calls, logs the last step that was taken, and stops the run, or tells of a
+    skipped step, at a loss or a gradient norm that is not finite.
 
     Args:
         session: of the run.
         calls: the steps of each, and its metrics: one value, or one for each step and more, which
             mean nothing.
+
+    Raises:
+        FloatingPointError: such a number, with train.on_nan="stop" or once too often; names step
+            and pictures.
     """
     if not calls:
         return
     numbers, metrics = zip(*calls, strict=True)
-    values: dict[str, float] = {}
+    logged: dict[str, float] = {}
     for taken, fetched in zip(numbers, jax.device_get(metrics), strict=True):
         for at, number in enumerate(taken):
             values = {name: float(np.atleast_1d(of)[at]) for name, of in fetched.items()}
-            for name, value in values.items():
-                if not math.isfinite(value):
-                    raise FloatingPointError(_not_finite(session, number, f"{name} is {value}"))
+            if values.pop("skipped", False):
+                _note_skipped(session, number, _describe(values))
+                continue
+            if what := _describe(values):
+                way_out = "set --config.train.on_nan=skip to leave such steps out"
+                raise FloatingPointError(_not_finite(session, number, what, way_out))
+            logged = values
     session.checkpoints.check()
-    session.log.write_scalars(
-        numbers[-1].stop, {f"step/{key}": value for key, value in values.items()}
-    )
+    logged = {f"step/{key}": value for key, value in logged.items()}
+    if session.config.train.on_nan == "skip":
+        logged["step/skipped"] = len(session.skipped)
+    session.log.write_scalars(numbers[-1].stop, logged)
 
 
 def check_finite(session: Session, step: int, finite) -> None:
@@ -41,14 +52,36 @@ def check_finite(session: Session, step: int, finite) -> None:
         raise FloatingPointError(text)
 
 
-def _not_finite(session: Session, step: int, what: str) -> str:
-    config = session.config
-    names = batch_filenames(session.splits["train"], step, config.data.batch_size, config.seed)
+def _describe(values: dict[str, float]) -> str:
+    """Such as "grad_norm is inf"; "" where all are finite."""
+    found = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    return " and ".join(found)
+
+
+def _note_skipped(session: Session, step: int, what: str) -> None:
+    session.skipped.append(step)
+    count, most = len(session.skipped), session.config.train.max_skipped
+    if count > most:
+        what = f"{count} steps were skipped, more than train.max_skipped={most}: {what}"
+        raise FloatingPointError(_not_finite(session, step, what))
+    print_warning(
+        f"{what} at step {step + 1}, which is skipped ({count} since the start, train.max_skipped="
+        f"{most}); the batch's pictures: {', '.join(_pictures(session, step))}"
+    )
+
+
+def _not_finite(session: Session, step: int, what: str, way_out: str = "") -> str:
     saved = session.checkpoints.latest()
     kept = (
         "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} stays"
     )
+    way_out = f"{way_out}, or " if way_out else "or "
     return (
-        f"{what} at step {step + 1}; {kept}. Lower the learning rates of the phase, or "
-        f"look at the batch's pictures: {', '.join(names)}"
+        f"{what} at step {step + 1}; {kept}. Lower the learning rates of the phase, {way_out}"
+        f"look at the batch's pictures: {', '.join(_pictures(session, step))}"
     )
+
+
+def _pictures(session: Session, step: int) -> list[str]:
+    config = session.config
+    return batch_filenames(session.splits["train"], step, config.data.batch_size, config.seed)

@@ -160,6 +160,7 @@ def step_program(
         mesh,
         planned.phase.accumulate,
         _decay(planned),
+        config.train.on_nan == "skip",
     )
     shapes = state_shape(variables, planned, mesh), batch_shape(config, num_classes, mesh)
     return Program(step, shapes)
@@ -219,6 +220,7 @@ def feature_step_program(
         mesh,
         planned.phase.accumulate,
         _decay(planned),
+        config.train.on_nan == "skip",
     )
     each, views = head_input(config, variables), planned.phase.cached_views
     rows = planned.chunk_steps(config.log_every), config.data.batch_size

@@ -35,6 +35,7 @@ class Session:
     checkpoints: Checkpoints
     log: MetricsLog
     stop: Stop = field(default_factory=Stop)
+    skipped: list[int] = field(default_factory=list)  # steps since the start, see train.on_nan
 
     @cached_property
     def constant(self) -> Scores:

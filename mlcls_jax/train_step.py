@@ -5,6 +5,7 @@ one all-reduce of everything that has to be summed (loss, label count, trainable
 where normalisations train, their statistics).
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,7 @@ def make_train_step(
     mesh: Mesh,
     accumulate: int = 1,
     decay: Decay | None = None,
+    skip: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `step(state, batch) -> (state, {"loss", "grad_norm"})`; the old state is donated.
 
@@ -112,7 +114,7 @@ def make_train_step(
         loss: of each class, see losses.py.
         seed: of dropout and drop path, which are functions of (seed, picture's position).
         mesh: whose axis the batch is sharded over.
-        accumulate, decay: see make_update.
+        accumulate, decay, skip: see make_update.
 
     The loss is the mean over the known labels of the whole batch; grad_norm is the global norm of
     the trainable gradients, before clipping.
@@ -132,7 +134,7 @@ def make_train_step(
         loss_sum, count = known_sum(loss(logits, labels), labels)
         return loss_sum, (count, changed_statistics(updated["batch_stats"], model.active))
 
-    step = make_update(forward, optimizer, trainable, mesh, accumulate, decay)
+    step = make_update(forward, optimizer, trainable, mesh, accumulate, decay, skip)
     return over_devices(step, (P(), P(AXIS)), (P(), P()), mesh, donate_argnums=0)
 
 
@@ -143,6 +145,7 @@ def make_update(
     mesh: Mesh,
     accumulate: int = 1,
     decay: Decay | None = None,
+    skip: bool = False,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds `step(state, batch) -> (state, {"loss", "grad_norm"})` as each device of a mesh runs
     it: what all steps share, whatever their batch is.
@@ -159,6 +162,8 @@ def make_update(
             its own rows where normalisations train, and their statistics become the mean of those
             that the parts would leave.
         decay: of the average in the state, by step; None: the state has none.
+        skip: whether a step whose loss or gradient norm is not finite leaves everything but the
+            step's number as it was; the metrics then have a bool "skipped" too.
     """
 
     def step(state: TrainState, batch: Any):
@@ -178,7 +183,7 @@ def make_update(
         average = state.average
         if decay:
             average = averages.updated(average, leaves, stats, decay(state.step))
-        state = TrainState(
+        after = TrainState(
             step=state.step + 1,
             params=unflatten(leaves | frozen),
             batch_stats=unflatten(flatten(state.batch_stats) | stats),
@@ -187,9 +192,24 @@ def make_update(
             label_count=state.label_count + count,
             average=average,
         )
-        return state, {"loss": loss_sum / known, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": loss_sum / known, "grad_norm": optax.tree.norm(grads)}
+        return _unless_spoilt(state, after, metrics) if skip else (after, metrics)
 
     return step
+
+
+def _unless_spoilt(
+    before: TrainState, after: TrainState, metrics: dict[str, jax.Array]
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The state after a step, or where its metrics are not finite, the one before with the next
+    step's number: the pictures go on.  The same on all devices, as the metrics are."""
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+
+    def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
+        return old if new is old else jnp.where(finite, new, old)  # what is frozen has no choice
+
+    state = jax.tree.map(chosen, after, dataclasses.replace(before, step=after.step))
+    return state, metrics | {"skipped": ~finite}
 
 
 def sum_of_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:

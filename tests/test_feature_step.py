@@ -68,9 +68,9 @@ def first_state(model, optimizer, mesh):
     return jax.device_put(state, replicated(mesh))
 
 
-def feature_step(model, optimizer, mesh):
+def feature_step(model, optimizer, mesh, skip=False):
     trainable = trainable_paths(initial(model)["params"], HEAD)
-    return make_feature_step(model, optimizer, trainable, sigmoid_bce, 3, mesh)
+    return make_feature_step(model, optimizer, trainable, sigmoid_bce, 3, mesh, skip=skip)
 
 
 def chunks_of(length: int, mesh):
@@ -147,6 +147,24 @@ def test_the_length_of_a_chunk_changes_no_bit_of_the_steps(gap, length):
     np.testing.assert_array_equal(ours, losses)
     for mine, other in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_a_step_of_a_chunk_that_is_not_finite_is_left_out(gap):
+    """And the steps after it in the same call are taken, as on a table without such a number."""
+    mesh, optimizer, table = make_mesh(2), optax.adam(1e-2), features(gap)
+    inputs = np.array(table.inputs)
+    alone = [n for n in range(PICTURES) if (n == PICTURE).any(axis=1).sum() < STEPS]
+    inputs[alone[0]] = np.nan
+    expected = (alone[0] == PICTURE).any(axis=1)
+    step = feature_step(gap, optimizer, mesh, skip=True)
+    state = first_state(gap, optimizer, mesh)
+    (chunk,) = chunks_of(STEPS, mesh)
+    state, metrics = step(state, replicate(Features(inputs, LABELS), mesh), chunk)
+    np.testing.assert_array_equal(metrics["skipped"], expected)
+    np.testing.assert_array_equal(np.isnan(metrics["loss"]), expected)
+    assert 0 < expected.sum() < STEPS and state.step == STEPS
+    assert optax.tree.get(state.opt_state, "count") == STEPS - expected.sum()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
 def test_any_number_of_devices_takes_the_same_steps(gap):

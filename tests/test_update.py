@@ -3,6 +3,8 @@
 On a linear model, where both have a closed form; the network itself is in test_train_step.py.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,10 +45,10 @@ def forward(leaves, frozen, stats, batch):
     return loss_sum, (count, {"backbone/mean": mean})
 
 
-def run(devices: int, accumulate: int = 1, decay=None, start: int = 0):
+def run(devices: int, accumulate: int = 1, decay=None, start: int = 0, skip=False, batches=None):
     """The states after each step, and the metrics of each."""
     mesh, optimizer = make_mesh(devices), optax.sgd(0.5, momentum=0.9)
-    update = make_update(forward, optimizer, TRAINABLE, mesh, accumulate, decay)
+    update = make_update(forward, optimizer, TRAINABLE, mesh, accumulate, decay, skip)
     step = over_devices(update, (P(), P(AXIS)), (P(), P()), mesh)
     leaves = {"head/kernel": PARAMS["head"]["kernel"]}
     average = Average(leaves, {"backbone/mean": STATS["backbone"]["mean"]}) if decay else None
@@ -54,8 +56,8 @@ def run(devices: int, accumulate: int = 1, decay=None, start: int = 0):
     args = (average,) if average else ()
     state = make_state(variables, optimizer.init(leaves), start, *args)
     state, history = jax.device_put(state, replicated(mesh)), []
-    for number in range(STEPS):
-        state, metrics = step(state, jax.device_put(batch_of(number), sharded(mesh)))
+    for batch in batches or map(batch_of, range(STEPS)):
+        state, metrics = step(state, jax.device_put(batch, sharded(mesh)))
         history.append(jax.device_get((state, metrics)))
     assert step._cache_size() == 1
     return history
@@ -112,3 +114,48 @@ def test_averages_take_the_place_of_their_leaves():
     assert merged["params"]["backbone"]["scale"] is PARAMS["backbone"]["scale"]
     assert merged["params"]["head"]["kernel"] is average.params["head/kernel"]
     assert merged["batch_stats"]["backbone"]["mean"] is average.batch_stats["backbone/mean"]
+
+
+def spoilt(row: int, by: float) -> list:
+    """The batches, and before the last one such a number in one row of it."""
+    batches = [batch_of(number) for number in range(STEPS)]
+    x, label = batch_of(STEPS)
+    x[row], label[row] = by, 1.0
+    return [*batches[:-1], (x, label), batches[-1]]
+
+
+@pytest.mark.parametrize("by", [np.nan, np.inf, 1e30])  # of the last, only the gradients overflow
+@pytest.mark.parametrize(("devices", "accumulate"), [(1, 1), (8, 2)])
+def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(by, devices, accumulate):
+    decay = (lambda _: jnp.float32(0.5)) if by is np.nan else None  # of no step's number
+    expected = run(devices, accumulate, decay, skip=True)
+    *history, skipped, last = run(devices, accumulate, decay, skip=True, batches=spoilt(9, by))
+    assert [metrics["skipped"] for _, metrics in (*history, skipped, last)] == [*3 * [0], 1, 0]
+    assert not np.isfinite(skipped[1]["grad_norm"])
+    assert np.isfinite(skipped[1]["loss"]) == (by == 1e30)
+    assert (skipped[0].step, last[0].step) == (STEPS, STEPS + 1)  # the pictures go on
+    for (state, _), (wanted, _) in ((skipped, history[-1]), (last, expected[-1])):
+        wanted = dataclasses.replace(wanted, step=state.step)
+        for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_without_such_steps_is_the_same_whether_or_not_it_would_skip_them():
+    """But for rounding, as compilers join the update with the choice."""
+    for (ours, metrics), (theirs, others) in zip(run(2, skip=True), run(2), strict=True):
+        assert not metrics.pop("skipped")
+        assert_close((ours, metrics), (theirs, others))
+
+
+def test_without_skipping_the_program_has_no_choice_in_it():
+    mesh, optimizer = make_mesh(1), optax.sgd(0.5)
+    leaves = {"head/kernel": PARAMS["head"]["kernel"]}
+    state = make_state({"params": PARAMS, "batch_stats": STATS}, optimizer.init(leaves), 0)
+
+    def primitives(skip: bool) -> str:
+        update = make_update(forward, optimizer, TRAINABLE, mesh, skip=skip)
+        step = over_devices(update, (P(), P(AXIS)), (P(), P()), mesh)
+        return step.lower(state, batch_of(0)).as_text()
+
+    assert "is_finite" in primitives(skip=True)
+    assert "is_finite" not in primitives(skip=False)
