@@ -162,6 +162,9 @@ class Evaluation:
     wanted: float = 0.9
     tuned_positives: int = 10  # classes with fewer in val share a threshold (and temperature)
     calibration: str = _choice("none", "one", "class")  # temperatures: of all classes, or of each
+    # Training pictures that are scored like those of val, to compare: the same ones each time, at
+    # most as many as val has; 0: off.
+    train_sample: int = 500
 
 
 def default_phases() -> list[Phase]:
@@ -216,7 +219,7 @@ def may_change(config: Config) -> set[str]:
     """Fields of a run that another start may have otherwise: they decide how, and not what."""
     fields = {"log_every", "data.threads", "data.on_bad_image", "data.max_bad_fraction"}
     decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
-    fields |= {f"evaluation.{name}" for name in decisions}
+    fields |= {f"evaluation.{name}" for name in (*decisions, "train_sample")}
     # Crops from cached pictures are not quite those from the files.
     squash = config.augment.train_resize == "squash"
     return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})

@@ -106,6 +106,7 @@ def _check_ranges(config: Config) -> None:
         ("evaluation.min_positives", config.evaluation.min_positives >= 1, "at least 1"),
         ("evaluation.wanted", 0 < config.evaluation.wanted <= 1, "above 0 and at most 1"),
         ("evaluation.tuned_positives", config.evaluation.tuned_positives >= 1, "at least 1"),
+        ("evaluation.train_sample", config.evaluation.train_sample >= 0, "at least 0 (off)"),
         ("phases", bool(config.phases), "a list of at least one phase"),
     ]
     for path, holds, wanted in rules:

@@ -39,7 +39,7 @@ class MetricsLog:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
-        for part in ("val", "val_raw", "val_ema", "base_rate"):  # two of them only with an average
+        for part in ("val", "val_raw", "val_ema", "base_rate", "train_sample"):  # not all each time
             numbers |= {f"{part}/{key}": value for key, value in record.get(part, {}).items()}
         self.write_scalars(record["step"], numbers)
         self._writer.flush()

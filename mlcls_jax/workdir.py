@@ -2,6 +2,7 @@
 
 config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
 eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv  decisions.json
+scores.npz  report.html
 """
 
 import json
@@ -28,9 +29,13 @@ from mlcls_jax.train_step import make_eval_step
 
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
 BAD_IMAGES, DECISIONS = "bad_images.csv", "decisions.json"
+SCORES, REPORT = "scores.npz", "report.html"  # of report/
 RAW, EMA = "raw", "ema"  # as meta.json and metrics.jsonl name the parameters and their average
 # At the start of a run:
-OWN = (CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, "checkpoints", "tensorboard")
+OWN = (
+    *(CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SCORES, REPORT),
+    *("checkpoints", "tensorboard"),
+)
 
 
 @dataclass(frozen=True)
