@@ -134,9 +134,7 @@ def evaluate_and_save(
     with session.spent.on("checkpoints"):
         session.checkpoints.save(step, state, meta, values["mAP"])
     with session.spent.on("report"):
-        if session.report.is_best(values["mAP"]):
-            session.report.keep(_kept(session, evaluated, step))
-        session.report.refresh()
+        session.report.evaluated(values["mAP"], lambda: _kept(session, evaluated, step))
     return state, patience
 
 

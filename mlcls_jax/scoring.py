@@ -18,7 +18,6 @@ from mlcls_jax.metrics import Scores, constant_predictor, evaluate_scores
 from mlcls_jax.programs import image_size
 from mlcls_jax.terminal import Meter, progress_bar
 
-
 SAMPLE = "train_sample"  # in records, and among the readers
 
 

@@ -111,7 +111,7 @@ def open_session(
         checkpoints=checkpoints,
         log=MetricsLog(workdir, checkpoints.latest() or 0, is_first_process()),
         sample=sample,
-        report=Refresher(workdir, splits, is_first_process()),
+        report=Refresher(workdir, splits, config.data.max_pixels, is_first_process()),
         spent=Spent(first_step.began if first_step else None),
     )
     return session, state

@@ -19,7 +19,6 @@ from mlcls_jax.session import Session
 from mlcls_jax.terminal import console
 from mlcls_jax.train_step import TrainState
 
-
 Evaluate = Callable[[dict], tuple[np.ndarray, np.ndarray]]
 
 

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["background", "data.memory", "files", "host", "terminal", "data.shards"],
+    ["background", "data.memory", "files", "host", "spent", "terminal", "data.shards"],
     ["models.variants", "models.padding"],
     ["models.lineages"],
     ["models.sources"],
@@ -50,6 +50,13 @@ LAYERS = [
     ["judgement"],
     ["features"],
     ["logs"],
+    ["label_noise", "diagnosis.finding"],
+    ["diagnosis.curves", "diagnosis.of_labels"],
+    ["diagnosis.diagnose"],
+    ["report.classes", "report.kept", "report.pictures"],
+    ["report.charts", "report.gather"],
+    ["report.write"],
+    ["report.refresh"],
     ["session"],
     ["work", "handover", "finite"],
     ["epoch_end"],
@@ -62,7 +69,7 @@ LAYERS = [
     ["benchmarks.programs"],
     ["benchmarks.loops", "benchmarks.report"],
     ["benchmarks.measure", "benchmarks.sweep"],
-    ["train", "evaluate", "predict", "export", "benchmark", "lr_find"],
+    ["train", "evaluate", "predict", "export", "benchmark", "lr_find", "report.__main__"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = {

@@ -63,10 +63,11 @@ def few_positives(train: LabelTable) -> list[Finding]:
         Finding(
             "few positives",
             f"{len(rare)} of {len(train.classes)} classes have fewer than {FEW} positives in "
-            f"train: {some(named)}. Their scores are mostly luck.",
+            f"train: {some(named)}. Their scores are "
+            "mostly luck; min_positives leaves them out of the means.",
             (
                 "more pictures of these classes",
-                f"--config.evaluation.min_positives={FEW} leaves them out of the means",
+                f"--config.evaluation.min_positives={FEW}",
                 "--config.loss.pos_weight=auto",
             ),
         )

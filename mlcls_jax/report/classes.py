@@ -9,6 +9,7 @@ from mlcls_jax.data.labels import UNKNOWN, LabelTable
 from mlcls_jax.metrics import average_precisions, included_classes
 
 PAIRS = 15  # of classes in a table
+LEAST = 2  # pictures: one alone is chance
 BINS = 10  # of the reliability diagram
 POINTS = 60  # of a curve: more than a picture of this size can show
 
@@ -107,7 +108,9 @@ def together(
 def _pairs(classes: tuple[str, ...], counts: np.ndarray) -> list[Pair]:
     order = np.argsort(-counts, axis=None, kind="stable")[:PAIRS]
     cells = [np.unravel_index(at, counts.shape) for at in order]
-    return [Pair(classes[a], classes[b], int(counts[a, b])) for a, b in cells if counts[a, b]]
+    return [
+        Pair(classes[a], classes[b], int(counts[a, b])) for a, b in cells if counts[a, b] >= LEAST
+    ]
 
 
 def precision_recall(
