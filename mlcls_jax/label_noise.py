@@ -12,7 +12,9 @@ from jaxtyping import Float, Int8
 from mlcls_jax.data.labels import UNKNOWN
 
 LEAST_POSITIVES = 5  # a mean over fewer says little
-LEAST_CONFIDENCE = 0.5  # of the positives: below it, the model does not know the class
+# Mean probability of positives less that of negatives, Tjur's coefficient of discrimination
+# (2009): below it, the model does not know the class.
+KNOWN = 0.3
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def suspects(
 
     A label counts as the other one where the probability of the other one reaches the mean that it
     has on the pictures labelled so (the thresholds t_j of the paper, equation 2), and that of its
-    own does not reach its mean.  Classes with few positives, or whose positives have a low mean,
+    own does not reach its mean.  Classes with few positives, or that the model does not know,
     have no suspects.
 
     Args:
@@ -51,7 +53,7 @@ def suspects(
         if positive.sum() < LEAST_POSITIVES or not negative.any():
             continue
         there, absent = p[positive].mean(), (1 - p[negative]).mean()
-        if there < LEAST_CONFIDENCE:
+        if there + absent - 1 < KNOWN:
             continue
         as_there, as_absent = p >= there, 1 - p >= absent
         wrong = (label != UNKNOWN) & np.where(

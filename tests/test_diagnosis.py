@@ -12,6 +12,8 @@ from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.diagnosis.diagnose import diagnose, lines
 from mlcls_jax.diagnosis.of_labels import CHANCE, few_positives, label_noise, unlike
 
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
 CLASSES = ("cat", "dog")
 
 

@@ -17,6 +17,7 @@ from mlcls_jax.scoring import SAMPLE
 # Of the way from the base rate's mAP to 1: a model below the first knows nothing, and one whose
 # training pictures are below the second does not fit them.
 NOTHING, FITTED = 0.05, 0.5
+LEAST = 50  # pictures in the sample: the mAP of fewer is luck
 GAP = 0.1  # of mAP between train and val: above it, pictures are remembered
 FELL, ROSE = 0.01, 1.05  # mAP of val below its best, and its loss as a multiple of its lowest
 FLAT = 0.005  # mAP over the last third of a phase's evaluations: less is a ceiling
@@ -83,7 +84,7 @@ def _base_rate(config: Config, records: Sequence[dict[str, Any]]) -> list[Findin
 def _underfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
     last, index = records[-1], _index(config, records[-1])
     sample = last.get(SAMPLE)
-    if not sample:
+    if not sample or sample["pictures"] < LEAST:
         return []
     share, gap = _share(sample["mAP"], last["base_rate"]["mAP"]), sample["mAP"] - sample["val_mAP"]
     if share >= FITTED or gap >= GAP:
@@ -109,7 +110,7 @@ def _underfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Fin
 def _overfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
     last, index = records[-1], _index(config, records[-1])
     sample = last.get(SAMPLE)
-    if not sample:
+    if not sample or sample["pictures"] < LEAST:
         return []
     best = max(records, key=lambda record: np.nan_to_num(record["val"]["mAP"]))
     lowest = min(records, key=lambda record: record["val"]["loss"])
