@@ -46,7 +46,7 @@ _STYLE: Any = {
     "lines.linewidth": 1.8,
     "path.simplify": True,
 }
-_SIZE = 4.8, 3.0  # inches: 346 points, about the pixels of a phone
+_SIZE = 4.2, 2.8  # inches: 302 points, about the pixels of a phone
 
 
 def curves(records: Sequence[dict[str, Any]], metric: str) -> Markup:
@@ -72,12 +72,12 @@ def curves(records: Sequence[dict[str, Any]], metric: str) -> Markup:
                 axes.axvline(record["epoch"], color=INK, linewidth=0.8, linestyle=":")
         for name in dict.fromkeys(record["phase"] for record in records):
             own = [record["epoch"] for record in records if record["phase"] == name]
-            where = {"transform": axes.get_xaxis_transform(), "ha": "center", "fontsize": 8}
+            where = {"transform": axes.get_xaxis_transform(), "ha": "center", "fontsize": 9}
             axes.text((own[0] + own[-1]) / 2, 1.02, name, **where)
         if metric == "mAP":
             axes.set_ylim(0, 1.02)
         axes.set_xlabel("epoch")
-        axes.legend(fontsize=8, loc="best")
+        axes.legend(fontsize=9, loc="best")
 
     return _chart(f"{metric} of train and val", draw)
 
@@ -91,7 +91,7 @@ def precision_recall(each: Sequence[np.ndarray], pooled: np.ndarray) -> Markup:
         axes.plot([], [], color=FAINT, linewidth=0.8, label="each class")
         axes.plot(*pooled, color=VAL, label="all pairs of picture and class")
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
-        axes.legend(fontsize=8, loc="lower left")
+        axes.legend(fontsize=9, loc="lower left")
 
     return _chart("precision over recall", draw)
 
@@ -110,7 +110,7 @@ def reliability(bins: Sequence[Bin]) -> Markup:
                 xytext=(0, 6),
                 textcoords="offset points",
                 ha="center",
-                fontsize=7,
+                fontsize=8,
             )
         axes.set(xlabel="predicted probability", ylabel="share of positives")
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.1))
@@ -131,7 +131,7 @@ def seconds(spent: dict[str, float]) -> Markup:
         total = max(sum(values), 1e-9)
         bars = axes.barh(names, values, color=VAL, height=0.6)
         texts = [f"{value:,.0f} s, {value / total:.0%}" for value in values]
-        axes.bar_label(bars, texts, padding=3, fontsize=8)
+        axes.bar_label(bars, texts, padding=3, fontsize=9)
         axes.set_xlim(0, max(values) * 1.3)
         axes.set_xlabel("seconds")
         axes.grid(visible=False, axis="y")

@@ -65,5 +65,5 @@ def read_kept(workdir: Path) -> Kept | None:
         about["filenames"] = tuple(about["filenames"])
         about["decisions"] = decisions_from_dict(about["decisions"])
         return Kept(logits=logits, **about)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read ({error}); remove it") from error
