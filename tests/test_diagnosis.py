@@ -204,6 +204,7 @@ def test_label_noise_is_told_from_a_share_on():
 
 def test_lines_have_what_to_try_below_each_sentence():
     finding = only(records("tune", [0.26], [0.27], loss=4.5))
-    first, *others = lines([finding])
+    title, first, *others = lines([finding])
+    assert title == "Diagnosis:" and lines([]) == []
     assert first == f"- {finding.text}"
     assert others == [f"    try: {what}" for what in finding.next]

@@ -34,8 +34,8 @@ def diagnose(
 
 
 def lines(found: Sequence[Finding]) -> list[str]:
-    """For a terminal: each sentence, and below it what to try."""
-    result = []
+    """For a terminal: each sentence, and below it what to try; nothing where there is none."""
+    result = ["Diagnosis:"] if found else []
     for finding in found:
         result.append(f"- {finding.text}")
         result += [f"    try: {what}" for what in finding.next]

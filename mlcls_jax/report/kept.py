@@ -60,7 +60,8 @@ def read_kept(workdir: Path) -> Kept | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Of the bytes: NumPy leaves a file open that it cannot read.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             about, logits = json.loads(arrays["about"].tobytes()), arrays["logits"]
         about["filenames"] = tuple(about["filenames"])
         about["decisions"] = decisions_from_dict(about["decisions"])
