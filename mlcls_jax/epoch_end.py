@@ -1,91 +1,22 @@
 """The end of an epoch: scores of the validation pictures, a line, a record and a checkpoint."""
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
-from mlcls_jax.averages import with_average
-from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.decisions import Decisions, decide, rule_of
-from mlcls_jax.devices import describe, keeps_heap, replicate
-from mlcls_jax.finite import check_finite
-from mlcls_jax.losses import describe as describe_loss
-from mlcls_jax.metrics import Scores
+from mlcls_jax.candidates import evaluate_state, kept
+from mlcls_jax.devices import replicate
+from mlcls_jax.losses import describe
 from mlcls_jax.models.origins import to_json
-from mlcls_jax.optimizer import group_table
 from mlcls_jax.patience import Patience
 from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.report.kept import Kept
-from mlcls_jax.scoring import SAMPLE, model_scores
+from mlcls_jax.scoring import SAMPLE
 from mlcls_jax.session import Session
 from mlcls_jax.terminal import Meter, console
 from mlcls_jax.train_step import TrainState
 from mlcls_jax.work import Work
 from mlcls_jax.workdir import EMA, RAW
-
-
-@dataclass(frozen=True)
-class _Evaluated:
-    """The better of the parameters and their average on the validation pictures.
-
-    better: RAW or EMA.
-    scores: of what there is, by the same names.
-    variables, logits: of the better.
-    table: of the pictures that the logits are of.
-    sample: see `_sample_values`.
-    """
-
-    better: str
-    scores: dict[str, Scores]
-    variables: dict
-    table: LabelTable
-    logits: np.ndarray
-    decisions: Decisions
-    sample: dict[str, float]
-
-
-def _evaluate(session: Session, work: Work, state: TrainState, step: int) -> _Evaluated:
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    candidates = {RAW: variables}
-    if state.average:
-        candidates[EMA] = with_average(variables, state.average)
-    val, scores = session.splits["val"], {}
-    read: dict[str, tuple[LabelTable, np.ndarray]] = {}
-    for name, candidate in candidates.items():
-        logits, readable = work.evaluate(candidate)
-        check_finite(session, step, np.isfinite(logits).all())
-        read[name] = val.take(np.flatnonzero(readable)), logits[readable]
-        scores[name] = model_scores(*read[name], session.base)
-    better = max(scores, key=lambda name: np.nan_to_num(scores[name].values["mAP"]))
-    rule = rule_of(session.config.evaluation)
-    decisions = decide(*read[better], session.base.counted, rule)
-    sample = {}
-    if len(session.sample):
-        logits, readable = work.evaluate_sample(candidates[better])
-        table = session.sampled.take(np.flatnonzero(readable))
-        of_sample = model_scores(table, logits[readable], session.base)
-        sample = _sample_values(of_sample, len(table), scores[better])
-    return _Evaluated(better, scores, candidates[better], *read[better], decisions, sample)
-
-
-def _sample_values(sample: Scores, pictures: int, val: Scores) -> dict[str, float]:
-    """mAP and loss of the sample in evaluation mode, and to compare them with, the mAP of val over
-    the classes that both have; nothing where there is no such class."""
-    out = {*sample.left_out, *val.left_out}
-    both = [name for name in val.class_ap if name not in out]
-    if not both:
-        return {}
-    mean = [float(np.mean([of.class_ap[name] for name in both])) for of in (sample, val)]
-    return {
-        "mAP": mean[0],
-        "loss": sample.values["loss"],
-        "val_mAP": mean[1],
-        "classes": len(both),
-        "pictures": pictures,
-    }
 
 
 def evaluate_and_save(
@@ -100,16 +31,14 @@ def evaluate_and_save(
     """Scores the validation pictures, writes the line and the checkpoint, resets the totals."""
     seconds, config = meter.seconds, session.config
     with session.spent.on("evaluation"):
-        evaluated = _evaluate(session, work, state, step)
+        evaluated = evaluate_state(session, work, state, step)
     better, scores, decisions = evaluated.better, evaluated.scores, evaluated.decisions
     values = scores[better].values
     record = {
         "step": step,
         "epoch": round(step * config.data.batch_size / len(session.splits["train"]), 4),
         "phase": planned.phase.name,
-        "loss_name": describe_loss(
-            config.loss
-        ),  # what train_loss is; val and base_rate have plain BCE
+        "loss_name": describe(config.loss),  # what train_loss is; val and base_rate have plain BCE
         "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
         "val": values,
         "base_rate": session.constant.values,
@@ -134,24 +63,8 @@ def evaluate_and_save(
     with session.spent.on("checkpoints"):
         session.checkpoints.save(step, state, meta, values["mAP"])
     with session.spent.on("report"):
-        session.report.evaluated(values["mAP"], lambda: _kept(session, evaluated, step))
+        session.report.evaluated(values["mAP"], lambda: kept(session, evaluated, step))
     return state, patience
-
-
-def _kept(session: Session, evaluated: _Evaluated, step: int) -> Kept:
-    """What the report needs of the best evaluation."""
-    phases = [planned.phase for planned in session.plan]
-    groups = {phase.name: group_table(evaluated.variables["params"], phase) for phase in phases}
-    kind = jax.devices()[0].device_kind
-    return Kept(
-        step=step,
-        weights=evaluated.better,
-        filenames=evaluated.table.filenames,
-        logits=evaluated.logits,
-        decisions=evaluated.decisions,
-        devices=describe(jax.device_count(), kind, jax.process_count(), keeps_heap()),
-        groups={name: [dataclasses.asdict(row) for row in rows] for name, rows in groups.items()},
-    )
 
 
 def epoch_line(record: dict[str, Any]) -> str:

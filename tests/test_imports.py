@@ -59,6 +59,7 @@ LAYERS = [
     ["report.refresh"],
     ["session"],
     ["work", "handover", "finite"],
+    ["candidates"],
     ["epoch_end"],
     ["loop"],
     ["initial"],
