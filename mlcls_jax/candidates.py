@@ -29,7 +29,7 @@ class Evaluated:
     scores: of what there is, by the same names.
     variables, logits: of the better.
     table: of the pictures that the logits are of.
-    sample: see `_sample_values`.
+    sample: see `sample_values`.
     """
 
     better: str
@@ -66,11 +66,11 @@ def evaluate_state(session: Session, work: Work, state: TrainState, step: int) -
         logits, readable = work.evaluate_sample(candidates[better])
         table = session.sampled.take(np.flatnonzero(readable))
         of_sample = model_scores(table, logits[readable], session.base)
-        sample = _sample_values(of_sample, len(table), scores[better])
+        sample = sample_values(of_sample, len(table), scores[better])
     return Evaluated(better, scores, candidates[better], *read[better], decisions, sample)
 
 
-def _sample_values(sample: Scores, pictures: int, val: Scores) -> dict[str, float]:
+def sample_values(sample: Scores, pictures: int, val: Scores) -> dict[str, float]:
     """mAP and loss of the sample in evaluation mode, and to compare them with, the mAP of val over
     the classes that both have; nothing where there is no such class."""
     out = {*sample.left_out, *val.left_out}

@@ -119,7 +119,7 @@ def test_worse_than_the_base_rate(name):
 def test_a_good_order_with_a_bad_loss_is_overconfident_if_the_loss_is_to_be_a_probability_s():
     made = records("tune", [0.9], [0.95], loss=0.6)
     finding = only(made)
-    assert finding.kind == "base rate"
+    assert finding.kind == "too sure"
     assert "--config.evaluation.calibration=one" in finding.next
     made[0]["loss_name"] = "asl"
     assert kinds(made) == ["nothing"]

@@ -40,29 +40,28 @@ def of_curves(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding
     """
     if not records:
         return []
-    found = _base_rate(config, records)
-    found = found or [*_underfitting(config, records), *_overfitting(config, records)]
+    if _is_ignorant(records[-1]):
+        found = _worse(config, records[-1])
+    else:
+        found = [*_underfitting(config, records), *_overfitting(config, records)]
+        found += _too_sure(records[-1])
     return found + _frozen(config, records)
 
 
-def _base_rate(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
-    last, index = records[-1], _index(config, records[-1])
-    val, base = last["val"], last["base_rate"]
-    knows = _share(val["mAP"], base["mAP"]) >= NOTHING
-    if knows and (val["loss"] <= base["loss"] or last["loss_name"] != "bce"):
-        return []
-    figures = (
+def _is_ignorant(record: dict[str, Any]) -> bool:
+    return _share(record["val"]["mAP"], record["base_rate"]["mAP"]) < NOTHING
+
+
+def _beside_base_rate(record: dict[str, Any]) -> str:
+    val, base = record["val"], record["base_rate"]
+    return (
         f"val loss {val['loss']:.4f}, and {base['loss']:.4f} of the class frequencies alone; "
         f"val mAP {val['mAP']:.4f}, and {base['mAP']:.4f}"
     )
-    if knows:
-        return [
-            Finding(
-                "base rate",
-                f"It orders the pictures well, but is too sure of itself ({figures}).",
-                ("--config.evaluation.calibration=one", "--config.loss.label_smoothing=0.1"),
-            )
-        ]
+
+
+def _worse(config: Config, last: dict[str, Any]) -> list[Finding]:
+    index = _index(config, last)
     lower = [
         f"--config.phases[{index}].groups[{number}].learning_rate={group.learning_rate / 10:g}"
         for number, group in enumerate(config.phases[index].groups)
@@ -70,13 +69,28 @@ def _base_rate(config: Config, records: Sequence[dict[str, Any]]) -> list[Findin
     more = ["--config.model.weights=imagenet"] if config.model.weights != "imagenet" else []
     if config.model.head != "gap":
         more.append("--config.model.head=gap")
+    text = (
+        f"Worse than the base rate, or no better ({_beside_base_rate(last)}): a learning rate that "
+        "is too high, weights with another normalisation than their own, or a head too large for "
+        "these pictures."
+    )
+    return [Finding("base rate", text, (*lower, *more))]
+
+
+def _too_sure(last: dict[str, Any]) -> list[Finding]:
+    """A loss of val above the base rate's, of a model that orders the pictures well; focal losses
+    and the like leave probabilities that need not be right."""
+    if last["loss_name"] != "bce" or last["val"]["loss"] <= last["base_rate"]["loss"]:
+        return []
+    text = (
+        f"It orders the pictures well, but is too sure of itself ({_beside_base_rate(last)}): its "
+        "probabilities are worse than none."
+    )
     return [
         Finding(
-            "base rate",
-            f"Worse than the base rate, or no better ({figures}): a learning rate that is too "
-            "high, weights with another normalisation than their own, or a head too large for "
-            "these pictures.",
-            (*lower, *more),
+            "too sure",
+            text,
+            ("--config.evaluation.calibration=one", "--config.loss.label_smoothing=0.1"),
         )
     ]
 

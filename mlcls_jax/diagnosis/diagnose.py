@@ -28,7 +28,9 @@ def diagnose(
         scored: pictures of val, and their probabilities by the best evaluation.
     """
     found = [*of_curves(config, records), *unlike(config, train, val), *few_positives(train)]
-    found += label_noise(*scored) if scored else []
+    # One whose probabilities are worse than none cannot judge labels.
+    if scored and not {finding.kind for finding in found} & {"base rate", "too sure"}:
+        found += label_noise(*scored)
     text = "Nothing stands out: no rule of the diagnosis applies to this run."
     return found or [Finding("nothing", text)]
 

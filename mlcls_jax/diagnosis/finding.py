@@ -10,8 +10,8 @@ NAMED = 6  # classes or files in a sentence
 class Finding:
     """One sentence of the diagnosis.
 
-    kind: "base rate", "underfitting", "overfitting", "gap", "ceiling", "fine-tuning", "few
-        positives", "val unlike train", "label noise" or "nothing".
+    kind: "base rate", "too sure", "underfitting", "overfitting", "gap", "ceiling",
+        "fine-tuning", "few positives", "val unlike train", "label noise" or "nothing".
     text: with its numbers.
     next: what to try: config overrides, or sentences.
     """
