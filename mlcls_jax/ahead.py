@@ -40,6 +40,7 @@ class Ahead:
         splits: dict[str, LabelTable],
         variables: dict,
         mesh: jax.sharding.Mesh,
+        sampled: int = 0,
     ):
         """Nothing is begun yet.
 
@@ -48,8 +49,10 @@ class Ahead:
             splits: of the run.
             variables: shapes of the network's, replicated over the mesh.
             mesh: of all devices.
+            sampled: training pictures that are evaluated beside those of val.
         """
-        self._config, self._splits, self._variables, self._mesh = config, splits, variables, mesh
+        self._evaluated = len(splits["val"]) + sampled
+        self._config, self._variables, self._mesh = config, variables, mesh
         self._train = splits["train"]
         self._steps: dict[int, Future] = {}
         self._batches: dict[int, Future] = {}
@@ -118,7 +121,7 @@ class Ahead:
         return background.result(self._head_inputs, stop)(variables, images)
 
     def classify(self, variables: dict, inputs: jax.Array) -> jax.Array:
-        """Logits of the validation features; a phase with cached views must have begun."""
+        """Logits of the features that are evaluated; a phase with cached views must have begun."""
         if self._classify is None:
             raise RuntimeError("classify before start of a phase with cached views")
         return self._classify.result()(variables, inputs)
@@ -145,8 +148,8 @@ class Ahead:
         return program.lower().compile()
 
     def _compile_classify(self) -> Any:
-        pictures, classes = len(self._splits["val"]), len(self._train.classes)
-        program = classify_program(self._config, classes, pictures, self._mesh, self._variables)
+        how = self._config, len(self._train.classes), self._evaluated
+        program = classify_program(*how, self._mesh, self._variables)
         return program.lower().compile()
 
     def _first_batch(

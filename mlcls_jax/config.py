@@ -162,6 +162,9 @@ class Evaluation:
     wanted: float = 0.9
     tuned_positives: int = 10  # classes with fewer in val share a threshold (and temperature)
     calibration: str = _choice("none", "one", "class")  # temperatures: of all classes, or of each
+    # Training pictures that are scored like those of val, to compare: the same ones each time, at
+    # most as many as val has; 0: off.
+    train_sample: int = 500
 
 
 @dataclass(slots=True)
@@ -238,7 +241,7 @@ def may_change(config: Config) -> set[str]:
     fields |= {f"data.{name}" for name in ("threads", "on_bad_image", "max_bad_fraction")}
     fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may go on otherwise
     decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
-    fields |= {f"evaluation.{name}" for name in decisions}
+    fields |= {f"evaluation.{name}" for name in (*decisions, "train_sample")}
     # Crops from cached pictures are not quite those from the files.
     squash = config.augment.train_resize == "squash"
     return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})

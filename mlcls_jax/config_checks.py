@@ -114,6 +114,7 @@ def _check_ranges(config: Config) -> None:
             "at least 0, which leaves the saves to the evaluations",
         ),
         ("train.max_skipped", config.train.max_skipped >= 1, "at least 1"),
+        ("evaluation.train_sample", config.evaluation.train_sample >= 0, "at least 0 (off)"),
         ("phases", bool(config.phases), "a list of at least one phase"),
     ]
     for path, holds, wanted in rules:

@@ -6,43 +6,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from mlcls_jax.averages import with_average
-from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.decisions import Decisions, decide, rule_of
+from mlcls_jax.candidates import evaluate_state, kept
 from mlcls_jax.devices import replicate
 from mlcls_jax.finite import check_finite
 from mlcls_jax.losses import describe
-from mlcls_jax.metrics import Scores
 from mlcls_jax.models.origins import to_json
 from mlcls_jax.patience import Patience
 from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.scoring import model_scores
+from mlcls_jax.scoring import SAMPLE
 from mlcls_jax.session import Session
 from mlcls_jax.terminal import Meter, console
 from mlcls_jax.train_step import TrainState
 from mlcls_jax.work import Work
 from mlcls_jax.workdir import EMA, RAW
-
-
-def _score_both(
-    session: Session, work: Work, state: TrainState, step: int
-) -> tuple[str, dict[str, Scores], Decisions]:
-    """Which is better, the parameters or their average, the scores of what there is, and the
-    decisions for the better."""
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    candidates = {RAW: variables}
-    if state.average:
-        candidates[EMA] = with_average(variables, state.average)
-    val, scores = session.splits["val"], {}
-    read: dict[str, tuple[LabelTable, np.ndarray]] = {}
-    for name, candidate in candidates.items():
-        logits, readable = work.evaluate(candidate)
-        check_finite(session, step, np.isfinite(logits).all())
-        read[name] = val.take(np.flatnonzero(readable)), logits[readable]
-        scores[name] = model_scores(*read[name], session.base)
-    better = max(scores, key=lambda name: np.nan_to_num(scores[name].values["mAP"]))
-    rule = rule_of(session.config.evaluation)
-    return better, scores, decide(*read[better], session.base.counted, rule)
 
 
 def evaluate_and_save(
@@ -62,7 +38,9 @@ def evaluate_and_save(
     checkpoint is dropped by the run that continues.
     """
     seconds, config = meter.seconds, session.config
-    better, scores, decisions = _score_both(session, work, state, step)
+    with session.spent.on("evaluation"):
+        evaluated = evaluate_state(session, work, state, step)
+    better, scores, decisions = evaluated.better, evaluated.scores, evaluated.decisions
     values = scores[better].values
     record = {
         "step": step,
@@ -74,7 +52,10 @@ def evaluate_and_save(
         "base_rate": session.constant.values,
         "images_per_second": round(meter.images_per_second, 2),
         "seconds": round(seconds, 2),
+        "spent": session.spent.take(),
     }
+    if evaluated.sample:
+        record[SAMPLE] = evaluated.sample
     if len(scores) > 1:
         record["weights"] = better
         record |= {f"val_{name}": of.values for name, of in scores.items()}
@@ -87,7 +68,10 @@ def evaluate_and_save(
     patience = patience.after(values["mAP"])
     meta = meta_of(session, planned, step, patience, values, better)
     meta |= {"decisions": dataclasses.asdict(decisions)}
-    session.checkpoints.save(step, state, meta, values["mAP"])
+    with session.spent.on("checkpoints"):
+        session.checkpoints.save(step, state, meta, values["mAP"])
+    with session.spent.on("report"):
+        session.report.evaluated(values["mAP"], lambda: kept(session, evaluated, step))
     session.clock.restart()
     return state, patience
 

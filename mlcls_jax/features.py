@@ -25,7 +25,7 @@ from mlcls_jax.feature_step import NO_STEP, FeatureChunk, Features
 from mlcls_jax.optimizer import trainable_paths
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.programs import head_input
-from mlcls_jax.scoring import outputs
+from mlcls_jax.scoring import outputs, sample_size
 from mlcls_jax.stopping import Stop
 from mlcls_jax.terminal import console, print_warning
 
@@ -59,7 +59,8 @@ def with_room(
     free = _free_everywhere(mesh) if cached else 0.0
     network = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
     each = head_input(config, variables)
-    return [_with_room(planned, splits, each, network, free) for planned in plan]
+    sampled = sample_size(splits, config.evaluation.train_sample)
+    return [_with_room(planned, splits, each, sampled, network, free) for planned in plan]
 
 
 def _check_frozen(planned: PlannedPhase, params: dict) -> None:
@@ -77,11 +78,12 @@ def _with_room(
     planned: PlannedPhase,
     splits: dict[str, LabelTable],
     each: jax.ShapeDtypeStruct,
+    sampled: int,
     network: int,
     free: float,
 ) -> PlannedPhase:
     phase = planned.phase
-    needed = feature_bytes(splits, phase.cached_views, each)
+    needed = feature_bytes(splits, phase.cached_views, each, sampled)
     if not phase.cached_views or needed + network <= _SHARE * free:
         return planned
     print_warning(
@@ -92,11 +94,14 @@ def _with_room(
     return dataclasses.replace(planned, phase=dataclasses.replace(phase, cached_views=0))
 
 
-def feature_bytes(splits: dict[str, LabelTable], views: int, each: jax.ShapeDtypeStruct) -> int:
-    """Bytes that a phase's features and labels take on each device; `each` is of one view."""
+def feature_bytes(
+    splits: dict[str, LabelTable], views: int, each: jax.ShapeDtypeStruct, sampled: int = 0
+) -> int:
+    """Bytes that a phase's features and labels take on each device; `each` is of one view, and
+    `sampled` the number of training pictures that are evaluated."""
     train, val = splits["train"], splits["val"]
     bytes_each = each.size * each.dtype.itemsize
-    return bytes_each * (views * len(train) + len(val)) + train.labels.nbytes
+    return bytes_each * (views * len(train) + len(val) + sampled) + train.labels.nbytes
 
 
 def make_features(
@@ -148,6 +153,24 @@ def make_features(
     rate = (views * len(train) + len(val)) / seconds
     console.print(f"{planned.phase.name}: features in {seconds:.1f} s, {rate:.1f} images/s")
     return features
+
+
+def with_sample(features: Features, of_val: jax.Array, sample: np.ndarray) -> jax.Array:
+    """What the head takes of the validation pictures, and after them of sampled training pictures,
+    as they are without a mirror, [picture, ...], on every device.
+
+    Args:
+        features: of the training pictures.
+        of_val: of the validation pictures.
+        sample: rows of the training pictures.
+    """
+    if not len(sample):
+        return of_val
+    join = jax.jit(
+        lambda inputs, of_val, rows: jnp.concatenate([of_val, inputs[rows, 0]]),
+        out_shardings=of_val.sharding,
+    )
+    return join(features.inputs, of_val, sample.astype(np.int32))
 
 
 def feature_chunks(

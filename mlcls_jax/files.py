@@ -55,8 +55,13 @@ def leftovers(folder: Path) -> list[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Writes the text as UTF-8, its line ends as they are; ValueError where that fails."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, contents: bytes) -> None:
+    """Writes a file; ValueError where that fails."""
     try:
         with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8", newline="")
+            partial.write_bytes(contents)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error}") from error

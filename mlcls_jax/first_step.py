@@ -21,7 +21,7 @@ class FirstStep:
 
     def __init__(self, began: float):
         """began: by time.perf_counter()."""
-        self._began, self._stretches, self._is_watched = began, {}, False
+        self.began, self._stretches, self._is_watched = began, {}, False
         self._last = began
 
     def __enter__(self) -> "FirstStep":
@@ -55,7 +55,7 @@ class FirstStep:
         jax.block_until_ready(metrics)
         self.reached("step")
         parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self._stretches.items())
-        console.print(f"first step done {self._last - self._began:.1f} s after the start ({parts})")
+        console.print(f"first step done {self._last - self.began:.1f} s after the start ({parts})")
         gc.collect()
         gc.freeze()
         gc.enable()

@@ -46,7 +46,7 @@ class MetricsLog:
             file.flush()
             os.fsync(file.fileno())
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
-        for part in ("val", "val_raw", "val_ema", "base_rate"):  # two of them only with an average
+        for part in ("val", "val_raw", "val_ema", "base_rate", "train_sample"):  # not all each time
             numbers |= {f"{part}/{key}": value for key, value in record.get(part, {}).items()}
         self.write_scalars(record["step"], numbers)
         self._writer.flush()

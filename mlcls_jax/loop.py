@@ -10,6 +10,7 @@ ahead and to look at the losses; the bar moves by asking which steps are done, n
 these steps the state may be saved, and several processes decide whether to stop.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -110,11 +111,15 @@ def run_steps(
     """
     config, first = session.config, int(state.step)
     number, meter = first, Meter(end - first, config.data.batch_size)
+    waited, began = 0.0, time.perf_counter()
     running: deque[tuple[int, Any]] = deque()  # losses that may still be on the devices
     unchecked: list[tuple[range, dict]] = []
     with progress_bar(title, meter, is_first_process()) as refresh:
         while number < end and not session.stop.is_set():
+            asked = time.perf_counter()
             batch = next(batches)
+            if not running or running[-1][1].is_ready():  # the devices waited as well
+                waited += time.perf_counter() - asked
             if number == first:
                 meter.begin()
             state, metrics = step(state, batch)
@@ -132,4 +137,6 @@ def run_steps(
             refresh()
         check_losses(session, unchecked)
         meter.advance(sum(count for count, _ in running))
+    session.spent.add("input", waited)
+    session.spent.add("steps", time.perf_counter() - began - waited)
     return state, meter

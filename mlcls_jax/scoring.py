@@ -18,6 +18,8 @@ from mlcls_jax.metrics import Scores, constant_predictor, evaluate_scores
 from mlcls_jax.programs import image_size
 from mlcls_jax.terminal import Meter, progress_bar
 
+SAMPLE = "train_sample"  # in records, and among the readers
+
 
 @dataclass(frozen=True)
 class BaseRate:
@@ -48,6 +50,21 @@ def base_rate(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
         tuple(float(share) for share in frequencies),
         tuple(bool(enough) for enough in positives >= min_positives),
     )
+
+
+def sample_size(splits: dict[str, LabelTable], wanted: int) -> int:
+    """Of the training pictures that are scored beside those of val; wanted: at most so many."""
+    return min(wanted, len(splits["train"]), len(splits["val"]))
+
+
+def sample_rows(splits: dict[str, LabelTable], wanted: int, seed: int) -> np.ndarray:
+    """Rows of the training pictures that are scored beside those of val: int64 [picture], sorted.
+
+    Always the same ones: the scores of two evaluations differ by the model alone.
+    """
+    rng = np.random.default_rng(seed)
+    size = sample_size(splits, wanted)
+    return np.sort(rng.choice(len(splits["train"]), size, replace=False))
 
 
 def score(

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from mlcls_jax.ahead import Ahead
 from mlcls_jax.checkpoint import Checkpoints
@@ -15,7 +16,9 @@ from mlcls_jax.logs import MetricsLog
 from mlcls_jax.metrics import Scores
 from mlcls_jax.models.lineages import Origin
 from mlcls_jax.phases import PlannedPhase
+from mlcls_jax.report.refresh import Refresher
 from mlcls_jax.scoring import BaseRate, constant_scores
+from mlcls_jax.spent import Spent
 from mlcls_jax.stopping import SaveClock, Stop
 
 
@@ -30,12 +33,20 @@ class Session:
     base: BaseRate
     origin: Origin  # lineage and normalisation of the weights
     mesh: jax.sharding.Mesh
-    readers: dict[str, Reader]  # of splits
+    readers: dict[str, Reader]  # of splits, and of the sample under SAMPLE
     ahead: Ahead
     checkpoints: Checkpoints
     log: MetricsLog
+    sample: np.ndarray  # rows of the training pictures that are scored as well, see sample_rows
+    report: Refresher
+    spent: Spent = field(default_factory=Spent)
     stop: Stop = field(default_factory=Stop)
     skipped: list[int] = field(default_factory=list)  # steps since the start, see train.on_nan
+
+    @cached_property
+    def sampled(self) -> LabelTable:
+        """The training pictures that are scored as well."""
+        return self.splits["train"].take(self.sample)
 
     @cached_property
     def constant(self) -> Scores:

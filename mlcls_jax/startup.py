@@ -31,8 +31,10 @@ from mlcls_jax.programs import (
     state_shape,
     variables_shape,
 )
-from mlcls_jax.scoring import base_rate
+from mlcls_jax.report.refresh import Refresher
+from mlcls_jax.scoring import SAMPLE, base_rate, sample_rows
 from mlcls_jax.session import Session
+from mlcls_jax.spent import Spent
 from mlcls_jax.terminal import console, print_table, print_warning
 from mlcls_jax.train_step import TrainState, make_state
 from mlcls_jax.workdir import (
@@ -73,7 +75,8 @@ def open_session(
     plan = with_room(plan, splits, shapes, config, mesh)
     pictures = sum(map(len, splits.values()))
     reader = make_reader(config.data, pictures, workdir / BAD_IMAGES, print_warning)
-    ahead = Ahead(config, splits, shapes, mesh)
+    sample = sample_rows(splits, config.evaluation.train_sample, config.seed)
+    ahead = Ahead(config, splits, shapes, mesh, len(sample))
 
     def start(step: int, origin: Origin | None) -> None:
         planned = next((planned for planned in plan if step < planned.stop), None)
@@ -91,7 +94,8 @@ def open_session(
     reader.bad.write()  # those of the first batch, which may be older than the workdir
     if first_step:
         first_step.reached("network and weights")
-    readers = _readers(config, splits, reader)
+    sampled = splits["train"].take(sample)
+    readers = _readers(config, splits | {SAMPLE: sampled}, reader)
     if first_step and config.data.cache != "none":
         first_step.reached("cache of pictures")
     session = Session(
@@ -106,6 +110,9 @@ def open_session(
         ahead=ahead,
         checkpoints=checkpoints,
         log=MetricsLog(workdir, checkpoints.latest() or 0, is_first_process()),
+        sample=sample,
+        report=Refresher(workdir, splits, config.data.max_pixels, is_first_process()),
+        spent=Spent(first_step.began if first_step else None),
     )
     return session, state
 
@@ -133,10 +140,12 @@ def _check_rows(config: Config, plan: list[PlannedPhase], devices: int) -> None:
 
 
 def _readers(config: Config, splits: dict[str, LabelTable], reader: Reader) -> dict[str, Reader]:
-    """Of the splits that are read in every epoch, each with its cache if there is to be one."""
+    """Of what is read in every epoch, each with its cache if there is to be one."""
     how = (config.data, config.augment, image_size(config))
     return {
-        split: with_cache(reader, *how, split, splits[split].paths) for split in ("train", "val")
+        split: with_cache(reader, *how, split, splits[split].paths)
+        for split in ("train", "val", SAMPLE)
+        if len(splits[split])
     }
 
 

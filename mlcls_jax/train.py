@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlcls_jax import background, cli, devices
 from mlcls_jax.config import Config, with_absolute_paths
+from mlcls_jax.diagnosis.diagnose import lines
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.handover import begin_phase
 from mlcls_jax.loop import run_phase
@@ -75,6 +76,7 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
         first_step.reached("imports")
         session, state = open_session(config, workdir, first_step)
         print_header(session, state)
+        session.spent.so_far("start")
         with stop_on_signals(session.stop):
             for planned in session.plan:
                 if int(state.step) < planned.stop and not session.stop.is_set():
@@ -83,6 +85,8 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
             session.checkpoints.close()
             session.log.close()
             finished = int(state.step) == session.plan[-1].stop
+            for line in lines(session.report.close()):
+                console.print(line)
             print_end(session, finished)
     return cli.INTERRUPTED if session.stop.by_terminal and not finished else 0
 

@@ -11,13 +11,15 @@ from mlcls_jax.data.batch import to_devices
 from mlcls_jax.data.pipeline import local_rows
 from mlcls_jax.devices import is_first_process
 from mlcls_jax.feature_step import chunk_sharding
-from mlcls_jax.features import feature_chunks, make_features
+from mlcls_jax.features import feature_chunks, make_features, with_sample
 from mlcls_jax.first_step import FirstStep
 from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.scoring import readable, score
+from mlcls_jax.scoring import SAMPLE, readable, score
 from mlcls_jax.session import Session
 from mlcls_jax.terminal import console
 from mlcls_jax.train_step import TrainState
+
+Evaluate = Callable[[dict], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Work:
     steps: that one call of `step` takes at most; less only where an evaluation follows.
     evaluate: {params, batch_stats} -> float32 logits [picture, class] of the validation pictures,
         and bool [picture]: False where the picture was skipped.
+    evaluate_sample: the same of the training pictures in session.sample, which are not none.
     """
 
     step: Callable[[TrainState, Any], tuple[TrainState, dict]]
     batches: Iterator[Any]
     steps: int
-    evaluate: Callable[[dict], tuple[np.ndarray, np.ndarray]]
+    evaluate: Evaluate
+    evaluate_sample: Evaluate
 
 
 def make_work(
@@ -48,28 +52,35 @@ def make_work(
     """
     session.ahead.start(planned, session.origin)
     session.ahead.read(planned, int(state.step), session.readers["train"])
-    step, traced, compiled = session.ahead.step(planned, session.stop)  # never compiled again
+    with session.spent.on("compilation"):
+        step, traced, compiled = session.ahead.step(planned, session.stop)  # never compiled again
     console.print(
         f"{planned.phase.name}: step traced in {traced:.1f} s, compiled in {compiled:.1f} s"
     )
     first_step.reached("waiting for the compiled step")
     if planned.phase.cached_views:
-        work = _on_features(session, planned, state, step)
+        with session.spent.on("features"):
+            work = _on_features(session, planned, state, step)
         first_step.reached("features")
     else:
-        work = _on_pictures(session, planned, step)
+        with session.spent.on("input"):
+            work = _on_pictures(session, planned, step)
         first_step.reached("waiting for pictures")
     return work
 
 
 def _on_pictures(session: Session, planned: PlannedPhase, step: Any) -> Work:
-    batches, paths = session.ahead.batches(planned), session.splits["val"].paths
-
-    def evaluate(variables: dict) -> tuple[np.ndarray, np.ndarray]:
-        title, shared = "val" if is_first_process() else "", (session.mesh, session.readers["val"])
+    def of(split: str, paths: list[str], variables: dict) -> tuple[np.ndarray, np.ndarray]:
+        title, shared = split if is_first_process() else "", (session.mesh, session.readers[split])
         return score(session.ahead.predict, variables, paths, session.config, *shared, title)
 
-    return Work(step, batches, 1, evaluate)
+    return Work(
+        step,
+        session.ahead.batches(planned),
+        1,
+        evaluate=partial(of, "val", session.splits["val"].paths),
+        evaluate_sample=partial(of, SAMPLE, session.sampled.paths),
+    )
 
 
 def _on_features(session: Session, planned: PlannedPhase, state: TrainState, step: Any) -> Work:
@@ -85,7 +96,12 @@ def _on_features(session: Session, planned: PlannedPhase, state: TrainState, ste
         session.readers,
         session.stop,
     )
+    evaluated, pictures = with_sample(features, of_val, session.sample), len(splits["val"])
     train, val = (readable(splits[x].paths, session.readers[x]) for x in ("train", "val"))
+
+    def logits(variables: dict) -> np.ndarray:
+        return np.asarray(ahead.classify(variables, evaluated))
+
     steps = planned.chunk_steps(config.log_every)
     chunks = feature_chunks(
         train,
@@ -99,5 +115,6 @@ def _on_features(session: Session, planned: PlannedPhase, state: TrainState, ste
         step=lambda state, chunk: step(state, features, chunk),
         batches=to_devices(chunks, chunk_sharding(mesh)),
         steps=steps,
-        evaluate=lambda variables: (np.asarray(ahead.classify(variables, of_val)), val),
+        evaluate=lambda variables: (logits(variables)[:pictures], val),
+        evaluate_sample=lambda variables: (logits(variables)[pictures:], train[session.sample]),
     )

@@ -2,7 +2,7 @@
 
 config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
 eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv  decisions.json
-run.lock, as long as a training runs; contact_sheet.png
+run.lock, as long as a training runs; contact_sheet.png; scores.npz  report.html
 """
 
 import json
@@ -34,9 +34,13 @@ from mlcls_jax.train_step import make_eval_step
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
 BAD_IMAGES, DECISIONS, LOCK = "bad_images.csv", "decisions.json", "run.lock"
 SHEET = "contact_sheet.png"
+SCORES, REPORT = "scores.npz", "report.html"  # of report/
 RAW, EMA = "raw", "ema"  # as meta.json and metrics.jsonl name the parameters and their average
 # At the start of a run:
-OWN = (CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, "checkpoints", "tensorboard")
+OWN = (
+    *(CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, SCORES, REPORT),
+    *("checkpoints", "tensorboard"),
+)
 
 
 @dataclass(frozen=True)

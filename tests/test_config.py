@@ -160,6 +160,7 @@ def test_an_own_image_size_replaces_the_published_one():
         ("train.on_nan", "ignore"),
         ("train.max_skipped", 0),
         ("train.max_skipped", 5),  # of a run that stops
+        ("evaluation.train_sample", -1),
         ("phases", []),
         ("phases[0].name", ""),
         ("phases[0].name", "a/b"),
@@ -215,6 +216,7 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("checkpoint.every_minutes", "10"),
         ("evaluation.tuned_positives", 2.5),
         ("train.max_skipped", "10"),
+        ("evaluation.train_sample", 0.5),
         ("seed", True),
         ("data.batch_size", True),
         ("data.val_fraction", True),
@@ -266,6 +268,7 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("checkpoint.every_minutes", 1e9),
         ("evaluation.calibration", "class"),
         ("train.on_nan", "skip"),
+        ("evaluation.train_sample", 0),
         ("phases[0].duration", "0 steps"),
         ("phases[0].clip_norm", 0.0),
         ("phases[0].groups[0].learning_rate", 1),

@@ -22,9 +22,15 @@ from mlcls_jax.config import Augment, Config, Data, Evaluation, Group, Model, Ph
 from mlcls_jax.data.faults import BadImages
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.pipeline import Reader, Rows, batch_filenames, eval_batches, train_batches
-from mlcls_jax.devices import free_memory, make_mesh
-from mlcls_jax.feature_step import NO_STEP
-from mlcls_jax.features import feature_bytes, feature_chunks, make_features, with_room
+from mlcls_jax.devices import free_memory, make_mesh, replicate
+from mlcls_jax.feature_step import NO_STEP, Features
+from mlcls_jax.features import (
+    feature_bytes,
+    feature_chunks,
+    make_features,
+    with_room,
+    with_sample,
+)
 from mlcls_jax.phases import PlannedPhase, plan_phases
 from mlcls_jax.programs import head_input
 from mlcls_jax.scoring import readable
@@ -49,7 +55,7 @@ def make_config(photos, variant, views=1, **phase) -> Config:
 def records(workdir):
     """metrics.jsonl without what depends on the clock."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    clock = ("images_per_second", "seconds")
+    clock = ("images_per_second", "seconds", "spent")
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
@@ -190,7 +196,7 @@ def test_features_that_do_not_fit_are_computed_anew(free, views, monkeypatch, ca
     assert planned.phase.cached_views == views
     assert dataclasses.replace(planned, phase=plan[0].phase) == plan[0]
     assert config.phases[0].cached_views == 2
-    warned = "warning: head: features would take 3.6 kB on each device" in capsys.readouterr().out
+    warned = "warning: head: features would take 3.9 kB on each device" in capsys.readouterr().out
     assert warned == (views == 0)
 
 
@@ -356,3 +362,15 @@ def test_the_pass_sees_each_picture_once_and_its_mirror(photos):
     np.testing.assert_allclose(of_train.inputs[:, 0], plain, rtol=1e-5)
     val = np.einsum("brwc,w->bc", direct["center_crop"][30:], np.arange(32.0))
     np.testing.assert_allclose(of_val, val, rtol=1e-5)
+
+
+def test_a_sample_of_the_plain_training_features_follows_those_of_val():
+    mesh = make_mesh(8)
+    inputs = np.arange(6 * 2 * 3, dtype=np.float32).reshape(6, 2, 3)
+    of_val = -np.ones((4, 3), np.float32)
+    made = Features(inputs, np.zeros((6, 1), np.int8)), of_val
+    kept, on_device = replicate(made, mesh)
+    joined = with_sample(kept, on_device, np.array([1, 4]))
+    np.testing.assert_array_equal(joined, np.concatenate([of_val, inputs[[1, 4], 0]]))
+    assert joined.sharding.is_fully_replicated and joined.dtype == np.float32
+    assert with_sample(kept, on_device, np.array([], np.int64)) is on_device

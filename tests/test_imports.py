@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["background", "checksums", "data.memory", "files", "host", "lock", "terminal", "data.shards"],
-    ["models.variants", "models.padding", "stopping"],
+    ["background", "checksums", "data.memory", "files", "host", "lock", "spent", "terminal"],
+    ["data.shards", "models.variants", "models.padding", "stopping"],
     ["models.lineages"],
     ["models.sources"],
     ["models.names"],
@@ -52,8 +52,16 @@ LAYERS = [
     ["judgement"],
     ["features"],
     ["logs"],
+    ["label_noise", "diagnosis.finding"],
+    ["diagnosis.curves", "diagnosis.of_labels"],
+    ["diagnosis.diagnose"],
+    ["report.classes", "report.kept", "report.pictures"],
+    ["report.charts", "report.gather"],
+    ["report.write"],
+    ["report.refresh"],
     ["session"],
     ["work", "handover", "finite"],
+    ["candidates"],
     ["epoch_end"],
     ["loop"],
     ["initial"],
@@ -65,7 +73,7 @@ LAYERS = [
     ["benchmarks.loops", "benchmarks.report"],
     ["benchmarks.measure", "benchmarks.sweep"],
     ["dry_run"],
-    ["train", "evaluate", "predict", "export", "benchmark", "lr_find"],
+    ["train", "evaluate", "predict", "export", "benchmark", "lr_find", "report.__main__"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = {

@@ -15,6 +15,7 @@ from mlcls_jax.background import is_busy, run
 from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.epoch_end import epoch_line
 from mlcls_jax.loop import run_steps
+from mlcls_jax.spent import Spent
 from mlcls_jax.train import train
 
 
@@ -49,6 +50,7 @@ def test_values_are_fetched_every_log_every_steps_and_at_the_end():
         stop=threading.Event(),
         checkpoints=SimpleNamespace(check=lambda: None),
         log=SimpleNamespace(write_scalars=lambda number, _: logged.append(number)),
+        spent=Spent(),
     )
     state: Any = SimpleNamespace(step=20)  # a dispatched step never reads it again
     batches: Any = count()

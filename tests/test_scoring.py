@@ -8,7 +8,7 @@ import pytest
 from scipy.special import logit
 
 from mlcls_jax.data.labels import UNKNOWN, LabelTable
-from mlcls_jax.scoring import base_rate, constant_scores, model_scores
+from mlcls_jax.scoring import base_rate, constant_scores, model_scores, sample_rows
 
 
 def table(rows) -> LabelTable:
@@ -60,3 +60,16 @@ def test_a_class_with_too_few_positives_is_in_no_mean():
     base = base_rate(splits, min_positives=3)
     assert model_scores(splits["val"], np.zeros((2, 2)), base).left_out == ["a"]
     assert constant_scores(splits["val"], base).left_out == ["a"]
+
+
+def test_the_sample_is_always_the_same_one_and_no_larger_than_val():
+    splits = {"train": table([[1]] * 50), "val": table([[1]] * 20)}
+    rows = sample_rows(splits, 12, seed=3)
+    assert len(set(rows)) == 12 and rows.min() >= 0 and rows.max() < 50
+    np.testing.assert_array_equal(rows, sample_rows(splits, 12, seed=3))
+    np.testing.assert_array_equal(rows, np.sort(rows))
+    assert set(rows) != set(sample_rows(splits, 12, seed=4))
+    assert len(sample_rows(splits, 500, seed=3)) == 20
+    assert not len(sample_rows(splits, 0, seed=3))
+    few = {"train": table([[1]] * 5), "val": table([[1]] * 20)}
+    np.testing.assert_array_equal(sample_rows(few, 500, seed=3), range(5))

@@ -1,0 +1,234 @@
+"""What the curves of train and val say.
+
+mAP is compared between pictures of train and val over the same classes, in evaluation mode; of
+records without `evaluation.train_sample`, nothing is said that would need it.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlcls_jax.config import Config, Phase
+from mlcls_jax.diagnosis.finding import Finding
+from mlcls_jax.scoring import SAMPLE
+
+# Of the way from the base rate's mAP to 1: a model below the first knows nothing, and one whose
+# training pictures are below the second does not fit them.
+NOTHING, FITTED = 0.05, 0.5
+LEAST = 50  # pictures in the sample: the mAP of fewer is luck
+GAP = 0.1  # of mAP between train and val: above it, pictures are remembered
+FELL, ROSE = 0.01, 1.05  # mAP of val below its best, and its loss as a multiple of its lowest
+FLAT = 0.005  # mAP over the last third of a phase's evaluations: less is a ceiling
+SHORT = 4  # evaluations: of fewer, nobody can say that they are flat
+
+_PARTS = ("stem", *(f"stage{number}" for number in range(1, 8)), "top")
+_BACKBONE = tuple(f"backbone/{part}/conv/kernel" for part in _PARTS)
+_UNFREEZE = (
+    'a phase after it that trains the backbone as well: Phase("finetune", "12 epochs", '
+    '[Group("head/.*", 5e-4, 1e-2), Group("backbone/.*", 3e-4, 1e-2)], warmup="1 epoch")'
+)
+
+
+def of_curves(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
+    """Worse than the base rate, underfitting, overfitting, and what a frozen backbone allows.
+
+    Args:
+        config: of the run.
+        records: of metrics.jsonl, in their order.
+    """
+    if not records:
+        return []
+    if _is_ignorant(records[-1]):
+        found = _worse(config, records[-1])
+    else:
+        found = [*_underfitting(config, records), *_overfitting(config, records)]
+        found += _too_sure(records[-1])
+    return found + _frozen(config, records)
+
+
+def _is_ignorant(record: dict[str, Any]) -> bool:
+    return _share(record["val"]["mAP"], record["base_rate"]["mAP"]) < NOTHING
+
+
+def _beside_base_rate(record: dict[str, Any]) -> str:
+    val, base = record["val"], record["base_rate"]
+    return (
+        f"val loss {val['loss']:.4f}, and {base['loss']:.4f} of the class frequencies alone; "
+        f"val mAP {val['mAP']:.4f}, and {base['mAP']:.4f}"
+    )
+
+
+def _worse(config: Config, last: dict[str, Any]) -> list[Finding]:
+    index = _index(config, last)
+    lower = [
+        f"--config.phases[{index}].groups[{number}].learning_rate={group.learning_rate / 10:g}"
+        for number, group in enumerate(config.phases[index].groups)
+    ]
+    more = ["--config.model.weights=imagenet"] if config.model.weights != "imagenet" else []
+    if config.model.head != "gap":
+        more.append("--config.model.head=gap")
+    text = (
+        f"Worse than the base rate, or no better ({_beside_base_rate(last)}): a learning rate that "
+        "is too high, weights with another normalisation than their own, or a head too large for "
+        "these pictures."
+    )
+    return [Finding("base rate", text, (*lower, *more))]
+
+
+def _too_sure(last: dict[str, Any]) -> list[Finding]:
+    """A loss of val above the base rate's, of a model that orders the pictures well; focal losses
+    and the like leave probabilities that need not be right."""
+    if last["loss_name"] != "bce" or last["val"]["loss"] <= last["base_rate"]["loss"]:
+        return []
+    text = (
+        f"It orders the pictures well, but is too sure of itself ({_beside_base_rate(last)}): its "
+        "probabilities are worse than none."
+    )
+    return [
+        Finding(
+            "too sure",
+            text,
+            ("--config.evaluation.calibration=one", "--config.loss.label_smoothing=0.1"),
+        )
+    ]
+
+
+def _underfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
+    last, index = records[-1], _index(config, records[-1])
+    sample = last.get(SAMPLE)
+    if not sample or sample["pictures"] < LEAST:
+        return []
+    share, gap = _share(sample["mAP"], last["base_rate"]["mAP"]), sample["mAP"] - sample["val_mAP"]
+    if share >= FITTED or gap >= GAP:
+        return []
+    phase = config.phases[index]
+    text = (
+        f"Underfitting: mAP {sample['mAP']:.4f} on training pictures is {share:.0%} of the way "
+        f"from the base rate to 1 (below {FITTED:.0%}), and val is near it ({sample['val_mAP']:.4f}"
+        f", less than {GAP:g} apart). "
+    )
+    rise = _late_rise([record for record in records if record["phase"] == phase.name])
+    if rise is None or rise > FLAT:
+        text += "It still rises, or was evaluated too rarely to tell: train longer."
+        return [Finding("underfitting", text, (_longer(index, phase), *_raise(index, phase)))]
+    text += f"The last third of {phase.name} brought {rise:+.4f}: longer alone will not do."
+    if _is_frozen(phase):
+        return [Finding("underfitting", text, (_UNFREEZE,))]
+    return [
+        Finding("underfitting", text, (*_raise(index, phase), "a larger --config.model.variant"))
+    ]
+
+
+def _overfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
+    last, index = records[-1], _index(config, records[-1])
+    sample = last.get(SAMPLE)
+    if not sample or sample["pictures"] < LEAST:
+        return []
+    best = max(records, key=lambda record: np.nan_to_num(record["val"]["mAP"]))
+    lowest = min(records, key=lambda record: record["val"]["loss"])
+    fell = best["val"]["mAP"] - last["val"]["mAP"]
+    rose = last["val"]["loss"] / lowest["val"]["loss"]
+    gap, before = sample["mAP"] - sample["val_mAP"], _gap(lowest if rose >= ROSE else best)
+    if gap < GAP:
+        return []
+    apart = f"mAP {sample['mAP']:.4f} on training pictures, {sample['val_mAP']:.4f} on val"
+    milder = (
+        "--config.augment.rand_augment=2",
+        "--config.augment.train_resize=random_crop",
+        *(
+            f"--config.phases[{index}].groups[{number}].weight_decay="
+            f"{3 * group.weight_decay or 0.01:g}"
+            for number, group in enumerate(config.phases[index].groups)
+        ),
+    )
+    if (fell >= FELL or rose >= ROSE) and (before is None or gap > before):
+        since = "" if before is None else f" ({before:.4f} before)"
+        text = (
+            f"Overfitting: {apart}, a gap of {gap:.4f}{since}, while val mAP is {fell:.4f} below "
+            f"its best (step {best['step']}) and val loss {rose:.2f} times its lowest (step "
+            f"{lowest['step']}). The best checkpoint is kept whatever comes after it."
+        )
+        stop = f"--config.phases[{index}].patience=3"
+        return [Finding("overfitting", text, (stop, *milder))]
+    text = (
+        f"It remembers its pictures ({apart}; a gap above {GAP:g}), but val does not fall "
+        f"({fell:.4f} below its best): more pictures or more augmentation would help most."
+    )
+    return [Finding("gap", text, milder)]
+
+
+def _frozen(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
+    """The ceiling of a phase with a frozen backbone, or what the phases after it have brought."""
+    names = list(dict.fromkeys(record["phase"] for record in records))
+    phases = {phase.name: phase for phase in config.phases}
+    frozen = [name for name in names if name in phases and _is_frozen(phases[name])]
+    if not frozen:
+        return []
+    own = [record for record in records if record["phase"] == frozen[-1]]
+    later = [record for record in records if record["step"] > own[-1]["step"]]
+    ceiling = max(record["val"]["mAP"] for record in own)
+    if later:
+        tuned = max(record["val"]["mAP"] for record in later)
+        text = (
+            f"Fine-tuning brought {tuned - ceiling:+.4f} of val mAP: {ceiling:.4f} at best with "
+            f"the backbone frozen ({frozen[-1]}), {tuned:.4f} after it."
+        )
+        if tuned - ceiling > FLAT:
+            return [Finding("fine-tuning", text)]
+        index = _index(config, later[-1])
+        rates = [
+            f"--config.phases[{index}].groups[{number}].learning_rate={group.learning_rate / 3:g}"
+            for number, group in enumerate(config.phases[index].groups)
+        ]
+        return [Finding("fine-tuning", text, (*rates, _longer(index, config.phases[index])))]
+    rise = _late_rise(own)
+    if rise is None or rise > FLAT:
+        return []
+    text = (
+        f"With its backbone frozen, the network is at its ceiling: val mAP {ceiling:.4f}, and the "
+        f"last third of {frozen[-1]} brought {rise:+.4f} (less than {FLAT:g})."
+    )
+    return [Finding("ceiling", text, (_UNFREEZE,))]
+
+
+def _share(value: float, base: float) -> float:
+    """How much of the way from the base rate to 1."""
+    return (value - base) / max(1 - base, 1e-9)
+
+
+def _gap(record: dict[str, Any]) -> float | None:
+    sample = record.get(SAMPLE)
+    return sample["mAP"] - sample["val_mAP"] if sample else None
+
+
+def _late_rise(records: Sequence[dict[str, Any]]) -> float | None:
+    """What the last third of the evaluations has brought over the best before it; None: too few."""
+    if len(records) < SHORT:
+        return None
+    values = [record["val"]["mAP"] for record in records]
+    before = len(values) - -(-len(values) // 3)
+    return max(values[before:]) - max(values[:before])
+
+
+def _is_frozen(phase: Phase) -> bool:
+    return not any(re.fullmatch(g.pattern, path) for g in phase.groups for path in _BACKBONE)
+
+
+def _index(config: Config, record: dict[str, Any]) -> int:
+    """Of the record's phase in the config; the last one if it has none of that name."""
+    names = [phase.name for phase in config.phases]
+    return names.index(record["phase"]) if record["phase"] in names else len(names) - 1
+
+
+def _longer(index: int, phase: Phase) -> str:
+    amount, unit = phase.duration.split()
+    return f'--config.phases[{index}].duration="{2 * float(amount):g} {unit}"'
+
+
+def _raise(index: int, phase: Phase) -> tuple[str, ...]:
+    return tuple(
+        f"--config.phases[{index}].groups[{number}].learning_rate={3 * group.learning_rate:g}"
+        for number, group in enumerate(phase.groups)
+    )

@@ -1,0 +1,97 @@
+"""What the labels say: rare classes, a val unlike train, and labels that may be wrong."""
+
+import numpy as np
+
+from mlcls_jax.config import Config
+from mlcls_jax.data.labels import LabelTable
+from mlcls_jax.diagnosis.finding import Finding, some
+from mlcls_jax.label_noise import suspects
+
+FEW = 20  # positives in train
+NOISE = 0.02  # suspects as a share of the positives of val
+CHANCE = 0.01  # probability that any class's difference between val and train is drawn by chance
+
+
+def unlike(config: Config, train: LabelTable, val: LabelTable) -> list[Finding]:
+    """Classes whose frequencies differ beyond chance between val and train.
+
+    By the hypergeometric distribution of the positives of val among those of both, Fisher's exact
+    test, two-sided, with Bonferroni's correction for the number of classes.
+    """
+    from scipy.stats import hypergeom  # half a second, after the first steps
+
+    positives, known = train.positives + val.positives, train.known + val.known
+    drawn = hypergeom(known, positives, val.known)
+    tails = np.minimum(drawn.cdf(val.positives), drawn.sf(val.positives - 1))
+    p = np.where(positives > 0, np.minimum(2 * tails, 1.0), 1.0) * len(train.classes)
+    different = sorted((c for c in np.flatnonzero(p < CHANCE)), key=lambda c: p[c])
+    if not different:
+        return []
+    named = [
+        f"{train.classes[c]} ({train.frequencies[c]:.1%} of train, {val.frequencies[c]:.1%} of val)"
+        for c in different
+    ]
+    own = config.data.val_csv or (train.splits is not None)
+    advice = (
+        "draw val from the same pictures: leave out data.val_csv and the split column "
+        "(--config.data.val_csv= --config.data.split_column=)"
+        if own
+        else "--config.data.split_seed=43"
+    )
+    return [
+        Finding(
+            "val unlike train",
+            f"Val is unlike train: {len(different)} of {len(train.classes)} classes have another "
+            f"frequency than chance explains (Fisher's exact test, p < {CHANCE:g} over all "
+            f"classes): {some(named)}. Scores on val say little of pictures like those of train.",
+            (advice,),
+        )
+    ]
+
+
+def few_positives(train: LabelTable) -> list[Finding]:
+    """Classes that few training pictures show."""
+    rare = [
+        (int(count), name)
+        for count, name in zip(train.positives, train.classes, strict=True)
+        if count < FEW
+    ]
+    if not rare:
+        return []
+    named = [f"{name} ({count})" for count, name in sorted(rare)]
+    return [
+        Finding(
+            "few positives",
+            f"{len(rare)} of {len(train.classes)} classes have fewer than {FEW} positives in "
+            f"train: {some(named)}. Their scores are "
+            "mostly luck; min_positives leaves them out of the means.",
+            (
+                "more pictures of these classes",
+                f"--config.evaluation.min_positives={FEW}",
+                "--config.loss.pos_weight=auto",
+            ),
+        )
+    ]
+
+
+def label_noise(table: LabelTable, probabilities: np.ndarray) -> list[Finding]:
+    """Labels of val that the model contradicts, where they are many."""
+    found, positives = suspects(table.labels, probabilities), int(table.positives.sum())
+    if len(found) < NOISE * positives or not found:
+        return []
+    missing = sum(one.label == 0 for one in found)
+    named = [
+        f"{table.filenames[one.row]}: {table.classes[one.column]} is labelled {one.label}, "
+        f"{one.probability:.2f} predicted"
+        for one in found
+    ]
+    return [
+        Finding(
+            "label noise",
+            f"{len(found)} labels of val may be wrong, {len(found) / positives:.1%} of its "
+            f"{positives} positives (from {NOISE:.0%} on they are told): {missing} seem to be "
+            f"missing, {len(found) - missing} not to be there. By confident learning "
+            f"(arXiv:1911.00068): {some(named)}.",
+            ("look at them, and mend the CSV", "--config.loss.label_smoothing=0.1"),
+        )
+    ]

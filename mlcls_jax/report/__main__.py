@@ -1,0 +1,31 @@
+"""Makes the report of a run again: report.html in its workdir, and its diagnosis in words.
+
+python -m mlcls_jax.report --workdir runs/b5
+"""
+
+import argparse
+from pathlib import Path
+
+from mlcls_jax import cli
+from mlcls_jax.diagnosis.diagnose import lines
+from mlcls_jax.report.write import write_report
+from mlcls_jax.terminal import console
+from mlcls_jax.workdir import REPORT
+
+
+def main(argv: list[str]) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mlcls_jax.report",
+        description="Writes report.html of a run, finished or not, into its workdir.",
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    workdir = Path(parser.parse_args(argv).workdir)
+    for line in lines(write_report(workdir)):
+        console.print(line)
+    console.print(f"Written: {workdir / REPORT}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,181 @@
+"""The charts of the report as SVG inside the page, in the colours of its light and dark mode.
+
+By matplotlib, which the project has already: a chart is 10 to 40 kB of SVG, where a library that
+draws in the browser would be megabytes of JavaScript for a phone to parse.  Colours go in as
+placeholders and come out as variables of the page's style sheet.  Names of classes and files are in
+no chart: text is of ours alone.
+"""
+
+import io
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from mlcls_jax.report.classes import Bin
+from mlcls_jax.scoring import SAMPLE
+
+# Placeholder: variable of the style sheet.
+_COLOURS = {
+    "#010101": "currentColor",
+    "#020202": "var(--grid)",
+    "#030303": "var(--train)",
+    "#040404": "var(--val)",
+    "#050505": "var(--base)",
+    "#060606": "var(--faint)",
+}
+INK, GRID, TRAIN, VAL, BASE, FAINT = _COLOURS
+_STYLE: Any = {
+    "svg.fonttype": "none",  # text, which the page's font shows
+    "svg.hashsalt": "mlcls_jax",  # equal names inside charts mean equal things
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "path.simplify": True,
+}
+_SIZE = 4.2, 2.8  # inches: 302 points, about the pixels of a phone
+
+
+def curves(records: Sequence[dict[str, Any]], metric: str) -> Markup:
+    """Of train and val over the epochs, with the base rate and the bounds of the phases.
+
+    Args:
+        records: of metrics.jsonl.
+        metric: "mAP" or "loss".
+    """
+
+    def draw(axes: Any) -> None:
+        epochs = [record["epoch"] for record in records]
+        sampled = [record for record in records if SAMPLE in record]
+        if sampled:
+            values = [record[SAMPLE][metric] for record in sampled]
+            axes.plot([r["epoch"] for r in sampled], values, color=TRAIN, label="train (sample)")
+        values = [record["val"][metric] for record in records]
+        axes.plot(epochs, values, color=VAL, label="val", marker="o", markersize=2.5)
+        base = records[-1]["base_rate"][metric]
+        axes.axhline(base, color=BASE, linestyle="--", linewidth=1.2, label="base rate")
+        for record, after in itertools.pairwise(records):
+            if record["phase"] != after["phase"]:
+                axes.axvline(record["epoch"], color=INK, linewidth=0.8, linestyle=":")
+        for name in dict.fromkeys(record["phase"] for record in records):
+            own = [record["epoch"] for record in records if record["phase"] == name]
+            where = {"transform": axes.get_xaxis_transform(), "ha": "center", "fontsize": 9}
+            axes.text((own[0] + own[-1]) / 2, 1.02, name, **where)
+        if metric == "mAP":
+            axes.set_ylim(0, 1.02)
+        axes.set_xlabel("epoch")
+        axes.legend(fontsize=9, loc="best")
+
+    return _chart(f"{metric} of train and val", draw)
+
+
+def precision_recall(each: Sequence[np.ndarray], pooled: np.ndarray) -> Markup:
+    """Args: as `classes.precision_recall` returns them."""
+
+    def draw(axes: Any) -> None:
+        for recall, precision in each:
+            axes.plot(recall, precision, color=FAINT, linewidth=0.8)
+        axes.plot([], [], color=FAINT, linewidth=0.8, label="each class")
+        axes.plot(*pooled, color=VAL, label="all pairs of picture and class")
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
+        axes.legend(fontsize=9, loc="lower left")
+
+    return _chart("precision over recall", draw)
+
+
+def reliability(bins: Sequence[Bin]) -> Markup:
+    """Predicted probability and share of positives: on the diagonal, the first is the second."""
+
+    def draw(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], color=BASE, linestyle="--", linewidth=1.2)
+        x, y = [one.probability for one in bins], [one.positives for one in bins]
+        axes.plot(x, y, color=VAL, marker="o", markersize=4)
+        for one in bins:
+            axes.annotate(
+                f"{one.count:,}",
+                (one.probability, one.positives),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+        axes.set(xlabel="predicted probability", ylabel="share of positives")
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.1))
+
+    return _chart("calibration", draw)
+
+
+def seconds(spent: dict[str, float]) -> Markup:
+    """What the run's seconds went into.
+
+    Args:
+        spent: seconds by what they went into, not empty.
+    """
+
+    def draw(axes: Any) -> None:
+        names = sorted(spent, key=lambda name: spent[name])
+        values = [spent[name] for name in names]
+        total = max(sum(values), 1e-9)
+        bars = axes.barh(names, values, color=VAL, height=0.6)
+        texts = [f"{value:,.0f} s, {value / total:.0%}" for value in values]
+        axes.bar_label(bars, texts, padding=3, fontsize=9)
+        axes.set_xlim(0, max(values) * 1.3)
+        axes.set_xlabel("seconds")
+        axes.grid(visible=False, axis="y")
+
+    return _chart("where the seconds went", draw)
+
+
+def speed(records: Sequence[dict[str, Any]]) -> Markup:
+    """Images/s of the steps before each evaluation, on a logarithmic scale."""
+
+    def draw(axes: Any) -> None:
+        rates = [max(record["images_per_second"], 1e-3) for record in records]
+        epochs = [record["epoch"] for record in records]
+        axes.semilogy(epochs, rates, color=VAL, marker="o", markersize=2.5)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.yaxis.set_minor_formatter(lambda *_: "")
+        axes.set(xlabel="epoch", ylabel="images/s")
+
+    return _chart("images per second", draw)
+
+
+def _chart(title: str, draw: Callable[[Any], None]) -> Markup:
+    """title: for who cannot see it."""
+    from matplotlib import rc_context  # half a second, after the first steps
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        draw(figure.add_subplot())
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    return _inline(file.getvalue(), title)
+
+
+def _inline(svg: str, title: str) -> Markup:
+    """The drawing alone, as wide as its place, in the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    view = re.search(r'viewBox="[^"]*"', svg)
+    assert view is not None, "matplotlib has written no viewBox"
+    svg = svg[svg.index(">") + 1 :]
+    # It would hold for the whole page, and for charts only the lines need it.
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    for placeholder, colour in _COLOURS.items():
+        svg = svg.replace(placeholder, colour)
+    head = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view[0]} role="img" '
+    return Markup(head + f'aria-label="{title}">' + svg)

@@ -1,0 +1,20 @@
+// A click on a header sorts its table; numbers by value, what has none last.
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const header = button.parentElement, column = header.cellIndex;
+    const body = header.closest("table").tBodies[0];
+    // Numbers begin with the highest, names with the first; the next click turns them round.
+    const down = header.ariaSort ? header.ariaSort === "ascending" : column > 0;
+    const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+    const compare = (a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (x === "" || y === "") return (x === "") - (y === "");
+      const order = column ? x - y : x.localeCompare(y);
+      return down ? -order : order;
+    };
+    const rows = [...body.rows].sort(compare);
+    for (const other of header.parentElement.cells) other.ariaSort = null;
+    header.ariaSort = down ? "descending" : "ascending";
+    body.append(...rows);
+  });
+}
