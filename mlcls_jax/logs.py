@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mlcls_jax.events import Events
 from mlcls_jax.files import write_text
 from mlcls_jax.workdir import METRICS
 
@@ -14,7 +15,7 @@ class MetricsLog:
     def __init__(self, workdir: Path, step: int, enabled: bool):
         """Opens the log to go on after `step`; later lines, of a lost stretch, are dropped."""
         self._path, self._step, self._enabled = workdir / METRICS, step, enabled
-        self._events: Any = None
+        self._events = Events(workdir / "tensorboard", step)
         if not enabled:
             return
         records = read_metrics(workdir)
@@ -22,39 +23,36 @@ class MetricsLog:
         if self._path.exists():  # without later lines and one that was cut short
             write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
 
-    @property
-    def _writer(self) -> Any:
-        """Of TensorBoard events; made when it is needed, as it imports torch where that is."""
-        if self._events is None:
-            from tensorboardX import SummaryWriter
-
-            folder = self._path.parent / "tensorboard"
-            self._events = SummaryWriter(str(folder), purge_step=self._step)
-        return self._events
-
     def write_epoch(self, record: dict[str, Any]) -> None:
-        """Appends an evaluation's record; its numbers go to TensorBoard as val/* and train/*."""
+        """Appends an evaluation's record; its numbers go to TensorBoard as val/* and train/*.
+
+        Raises:
+            OSError: metrics.jsonl cannot be written.
+        """
         if not self._enabled:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise OSError(
+                f"{self._path} cannot be written ({error.strerror}). Mend that, and the same "
+                "command continues from the latest checkpoint"
+            ) from error
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
         for part in ("val", "val_raw", "val_ema", "base_rate"):  # two of them only with an average
             numbers |= {f"{part}/{key}": value for key, value in record.get(part, {}).items()}
         self.write_scalars(record["step"], numbers)
-        self._writer.flush()
+        self._events.flush()
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
         """TensorBoard scalars of a step."""
-        if not self._enabled:
-            return
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        if self._enabled:
+            self._events.add(step, values)
 
     def close(self) -> None:
         """Flushes and closes the event file."""
-        if self._events is not None:
-            self._events.close()
+        self._events.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["background", "checksums", "data.memory", "files", "host", "lock", "terminal", "data.shards"],
+    ["background", "checksums", "data.memory", "files", "host", "lock", "terminal"],
+    ["data.shards", "events"],
     ["models.variants", "models.padding"],
     ["models.lineages"],
     ["models.sources"],
