@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mlcls_jax.events import Events
 from mlcls_jax.files import write_text
 from mlcls_jax.workdir import METRICS
 
@@ -15,7 +16,7 @@ class MetricsLog:
     def __init__(self, workdir: Path, step: int, enabled: bool):
         """Opens the log to go on after `step`; later lines, of a lost stretch, are dropped."""
         self._path, self._step, self._enabled = workdir / METRICS, step, enabled
-        self._events: Any = None
+        self._events = Events(workdir / "tensorboard", step)
         if not enabled:
             return
         kept = [record for record in read_metrics(workdir) if record["step"] <= step]
@@ -24,44 +25,40 @@ class MetricsLog:
         if self._path.exists() and self._path.read_bytes() != text.encode():
             write_text(self._path, text)
 
-    @property
-    def _writer(self) -> Any:
-        """Of TensorBoard events; made when it is needed, as it imports torch where that is."""
-        if self._events is None:
-            from tensorboardX import SummaryWriter
-
-            folder = self._path.parent / "tensorboard"
-            self._events = SummaryWriter(str(folder), purge_step=self._step)
-        return self._events
-
     def write_epoch(self, record: dict[str, Any]) -> None:
         """Appends an evaluation's record; its numbers go to TensorBoard as val/* and train/*.
 
         The line is on the disk when this returns, lest a checkpoint outlive its line.
+
+        Raises:
+            OSError: metrics.jsonl cannot be written.
         """
         if not self._enabled:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(
+                f"{self._path} cannot be written ({error.strerror}). Mend that, and the same "
+                "command continues from the latest checkpoint"
+            ) from error
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
         for part in ("val", "val_raw", "val_ema", "base_rate", "train_sample"):  # not all each time
             numbers |= {f"{part}/{key}": value for key, value in record.get(part, {}).items()}
         self.write_scalars(record["step"], numbers)
-        self._writer.flush()
+        self._events.flush()
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
         """TensorBoard scalars of a step."""
-        if not self._enabled:
-            return
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        if self._enabled:
+            self._events.add(step, values)
 
     def close(self) -> None:
         """Flushes and closes the event file."""
-        if self._events is not None:
-            self._events.close()
+        self._events.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mlcls_jax.events import Events
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.workdir import METRICS
 
@@ -84,11 +85,13 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
-    log = MetricsLog(tmp_path, 0, enabled=True)
-    seen = {}
-    monkeypatch.setattr(
-        log._writer, "add_scalar", lambda name, value, step: seen.update({(name, step): value})
-    )
+    log, seen, add = MetricsLog(tmp_path, 0, enabled=True), {}, Events.add
+
+    def added(self, step, values):
+        seen.update({(name, step): value for name, value in values.items()})
+        add(self, step, values)
+
+    monkeypatch.setattr(Events, "add", added)
     log.write_epoch(record(7, 0.75))
     log.write_scalars(8, {"train/loss": 1.5})
     log.close()
@@ -101,3 +104,10 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
     }
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert events.stat().st_size > 0
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    log = MetricsLog(tmp_path, 0, enabled=True)
+    (tmp_path / METRICS).mkdir()
+    with pytest.raises(OSError, match=r"metrics\.jsonl cannot be written \(Is a dir"):
+        log.write_epoch(record(1))
