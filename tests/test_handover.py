@@ -52,7 +52,7 @@ def test_patience_counts_evaluations_since_the_best():
 @pytest.fixture
 def scripted(monkeypatch):
     """Starts the script of scores anew."""
-    scores, model_scores = [], epoch_end.model_scores
+    scores, model_scores = [], candidates.model_scores
 
     def of_script(*args):
         real = model_scores(*args)
@@ -62,7 +62,7 @@ def scripted(monkeypatch):
         scores[:] = [value for pair in FIRST + SECOND for value in pair]
         return scores
 
-    monkeypatch.setattr(epoch_end, "model_scores", of_script)
+    monkeypatch.setattr(candidates, "model_scores", of_script)
     return begin
 
 

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -302,3 +304,34 @@ def test_training_scores_the_same_sample_on_pictures_and_on_features(
     assert "train mAP, evaluation mode" in page.text and "head/.*" in page.text
     assert any(attrs["src"] for attrs in page.named("img"))
     assert "have fewer than 20 positives" in capsys.readouterr().out
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_a_click_on_a_header_sorts_by_value_and_turns_round(tmp_path):
+    names = ("b", "c", "a")
+    workdir, splits = a_run(tmp_path, names)
+    write_kept(workdir, a_kept(splits["val"]))
+    page = page_of(workdir, splits)
+    text = (workdir / REPORT).read_text(encoding="utf-8")
+    policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv")) or ""
+    clicks = """<script>
+    const seen = [], buttons = document.querySelectorAll("th button");
+    for (const column of [0, 0, 6, 6]) {
+      buttons[column].click();
+      const rows = [...buttons[0].closest("table").tBodies[0].rows];
+      seen.push(rows.map((row) => row.cells[0].textContent).join(""));
+    }
+    document.title = seen.join(" ");
+    </script></body>"""
+    text = text.replace(policy, "").replace("</body>", clicks)
+    (tmp_path / "clicks.html").write_text(text, encoding="utf-8")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "clicks.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    order = "".join(sorted(names, key=lambda name: -splits["train"].positives[names.index(name)]))
+    assert title[1].split() == ["abc", "cba", order, order[::-1]]

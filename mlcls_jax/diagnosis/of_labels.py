@@ -75,7 +75,10 @@ def few_positives(train: LabelTable) -> list[Finding]:
 
 
 def label_noise(table: LabelTable, probabilities: np.ndarray) -> list[Finding]:
-    """Labels of val that the model contradicts, where they are many."""
+    """Labels of val that the model contradicts, where they are many.
+
+    One evaluation cannot tell wrong labels from pictures that the model finds hard.
+    """
     found, positives = suspects(table.labels, probabilities), int(table.positives.sum())
     if len(found) < NOISE * positives or not found:
         return []
@@ -88,10 +91,13 @@ def label_noise(table: LabelTable, probabilities: np.ndarray) -> list[Finding]:
     return [
         Finding(
             "label noise",
-            f"{len(found)} labels of val may be wrong, {len(found) / positives:.1%} of its "
-            f"{positives} positives (from {NOISE:.0%} on they are told): {missing} seem to be "
-            f"missing, {len(found) - missing} not to be there. By confident learning "
-            f"(arXiv:1911.00068): {some(named)}.",
-            ("look at them, and mend the CSV", "--config.loss.label_smoothing=0.1"),
+            f"{len(found)} labels of val contradict a model that is as sure as where it is right, "
+            f"{len(found) / positives:.1%} of the {positives} positives (told from {NOISE:.0%} on):"
+            f" {missing} that say 0, {len(found) - missing} that say 1. They are wrong, or these "
+            f"pictures are hard for it. By confident learning (arXiv:1911.00068): {some(named)}.",
+            (
+                "look at them, the surest are in report.html, and mend the CSV where it is wrong",
+                "--config.loss.label_smoothing=0.1",
+            ),
         )
     ]
