@@ -12,7 +12,8 @@ import pytest
 
 from mlcls_jax import loop
 from mlcls_jax.background import is_busy, run
-from mlcls_jax.config import Config, Data, Group, Model, Phase
+from mlcls_jax.checkpoint import Checkpoints
+from mlcls_jax.config import Checkpoint, Config, Data, Group, Model, Phase
 from mlcls_jax.epoch_end import epoch_line
 from mlcls_jax.loop import run_steps
 from mlcls_jax.spent import Spent
@@ -54,8 +55,12 @@ def test_values_are_fetched_every_log_every_steps_and_at_the_end():
     )
     state: Any = SimpleNamespace(step=20)  # a dispatched step never reads it again
     batches: Any = count()
-    _, meter = run_steps(session, step, batches, state, "phase", 30)
+    moments: list[int] = []
+    _, meter = run_steps(
+        session, step, batches, state, "phase", 30, 1, lambda _, number: moments.append(number)
+    )
     assert (len(steps), meter.done) == (10, 10)
+    assert moments == [24, 28, 30]  # the same in each process, as no clock is asked
     assert fetched == {4: 8, 8: 8, 10: 4}  # after so many steps: two values each
     assert logged == [24, 28, 30]
 
@@ -99,35 +104,42 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
         late[f"{title} {end}"] = len(compiled) - seen
         return state, meter
 
-    evaluate_and_save = loop.evaluate_and_save
+    def count(name: str, title: str) -> None:
+        function = getattr(loop, name)
 
-    def counted_evaluation(*args):
-        seen = len(compiled)
-        state = evaluate_and_save(*args)
-        late[f"evaluation {args[-1]}"] = len(compiled) - seen
-        return state
+        def counted_call(*args):
+            seen = len(compiled)
+            returned = function(*args)
+            late[f"{title} {args[-1]}"] = len(compiled) - seen
+            return returned
+
+        monkeypatch.setattr(loop, name, counted_call)
 
     monkeypatch.setattr(loop, "run_steps", counted)
-    monkeypatch.setattr(loop, "evaluate_and_save", counted_evaluation)
+    count("evaluate_and_save", "evaluation")
+    count("save_between", "save")
+    # Each save by time is due, and has been written before the next one.
+    monkeypatch.setattr(Checkpoints, "is_saving", lambda checkpoints: checkpoints.wait())
     config = Config(
+        log_every=1,
+        checkpoint=Checkpoint(every_minutes=1e-9),
         data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
         model=Model(variant=tiny, weights="", image_size=32),
         phases=[
-            Phase("head", "2 steps", [Group("head/.*", 1e-2)]),
-            Phase("tail", "2 steps", [Group("(head|backbone/top)/.*", 1e-2)]),
+            Phase("head", "4 steps", [Group("head/.*", 1e-2)]),
+            Phase("tail", "4 steps", [Group("(head|backbone/top)/.*", 1e-2)]),
         ],
     )
-    config.evaluation.every = "1 step"
+    config.evaluation.every = "2 steps"
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         assert train(config, tmp_path / "run") == 0
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert compiled  # the listener hears
-    names = [
-        f"{phase} {end}" for phase, end in [("head", 1), ("head", 2), ("tail", 3), ("tail", 4)]
-    ]
-    assert late == dict.fromkeys(names + [f"evaluation {n}" for n in range(1, 5)], 0)
+    names = ["head 2", "head 4", "tail 6", "tail 8"]
+    names += [f"evaluation {n}" for n in (2, 4, 6, 8)] + [f"save {n}" for n in (1, 3, 5, 7)]
+    assert late == dict.fromkeys(names, 0)
 
 
 def test_an_error_in_a_thread_is_raised_where_its_result_is_awaited():
