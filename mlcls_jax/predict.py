@@ -21,7 +21,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.pipeline import make_reader
 from mlcls_jax.decisions import Decisions
 from mlcls_jax.scoring import score
-from mlcls_jax.terminal import console
+from mlcls_jax.terminal import console, escaped
 from mlcls_jax.tta import with_views
 from mlcls_jax.workdir import Run, describe_checkpoint, is_averaged, load_run, write_predictions
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     run = with_views(load_run(Path(options.workdir), options.checkpoint), options.tta)
     check_outputs(options, run.config.data)
     if is_averaged(run.meta):
-        print(f"with the {describe_checkpoint(run.meta)}", file=sys.stderr)
+        print(escaped(f"with the {describe_checkpoint(run.meta)}"), file=sys.stderr)
     title = "" if options.json else "predict"
     config = _fitting(run, len(paths))
     # Here, and not by a share: which of a few pictures may be bad is for their owner to say.
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     logits, readable = score(run.predict, run.variables, paths, config, run.mesh, reader, title)
     names = [name for name, good in zip(names, readable, strict=True) if good]
     for path, reason in reader.bad.reasons.items():
-        print(f"{path} is left out: {reason}", file=sys.stderr)
+        print(escaped(f"{path} is left out: {reason}"), file=sys.stderr)
     if not names:
         raise ValueError("none of the pictures can be read")
     decisions = with_threshold(run.decisions, options.threshold)
@@ -65,16 +65,16 @@ def main(argv: list[str]) -> int:
         print(json.dumps([as_json(*row, run.classes) for row in rows], indent=2))
     elif any(written):
         files = " and ".join(filter(None, written))
-        console.print(f"Written: {files} ({len(names)} pictures)")
+        console.print(escaped(f"Written: {files} ({len(names)} pictures)"))
     else:
         for row in zip(names, scores, present, strict=True):
-            console.print(describe(*row, run.classes))
+            console.print(escaped(describe(*row, run.classes)))
     return 0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m mlcls_jax.predict",
         description="Probabilities per class for pictures, from a trained run.",
     )
@@ -133,7 +133,7 @@ def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:
             paths += map(str, found)
             ignored = sum(file.is_file() for file in path.rglob("*")) - len(found)
             if ignored:
-                print(f"{argument}: {ignored} other files are left out", file=sys.stderr)
+                print(escaped(f"{argument}: {ignored} other files are left out"), file=sys.stderr)
         elif path.is_file():
             names.append(argument)
             paths.append(argument)
