@@ -42,7 +42,7 @@ def test_names_are_no_formulas_and_listed_once(tmp_path):
             bad.report(name, PictureError("-why"))
             bad.write()
     with open(tmp_path / "bad.csv", newline="") as file:
-        header, *rows = csv.reader(file)
+        _, *rows = csv.reader(file)
     assert rows == [["'=a", "'-why"], ["b\rc", "'-why"], [r"d\udce9", "'-why"]]
 
 
