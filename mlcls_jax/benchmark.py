@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, checked, and the config overrides among the arguments."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m mlcls_jax.benchmark",
         description="Measures how fast a config trains here, and says what bounds it.",
         epilog="Every field of the config (mlcls_jax/config.py) can be set: "

@@ -20,9 +20,11 @@ from mlcls_jax import background
 from mlcls_jax.config import Config, Data, PosWeight
 from mlcls_jax.config_checks import validate
 from mlcls_jax.stopping import Terminated
+from mlcls_jax.terminal import escaped
 from mlcls_jax.tta import NAMES
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
+LONGEST = 2000  # characters of an error's line: what it quotes from a file may be of any length
 
 
 class _PosWeightParser(flags.ArgumentParser):
@@ -141,7 +143,7 @@ def run(main: Callable[[list[str]], int]) -> None:
     except (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
         if os.environ.get("MLCLS_JAX_TRACEBACK"):
             raise
-        print(f"error: {_explain(error)}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
         _leave(USER_ERROR if isinstance(error, ValueError | OSError) else FAILED)
 
 
@@ -166,6 +168,19 @@ def _leave(code: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+class Parser(argparse.ArgumentParser):
+    """Its errors quote arguments, which may be the names of any files."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))
+
+
+def error_line(error: BaseException) -> str:
+    """What is said of an error that ends a command: one line without commands to the terminal."""
+    text = escaped(_explain(error))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 def _explain(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from mlcls_jax.files import write_text
 from mlcls_jax.judgement import explain, judge
 from mlcls_jax.metrics import Scores, finite_or_none, included_classes
 from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, score
-from mlcls_jax.terminal import console, print_table, print_warning
+from mlcls_jax.terminal import console, escaped, print_table, print_warning
 from mlcls_jax.tta import views, with_views
 from mlcls_jax.workdir import (
     RAW,
@@ -91,16 +91,16 @@ def main(argv: list[str]) -> int:
     write_predictions(written[1], table.filenames, decisions.probabilities(logits), run.classes)
     _print(run.meta, result, table, scores, constant)
     for line in explain(judged, decisions):
-        console.print(line)
+        console.print(escaped(line))
     if skipped := reader.bad.summary():
         print_warning(skipped)
-    console.print(f"Written: {written[0]} and {written[1]}")
+    console.print(escaped(f"Written: {written[0]} and {written[1]}"))
     return 0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options, checked."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m mlcls_jax.evaluate",
         description="Metrics of a trained run on one of its splits, or on the pictures of a CSV.",
     )
@@ -206,7 +206,7 @@ def _print(meta: dict, result: dict, table: LabelTable, scores: Scores, constant
     ]
     print_table("", ["class", "positives", "AP", "base rate", "threshold"], per_class)
     if scores.left_out:
-        console.print(f"In no mean, for want of positives: {', '.join(scores.left_out)}")
+        console.print(escaped(f"In no mean, for want of positives: {', '.join(scores.left_out)}"))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m mlcls_jax.export",
         description="Writes a trained model for timm, Keras, JAX alone or onnxruntime.",
     )

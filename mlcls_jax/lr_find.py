@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, checked, and the config overrides among the arguments."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m mlcls_jax.lr_find",
         description="A learning-rate range test (arXiv:1506.01186): takes steps of a phase while "
         "the rate grows from --low to --high, and suggests the one where the loss falls fastest. "

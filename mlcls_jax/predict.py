@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.pipeline import make_reader
 from mlcls_jax.decisions import Decisions
 from mlcls_jax.scoring import score
-from mlcls_jax.terminal import console
+from mlcls_jax.terminal import console, escaped
 from mlcls_jax.tta import with_views
 from mlcls_jax.workdir import Run, describe_checkpoint, is_averaged, load_run, write_predictions
 
@@ -37,9 +38,9 @@ def main(argv: list[str]) -> int:
     for name in ("csv", "labels"):
         cli.check_folder(name, getattr(options, name))
     run = with_views(load_run(Path(options.workdir), options.checkpoint), options.tta)
-    check_outputs(options, run.config.data)
+    check_outputs(options, run.config.data, names)
     if is_averaged(run.meta):
-        print(f"with the {describe_checkpoint(run.meta)}", file=sys.stderr)
+        print(escaped(f"with the {describe_checkpoint(run.meta)}"), file=sys.stderr)
     title = "" if options.json else "predict"
     config = _fitting(run, len(paths))
     # Here, and not by a share: which of a few pictures may be bad is for their owner to say.
@@ -49,32 +50,33 @@ def main(argv: list[str]) -> int:
     logits, readable = score(run.predict, run.variables, paths, config, run.mesh, reader, title)
     names = [name for name, good in zip(names, readable, strict=True) if good]
     for path, reason in reader.bad.reasons.items():
-        print(f"{path} is left out: {reason}", file=sys.stderr)
+        print(escaped(f"{path} is left out: {reason}"), file=sys.stderr)
     if not names:
         raise ValueError("none of the pictures can be read")
     decisions = with_threshold(run.decisions, options.threshold)
     scores = decisions.probabilities(logits[readable])
     present = decisions.present(scores)
     print(explain(decisions, options.threshold), file=sys.stderr)
-    written = {options.csv: scores, options.labels: present.astype(np.int8)}
-    for file, values in written.items():
-        if file:
-            write_predictions(Path(file), names, values, run.classes)
+    if options.csv:
+        write_predictions(Path(options.csv), names, scores, run.classes)
+    if options.labels:  # which may be trained on
+        values = present.astype(np.int8)
+        write_predictions(Path(options.labels), names, values, run.classes, exact=True)
     if options.json:
         rows = zip(names, scores, present, strict=True)
         print(json.dumps([as_json(*row, run.classes) for row in rows], indent=2))
-    elif any(written):
-        files = " and ".join(filter(None, written))
-        console.print(f"Written: {files} ({len(names)} pictures)")
+    elif written := [file for file in (options.csv, options.labels) if file]:
+        files = " and ".join(written)
+        console.print(escaped(f"Written: {files} ({len(names)} pictures)"))
     else:
         for row in zip(names, scores, present, strict=True):
-            console.print(describe(*row, run.classes))
+            console.print(escaped(describe(*row, run.classes)))
     return 0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m mlcls_jax.predict",
         description="Probabilities per class for pictures, from a trained run.",
     )
@@ -97,9 +99,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def check_outputs(options: argparse.Namespace, data: Data) -> None:
+def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] = ()) -> None:
     """ValueError where an option names a file that the run's labels are in: predictions would take
-    the place of what somebody has looked at, and --csv is where `evaluate` reads labels from."""
+    the place of what somebody has looked at, and --csv is where `evaluate` reads labels from.
+    Or where labels of these names could not be written so that they are found again."""
     theirs = (data.csv, data.val_csv, data.test_csv, data.categories)
     read = {Path(file).resolve() for file in theirs if file and "://" not in file}
     for name in ("csv", "labels"):
@@ -108,6 +111,9 @@ def check_outputs(options: argparse.Namespace, data: Data) -> None:
             raise ValueError(
                 f"--{name} {file} is written to, and it holds the labels of the run; name another"
             )
+    for name in names if options.labels else ():
+        if name != name.encode(errors="replace").decode():
+            raise ValueError(f"--labels: the file name {name!r} is no UTF-8; rename the picture")
 
 
 def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -133,7 +139,7 @@ def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:
             paths += map(str, found)
             ignored = sum(file.is_file() for file in path.rglob("*")) - len(found)
             if ignored:
-                print(f"{argument}: {ignored} other files are left out", file=sys.stderr)
+                print(escaped(f"{argument}: {ignored} other files are left out"), file=sys.stderr)
         elif path.is_file():
             names.append(argument)
             paths.append(argument)

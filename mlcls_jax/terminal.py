@@ -1,18 +1,49 @@
-"""What a person sees: header, tables, progress bar, one line per evaluation."""
+"""What a person sees: header, tables, progress bar, one line per evaluation.
 
+Names of files and classes are anybody's text.  On a terminal some characters are commands: to
+move the cursor, set the title, or show a name in another order than it has.  Here they are shown,
+not sent.
+"""
+
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-# Colour only on a terminal is rich's default; class names may hold [brackets].
-console = Console(highlight=False, soft_wrap=True, markup=False)
-
 REFRESH_SECONDS = 0.1
+# Control characters, line and paragraph ends, those that turn the direction of text
+# (unicode.org/reports/tr9), and the halves of characters that stand for bytes that are no UTF-8.
+_COMMANDS = (
+    r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+)
+_ALL, _WITHIN_LINES = re.compile(f"[{_COMMANDS}]"), re.compile(f"(?!\n)[{_COMMANDS}]")
+
+
+def escaped(text: str) -> str:
+    """The text on one line, what a terminal would obey as Python escapes it: `\\x1b`, `\\n`."""
+    return _ALL.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
+
+
+class _Console(Console):
+    """Sends no command that is in what it is given to print; line ends stay."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        lines = (_WITHIN_LINES.sub(_escape, o) if isinstance(o, str) else o for o in objects)
+        super().print(*lines, **options)
+
+
+# Colour only on a terminal is rich's default; class names may hold [brackets].
+console = _Console(highlight=False, soft_wrap=True, markup=False)
 
 
 class Meter:
@@ -66,7 +97,7 @@ def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator[Cal
         TextColumn("{task.fields[speed]}"),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task, due = bar.add_task(title, total=meter.total, speed=""), 0.0
+        task, due = bar.add_task(escaped(title), total=meter.total, speed=""), 0.0
 
         def refresh() -> None:
             nonlocal due
@@ -81,16 +112,18 @@ def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator[Cal
 
 def print_warning(message: str) -> None:
     """One line that begins with a coloured "warning:"."""
-    console.print(Text.assemble(("warning:", "yellow"), " ", message))
+    console.print(Text.assemble(("warning:", "yellow"), " ", escaped(message)))
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A small table; the first column to the left, the others to the right."""
-    table = Table(title=Text(title) if title else None, title_justify="left", title_style="bold")
+    table = Table(
+        title=Text(escaped(title)) if title else None, title_justify="left", title_style="bold"
+    )
     for i, name in enumerate(columns):
-        table.add_column(Text(name), justify="left" if i == 0 else "right")
+        table.add_column(Text(escaped(name)), justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(escaped(cell)) for cell in row))
     console.print(table)
 
 

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the config overrides among the arguments."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m mlcls_jax.train",
         description="Fine-tunes an EfficientNet on a folder of pictures and a CSV of labels.",
         epilog="Every field of the config (mlcls_jax/config.py) can be set: "

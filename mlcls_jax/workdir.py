@@ -18,6 +18,7 @@ import pandas as pd
 from mlcls_jax.averages import NO_AVERAGE
 from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config, Data, differences, from_dict, may_change, to_json
+from mlcls_jax.data.csv_cells import for_spreadsheets, quoting
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.decisions import Decisions, untuned
@@ -263,9 +264,29 @@ def write_decisions(workdir: Path, step: int, decisions: Decisions) -> None:
 
 
 def write_predictions(
-    path: Path, filenames: tuple[str, ...] | list[str], probabilities, classes: tuple[str, ...]
+    path: Path,
+    filenames: tuple[str, ...] | list[str],
+    probabilities,
+    classes: tuple[str, ...],
+    exact: bool = False,
 ) -> None:
-    """CSV: filename, then one probability per class, six decimals; or 0 or 1, if integers."""
-    frame = pd.DataFrame(probabilities, columns=list(classes))
-    frame.insert(0, "filename", list(filenames), allow_duplicates=True)
-    write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
+    """CSV: filename, then one probability per class, six decimals; or 0 or 1, if integers.
+
+    Args:
+        path: of the file.
+        filenames: n, of the pictures.
+        probabilities: [n, c], floats or integers.
+        classes: c, their names.
+        exact: names as they are, to be read as labels again; otherwise they are `for_spreadsheets`.
+    """
+    names, columns = list(filenames), list(classes)
+    if not exact:
+        names, columns = (
+            [for_spreadsheets(n) for n in names],
+            [for_spreadsheets(c) for c in columns],
+        )
+    frame = pd.DataFrame(probabilities, columns=columns)
+    frame.insert(0, "filename", names, allow_duplicates=True)
+    quotes = quoting([*names, *columns])
+    text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6f", quoting=quotes)
+    write_text(path, text)

@@ -31,6 +31,7 @@ LAYERS = [
     ["models.blocks"],
     ["models.decoder"],
     ["models.efficientnet"],
+    ["models.pickle_check"],
     ["models.torch_file", "models.safetensors_file", "models.keras_file"],
     ["models.hub", "models.weight_files", "models.translate"],
     ["models.origins"],

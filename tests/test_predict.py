@@ -128,3 +128,9 @@ def test_predictions_never_take_the_place_of_the_labels(option, tmp_path, monkey
     with pytest.raises(ValueError, match=rf"{option} \./labels\.csv .* holds the labels"):
         check_outputs(options, data)
     check_outputs(parse(["p.jpg", "--workdir", "w", option, "others.csv"]), data)
+
+
+def test_labels_cannot_name_what_is_no_utf8():
+    options = parse(["p.jpg", "--workdir", "w", "--labels", "decided.csv"])
+    with pytest.raises(ValueError, match=r"'caf\\udce9\.jpg' is no UTF-8; rename"):
+        check_outputs(options, Data(), ["猫.jpg", "caf\udce9.jpg"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mlcls_jax.config import Config, to_json
+from mlcls_jax.data.labels import read_labels
 from mlcls_jax.decisions import Decisions, Rule, untuned
 from mlcls_jax.workdir import (
     CLASSES,
@@ -221,6 +222,41 @@ def test_predictions_read_back_in_order_with_six_decimals(tmp_path):
     assert header == ["filename", *classes]
     assert [row[0] for row in rows] == pictures
     assert [cell for row in rows for cell in row[1:]] == [f"{x:.6f}" for x in values.flat]
+
+
+FORMULAS = (
+    '=HYPERLINK("x")',
+    "+1",
+    "-1",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    " =1",
+    "＝1",
+    "'=1",
+    "caf\udce9",
+)
+CELLS = ["'" + name for name in FORMULAS[:8]] + ["'=1", r"caf\udce9"]
+
+
+def test_a_spreadsheet_finds_no_formula_in_predictions(tmp_path):
+    path, values = tmp_path / "p.csv", np.zeros((len(FORMULAS), 2))
+    write_predictions(path, FORMULAS, values, ("=a", "b"))
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["filename", "'=a", "b"]
+    assert [row[0] for row in rows] == CELLS
+
+
+def test_labels_are_written_as_they_are_read(tmp_path):
+    path, names = tmp_path / "labels.csv", [name for name in FORMULAS if name.isprintable()]
+    labels = np.arange(2 * len(names)).reshape(-1, 2) % 2
+    for name in names:
+        (tmp_path / name).touch()
+    write_predictions(path, names, labels.astype(np.int8), ("=a", "-b"), exact=True)
+    table = read_labels(path, tmp_path)
+    assert (list(table.filenames), table.classes) == (names, ("=a", "-b"))
+    np.testing.assert_array_equal(table.labels, labels)
 
 
 def test_how_a_run_reads_may_change_between_its_starts(tmp_path, monkeypatch):

@@ -1,13 +1,24 @@
-"""CSV files as text: every cell with its place in the file, and nothing interpreted."""
+"""CSV files as text: every cell with its place in the file, and nothing interpreted.
+
+And the other way: cells that a spreadsheet takes for text as well.
+"""
 
 import csv as csv_module
 import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+
+MAX_COLUMNS = 30_000  # more than any data set has classes; each costs a millisecond
+MAX_LINE = 1 << 24  # bytes
+_BLOCK = 1 << 20
+# A cell that begins so is a formula to a spreadsheet; the last four are full-width letters
+# (owasp.org/www-community/attacks/CSV_Injection).
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,17 +93,32 @@ def quoted(names: Iterable[str], limit: int = 10) -> str:
     return ", ".join(repr(name) for name in names[:limit]) + more
 
 
+def for_spreadsheets(text: str) -> str:
+    """A name as a cell of a file that people open: with an apostrophe before what would be a
+    formula, and `\\udc80` to `\\udcff` for the bytes of a file name that are no UTF-8."""
+    text = text.encode(errors="backslashreplace").decode()
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def quoting(texts: Iterable[str]) -> Literal[0, 1]:
+    """How to write cells: the csv module does not see that a carriage return needs quotes."""
+    has_return = any("\r" in text for text in texts)
+    return csv_module.QUOTE_ALL if has_return else csv_module.QUOTE_MINIMAL
+
+
 def read_csv(path: str | Path) -> CsvCells:
     """Reads a comma-separated UTF-8 file as text.
 
     Raises:
-      ValueError: no such file, not UTF-8, ragged rows, or a column without a name or with the
-        name of another; one line with file and row.
+      ValueError: no such file, not UTF-8, zero bytes, a line or a number of columns that no table
+        has, ragged rows, or a column without a name or with the name of another; one line with
+        file and row.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         what = "is a folder, not a CSV file" if path.is_dir() else "no such CSV file"
         raise ValueError(f"{path}: {what}; check the path")
+    _check_size(path)
     cells = [column.cat for _, column in _read_frame(path).items()]
     header = [column.categories[column.codes.iloc[0]].strip() for column in cells]
     _check_header(path, header)
@@ -107,6 +133,34 @@ def read_csv(path: str | Path) -> CsvCells:
     }
     _check_short_rows(path, columns)
     return CsvCells(path, columns)
+
+
+def _check_size(path: Path) -> None:
+    """ValueError for what pandas would take hours or all memory for, or cut off without a word."""
+    line = 0  # bytes since its begin
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK):
+                if b"\0" in block:
+                    raise ValueError(f"{path}: holds zero bytes, no text; save it as UTF-8")
+                end = max(block.rfind(b"\n"), block.rfind(b"\r"))
+                line = len(block) - end - 1 if end >= 0 else line + len(block)
+                if line > MAX_LINE:
+                    raise ValueError(
+                        f"{path}: has a line of more than {MAX_LINE:,} bytes; check that it is a "
+                        "CSV file"
+                    )
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            width = len(next(csv_module.reader(file), []))
+    except csv_module.Error:
+        return  # a quotation that does not end: pandas says where
+    except OSError as error:
+        raise ValueError(f"{path}: {_parser_message(error)}") from error
+    if width > MAX_COLUMNS:
+        raise ValueError(
+            f"{path}: row 1 names {width:,} columns, more than {MAX_COLUMNS:,}; check that it has "
+            "one column per class"
+        )
 
 
 def _read_frame(path: Path) -> pd.DataFrame:
@@ -149,15 +203,16 @@ def _parser_message(error: Exception) -> str:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
+    first: dict[str, int] = {}
     for i, name in enumerate(header):
         if not name:
             raise ValueError(
                 f"{path}: row 1, column {i + 1} of {len(header)} has no name; "
                 "name its class or remove the column"
             )
-        if name in header[:i]:
+        if first.setdefault(name, i) != i:
             raise ValueError(
-                f"{path}: row 1, columns {header.index(name) + 1} and {i + 1} have the same name "
+                f"{path}: row 1, columns {first[name] + 1} and {i + 1} have the same name "
                 f"{name!r}; rename or remove one"
             )
 

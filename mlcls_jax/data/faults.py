@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from mlcls_jax.data.csv_cells import for_spreadsheets, quoting
 from mlcls_jax.data.decoding import PictureError
 
 _HEADER = ("path", "reason")
@@ -31,7 +32,7 @@ class BadImages:
         """
         self._skip, self._limit, self._written, self._tell = skip, limit, written, tell
         self._reasons: dict[str, str] = {}
-        self._listed: set[str] | None = None  # in the file
+        self._listed: set[str] | None = None  # in the file, by now or as it was found
         self._lock = threading.Lock()
 
     def __contains__(self, path: str) -> bool:
@@ -92,13 +93,19 @@ class BadImages:
         try:
             if self._listed is None:
                 self._listed = _paths_in(self._written)
-            new = [row for row in self._reasons.items() if row[0] not in self._listed]
+            new = [row for row in self._reasons.items() if not self._is_listed(row[0])]
+            rows = [tuple(map(for_spreadsheets, row)) for row in new]
             with open(self._written, "a", encoding="utf-8", newline="") as file:
-                rows = csv.writer(file, lineterminator="\n")
-                rows.writerows(new if file.tell() else [_HEADER, *new])
+                quotes = quoting(cell for row in rows for cell in row)
+                table = csv.writer(file, lineterminator="\n", quoting=quotes)
+                table.writerows(rows if file.tell() else [_HEADER, *rows])
             self._listed |= {path for path, _ in new}
         except OSError as error:
             raise ValueError(f"{self._written} cannot be written: {error}") from error
+
+    def _is_listed(self, path: str) -> bool:
+        listed = self._listed or ()
+        return path in listed or for_spreadsheets(path) in listed
 
 
 def _paths_in(written: Path) -> set[str]:

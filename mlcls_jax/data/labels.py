@@ -114,7 +114,8 @@ def read_labels(
     Args:
       csv: a column of file names, one column per class, perhaps a split column. Cells are 1, 0
         (or 1.0, 0.0), and empty or -1 for unknown.
-      images: the folder that the file names are relative to.
+      images: the folder that the file names are relative to, and that they cannot leave; links
+        in it are followed, as its owner has made them.
       categories: optional CSV with a column `Labels` that names the classes in their order.
       filename_column: the header of the column of file names.
       split_column: the header of the column with train, val or test. It may be absent under its
@@ -143,6 +144,7 @@ def read_labels(
             f"{cells.path}: no class columns beside {quoted(cells.columns)}; "
             "add one column of 0 and 1 per class"
         )
+    _check_classes(cells.path, [column.name for column in class_columns])
     if not len(cells):
         raise ValueError(f"{cells.path}: no rows below the header; add one row per picture")
     table = LabelTable(
@@ -167,7 +169,18 @@ def _read_categories(path: str | Path) -> tuple[str, ...]:
     if "" in names:
         raise column.error(names.index(""), "no class name; fill it in")
     column.check_unique(names, lambda i: f"the same class {names[i]!r}; remove one")
+    _check_classes(column.path, names)
     return tuple(names)
+
+
+def _check_classes(path: Path, names: Iterable[str]) -> None:
+    """Class names become lines of classes.txt, and are shown everywhere."""
+    for name in names:
+        if any(unicodedata.category(letter) == "Cc" for letter in name):
+            raise ValueError(
+                f"{path}: the class name {name!r} has a line end or another control character in "
+                "it; rename the class"
+            )
 
 
 def _filenames(column: Column) -> tuple[str, ...]:

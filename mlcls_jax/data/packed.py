@@ -63,8 +63,7 @@ def read_packed(
     """
     place = str(place).rstrip("/") if is_remote(place) else str(Path(place).expanduser())
     try:
-        _check_whole(place)
-        sources = _read_index(place)
+        sources = _read_index(place, _check_whole(place))
         with _label_file(place) as labels:
             table = read_labels(
                 labels,
@@ -173,7 +172,8 @@ def packing(place: str, shard_bytes: int) -> Iterator[Packer]:
         raise ValueError(f"{place} cannot be written: {error}") from error
 
 
-def _check_whole(place: str) -> None:
+def _check_whole(place: str) -> dict[str, int]:
+    """Names and bytes of its files."""
     found = file_sizes(place)
     if MANIFEST not in found:
         raise ValueError(
@@ -195,15 +195,19 @@ def _check_whole(place: str) -> None:
             f"{place}: {len(wrong)} files are missing or not of their size: {quoted(wrong)}; "
             "copy the packed data set again"
         )
+    return found
 
 
-def _read_index(place: str) -> dict[str, str]:
+def _read_index(place: str, sizes: dict[str, int]) -> dict[str, str]:
     """By file name, the part of a shard that the picture is."""
     types: Any = {"filename": str, "shard": str, "offset": "int64", "size": "int64"}
     contents = io.BytesIO(read_whole(f"{place}/{INDEX}"))
     try:
         frame = pd.read_csv(contents, dtype=types, keep_default_na=False, na_filter=False)
         rows = list(zip(*(frame[column].tolist() for column in _COLUMNS), strict=True))
+        # No shard that is elsewhere, and no more memory than there is file.
+        if not all(0 <= start <= start + n <= sizes[shard] for _, shard, start, n in rows):
+            raise ValueError("a part that is in no shard")
     except (ValueError, KeyError) as error:
         raise ValueError(f"{place}/{INDEX} is damaged; pack the data set again") from error
     return {

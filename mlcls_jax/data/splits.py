@@ -5,7 +5,6 @@ Drawn or not, it is written to the run's `splits.csv` and read from there again.
 
 import os
 from collections.abc import Iterable, Mapping
-from csv import QUOTE_ALL, QUOTE_MINIMAL
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.csv_cells import quoted, read_csv
+from mlcls_jax.data.csv_cells import quoted, quoting, read_csv
 from mlcls_jax.data.labels import UNKNOWN, LabelTable, read_labels
 from mlcls_jax.data.packed import is_packed, read_packed
 from mlcls_jax.data.stratified import draw_splits
@@ -116,9 +115,9 @@ def write_splits(path: str | Path, splits: Mapping[str, LabelTable]) -> None:
     """Writes columns `filename` and `split`."""
     rows = [(name, split) for split, table in splits.items() for name in table.filenames]
     frame = pd.DataFrame(rows, columns=["filename", "split"], dtype=str)
-    # The csv module doesn't see that a carriage return in a name needs quotes.
-    quoting = QUOTE_ALL if any("\r" in name for name, _ in rows) else QUOTE_MINIMAL
-    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n", quoting=quoting))
+    # Names exactly as they are, formulas or not: it is read again, and by us.
+    quotes = quoting(name for name, _ in rows)
+    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n", quoting=quotes))
 
 
 def read_splits(

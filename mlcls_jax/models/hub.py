@@ -24,7 +24,8 @@ from mlcls_jax.devices import cache_folder, is_first_process
 from mlcls_jax.files import replacing, write_text
 from mlcls_jax.models.sources import Source
 
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 30  # without a byte
+MAX_BYTES = 1 << 30  # twice the largest file that has a name
 CHUNK_BYTES = 1 << 20
 ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256"}  # as told, and as hashlib has it
 
@@ -141,22 +142,49 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+class _OnlyHttps(urllib.request.BaseHandler):
+    """Is asked where no other handler knows the scheme of an address."""
+
+    def unknown_open(self, req):
+        raise OSError(f"{req.full_url} is not https")
+
+
+# Without those of http, ftp, file and data, which an address or a redirection might name.
+HANDLERS = (
+    urllib.request.ProxyHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPErrorProcessor,
+    urllib.request.HTTPDefaultErrorHandler,
+    _OnlyHttps,
+)
+
+
+def _opener(redirects: _Redirects) -> urllib.request.OpenerDirector:
+    opener = urllib.request.OpenerDirector()
+    for handler in (redirects, *(kind() for kind in HANDLERS)):
+        opener.add_handler(handler)
+    return opener
+
+
 def _download(source: Source, path: Path, kind: str, known: str) -> str:
     """Writes the file with a progress bar on standard error; returns its sum.
 
     Raises:
-        OSError: it has another sum than is known or than the server states, or not its length.
+        OSError: it is not to be had by https, larger than any weight file, or has another sum
+            than is known or than the server states, or not its length.
     """
     digest, redirects = _digest(kind), _Redirects()
-    opener = urllib.request.build_opener(redirects)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     console = Console(stderr=True, quiet=not is_first_process())
     progress = Progress(*columns, TransferSpeedColumn(), console=console)
-    with opener.open(source.url, timeout=TIMEOUT_SECONDS) as response, path.open("wb") as file:
+    opened = _opener(redirects).open(source.url, timeout=TIMEOUT_SECONDS)
+    with opened as response, path.open("wb") as file:
         size = int(response.headers.get("Content-Length", 0))
         with progress:
             task = progress.add_task(source.filename, total=size or None)
             for chunk in _chunks(response):
+                if file.tell() + len(chunk) > MAX_BYTES:
+                    raise OSError(f"it is larger than {MAX_BYTES:,} bytes, as no weight file is")
                 file.write(chunk)
                 digest.update(chunk)
                 progress.advance(task, len(chunk))

@@ -11,6 +11,7 @@ An EfficientNet may be a layer of another model: its own layers then stand one g
 only dense layer is taken for the head.
 """
 
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -24,6 +25,7 @@ from mlcls_jax.models.variants import VARIANTS, Variant, scaled_stages
 KERAS_3_ROOTS = ("layers", "_layer_checkpoint_dependencies")
 NOT_WEIGHTS = ("optimizer", "optimizer_weights", "metrics")
 MAX_EXPANSION = 16  # No float weights compress further; more means a size that is only claimed.
+MAX_DEPTH = 32  # of groups; Keras's own are ten deep at most
 
 
 def read_keras(path: str | Path) -> dict[str, np.ndarray]:
@@ -40,7 +42,7 @@ def read_keras(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: no such file, not HDF5, truncated, a size that the file cannot hold, data kept
-            in another file, or two tensors of one name.
+            in another file or that are no numbers, or two tensors of one name.
     """
     path = Path(path)
     try:
@@ -84,21 +86,48 @@ def layer_order(variant: Variant) -> dict[str, list[str]]:
 
 
 def _datasets(file: h5py.File, file_size: int) -> dict[str, h5py.Dataset]:
-    """All datasets by path.  Links are not followed: they may lead to other files."""
+    """All datasets by path, after checks of all that reading them takes for granted."""
     found: dict[str, h5py.Dataset] = {}
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and name.split("/")[0] not in NOT_WEIGHTS:
-            found[name] = item
-
-    file.visititems(visit)
+    seen: set[int] = set()
+    for name in sorted(file.keys() - set(NOT_WEIGHTS)):
+        _walk(file, name, name, found, seen)
+    claimed = 0
     for name, dataset in found.items():
         if dataset.is_virtual or dataset.external:
             raise ValueError(f"the data of {name} are in another file")
-    claimed = sum(dataset.nbytes for dataset in found.values())
+        # Any other kind is no tensor; text and rows of variable length are kept elsewhere in the
+        # file, where many may claim the same bytes.
+        if dataset.shape is None or dataset.dtype.kind not in "biuf":
+            raise ValueError(f"{name} is no array of numbers")
+        chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize  # is decompressed whole
+        claimed += max(dataset.nbytes, chunk)
     if claimed > MAX_EXPANSION * file_size:
         raise ValueError(f"its tensors claim {claimed} bytes, more than the file can hold")
     return found
+
+
+def _walk(
+    group: h5py.Group, key: str, path: str, found: dict[str, h5py.Dataset], seen: set[int]
+) -> None:
+    """Adds the datasets in group[key], each once.
+
+    Links are not followed, as they may lead to other files, and groups only so deep: the library's
+    own visit takes a frame of the stack for each.
+    """
+    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        return
+    item = group[key]
+    address = h5py.h5o.get_info(item.id).addr
+    if address in seen:
+        return
+    seen.add(address)
+    if isinstance(item, h5py.Dataset):
+        found[path] = item
+    elif isinstance(item, h5py.Group):
+        if path.count("/") >= MAX_DEPTH:
+            raise ValueError(f"its groups are more than {MAX_DEPTH} deep")
+        for name in item:
+            _walk(item, name, f"{path}/{name}", found, seen)
 
 
 def _names(datasets: dict[str, h5py.Dataset]) -> dict[str, str]:

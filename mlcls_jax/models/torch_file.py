@@ -16,7 +16,6 @@ import io
 import math
 import os
 import pickle
-import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
@@ -27,9 +26,12 @@ from typing import IO, Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from mlcls_jax.models.pickle_check import check_opcodes
+
 ZIP_MAGIC = b"PK\x03\x04"
 STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_PROTOCOL = 1001
+MAX_DIMENSIONS = 64  # NumPy's limit; the product of a million sizes would take hours
 STORAGE_DTYPES: dict[str, Any] = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -72,7 +74,7 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
             f"{path} cannot be read ({error.strerror}); check the path of the weight file"
         ) from error
     except Exception as error:  # A damaged pickle or archive raises almost any built-in exception.
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"{path} is not a usable PyTorch state dict: {reason}; get the file again, or save the "
             "state dict by itself: torch.save(model.state_dict(), …)"
@@ -121,12 +123,14 @@ class _TensorsOnly(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> _Storage:
         # (storage, type, key, device, count) and in the stream format also a view, long unused.
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise pickle.UnpicklingError(f"unknown persistent id {pid!r:.80}")
+            raise pickle.UnpicklingError(f"unknown persistent id, {_short(pid)}")
         if len(pid) == 6 and pid[5] is not None:
             raise pickle.UnpicklingError("a storage is a view of another one, from torch < 0.4")
         _, kind, key, _, count = pid[:5]
         if not isinstance(kind, _StorageType) or not isinstance(key, str) or not _is_count(count):
-            raise pickle.UnpicklingError(f"malformed storage {pid!r:.80}")
+            raise pickle.UnpicklingError(
+                f"malformed storage {_short(key)} of {_short(count)} values"
+            )
         return _Storage(kind.dtype, key, count)
 
 
@@ -139,9 +143,15 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
     def parameter(tensor, requires_grad=False, hooks=None):
         return tensor
 
+    def ordered(pairs=()):
+        # Python 2 pickled an OrderedDict as a call with its items.
+        if not all(isinstance(key, str) for key, _ in pairs):
+            raise pickle.UnpicklingError("a key of a dictionary is no text")
+        return OrderedDict(pairs)
+
     storages = {("torch", name): _StorageType(dtype) for name, dtype in STORAGE_DTYPES.items()}
     return storages | {
-        ("collections", "OrderedDict"): OrderedDict,
+        ("collections", "OrderedDict"): ordered,
         ("torch._utils", "_rebuild_tensor_v2"): tensor,
         ("torch._utils", "_rebuild_parameter"): parameter,
     }
@@ -151,13 +161,16 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _short(value: Any) -> str:
+    """For messages: plain values as they are, of others only the type."""
+    is_plain = value is None or isinstance(value, str | int | float | bytes)
+    return f"{value!r:.80}" if is_plain else f"a {type(value).__name__}"
+
+
 def _load_pickle(file: IO[bytes], size: int) -> Any:
     """The next pickle of the file.  Raises almost anything if it is damaged."""
     start = file.tell()
-    for opcode, argument, _ in pickletools.genops(file):
-        # The C unpickler allocates its memo up to the highest index that is named.
-        if opcode.name == "LONG_BINPUT" and isinstance(argument, int) and argument > size:
-            raise ValueError("its memo is larger than the file")
+    check_opcodes(file, size)
     end = file.tell()
     file.seek(start)
     # From memory: the unpickler would read ahead in a file, past the end of the pickle.
@@ -170,7 +183,7 @@ def _read_stream(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
     if _load_pickle(file, size) != STREAM_MAGIC:
         raise ValueError("it does not begin as a PyTorch file")
     if (protocol := _load_pickle(file, size)) != STREAM_PROTOCOL:
-        raise ValueError(f"unknown protocol {protocol!r:.80}")
+        raise ValueError(f"unknown protocol {_short(protocol)}")
     system = _load_pickle(file, size)
     if not isinstance(system, dict) or not system.get("little_endian"):
         raise ValueError("it was written on a big-endian machine")
@@ -185,7 +198,7 @@ def _read_stream(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
     values = {}
     for key in keys:
         if not isinstance(key, str) or key not in storages:
-            raise ValueError(f"no tensor uses its storage {key!r:.80}")
+            raise ValueError(f"no tensor uses its storage {_short(key)}")
         (count,) = struct.unpack("<q", file.read(8))
         storage = storages[key]
         if count != storage.size:
@@ -223,18 +236,24 @@ def _read_zip(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
         main = archive.read(checked("data.pkl"))
         tensors = _state_dict(_load_pickle(io.BytesIO(main), len(main)))
         storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+        # Entries of an archive may be the same bytes, each with a name of its own.
+        if sum(checked(f"data/{key}").file_size for key in storages) > size:
+            raise ValueError("its storages are larger than the file")
         values = {key: stored(storage) for key, storage in storages.items()}
     return {name: _view(name, tensor, values) for name, tensor in tensors.items()}
 
 
 def _storages(value: Any) -> Iterator[_Storage]:
     """Of all tensors in a pickle's value, however deep."""
-    if isinstance(value, _Tensor):
-        if isinstance(value.storage, _Storage):
-            yield value.storage
-    elif isinstance(value, dict | list | tuple):
-        for child in value.values() if isinstance(value, dict) else value:
-            yield from _storages(child)
+    seen, left = set(), [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, _Tensor):
+            if isinstance(value.storage, _Storage):
+                yield value.storage
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            left += value.values() if isinstance(value, dict) else value
 
 
 def _state_dict(value: Any) -> Mapping[str, _Tensor]:
@@ -253,7 +272,7 @@ def _state_dict(value: Any) -> Mapping[str, _Tensor]:
         (value,) = inner.values()
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise ValueError(f"its entry {name!r:.80} is not a tensor with a name")
+            raise ValueError(f"its entry {_short(name)} is not a tensor with a name")
         if not isinstance(tensor.storage, _Storage):
             raise ValueError(f"tensor {name} has no storage")
     return value
@@ -277,7 +296,11 @@ def _read_storage(file: IO[bytes], storage: _Storage, available: int) -> np.ndar
 def _view(name: str, tensor: _Tensor, values: Mapping[str, np.ndarray]) -> np.ndarray:
     """The strided window of a storage that a tensor is, after checks of all its numbers."""
     shape, strides, offset = tensor.shape, tensor.strides, tensor.offset
-    if not (isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides)):
+    if not (
+        isinstance(shape, tuple)
+        and isinstance(strides, tuple)
+        and len(shape) == len(strides) <= MAX_DIMENSIONS
+    ):
         raise ValueError(f"tensor {name} has no valid shape")
     if not all(map(_is_count, (offset, *shape, *strides))):
         raise ValueError(f"tensor {name} has a size that is not a whole number")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlcls_jax.data.csv_cells import CsvCells, quoted, read_csv
+from mlcls_jax.data.csv_cells import MAX_COLUMNS, MAX_LINE, CsvCells, quoted, read_csv
 
 
 @pytest.fixture
@@ -104,6 +104,10 @@ def test_another_separator_is_named(path, mark):
         ('a,b\n1,1\n"1,1\n', ["row 3", "quotation"]),
         (b"a,b\nch\xe2teau,1\n", ["UTF-8"]),
         ("a,b\n1,1\n".encode("utf-16"), ["UTF-8"]),
+        ("a,b\nx\0y,1\n", ["zero bytes", "UTF-8"]),
+        ("a,b\n" + "x" * (MAX_LINE + 2**20), ["a line of more than 16,777,216 bytes"]),
+        ("a," + "b," * MAX_COLUMNS, ["row 1 names 30,002 columns, more than 30,000"]),
+        ('"' + "a\n" * 10**6, ["row 1 opens a quotation that never ends"]),
     ],
 )
 def test_refused_in_one_line(path, text, parts):

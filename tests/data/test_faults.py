@@ -35,6 +35,17 @@ def test_the_list_waits_for_its_folder(tmp_path):
     assert (tmp_path / "run" / "bad.csv").read_text() == "path,reason\na,why\n"
 
 
+def test_names_are_no_formulas_and_listed_once(tmp_path):
+    for _ in range(2):
+        bad = BadImages(skip=True, limit=9, written=tmp_path / "bad.csv")
+        for name in ("=a", "b\rc", "d\udce9"):
+            bad.report(name, PictureError("-why"))
+            bad.write()
+    with open(tmp_path / "bad.csv", newline="") as file:
+        _, *rows = csv.reader(file)
+    assert rows == [["'=a", "'-why"], ["b\rc", "'-why"], [r"d\udce9", "'-why"]]
+
+
 def test_too_many_stop_the_run_and_are_listed_all_the_same(tmp_path):
     bad = BadImages(skip=True, limit=1, written=tmp_path / "bad.csv")
     bad.report("a", PictureError("why"))

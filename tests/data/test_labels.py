@@ -140,6 +140,22 @@ def test_absolute_paths(place, name):
     assert f"row 3, column 'filename': {name!r} is an absolute path" in message
 
 
+@pytest.mark.parametrize("name", ["big\ndog", "dog\x1b[2J", "a\rb", "\x9b1m"])
+def test_class_names_are_lines(place, name):
+    message = place.refusal(f'filename,"{name}"\na.jpg,1\n')
+    assert f"the class name {name!r} has a line end or another control character" in message
+    place.write(f'Labels\n"{name}"\n', "categories.csv")
+    assert "control" in place.refusal(
+        "filename,dog\na.jpg,1\n", categories=place.root / "categories.csv"
+    )
+
+
+def test_a_link_in_the_folder_is_its_owners(place):
+    (place.root / "elsewhere.jpg").touch()
+    (place.images / "link.jpg").symlink_to(place.root / "elsewhere.jpg")
+    assert place.read("filename,dog\nlink.jpg,1\n").filenames == ("link.jpg",)
+
+
 @pytest.mark.parametrize("name", ["../x.jpg", "..", "sub/../../x.jpg", "..\\x.jpg", "./../x.jpg"])
 def test_paths_out_of_the_folder(place, name):
     (place.root / "x.jpg").touch()

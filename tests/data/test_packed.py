@@ -154,7 +154,11 @@ def test_what_is_not_whole_is_refused(tmp_path):
         (place / name).unlink() if contents is None else (place / name).write_bytes(contents)
         assert words in refusal(read_packed, place)
         (place / name).write_bytes(before)
-    for index in (b"filename,shard\na,b\n", b"filename,shard,offset,size\na,b,c,d\n", b""):
+    header, shard = b"filename,shard,offset,size\n", b"pack-00000.tar"
+    elsewhere = header + b"a,../../secret,0,1\n"
+    beyond = header + b"a,%s,0,1000000000000\nb,%s,-1,1\n" % (shard, shard)
+    no_number = header + b"a,b,c,d\n"
+    for index in (b"filename,shard\na,b\n", no_number, elsewhere, beyond, b""):
         copy = (place / "index.csv").read_bytes()
         edit(place, "index.csv", index)
         assert "index.csv is damaged" in refusal(read_packed, place)

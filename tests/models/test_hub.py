@@ -1,9 +1,12 @@
 import dataclasses
 import hashlib
+import http.client
+import io
 import sys
 import threading
 import urllib.error
 import urllib.request
+import urllib.response
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,7 +34,14 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def pinned(tmp_path):
+def lenient(monkeypatch):
+    """Also from files and by http, in place of a server that has a certificate."""
+    more = (urllib.request.HTTPHandler, urllib.request.FileHandler)
+    monkeypatch.setattr(hub, "HANDLERS", (*hub.HANDLERS, *more))
+
+
+@pytest.fixture
+def pinned(tmp_path, lenient):
     """A file on a "server", and a source whose publisher states its sum."""
     file = tmp_path / "published.h5"
     file.write_bytes(CONTENT)
@@ -40,7 +50,7 @@ def pinned(tmp_path):
 
 
 @pytest.fixture
-def unpinned(tmp_path):
+def unpinned(tmp_path, lenient):
     """A file on a "server" that states no sum."""
     file = tmp_path / "model.safetensors"
     file.write_bytes(CONTENT)
@@ -72,7 +82,7 @@ class Storage(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hosted(monkeypatch):
+def hosted(monkeypatch, lenient):
     """A source on a server of this machine, which runs Storage."""
     monkeypatch.setenv("no_proxy", "*")
     with ThreadingHTTPServer(("127.0.0.1", 0), Storage) as server:
@@ -230,6 +240,52 @@ def test_refuses_a_file_that_ends_early(cache, hosted, monkeypatch):
     monkeypatch.setattr(Storage, "length", len(CONTENT) + 1)
     with pytest.raises(ValueError, match="ended after 2800000 of 2800001 bytes"):
         local_file(hosted)
+    assert list(cache.iterdir()) == []
+
+
+def test_refuses_what_is_larger_than_any_weight_file(cache, hosted, monkeypatch):
+    monkeypatch.setattr(hub, "MAX_BYTES", 2_000_000)
+    with pytest.raises(ValueError, match="larger than 2,000,000 bytes"):
+        local_file(hosted)
+    assert list(cache.iterdir()) == []
+
+
+SECRET = "secret.txt"
+
+
+@pytest.mark.parametrize("scheme", ["http", "file", "ftp", "data"])
+def test_only_https(cache, tmp_path, scheme):
+    secret = tmp_path / SECRET
+    secret.write_text("secret")
+    url = {"file": secret.as_uri(), "data": "data:,secret"}.get(scheme, f"{scheme}://127.0.0.1/a")
+    source = dataclasses.replace(SOURCES["timm:tf_efficientnet_b0.in1k"], url=url)
+    with pytest.raises(ValueError, match="is not https"):
+        local_file(source)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("http://127.0.0.1/a", "http://127.0.0.1/a is not https"),
+        ("ftp://127.0.0.1/a", "ftp://127.0.0.1/a is not https"),
+        (f"file:///{SECRET}", "not allowed"),
+        ("data:,secret", "not allowed"),
+    ],
+)
+def test_no_redirection_to_anything_but_https(cache, monkeypatch, target, message):
+    class Redirecting(urllib.request.HTTPSHandler):
+        def https_open(self, req):
+            headers = http.client.HTTPMessage()
+            headers["Location"] = target
+            response = urllib.response.addinfourl(io.BytesIO(), headers, req.full_url, 302)
+            response.msg = "Found"  # as http.client has it
+            return response
+
+    handlers = [Redirecting if h is urllib.request.HTTPSHandler else h for h in hub.HANDLERS]
+    monkeypatch.setattr(hub, "HANDLERS", handlers)
+    with pytest.raises(ValueError, match=message):
+        local_file(SOURCES["timm:tf_efficientnet_b0.in1k"])
     assert list(cache.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from reference_keras import randomise_keras, write_earlier_keras_3, write_legacy, write_published
 
-from mlcls_jax.models.keras_file import MAX_EXPANSION, layer_order, read_keras
+from mlcls_jax.models.keras_file import MAX_DEPTH, MAX_EXPANSION, layer_order, read_keras
 from mlcls_jax.models.pretrained import load_pretrained
 from mlcls_jax.models.variants import VARIANTS
 
@@ -295,3 +295,40 @@ def test_reads_no_other_file(tmp_path):
         file.create_virtual_dataset("stem_conv/kernel", layout)
     with pytest.raises(ValueError, match=r"a\.h5 .*data of stem_conv/kernel are in another file"):
         read_keras(path)
+
+
+def test_a_chunk_larger_than_what_it_is_of(tmp_path):
+    """A gigabyte, decompressed for sixteen values."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("stem_conv/kernel", (16,), "f4", maxshape=(None,), chunks=(2**28,))
+    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors claim 1073741824 bytes"):
+        read_keras(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([b"text"]),
+        np.zeros(2, [("a", "f4"), ("b", "f4")]),
+        h5py.Empty("f4"),
+        np.array(["of any length"], h5py.string_dtype()),
+    ],
+    ids=["text", "records", "nothing", "strings"],
+)
+def test_what_is_no_tensor(tmp_path, value):
+    path = write_h5(tmp_path / "a.h5", stem_conv__kernel=value)
+    with pytest.raises(ValueError, match=r"a\.h5 .*stem_conv/kernel is no array of numbers"):
+        read_keras(path)
+
+
+def test_groups_that_have_no_end(tmp_path):
+    path = write_h5(tmp_path / "a.h5", **{"g__" * MAX_DEPTH + "kernel": np.zeros(1)})
+    assert len(read_keras(path)) == 1
+    path = write_h5(tmp_path / "a.h5", **{"g__" * (MAX_DEPTH + 1) + "kernel": np.zeros(1)})
+    with pytest.raises(ValueError, match=r"a\.h5 .*its groups are more than 32 deep"):
+        read_keras(path)
+    with h5py.File(path, "w") as file:
+        file["g/kernel"] = np.zeros(1)
+        file["g/g"] = file["g"]
+    assert read_keras(path).keys() == {"g/kernel"}

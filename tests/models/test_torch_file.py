@@ -266,6 +266,77 @@ def test_only_a_dictionary_of_tensors(tmp_path, write, value, message):
         read_torch(write(tmp_path / "a.pth", value))
 
 
+def doubled(open_: bytes, close: bytes, times: int = 60) -> bytes:
+    """Opcodes of a value that is twice in the next one, and so on; all in the memo."""
+    value = b"K\x01q\0"
+    for i in range(times):
+        get = b"h" + bytes([i])
+        value += b"0" + open_ + get + get + close + b"q" + bytes([i + 1])
+    return value
+
+
+TUPLES, LISTS = doubled(b"", b"\x86"), doubled(b"](", b"e")  # of two, and empty and appended to
+
+
+@WRITERS
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"}" + TUPLES + b"K\0s.",
+        b"}(" + TUPLES + b"K\0u.",
+        b"(" + TUPLES + b"K\0d.",
+        b"\x8f(" + TUPLES + b"\x90.",
+        b"(" + TUPLES + b"\x91.",
+    ],
+    ids=["item", "items", "dict", "set", "frozenset"],
+)
+def test_a_key_that_takes_for_ever_to_hash(tmp_path, write, opcodes):
+    with pytest.raises(ValueError, match=r"a\.pth .*key of a dictionary is no plain value"):
+        read_torch(write(tmp_path / "a.pth", b"\x80\x04" + opcodes))
+    call = b"ccollections\nOrderedDict\n](]" + TUPLES + b"aK\0ae\x85R."
+    with pytest.raises(ValueError, match="usable"):
+        read_torch(write(tmp_path / "a.pth", b"\x80\x04" + call))
+
+
+def test_a_value_that_takes_for_ever_to_print_or_to_walk(tmp_path):
+    header: list = list(STREAM_HEADER)
+    header[1] = b"\x80\x04" + LISTS + b"."
+    with pytest.raises(ValueError, match="unknown protocol a list"):
+        read_torch(write_stream(tmp_path / "a.pth", {}, header=header))
+    with pytest.raises(ValueError, match="its entry 'a' is not a tensor"):
+        read_torch(write_stream(tmp_path / "a.pth", b"\x80\x04}U\x01a" + LISTS + b"s."))
+
+
+@WRITERS
+def test_a_million_dimensions(tmp_path, torch, write):
+    sizes = (2**62,) * 10**6
+    path = write(tmp_path / "a.pth", {"w": tensor(torch, shape=sizes, strides=sizes)})
+    with pytest.raises(ValueError, match="tensor w has no valid shape"):
+        read_torch(path)
+
+
+def test_storages_that_are_the_same_bytes(tmp_path, torch):
+    """An archive may name its entries as it likes; so many copies of one are a bomb."""
+    path, names = tmp_path / "a.pth", [str(i) for i in range(50)]
+    value = {name: tensor(torch, key=name, count=1000) for name in names}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", pickled(value))
+        archive.writestr("a/data/0", b"\0" * 4000)
+        whole = archive.NameToInfo["a/data/0"]
+        for name in names[1:]:
+            entry = zipfile.ZipInfo(f"a/data/{name}")
+            for field in ("header_offset", "file_size", "compress_size", "CRC"):
+                setattr(entry, field, getattr(whole, field))
+            archive.filelist.append(entry)
+    with pytest.raises(ValueError, match=r"a\.pth .*storages are larger than the file"):
+        read_torch(path)
+
+
+def test_the_pairs_of_python_2(tmp_path, torch):
+    pairs = Call(OrderedDict, [["w", tensor(torch)]])
+    assert read_torch(write_stream(tmp_path / "a.pth", pairs)).keys() == {"w"}
+
+
 def test_zip_entries_must_be_plain(tmp_path, torch):
     value = {"w": tensor(torch)}
     compressed = write_zip(tmp_path / "a.pth", value, zipfile.ZIP_DEFLATED, b"\0" * 10**6)
