@@ -23,10 +23,11 @@ from mlcls_jax.data.objects import Doubts, entries, object_labels
 _ANNOTATIONS, _PICTURES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _SPLITS = ("train", "val", "test")
 
+# Of a picture the class of each object and what it says; None where nobody has annotated it.
+Objects = list[tuple[str, int]] | None
 
-def read_voc(
-    place: str | Path, doubts: Doubts, classes: Sequence[str] | None = None
-) -> LabelTable:
+
+def read_voc(place: str | Path, doubts: Doubts, classes: Sequence[str] | None = None) -> LabelTable:
     """Reads the annotations of objects.
 
     A list of which no picture has an annotation, as VOC2012's test.txt, is one of pictures of which
@@ -51,11 +52,11 @@ def read_voc(
                 f"has it (VOCdevkit/VOC2007), or a list in its {_LISTS}"
             )
     lists = _lists(place, tree)
-    objects: list[list[tuple[str, int]]] = []
+    objects: list[Objects] = []
     for path, stems in lists:
         objects += _objects_of(path, tree, stems, doubts)
     stems = [stem for _, listed in lists for stem in listed]
-    found = sorted({name for listed in objects for name, _ in listed})
+    found = sorted({name for listed in objects for name, _ in listed or ()})
     names = tuple(classes or found)
     if foreign := sorted(set(found) - set(names)):
         raise ValueError(f"{place}: objects of {quoted(foreign)}, which are no classes of train")
@@ -74,17 +75,15 @@ def read_voc(
     )
 
 
-def _labels(objects: list[list[tuple[str, int]]], classes: tuple[str, ...]) -> np.ndarray:
-    """objects: of each picture, classes and what they say; `UNSEEN` where there is no annotation."""
+def _labels(objects: list[Objects], classes: tuple[str, ...]) -> np.ndarray:
     index = {name: i for i, name in enumerate(classes)}
-    flat = [(i, index[name], said) for i, listed in enumerate(objects) for name, said in listed]
+    flat = [
+        (i, index[name], said) for i, listed in enumerate(objects) for name, said in listed or ()
+    ]
     pictures, columns, says = zip(*flat, strict=True) if flat else ((), (), ())
     labels = object_labels(pictures, columns, says, (len(objects), len(classes)))
-    labels[[listed is UNSEEN for listed in objects]] = UNKNOWN
+    labels[[listed is None for listed in objects]] = UNKNOWN
     return labels
-
-
-UNSEEN: list[tuple[str, int]] = []  # of a picture that nobody has annotated
 
 
 def _lists(place: Path, tree: Path) -> list[tuple[Path, list[str]]]:
@@ -123,13 +122,11 @@ def _read_list(path: Path) -> list[str]:
     return stems
 
 
-def _objects_of(
-    path: Path, tree: Path, stems: list[str], doubts: Doubts
-) -> list[list[tuple[str, int]]]:
+def _objects_of(path: Path, tree: Path, stems: list[str], doubts: Doubts) -> list[Objects]:
     files = [tree / _ANNOTATIONS / f"{stem}.xml" for stem in stems]
     there = [file.is_file() for file in files]
     if not any(there):
-        return [UNSEEN for _ in files]
+        return [None for _ in files]
     if not all(there):
         gone = [file.name for file, known in zip(files, there, strict=True) if not known]
         raise ValueError(
