@@ -21,7 +21,6 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.decoding import read_file
 from mlcls_jax.data.labels import SPLIT_COLUMN, UNKNOWN, LabelTable
 from mlcls_jax.data.sources import has_folder, read_table
-from mlcls_jax.data.splits import check_train
 from mlcls_jax.files import new_folder, write_text
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
@@ -73,10 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not data.csv:
             raise ValueError("config: data.csv is empty; name what to read")
         tables = read_tables(data)
-        check_train({"train": tables[""]})
-        if options.pictures:
-            write_pictures(tables, Path(options.pictures))
         with new_folder(Path(options.out)) as folder:
+            if options.pictures:
+                write_pictures(tables, Path(options.pictures))
             for prefix, table in tables.items():
                 write_text(folder / PARTS[prefix], labels_csv(table))
             categories = pd.DataFrame({"Labels": tables[""].classes})

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import os
+import posixpath
 import re
 import struct
 from collections.abc import Iterator
@@ -138,7 +139,8 @@ class _Reader:
                         f"{len(pictures)} pictures in a record, not one; name another"
                     )
                 contents = pictures[0]
-                name = f"{split}/{self._name(features, contents, len(labels))}"
+                name = self._name(features, contents, len(labels))
+                name = posixpath.normpath(f"{split}/{name}".replace("\\", "/"))
                 place = len(self._shards), start + record.find(contents), len(contents)
                 self._rows.append((name, _SPLITS.get(split, split), *place))
                 labels.append(self._label_row(features, name))
