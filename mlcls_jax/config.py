@@ -30,10 +30,14 @@ def _choice(default: str, *others: str):
 class Data:
     """Where pictures and labels are, and how they are split and batched."""
 
-    # Labels of all pictures, or of the training pictures when val_csv is given.  A folder or an
-    # address such as gs://bucket/photos is a packed data set, which needs no images.
+    # What csv, val_csv and test_csv name: a CSV file or a packed data set (a folder, or an address
+    # such as gs://bucket/photos), an instances_*.json of COCO, a tree such as VOCdevkit/VOC2007 (or
+    # one of its lists, .../ImageSets/Main/trainval.txt), or a set of TFDS such as coco/2017.
+    source: str = _choice("csv", "coco", "voc", "tfds")
+    # Labels of all pictures, or of the training pictures when val_csv is given.
     csv: str = ""
-    images: str = ""  # folder that the file names in csv start from
+    # csv, coco: folder that the file names start from; tfds: that its sets are in, "": its own.
+    images: str = ""
     val_csv: str = ""
     val_images: str = ""  # "": the same folder as images
     test_csv: str = ""
@@ -41,6 +45,18 @@ class Data:
     categories: str = ""  # optional CSV with a column Labels: the class names, in order
     filename_column: str = "filename"
     split_column: str = "split"  # used where the CSV has it
+    # csv: between the labels of one column, such as ";" or " "; "": a column of 0 and 1 per class
+    label_delimiter: str = ""
+    label_column: str = ""  # of these; "": the one beside file names and splits
+    # A picture's objects of a class say that it is present, if one of them is not in doubt, and
+    # else what these say.  ASL, ML-GCN and Query2Label count every annotation of COCO; VOC's own
+    # evaluation leaves out what is difficult.
+    crowd: str = _choice("present", "unknown", "absent")  # coco, tfds: a region, not one object
+    difficult: str = _choice("unknown", "present", "absent")  # voc, tfds
+    min_area: float = 0.0  # coco, tfds: in square pixels; objects that are smaller say "unknown"
+    image_feature: str = "image"  # tfds
+    # tfds: indices of classes, 0 and 1 for each class, or a dictionary of 0 and 1 by name
+    label_feature: str = "objects/label"
     val_fraction: float = 0.25  # of all pictures; used where nothing else names validation ones
     test_fraction: float = 0.0
     split_seed: int = 42
@@ -264,7 +280,8 @@ def with_absolute_paths(config: Config) -> Config:
     names = ("csv", "images", "val_csv", "val_images", "test_csv", "test_images", "categories")
     for name in (*names, "cache_folder"):
         value = getattr(config.data, name)
-        if value and "://" not in value:
+        named = config.data.source == "tfds" and name in ("csv", "val_csv", "test_csv")
+        if value and "://" not in value and not named:
             setattr(config.data, name, str(Path(value).expanduser().absolute()))
     weights = config.model.weights
     if weights and not is_name(weights):

@@ -7,6 +7,7 @@ import re
 from mlcls_jax.config import (
     Augment,
     Config,
+    Data,
     Group,
     Loss,
     Model,
@@ -23,6 +24,19 @@ LOSS_FIELDS = {
     "bce": ("pos_weight", "pos_weight_max"),
     "focal": ("gamma", "alpha"),
     "asl": ("gamma_pos", "gamma_neg", "clip", "focus_gradient"),
+}
+
+# Fields of `data` that belong to some of its sources.
+SOURCE_FIELDS = {
+    "filename_column": ("csv",),
+    "split_column": ("csv",),
+    "label_delimiter": ("csv",),
+    "label_column": ("csv",),
+    "crowd": ("coco", "tfds"),
+    "min_area": ("coco", "tfds"),
+    "difficult": ("voc", "tfds"),
+    "image_feature": ("tfds",),
+    "label_feature": ("tfds",),
 }
 
 # Fields of Augment that change a picture each time.
@@ -45,6 +59,7 @@ def validate(config: Config) -> None:
     from_dict(dataclasses.asdict(config))
     _check_choices(config, "")
     _check_ranges(config)
+    _check_source(config.data)
     _check_loss(config.loss)
     _check_train(config.train)
     _check_phases(config.phases, config.data.batch_size)
@@ -95,6 +110,14 @@ def _check_ranges(config: Config) -> None:
         ),
         ("data.max_pixels", data.max_pixels >= 1, "at least 1"),
         ("data.filename_column", bool(data.filename_column), "the name of a column"),
+        (
+            "data.label_delimiter",
+            not any(mark.isalnum() for mark in data.label_delimiter),
+            "a mark that is in no label, such as ; or a space",
+        ),
+        ("data.min_area", 0 <= data.min_area < math.inf, "at least 0, which turns it off"),
+        ("data.image_feature", bool(data.image_feature), "the name of a feature"),
+        ("data.label_feature", bool(data.label_feature), "the name of a feature"),
         ("augment.min_scale", 0 < augment.min_scale <= 1, "above 0 and at most 1"),
         *_augment_ranges(augment),
         ("model.image_size", size == 0 or 32 <= size <= 4096, "0, or 32 to 4096 pixels"),
@@ -122,6 +145,29 @@ def _check_ranges(config: Config) -> None:
             value = flatten(dataclasses.asdict(config)).get(path)
             raise ValueError(f"config: {path} is {value!r}; it must be {wanted}")
     _check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
+
+
+def _check_source(data: Data) -> None:
+    default = Data()
+    for name, owners in SOURCE_FIELDS.items():
+        value = getattr(data, name)
+        if data.source not in owners and value != getattr(default, name):
+            raise ValueError(
+                f"config: data.{name} is {value!r}, but data.source is {data.source!r}, which has "
+                f"none; leave it out, or set data.source={owners[0]!r}"
+            )
+    if data.label_column and not data.label_delimiter:
+        raise ValueError(
+            f"config: data.label_column is {data.label_column!r}, but data.label_delimiter is "
+            'empty; set that to what is between the labels, such as ";"'
+        )
+    places = ("val_images", "test_images") if data.source in ("voc", "tfds") else ()
+    for name in ("images", *places) if data.source == "voc" else places:
+        if getattr(data, name):
+            raise ValueError(
+                f"config: data.{name} is {getattr(data, name)!r}, but the pictures of "
+                f"data.source={data.source!r} are found without it; leave it out"
+            )
 
 
 def _check_loss(loss: Loss) -> None:

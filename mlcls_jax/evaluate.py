@@ -3,26 +3,28 @@
 python -m mlcls_jax.evaluate --workdir runs/b5 --split val
 python -m mlcls_jax.evaluate --workdir runs/b5 --csv test.csv --images test/
 python -m mlcls_jax.evaluate --workdir runs/b5 --split val --thresholds precision --wanted 0.95
+python -m mlcls_jax.evaluate --workdir runs/b5 --images photos/
 
 The second writes eval_csv_test.json and predictions_csv_test.csv.  The third tunes the thresholds
-anew and keeps them in decisions.json, for predict and export.
+anew and keeps them in decisions.json, for predict and export.  Of pictures without labels, in a
+folder or in a CSV of file names alone, it writes predictions only.
 """
 
 import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mlcls_jax import cli, devices
 from mlcls_jax.bootstrap import map_interval
-from mlcls_jax.config import Config
+from mlcls_jax.config import Config, Data
 from mlcls_jax.config_checks import validate
-from mlcls_jax.data.labels import LabelTable, read_labels
-from mlcls_jax.data.packed import is_packed, read_packed
-from mlcls_jax.data.pipeline import make_reader
+from mlcls_jax.data.labels import UNKNOWN, LabelTable
+from mlcls_jax.data.pipeline import Reader, make_reader
+from mlcls_jax.data.sources import has_folder, read_table
+from mlcls_jax.data.unlabelled import folder_table
 from mlcls_jax.decisions import Rule, decide, rule_of
 from mlcls_jax.files import write_text
 from mlcls_jax.judgement import explain, judge
@@ -42,6 +44,7 @@ from mlcls_jax.workdir import (
 
 PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
 RESAMPLES = 1000
+SOURCES = Data.__dataclass_fields__["source"].metadata["choices"]
 TUNED_BY = ("thresholds", "wanted", "calibration")  # options that tune anew
 
 
@@ -53,13 +56,15 @@ def main(argv: list[str]) -> int:
     run = with_views(load_run(workdir, options.checkpoint), options.tta)
     rule = _new_rule(run, options)
     table = _table(run, workdir, options)
-    name = f"csv_{Path(options.csv).stem}" if options.csv else options.split
+    name = _name(options)
     data = cli.with_on_bad_image(run.config.data, options.on_bad_image)
     reader = make_reader(data, len(table), workdir / f"bad_images_{name}.csv", print_warning)
     logits, readable = score(
         run.predict, run.variables, table.paths, run.config, run.mesh, reader, name
     )
     table, logits = table.take(np.flatnonzero(readable)), logits[readable]
+    if (table.labels == UNKNOWN).all():
+        return _predict_only(run, workdir, name, table, logits, rule, reader)
     base, decisions = BaseRate(**run.meta["base_rate"]), run.decisions
     if rule is not None:
         decisions = decide(table, logits, base.counted, rule)
@@ -102,16 +107,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The options, checked."""
     parser = cli.Parser(
         prog="python -m mlcls_jax.evaluate",
-        description="Metrics of a trained run on one of its splits, or on the pictures of a CSV.",
+        description="Metrics of a trained run on one of its splits, or on other pictures.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--split", default="", help="train, val or test (default val)")
     parser.add_argument(
         "--csv",
         default="",
-        help="labels of other pictures, in the same columns; or a packed data set",
+        help="labels of other pictures, as data.csv: in the same columns, or file names alone",
     )
-    parser.add_argument("--images", default="", help="their folder")
+    parser.add_argument(
+        "--images", default="", help="their folder; alone: all of its pictures, without labels"
+    )
+    parser.add_argument(
+        "--source", choices=SOURCES, help="what --csv is (default: as the run's data.source)"
+    )
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     cli.add_tta(parser)
     cli.add_on_bad_image(parser)
@@ -128,17 +138,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     tuning.add_argument("--wanted", type=float, help="precision or recall to reach")
     tuning.add_argument("--calibration", help="none, one temperature, or one per class")
     options = parser.parse_args(argv)
-    if bool(options.images) != bool(options.csv and not is_packed(options.csv)):
-        parser.error("--csv and --images go together; a packed data set is a --csv alone")
-    if options.csv and options.split:
-        parser.error("--split is one of the run's own; leave it out beside --csv")
+    if (options.csv or options.images) and options.split:
+        parser.error("--split is one of the run's own; leave it out beside --csv and --images")
+    if options.source and not options.csv:
+        parser.error("--source is of --csv; leave it out")
     options.split = options.split or "val"
     if options.split not in ("train", "val", "test"):
         parser.error(f"--split {options.split}: it must be train, val or test")
     if options.bootstrap < 0:
         parser.error(f"--bootstrap {options.bootstrap}: it must be at least 0")
+    other = options.csv or options.images
     for option in TUNED_BY:
-        if getattr(options, option) is not None and (options.csv or options.split != "val"):
+        if getattr(options, option) is not None and (other or options.split != "val"):
             parser.error(f"--{option} is tuned on val; leave it out, or give --split val")
         if getattr(options, option) is not None and options.tta != "none":
             parser.error(f"--{option} tunes for predictions without --tta; leave one of them out")
@@ -162,19 +173,51 @@ def _new_rule(run: Run, options: argparse.Namespace) -> Rule | None:
 def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
     data = run.config.data
     if options.csv:
-        columns: dict[str, Any] = {
-            "filename_column": data.filename_column,
-            "split_column": data.split_column,
-        }
-        if is_packed(options.csv):
-            table = read_packed(options.csv, **columns)
-        else:
-            table = read_labels(options.csv, options.images, **columns)
+        # The run's classes take the place of categories: their order is the outputs'.
+        data = dataclasses.replace(data, source=options.source or data.source, categories="")
+        if not options.images and has_folder(data, options.csv):
+            raise ValueError("--csv needs --images, the folder of its pictures")
+        if options.images and data.source != "tfds" and not has_folder(data, options.csv):
+            raise ValueError(f"--csv {options.csv} finds its pictures itself; leave --images out")
+        table = read_table(data, options.csv, options.images, classes=run.classes, unlabelled=True)
         return table.with_classes(run.classes, options.csv, str(workdir))
+    if options.images:
+        return folder_table(options.images, run.classes)
     splits = read_splits_of(workdir, data)
     if options.split not in splits:
         raise ValueError(f"the run has no {options.split} split; it has {', '.join(splits)}")
     return splits[options.split]
+
+
+def _name(options: argparse.Namespace) -> str:
+    """What the files that are written are called after."""
+    if options.csv:
+        return f"csv_{Path(options.csv).stem}"
+    return f"images_{Path(options.images).resolve().name}" if options.images else options.split
+
+
+def _predict_only(
+    run: Run,
+    workdir: Path,
+    name: str,
+    table: LabelTable,
+    logits: np.ndarray,
+    rule: Rule | None,
+    reader: Reader,
+) -> int:
+    """Of pictures of which nothing is known."""
+    if rule is not None:
+        raise ValueError(f"no label of {name} is known, so nothing can be tuned on it")
+    written = workdir / f"predictions_{name}.csv"
+    write_predictions(written, table.filenames, run.decisions.probabilities(logits), run.classes)
+    console.print(
+        f"{name}: {len(table)} pictures, {describe_checkpoint(run.meta)}; no label is known, so "
+        "there are predictions and no metrics"
+    )
+    if skipped := reader.bad.summary():
+        print_warning(skipped)
+    console.print(f"Written: {written}")
+    return 0
 
 
 def _print(meta: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:

@@ -2,6 +2,7 @@
 
 python -m mlcls_jax.predict --workdir runs/b5 photo.jpg
 python -m mlcls_jax.predict --workdir runs/b5 photos/ --csv predictions.csv --labels decided.csv
+python -m mlcls_jax.predict --workdir runs/b5 names.csv --images photos/ --csv predictions.csv
 
 Which classes are said to be there is decided by the thresholds that were tuned on val.
 """
@@ -20,13 +21,20 @@ import numpy as np
 from mlcls_jax import cli, devices
 from mlcls_jax.config import Data
 from mlcls_jax.data.pipeline import make_reader
+from mlcls_jax.data.unlabelled import listed_pictures, pictures_in
 from mlcls_jax.decisions import Decisions
 from mlcls_jax.scoring import score
 from mlcls_jax.terminal import console, escaped
 from mlcls_jax.tta import with_views
-from mlcls_jax.workdir import Run, describe_checkpoint, is_averaged, load_run, write_predictions
+from mlcls_jax.workdir import (
+    Run,
+    describe_checkpoint,
+    is_averaged,
+    load_run,
+    read_config,
+    write_predictions,
+)
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 SHOWN = 3  # classes per picture on the terminal, where fewer are said to be there
 
 
@@ -34,7 +42,7 @@ def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     options = parse(argv)
     devices.start()
-    names, paths = find_pictures(options.pictures)
+    names, paths = _pictures(options)
     for name in ("csv", "labels"):
         cli.check_folder(name, getattr(options, name))
     run = with_views(load_run(Path(options.workdir), options.checkpoint), options.tta)
@@ -80,7 +88,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="python -m mlcls_jax.predict",
         description="Probabilities per class for pictures, from a trained run.",
     )
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE_OR_FOLDER")
+    parser.add_argument(
+        "pictures",
+        nargs="+",
+        metavar="PICTURE_OR_FOLDER",
+        help="pictures and folders of them; or one CSV with a column of file names",
+    )
+    parser.add_argument("--images", default="", help="folder of the CSV's pictures (default: its)")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     cli.add_tta(parser)
@@ -103,14 +117,12 @@ def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] 
     """ValueError where an option names a file that the run's labels are in: predictions would take
     the place of what somebody has looked at, and --csv is where `evaluate` reads labels from.
     Or where labels of these names could not be written so that they are found again."""
-    theirs = (data.csv, data.val_csv, data.test_csv, data.categories)
+    theirs = (data.csv, data.val_csv, data.test_csv, data.categories, *options.pictures)
     read = {Path(file).resolve() for file in theirs if file and "://" not in file}
     for name in ("csv", "labels"):
         file = getattr(options, name)
         if file and Path(file).resolve() in read:
-            raise ValueError(
-                f"--{name} {file} is written to, and it holds the labels of the run; name another"
-            )
+            raise ValueError(f"--{name} {file} is written to, and it is read as well; name another")
     for name in names if options.labels else ():
         if name != name.encode(errors="replace").decode():
             raise ValueError(f"--labels: the file name {name!r} is no UTF-8; rename the picture")
@@ -130,10 +142,7 @@ def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if _is_picture(file))
-            if not found:
-                endings = ", ".join(sorted(EXTENSIONS))
-                raise ValueError(f"{argument} holds no picture ({endings})")
+            found = pictures_in(path)
             alone = len(arguments) == 1
             names += [(file.relative_to(path) if alone else file).as_posix() for file in found]
             paths += map(str, found)
@@ -192,8 +201,15 @@ def describe(
     return f"{name}: {', '.join(there) or 'none'}{below}"
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and path.is_file()
+def _pictures(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """See find_pictures; or those that a CSV names, as the only argument."""
+    first = options.pictures[0]
+    if not (len(options.pictures) == 1 and first.lower().endswith(".csv")):
+        if options.images:
+            raise ValueError("--images is the folder of a single CSV of file names; leave it out")
+        return find_pictures(options.pictures)
+    column = read_config(Path(options.workdir)).data.filename_column
+    return listed_pictures(first, options.images, column)
 
 
 def _fitting(run: Run, pictures: int):

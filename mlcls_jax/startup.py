@@ -10,8 +10,8 @@ from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config, Data
 from mlcls_jax.data.cache_build import with_cache
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.data.packed import is_packed
 from mlcls_jax.data.pipeline import Reader, local_rows, make_reader
+from mlcls_jax.data.sources import has_folder
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.devices import describe, is_first_process, keeps_heap, make_mesh
 from mlcls_jax.features import with_room
@@ -118,7 +118,7 @@ def open_session(
 
 
 def _read_data(data: Data, workdir: Path) -> dict[str, LabelTable]:
-    if not data.csv or not (data.images or is_packed(data.csv)):
+    if not data.csv or (has_folder(data, data.csv) and not data.images):
         raise ValueError(
             "config: data.csv and data.images are empty; name your files, such as "
             "--config.data.csv=labels.csv --config.data.images=photos, or a packed data set"

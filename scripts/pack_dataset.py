@@ -16,11 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from to_csv import labels_csv
+
 from mlcls_jax.cli import INTERRUPTED
+from mlcls_jax.config import Data
 from mlcls_jax.data.csv_cells import quoted
 from mlcls_jax.data.decoding import PictureError, open_picture, read_file
-from mlcls_jax.data.labels import SPLIT_COLUMN, read_labels
+from mlcls_jax.data.labels import SPLIT_COLUMN, LabelTable, read_labels
 from mlcls_jax.data.packed import packing, read_packed
+from mlcls_jax.data.sources import read_table
 
 MEGABYTE = 1_000_000
 READERS = 16  # threads: on a network disk, a small file is mostly waiting
@@ -109,21 +113,15 @@ def main(arguments: list[str] | None = None) -> int:
     columns = {"filename_column": options.filename_column, "split_column": options.split_column}
     try:
         if options.tfds:
-            from tfds_pictures import open_tfds
-
-            source = open_tfds(
-                options.tfds,
-                options.split,
-                options.image_feature,
-                options.label_feature,
-                data_dir=options.data_dir or None,
-            )
-            pictures, labels = source.pictures(), source.labels
+            table = _tfds_table(options)
             columns = {"filename_column": "filename", "split_column": ""}
+
+            def labels() -> bytes:
+                return labels_csv(table).encode()
         else:
             table = read_labels(options.csv, options.images, **columns)
-            pictures = read_pictures(table.filenames, table.paths)
             labels = Path(options.csv).expanduser().read_bytes
+        pictures = read_pictures(table.filenames, table.paths)
         count = pack(
             pictures,
             labels,
@@ -142,6 +140,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _tfds_table(options: argparse.Namespace) -> LabelTable:
+    """Of one split, by the usual rules about crowds and difficult objects."""
+    wanted = Data(source="tfds", csv=f"{options.tfds}[{options.split}]", images=options.data_dir)
+    wanted.image_feature, wanted.label_feature = options.image_feature, options.label_feature
+    return read_table(wanted, wanted.csv, wanted.images)
+
+
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Packs pictures and labels into few large files.")
     parser.add_argument("--csv", default="", help="labels, as for training")
@@ -150,8 +155,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--split_column", default=SPLIT_COLUMN)
     parser.add_argument("--tfds", default="", help="instead: a TFDS data set, such as coco/2017")
     parser.add_argument("--split", default="train", help="of the TFDS data set")
-    parser.add_argument("--image_feature", default="image")
-    parser.add_argument("--label_feature", default="label", help="such as objects/label")
+    parser.add_argument("--image_feature", default=Data().image_feature)
+    parser.add_argument("--label_feature", default=Data().label_feature)
     parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets")
     parser.add_argument("--out", required=True, help="new folder, or an address like gs://b/photos")
     parser.add_argument("--shard_mb", type=float, default=256, help="size of the files")

@@ -45,9 +45,14 @@ class Column:
         """[n]: `value` of each cell, asked once per distinct text."""
         return np.asarray([value(text) for text in self.distinct])[self.codes]
 
+    def where(self, *cells: int) -> str:
+        """The cells' place in the file."""
+        rows = " and ".join(str(self.rows[i]) for i in cells)
+        return f"row{'s' * (len(cells) > 1)} {rows}, column {self.name!r}"
+
     def error(self, i: int, problem: str) -> ValueError:
         """About cell `i`: file, row, column and the problem."""
-        return ValueError(f"{self.path}: row {self.rows[i]}, column {self.name!r}: {problem}")
+        return ValueError(f"{self.path}: {self.where(i)}: {problem}")
 
     def check_unique(self, keys: Iterable[Hashable], problem: Callable[[int], str]) -> None:
         """ValueError with both rows and `problem(i)` for the first cell i whose key is not new.
@@ -58,8 +63,7 @@ class Column:
         for i, key in enumerate(keys):
             before = first.setdefault(key, i)
             if before != i:
-                rows = f"rows {self.rows[before]} and {self.rows[i]}"
-                raise ValueError(f"{self.path}: {rows}, column {self.name!r}: {problem(i)}")
+                raise ValueError(f"{self.path}: {self.where(before, i)}: {problem(i)}")
 
 
 @dataclass(frozen=True, eq=False)

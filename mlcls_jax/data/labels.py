@@ -1,4 +1,4 @@
-"""Label CSVs as people have them: `filename` and one column per class -> `LabelTable`.
+"""Label CSVs as people have them: `filename` and what is on it -> `LabelTable`.
 
 Every mistake that can be seen without decoding a picture is refused here, with the file, the row
 and the column: found an hour into a run, or never, it costs more.
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.data.csv_cells import Column, quoted, read_csv
+from mlcls_jax.data.delimited import delimited_labels
 
 UNKNOWN = -1
 SPLIT_COLUMN = "split"
@@ -107,19 +108,28 @@ def read_labels(
     categories: str | Path | None = None,
     filename_column: str = "filename",
     split_column: str = SPLIT_COLUMN,
+    delimiter: str = "",
+    label_column: str = "",
+    classes: Sequence[str] | None = None,
+    unlabelled: bool = False,
     sources: Mapping[str, str] | None = None,
 ) -> LabelTable:
     """Reads a label CSV and checks it against the folder of pictures.
 
     Args:
       csv: a column of file names, one column per class, perhaps a split column. Cells are 1, 0
-        (or 1.0, 0.0), and empty or -1 for unknown.
+        (or 1.0, 0.0), and empty or -1 for unknown.  With a `delimiter`, one column of labels.
       images: the folder that the file names are relative to, and that they cannot leave; links
         in it are followed, as its owner has made them.
       categories: optional CSV with a column `Labels` that names the classes in their order.
       filename_column: the header of the column of file names.
       split_column: the header of the column with train, val or test. It may be absent under its
         default name only; "" means that there is none and that every other column is a class.
+      delimiter: between the labels of a cell, see `delimited_labels`; "": a column per class.
+      label_column: the header of the column of labels; "": the only other one.
+      classes: where they are known before; labels in one column rarely name all of them.
+      unlabelled: whether a CSV of file names alone will do, with `classes` of which nothing is
+        known.
       sources: see LabelTable; with them, nobody looks into the folder.
 
     Returns:
@@ -129,8 +139,8 @@ def read_labels(
       ValueError: one line that names file, row and column, what is wrong and what to do.
     """
     folder = Path(images).expanduser() if sources is None else images
-    if sources is None and not Path(folder).is_dir():
-        raise ValueError(f"{images}: no such folder of pictures; check data.images")
+    if sources is None:
+        check_folder(folder)
     cells = read_csv(csv)
     names = cells.column(
         filename_column, "set data.filename_column to the one that holds the file names"
@@ -139,7 +149,7 @@ def read_labels(
     if split_column and (split_column in cells.columns or split_column != SPLIT_COLUMN):
         split = cells.column(split_column, "check data.split_column")
     class_columns = [column for column in cells.columns.values() if column not in (names, split)]
-    if not class_columns:
+    if not class_columns and not unlabelled:
         raise ValueError(
             f"{cells.path}: no class columns beside {quoted(cells.columns)}; "
             "add one column of 0 and 1 per class"
@@ -147,20 +157,68 @@ def read_labels(
     _check_classes(cells.path, [column.name for column in class_columns])
     if not len(cells):
         raise ValueError(f"{cells.path}: no rows below the header; add one row per picture")
-    table = LabelTable(
-        folder,
-        _filenames(names),
-        _labels(class_columns),
-        tuple(column.name for column in class_columns),
-        None if split is None else _splits(split),
-        sources,
-    )
-    if categories:
-        order = _read_categories(categories)
-        table = table.with_classes(order, str(cells.path), str(categories))
+    order = _read_categories(categories) if categories else None
+    if not class_columns:
+        found = tuple(order or classes or ())
+        labels = np.full((len(cells), len(found)), UNKNOWN, np.int8)
+    elif delimiter:
+        column = _label_column(class_columns, label_column)
+        found, labels = delimited_labels(column, delimiter, order or classes)
+    else:
+        found = tuple(column.name for column in class_columns)
+        labels = _labels(class_columns)
+    splits = None if split is None else _splits(split)
+    table = make_table(names, labels, found, folder, splits=splits, sources=sources)
+    return table.with_classes(order, str(cells.path), str(categories)) if order else table
+
+
+def make_table(
+    names: Column,
+    labels: np.ndarray,
+    classes: tuple[str, ...],
+    folder: str | Path,
+    *,
+    splits: tuple[str, ...] | None = None,
+    sources: Mapping[str, str] | None = None,
+) -> LabelTable:
+    """A LabelTable whose file names are good ones and, without `sources`, in the folder.
+
+    Args:
+      names: file names, n of them, with the place that an error about each names.
+      labels, classes, folder, splits, sources: see LabelTable.
+
+    Raises:
+      ValueError: one line that names the file and the place in it.
+    """
+    table = LabelTable(folder, _filenames(names), labels, classes, splits, sources)
     if sources is None:
         _check_pictures(names, table.filenames, Path(folder))
     return table
+
+
+def check_folder(images: str | Path) -> None:
+    """ValueError where there is no such folder of pictures."""
+    if not Path(images).is_dir():
+        raise ValueError(f"{images}: no such folder of pictures; check data.images")
+
+
+def with_categories(table: LabelTable, categories: str | Path | None) -> LabelTable:
+    """The table with its classes in the order of a CSV with a column `Labels`; ValueError where
+    that names others, see `with_classes`.  None: as it is."""
+    if not categories:
+        return table
+    return table.with_classes(_read_categories(categories), "the labels", str(categories))
+
+
+def _label_column(columns: list[Column], name: str) -> Column:
+    """Of the columns beside file names and splits, the one that labels are in."""
+    found = [column for column in columns if column.name == name or not name]
+    if len(found) == 1:
+        return found[0]
+    raise ValueError(
+        f"{columns[0].path}: which of the columns {quoted(column.name for column in columns)} has "
+        f"the labels is not clear from data.label_column={name!r}; set that to its name"
+    )
 
 
 def _read_categories(path: str | Path) -> tuple[str, ...]:
@@ -260,7 +318,7 @@ def _check_pictures(column: Column, filenames: tuple[str, ...], folder: Path) ->
     hint = f" (there is {like[0]!r}, which differs in spelling from {base!r})" if like else ""
     raise ValueError(
         f"{column.path}: {len(missing)} of {len(filenames)} pictures are not in {folder}, the "
-        f"first in row {column.rows[filenames.index(missing[0])]}: {quoted(missing)}{hint}; "
+        f"first in {column.where(filenames.index(missing[0]))}: {quoted(missing)}{hint}; "
         "check data.images or remove their rows"
     )
 

@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 
 from mlcls_jax.data.csv_cells import quoted
-from mlcls_jax.data.labels import SPLIT_COLUMN, LabelTable, read_labels
+from mlcls_jax.data.labels import LabelTable, read_labels
 from mlcls_jax.data.shards import (
     Part,
     file_sizes,
@@ -45,18 +45,12 @@ def is_packed(csv: str | Path) -> bool:
     return is_remote(csv) or os.path.isdir(os.path.expanduser(csv))
 
 
-def read_packed(
-    place: str | Path,
-    *,
-    categories: str | Path | None = None,
-    filename_column: str = "filename",
-    split_column: str = SPLIT_COLUMN,
-) -> LabelTable:
+def read_packed(place: str | Path, **options: Any) -> LabelTable:
     """Reads the labels of a packed data set and where its pictures are.
 
     Args:
       place: a folder, or an address such as gs://bucket/photos.
-      categories, filename_column, split_column: see `read_labels`.
+      options: of `read_labels`.
 
     Raises:
       ValueError: no packed data set, or not a whole one; or see `read_labels`.
@@ -65,14 +59,7 @@ def read_packed(
     try:
         sources = _read_index(place, _check_whole(place))
         with _label_file(place) as labels:
-            table = read_labels(
-                labels,
-                place,
-                categories=categories,
-                filename_column=filename_column,
-                split_column=split_column,
-                sources=sources,
-            )
+            table = read_labels(labels, place, sources=sources, **options)
     except OSError as error:
         raise ValueError(f"{place}: the packed data set cannot be read ({error})") from error
     if missing := [name for name in table.filenames if name not in sources]:

@@ -6,15 +6,14 @@ Drawn or not, it is written to the run's `splits.csv` and read from there again.
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.csv_cells import quoted, quoting, read_csv
-from mlcls_jax.data.labels import UNKNOWN, LabelTable, read_labels
-from mlcls_jax.data.packed import is_packed, read_packed
+from mlcls_jax.data.labels import UNKNOWN, LabelTable
+from mlcls_jax.data.sources import has_folder, read_table
 from mlcls_jax.data.stratified import draw_splits
 from mlcls_jax.files import write_text
 
@@ -25,7 +24,7 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
     """Reads the label CSVs and splits them, or splits them again as a run did before.
 
     Args:
-      data: where the CSVs or packed data sets are and how to split. The folders of val_csv and
+      data: where the CSVs or other sources are and how to split. The folders of val_csv and
         test_csv default to `images`. Their classes may be in another order than in `csv`, which
         decides.
       saved: a `splits.csv` to apply where it exists; nothing is drawn then. Never written here.
@@ -37,25 +36,20 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
       ValueError: one line, see `read_labels`, `make_splits` and `read_splits`.
     """
 
-    options: dict[str, Any] = {
-        "categories": data.categories or None,
-        "filename_column": data.filename_column,
-        "split_column": data.split_column,
-    }
-
-    def read(prefix: str, csv: str, images: str) -> LabelTable:
-        if not is_packed(csv):
-            return read_labels(csv, images or data.images, **options)
-        if images:
+    def read(
+        prefix: str, place: str, images: str, classes: tuple[str, ...] | None = None
+    ) -> LabelTable:
+        if data.source == "csv" and images and not has_folder(data, place):
             raise ValueError(
                 f"config: data.{prefix}images is {images!r}, but data.{prefix}csv is a packed data "
                 f"set, which holds its pictures; set data.{prefix}images=''"
             )
-        return read_packed(csv, **options)
+        folder = images or (data.images if has_folder(data, place) or data.source == "tfds" else "")
+        return read_table(data, place, folder, classes=classes)
 
     train = read("", data.csv, data.images)
-    val = read("val_", data.val_csv, data.val_images) if data.val_csv else None
-    test = read("test_", data.test_csv, data.test_images) if data.test_csv else None
+    val = read("val_", data.val_csv, data.val_images, train.classes) if data.val_csv else None
+    test = read("test_", data.test_csv, data.test_images, train.classes) if data.test_csv else None
     if saved is not None and Path(saved).exists():
         return read_splits(saved, train, val, test)
     return make_splits(

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from mlcls_jax import evaluate
 from mlcls_jax.config import Augment, Config, Data
 from mlcls_jax.data.decoding import PictureError, read_file
 from mlcls_jax.data.faults import BadImages
@@ -273,16 +272,6 @@ def test_the_config_of_a_packed_data_set(photos, packed, tmp_path):
     assert "no packed data set" in refusal(load_splits, Data(csv=str(photos)))
     for data in (Data(), Data(csv=str(photos / "labels.csv"))):
         assert "or a packed data set" in refusal(open_session, Config(data=data), tmp_path)
-
-
-def test_a_packed_data_set_is_evaluated_without_a_folder(photos, packed, capsys):
-    run, csv = ["--workdir", "run"], str(photos / "labels.csv")
-    assert evaluate.parse([*run, "--csv", packed]).csv == packed
-    assert evaluate.parse([*run, "--csv", csv, "--images", str(photos)]).images == str(photos)
-    for wrong in (["--csv", csv], ["--images", "a"], ["--csv", packed, "--images", "a"]):
-        with pytest.raises(SystemExit):
-            evaluate.parse([*run, *wrong])
-        assert "a packed data set is a --csv alone" in capsys.readouterr().err
 
 
 def test_errors_about_labels_name_the_bucket(bucket):
