@@ -48,7 +48,10 @@ LAYERS = [
     ["checkpoint"],
     ["workdir", "ahead", "first_step"],
     ["overlays", "scoring", "tta"],
-    ["judgement"],
+    ["judgement", "web.batching"],
+    ["web.service"],
+    ["web.guard"],
+    ["web.app"],
     ["features"],
     ["logs"],
     ["session"],
@@ -65,6 +68,7 @@ LAYERS = [
     ["benchmarks.measure", "benchmarks.sweep"],
     ["dry_run"],
     ["train", "evaluate", "predict", "export", "benchmark", "lr_find"],
+    ["serve"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = {
