@@ -37,6 +37,7 @@ class Batcher(Generic[Item, Result]):
         self._call, self._max_wait, self._max_places = call, max_wait, max_places
         self._taken = 0
         self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._open: set[asyncio.Future[Result]] = set()  # in the queue or in a call
         self._some, self._full = asyncio.Event(), asyncio.Event()
 
     @contextmanager
@@ -53,6 +54,8 @@ class Batcher(Generic[Item, Result]):
     async def submit(self, item: Item) -> Result:
         """The result of an item, and any error of its call."""
         future = asyncio.get_running_loop().create_future()
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
         self._queue.append((item, future))
         self._tell()
         return await future
@@ -63,8 +66,8 @@ class Batcher(Generic[Item, Result]):
         task = asyncio.create_task(self._run())
         try:
             yield
-            while self._queue:
-                await asyncio.wait([future for _, future in self._queue])
+            while self._open:
+                await asyncio.wait(self._open)
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -108,4 +111,9 @@ def best_size(waiting: int, seconds: Mapping[int, float]) -> int:
     A device that takes the same time for 1 and for 16 gets five items as 16 with 11 empty rows; one
     that takes 16 times the time gets four of them, and then the fifth.
     """
-    return min(seconds, key=lambda size: (seconds[size] / min(size, waiting), -size))
+
+    def cost(size: int) -> tuple[float, int, int]:
+        answered = min(size, waiting)
+        return seconds[size] / answered, -answered, size
+
+    return min(seconds, key=cost)
