@@ -51,7 +51,7 @@ def make_explain_step(model: EfficientNet, by: Normalization, mesh: Mesh) -> Exp
     """
 
     def explain(variables, images, chosen):
-        features = model.apply(variables, normalize(images, by), method="features")
+        features: Any = model.apply(variables, normalize(images, by), method="features")
         maps = _attention if model.decoder else _cam
         return maps(model, variables, features, chosen)
 
@@ -84,7 +84,8 @@ def _attention(
     features: Float[Array, "picture rows columns channel"],
     chosen: Int32[Array, "picture k"],
 ) -> tuple[Float[Array, "picture class"], Float[Array, "picture k rows columns"]]:
-    logits, left = model.apply(variables, features, method="classify", mutable=[INTERMEDIATES])
+    result: Any = model.apply(variables, features, method="classify", mutable=[INTERMEDIATES])
+    logits, left = result
     (weights,) = left[INTERMEDIATES]["head"][ATTENTION]
     groups = model.decoder.groups if model.decoder else 0
     queries = jnp.asarray(query_of_class(model.num_classes, groups))[chosen]

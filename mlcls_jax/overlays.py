@@ -46,7 +46,7 @@ def write_overlays(
             if not wanted.size:
                 continue
             picture = shrink(open_picture(read_file(paths[index]), reader.max_pixels), SHORT_SIDE)
-            box = seen_box(*picture.shape[:2], size, how)
+            box = seen_box(picture.shape[0], picture.shape[1], size, how)
             for rank, label in enumerate(wanted):
                 name = file_name(index, rank, names[index], run.classes[label])
                 Image.fromarray(overlay(picture, maps[rank], box)).save(partial / name)

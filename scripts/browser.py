@@ -31,7 +31,10 @@ class Page:
     """A tab; `send` is any command of the protocol."""
 
     def __init__(self, process: subprocess.Popen):
-        self._process, self._numbers, self._session = process, itertools.count(1), ""
+        if process.stdin is None or process.stdout is None:
+            raise TypeError("the process must have pipes")
+        self._commands, self._answers = process.stdin, process.stdout
+        self._numbers, self._session = itertools.count(1), ""
         self.messages: list[str] = []  # of the console, and errors of scripts
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
@@ -44,8 +47,8 @@ class Page:
         number = next(self._numbers)
         session = {"sessionId": self._session} if self._session else {}
         command = {"id": number, "method": method, "params": params, **session}
-        self._process.stdin.write(json.dumps(command).encode() + b"\0")
-        self._process.stdin.flush()
+        self._commands.write(json.dumps(command).encode() + b"\0")
+        self._commands.flush()
         while (message := self._read()).get("id") != number:
             if message["method"] in ("Runtime.exceptionThrown", "Log.entryAdded"):
                 self.messages.append(json.dumps(message["params"]))
@@ -102,7 +105,7 @@ class Page:
 
     def _read(self) -> dict[str, Any]:
         message = bytearray()
-        while (byte := self._process.stdout.read(1)) != b"\0":
+        while (byte := self._answers.read(1)) != b"\0":
             if not byte:
                 raise RuntimeError("the browser has ended")
             message += byte

@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-
-pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from mlcls_jax.data.pipeline import make_reader
