@@ -31,8 +31,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         ValueError: there is something already, or the folder cannot be made.
     """
     path = Path(os.path.abspath(path))  # "." has no name
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(f"{path} is there already; name a new folder, or remove it first")
+    check_new(path)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +45,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise ValueError(f"{path} cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_new(path: Path) -> None:
+    """ValueError where there is something else than an empty folder already."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{path} is there already; name a new folder, or remove it first")
 
 
 def leftovers(folder: Path) -> list[Path]:

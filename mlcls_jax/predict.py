@@ -3,6 +3,7 @@
 python -m mlcls_jax.predict --workdir runs/b5 photo.jpg
 python -m mlcls_jax.predict --workdir runs/b5 photos/ --csv predictions.csv --labels decided.csv
 python -m mlcls_jax.predict --workdir runs/b5 names.csv --images photos/ --csv predictions.csv
+python -m mlcls_jax.predict --workdir runs/b5 photos/ --explain maps/
 
 Which classes are said to be there is decided by the thresholds that were tuned on val.
 """
@@ -23,6 +24,8 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.pipeline import make_reader
 from mlcls_jax.data.unlabelled import listed_pictures, pictures_in
 from mlcls_jax.decisions import Decisions
+from mlcls_jax.files import check_new
+from mlcls_jax.overlays import MOST, choose, write_overlays
 from mlcls_jax.scoring import score
 from mlcls_jax.terminal import console, escaped
 from mlcls_jax.tta import with_views
@@ -45,7 +48,10 @@ def main(argv: list[str]) -> int:
     names, paths = _pictures(options)
     for name in ("csv", "labels"):
         cli.check_folder(name, getattr(options, name))
-    run = with_views(load_run(Path(options.workdir), options.checkpoint), options.tta)
+    if options.explain:
+        check_new(Path(options.explain))
+    plain = load_run(Path(options.workdir), options.checkpoint)
+    run = with_views(plain, options.tta)
     check_outputs(options, run.config.data, names)
     if is_averaged(run.meta):
         print(escaped(f"with the {describe_checkpoint(run.meta)}"), file=sys.stderr)
@@ -70,6 +76,12 @@ def main(argv: list[str]) -> int:
     if options.labels:  # which may be trained on
         values = present.astype(np.int8)
         write_predictions(Path(options.labels), names, values, run.classes, exact=True)
+    if options.explain:
+        read = [path for path, good in zip(paths, readable, strict=True) if good]
+        plain = dataclasses.replace(plain, config=_fitting(plain, len(read)))
+        chosen = choose(scores, present)
+        files = write_overlays(Path(options.explain), plain, read, names, chosen, reader)
+        print(f"Written: {options.explain} ({files} maps)", file=sys.stderr)
     if options.json:
         rows = zip(names, scores, present, strict=True)
         print(json.dumps([as_json(*row, run.classes) for row in rows], indent=2))
@@ -101,6 +113,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     cli.add_on_bad_image(parser)
     parser.add_argument("--csv", default="", help="write filename and one column per class here")
     parser.add_argument("--labels", default="", help="write 1 and 0 here, as a CSV of labels")
+    parser.add_argument(
+        "--explain",
+        default="",
+        metavar="FOLDER",
+        help="write a picture here per class that is there: where its evidence is (at most "
+        f"{MOST} a picture)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--threshold", type=float, help="probability for every class, in place of the tuned ones"

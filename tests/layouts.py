@@ -61,7 +61,7 @@ def coco_json() -> dict:
 
 
 def make_coco(folder: Path) -> Path:
-    """train2017, val2017 and test2017 with annotations; the same pictures in all, under new names."""
+    """train2017, val2017 and test2017 with annotations: the same pictures, under new names."""
     for place, split in enumerate(("train", "val", "test")):
         content = coco_json()
         for number, image in enumerate(content["images"]):

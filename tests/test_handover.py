@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlcls_jax import loop, lr_find, work
+from mlcls_jax import candidates, loop, lr_find, work
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.patience import Patience

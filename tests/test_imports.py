@@ -55,13 +55,16 @@ LAYERS = [
     ["train_step"],
     ["feature_step", "mixing"],
     ["programs", "compiled"],
-    ["contact_sheet"],
+    ["contact_sheet", "explain"],
     ["serving"],
     ["checkpoint_files"],
     ["checkpoint"],
     ["workdir", "ahead", "first_step"],
-    ["scoring", "tta"],
-    ["judgement"],
+    ["overlays", "scoring", "tta"],
+    ["judgement", "web.batching"],
+    ["web.service"],
+    ["web.guard"],
+    ["web.app"],
     ["features"],
     ["logs"],
     ["label_noise", "diagnosis.finding"],
@@ -86,6 +89,7 @@ LAYERS = [
     ["benchmarks.measure", "benchmarks.sweep"],
     ["dry_run"],
     ["train", "evaluate", "predict", "export", "benchmark", "lr_find", "report.__main__"],
+    ["serve"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = {

@@ -78,6 +78,11 @@ def center_box(height: int, width: int, size: int) -> Box:
     return Box((height - side + 1) // 2, (width - side + 1) // 2, side, side)
 
 
+def seen_box(height: int, width: int, size: int, how: str) -> Box:
+    """The part of a picture that the network sees in evaluation, where `how` is eval_resize."""
+    return center_box(height, width, size) if how == "center_crop" else Box(0, 0, height, width)
+
+
 def random_box(
     height: int,
     width: int,
@@ -170,9 +175,7 @@ def square(
     Raises:
         PictureError: see `Picture`.
     """
-    box = Box(0, 0, picture.height, picture.width)
-    if how == "center_crop":
-        box = center_box(picture.height, picture.width, size)
+    box = seen_box(picture.height, picture.width, size, how)
     return resize(_part(picture, box, size), size, interpolation, out)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from mlcls_jax.models.blocks import drop
 from mlcls_jax.models.variants import HEADS
@@ -23,6 +23,10 @@ from mlcls_jax.models.variants import HEADS
 FEED_FORWARD = 2048
 DROPOUT = 0.1
 EPSILON = 1e-5
+
+# Where `apply(..., mutable=[INTERMEDIATES])` leaves what the queries look at, float32
+# [batch, head, query, place] with a sum of 1 over the places, which are row after row.
+INTERMEDIATES, ATTENTION = "intermediates", "weights"
 
 # The authors' initial kernels are PyTorch's.  It draws those of query, key and value as one Xavier
 # matrix with three times as many columns, and all others from the inputs alone.  Biases, which it
@@ -53,6 +57,11 @@ def query_count(num_classes: int, groups: int) -> int:
     are the same without these.
     """
     return math.ceil(num_classes / _classes_per_query(num_classes, groups))
+
+
+def query_of_class(num_classes: int, groups: int) -> Int[np.ndarray, " class"]:
+    """Number of the query that gives each class its logit."""
+    return np.arange(num_classes) // _classes_per_query(num_classes, groups)
 
 
 def _classes_per_query(num_classes: int, groups: int) -> int:
@@ -115,7 +124,9 @@ class MLDecoder(nn.Module):
         def attention(query, key, value):
             query = jnp.broadcast_to(query, (key.shape[0], *query.shape[1:]))
             scores = jnp.einsum("bqhd,bphd->bhqp", query / math.sqrt(key.shape[-1]), key)
-            weights = dropped(nn.softmax(scores.astype(jnp.float32)))
+            weights = nn.softmax(scores.astype(jnp.float32))
+            self.sow(INTERMEDIATES, ATTENTION, weights)  # nothing, where nobody asks for it
+            weights = dropped(weights)
             return jnp.einsum("bhqp,bphd->bqhd", weights.astype(value.dtype), value)
 
         layer = nn.MultiHeadDotProductAttention(
