@@ -18,6 +18,18 @@ import dacite
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.variants import VARIANTS
 
+# Fields of Data.
+PATHS = (
+    "csv",
+    "images",
+    "val_csv",
+    "val_images",
+    "test_csv",
+    "test_images",
+    "categories",
+    "cache_folder",
+)
+
 # Annotated, as the command line has a parser for each type (cli.py), and none for a bare union.
 PosWeight = Annotated[float | list[float] | str, "number, list of numbers or auto"]
 
@@ -164,6 +176,14 @@ class Evaluation:
     calibration: str = _choice("none", "one", "class")  # temperatures: of all classes, or of each
 
 
+@dataclass(slots=True)
+class Distributed:
+    """How long several processes wait for each other."""
+
+    timeout: int = 100  # seconds of silence after which a process is gone, and the others end
+    start_timeout: int = 300  # seconds until all must be there
+
+
 def default_phases() -> list[Phase]:
     """The head on a frozen backbone, then everything at a lower rate."""
     return [
@@ -188,6 +208,7 @@ class Config:
     model: Model = field(default_factory=Model)
     loss: Loss = field(default_factory=Loss)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    distributed: Distributed = field(default_factory=Distributed)
     phases: list[Phase] = field(default_factory=default_phases)
 
 
@@ -214,12 +235,25 @@ def to_json(config: Config) -> str:
 
 def may_change(config: Config) -> set[str]:
     """Fields of a run that another start may have otherwise: they decide how, and not what."""
-    fields = {"log_every", "data.threads", "data.on_bad_image", "data.max_bad_fraction"}
+    fields = {
+        "log_every",
+        "distributed.timeout",
+        "distributed.start_timeout",
+        "data.threads",
+        "data.on_bad_image",
+        "data.max_bad_fraction",
+    }
     decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
     fields |= {f"evaluation.{name}" for name in decisions}
     # Crops from cached pictures are not quite those from the files.
     squash = config.augment.train_resize == "squash"
     return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})
+
+
+def per_machine(config: Config) -> set[str]:
+    """Fields that processes of one run may have otherwise: where a machine keeps its files."""
+    weights = set() if is_name(config.model.weights) else {"model.weights"}
+    return weights | {"data.threads"} | {f"data.{name}" for name in PATHS}
 
 
 def differences(a: Config, b: Config) -> list[str]:
@@ -236,8 +270,7 @@ def differences(a: Config, b: Config) -> list[str]:
 def with_absolute_paths(config: Config) -> Config:
     """The same config, readable from any working directory."""
     config = from_dict(dataclasses.asdict(config))
-    names = ("csv", "images", "val_csv", "val_images", "test_csv", "test_images", "categories")
-    for name in (*names, "cache_folder"):
+    for name in PATHS:
         value = getattr(config.data, name)
         if value and "://" not in value:
             setattr(config.data, name, str(Path(value).expanduser().absolute()))

@@ -24,6 +24,8 @@ LOSS_FIELDS = {
     "asl": ("gamma_pos", "gamma_neg", "clip", "focus_gradient"),
 }
 
+MAX_TIMEOUT = 24 * 3600
+
 # Fields of Augment that change a picture each time.
 CHANGES = (
     "train_resize",
@@ -106,6 +108,16 @@ def _check_ranges(config: Config) -> None:
         ("evaluation.min_positives", config.evaluation.min_positives >= 1, "at least 1"),
         ("evaluation.wanted", 0 < config.evaluation.wanted <= 1, "above 0 and at most 1"),
         ("evaluation.tuned_positives", config.evaluation.tuned_positives >= 1, "at least 1"),
+        (
+            "distributed.timeout",
+            5 <= config.distributed.timeout <= MAX_TIMEOUT,
+            f"5 to {MAX_TIMEOUT} seconds",
+        ),
+        (
+            "distributed.start_timeout",
+            5 <= config.distributed.start_timeout <= MAX_TIMEOUT,
+            f"5 to {MAX_TIMEOUT} seconds",
+        ),
         ("phases", bool(config.phases), "a list of at least one phase"),
     ]
     for path, holds, wanted in rules:
