@@ -28,7 +28,13 @@ def main(argv: list[str]) -> int:
     added = [[sweep.override(value)] for value in sweep.values] if sweep else [[]]
     configs = [cli.load_config(options.config, [*overrides, *more]) for more in added]
     trace = _writable(options.profile) if options.profile else None
-    devices.start(options.coordinator, options.processes, options.process, options.cluster)
+    devices.start(
+        options.coordinator,
+        options.processes,
+        options.process,
+        options.cluster,
+        configs[0].distributed,
+    )
     console.quiet = not devices.is_first_process()
     console.stderr = options.json  # stdout is JSON and nothing else
     for config in configs:  # before the first is measured

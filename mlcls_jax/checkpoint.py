@@ -48,8 +48,14 @@ _ITEMS = {
 
 def has_checkpoint(workdir: Path) -> bool:
     """Whether a whole checkpoint was ever saved there: before that, a workdir holds no training."""
+    return bool(saved_steps(workdir))
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """The steps of its whole checkpoints, the oldest first."""
     folder = Path(workdir) / FOLDER
-    return folder.is_dir() and any(child.name.isdecimal() for child in folder.iterdir())
+    names = [child.name for child in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 class Checkpoints:

@@ -9,14 +9,14 @@ import threading
 from collections.abc import Callable
 from logging import getLogger
 from pathlib import Path
-from traceback import extract_tb
+from traceback import extract_tb, print_exc
 from typing import NoReturn
 
 import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from mlcls_jax import background
+from mlcls_jax import background, peers
 from mlcls_jax.config import Config, Data, PosWeight
 from mlcls_jax.config_checks import validate
 from mlcls_jax.stopping import Terminated
@@ -25,6 +25,8 @@ from mlcls_jax.tta import NAMES
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 LONGEST = 2000  # characters of an error's line: what it quotes from a file may be of any length
+# What is said in one line; anything else is a mistake of ours, with a traceback.
+EXPLAINED = (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError)
 
 
 class _PosWeightParser(flags.ArgumentParser):
@@ -131,20 +133,37 @@ def run(main: Callable[[list[str]], int]) -> None:
     _quiet_threads()
     try:
         code = main(sys.argv[1:])
-        if background.is_busy() and not jax.distributed.is_initialized():
+        if background.is_busy() and not peers.several():
             _leave(code)  # nobody needs what the threads do; several processes end together
         sys.exit(code)
     except Terminated as stopped:
         print(stopped, file=sys.stderr)
         _leave(0)
     except KeyboardInterrupt:
+        if peers.several():
+            peers.end("stopped", INTERRUPTED)
         print("stopped", file=sys.stderr)
         _leave(INTERRUPTED)
-    except (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
-        if os.environ.get("MLCLS_JAX_TRACEBACK"):
+    except Exception as error:
+        traced = os.environ.get("MLCLS_JAX_TRACEBACK") or not isinstance(error, EXPLAINED)
+        if peers.several():  # an exit by an exception would wait for the others, and they for it
+            if traced:
+                print_exc()
+            _end_with_others(error)
+        if traced:
             raise
         print(f"error: {error_line(error)}", file=sys.stderr)
-        _leave(USER_ERROR if isinstance(error, ValueError | OSError) else FAILED)
+        _leave(_code(error))
+
+
+def _end_with_others(error: Exception) -> NoReturn:
+    if peers.is_lost(error):
+        peers.end_lost()
+    peers.end(error_line(error), _code(error))
+
+
+def _code(error: Exception) -> int:
+    return USER_ERROR if isinstance(error, ValueError | OSError) else FAILED
 
 
 def _quiet_threads() -> None:
@@ -162,8 +181,8 @@ def _quiet_threads() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Exits; at once where threads (a save, a compilation, other processes) would keep it."""
-    if code == INTERRUPTED or jax.distributed.is_initialized() or background.is_busy():
+    """Exits; at once where threads (a save, a compilation) would keep it."""
+    if code == INTERRUPTED or background.is_busy():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

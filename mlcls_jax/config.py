@@ -18,6 +18,18 @@ import dacite
 from mlcls_jax.models.names import is_name
 from mlcls_jax.models.variants import VARIANTS
 
+# Fields of Data.
+PATHS = (
+    "csv",
+    "images",
+    "val_csv",
+    "val_images",
+    "test_csv",
+    "test_images",
+    "categories",
+    "cache_folder",
+)
+
 # Annotated, as the command line has a parser for each type (cli.py), and none for a bare union.
 PosWeight = Annotated[float | list[float] | str, "number, list of numbers or auto"]
 
@@ -201,6 +213,14 @@ class Train:
     max_skipped: int = 10  # steps since the start or restart; one more ends the run
 
 
+@dataclass(slots=True)
+class Distributed:
+    """How long several processes wait for each other."""
+
+    timeout: int = 100  # seconds of silence after which a process is gone, and the others end
+    start_timeout: int = 300  # seconds until all must be there
+
+
 def default_phases() -> list[Phase]:
     """The head on a frozen backbone, then everything at a lower rate."""
     return [
@@ -227,6 +247,7 @@ class Config:
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     train: Train = field(default_factory=Train)
+    distributed: Distributed = field(default_factory=Distributed)
     phases: list[Phase] = field(default_factory=default_phases)
 
 
@@ -256,11 +277,18 @@ def may_change(config: Config) -> set[str]:
     fields = {"log_every", "checkpoint.every_minutes"}
     fields |= {f"data.{name}" for name in ("threads", "on_bad_image", "max_bad_fraction")}
     fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may go on otherwise
+    fields |= {"distributed.timeout", "distributed.start_timeout"}
     decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
     fields |= {f"evaluation.{name}" for name in (*decisions, "train_sample")}
     # Crops from cached pictures are not quite those from the files.
     squash = config.augment.train_resize == "squash"
     return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})
+
+
+def per_machine(config: Config) -> set[str]:
+    """Fields that processes of one run may have otherwise: where a machine keeps its files."""
+    weights = set() if is_name(config.model.weights) else {"model.weights"}
+    return weights | {"data.threads"} | {f"data.{name}" for name in PATHS}
 
 
 def differences(a: Config, b: Config) -> list[str]:
@@ -277,8 +305,7 @@ def differences(a: Config, b: Config) -> list[str]:
 def with_absolute_paths(config: Config) -> Config:
     """The same config, readable from any working directory."""
     config = from_dict(dataclasses.asdict(config))
-    names = ("csv", "images", "val_csv", "val_images", "test_csv", "test_images", "categories")
-    for name in (*names, "cache_folder"):
+    for name in PATHS:
         value = getattr(config.data, name)
         named = config.data.source == "tfds" and name in ("csv", "val_csv", "test_csv")
         if value and "://" not in value and not named:

@@ -38,6 +38,7 @@ SOURCE_FIELDS = {
     "image_feature": ("tfds",),
     "label_feature": ("tfds",),
 }
+MAX_TIMEOUT = 24 * 3600
 
 # Fields of Augment that change a picture each time.
 CHANGES = (
@@ -138,6 +139,16 @@ def _check_ranges(config: Config) -> None:
         ),
         ("train.max_skipped", config.train.max_skipped >= 1, "at least 1"),
         ("evaluation.train_sample", config.evaluation.train_sample >= 0, "at least 0 (off)"),
+        (
+            "distributed.timeout",
+            5 <= config.distributed.timeout <= MAX_TIMEOUT,
+            f"5 to {MAX_TIMEOUT} seconds",
+        ),
+        (
+            "distributed.start_timeout",
+            5 <= config.distributed.start_timeout <= MAX_TIMEOUT,
+            f"5 to {MAX_TIMEOUT} seconds",
+        ),
         ("phases", bool(config.phases), "a list of at least one phase"),
     ]
     for path, holds, wanted in rules:

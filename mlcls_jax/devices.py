@@ -11,6 +11,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mlcls_jax import peers
+from mlcls_jax.config import Distributed
 from mlcls_jax.host import available_memory
 
 AXIS = "data"
@@ -29,7 +31,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MLCLS_JAX_CACHE", "~/.cache/mlcls_jax")).expanduser()
 
 
-def start(coordinator: str = "", processes: int = 0, process: int = -1, cluster: bool = False):
+def start(
+    coordinator: str = "",
+    processes: int = 0,
+    process: int = -1,
+    cluster: bool = False,
+    distributed: Distributed | None = None,
+) -> None:
     """Turns the compilation cache on and joins the other processes, if there are any.
 
     Args:
@@ -37,6 +45,7 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, cluster:
         processes: how many there are.
         process: which one this is, from 0.
         cluster: let JAX find all three itself (SLURM, TPU pods, Open MPI, Kubernetes).
+        distributed: how long the processes wait for each other.
 
     Raises:
         ValueError: some of the three are given without the others.
@@ -52,10 +61,17 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, cluster:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # On CPU a step that is dispatched ahead would allocate its activations ahead.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if cluster:
-        jax.distributed.initialize()
-    elif coordinator:
-        jax.distributed.initialize(coordinator, processes, process)
+    if not cluster and not coordinator:
+        return
+    others: dict[str, Any] = {}  # JAX finds them
+    if coordinator:
+        others = {
+            "coordinator_address": coordinator,
+            "num_processes": processes,
+            "process_id": process,
+        }
+    limits = distributed or Distributed()
+    peers.join(limits.timeout, limits.start_timeout, **others)
 
 
 def is_first_process() -> bool:

@@ -137,6 +137,7 @@ def readable(paths: Sequence[str], reader: Reader) -> np.ndarray:
     good = np.array([path not in reader.bad for path in paths])
     if jax.process_count() > 1:  # each has read its own rows only
         good = multihost_utils.process_allgather(good).all(axis=0)
+        reader.bad.write()  # with theirs
     return good
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from mlcls_jax import agreement
 from mlcls_jax.ahead import Ahead
 from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config, Data
@@ -62,7 +63,9 @@ def open_session(
     Raises:
         ValueError: about the user's CSV, pictures, config, weights or workdir.
     """
+    agreement.check_config(config)
     splits = _read_data(config.data, workdir)
+    agreement.check_data(splits, config, workdir)
     base, classes = base_rate(splits, config.evaluation.min_positives), splits["train"].classes
     plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
     _check_rows(config, plan, mesh.size)
@@ -227,6 +230,7 @@ def print_end(session: Session, finished: bool) -> None:
             rows.append([planned.phase.name, f"{values[-1]:.4f}", f"{max(values):.4f}"])
     if rows:
         print_table("val mAP", ["phase", "at its end", "best"], rows)
+    session.readers["train"].bad.write()  # with those of the other processes
     if skipped := session.readers["train"].bad.summary():
         print_warning(skipped)
     if not finished:

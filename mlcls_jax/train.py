@@ -26,7 +26,13 @@ def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     options, overrides = parse(argv)
     config = with_absolute_paths(cli.load_config(options.config, overrides))
-    devices.start(options.coordinator, options.processes, options.process, options.cluster)
+    devices.start(
+        options.coordinator,
+        options.processes,
+        options.process,
+        options.cluster,
+        config.distributed,
+    )
     console.quiet = not devices.is_first_process()
     workdir = Path(options.workdir or f"runs/{Path(options.config).stem}")
     if options.dry_run:

@@ -101,6 +101,9 @@ def test_an_own_image_size_replaces_the_published_one():
         ("data.batch_size", 0),
         ("data.eval_batch_size", -3),
         ("data.filename_column", ""),
+        ("distributed.timeout", 4),
+        ("distributed.start_timeout", 0),
+        ("distributed.start_timeout", 86_401),
         ("augment.train_resize", "center_crop"),
         ("augment.eval_resize", "random_crop"),
         ("augment.interpolation", "nearest"),
@@ -229,6 +232,7 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("loss.pos_weight", [1.0, True]),
         ("loss.alpha", "0.25"),
         ("loss.focus_gradient", 1),
+        ("distributed.timeout", 7.5),
     ],
 )
 def test_a_wrong_type_is_refused_by_name(path, value):
@@ -262,6 +266,8 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("augment.mixup", 0.01),
         ("augment.cutmix", 100.0),
         ("data.test_fraction", 0.74),
+        ("distributed.timeout", 5),
+        ("distributed.start_timeout", 86_400),
         ("evaluation.wanted", 1.0),
         ("evaluation.tuned_positives", 1),
         ("checkpoint.every_minutes", 0),
@@ -447,7 +453,7 @@ def test_every_field_is_read_by_a_module_other_than_the_config():
         for value in vars(config_module).values()
         if isinstance(value, type) and dataclasses.is_dataclass(value)
     ]
-    assert len(classes) == 10
+    assert len(classes) == 11
     unread = {
         f"{cls.__name__}.{field.name}"
         for cls in classes

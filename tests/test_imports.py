@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["background", "checksums", "data.memory", "files", "host", "lock", "spent", "terminal"],
-    ["data.shards", "events", "models.variants", "models.padding", "stopping"],
+    ["background", "checksums", "data.memory", "files", "host", "lock", "peers", "spent"],
+    ["terminal", "data.shards", "events", "models.variants", "models.padding", "stopping"],
     ["models.lineages"],
     ["models.sources"],
     ["models.names"],
@@ -59,7 +59,7 @@ LAYERS = [
     ["serving"],
     ["checkpoint_files"],
     ["checkpoint"],
-    ["workdir", "ahead", "first_step"],
+    ["agreement", "workdir", "ahead", "first_step"],
     ["overlays", "scoring", "tta"],
     ["judgement", "web.batching"],
     ["web.service"],

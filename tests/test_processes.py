@@ -1,10 +1,13 @@
-"""Two real processes train like one process with two devices, on features and on pictures."""
+"""Real processes on one machine: they train like one with as many devices, and end together."""
 
+import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -22,7 +25,7 @@ def get_config():
         evaluation=Evaluation(every="2 steps"),
         phases=[
             Phase("head", "2 steps", [Group("head/.*", 1e-2)], cached_views=2),
-            Phase("finetune", "2 steps", [Group({pattern!r}, 1e-3)], batch_norm="train"),
+            Phase("finetune", {duration!r}, [Group({pattern!r}, 1e-3)], batch_norm="train"),
         ],
     )
 """
@@ -58,6 +61,22 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def write_config(path, photos, duration="2 steps"):
+    """photos: the folder of pictures and labels.csv; duration: of the second phase."""
+    labels = str(photos / "labels.csv")
+    path.write_text(
+        CONFIG.format(csv=labels, images=str(photos), pattern=PATTERN, duration=duration)
+    )
+
+
+def told(process, processes, port):
+    """The options of a process that is told who there is."""
+    return (
+        *("--coordinator", f"127.0.0.1:{port}"),
+        *("--processes", str(processes), "--process", str(process)),
+    )
+
+
 def slurm_task(task, tasks, port):
     """The environment in which srun starts a task on this machine."""
     return {
@@ -77,18 +96,15 @@ def records(workdir):
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_two_devices(photos, tmp_path):
     config, cache = tmp_path / "config.py", tmp_path / "cache"
-    config.write_text(
-        CONFIG.format(csv=str(photos / "labels.csv"), images=str(photos), pattern=PATTERN)
-    )
+    write_config(config, photos)
     one, two = tmp_path / "one", tmp_path / "two"
     finish(start(config, one, cache, 2))
     assert any((cache / "compiled").iterdir())  # the compilation cache is on
 
     # One is told who there is, the other one finds it out, as every task of a SLURM step does.
     port = free_port()
-    told = ("--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", "0")
     first, second = finish(
-        start(config, two, cache, 1, *told),
+        start(config, two, cache, 1, *told(0, 2, port)),
         start(config, two, cache, 1, "--cluster", **slurm_task(1, 2, port)),
     )
     assert "Done. Everything is in" in first and "2 processes" in first
@@ -100,3 +116,72 @@ def test_two_processes_train_like_one_with_two_devices(photos, tmp_path):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
         for name, value in theirs["val"].items():
             assert ours["val"][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def test_processes_with_different_configs_are_refused_on_both(photos, tmp_path):
+    config, port = tmp_path / "config.py", free_port()
+    write_config(config, photos)
+    both = [
+        start(
+            config, tmp_path / "run", tmp_path / "cache", 1, *told(i, 2, port), f"--config.seed={i}"
+        )
+        for i in range(2)
+    ]
+    for process, output in zip(
+        both, [process.communicate(timeout=300)[0] for process in both], strict=True
+    ):
+        assert process.returncode in (1, 2), output  # 1: the other one was faster
+        [line] = [line for line in output.splitlines() if line.startswith("error:")]
+        assert "differ (seed: 0 in process 0, 1 in process 1)" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_other_one_and_any_number_of_them_goes_on(photos, tmp_path):
+    config, cache, run, port = (
+        tmp_path / "config.py",
+        tmp_path / "cache",
+        tmp_path / "run",
+        free_port(),
+    )
+    write_config(config, photos, duration="20 steps")
+    first, second = [
+        start(config, run, cache, 1, *told(i, 2, port), "--config.distributed.timeout=30")
+        for i in range(2)
+    ]
+    until = time.monotonic() + 300
+    while not (run / "metrics.jsonl").exists() or len(records(run)) < 2:
+        assert time.monotonic() < until and second.poll() is None
+        time.sleep(0.05)
+    second.kill()
+    output = first.communicate(timeout=30)[0]
+    second.communicate()
+    assert first.returncode == 1, output
+    [line] = [line for line in output.splitlines() if line.startswith("error:")]
+    assert "another process of the run has ended without a word" in line
+
+    # One process with two devices, and another time to wait for more.
+    [output] = finish(start(config, run, cache, 2))
+    assert "Continuing at step" in output
+    assert [record["step"] for record in records(run)] == list(range(2, 23, 2))
+
+
+@pytest.mark.slow
+def test_four_processes_with_folders_of_their_own_and_a_bad_picture(photos, tmp_path):
+    """40 pictures, one of them bad: of the 9 or 10 for validation, the last batch has 1 or 2 rows."""
+    cache, run, port = tmp_path / "cache", tmp_path / "run", free_port()
+    processes = []
+    for i in range(4):
+        folder = tmp_path / f"machine{i}"
+        shutil.copytree(photos, folder)
+        (folder / "07.png").write_bytes(b"")
+        write_config(folder / "config.py", folder, duration="0 steps")
+        options = ("--config.data.on_bad_image=skip", "--config.data.max_bad_fraction=0.1")
+        processes.append(start(folder / "config.py", run, cache, 1, *told(i, 4, port), *options))
+    output = finish(*processes)[0]
+    assert "4 processes" in output and "1 picture could not be read and skipped" in output
+    assert [record["step"] for record in records(run)] == [2]
+    assert not list(run.glob("bad_images_*"))
+    with open(run / "bad_images.csv", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row["path"].endswith("07.png") and "empty" in row["reason"]

@@ -21,6 +21,7 @@ class BadImages:
         limit: int = 0,
         written: Path | None = None,
         tell: Callable[[str], None] | None = None,
+        share: Callable[[dict[str, str]], dict[str, str]] | None = None,
     ):
         """An error at the first one, or a list.
 
@@ -29,9 +30,12 @@ class BadImages:
             limit: of how many.
             written: the CSV that lists them, in a folder that may be made later; see `write`.
             tell: is told of the first few.
+            share: from what this process has found to what all have, where there are several.
         """
         self._skip, self._limit, self._written, self._tell = skip, limit, written, tell
+        self._share = share
         self._reasons: dict[str, str] = {}
+        self._others: dict[str, str] = {}  # of other processes, which may have other disks
         self._listed: set[str] | None = None  # in the file, by now or as it was found
         self._lock = threading.Lock()
 
@@ -39,19 +43,19 @@ class BadImages:
         return path in self._reasons
 
     def __len__(self) -> int:
-        return len(self._reasons)
+        return len(self.reasons)
 
     @property
     def reasons(self) -> dict[str, str]:
         """What is wrong, by path."""
-        return dict(self._reasons)
+        return self._others | self._reasons
 
     def summary(self) -> str:
         """One line about those that were skipped; "" if there are none."""
-        if not self._reasons:
+        if not self.reasons:
             return ""
         where = f", listed in {self._written}" if self._written else ""
-        count = len(self._reasons)
+        count = len(self)
         pictures = "1 picture" if count == 1 else f"{count} pictures"
         return f"{pictures} could not be read and skipped{where}."
 
@@ -74,26 +78,29 @@ class BadImages:
             self._write()
             if self._tell and len(self._reasons) <= SHOWN:
                 self._tell(f"picture {path} cannot be read: {reason}; it is skipped")
-            if len(self._reasons) > self._limit:
+            if len(self) > self._limit:
                 raise ValueError(
-                    f"{len(self._reasons)} pictures cannot be read, which is more than "
+                    f"{len(self)} pictures cannot be read, which is more than "
                     f"data.max_bad_fraction allows; the last is {path}: {reason}. "
                     + (f"All are in {self._written}" if self._written else "Mend them")
                 )
 
     def write(self) -> None:
-        """Writes the list; for when its folder was not there at the first ones."""
+        """Writes the list; for when its folder was not there at the first ones, or for those that
+        other processes have found since."""
         with self._lock:
             self._write()
 
     def _write(self) -> None:
         """Adds what the file does not list yet: an earlier start may have begun it."""
-        if not self._reasons or not self._written or not self._written.parent.is_dir():
+        if self._share:
+            self._others = self._share(self._reasons)
+        if not self.reasons or not self._written or not self._written.parent.is_dir():
             return
         try:
             if self._listed is None:
                 self._listed = _paths_in(self._written)
-            new = [row for row in self._reasons.items() if not self._is_listed(row[0])]
+            new = [row for row in self.reasons.items() if not self._is_listed(row[0])]
             rows = [tuple(map(for_spreadsheets, row)) for row in new]
             with open(self._written, "a", encoding="utf-8", newline="") as file:
                 quotes = quoting(cell for row in rows for cell in row)

@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import jax
 import numpy as np
 
+from mlcls_jax import peers
 from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.decoding import MAX_PIXELS, PictureError
@@ -28,6 +30,7 @@ from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.memory import Memory
 from mlcls_jax.data.order import generator, stream_order, substitutes
 from mlcls_jax.data.source import Files, Source
+from mlcls_jax.devices import is_first_process
 
 T = TypeVar("T")
 
@@ -75,14 +78,15 @@ def make_reader(
     Args:
         data: threads and limits.
         pictures: how many there are, of which max_bad_fraction may be skipped.
-        written: the CSV that lists what was skipped.  Processes after the first add their number.
+        written: the CSV that lists what was skipped, by all processes; the first one writes it.
         tell: see BadImages.
     """
-    process = jax.process_index()
-    if written and process:
-        written = written.with_stem(f"{written.stem}_process{process}")
-    limit = int(data.max_bad_fraction * pictures)
-    bad = BadImages(data.on_bad_image == "skip", limit, written, tell)
+    limit, skip = int(data.max_bad_fraction * pictures), data.on_bad_image == "skip"
+    if not peers.several():
+        bad = BadImages(skip, limit, written, tell)
+    else:
+        share = partial(peers.share, "bad_images")
+        bad = BadImages(skip, limit, written if is_first_process() else None, tell, share)
     return Reader(data.max_pixels, data.threads, bad)
 
 
