@@ -8,8 +8,10 @@ import numpy as np
 from mlcls_jax.averages import with_average
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.decisions import Decisions, decide, rule_of
-from mlcls_jax.devices import replicate
+from mlcls_jax.devices import is_first_process, replicate
 from mlcls_jax.finite import check_finite
+from mlcls_jax.health import logit_spread, warnings
+from mlcls_jax.logs import read_metrics
 from mlcls_jax.losses import describe
 from mlcls_jax.metrics import Scores
 from mlcls_jax.models.origins import to_json
@@ -17,7 +19,7 @@ from mlcls_jax.patience import Patience
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.scoring import model_scores
 from mlcls_jax.session import Session
-from mlcls_jax.terminal import Meter, console
+from mlcls_jax.terminal import Meter, console, print_warning
 from mlcls_jax.train_step import TrainState
 from mlcls_jax.work import Work
 from mlcls_jax.workdir import EMA, RAW
@@ -25,9 +27,9 @@ from mlcls_jax.workdir import EMA, RAW
 
 def _score_both(
     session: Session, work: Work, state: TrainState, step: int
-) -> tuple[str, dict[str, Scores], Decisions]:
+) -> tuple[str, dict[str, Scores], Decisions, float]:
     """Which is better, the parameters or their average, the scores of what there is, and the
-    decisions for the better."""
+    decisions for the better and the spread of its logits."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     candidates = {RAW: variables}
     if state.average:
@@ -41,7 +43,8 @@ def _score_both(
         scores[name] = model_scores(*read[name], session.base)
     better = max(scores, key=lambda name: np.nan_to_num(scores[name].values["mAP"]))
     rule = rule_of(session.config.evaluation)
-    return better, scores, decide(*read[better], session.base.counted, rule)
+    decisions = decide(*read[better], session.base.counted, rule)
+    return better, scores, decisions, logit_spread(read[better][1])
 
 
 def evaluate_and_save(
@@ -55,7 +58,7 @@ def evaluate_and_save(
 ) -> tuple[TrainState, Patience]:
     """Scores the validation pictures, writes the line and the checkpoint, resets the totals."""
     seconds, config = meter.seconds, session.config
-    better, scores, decisions = _score_both(session, work, state, step)
+    better, scores, decisions, spread = _score_both(session, work, state, step)
     values = scores[better].values
     record = {
         "step": step,
@@ -65,6 +68,7 @@ def evaluate_and_save(
         "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
         "val": values,
         "base_rate": session.constant.values,
+        "logit_spread": spread,
         "images_per_second": round(meter.images_per_second, 2),
         "seconds": round(seconds, 2),
     }
@@ -73,6 +77,7 @@ def evaluate_and_save(
         record |= {f"val_{name}": of.values for name, of in scores.items()}
     session.log.write_epoch(record)
     console.print(epoch_line(record))
+    _warn(session, planned)
     # Two arrays, as one buffer cannot be donated twice; from the host, so that nothing compiles.
     zeros = [np.zeros((), np.float32) for _ in range(2)]
     loss_sum, label_count = replicate(zeros, session.mesh)
@@ -82,6 +87,15 @@ def evaluate_and_save(
     meta |= {"decisions": dataclasses.asdict(decisions)}
     session.checkpoints.save(step, state, meta, values["mAP"])
     return state, patience
+
+
+def _warn(session: Session, planned: PlannedPhase) -> None:
+    """Says what the record that was just written is the first of its phase to show."""
+    if not is_first_process():  # it has the records
+        return
+    index = [phase.name for phase in session.config.phases].index(planned.phase.name)
+    for text in warnings(read_metrics(session.workdir), planned.phase, index):
+        print_warning(text)
 
 
 def epoch_line(record: dict[str, Any]) -> str:
