@@ -77,6 +77,10 @@ class Checkpoints:
         with self._explained():
             self._manager.save(step, args=args, metrics=metrics, force=True)
 
+    def is_saving(self) -> bool:
+        """Whether a save is still being written, for which the next one would wait."""
+        return self._manager.is_saving_in_progress()
+
     def check(self) -> None:
         """Raises OSError if a save in the background has failed."""
         with self._explained():
