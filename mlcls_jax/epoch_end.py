@@ -7,15 +7,17 @@ import jax
 import numpy as np
 
 from mlcls_jax.candidates import evaluate_state, kept
-from mlcls_jax.devices import replicate
+from mlcls_jax.devices import is_first_process, replicate
 from mlcls_jax.finite import check_finite
+from mlcls_jax.health import logit_spread, warnings
+from mlcls_jax.logs import read_metrics
 from mlcls_jax.losses import describe
 from mlcls_jax.models.origins import to_json
 from mlcls_jax.patience import Patience
 from mlcls_jax.phases import PlannedPhase
 from mlcls_jax.scoring import SAMPLE
 from mlcls_jax.session import Session
-from mlcls_jax.terminal import Meter, console
+from mlcls_jax.terminal import Meter, console, print_warning
 from mlcls_jax.train_step import TrainState
 from mlcls_jax.work import Work
 from mlcls_jax.workdir import EMA, RAW
@@ -41,6 +43,7 @@ def evaluate_and_save(
     with session.spent.on("evaluation"):
         evaluated = evaluate_state(session, work, state, step)
     better, scores, decisions = evaluated.better, evaluated.scores, evaluated.decisions
+    spread = logit_spread(evaluated.logits)
     values = scores[better].values
     record = {
         "step": step,
@@ -50,6 +53,7 @@ def evaluate_and_save(
         "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
         "val": values,
         "base_rate": session.constant.values,
+        "logit_spread": spread,
         "images_per_second": round(meter.images_per_second, 2),
         "seconds": round(seconds, 2),
         "spent": session.spent.take(),
@@ -61,6 +65,7 @@ def evaluate_and_save(
         record |= {f"val_{name}": of.values for name, of in scores.items()}
     session.log.write_epoch(record)
     console.print(epoch_line(record))
+    _warn(session, planned)
     # Two arrays, as one buffer cannot be donated twice; from the host, so that nothing compiles.
     zeros = [np.zeros((), np.float32) for _ in range(2)]
     loss_sum, label_count = replicate(zeros, session.mesh)
@@ -88,6 +93,15 @@ def save_between(
     check_finite(session, step, finite)
     session.checkpoints.save(step, state, meta_of(session, planned, step, patience), None)
     session.clock.restart()
+
+
+def _warn(session: Session, planned: PlannedPhase) -> None:
+    """Says what the record that was just written is the first of its phase to show."""
+    if not is_first_process():  # it has the records
+        return
+    index = [phase.name for phase in session.config.phases].index(planned.phase.name)
+    for text in warnings(read_metrics(session.workdir), planned.phase, index):
+        print_warning(text)
 
 
 def epoch_line(record: dict[str, Any]) -> str:

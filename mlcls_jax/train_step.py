@@ -163,7 +163,8 @@ def make_update(
             that the parts would leave.
         decay: of the average in the state, by step; None: the state has none.
         skip: whether a step whose loss or gradient norm is not finite leaves everything but the
-            step's number as it was; the metrics then have a bool "skipped" too.
+            step's number as it was; the metrics then have a bool "skipped" too.  It takes up to a
+            second copy of what an update changes.
     """
 
     def step(state: TrainState, batch: Any):

@@ -47,7 +47,7 @@ LAYERS = [
     ["models.hub", "models.weight_files", "models.translate"],
     ["models.origins"],
     ["models.pretrained", "models.saving"],
-    ["losses", "patience", "range_test", "schedules"],
+    ["health", "losses", "patience", "range_test", "schedules"],
     ["optimizer"],
     ["averages", "phases"],
     ["metrics", "thresholds", "calibration", "bootstrap"],

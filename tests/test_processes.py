@@ -168,7 +168,7 @@ def test_a_killed_process_ends_the_other_one_and_any_number_of_them_goes_on(phot
 
 @pytest.mark.slow
 def test_four_processes_with_folders_of_their_own_and_a_bad_picture(photos, tmp_path):
-    """40 pictures, one of them bad: of the 9 or 10 for validation, the last batch has 1 or 2 rows."""
+    """40 pictures, one of them bad: the last batch of those for validation has 1 or 2 rows."""
     cache, run, port = tmp_path / "cache", tmp_path / "run", free_port()
     processes = []
     for i in range(4):

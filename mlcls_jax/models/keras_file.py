@@ -117,7 +117,7 @@ def _walk(
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
         return
     item = group[key]
-    address = h5py.h5o.get_info(item.id).addr
+    address = h5py.h5o.get_info(item.id).addr  # pyright: ignore[reportAttributeAccessIssue]
     if address in seen:
         return
     seen.add(address)
