@@ -257,7 +257,7 @@ SECRET = "secret.txt"
 def test_only_https(cache, tmp_path, scheme):
     secret = tmp_path / SECRET
     secret.write_text("secret")
-    url = {"file": secret.as_uri(), "data": "data:,secret"}.get(scheme, f"{scheme}://127.0.0.1/a")
+    url = {"file": secret.as_uri(), "data": "data:,.h5"}.get(scheme, f"{scheme}://127.0.0.1/a.h5")
     source = dataclasses.replace(SOURCES["timm:tf_efficientnet_b0.in1k"], url=url)
     with pytest.raises(ValueError, match="is not https"):
         local_file(source)

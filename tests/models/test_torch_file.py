@@ -308,8 +308,8 @@ def test_a_value_that_takes_for_ever_to_print_or_to_walk(tmp_path):
 
 
 @WRITERS
-def test_a_million_dimensions(tmp_path, torch, write):
-    sizes = (2**62,) * 10**6
+def test_a_hundred_thousand_dimensions(tmp_path, torch, write):
+    sizes = (2**62,) * 10**5
     path = write(tmp_path / "a.pth", {"w": tensor(torch, shape=sizes, strides=sizes)})
     with pytest.raises(ValueError, match="tensor w has no valid shape"):
         read_torch(path)
