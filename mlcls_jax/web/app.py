@@ -10,6 +10,7 @@ import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,6 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-import mlcls_jax
 from mlcls_jax.data.decoding import PictureError
 from mlcls_jax.programs import describe_network
 from mlcls_jax.web.batching import BusyError
@@ -105,7 +105,7 @@ def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastA
     app = FastAPI(
         title="mlcls_jax",
         description="Which classes are in a picture.",
-        version=mlcls_jax.__version__,
+        version=version("mlcls_jax"),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -241,5 +241,5 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        field = first["loc"][-1] if first["loc"] else "request"
+        field = ".".join(map(str, first["loc"][1:])) or "request"
         return refusal(422, f"{field}: {first['msg']}")

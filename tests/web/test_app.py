@@ -106,7 +106,7 @@ def test_an_explanation_is_the_map_of_the_class_over_what_the_network_sees(clien
         ({"files": {"pictures": ("a.bmp", bytes(300_001))}}, 413, "a request has at most"),
         ({"files": [("pictures", ("a", b"x"))] * 5}, 413, "pictures: at most 4 in a request"),
         ({"files": {"others": ("a.png", png(9, 9))}}, 422, "pictures: "),
-        ({"data": {"pictures": "words"}}, 422, "pictures: "),
+        ({"data": {"pictures": "words"}}, 422, "pictures.0: "),
         ({"json": {"pictures": []}}, 422, "pictures: "),
         ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, ""),
         ({"files": {"pictures": ("a.png", png(9, 9))}, "headers": {"host": "evil.test"}}, 400, ""),
