@@ -131,10 +131,6 @@ class Checkpoints:
         """Whether a save is still being written, for which the next one would wait."""
         return self._manager.is_saving_in_progress()
 
-    def is_saving(self) -> bool:
-        """Whether a save is still being written, for which the next one would wait."""
-        return self._manager.is_saving_in_progress()
-
     def check(self) -> None:
         """As `save` does, tells of a save in the background that has failed; does not wait."""
         # Not by check_for_errors: the error would be taken from the thread that finishes the save,
