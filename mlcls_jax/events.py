@@ -1,6 +1,7 @@
 """TensorBoard events that a training can do without: a full disk is a warning, once."""
 
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ class Events:
         """purge_step: what the folder has of this step and later ones is not shown any more."""
         self._folder, self._purge_step = folder, purge_step
         self._file: Any = None
+        self._new_event: Any = None
+        self._at_exit: Any = None
         self._has_failed, self._due = False, 0.0
 
     def add(self, step: int, values: dict[str, float]) -> None:
@@ -35,6 +38,7 @@ class Events:
     def close(self) -> None:
         """Flushes and closes the file."""
         if self._file is not None:
+            self._at_exit.detach()
             self._while_it_lasts(self._file.close)
 
     def _while_it_lasts(self, write: Callable[[], object]) -> None:
@@ -44,30 +48,36 @@ class Events:
             write()
         except OSError as error:
             self._has_failed = True
+            if self._at_exit:
+                self._at_exit.detach()
             print_warning(
                 f"no more TensorBoard events in {self._folder} ({error.strerror or error}); the "
                 "training goes on"
             )
 
     def _add(self, step: int, values: dict[str, float]) -> None:
-        from tensorboardX.proto.event_pb2 import Event  # slow, and torch where that is
-        from tensorboardX.summary import scalar
+        from tensorboardX.summary import scalar  # slow, as it imports torch where that is
 
         if self._file is None:
             self._file = self._open()
         now = time.time()
         for name, value in values.items():
-            self._file.write_event(Event(wall_time=now, step=step, summary=scalar(name, value)))
+            event = self._new_event(wall_time=now, step=step, summary=scalar(name, value))
+            self._file.write_event(event)
         if time.monotonic() > self._due:
             self._file.flush()
             self._due = time.monotonic() + _FLUSH_SECONDS
 
     def _open(self) -> Any:
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto import event_pb2
 
+        messages: Any = event_pb2  # which protobuf fills when it is imported
         self._folder.mkdir(parents=True, exist_ok=True)
         file = EventsWriter(str(self._folder / "events"))
-        start = SessionLog(status=SessionLog.START)
-        file.write_event(Event(wall_time=time.time(), step=self._purge_step, session_log=start))
+        self._at_exit = weakref.finalize(self, file.close)  # also of a run that ends by an error
+        self._new_event = messages.Event
+        start = messages.SessionLog(status=messages.SessionLog.START)
+        now = time.time()
+        file.write_event(messages.Event(wall_time=now, step=self._purge_step, session_log=start))
         return file

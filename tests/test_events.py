@@ -4,9 +4,11 @@ import errno
 
 import pytest
 from tensorboardX import event_file_writer
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 
 from mlcls_jax.events import Events
+
+Event, SessionLog = (getattr(event_pb2, name) for name in ("Event", "SessionLog"))
 
 
 def read(folder):
@@ -52,3 +54,11 @@ def test_a_full_disk_is_told_once_and_the_training_goes_on(tmp_path, monkeypatch
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("no more TensorBoard events") == 1
     assert "(No space left on device); the training goes on" in said
+
+
+def test_a_run_that_ends_by_an_error_keeps_its_last_scalars(tmp_path):
+    events = Events(tmp_path, 0)
+    for step in range(3):
+        events.add(step, {"loss": 1.0})
+    del events
+    assert [event.step for event in read(tmp_path)[2:]] == [0, 1, 2]

@@ -157,7 +157,7 @@ def test_a_file_of_other_libraries_is_not_used(table, data, monkeypatch, capsys)
     reader = opened(table, data)
     assert "was made by other versions of the libraries" in capsys.readouterr().out
     assert_same(batches(table, reader), batches(table, running))
-    assert len(os.listdir(data.cache_folder)) == 2  # it and its lock
+    assert len(os.listdir(data.cache_folder)) == 1
 
 
 def test_a_file_that_was_cut_off_is_mended(table, data, capsys):
