@@ -41,6 +41,9 @@ from mlcls_jax.train import train
 SLOW = 3.0  # times the median
 BUSY = 2.0  # times the median of CPU seconds: a step below it has worked, and not waited
 GROWTH = 5.0  # MB per 1,000 steps: less is within what an allocator does
+FIRST, EVALUATION, WRITING = "first of a phase", "evaluation", "checkpoint being written"
+LOG, COLLECTION = "log", "garbage collection"
+REASONS = (FIRST, EVALUATION, WRITING, LOG, COLLECTION)  # the most costly first
 WAITED = "as much CPU time as usual: waited for a core or a disk"
 VARIANT, TINY = "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True)
 
@@ -58,7 +61,7 @@ class Recorder:
 
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    reasons: list[tuple[str, ...]] = field(default_factory=list)
+    reasons: list[frozenset[str]] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     compiled: list[int] = field(default_factory=list)
@@ -69,18 +72,18 @@ class Recorder:
 
     def timed(self, step: Callable) -> Callable:
         """The step, waited for and noted; the first call is noted as such."""
-        self._happened.add("first step of a phase")
+        self._happened.add(FIRST)
         self._last = time.perf_counter(), time.process_time()
 
         def call(state, batch):
             state, metrics = step(state, batch)
             jax.block_until_ready((state, metrics))
             if self._checkpoints and self._checkpoints.is_saving():
-                self._happened.add("checkpoint being written")
+                self._happened.add(WRITING)
             now = time.perf_counter(), time.process_time()
             self.seconds.append(now[0] - self._last[0])
             self.cpu.append(now[1] - self._last[1])
-            self.reasons.append(tuple(sorted(self._happened)))
+            self.reasons.append(frozenset(self._happened))
             self.megabytes.append(resident_megabytes())
             self.files.append(len(os.listdir("/proc/self/fd")))
             self._happened.clear()
@@ -95,7 +98,7 @@ class Recorder:
         def call(*args, **kwargs):
             self._happened.add(what)
             result = function(*args, **kwargs)
-            if what == "evaluation":
+            if what == EVALUATION:
                 self.evaluated.append(len(self.seconds))
             return result
 
@@ -115,13 +118,13 @@ class Recorder:
 
         def collecting(phase: str, info: dict) -> None:
             if threading.current_thread() is threading.main_thread():
-                self._happened.add("garbage collection")
+                self._happened.add(COLLECTION)
 
         def compiling(event: str, _: float, **__) -> None:
             if event == "/jax/core/compile/backend_compile_duration":
                 self.compiled.append(len(self.seconds))
 
-        noted = {"evaluate_and_save": "evaluation", "check_losses": "log"}
+        noted = {"evaluate_and_save": EVALUATION, "check_losses": LOG}
         with ExitStack() as stack:
             for name, what in noted.items():
                 function = self.noted(getattr(loop, name), what)
@@ -179,9 +182,10 @@ def findings(of: Recorder) -> Findings:
 
 
 def _reason(of: Recorder, number: int) -> str:
-    """Why a step was slow; "" for nothing that is known."""
-    if of.reasons[number]:
-        return ", ".join(of.reasons[number])
+    """The most costly of what happened at a slow step; "" for nothing that is known."""
+    known = [reason for reason in REASONS if reason in of.reasons[number]]
+    if known:
+        return known[0]
     return WAITED if of.cpu[number] < BUSY * float(np.median(of.cpu)) else ""
 
 
