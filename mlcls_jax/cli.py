@@ -139,7 +139,7 @@ def run(main: Callable[[list[str]], int]) -> None:
     except (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
         if os.environ.get("MLCLS_JAX_TRACEBACK"):
             raise
-        print(f"error: {error_line(error)}", file=sys.stderr)
+        print(f"error: {_explain(error)}", file=sys.stderr)
         _leave(USER_ERROR if isinstance(error, ValueError | OSError) else FAILED)
 
 
@@ -173,19 +173,15 @@ class Parser(argparse.ArgumentParser):
         super().error(escaped(message))
 
 
-def error_line(error: BaseException) -> str:
-    """What is said of an error that ends a command: one line without commands to the terminal."""
-    text = escaped(_explain(error))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-
-
 def _explain(error: BaseException) -> str:
+    """One line without commands to the terminal, of a length that somebody reads."""
+    text = _message(error)
     if isinstance(error, jax.errors.JaxRuntimeError):
-        text = _message(error)[:300]
+        text = text[:300]
         if out_of_memory(error):
             text += "; lower data.batch_size, data.eval_batch_size or model.image_size"
-        return text
-    return _message(error)
+    text = escaped(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 def _message(error: BaseException) -> str:

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["background", "data.memory", "files", "host", "terminal", "data.shards"],
+    ["background", "data.memory", "files", "host", "meta", "terminal", "data.shards"],
     ["models.variants", "models.padding"],
     ["models.lineages"],
     ["models.sources"],
