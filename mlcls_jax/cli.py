@@ -152,14 +152,14 @@ def run(main: Callable[[list[str]], int]) -> None:
             _end_with_others(error)
         if traced:
             raise
-        print(f"error: {error_line(error)}", file=sys.stderr)
+        print(f"error: {_explain(error)}", file=sys.stderr)
         _leave(_code(error))
 
 
 def _end_with_others(error: Exception) -> NoReturn:
     if peers.is_lost(error):
         peers.end_lost()
-    peers.end(error_line(error), _code(error))
+    peers.end(_explain(error), _code(error))
 
 
 def _code(error: Exception) -> int:
@@ -196,19 +196,15 @@ class Parser(argparse.ArgumentParser):
         super().error(escaped(message))
 
 
-def error_line(error: BaseException) -> str:
-    """What is said of an error that ends a command: one line without commands to the terminal."""
-    text = escaped(_explain(error))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-
-
 def _explain(error: BaseException) -> str:
+    """One line without commands to the terminal, of a length that somebody reads."""
+    text = _message(error)
     if isinstance(error, jax.errors.JaxRuntimeError):
-        text = _message(error)[:300]
+        text = text[:300]
         if out_of_memory(error):
             text += "; lower data.batch_size, data.eval_batch_size or model.image_size"
-        return text
-    return _message(error)
+    text = escaped(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 def _message(error: BaseException) -> str:

@@ -6,10 +6,12 @@ by what is tuned on the others; everywhere else the kept `Decisions` are used as
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import dacite
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit
@@ -141,9 +143,21 @@ def folds(filenames: Sequence[str]) -> np.ndarray:
 
 
 def from_dict(values: dict[str, Any]) -> Decisions:
-    """Of `dataclasses.asdict` after a way through JSON."""
-    lists = {name: tuple(value) for name, value in values.items() if name != "rule"}
-    return Decisions(rule=Rule(**values["rule"]), **lists)
+    """Of `dataclasses.asdict` after a way through JSON.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type, or a number is none that
+            `decide` gives.
+    """
+    try:
+        decisions = dacite.from_dict(Decisions, values, dacite.Config(strict=True, cast=[tuple]))
+    except (dacite.DaciteError, AttributeError, TypeError) as error:
+        raise ValueError(f"decisions: {error}") from error
+    if not all(0 < temperature < math.inf for temperature in decisions.temperatures):
+        raise ValueError("decisions: a temperature is not above 0 and finite")
+    if not all(0 <= threshold <= 1 for threshold in decisions.thresholds):
+        raise ValueError("decisions: a threshold is no probability")
+    return decisions
 
 
 def _names(classes: Sequence[str], chosen: np.ndarray) -> tuple[str, ...]:

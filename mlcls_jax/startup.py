@@ -21,6 +21,7 @@ from mlcls_jax.handover import ended_early, read_patience
 from mlcls_jax.initial import initial_variables, random_variables, read_weights
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.losses import make_loss
+from mlcls_jax.meta import check_meta
 from mlcls_jax.mixing import check_pairs, mixes
 from mlcls_jax.models.lineages import IMAGENET, KERAS, Origin
 from mlcls_jax.models.pretrained import known_origin
@@ -168,7 +169,7 @@ def _continued(
 ) -> tuple[TrainState, Origin]:
     """The state of the latest checkpoint."""
     latest = checkpoints.resolve("latest")
-    meta = checkpoints.meta(latest)
+    meta = check_meta(checkpoints.meta(latest), latest)
     origin = read_origin(meta)
     saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
     over = read_patience(meta).is_over(saved.phase.patience)

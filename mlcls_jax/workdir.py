@@ -18,6 +18,7 @@ import pandas as pd
 from mlcls_jax.averages import NO_AVERAGE
 from mlcls_jax.checkpoint import Checkpoints, has_checkpoint
 from mlcls_jax.config import Config, Data, differences, from_dict, may_change, to_json
+from mlcls_jax.config_checks import validate
 from mlcls_jax.data.csv_cells import for_spreadsheets, quoting
 from mlcls_jax.data.labels import LabelTable
 from mlcls_jax.data.splits import load_splits
@@ -26,6 +27,7 @@ from mlcls_jax.decisions import from_dict as decisions_from_dict
 from mlcls_jax.devices import is_first_process, make_mesh
 from mlcls_jax.files import leftovers, write_text
 from mlcls_jax.lock import HeldError, held
+from mlcls_jax.meta import check_meta
 from mlcls_jax.models.lineages import Origin
 from mlcls_jax.models.origins import from_json
 from mlcls_jax.programs import averaged_leaves, build_model, variables_shape
@@ -152,16 +154,23 @@ def _refuse_foreign(workdir: Path) -> None:
 
 
 def read_config(workdir: Path) -> Config:
-    """The config of a run, with the defaults of fields that are newer than it.
+    """The config of a run, checked like one of the command line: it may be from anybody.  Fields
+    that are newer than it have their defaults.
 
     Raises:
-        ValueError: there is none, or it has a field that is unknown here, which is named.
+        ValueError: there is none, or it has an unknown field or an impossible value.
     """
     path = workdir / CONFIG
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{workdir} holds no run: {path} cannot be read ({error})") from error
+    try:
+        config = from_dict(values)
+        validate(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return config
 
 
 def read_classes(workdir: Path) -> tuple[str, ...]:
@@ -187,7 +196,7 @@ def load_run(workdir: Path, which: str) -> Run:
     config, mesh = read_config(workdir), make_mesh()
     checkpoints = Checkpoints(workdir, read_only=True)
     step = checkpoints.resolve(which)
-    meta = checkpoints.meta(step)
+    meta = check_meta(checkpoints.meta(step), step)
     classes = tuple(meta["classes"])
     origin = read_origin(meta)
     model = build_model(config, len(classes), origin.lineage)
@@ -212,7 +221,9 @@ def better_variables(
     """
     average = NO_AVERAGE
     if is_averaged(meta):
-        phase = next(phase for phase in config.phases if phase.name == meta["phase"])
+        phase = next((phase for phase in config.phases if phase.name == meta["phase"]), None)
+        if phase is None:
+            raise ValueError(f"the run has no phase {meta['phase']!r}, of which its checkpoint is")
         average = averaged_leaves(shapes, phase)
     return checkpoints.restore_variables(meta["step"], shapes, average)
 
@@ -250,11 +261,20 @@ def read_decisions(workdir: Path, meta: dict[str, Any]) -> Decisions:
     try:
         later = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         if later is not None and later["step"] == meta["step"]:
-            return decisions_from_dict(later["decisions"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            return _of_classes(decisions_from_dict(later["decisions"]), meta["classes"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); remove it") from error
     values = meta.get("decisions")
-    return untuned(meta["classes"]) if values is None else decisions_from_dict(values)
+    if values is None:
+        return untuned(meta["classes"])
+    return _of_classes(decisions_from_dict(values), meta["classes"])
+
+
+def _of_classes(decisions: Decisions, classes: list[str]) -> Decisions:
+    """The same; ValueError where they are not one for each class."""
+    if not len(decisions.thresholds) == len(decisions.temperatures) == len(classes):
+        raise ValueError(f"decisions: they are not of {len(classes)} classes")
+    return decisions
 
 
 def write_decisions(workdir: Path, step: int, decisions: Decisions) -> None:

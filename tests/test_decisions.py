@@ -172,3 +172,21 @@ def test_calibration_is_reported_before_and_after():
     assert errors["temperature"]["a"] == pytest.approx(4, rel=0.1)
     line = explain(judged, decisions)[-1]
     assert f"expected error {errors['ece_before']:.4f}, after it" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"temperatures": [1.0, 0.0]}, "temperature"),
+        ({"temperatures": [1.0, float("inf")]}, "temperature"),
+        ({"thresholds": [0.5, float("nan")]}, "threshold"),
+        ({"thresholds": 0.5}, "thresholds"),
+        ({"rule": {}}, "rule"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_decisions_that_nobody_has_made_are_refused(change, words):
+    values = json.loads(json.dumps(dataclasses.asdict(untuned(("a", "b")))))
+    assert from_dict(values) == untuned(("a", "b"))
+    with pytest.raises(ValueError, match=f"decisions: .*{words}"):
+        from_dict(values | change)

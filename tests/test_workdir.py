@@ -202,7 +202,11 @@ def test_a_file_is_no_workdir(tmp_path):
     assert file.read_text() == "mine"
 
 
-@pytest.mark.parametrize("text", [None, "", "{", '{"seed": 1, "sede": 2}', '{"seed": "x"}'])
+NO_CONFIG = [None, "", "{", "[]", "3", '{"seed": 1, "sede": 2}', '{"seed": "x"}', "[" * 10**5]
+NO_CONFIG += ['{"seed": -1}', '{"model": {"variant": "b99"}}', '{"model": {"image_size": 999999}}']
+
+
+@pytest.mark.parametrize("text", NO_CONFIG, ids=range(len(NO_CONFIG)))
 def test_an_unreadable_config_is_a_value_error(tmp_path, text):
     if text is not None:
         (tmp_path / CONFIG).write_text(text)

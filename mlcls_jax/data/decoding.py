@@ -22,6 +22,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.shards import Part, read_part
 
 MAX_PIXELS = Data().max_pixels
+MAX_BYTES = 1 << 30  # more than MAX_PIXELS take uncompressed; as several threads read at a time
 
 # Decoding at 3/8 takes as long as the whole and at 5/8 half as long again, but whole pictures would
 # have to be averaged to look as smooth, which takes longer still.
@@ -78,10 +79,13 @@ def read_file(path: str) -> bytes:
     try:
         if isinstance(path, Part):
             return read_part(path)
-        mode = os.stat(path).st_mode
+        status = os.stat(path)
+        mode = status.st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
             kind = "a folder" if stat.S_ISDIR(mode) else "a device, socket or pipe"
             raise PictureError(f"it is {kind}, not a file")
+        if status.st_size > MAX_BYTES:
+            raise PictureError(f"it has {status.st_size:,} bytes, more than any picture")
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from h5py import h5o
 
 from mlcls_jax.models.layouts import block_parts, keras_name
 from mlcls_jax.models.variants import VARIANTS, Variant, scaled_stages
@@ -117,7 +118,7 @@ def _walk(
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
         return
     item = group[key]
-    address = h5py.h5o.get_info(item.id).addr  # pyright: ignore[reportAttributeAccessIssue]
+    address = h5o.get_info(item.id).addr
     if address in seen:
         return
     seen.add(address)
@@ -126,7 +127,7 @@ def _walk(
     elif isinstance(item, h5py.Group):
         if path.count("/") >= MAX_DEPTH:
             raise ValueError(f"its groups are more than {MAX_DEPTH} deep")
-        for name in item:
+        for name in map(str, item):
             _walk(item, name, f"{path}/{name}", found, seen)
 
 

@@ -6,7 +6,7 @@ keys of a state dict are names and numbers, so anything else is refused before i
 """
 
 import pickletools
-from typing import IO
+from typing import IO, Any
 
 # Of opcodes that hash: which of the values that they take.
 _KEYS = {
@@ -33,6 +33,7 @@ def check_opcodes(file: IO[bytes], size: int) -> None:
     """
     stack: list[bool | None] = []  # None: a mark
     memo: dict[int, bool | None] = {}
+    argument: Any
     for opcode, argument, _ in pickletools.genops(file):
         name, before = opcode.name, opcode.stack_before
         # The C unpickler allocates its memo up to the highest index that is named.

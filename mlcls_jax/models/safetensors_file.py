@@ -37,6 +37,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} holds a dtype that NumPy has not; save it as float32") from error
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is not a usable safetensors file: {error}; get the file again"
+            f"{path} is not a usable safetensors file: {' '.join(str(error).split())}; get the "
+            "file again"
         ) from error
     return tensors

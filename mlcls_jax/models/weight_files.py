@@ -118,7 +118,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(sidecar.read_text(encoding="utf-8-sig"))  # Windows marks UTF-8
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{sidecar}, which describes {path.name}, cannot be read: {error}"
         ) from error
