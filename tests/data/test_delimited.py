@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.delimited import delimited_labels
 from mlcls_jax.data.labels import read_labels
 from mlcls_jax.data.objects import entries
-from mlcls_jax.data.delimited import delimited_labels
 from mlcls_jax.data.splits import load_splits
 
 
