@@ -95,6 +95,8 @@ def test_annotations_that_cannot_be_read_are_named(tree, text, words):
 
 
 def test_mistakes_are_named(tree):
+    with pytest.raises(ValueError, match=r"is no CSV; set data\.source='voc'"):
+        load_splits(Data(csv=str(tree)))
     (lists(tree) / "dog_train.txt").write_text("000005 -1\n000007  1\n")
     for place, words in [
         (tree.parent, "VOCdevkit has no folder Annotations"),
