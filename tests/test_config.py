@@ -15,6 +15,7 @@ from mlcls_jax import cli
 from mlcls_jax import config as config_module
 from mlcls_jax.config import (
     Config,
+    Data,
     Group,
     Loss,
     Model,
@@ -104,6 +105,16 @@ def test_an_own_image_size_replaces_the_published_one():
         ("distributed.timeout", 4),
         ("distributed.start_timeout", 0),
         ("distributed.start_timeout", 86_401),
+        ("data.source", "kitti"),
+        ("data.label_delimiter", "a"),
+        ("data.label_column", "labels"),  # without a delimiter
+        ("data.crowd", "absent"),  # of another source, as the three below
+        ("data.difficult", "present"),
+        ("data.min_area", 1.0),
+        ("data.min_area", -1.0),
+        ("data.min_area", float("nan")),
+        ("data.image_feature", ""),
+        ("data.label_feature", "labels"),
         ("augment.train_resize", "center_crop"),
         ("augment.eval_resize", "random_crop"),
         ("augment.interpolation", "nearest"),
@@ -211,6 +222,8 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("seed", 1.5),
         ("data.batch_size", 8.0),
         ("data.csv", None),
+        ("data.label_delimiter", 1),
+        ("data.min_area", "small"),
         ("augment.flip", "yes"),
         ("augment.rand_augment", 2.0),
         ("model.dropout", "0.2"),
@@ -268,6 +281,8 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("data.test_fraction", 0.74),
         ("distributed.timeout", 5),
         ("distributed.start_timeout", 86_400),
+        ("data.label_delimiter", " "),
+        ("data.label_delimiter", "; "),
         ("evaluation.wanted", 1.0),
         ("evaluation.tuned_positives", 1),
         ("checkpoint.every_minutes", 0),
@@ -488,6 +503,27 @@ def test_settings_of_a_loss_that_is_not_chosen_are_refused(values, refused):
 )
 def test_settings_of_the_chosen_loss_pass(loss):
     validate(Config(loss=loss))
+
+
+def test_what_belongs_to_a_source_passes_there_alone():
+    validate(Config(data=Data(source="coco", crowd="absent", min_area=1024.0)))
+    validate(Config(data=Data(source="voc", difficult="present")))
+    features = {"image_feature": "picture", "label_feature": "labels"}
+    validate(Config(data=Data(source="tfds", images="/data/tfds", min_area=9.0, **features)))
+    for data, refused in [
+        (Data(source="coco", split_column=""), "data.split_column is '', but data.source is"),
+        (Data(source="coco", difficult="absent"), "data.difficult is 'absent', but data.source"),
+        (Data(source="voc", images="JPEGImages"), "data.images is 'JPEGImages', but the pictures"),
+        (Data(source="tfds", val_images="x"), "data.val_images is 'x', but the pictures"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(refused)):
+            validate(Config(data=data))
+
+
+def test_names_of_tfds_are_no_paths():
+    data = Data(source="tfds", csv="coco/2017", images="tfds")
+    absolute = with_absolute_paths(Config(data=data)).data
+    assert absolute.csv == "coco/2017" and absolute.images == str(Path("tfds").absolute())
 
 
 def test_the_outermost_decoders_pass():

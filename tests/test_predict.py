@@ -125,7 +125,7 @@ def test_predictions_never_take_the_place_of_the_labels(option, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     data = Data(csv=str(tmp_path / "labels.csv"), test_csv="gs://bucket/test.csv")
     options = parse(["p.jpg", "--workdir", "w", option, "./labels.csv"])
-    with pytest.raises(ValueError, match=rf"{option} \./labels\.csv .* holds the labels"):
+    with pytest.raises(ValueError, match=rf"{option} \./labels\.csv .* is read as well"):
         check_outputs(options, data)
     check_outputs(parse(["p.jpg", "--workdir", "w", option, "others.csv"]), data)
 

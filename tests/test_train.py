@@ -126,7 +126,30 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
     assert predict.main([*arguments, str(photos), "--csv", str(out)]) == 0
     predicted = pd.read_csv(out, index_col="filename")
     np.testing.assert_allclose(predicted.loc[written.index], averaged, atol=2e-6)
+    check_pictures_without_labels(workdir, photos, predicted, tmp_path)
     check_tuning_anew(workdir, tuned)
+
+
+def check_pictures_without_labels(workdir, photos, predicted, tmp_path):
+    """In a folder, or named by a CSV: the same predictions, and no metrics."""
+    names = tmp_path / "some.csv"
+    names.write_text("filename\n07.png\n03.png\n")
+    run, images = ["--workdir", str(workdir), "--tta", "crops"], ["--images", str(photos)]
+    assert evaluate.main([*run, *images]) == 0
+    assert evaluate.main([*run, *images, "--csv", str(names)]) == 0
+    out = tmp_path / "named.csv"
+    assert predict.main([*run, *images, str(names), "--csv", str(out)]) == 0
+    whole = pd.read_csv(workdir / f"predictions_images_{photos.name}.csv", index_col="filename")
+    np.testing.assert_allclose(whole, predicted, atol=2e-6)
+    for file in (workdir / "predictions_csv_some.csv", out):
+        some = pd.read_csv(file, index_col="filename")
+        assert list(some.index) == ["07.png", "03.png"]
+        np.testing.assert_allclose(some, predicted.loc[some.index], atol=2e-6)
+    assert {file.name for file in workdir.glob("eval_*")} == {"eval_val.json"}
+    with pytest.raises(ValueError, match="--csv needs --images"):
+        evaluate.main([*run, "--csv", str(names)])
+    with pytest.raises(ValueError, match="leave --images out"):
+        evaluate.main([*run, *images, "--csv", "x", "--source", "voc"])
 
 
 def check_tuning_anew(workdir, tuned):

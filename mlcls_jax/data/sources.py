@@ -1,5 +1,6 @@
 """Labels from wherever they are: each `data.source` becomes the same LabelTable."""
 
+import os
 from collections.abc import Sequence
 
 from mlcls_jax.config import Data
@@ -52,6 +53,12 @@ def read_table(
 def _read_csv(
     data: Data, place: str, images: str, classes: Sequence[str] | None, unlabelled: bool
 ) -> LabelTable:
+    for there, source in (
+        (place.lower().endswith(".json"), "coco"),
+        (os.path.isdir(os.path.join(os.path.expanduser(place), "Annotations")), "voc"),
+    ):
+        if there:
+            raise ValueError(f"{place} is no CSV; set data.source={source!r} to read it")
     options = {
         "categories": data.categories or None,
         "filename_column": data.filename_column,

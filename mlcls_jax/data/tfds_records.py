@@ -121,7 +121,7 @@ class _Reader:
         self._classes = find_classes(self._label)
         named = f"{wanted.image}/filename"
         self._names = named if named in features else ""
-        self._parse = importlib.import_module("tensorflow_datasets.proto.tf_example_pb2").Example
+        self._parse = importlib.import_module("tensorflow_datasets.proto").tf_example_pb2.Example
         self._shards: list[str] = []
         self._rows: list[tuple[str, str, int, int, int]] = []  # as the fields of _Index
         self._labels: list[np.ndarray] = []

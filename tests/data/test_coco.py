@@ -79,6 +79,12 @@ def test_splits_from_three_files(place):
     assert (splits["train"].labels == splits["val"].labels).all()
 
 
+def test_json_as_a_csv_says_what_to_set(place):
+    csv = str(place / "annotations/instances_train2017.json")
+    with pytest.raises(ValueError, match=r"is no CSV; set data\.source='coco'"):
+        load_splits(Data(csv=csv, images=str(place / "train2017")))
+
+
 def write(place, content):
     (place / "annotations/instances_train2017.json").write_text(
         content if isinstance(content, str) else json.dumps(content)
