@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlcls_jax import loop, lr_find, work
+from mlcls_jax import candidates, loop, lr_find, work
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.patience import Patience
@@ -30,7 +30,7 @@ def make_config(photos, variant) -> Config:
         log_every=1,
         data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
         model=Model(variant=variant, weights="", image_size=32),
-        evaluation=Evaluation(every="2 steps"),
+        evaluation=Evaluation(every="2 steps", train_sample=0),
         phases=[
             Phase("first", "20 steps", head, cached_views=1, ema=0.7, patience=2),
             Phase("second", "4 steps", head, cached_views=1),
