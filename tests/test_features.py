@@ -102,7 +102,7 @@ def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeyp
     cached, plain, config = tmp_path / "cached", tmp_path / "plain", make_config(photos, tiny)
     with pytest.MonkeyPatch.context() as patch, compilations() as compiled:
         patch.setattr(Ahead, "predict", None)  # the validation pictures' features do
-        late = [counted(patch, name, compiled) for name in ("run_steps", "_evaluate_and_save")]
+        late = [counted(patch, name, compiled) for name in ("run_steps", "evaluate_and_save")]
         assert train(config, cached) == 0
     assert compiled and late == [[0, 0, 0], [0, 0, 0]]  # chunks of one step and of two
     printed = capsys.readouterr().out
