@@ -30,7 +30,7 @@ def make_config(photos, variant) -> Config:
         log_every=1,
         data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
         model=Model(variant=variant, weights="", image_size=32),
-        evaluation=Evaluation(every="2 steps"),
+        evaluation=Evaluation(every="2 steps", train_sample=0),
         phases=[
             Phase("first", "20 steps", head, cached_views=1, ema=0.7, patience=2),
             Phase("second", "4 steps", head, cached_views=1),

@@ -147,7 +147,8 @@ def speed(records: Sequence[dict[str, Any]]) -> Markup:
         epochs = [record["epoch"] for record in records]
         axes.semilogy(epochs, rates, color=VAL, marker="o", markersize=2.5)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        axes.yaxis.set_minor_formatter(lambda *_: "")
+        few = max(rates) < 10 * min(rates)  # powers of ten, so that those between have to do
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:,g}" if few else "")
         axes.set(xlabel="epoch", ylabel="images/s")
 
     return _chart("images per second", draw)
