@@ -133,8 +133,8 @@ class Recorder:
             stack.enter_context(mock.patch.object(Checkpoints, "save", saving))
             gc.callbacks.append(collecting)
             stack.callback(gc.callbacks.remove, collecting)
-            jax.monitoring.register_event_duration_secs_listener(compiling)
-            stack.callback(jax.monitoring.unregister_event_duration_listener, compiling)
+            jax.monitoring.register_event_duration_secs_listener(compiling)  # pyright: ignore
+            stack.callback(jax.monitoring.unregister_event_duration_listener, compiling)  # pyright: ignore
             yield
 
 
@@ -165,7 +165,7 @@ def findings(of: Recorder) -> Findings:
     count = len(of.seconds)
     quarter, median = count // 4, float(np.median(of.seconds))
     at = np.linspace(quarter, count - 1, min(200, count - quarter)).round().astype(int)
-    slope = float(theilslopes(np.array(of.megabytes)[at], at).slope)
+    slope = float(theilslopes(np.array(of.megabytes)[at], at)[0])
     reasons = {n: _reason(of, n) for n in range(count) if of.seconds[n] > SLOW * median}
     return Findings(
         slope=1000 * slope,

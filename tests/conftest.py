@@ -11,14 +11,21 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10.")
 )
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from mlcls_jax import devices
-from mlcls_jax.config import Model
+from mlcls_jax.config import Config, Data, Model
+from mlcls_jax.decisions import Decisions
 from mlcls_jax.models import pretrained
+from mlcls_jax.models.lineages import KERAS, LITE, Origin
 from mlcls_jax.models.variants import VARIANTS, Variant
+from mlcls_jax.programs import build_model
+from mlcls_jax.train_step import make_eval_step
+from mlcls_jax.workdir import Run
 
 CLASSES = ("red", "green", "blue")
 
@@ -75,3 +82,25 @@ def photos(tmp_path_factory):
         lines.append(f"{number:02}.png," + ",".join(map(str, there)))
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A tiny network with random weights, its thresholds below and above all it will say."""
+    names = ("<img src=x onerror=alert(1)>", "green", "blue")  # as a CSV could call them
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VARIANTS, "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True))
+        config = Config(data=Data(eval_batch_size=8), model=Model(variant="tiny", image_size=64))
+        origin = Origin(KERAS, LITE)
+        model, mesh = build_model(config, len(names), origin.lineage), devices.make_mesh()
+        variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+        yield Run(
+            config,
+            names,
+            {"step": 1, "phase": "head"},
+            devices.replicate(variables, mesh),
+            origin,
+            Decisions(None, (0.01, 0.99, 0.5), (1.0, 2.0, 1.0)),
+            make_eval_step(model, origin.normalization, mesh),
+            mesh,
+        )

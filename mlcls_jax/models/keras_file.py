@@ -18,7 +18,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5o
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from mlcls_jax.models.layouts import block_parts, keras_name
 from mlcls_jax.models.variants import VARIANTS, Variant, scaled_stages

@@ -36,8 +36,8 @@ class Limits:
     wait_seconds: that a picture waits for others to share its call.
     """
 
-    picture_bytes: int = 32 * 2**20
-    body_bytes: int = 128 * 2**20
+    picture_bytes: int = 20 * 2**20
+    body_bytes: int = 64 * 2**20
     pictures: int = 16
     requests: int = 64
     places: int = 64

@@ -1,13 +1,18 @@
 """The endpoint in this process: the same answers as `predict`, and what it refuses."""
 
+import copy
 import dataclasses
 import io
 import itertools
+import signal
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -15,6 +20,7 @@ from mlcls_jax.data.pipeline import make_reader
 from mlcls_jax.scoring import score
 from mlcls_jax.serve import listen, parse
 from mlcls_jax.web.app import make_app
+from mlcls_jax.web.batching import Batcher
 
 HERE = "http://127.0.0.1"
 
@@ -201,3 +207,29 @@ def test_a_taken_port_and_an_address_for_all_are_refused(capsys):
         with pytest.raises(SystemExit):
             parse(["--workdir", "w", *option])
         assert option[0] in capsys.readouterr().err
+
+
+def test_a_signal_lets_what_has_come_in_be_answered(service):
+    began, go = threading.Event(), threading.Event()
+
+    def call(items, size):
+        began.set()
+        go.wait(10)
+        return service._call(items, size)
+
+    own = copy.copy(service)  # with a queue for this server's event loop
+    own.batcher = Batcher(call, service.batcher.seconds, 0.001, 20)
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(make_app(own, "demo"), ws="none", log_level="error"))
+    address = f"{HERE}:{listener.getsockname()[1]}/api/predict"
+    with ThreadPoolExecutor(2) as pool:
+        stopped = pool.submit(server.run, sockets=[listener])
+        sent = {"files": {"pictures": ("a.png", png(9, 9))}, "timeout": 30}
+        answer = pool.submit(httpx2.post, address, **sent)
+        assert began.wait(30)
+        server.handle_exit(signal.SIGTERM, None)
+        go.set()
+        assert answer.result().status_code == 200
+        stopped.result(30)
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.post(address, **sent)
