@@ -35,6 +35,10 @@ class Row:
 _EMA = {f"{FINETUNE}.ema": 0.95}
 _CROP = {"augment.train_resize": "random_crop", "augment.min_scale": 0.5}
 _LAYERS = {f"{FINETUNE}.layer_decay": 0.75}
+_DECODER = {  # attention at the rate of a dense layer would not survive the first phase
+    "model.head": "mldecoder",
+    f"{HEAD}.groups[0].learning_rate": 1e-3,
+}
 ROWS = (
     Row(BASELINE, "baseline"),
     # Which loss; plain binary cross-entropy is the baseline's.
@@ -66,12 +70,9 @@ ROWS = (
     ),
     Row("random-crop", "augment", {"augment.train_resize": "random_crop"}),
     Row("tta-flip", "evaluate", evaluate=("--tta", "flip")),
-    Row(  # attention at the rate of a dense layer would not survive the first phase
-        "mldecoder",
-        "head",
-        {"model.head": "mldecoder", f"{HEAD}.groups[0].learning_rate": 1e-3},
-    ),
+    Row("mldecoder", "head", _DECODER),
     # Hopes for a few hundred pictures, several changes in some.
+    Row("mldecoder-mixup", "candidates", _DECODER | {"augment.mixup": 0.2}),
     Row("head-decay", "candidates", {f"{HEAD}.groups[0].weight_decay": 1.0}),
     Row("twice", "candidates", {f"{FINETUNE}.duration": TWICE}),
     Row("gentle", "candidates", _LAYERS | _EMA | {f"{FINETUNE}.duration": TWICE}),
