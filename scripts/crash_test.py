@@ -37,8 +37,7 @@ from mlcls_jax.checkpoint import FOLDER
 from mlcls_jax.logs import read_metrics
 from mlcls_jax.workdir import METRICS
 
-HEAD_STEPS = 32
-CONFIG = f"""
+CONFIG = """
 from mlcls_jax.config import *
 from mlcls_jax.models.variants import VARIANTS, Variant
 
@@ -48,7 +47,7 @@ VARIANTS["lite0"] = Variant(0.25, 0.3, 32, 0.2, lite=True)  # one narrow block p
 def get_config():
     return Config(
         log_every=2,
-        data=Data(csv="{{data}}/labels.csv", images="{{data}}/images", batch_size=8),
+        data=Data(csv="{data}/labels.csv", images="{data}/images", batch_size=8),
         augment=Augment(train_resize="random_crop", mixup=0.2),
         model=Model(variant="lite0", weights="", image_size=32),
         evaluation=Evaluation(every="8 steps"),
@@ -56,7 +55,7 @@ def get_config():
         phases=[
             Phase(
                 "head",
-                "{HEAD_STEPS} steps",
+                "32 steps",
                 [Group("head/.*", 1e-2)],
                 cached_views=2,
                 patience=2,
@@ -143,8 +142,9 @@ class Child:
 
     def _read(self) -> None:
         assert self.process.stdout
-        for line in self.process.stdout:
-            self.output += line
+        with self.process.stdout as output:
+            for line in output:
+                self.output += line
 
     def _signs(self, moment: Moment) -> int:
         """How often the moment was seen so far."""
@@ -193,10 +193,18 @@ def newest(workdir: Path) -> int:
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
-def draw(counts: Counter, workdir: Path, rng: np.random.Generator) -> Moment:
+def describe(workdir: Path) -> str:
+    """What a kill has left."""
+    step, lines = newest(workdir), [record["step"] for record in read_metrics(workdir)]
+    text = f"the newest checkpoint is of step {step}"
+    if _unfinished(workdir):
+        text += ", a save was cut short"
+    return text + f", a line is of step {lines[-1]}" * (lines[-1:] > [step])
+
+
+def draw(counts: Counter, in_head: bool, rng: np.random.Generator) -> Moment:
     """One of the moments that were hit least among those that may still come."""
-    step = newest(workdir)
-    possible = [of for of in MOMENTS if step < HEAD_STEPS or not of.of_head]
+    possible = [of for of in MOMENTS if in_head or not of.of_head]
     least = min(counts[of.name] for of in possible)
     return rng.choice(np.asarray([of for of in possible if counts[of.name] == least], object))
 
@@ -254,19 +262,20 @@ def crash(folder: Path, kills: int, seed: int) -> tuple[Counter, list[str]]:
     config.write_text(CONFIG.format(data=folder / "data"))
     reference, number = folder / "undisturbed", 0
     Child(config, reference).run(None, rng)
+    head = max(of["step"] for of in read_metrics(reference) if of["phase"] == "head")
     while counts.total() < kills:
         number += 1
         workdir, killed = folder / f"run{number}", True
         while killed:
-            moment = draw(counts, workdir, rng) if counts.total() < kills else None
-            before, child = newest(workdir), Child(config, workdir)
+            before = newest(workdir)
+            moment = draw(counts, before < head, rng) if counts.total() < kills else None
+            child = Child(config, workdir)
             killed = child.run(moment, rng)
             if "Continuing at" in child.output and child.start < before:
                 return counts, [f"went on from step {child.start}, and {before} was there"]
             if killed and moment:
                 counts[moment.name] += 1
-                step = newest(workdir)
-                print(f"kill {counts.total()}: {moment.name}; newest checkpoint: step {step}")
+                print(f"kill {counts.total()}: {moment.name}; {describe(workdir)}")
         if found := differences(workdir, reference):
             return counts, [f"run {number}: {what}" for what in found]
         print(f"run {number} came to the same end")

@@ -1,9 +1,11 @@
 """metrics.jsonl: appended to, cut back to the restored step, and whole after a crash."""
 
 import json
+import os
 
 import pytest
 
+from mlcls_jax import logs
 from mlcls_jax.events import Events
 from mlcls_jax.logs import MetricsLog, read_metrics
 from mlcls_jax.workdir import METRICS
@@ -51,6 +53,27 @@ def test_the_line_of_the_restored_step_stays(tmp_path):
     before = (tmp_path / METRICS).read_bytes()
     write(tmp_path, 20)
     assert (tmp_path / METRICS).read_bytes() == before
+
+
+def test_a_line_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
+    """Else a machine that loses its power could keep a checkpoint without its line."""
+    path, synced = tmp_path / METRICS, []
+
+    def fsync(file: int) -> None:
+        if os.path.samestat(os.fstat(file), path.stat()):
+            synced.append(path.read_text().count("\n"))
+
+    monkeypatch.setattr(logs.os, "fsync", fsync)  # TensorBoard's writer calls it as well
+    write(tmp_path, 0, 10, 20)
+    assert synced == [1, 2]
+
+
+def test_a_log_without_later_lines_is_not_written_again(tmp_path):
+    write(tmp_path, 0, 10, 20)
+    before = (tmp_path / METRICS).stat()
+    write(tmp_path, 20)
+    after = (tmp_path / METRICS).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @pytest.mark.parametrize("cut", ['{"step": 20, "val', '{"step": 20}', '{"phase": "ä"'])
