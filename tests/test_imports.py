@@ -90,7 +90,7 @@ def own_imports(path: Path) -> set[str]:
     """Modules of the package that a file imports, such as "data.labels"."""
     found = set()
     for name in imported(path):
-        if name.split(".")[0] != "mlcls_jax":
+        if name.split(".")[0] != "mlcls_jax" or name == "mlcls_jax.__version__":
             continue
         parts = name.split(".")[1:]
         prefixes = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
