@@ -8,8 +8,11 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+from mlcls_jax.checkpoint import saved_steps
 
 CONFIG = """
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
@@ -24,8 +27,8 @@ def get_config():
         model=Model(variant="lite0", weights="", image_size=32),
         evaluation=Evaluation(every="2 steps"),
         phases=[
-            Phase("head", "2 steps", [Group("head/.*", 1e-2)], cached_views=2),
-            Phase("finetune", {duration!r}, [Group({pattern!r}, 1e-3)], batch_norm="train"),
+            Phase("head", {head!r}, [Group("head/.*", 1e-2)], cached_views=2),
+            Phase("finetune", {finetune!r}, [Group({pattern!r}, 1e-3)], batch_norm="train"),
         ],
     )
 """
@@ -47,9 +50,17 @@ def start(config, workdir, cache, devices, *options, **environment):
     )
 
 
+def outputs_of(*processes, timeout=600):
+    return [process.communicate(timeout=timeout)[0] for process in processes]
+
+
+def errors(output):
+    return [line for line in output.splitlines() if line.startswith("error:")]
+
+
 def finish(*processes):
     """The outputs; a failed process shows what it said."""
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    outputs = outputs_of(*processes)
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output
     return outputs
@@ -61,12 +72,10 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def write_config(path, photos, duration="2 steps"):
-    """photos: the folder of pictures and labels.csv; duration: of the second phase."""
-    labels = str(photos / "labels.csv")
-    path.write_text(
-        CONFIG.format(csv=labels, images=str(photos), pattern=PATTERN, duration=duration)
-    )
+def write_config(path, photos, head="2 steps", finetune="2 steps"):
+    """photos: the folder of pictures and labels.csv; head, finetune: how long the phases are."""
+    data = {"csv": str(photos / "labels.csv"), "images": str(photos)}
+    path.write_text(CONFIG.format(**data, pattern=PATTERN, head=head, finetune=finetune))
 
 
 def told(process, processes, port):
@@ -127,61 +136,45 @@ def test_processes_with_different_configs_are_refused_on_both(photos, tmp_path):
         )
         for i in range(2)
     ]
-    for process, output in zip(
-        both, [process.communicate(timeout=300)[0] for process in both], strict=True
-    ):
+    for process, output in zip(both, outputs_of(*both), strict=True):
         assert process.returncode in (1, 2), output  # 1: the other one was faster
-        [line] = [line for line in output.splitlines() if line.startswith("error:")]
+        [line] = errors(output)
         assert "differ (seed: 0 in process 0, 1 in process 1)" in line
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_other_one_and_any_number_of_them_goes_on(photos, tmp_path):
-    config, cache, run, port = (
-        tmp_path / "config.py",
-        tmp_path / "cache",
-        tmp_path / "run",
-        free_port(),
-    )
-    write_config(config, photos, duration="20 steps")
-    first, second = [
-        start(config, run, cache, 1, *told(i, 2, port), "--config.distributed.timeout=30")
-        for i in range(2)
-    ]
-    until = time.monotonic() + 300
-    while not (run / "metrics.jsonl").exists() or len(records(run)) < 2:
-        assert time.monotonic() < until and second.poll() is None
-        time.sleep(0.05)
-    second.kill()
-    output = first.communicate(timeout=30)[0]
-    second.communicate()
-    assert first.returncode == 1, output
-    [line] = [line for line in output.splitlines() if line.startswith("error:")]
-    assert "another process of the run has ended without a word" in line
-
-    # One process with two devices, and another time to wait for more.
-    [output] = finish(start(config, run, cache, 2))
-    assert "Continuing at step" in output
-    assert [record["step"] for record in records(run)] == list(range(2, 23, 2))
-
-
-@pytest.mark.slow
-def test_four_processes_with_folders_of_their_own_and_a_bad_picture(photos, tmp_path):
-    """40 pictures, one of them bad: the last batch of those for validation has 1 or 2 rows."""
+def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(photos, tmp_path):
+    """Four, with folders of their own, and with a bad picture that only some of them meet."""
     cache, run, port = tmp_path / "cache", tmp_path / "run", free_port()
-    processes = []
+    processes, skip = [], ("--config.data.on_bad_image=skip", "--config.data.max_bad_fraction=0.1")
     for i in range(4):
         folder = tmp_path / f"machine{i}"
         shutil.copytree(photos, folder)
         (folder / "07.png").write_bytes(b"")
-        write_config(folder / "config.py", folder, duration="0 steps")
-        options = ("--config.data.on_bad_image=skip", "--config.data.max_bad_fraction=0.1")
-        processes.append(start(folder / "config.py", run, cache, 1, *told(i, 4, port), *options))
-    output = finish(*processes)[0]
-    assert "4 processes" in output and "1 picture could not be read and skipped" in output
-    assert [record["step"] for record in records(run)] == [2]
+        write_config(folder / "config.py", folder, head="12 steps", finetune="0 steps")
+        options = (*skip, "--config.distributed.timeout=60", *told(i, 4, port))
+        processes.append(start(folder / "config.py", run, cache, 1, *options))
+    until = time.monotonic() + 300
+    while not saved_steps(run):
+        assert time.monotonic() < until and processes[3].poll() is None
+        time.sleep(0.05)
+    *others, killed = processes
+    killed.kill()
+    for process, output in zip(others, outputs_of(*others, timeout=60), strict=True):
+        assert process.returncode == 1, output
+        [line] = errors(output)
+        assert "another process of the run has ended without a word" in line
+        assert "continue from the last checkpoint" in line
+    killed.communicate()
+
+    # One process with two devices, and another time to wait.
+    config = tmp_path / "machine0" / "config.py"
+    [output] = finish(start(config, run, cache, 2, *skip))
+    assert "Continuing at step" in output
+    assert [record["step"] for record in records(run)] == list(range(2, 13, 2))
+    assert "could not be read and skipped" in output
+    with open(run / "bad_images.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {Path(row["path"]).name for row in rows} == {"07.png"} and "empty" in rows[0]["reason"]
     assert not list(run.glob("bad_images_*"))
-    with open(run / "bad_images.csv", newline="") as file:
-        [row] = csv.DictReader(file)
-    assert row["path"].endswith("07.png") and "empty" in row["reason"]
