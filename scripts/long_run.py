@@ -5,10 +5,11 @@
 
 Trains a tiny network from random weights on made-up photographs, by what `mlcls_jax.train` calls,
 and waits for each step, so that its time can be told: from the end of the step before to its own
-end, with all that happens in between.  A step that takes more than three times the median has a
-reason among these: the first of a phase, an evaluation (which begins a checkpoint), a checkpoint
-that is still being written, a log, or a garbage collection.  Where the process was given no core,
-or waited for a disk, it has worked no longer than at other steps.  Linux.
+end, with all that happens in between; on features, a call of several counts as one.  A step that
+takes more than three times the median has a reason among these: the first of a phase, a program
+that compiled beside it, an evaluation (which begins a checkpoint), a checkpoint that is still being
+written, a log, or a garbage collection.  Where the process was given no core, or waited for a disk,
+it has worked no longer than at other steps.  Linux.
 
 Exit code 1: something was compiled after the first evaluation, files stay open, or memory grows.
 """
@@ -41,9 +42,9 @@ from mlcls_jax.train import train
 SLOW = 3.0  # times the median
 BUSY = 2.0  # times the median of CPU seconds: a step below it has worked, and not waited
 GROWTH = 5.0  # MB per 1,000 steps: less is within what an allocator does
-FIRST, EVALUATION, WRITING = "first of a phase", "evaluation", "checkpoint being written"
-LOG, COLLECTION = "log", "garbage collection"
-REASONS = (FIRST, EVALUATION, WRITING, LOG, COLLECTION)  # the most costly first
+FIRST, COMPILING, EVALUATION = "first of a phase", "program compiled beside it", "evaluation"
+WRITING, LOG, COLLECTION = "checkpoint being written", "log", "garbage collection"
+REASONS = (FIRST, COMPILING, EVALUATION, WRITING, LOG, COLLECTION)  # the most costly first
 WAITED = "as much CPU time as usual: waited for a core or a disk"
 VARIANT, TINY = "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True)
 
@@ -120,9 +121,10 @@ class Recorder:
             if threading.current_thread() is threading.main_thread():
                 self._happened.add(COLLECTION)
 
-        def compiling(event: str, _: float, **__) -> None:
+        def compiling(event: str, duration_secs: float, **kwargs) -> None:
             if event == "/jax/core/compile/backend_compile_duration":
                 self.compiled.append(len(self.seconds))
+                self._happened.add(COMPILING)
 
         noted = {"evaluate_and_save": EVALUATION, "check_losses": LOG}
         with ExitStack() as stack:
