@@ -32,7 +32,8 @@ def main() -> None:
         tempfile.TemporaryDirectory() as profile,
         browser(program, Path(profile)) as page,
     ):
-        page.open(f"http://127.0.0.1:{port}/", *options.size, options.dark)
+        width, height = options.size
+        page.open(f"http://127.0.0.1:{port}/", width, height, options.dark)
         page.drop_files(200, 150, options.pictures)
         done = "document.querySelectorAll('.card[data-done]').length"
         page.wait_for(f"{done} === {len(options.pictures)}")
