@@ -65,7 +65,7 @@ def load_config(path: str, overrides: list[str]) -> Config:
             line = f" line {where[-1].lineno}" if where else ""
             raise ValueError(f"{path}{line}: {type(error).__name__}: {_message(error)}") from error
         if isinstance(error, KeyError | IndexError | AttributeError):
-            given = " ".join(overrides)
+            given = " ".join(" ".join(overrides).split())
             raise ValueError(f"config: no such field in {given}: {_message(error)}") from error
         raise ValueError(f"config: {_message(error)}") from error
     if rest:

@@ -256,8 +256,8 @@ def from_dict(values: dict) -> Config:
     numbers = {kind: partial(_refuse_bool, kind) for kind in (int, float)}
     try:
         return dacite.from_dict(Config, values, dacite.Config(strict=True, type_hooks=numbers))
-    except dacite.DaciteError as error:
-        raise ValueError(f"config: {error}") from error
+    except (dacite.DaciteError, AttributeError, TypeError) as error:  # the latter two: no dict
+        raise ValueError(f"config: {' '.join(str(error).split())}") from error
 
 
 def _refuse_bool(kind: type, value):

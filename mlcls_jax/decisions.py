@@ -152,7 +152,7 @@ def from_dict(values: dict[str, Any]) -> Decisions:
     try:
         decisions = dacite.from_dict(Decisions, values, dacite.Config(strict=True, cast=[tuple]))
     except (dacite.DaciteError, AttributeError, TypeError) as error:
-        raise ValueError(f"decisions: {error}") from error
+        raise ValueError(f"decisions: {' '.join(str(error).split())}") from error
     if not all(0 < temperature < math.inf for temperature in decisions.temperatures):
         raise ValueError("decisions: a temperature is not above 0 and finite")
     if not all(0 <= threshold <= 1 for threshold in decisions.thresholds):

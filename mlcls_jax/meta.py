@@ -36,7 +36,8 @@ def check_meta(meta: Any, step: int) -> dict[str, Any]:
     try:
         needed = dacite.from_dict(_Needed, meta)
     except (dacite.DaciteError, AttributeError, TypeError) as error:
-        raise ValueError(f"{what}: {error}; take another checkpoint") from error
+        reason = " ".join(str(error).split())  # it quotes values
+        raise ValueError(f"{what}: {reason}; take another checkpoint") from error
     classes, base = needed.classes, needed.base_rate
     wrong = {
         f"it is of step {needed.step}": needed.step != step,

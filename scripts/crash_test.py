@@ -81,7 +81,7 @@ def evaluate_and_save(*args, evaluate=loop.evaluate_and_save):
 loop.evaluate_and_save = evaluate_and_save
 cli.run(train.main)
 """
-CLOCK = ("images_per_second", "seconds")
+CLOCK = ("images_per_second", "seconds", "spent")
 POLL_SECONDS = 0.001
 HANGS_SECONDS = 300.0
 

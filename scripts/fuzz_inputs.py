@@ -1,15 +1,22 @@
-"""Damaged picture files for fuzz_pictures.py: each a function of (seed, number)."""
+"""Damaged files for fuzz.py: each a function of sound ones and a number."""
 
 import functools
 import io
 import random
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+ODD_TEXT = ("", "../../etc/passwd", "a\nb", "\x1b[2J", "\0", "=1+1", "\u202e", "\ud800", "x" * 3000)
+ODD_TEXT += ("nan", "-1", "1e999", "best", "(a+)+$", "(")
+ODD_TEXT += ("9" * 400 + " steps", "9" * 400 + " epochs")
+ODD_NUMBERS = (0, -1, 1, 0.5, -0.5, 2**31, 2**63, -(2**63), 10**400, 1e308, 1e-320)
+ODD: tuple = (*ODD_TEXT, *ODD_NUMBERS, float("nan"), float("inf"), True, False, None, [], {})
+ODD += ([[[[]]]], {"a": {"a": {}}}, [0] * 1000, [None], [float("nan")] * 3, {"": 1})
 _ORIENTATION = 0x0112
 _HEADER = 128  # bytes in which most of a format's numbers are
 
@@ -96,16 +103,33 @@ def sound_files() -> dict[str, bytes]:
     return files
 
 
-def damaged_file(seed: int, number: int) -> bytes:
-    """One to four mutations of a file, the same ones for the same (seed, number)."""
-    draw = random.Random(seed << 40 | number)
-    files = list(sound_files().values())
+def damaged(number: int, files: list[bytes]) -> bytes:
+    """One to four mutations of one of the files, the same ones for the same number."""
+    draw = random.Random(number)
     data = bytearray(draw.choice(files))
     for _ in range(draw.choice((1, 1, 2, 4))):
         draw.choice(_MUTATIONS)(data, draw, files)
     if data.startswith(b"\x89PNG") and draw.random() < 0.7:
         _mend_checksums(data)  # or nothing behind them would ever be reached
     return bytes(data)
+
+
+def changed(value: Any, draw: random.Random) -> Any:
+    """JSON with one of its values, at any depth, replaced, left out or added."""
+    if isinstance(value, dict | list) and value and draw.random() < 0.85:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        key, copy = draw.choice(keys), value.copy()
+        match draw.randrange(6):
+            case 0:
+                del copy[key]
+            case 1 if isinstance(copy, dict):
+                copy[draw.choice((*ODD_TEXT, draw.choice(list(copy))))] = draw.choice(ODD)
+            case 1:
+                copy.append(draw.choice(ODD))
+            case _:
+                copy[key] = changed(value[key], draw)
+        return copy
+    return draw.choice(ODD)
 
 
 def _place(data: bytearray, draw: random.Random) -> int:

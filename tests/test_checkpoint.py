@@ -18,7 +18,6 @@ from mlcls_jax.checkpoint import FOLDER, Checkpoints, has_checkpoint
 from mlcls_jax.checkpoint_files import FORMAT, META, SCORE, steps_of
 from mlcls_jax.checksums import FILE as SUMS
 from mlcls_jax.devices import make_mesh
-from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.phases import plan_phases
 from mlcls_jax.programs import state_shape, variables_shape
 from mlcls_jax.train_step import make_state
@@ -276,9 +275,9 @@ def test_a_later_format_is_refused_with_the_version_that_wrote_it(tmp_path, monk
 
 
 @pytest.fixture
-def old(tmp_path, monkeypatch):
+def old(tmp_path, add_variant):
     """A run of version 0.1.0, without format and checksums: scripts/make_old_checkpoint.py."""
-    monkeypatch.setitem(VARIANTS, make_old_checkpoint.NAME, make_old_checkpoint.VARIANT)
+    add_variant(make_old_checkpoint.NAME, make_old_checkpoint.VARIANT)
     return shutil.copytree(Path(__file__).parent / "old_checkpoint", tmp_path / "old")
 
 

@@ -180,7 +180,7 @@ def test_calibration_is_reported_before_and_after():
         ({"temperatures": [1.0, 0.0]}, "temperature"),
         ({"temperatures": [1.0, float("inf")]}, "temperature"),
         ({"thresholds": [0.5, float("nan")]}, "threshold"),
-        ({"thresholds": 0.5}, "thresholds"),
+        ({"thresholds": 0.5}, "not iterable"),
         ({"rule": {}}, "rule"),
         ({"more": 1}, "more"),
     ],

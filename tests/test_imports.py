@@ -10,7 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
     ["background", "checksums", "data.memory", "files", "host", "lock", "meta", "peers", "spent"],
-    ["terminal", "data.shards", "events", "models.variants", "models.padding", "stopping"],
+    ["terminal", "data.shards", "models.variants", "models.padding"],
+    ["events", "stopping"],
     ["models.lineages"],
     ["models.sources"],
     ["models.names"],

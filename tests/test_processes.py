@@ -161,7 +161,7 @@ def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(pho
         time.sleep(0.05)
     *others, killed = processes
     killed.kill()
-    for process, output in zip(others, outputs_of(*others, timeout=60), strict=True):
+    for process, output in zip(others, outputs_of(*others, timeout=200), strict=True):
         assert process.returncode == 1, output
         [line] = errors(output)
         assert "another process of the run has ended without a word" in line

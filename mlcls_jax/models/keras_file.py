@@ -18,7 +18,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from mlcls_jax.models.layouts import block_parts, keras_name
 from mlcls_jax.models.variants import VARIANTS, Variant, scaled_stages
@@ -89,7 +88,7 @@ def layer_order(variant: Variant) -> dict[str, list[str]]:
 def _datasets(file: h5py.File, file_size: int) -> dict[str, h5py.Dataset]:
     """All datasets by path, after checks of all that reading them takes for granted."""
     found: dict[str, h5py.Dataset] = {}
-    seen: set[int] = set()
+    seen: set[object] = set()
     for name in sorted(file.keys() - set(NOT_WEIGHTS)):
         _walk(file, name, name, found, seen)
     claimed = 0
@@ -108,7 +107,7 @@ def _datasets(file: h5py.File, file_size: int) -> dict[str, h5py.Dataset]:
 
 
 def _walk(
-    group: h5py.Group, key: str, path: str, found: dict[str, h5py.Dataset], seen: set[int]
+    group: h5py.Group, key: str, path: str, found: dict[str, h5py.Dataset], seen: set[object]
 ) -> None:
     """Adds the datasets in group[key], each once.
 
@@ -118,10 +117,9 @@ def _walk(
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
         return
     item = group[key]
-    address = h5o.get_info(item.id).addr
-    if address in seen:
+    if item in seen:
         return
-    seen.add(address)
+    seen.add(item)
     if isinstance(item, h5py.Dataset):
         found[path] = item
     elif isinstance(item, h5py.Group):

@@ -109,7 +109,8 @@ def from_json(value: Mapping[str, Any]) -> Origin:
     try:
         return dacite.from_dict(Origin, value, CAST)
     except (dacite.DaciteError, AttributeError, TypeError) as error:
-        raise ValueError(f"the origin of the weights is not as it was written: {error}") from error
+        reason = " ".join(str(error).split())  # it quotes values
+        raise ValueError(f"the origin of the weights is not as it was written: {reason}") from error
 
 
 def stored_normalization(mean: np.ndarray, variance: np.ndarray, path: Path) -> Normalization:

@@ -4,7 +4,7 @@ import csv
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlcls_jax.data.csv_cells import MAX_COLUMNS, MAX_LINE, CsvCells, quoted, read_csv
@@ -134,6 +134,7 @@ def test_quoted_is_one_line():
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(CELLS.filter(str.strip), CELLS), min_size=1, max_size=6))
 def test_the_text_that_was_written_comes_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("text") / "t.csv"

@@ -1,0 +1,17 @@
+"""What fuzz.py sends inputs to."""
+
+import fuzz_files
+import fuzz_text
+from fuzz_work import Target
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("pictures", fuzz_files.pictures, fuzz_files.see),
+        Target("csv", fuzz_text.csvs, fuzz_text.read_table),
+        Target("config", fuzz_text.overrides, fuzz_text.configure),
+        Target("weights", fuzz_files.weights, fuzz_files.load),
+        Target("runs", fuzz_files.runs, fuzz_files.read_run),
+        Target("predict", fuzz_text.arguments, fuzz_text.say),
+    )
+}

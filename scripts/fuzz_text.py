@@ -1,0 +1,204 @@
+"""Targets of fuzz.py that are text: label CSVs, overrides of a config, arguments of `predict`."""
+
+import io
+import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+from fuzz_inputs import ODD, ODD_TEXT, damaged, sound_files
+from hypothesis import strategies as st
+
+from mlcls_jax import cli, predict
+from mlcls_jax.config import Config, Data, flatten
+from mlcls_jax.data.csv_cells import read_csv
+from mlcls_jax.data.decoding import PictureError, open_picture, read_file
+from mlcls_jax.data.labels import read_labels
+from mlcls_jax.data.splits import make_splits, read_splits, write_splits
+from mlcls_jax.decisions import untuned
+from mlcls_jax.terminal import escaped
+from mlcls_jax.workdir import write_predictions
+
+DEFAULT = str(Path(__file__).resolve().parents[1] / "configs" / "default.py")
+TEXT = st.one_of(st.sampled_from(ODD_TEXT), st.text(max_size=8))
+NAMES = ("a.jpg", "b.jpg", "=c.jpg", "d\re.jpg", "f\ng.jpg", "sub/h.jpg", "'i.jpg", "j,k.jpg", "-l")
+CELLS = ("1", "0", "-1", "", "1.0", " 1 ", "train", "val", "test", "2", "1e0", "NA", "\0", '"', "'")
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"'
+
+
+def csvs() -> st.SearchStrategy:
+    """The bytes of a label CSV, mostly good ones, with odd names, cells, line ends and bytes."""
+    name = st.one_of(st.sampled_from(NAMES), TEXT).map(_quoted)
+    kind = st.one_of(st.sampled_from(["dog", "cat", "split", "dog\n", "=dog", "-"]), TEXT)
+    label = st.one_of(st.sampled_from(CELLS[:5]), st.sampled_from(CELLS), TEXT)
+
+    def table(columns: list[str], odd: list[str], names: list[str], end: str, number: int) -> bytes:
+        header = [_quoted(column) for column in ("filename", *columns)]
+        rows = [header] + [
+            [name, *("01"[(i + j) % 2] for j in range(len(columns)))]
+            for i, name in enumerate(names)
+        ]
+        for i, cell in enumerate(odd):
+            row = rows[(number + i) % len(rows)]
+            row[(number // 7 + i) % len(row)] = cell
+        text = end.join(",".join(row) for row in rows).encode(errors="surrogatepass")
+        return damaged(number, [text]) if text and number % 4 == 0 else text
+
+    return st.builds(
+        table,
+        st.lists(kind, max_size=4),
+        st.lists(label, max_size=2),
+        st.lists(name, min_size=1, max_size=8),
+        st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
+        st.integers(0, 2**40),
+    )
+
+
+def read_table(contents: bytes, place: Path) -> None:
+    """A label CSV to its splits, and through our own files back."""
+    for name in NAMES:
+        path = place / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    file = place / "labels.csv"
+    file.write_bytes(contents)
+    table = read_labels(file, place / "photos")
+    for path in table.paths:
+        assert Path(path).resolve().is_relative_to(place), path
+    splits = make_splits(table, val_fraction=0.5, test_fraction=0.0, seed=0)
+    write_splits(place / "splits.csv", splits)
+    again = read_splits(place / "splits.csv", table)
+    assert {k: sorted(t.filenames) for k, t in again.items()} == {
+        k: sorted(t.filenames) for k, t in splits.items()
+    }
+    write_predictions(place / "p.csv", table.filenames, table.labels * 0.5, table.classes)
+    cells = read_csv(place / "p.csv")
+    assert not any(
+        t[:1] in tuple("=+-@\t\r") for t in (*cells.columns, *cells.columns["filename"].texts)
+    )
+
+
+def overrides() -> st.SearchStrategy:
+    """Options of a config, some of which there are, with values that some of them take."""
+    fields = [
+        *flatten(asdict(Config())),
+        "phases",
+        "phases[0].groups",
+        "phases[9].name",
+        "data",
+        "__class__",
+    ]
+    field = st.one_of(st.sampled_from(fields), st.sampled_from(fields), TEXT)
+    value = st.one_of(
+        st.sampled_from(ODD).map(str), st.integers().map(str), st.floats().map(str), TEXT
+    )
+    option = st.builds("--config.{}={}".format, field, value)
+    return st.lists(st.one_of(option, option, option, TEXT), max_size=4)
+
+
+def configure(options: list[str], place: Path) -> None:
+    """A config file and overrides to a checked config."""
+    cli.load_config(DEFAULT, options)
+
+
+def arguments() -> st.SearchStrategy:
+    """Arguments of predict, and a number that the contents of its folder follow from."""
+    names = [
+        *NAMES,
+        "photos",
+        "photos/a.jpg",
+        ".",
+        "..",
+        "nowhere",
+        "photos/=c.jpg",
+        "",
+        "\udcff.jpg",
+    ]
+    flags = [
+        "--json",
+        "--tta",
+        "flip",
+        "--csv",
+        "out.csv",
+        "--labels",
+        "l.csv",
+        "labels.csv",
+        "--threshold",
+    ]
+    flags += [
+        "0.5",
+        "nan",
+        "--on-bad-image",
+        "skip",
+        "--checkpoint",
+        "best",
+        "-h",
+        "--",
+        "--csv=no/x",
+        "2",
+    ]
+    word = st.one_of(st.sampled_from(names), st.sampled_from(flags), TEXT)
+    start = st.sampled_from([["photos"], ["photos/a.jpg"], []])
+    words = st.builds(lambda a, b: ["--workdir", "run", *a, *b], start, st.lists(word, max_size=4))
+    return st.tuples(words, st.integers(0, 2**40))
+
+
+CLASSES = ("dog", "\x1b[2Jcat", "=1+1", "[red]", "a\nb", "\u202e")
+
+
+def say(value: tuple[list[str], int], place: Path) -> None:
+    """The command with a model that sees nothing, on files of odd names and damaged contents."""
+    argv, number = value
+    sound = list(sound_files().values())
+    for i, name in enumerate((*NAMES, "\udcff.jpg", "\x1b]0;t\x07.png")):
+        path = place / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(damaged(number + i, sound) if i % 2 else sound[(number + i) % len(sound)])
+    (place / "labels.csv").write_text("filename,dog\n")
+    out, err = io.StringIO(), io.StringIO()
+    with ExitStack() as stack:
+        for context in (
+            mock.patch.object(predict, "load_run", lambda *_: _stub(place)),
+            mock.patch.object(predict, "with_views", lambda run, _: run),
+            mock.patch.object(predict, "score", _score),
+            mock.patch.object(predict.devices, "start", lambda: None),
+            mock.patch.object(cli, "_quiet_threads", lambda: None),
+            mock.patch.object(sys, "argv", ["predict", *argv]),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            stack.enter_context(context)
+        try:
+            cli.run(predict.main)
+        except SystemExit as end:
+            code = end.code
+    for text in (out.getvalue(), err.getvalue()):
+        plain = text.replace("\n", "")
+        assert escaped(plain) == plain, f"a terminal would obey {plain!r}"
+    if code == 0:
+        return
+    assert code == cli.USER_ERROR, f"exit code {code}"
+    raise ValueError(err.getvalue().splitlines()[-1])
+
+
+def _stub(place: Path) -> SimpleNamespace:
+    config = Config(data=Data(csv=str(place / "labels.csv")))
+    parts = {"predict": None, "variables": None, "mesh": None, "decisions": untuned(CLASSES)}
+    return SimpleNamespace(config=config, classes=CLASSES, meta={}, **parts)
+
+
+def _score(predict, variables, paths, config, mesh, reader, title):
+    readable = np.ones(len(paths), bool)
+    for i, path in enumerate(paths):
+        try:
+            open_picture(read_file(path), 4_000_000).decode(64, 64)
+        except PictureError as error:
+            reader.bad.report(path, error)
+            readable[i] = False
+    return np.zeros((len(paths), len(CLASSES)), np.float32), readable
