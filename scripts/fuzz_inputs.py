@@ -124,7 +124,7 @@ def changed(value: Any, draw: random.Random) -> Any:
                 del copy[key]
             case 1 if isinstance(copy, dict):
                 copy[draw.choice((*ODD_TEXT, draw.choice(list(copy))))] = draw.choice(ODD)
-            case 1:
+            case 1 if isinstance(copy, list):
                 copy.append(draw.choice(ODD))
             case _:
                 copy[key] = changed(value[key], draw)

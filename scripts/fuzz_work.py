@@ -140,7 +140,7 @@ def work(connection, counts, target: Target, number: int, folder: Path, limits: 
             database=None,
             deadline=None,
             phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[*HealthCheck],  # pyright: ignore
         )
         seed(number << 40 | batch)(generate(check))()
         connection.send(None)
