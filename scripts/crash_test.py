@@ -157,18 +157,30 @@ class Child:
 
     def run(self, moment: Moment | None, rng: np.random.Generator) -> bool:
         """Whether it was killed at the moment; else it has come to its end."""
-        if moment is not None:
-            wanted, delay = rng.integers(moment.skipped + 1) + 1, rng.uniform(0, moment.delay)
-            while self.process.poll() is None and self._signs(moment) < wanted:
-                time.sleep(POLL_SECONDS)
-            if self.process.poll() is None:
-                time.sleep(delay)
+        try:
+            if moment is not None:
+                wanted, delay = rng.integers(moment.skipped + 1) + 1, rng.uniform(0, moment.delay)
+                while self.process.poll() is None and self._signs(moment) < wanted:
+                    time.sleep(POLL_SECONDS)
+                if self.process.poll() is None:
+                    time.sleep(delay)
+                self.process.kill()
+            code = self.process.wait(HANGS_SECONDS)
+        finally:  # also where this process is stopped
             self.process.kill()
-        code = self.process.wait(HANGS_SECONDS)
-        self._reader.join()
+            self._reader.join()
         if code > 0:
             raise SystemExit(f"the run ended with {code}:\n{self.output}")
         return code < 0
+
+    @property
+    def left(self) -> str:
+        """What a kill has left."""
+        step, lines = newest(self._workdir), [of["step"] for of in read_metrics(self._workdir)]
+        text = f"the newest checkpoint is of step {step}"
+        if _unfinished(self._workdir) - self._old:
+            text += ", a save was cut short"
+        return text + f", a line is of step {lines[-1]}" * (lines[-1:] > [step])
 
     @property
     def start(self) -> int:
@@ -194,15 +206,6 @@ def newest(workdir: Path) -> int:
     folder = workdir / FOLDER
     names = os.listdir(folder) if folder.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=0)
-
-
-def describe(workdir: Path) -> str:
-    """What a kill has left."""
-    step, lines = newest(workdir), [record["step"] for record in read_metrics(workdir)]
-    text = f"the newest checkpoint is of step {step}"
-    if _unfinished(workdir):
-        text += ", a save was cut short"
-    return text + f", a line is of step {lines[-1]}" * (lines[-1:] > [step])
 
 
 def draw(counts: Counter, in_head: bool, rng: np.random.Generator) -> Moment:
@@ -278,7 +281,7 @@ def crash(folder: Path, kills: int, seed: int) -> tuple[Counter, list[str]]:
                 return counts, [f"went on from step {child.start}, and {before} was there"]
             if killed and moment:
                 counts[moment.name] += 1
-                print(f"kill {counts.total()}: {moment.name}; {describe(workdir)}")
+                print(f"kill {counts.total()}: {moment.name}; {child.left}")
         if found := differences(workdir, reference):
             return counts, [f"run {number}: {what}" for what in found]
         print(f"run {number} came to the same end")
