@@ -24,7 +24,7 @@ import jax
 from jax._src import distributed
 
 FAILED = 1  # exit code of a process that another one has taken along
-START_MARGIN, GRACE = 60, 5  # seconds
+START_MARGIN, GRACE = 60, 3  # seconds
 _ROOT = "mlcls_jax"
 _LIVES, _WORDS = f"{_ROOT}/peers/life", f"{_ROOT}/peers/words"
 _NOTHING, _OVER = "", "over"
@@ -110,11 +110,11 @@ def end_lost() -> NoReturn:
     _end(words, words, FAILED)
 
 
-def _end(text: str, words: str, code: int) -> NoReturn:
-    """text: for the user; words: for the other processes."""
+def _end(text: str, words: str, code: int, gone: int = 0) -> NoReturn:
+    """text: for the user; words: for the other processes, of which so many cannot hear them."""
     with _speaking:
         _say(text)
-        _tell(words)
+        _tell(words, jax.process_count() - gone)
         os._exit(code)
 
 
@@ -137,7 +137,7 @@ def _watch(timeout: int) -> None:
                 f"distributed.timeout={timeout} s; look at its machine, then {_AGAIN}"
             )
         if words and not _over.is_set():
-            _end(words, words, FAILED)
+            _end(words, words, FAILED, len(gone))
 
 
 class Silence:
@@ -172,7 +172,7 @@ def _leave(thread: threading.Thread) -> None:
     _store().key_value_set(f"{_LIVES}/{jax.process_index()}", _OVER, allow_overwrite=True)
 
 
-def _tell(words: str) -> None:
+def _tell(words: str, hearing: int) -> None:
     """Says them to the others.  Process 0 waits a little for these: without it, they cannot hear,
     and JAX would end them by a log of its own."""
     own = jax.process_index()
@@ -180,7 +180,7 @@ def _tell(words: str) -> None:
         client = _store()
         client.key_value_set(f"{_WORDS}/{own}", words, allow_overwrite=True)
         until = time.monotonic() + GRACE
-        while own == 0 and time.monotonic() < until and len(_read(_WORDS)) < jax.process_count():
+        while own == 0 and time.monotonic() < until and len(_read(_WORDS)) < hearing:
             time.sleep(0.1)
     except Exception:  # of the RPC: nobody is there to be told
         return

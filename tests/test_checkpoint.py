@@ -17,7 +17,8 @@ from mlcls_jax import __version__, checkpoint
 from mlcls_jax.checkpoint import FOLDER, Checkpoints, has_checkpoint
 from mlcls_jax.checkpoint_files import FORMAT, META, SCORE, steps_of
 from mlcls_jax.checksums import FILE as SUMS
-from mlcls_jax.devices import make_mesh
+from mlcls_jax.checksums import write_checksums
+from mlcls_jax.devices import make_mesh, replicated
 from mlcls_jax.phases import plan_phases
 from mlcls_jax.programs import state_shape, variables_shape
 from mlcls_jax.train_step import make_state
@@ -311,3 +312,34 @@ def test_an_older_checkpoint_that_cannot_be_restored_names_its_version(old):
     (old / FOLDER / "4" / "model" / "_METADATA").write_text("")
     with pytest.raises(ValueError, match=r"of mlcls_jax an earlier version cannot be restored"):
         load_run(old, "latest")
+
+
+@pytest.mark.parametrize("kept", ["of a TPU", "of 16 devices", "missing"])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_checkpoint_of_other_devices_is_restored(tmp_path, kept, devices):
+    """Orbax notes in _sharding where each array was; what decides is where it is wanted."""
+    checkpoints = Checkpoints(tmp_path)
+    saved = jax.device_put(state(3), replicated(make_mesh(2)))
+    checkpoints.save(3, saved, {"phase": "head"}, 0.5)
+    checkpoints.close()
+    notes = list(tmp_path.rglob("_sharding"))
+    assert len(notes) == 2  # of the items model and training
+    for note in notes:
+        arrays = json.loads(note.read_text())
+        assert all('"id": 1}' in text for text in arrays.values())
+        tpu = {"sharding_type": "SingleDeviceSharding", "device_str": "TPU_7(host=1,(0,1,0,0))"}
+        others = {name: json.dumps(tpu) for name in arrays}
+        if kept == "of 16 devices":
+            others = {name: text.replace('"id": 1}', '"id": 15}') for name, text in arrays.items()}
+        note.write_text(json.dumps(others))
+        if kept == "missing":
+            note.unlink()
+    write_checksums(tmp_path / FOLDER / "3")
+    target = jax.device_put(state(0), replicated(make_mesh(devices)))
+    reader = Checkpoints(tmp_path, read_only=True)
+    restored = reader.restore(3, target)
+    assert int(restored.step) == 3
+    np.testing.assert_array_equal(restored.params["w"], np.full(3, 3.0))
+    assert restored.params["w"].sharding == target.params["w"].sharding
+    variables = reader.restore_variables(3, {"params": target.params, "batch_stats": {}})
+    np.testing.assert_array_equal(variables["params"]["w"], np.full(3, 3.0))
