@@ -194,8 +194,11 @@ def _lines(workdir: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _unfinished(workdir: Path) -> set[str]:
-    return {path.name for path in workdir.glob(f"{FOLDER}/*tmp*")}
+def _unfinished(workdir: Path) -> set[tuple[str, int]]:
+    """Names and inodes of the saves that have not ended: a later one may have the same name."""
+    folder = workdir / FOLDER
+    entries = os.scandir(folder) if folder.is_dir() else []
+    return {(entry.name, entry.inode()) for entry in entries if "tmp" in entry.name}
 
 
 def newest(workdir: Path) -> int:
@@ -244,7 +247,7 @@ def differences(workdir: Path, reference: Path) -> list[str]:
     metas = [(of / FOLDER / str(ends[0]) / "meta" / "metadata") for of in (workdir, reference)]
     if len({path.read_bytes() for path in metas}) > 1:
         found.append("what the last checkpoint says of itself")
-    return found + [f"{name} was left" for name in sorted(_unfinished(workdir))]
+    return found + [f"{name} was left" for name, _ in sorted(_unfinished(workdir))]
 
 
 def _records(workdir: Path) -> list[str]:
