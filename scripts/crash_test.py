@@ -176,11 +176,12 @@ class Child:
     @property
     def left(self) -> str:
         """What a kill has left."""
-        step, lines = newest(self._workdir), [of["step"] for of in read_metrics(self._workdir)]
-        text = f"the newest checkpoint is of step {step}"
+        step, text = newest(self._workdir), ""
         if _unfinished(self._workdir) - self._old:
             text += ", a save was cut short"
-        return text + f", a line is of step {lines[-1]}" * (lines[-1:] > [step])
+        if late := [of["step"] for of in read_metrics(self._workdir) if of["step"] > step]:
+            text += f", a line is of step {late[-1]}"
+        return f"the newest checkpoint is of step {step}{text}"
 
     @property
     def start(self) -> int:
