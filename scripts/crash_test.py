@@ -278,8 +278,9 @@ def crash(folder: Path, kills: int, seed: int) -> tuple[Counter, list[str]]:
             moment = draw(counts, before < head, rng) if counts.total() < kills else None
             child = Child(config, workdir)
             killed = child.run(moment, rng)
-            if "Continuing at" in child.output and child.start < before:
-                return counts, [f"went on from step {child.start}, and {before} was there"]
+            step = min(newest(workdir), child.start or before)  # 0: killed before it said so
+            if step < before:
+                return counts, [f"the newest is of step {step}, and {before} was there before"]
             if killed and moment:
                 counts[moment.name] += 1
                 print(f"kill {counts.total()}: {moment.name}; {child.left}")
