@@ -176,11 +176,12 @@ class Child:
     @property
     def left(self) -> str:
         """What a kill has left."""
-        step, lines = newest(self._workdir), [of["step"] for of in read_metrics(self._workdir)]
-        text = f"the newest checkpoint is of step {step}"
+        step, text = newest(self._workdir), ""
         if _unfinished(self._workdir) - self._old:
             text += ", a save was cut short"
-        return text + f", a line is of step {lines[-1]}" * (lines[-1:] > [step])
+        if late := [of["step"] for of in read_metrics(self._workdir) if of["step"] > step]:
+            text += f", a line is of step {late[-1]}"
+        return f"the newest checkpoint is of step {step}{text}"
 
     @property
     def start(self) -> int:
@@ -277,8 +278,9 @@ def crash(folder: Path, kills: int, seed: int) -> tuple[Counter, list[str]]:
             moment = draw(counts, before < head, rng) if counts.total() < kills else None
             child = Child(config, workdir)
             killed = child.run(moment, rng)
-            if "Continuing at" in child.output and child.start < before:
-                return counts, [f"went on from step {child.start}, and {before} was there"]
+            step = min(newest(workdir), child.start or before)  # 0: killed before it said so
+            if step < before:
+                return counts, [f"the newest is of step {step}, and {before} was there before"]
             if killed and moment:
                 counts[moment.name] += 1
                 print(f"kill {counts.total()}: {moment.name}; {child.left}")
