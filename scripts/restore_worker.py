@@ -21,9 +21,8 @@ def main(arguments: list[str]) -> int:
     config_file, workdir, out = map(Path, arguments[:3])
     port, processes, process = map(int, arguments[3:])
     config = cli.load_config(str(config_file), [])
-    coordinator = f"127.0.0.1:{port}" if processes > 1 else ""
-    if coordinator:
-        devices.start(coordinator, processes, process, distributed=config.distributed)
+    if processes > 1:
+        devices.start(f"127.0.0.1:{port}", processes, process, distributed=config.distributed)
     else:
         devices.start()
     found = predicted(workdir) if has_checkpoint(workdir) else None
