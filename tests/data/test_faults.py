@@ -67,3 +67,15 @@ def test_a_list_that_cannot_be_written_is_one_line(tmp_path):
     bad = BadImages(skip=True, limit=9, written=tmp_path / "bad.csv")
     with pytest.raises(ValueError, match=r"bad\.csv cannot be written"):
         bad.report("a", PictureError("why"))
+
+
+def test_what_other_processes_found_is_listed_and_counts_but_may_be_fine_here(tmp_path):
+    found = {"y/other.jpg": "empty"}
+    bad = BadImages(skip=True, limit=1, written=tmp_path / "bad.csv", share=lambda own: found | own)
+    bad.write()
+    assert (tmp_path / "bad.csv").read_text() == "path,reason\ny/other.jpg,empty\n"
+    assert "y/other.jpg" not in bad  # this process may have a disk of its own
+    assert bad.summary().startswith("1 picture could not be read")
+    with pytest.raises(ValueError, match="2 pictures cannot be read"):
+        bad.report("x/a.jpg", PictureError("why"))
+    assert (tmp_path / "bad.csv").read_text().endswith("x/a.jpg,why\n")
