@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import jax
@@ -167,10 +168,10 @@ def findings(of: Recorder) -> Findings:
     count = len(of.seconds)
     quarter, median = count // 4, float(np.median(of.seconds))
     at = np.linspace(quarter, count - 1, min(200, count - quarter)).round().astype(int)
-    slope = float(theilslopes(np.array(of.megabytes)[at], at)[0])
+    slope: Any = theilslopes(np.array(of.megabytes)[at], at)[0]
     reasons = {n: _reason(of, n) for n in range(count) if of.seconds[n] > SLOW * median}
     return Findings(
-        slope=1000 * slope,
+        slope=1000 * float(slope),
         megabytes=(of.megabytes[quarter], of.megabytes[-1]),
         files=(
             float(np.median(of.files[quarter : 2 * quarter])),
