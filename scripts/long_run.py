@@ -57,8 +57,7 @@ class Recorder:
     seconds, cpu: of each step, and of all threads.
     reasons: what happened between the end of the step before and that of each.
     megabytes, files: resident memory and open files after each.
-    compiled: the step after which each program was compiled.
-    evaluated: the step after which each evaluation ended.
+    compiled: how many programs, by the end of each evaluation.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -67,7 +66,7 @@ class Recorder:
     megabytes: list[float] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     compiled: list[int] = field(default_factory=list)
-    evaluated: list[int] = field(default_factory=list)
+    _programs: int = 0
     _happened: set[str] = field(default_factory=set)
     _last: tuple[float, float] = (0.0, 0.0)
     _checkpoints: Checkpoints | None = None
@@ -101,7 +100,7 @@ class Recorder:
             self._happened.add(what)
             result = function(*args, **kwargs)
             if what == EVALUATION:
-                self.evaluated.append(len(self.seconds))
+                self.compiled.append(self._programs)
             return result
 
         return call
@@ -124,7 +123,7 @@ class Recorder:
 
         def compiling(event: str, duration_secs: float, **kwargs) -> None:
             if event == "/jax/core/compile/backend_compile_duration":
-                self.compiled.append(len(self.seconds))
+                self._programs += 1
                 self._happened.add(COMPILING)
 
         noted = {"evaluate_and_save": EVALUATION, "check_losses": LOG}
@@ -177,7 +176,7 @@ def findings(of: Recorder) -> Findings:
             float(np.median(of.files[quarter : 2 * quarter])),
             float(np.median(of.files[-quarter:])),
         ),
-        compiled=sum(step >= of.evaluated[0] for step in of.compiled),
+        compiled=of.compiled[-1] - of.compiled[0],
         median=median,
         slow=dict(Counter(reason for reason in reasons.values() if reason)),
         unexplained=[(n + 1, of.seconds[n]) for n, reason in reasons.items() if not reason],
@@ -215,7 +214,7 @@ def report(of: Recorder, found: Findings) -> str:
     slow = [f"{count} {reason}" for reason, count in sorted(found.slow.items())]
     slow.append(f"{len(found.unexplained)} without a reason")
     lines = [
-        f"{len(of.seconds)} steps, {len(of.evaluated)} evaluations, {sum(of.seconds):.0f} s",
+        f"{len(of.seconds)} steps, {len(of.compiled)} evaluations, {sum(of.seconds):.0f} s",
         f"resident memory: {found.megabytes[0]:.0f} MB after a quarter, "
         f"{found.megabytes[1]:.0f} MB at the end; {found.slope:+.2f} MB per 1000 steps",
         f"open files: {found.files[0]:g} in the second quarter, {found.files[1]:g} in the last",
