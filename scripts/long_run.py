@@ -18,7 +18,6 @@ import argparse
 import gc
 import os
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -118,8 +117,7 @@ class Recorder:
             save(checkpoints, *args)
 
         def collecting(phase: str, info: dict) -> None:
-            if threading.current_thread() is threading.main_thread():
-                self._happened.add(COLLECTION)
+            self._happened.add(COLLECTION)  # in whatever thread: it stops them all
 
         def compiling(event: str, duration_secs: float, **kwargs) -> None:
             if event == "/jax/core/compile/backend_compile_duration":
