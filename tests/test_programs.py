@@ -14,7 +14,7 @@ import pytest
 from jax import export
 
 from mlcls_jax.compiled import collectives, donated, elements, flops, memory, operations
-from mlcls_jax.config import Augment, Config, Data, Group, Loss, Model, Phase
+from mlcls_jax.config import Augment, Config, Data, Group, Loss, Model, Phase, Train
 from mlcls_jax.devices import make_mesh
 from mlcls_jax.feature_step import FeatureChunk, Features
 from mlcls_jax.models.efficientnet import EfficientNet
@@ -80,6 +80,24 @@ def trained(phase: Phase) -> tuple[dict, frozenset[str]]:
     return {"params": state.params, "batch_stats": state.batch_stats}, trainable_paths(
         state.params, phase
     )
+
+
+@pytest.mark.parametrize(
+    ("on_nan", "features", "more"),
+    [("stop", True, set()), ("skip", True, {"skipped"}), ("skip", False, {"skipped"})],
+)
+def test_a_step_that_skips_says_whether_it_did(on_nan, features, more):
+    phase = dataclasses.replace(HEAD, cached_views=int(features))
+    config = dataclasses.replace(make_config(phase), train=Train(on_nan))
+    (planned,), mesh = plan_phases(config, pictures=100), make_mesh(1)
+    if features:
+        shapes = variables_shape(config, CLASSES, mesh)
+        program = feature_step_program(config, CLASSES, planned, 100, mesh, shapes)
+    else:
+        program = step_program(config, CLASSES, ORIGIN, planned, mesh)
+    state, metrics = jax.eval_shape(program.function, *program.arguments)
+    assert set(metrics) == {"loss", "grad_norm"} | more
+    assert jax.tree.structure(state) == jax.tree.structure(program.arguments[0])
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
