@@ -34,30 +34,33 @@ def _quoted(cell: str) -> str:
 
 def csvs() -> st.SearchStrategy:
     """The bytes of a label CSV, mostly good ones, with odd names, cells, line ends and bytes."""
-    name = st.one_of(st.sampled_from(NAMES), TEXT).map(_quoted)
-    kind = st.one_of(st.sampled_from(["dog", "cat", "split", "dog\n", "=dog", "-"]), TEXT)
-    label = st.one_of(st.sampled_from(CELLS[:5]), st.sampled_from(CELLS), TEXT)
+    known = st.sampled_from(["dog", "cat", "=cow", "-", "Vögel", "split"])
+    column = st.one_of(*[known] * 12, TEXT)
+    name = st.one_of(*[st.sampled_from(NAMES)] * 20, TEXT)
+    cell = st.one_of(st.sampled_from(CELLS[:6]), st.sampled_from(CELLS), TEXT.map(_quoted))
 
     def table(columns: list[str], odd: list[str], names: list[str], end: str, number: int) -> bytes:
-        header = [_quoted(column) for column in ("filename", *columns)]
-        rows = [header] + [
-            [name, *("01"[(i + j) % 2] for j in range(len(columns)))]
-            for i, name in enumerate(names)
-        ]
-        for i, cell in enumerate(odd):
+        rows = [["filename", *columns], *([name, *_labels(columns, name)] for name in names)]
+        rows = [[_quoted(text) for text in row] for row in rows]
+        for i, text in enumerate(odd):
             row = rows[(number + i) % len(rows)]
-            row[(number // 7 + i) % len(row)] = cell
+            row[(number // 7 + i) % len(row)] = text
         text = end.join(",".join(row) for row in rows).encode(errors="surrogatepass")
-        return damaged(number, [text]) if text and number % 4 == 0 else text
+        return damaged(number, [text]) if number % 6 == 0 else text
 
     return st.builds(
         table,
-        st.lists(kind, max_size=4),
-        st.lists(label, max_size=2),
-        st.lists(name, min_size=1, max_size=8),
+        st.lists(column, min_size=1, max_size=4, unique=True),
+        st.one_of(*[st.just([])] * 2, st.lists(cell, max_size=2)),
+        st.lists(name, min_size=2, max_size=8, unique=True),
         st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
-        st.integers(0, 2**40),
+        st.integers(1, 2**40),
     )
+
+
+def _labels(columns: list[str], name: str) -> list[str]:
+    values = {"split": ("train", "val")}
+    return [values.get(column, "01")[(len(name) + i) % 2] for i, column in enumerate(columns)]
 
 
 def read_table(contents: bytes, place: Path) -> None:
@@ -144,7 +147,8 @@ def arguments() -> st.SearchStrategy:
         "2",
     ]
     word = st.one_of(st.sampled_from(names), st.sampled_from(flags), TEXT)
-    start = st.sampled_from([["photos"], ["photos/a.jpg"], []])
+    skip = ["--on-bad-image", "skip"]
+    start = st.sampled_from([["photos", *skip], ["photos", *skip], ["photos/a.jpg"], []])
     words = st.builds(lambda a, b: ["--workdir", "run", *a, *b], start, st.lists(word, max_size=4))
     return st.tuples(words, st.integers(0, 2**40))
 

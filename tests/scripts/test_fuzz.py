@@ -1,4 +1,4 @@
-"""The fuzzer finds what it is for, planted here; and a few of its inputs are tried in every test."""
+"""The fuzzer finds what it is for, planted here, and a few inputs for each target are tried."""
 
 import os
 import random
