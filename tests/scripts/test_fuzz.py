@@ -1,30 +1,24 @@
 """The fuzzer finds what it is for, planted here, and a few inputs for each target are tried."""
 
-import os
 import random
-import signal
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fuzz
 import fuzz_work
+import planted
 import pytest
-from fuzz_files import NUMBERS, see, weight_files
+from fuzz_files import see, weight_files
 from fuzz_inputs import changed, damaged, sound_files
 from fuzz_targets import TARGETS
 from fuzz_work import Limits, Target
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from mlcls_jax.data.decoding import PictureError
 from mlcls_jax.models.weight_files import read_tensors
 
 pytestmark = [
-    # ml_collections loads a config file by a method that Python has deprecated.
-    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore"),  # as in the processes: damage is warned of
     pytest.mark.skipif(sys.platform != "linux", reason="limits and signals of Linux"),
 ]
 QUICK = Limits(seconds=0.3, stuck=2 * fuzz.POLL)
@@ -35,7 +29,7 @@ def test_a_few_inputs_are_accepted_or_refused_in_a_line(name, tmp_path_factory, 
     accepted = 0
 
     @settings(
-        max_examples=60,
+        max_examples=40,
         derandomize=True,
         database=None,
         deadline=None,
@@ -84,84 +78,32 @@ def test_json_is_changed_at_any_depth_and_only_in_the_copy():
     assert any(isinstance(r, dict) and r.get("a") == value["a"] for r in results)
 
 
-def nothing(contents: bytes, place: Path) -> None:
-    (place / "own").write_bytes(contents)
+def run(inputs, out: Path) -> fuzz.Fuzz:
+    """One batch."""
+    return fuzz.run(Target("planted", inputs, planted.fail), 0, 5, out, 1, QUICK)
 
 
-def fail(what: str, place: Path) -> None:
-    """Does what it is told; all but the last two of it is to be found."""
-    match what:
-        case "exception":
-            raise RuntimeError("an exception")
-        case "codec":
-            b"\xff".decode()
-        case "crash":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        case "computes":
-            while True:
-                pass
-        case "waits":
-            time.sleep(1000)
-        case "memory":
-            bytearray(4 << 30)
-        case "lines":
-            raise PictureError("two\nlines")
-        case "program":
-            subprocess.run(["true"], check=False)
-        case "connects":
-            socket.create_connection(("127.0.0.1", 1))
-        case "writes":
-            (place.parent.parent / "elsewhere").write_text("")
-        case "deletes":
-            os.unlink(Path(place.parent.parent, "fuzz_none"))
-        case "refuses":
-            raise ValueError("refused")
-        case "accepts":
-            (place / "folder").mkdir()
-            (place / "folder" / "own").write_text("")
+def kept(line: str) -> tuple[str, str]:
+    """The input that a failure is about, and what is said of it."""
+    path, _, words = line.partition(": ")
+    return Path(path).read_text().strip("'"), words
 
 
-FOUND = {
-    "exception": "RuntimeError: an exception",
-    "codec": "UnicodeDecodeError",
-    "crash": "crashes (SIGSEGV)",
-    "computes": "hangs, computing",
-    "waits": "hangs, waiting",
-    "memory": "MemoryError",
-    "lines": "no line for a user",
-    "program": "Trespass: subprocess.Popen",
-    "connects": "Trespass: socket.connect",
-    "writes": "Trespass: open",
-    "deletes": "Trespass: os.remove",
-}
-
-
-def planted() -> st.SearchStrategy:
-    return st.sampled_from([*FOUND, "refuses", "accepts"])
-
-
-@pytest.mark.slow
-def test_planted_failures_are_found_and_the_rest_goes_on(tmp_path, capsys):
-    result = fuzz.run(Target("planted", planted, fail), 0.15, 5, tmp_path, 1, QUICK)
+def test_failures_are_found_and_the_rest_goes_on(tmp_path, capsys):
+    result = run(planted.planted, tmp_path)
     assert capsys.readouterr().out.splitlines() == result.failures
-    for line in result.failures:
-        path, _, words = line.partition(": ")
-        assert words.startswith(FOUND[Path(path).read_text().strip("'")])
-    assert {Path(line.partition(": ")[0]).read_text().strip("'") for line in result.failures} == {
-        *FOUND
-    }
-    assert result.accepted and result.refused
+    said = dict(map(kept, result.failures))
+    assert said.keys() == planted.FOUND.keys() - set(planted.FATAL)
+    assert all(words.startswith(planted.FOUND[name]) for name, words in said.items())
+    assert (result.accepted, result.refused) == (1, 1)
     assert not list(tmp_path.parent.glob("elsewhere"))
 
 
-def test_nothing_is_found_in_what_is_sound(tmp_path):
-    result = fuzz.run(Target("sound", numbers, nothing), 0, 5, tmp_path, 1, QUICK)
-    assert not result.failures and not list(tmp_path.iterdir())
-    assert 0 < result.accepted == result.tried <= fuzz_work.BATCH
-
-
-def numbers() -> st.SearchStrategy:
-    return NUMBERS.map(str).map(str.encode)
+@pytest.mark.parametrize("name", planted.FATAL)
+def test_the_end_of_a_process_is_a_failure(tmp_path, name):
+    result = run(getattr(planted, name), tmp_path)
+    ((what, words),) = map(kept, result.failures)
+    assert what == name and words.startswith(planted.FOUND[name])
 
 
 def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
