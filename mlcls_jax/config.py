@@ -21,6 +21,8 @@ from mlcls_jax.models.variants import VARIANTS
 # Annotated, as the command line has a parser for each type (cli.py), and none for a bare union.
 PosWeight = Annotated[float | list[float] | str, "number, list of numbers or auto"]
 
+LONGEST = 1e9  # epochs or steps
+
 
 def _choice(default: str, *others: str):
     return field(default=default, metadata={"choices": (default, *others)})
@@ -262,11 +264,13 @@ def steps_of(duration: str, pictures: int, batch_size: int, times: int = 1) -> i
     steps at the end of the stretch, not of each epoch.  More than nothing is at least one step.
 
     Raises:
-        ValueError: not a number and a unit.
+        ValueError: not a number and a unit, or more of it than anybody means.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) (epoch|step)s?", duration)
     if not match or (match[2] == "step" and "." in match[1]):
         raise ValueError(f'{duration!r} is no duration; write it like "5 epochs" or "300 steps"')
+    if float(match[1]) > LONGEST:
+        raise ValueError(f"{duration!r} is longer than any training")
     amount = float(match[1]) * times
     if match[2] == "epoch":
         amount = amount * pictures / batch_size
