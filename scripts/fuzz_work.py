@@ -133,6 +133,7 @@ def work(connection, counts, target: Target, number: int, folder: Path, limits: 
         else:
             counts[answer] += 1
 
+    checks: Any = list(HealthCheck)  # of speed and size
     counts[TRIED] = 0
     while (batch := connection.recv()) is not None:
         check = given(inputs)(attempt)
@@ -141,7 +142,7 @@ def work(connection, counts, target: Target, number: int, folder: Path, limits: 
             database=None,
             deadline=None,
             phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=checks,
         )
         seed(number << 40 | batch)(generate(check))()
         connection.send(None)
