@@ -8,6 +8,7 @@ overridden on the command line (`--config.data.batch_size=64`).  Durations are t
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,13 @@ PosWeight = Annotated[float | list[float] | str, "number, list of numbers or aut
 LONGEST = 1e9  # epochs or steps
 
 
-def _choice(default: str, *others: str):
-    return field(default=default, metadata={"choices": (default, *others)})
+def _choice(*values: str):
+    return _choice_of(dict.fromkeys(values))
+
+
+def _choice_of(values: Mapping[str, object]):
+    """One of the keys; the first is the default."""
+    return field(default=next(iter(values)), metadata={"choices": values})
 
 
 @dataclass(slots=True)
@@ -86,7 +92,7 @@ class Augment:
 class Model:
     """The network and the weights that it starts from."""
 
-    variant: str = _choice(*VARIANTS)
+    variant: str = _choice_of(VARIANTS)
     weights: str = "imagenet"  # or another name (models/names.py), or a path; "": random
     image_size: int = 0  # pixels; 0: the size the variant was published with
     # A dense layer on the mean of the feature map, or an ML-Decoder (models/decoder.py) on the map,
