@@ -8,6 +8,7 @@ overridden on the command line (`--config.data.batch_size=64`).  Durations are t
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,9 +34,16 @@ PATHS = (
 # Annotated, as the command line has a parser for each type (cli.py), and none for a bare union.
 PosWeight = Annotated[float | list[float] | str, "number, list of numbers or auto"]
 
+LONGEST = 1e9  # epochs or steps
 
-def _choice(default: str, *others: str):
-    return field(default=default, metadata={"choices": (default, *others)})
+
+def _choice(*values: str):
+    return _choice_of(dict.fromkeys(values))
+
+
+def _choice_of(values: Mapping[str, object]):
+    """One of the keys; the first is the default."""
+    return field(default=next(iter(values)), metadata={"choices": values})
 
 
 @dataclass(slots=True)
@@ -112,7 +120,7 @@ class Augment:
 class Model:
     """The network and the weights that it starts from."""
 
-    variant: str = _choice(*VARIANTS)
+    variant: str = _choice_of(VARIANTS)
     weights: str = "imagenet"  # or another name (models/names.py), or a path; "": random
     image_size: int = 0  # pixels; 0: the size the variant was published with
     # A dense layer on the mean of the feature map, or an ML-Decoder (models/decoder.py) on the map,
@@ -331,11 +339,13 @@ def steps_of(duration: str, pictures: int, batch_size: int, times: int = 1) -> i
     steps at the end of the stretch, not of each epoch.  More than nothing is at least one step.
 
     Raises:
-        ValueError: not a number and a unit.
+        ValueError: not a number and a unit, or more of it than anybody means.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) (epoch|step)s?", duration)
     if not match or (match[2] == "step" and "." in match[1]):
         raise ValueError(f'{duration!r} is no duration; write it like "5 epochs" or "300 steps"')
+    if float(match[1]) > LONGEST:
+        raise ValueError(f"{duration!r} is longer than any training")
     amount = float(match[1]) * times
     if match[2] == "epoch":
         amount = amount * pictures / batch_size

@@ -303,7 +303,7 @@ def _check_optimizer(path: str, phase: Phase) -> None:
 def _check_group(path: str, group: Group) -> None:
     try:
         re.compile(group.pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(
             f"config: {path}.pattern {group.pattern!r} is no regular expression: {error}"
         ) from error

@@ -71,20 +71,19 @@ class Fuzz:
 
     def fail(self, worker: Worker, what: str) -> None:
         """Keeps the input that a worker is at, and prints what it did."""
+        if not (worker.folder / CURRENT).exists():
+            raise RuntimeError(f"a process of {self.name} ended before its first input: {what}")
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{self.name}_{self.seed}_{len(self.failures)}.bin"
         shutil.copyfile(worker.folder / CURRENT, path)
         self.failures.append(f"{path}: {' '.join(what.split())}")
         print(self.failures[-1], flush=True)
 
-    def ended(self, worker: Worker) -> Worker:
-        """Notes the input at which a worker ended; another one goes on with the next batch."""
+    def ended(self, worker: Worker) -> None:
+        """Notes the input at which a worker ended."""
         worker.process.join()
         self.fail(worker, _death(worker.process.exitcode, worker.idle >= self.limits.stuck))
         self.count(worker)
-        another = self.start()
-        self.give(another)
-        return another
 
     def count(self, worker: Worker) -> None:
         """Adds what a worker has counted to the sums."""
@@ -111,7 +110,7 @@ def _death(exitcode: int, was_stuck: bool) -> str:
 def start_worker(context, target: Target, seed: int, limits: Limits) -> Worker:
     """A process that waits for inputs."""
     ours, theirs = context.Pipe()
-    counts = context.RawArray("q", 3)
+    counts = context.RawArray("q", [-1, 0, 0])
     folder = Path(tempfile.mkdtemp(prefix="fuzz_"))
     arguments = (theirs, counts, target, seed, folder, limits)
     process = context.Process(target=work, args=arguments, daemon=True)
@@ -155,8 +154,13 @@ def _listen(worker: Worker, fuzz: Fuzz, go_on: bool) -> list[Worker]:
     """Reads a message of a worker: the worker that goes on, if one does."""
     try:
         message = worker.connection.recv()
-    except EOFError:
-        return [fuzz.ended(worker)]
+    except (EOFError, ConnectionResetError):
+        fuzz.ended(worker)
+        if not go_on:
+            return []
+        worker = fuzz.start()
+        fuzz.give(worker)
+        return [worker]
     if message:
         fuzz.fail(worker, message)
         worker.connection.send(None)
@@ -172,7 +176,7 @@ def _listen(worker: Worker, fuzz: Fuzz, go_on: bool) -> list[Worker]:
 
 def _watch(worker: Worker, limits: Limits) -> None:
     """Ends a worker that was seen at the same input for too long."""
-    is_new = worker.tried != worker.counts[TRIED]
+    is_new = worker.tried != worker.counts[TRIED] or worker.counts[TRIED] < 0
     worker.tried = worker.counts[TRIED]
     # Times that somebody looked, not the clock: this process may be paused as well.
     worker.idle = 0.0 if is_new else worker.idle + POLL

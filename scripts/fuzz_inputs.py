@@ -119,15 +119,15 @@ def changed(value: Any, draw: random.Random) -> Any:
     if isinstance(value, dict | list) and value and draw.random() < 0.85:
         keys = list(value) if isinstance(value, dict) else range(len(value))
         key, copy = draw.choice(keys), value.copy()
-        match draw.randrange(6):
-            case 0:
-                del copy[key]
-            case 1 if isinstance(copy, dict):
-                copy[draw.choice((*ODD_TEXT, draw.choice(list(copy))))] = draw.choice(ODD)
-            case 1 if isinstance(copy, list):
-                copy.append(draw.choice(ODD))
-            case _:
-                copy[key] = changed(value[key], draw)
+        how = draw.randrange(6)
+        if how == 0:
+            del copy[key]
+        elif how > 1:
+            copy[key] = changed(value[key], draw)
+        elif isinstance(copy, dict):
+            copy[draw.choice((*ODD_TEXT, *copy))] = draw.choice(ODD)
+        else:
+            copy.append(draw.choice(ODD))
         return copy
     return draw.choice(ODD)
 

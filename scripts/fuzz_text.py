@@ -28,36 +28,44 @@ NAMES = ("a.jpg", "b.jpg", "=c.jpg", "d\re.jpg", "f\ng.jpg", "sub/h.jpg", "'i.jp
 CELLS = ("1", "0", "-1", "", "1.0", " 1 ", "train", "val", "test", "2", "1e0", "NA", "\0", '"', "'")
 
 
+def _mostly(usual: st.SearchStrategy, odd: st.SearchStrategy, times: int = 30) -> st.SearchStrategy:
+    """As `one_of`, which knows no weights: `times` usual ones to an odd one."""
+    return st.integers(0, times).flatmap(lambda n: odd if n == times // 2 else usual)
+
+
 def _quoted(cell: str) -> str:
     return '"' + cell.replace('"', '""') + '"'
 
 
 def csvs() -> st.SearchStrategy:
     """The bytes of a label CSV, mostly good ones, with odd names, cells, line ends and bytes."""
-    name = st.one_of(st.sampled_from(NAMES), TEXT).map(_quoted)
-    kind = st.one_of(st.sampled_from(["dog", "cat", "split", "dog\n", "=dog", "-"]), TEXT)
-    label = st.one_of(st.sampled_from(CELLS[:5]), st.sampled_from(CELLS), TEXT)
+    known: st.SearchStrategy = st.sampled_from(["dog", "cat", "=cow", "-", "Vögel", "split"])
+    column = _mostly(known, TEXT)
+    name = _mostly(st.sampled_from(NAMES), TEXT)
+    cell = st.one_of(st.sampled_from(CELLS[:6]), st.sampled_from(CELLS), TEXT.map(_quoted))
 
     def table(columns: list[str], odd: list[str], names: list[str], end: str, number: int) -> bytes:
-        header = [_quoted(column) for column in ("filename", *columns)]
-        rows = [header] + [
-            [name, *("01"[(i + j) % 2] for j in range(len(columns)))]
-            for i, name in enumerate(names)
-        ]
-        for i, cell in enumerate(odd):
+        rows = [["filename", *columns], *([name, *_labels(columns, name)] for name in names)]
+        rows = [[_quoted(text) for text in row] for row in rows]
+        for i, text in enumerate(odd):
             row = rows[(number + i) % len(rows)]
-            row[(number // 7 + i) % len(row)] = cell
+            row[(number // 7 + i) % len(row)] = text
         text = end.join(",".join(row) for row in rows).encode(errors="surrogatepass")
-        return damaged(number, [text]) if text and number % 4 == 0 else text
+        return damaged(number, [text]) if number % 6 == 0 else text
 
     return st.builds(
         table,
-        st.lists(kind, max_size=4),
-        st.lists(label, max_size=2),
-        st.lists(name, min_size=1, max_size=8),
+        st.lists(column, min_size=1, max_size=4, unique=True),
+        _mostly(st.just([]), st.lists(cell, max_size=2), 2),
+        st.lists(name, min_size=2, max_size=8, unique=True),
         st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
-        st.integers(0, 2**40),
+        st.integers(1, 2**40),
     )
+
+
+def _labels(columns: list[str], name: str) -> list[str]:
+    values = {"split": ("train", "val")}
+    return [values.get(column, "01")[(len(name) + i) % 2] for i, column in enumerate(columns)]
 
 
 def read_table(contents: bytes, place: Path) -> None:
@@ -85,21 +93,16 @@ def read_table(contents: bytes, place: Path) -> None:
 
 
 def overrides() -> st.SearchStrategy:
-    """Options of a config, some of which there are, with values that some of them take."""
-    fields = [
-        *flatten(asdict(Config())),
-        "phases",
-        "phases[0].groups",
-        "phases[9].name",
-        "data",
-        "__class__",
-    ]
-    field = st.one_of(st.sampled_from(fields), st.sampled_from(fields), TEXT)
-    value = st.one_of(
-        st.sampled_from(ODD).map(str), st.integers().map(str), st.floats().map(str), TEXT
-    )
-    option = st.builds("--config.{}={}".format, field, value)
-    return st.lists(st.one_of(option, option, option, TEXT), max_size=4)
+    """Options of a config, most of which there are, with values that many of them take."""
+    defaults = flatten(asdict(Config()))
+    odd = ("phases", "phases[0].groups", "phases[9].name", "data", "__class__", "seed.x")
+    field = _mostly(st.sampled_from(list(defaults)), st.one_of(st.sampled_from(odd), TEXT), 9)
+    number = st.one_of(st.integers(), st.floats(), st.integers(0, 9), st.floats(0, 1)).map(str)
+    other = st.sampled_from([str(value) for value in defaults.values()])
+    value = st.one_of(number, number, other, st.sampled_from(ODD).map(str), TEXT)
+    as_it_is = st.sampled_from([f"--config.{name}={value}" for name, value in defaults.items()])
+    option = st.one_of(as_it_is, st.builds("--config.{}={}".format, field, value))
+    return st.lists(_mostly(option, TEXT, 20), max_size=4)
 
 
 def configure(options: list[str], place: Path) -> None:
@@ -144,7 +147,8 @@ def arguments() -> st.SearchStrategy:
         "2",
     ]
     word = st.one_of(st.sampled_from(names), st.sampled_from(flags), TEXT)
-    start = st.sampled_from([["photos"], ["photos/a.jpg"], []])
+    skip = ["--on-bad-image", "skip"]
+    start = st.sampled_from([["photos", *skip], ["photos", *skip], ["photos/a.jpg"], []])
     words = st.builds(lambda a, b: ["--workdir", "run", *a, *b], start, st.lists(word, max_size=4))
     return st.tuples(words, st.integers(0, 2**40))
 

@@ -17,7 +17,7 @@ from mlcls_jax.data.decoding import PictureError
 
 BATCH = 100  # inputs that a process is given at a time
 STUCK = 300  # seconds after which a process that waits for something is ended
-TRIED, ACCEPTED, REFUSED = range(3)  # of a process's counts
+TRIED, ACCEPTED, REFUSED = range(3)  # of a process's counts; TRIED is -1 until it is ready
 LONGEST = 20_000  # characters of a message about so small an input; a command cuts it
 CURRENT = "current"  # file of the input that is being tried
 # Events of Python (docs.python.org/3/library/audit_events.html) that no input may bring about.
@@ -133,6 +133,8 @@ def work(connection, counts, target: Target, number: int, folder: Path, limits: 
         else:
             counts[answer] += 1
 
+    checks: Any = list(HealthCheck)  # of speed and size
+    counts[TRIED] = 0
     while (batch := connection.recv()) is not None:
         check = given(inputs)(attempt)
         generate = settings(
@@ -140,7 +142,7 @@ def work(connection, counts, target: Target, number: int, folder: Path, limits: 
             database=None,
             deadline=None,
             phases=[Phase.generate],
-            suppress_health_check=[*HealthCheck],  # pyright: ignore
+            suppress_health_check=checks,
         )
         seed(number << 40 | batch)(generate(check))()
         connection.send(None)

@@ -19,6 +19,7 @@ from mlcls_jax.checkpoint_files import FORMAT, META, SCORE, steps_of
 from mlcls_jax.checksums import FILE as SUMS
 from mlcls_jax.checksums import write_checksums
 from mlcls_jax.devices import make_mesh, replicated
+from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.phases import plan_phases
 from mlcls_jax.programs import state_shape, variables_shape
 from mlcls_jax.train_step import make_state
@@ -276,9 +277,9 @@ def test_a_later_format_is_refused_with_the_version_that_wrote_it(tmp_path, monk
 
 
 @pytest.fixture
-def old(tmp_path, add_variant):
+def old(tmp_path, monkeypatch):
     """A run of version 0.1.0, without format and checksums: scripts/make_old_checkpoint.py."""
-    add_variant(make_old_checkpoint.NAME, make_old_checkpoint.VARIANT)
+    monkeypatch.setitem(VARIANTS, make_old_checkpoint.NAME, make_old_checkpoint.VARIANT)
     return shutil.copytree(Path(__file__).parent / "old_checkpoint", tmp_path / "old")
 
 

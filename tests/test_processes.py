@@ -1,12 +1,18 @@
 """Real processes on one machine: they train like one with as many devices, and end together."""
 
+import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+
+from mlcls_jax.checkpoint import saved_steps
 
 CONFIG = """
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
@@ -135,3 +141,40 @@ def test_processes_with_different_configs_are_refused_on_both(photos, tmp_path):
         [line] = errors(output)
         assert "differ (seed: 0 in process 0, 1 in process 1)" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(photos, tmp_path):
+    """Four, with folders of their own, and with a bad picture that only some of them meet."""
+    cache, run, port = tmp_path / "cache", tmp_path / "run", free_port()
+    processes, skip = [], ("--config.data.on_bad_image=skip", "--config.data.max_bad_fraction=0.1")
+    for i in range(4):
+        folder = tmp_path / f"machine{i}"
+        shutil.copytree(photos, folder)
+        (folder / "07.png").write_bytes(b"")
+        write_config(folder / "config.py", folder, head="12 steps", finetune="0 steps")
+        options = (*skip, "--config.distributed.timeout=60", *told(i, 4, port))
+        processes.append(start(folder / "config.py", run, cache, 1, *options))
+    until = time.monotonic() + 300
+    while not saved_steps(run):
+        assert time.monotonic() < until and processes[3].poll() is None
+        time.sleep(0.05)
+    *others, killed = processes
+    killed.kill()
+    for process, output in zip(others, outputs_of(*others, timeout=200), strict=True):
+        assert process.returncode == 1, output
+        [line] = errors(output)
+        assert "another process of the run has ended without a word" in line
+        assert "continue from the last checkpoint" in line
+    killed.communicate()
+
+    # One process with two devices, and another time to wait.
+    config = tmp_path / "machine0" / "config.py"
+    [output] = finish(start(config, run, cache, 2, *skip))
+    assert "Continuing at step" in output
+    assert [record["step"] for record in records(run)] == list(range(2, 13, 2))
+    assert "could not be read and skipped" in output
+    with open(run / "bad_images.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {Path(row["path"]).name for row in rows} == {"07.png"} and "empty" in rows[0]["reason"]
+    assert not list(run.glob("bad_images_*"))

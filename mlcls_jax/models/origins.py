@@ -209,7 +209,7 @@ def _configured(path: Path, sidecar: Mapping[str, Any]) -> Normalization | None:
     pretrained = sidecar.get("pretrained_cfg", sidecar)  # beside the architecture in older ones
     try:
         return from_unit(pretrained["mean"], pretrained["std"]) if "mean" in pretrained else None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{path.parent / SIDECAR}: its mean and std are not as timm writes them ({error})"
         ) from error
@@ -221,13 +221,14 @@ def _configured_lineage(path: Path, sidecar: Mapping[str, Any], origin: Origin) 
     try:
         unknown = {k for k, v in arguments.items() if k not in FREE and AS_OURS.get(k) != v}
         if unknown:
-            raise ValueError(f"{', '.join(sorted(unknown))} would make another network")
+            names = " ".join(", ".join(sorted(unknown)).split())
+            raise ValueError(f"{names} would make another network")
         return dataclasses.replace(
             origin.lineage,
             epsilon=float(arguments.get("bn_eps", origin.lineage.epsilon)),
             decay=1 - float(arguments.get("bn_momentum", 1 - origin.lineage.decay)),
         )
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{path.parent / SIDECAR}: its model_args cannot be followed ({error})"
         ) from error
@@ -239,6 +240,7 @@ def _alike(a: Normalization, b: Normalization) -> bool:
 
 def _check_variant(path: Path, by: str, said: Any, variant: str) -> None:
     if said != variant:
+        what = " ".join(str(said).split())
         raise ValueError(
-            f"{path} holds the weights of {variant}, but {by} says {said}; mend either"
+            f"{path} holds the weights of {variant}, but {by} says {what}; mend either"
         )

@@ -143,6 +143,22 @@ def test_our_own_config_is_exact_and_is_about_its_own_file(tmp_path):
             {"architecture": "efficientnet_b0", "model_args": {"bn_eps": float("nan")}},
             r"its model_args cannot be followed \(an epsilon of nan",
         ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "model_args": {"bn_eps": 10**400}},
+            r"its model_args cannot be followed \(int too large",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "model_args": {"a\nb": 1}},
+            r"its model_args cannot be followed \(a b would make another network",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "mean": [10**400] * 3, "std": [1] * 3},
+            r"config\.json: its mean and std are not as timm writes them \(int too large",
+        ),
+        ("a", "[" * 100_000, r"config\.json, which describes a\.safetensors, cannot be read"),
         ("weights", {"architecture": "resnet50"}, r"nothing says which of timm's"),
         ("a", "{", r"config\.json, which describes a\.safetensors, cannot be read"),
         ("a", "[]", r"config\.json, which describes a\.safetensors, holds no JSON object"),
