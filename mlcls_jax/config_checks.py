@@ -2,22 +2,19 @@
 
 import dataclasses
 import math
-import re
 
 from mlcls_jax.config import (
     Augment,
     Config,
     Data,
-    Group,
     Loss,
     Model,
-    Phase,
     Train,
     flatten,
     from_dict,
-    steps_of,
 )
 from mlcls_jax.models.variants import HEADS
+from mlcls_jax.phase_checks import check_cached_views, check_duration, check_phases, check_rules
 
 # Fields of `loss` that belong to one of its names.
 LOSS_FIELDS = {
@@ -40,20 +37,6 @@ SOURCE_FIELDS = {
 }
 MAX_TIMEOUT = 24 * 3600
 
-# Fields of Augment that change a picture each time.
-CHANGES = (
-    "train_resize",
-    "brightness",
-    "contrast",
-    "saturation",
-    "hue",
-    "rand_augment",
-    "cutout",
-    "erase",
-    "mixup",
-    "cutmix",
-)
-
 
 def validate(config: Config) -> None:
     """Raises ValueError that names the first field with a wrong type or impossible value."""
@@ -63,8 +46,8 @@ def validate(config: Config) -> None:
     _check_source(config.data)
     _check_loss(config.loss)
     _check_train(config.train)
-    _check_phases(config.phases, config.data.batch_size)
-    _check_cached_views(config.phases, config.augment)
+    check_phases(config.phases, config.data.batch_size)
+    check_cached_views(config.phases, config.augment)
     _check_head(config.model)
     if config.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in config.phases):
         raise ValueError(
@@ -155,7 +138,7 @@ def _check_ranges(config: Config) -> None:
         if not holds:
             value = flatten(dataclasses.asdict(config)).get(path)
             raise ValueError(f"config: {path} is {value!r}; it must be {wanted}")
-    _check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
+    check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
 
 
 def _check_source(data: Data) -> None:
@@ -192,7 +175,7 @@ def _check_loss(loss: Loss) -> None:
         ("gamma_neg", 0 <= loss.gamma_neg < math.inf, "at least 0"),
         ("clip", 0 <= loss.clip < 1, "at least 0 and below 1"),
     ]
-    _check_rules("loss", loss, rules)
+    check_rules("loss", loss, rules)
     default = Loss()
     for owner, names in LOSS_FIELDS.items():
         for name in names:
@@ -215,14 +198,6 @@ def _check_train(train: Train) -> None:
             f"config: train.max_skipped is {train.max_skipped}, but train.on_nan is 'stop'; it "
             'limits "skip" only, so leave it out'
         )
-
-
-def _check_rules(path: str, owner: Loss | Phase, rules: list[tuple[str, bool, str]]) -> None:
-    """rules: (field of the owner, whether it may be so, what it must be)."""
-    for name, holds, wanted in rules:
-        if not holds:
-            value = getattr(owner, name)
-            raise ValueError(f"config: {path}.{name} is {value!r}; it must be {wanted}")
 
 
 def _is_weight(value: float | list[float] | str) -> bool:
@@ -249,73 +224,6 @@ def _augment_ranges(augment: Augment) -> list[tuple[str, bool, str]]:
     ]
 
 
-def _check_phases(phases: list[Phase], batch_size: int) -> None:
-    names = [phase.name for phase in phases]
-    for i, phase in enumerate(phases):
-        path = f"phases[{i}]"
-        if not re.fullmatch(r"[\w-]+", phase.name) or names.count(phase.name) > 1:
-            raise ValueError(
-                f"config: {path}.name is {phase.name!r}; it must be letters, digits, - and _, "
-                "and no other phase's name"
-            )
-        _check_duration(f"{path}.duration", phase.duration)
-        _check_duration(f"{path}.warmup", phase.warmup)
-        if not phase.groups:
-            raise ValueError(f"config: {path}.groups is empty; name at least one group to train")
-        _check_numbers(path, phase)
-        _check_optimizer(path, phase)
-        if batch_size % phase.accumulate:
-            raise ValueError(
-                f"config: {path}.accumulate is {phase.accumulate}, which does not divide "
-                f"data.batch_size={batch_size}; the parts of a batch are of one size"
-            )
-        for j, group in enumerate(phase.groups):
-            _check_group(f"{path}.groups[{j}]", group)
-
-
-def _check_numbers(path: str, phase: Phase) -> None:
-    rules = [
-        ("momentum", 0 <= phase.momentum < 1, "at least 0 and below 1"),
-        ("layer_decay", 0 < phase.layer_decay <= 1, "above 0 and at most 1, which turns it off"),
-        ("clip_norm", 0 <= phase.clip_norm < float("inf"), "at least 0, which turns it off"),
-        ("accumulate", phase.accumulate >= 1, "at least 1, which turns it off"),
-        ("ema", 0 <= phase.ema < 1, "at least 0, which turns it off, and below 1"),
-        ("patience", phase.patience >= 0, "at least 0, which turns it off"),
-    ]
-    _check_rules(path, phase, rules)
-
-
-def _check_optimizer(path: str, phase: Phase) -> None:
-    """Fields that would have no effect beside another one."""
-    usual = Phase(phase.name, phase.duration, phase.groups)
-    if phase.optimizer != "sgd" and phase.momentum != usual.momentum:
-        raise ValueError(
-            f"config: {path}.momentum is {phase.momentum}, but {path}.optimizer is "
-            f'{phase.optimizer!r}; it belongs to "sgd", so leave one of them as it was'
-        )
-    if phase.schedule == "onecycle" and steps_of(phase.warmup, pictures=1, batch_size=1):
-        raise ValueError(
-            f'config: {path}.warmup is {phase.warmup!r}, but {path}.schedule="onecycle" has a '
-            'rise of its own; set warmup to "0 steps"'
-        )
-
-
-def _check_group(path: str, group: Group) -> None:
-    try:
-        re.compile(group.pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(
-            f"config: {path}.pattern {group.pattern!r} is no regular expression: {error}"
-        ) from error
-    if not 0 < group.learning_rate < float("inf"):
-        raise ValueError(
-            f"config: {path}.learning_rate is {group.learning_rate}; it must be above 0. To freeze "
-            "parameters, leave them out of every group"
-        )
-    if not 0 <= group.weight_decay < float("inf"):
-        raise ValueError(f"config: {path}.weight_decay is {group.weight_decay}; at least 0")
-
-
 def _check_head(model: Model) -> None:
     published = Model()
     for name in ("decoder_groups", "decoder_width"):
@@ -325,35 +233,3 @@ def _check_head(model: Model) -> None:
                 f"config: model.{name} is {value}, but model.head is 'gap', which has no decoder; "
                 'set that to "mldecoder", or leave this out'
             )
-
-
-def _check_cached_views(phases: list[Phase], augment: Augment) -> None:
-    for i, phase in enumerate(phases):
-        path, views = f"phases[{i}].cached_views", phase.cached_views
-        if not 0 <= views <= 2:
-            raise ValueError(f"config: {path} is {views}; it must be 0 (off), 1 or 2")
-        if views == 2 and not augment.flip:
-            raise ValueError(
-                f"config: {path} is 2, but augment.flip is False and forbids the mirrored "
-                "picture; set this to 1, or that to True"
-            )
-    lasting = [phase for phase in phases if steps_of(phase.duration, 1, 1)]
-    if not lasting or not all(phase.cached_views for phase in lasting):
-        return
-    off = Augment()
-    for name in CHANGES:
-        if (value := getattr(augment, name)) != getattr(off, name):
-            raise ValueError(
-                f"config: augment.{name} is {value!r}, but cached_views is on in every phase, "
-                f"whose features are of plain pictures; leave it at {getattr(off, name)!r}, or set "
-                "cached_views to 0"
-            )
-
-
-def _check_duration(path: str, duration: str, at_least_a_step: bool = False) -> None:
-    try:
-        steps = steps_of(duration, pictures=1, batch_size=1)
-    except ValueError as error:
-        raise ValueError(f"config: {path}: {error}") from error
-    if at_least_a_step and steps == 0:
-        raise ValueError(f"config: {path} is {duration!r}; it must be longer than nothing")

@@ -3,6 +3,7 @@
 Each rule looks at the figures of one phase and has few false alarms rather than few misses.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mlcls_jax.config import Phase
+from mlcls_jax.suggestions import more_decay, scaled_rates
 
 ABOVE, FAR = 1.02, 2.0  # times the base rate's loss: more than rounding, and nothing to wait for
 FALLING = 0.9  # times the loss of the evaluation before: below it, the next one may be good
@@ -80,7 +82,8 @@ def _above_base_rate(records: Sequence[dict[str, Any]], phase: Phase, index: int
         )
     return (
         f"{text}, but the training loss is not, {train:.4f}: the pictures are remembered, as what "
-        f"trains is too large for so few. Try {_decay(phase, index)} or "
+        f"trains is too large for so few. "
+        f"Try {_quoted(more_decay(index, phase))} or "
         f"'--config.phases[{index}].patience=2'"
     )
 
@@ -142,17 +145,9 @@ def _turns(losses: Sequence[float], least: float) -> list[float]:
 
 
 def _lower(phase: Phase, index: int) -> str:
-    """Overrides that divide all rates by ten."""
-    return " ".join(
-        f"'--config.phases[{index}].groups[{number}].learning_rate={group.learning_rate / 10:g}'"
-        for number, group in enumerate(phase.groups)
-    )
+    return _quoted(scaled_rates(index, phase, 0.1))
 
 
-def _decay(phase: Phase, index: int) -> str:
-    """Overrides that make the decay of all weights three times as strong, or begin it."""
-    return " ".join(
-        f"'--config.phases[{index}].groups[{number}].weight_decay="
-        f"{3 * group.weight_decay or 0.01:g}'"
-        for number, group in enumerate(phase.groups)
-    )
+def _quoted(overrides: Sequence[str]) -> str:
+    """For a shell."""
+    return " ".join(map(shlex.quote, overrides))

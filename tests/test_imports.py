@@ -16,6 +16,7 @@ LAYERS = [
     ["models.sources"],
     ["models.names"],
     ["config"],
+    ["suggestions", "phase_checks"],
     ["config_checks"],
     ["devices"],
     ["data.csv_cells", "data.tfds_features"],

@@ -12,11 +12,11 @@ import numpy as np
 
 from mlcls_jax.config import Config, Phase
 from mlcls_jax.diagnosis.finding import Finding
+from mlcls_jax.health import NOTHING
 from mlcls_jax.scoring import SAMPLE
+from mlcls_jax.suggestions import longer, more_decay, scaled_rates
 
-# Of the way from the base rate's mAP to 1: a model below the first knows nothing, and one whose
-# training pictures are below the second does not fit them.
-NOTHING, FITTED = 0.05, 0.5
+FITTED = 0.5  # of the way from the base rate's mAP to 1: below it, pictures are not fitted
 LEAST = 50  # pictures in the sample: the mAP of fewer is luck
 GAP = 0.1  # of mAP between train and val: above it, pictures are remembered
 FELL, ROSE = 0.01, 1.05  # mAP of val below its best, and its loss as a multiple of its lowest
@@ -62,10 +62,7 @@ def _beside_base_rate(record: dict[str, Any]) -> str:
 
 def _worse(config: Config, last: dict[str, Any]) -> list[Finding]:
     index = _index(config, last)
-    lower = [
-        f"--config.phases[{index}].groups[{number}].learning_rate={group.learning_rate / 10:g}"
-        for number, group in enumerate(config.phases[index].groups)
-    ]
+    lower = scaled_rates(index, config.phases[index], 0.1)
     more = ["--config.model.weights=imagenet"] if config.model.weights != "imagenet" else []
     if config.model.head != "gap":
         more.append("--config.model.head=gap")
@@ -110,14 +107,19 @@ def _underfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Fin
         f", less than {GAP:g} apart). "
     )
     rise = _late_rise([record for record in records if record["phase"] == phase.name])
+    faster = scaled_rates(index, phase, 3)
     if rise is None or rise > FLAT:
         text += "It still rises, or was evaluated too rarely to tell: train longer."
-        return [Finding("underfitting", text, (_longer(index, phase), *_raise(index, phase)))]
+        return [Finding("underfitting", text, (longer(index, phase), *faster))]
     text += f"The last third of {phase.name} brought {rise:+.4f}: longer alone will not do."
     if _is_frozen(phase):
         return [Finding("underfitting", text, (_UNFREEZE,))]
     return [
-        Finding("underfitting", text, (*_raise(index, phase), "a larger --config.model.variant"))
+        Finding(
+            "underfitting",
+            text,
+            (*faster, "a larger --config.model.variant"),
+        )
     ]
 
 
@@ -137,11 +139,7 @@ def _overfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Find
     milder = (
         "--config.augment.rand_augment=2",
         "--config.augment.train_resize=random_crop",
-        *(
-            f"--config.phases[{index}].groups[{number}].weight_decay="
-            f"{3 * group.weight_decay or 0.01:g}"
-            for number, group in enumerate(config.phases[index].groups)
-        ),
+        *more_decay(index, config.phases[index]),
     )
     if (fell >= FELL or rose >= ROSE) and (before is None or gap > before):
         since = "" if before is None else f" ({before:.4f} before)"
@@ -178,11 +176,9 @@ def _frozen(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
         if tuned - ceiling > FLAT:
             return [Finding("fine-tuning", text)]
         index = _index(config, later[-1])
-        rates = [
-            f"--config.phases[{index}].groups[{number}].learning_rate={group.learning_rate / 3:g}"
-            for number, group in enumerate(config.phases[index].groups)
-        ]
-        return [Finding("fine-tuning", text, (*rates, _longer(index, config.phases[index])))]
+        phase = config.phases[index]
+        rates = scaled_rates(index, phase, 1 / 3)
+        return [Finding("fine-tuning", text, (*rates, longer(index, phase)))]
     rise = _late_rise(own)
     if rise is None or rise > FLAT:
         return []
@@ -220,15 +216,3 @@ def _index(config: Config, record: dict[str, Any]) -> int:
     """Of the record's phase in the config; the last one if it has none of that name."""
     names = [phase.name for phase in config.phases]
     return names.index(record["phase"]) if record["phase"] in names else len(names) - 1
-
-
-def _longer(index: int, phase: Phase) -> str:
-    amount, unit = phase.duration.split()
-    return f'--config.phases[{index}].duration="{2 * float(amount):g} {unit}"'
-
-
-def _raise(index: int, phase: Phase) -> tuple[str, ...]:
-    return tuple(
-        f"--config.phases[{index}].groups[{number}].learning_rate={3 * group.learning_rate:g}"
-        for number, group in enumerate(phase.groups)
-    )
