@@ -39,7 +39,7 @@ PATTERN = "(head|backbone/(top|stage7|stage6/block2))/.*"
 
 
 def start(config, workdir, cache, devices, *options, **environment):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}")
     train = [sys.executable, "-m", "mlcls_jax.train"]
     return subprocess.Popen(
         [*train, "--config", config, "--workdir", workdir, *options],
@@ -153,7 +153,7 @@ def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(pho
         shutil.copytree(photos, folder)
         (folder / "07.png").write_bytes(b"")
         write_config(folder / "config.py", folder, head="12 steps", finetune="0 steps")
-        options = (*skip, "--config.distributed.timeout=60", *told(i, 4, port))
+        options = (*skip, "--config.distributed.timeout=30", *told(i, 4, port))
         processes.append(start(folder / "config.py", run, cache, 1, *options))
     until = time.monotonic() + 300
     while not saved_steps(run):
@@ -164,7 +164,8 @@ def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(pho
     for process, output in zip(others, outputs_of(*others, timeout=200), strict=True):
         assert process.returncode == 1, output
         [line] = errors(output)
-        assert "another process of the run has ended without a word" in line
+        lost = "another process of the run has ended without a word"  # in a collective
+        assert lost in line or "process 3 of 4 has been silent" in line  # or elsewhere
         assert "continue from the last checkpoint" in line
     killed.communicate()
 
