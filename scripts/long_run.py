@@ -11,10 +11,16 @@ that compiled beside it, an evaluation (which begins a checkpoint), a checkpoint
 written, a log, a garbage collection, or that for most of the time above the median the process
 had no core, or waited for a disk.  Linux.
 
-Exit code 1: something was compiled after the first evaluation, files stay open, or memory grows.
+Memory is told in two ways.  What is in use is what the program has asked for and not given back: a
+leak shows there.  Resident memory is also what the C library's heaps keep for later, which settles
+slowly, and what the system has taken back meanwhile.  glibc 2.33 or later.
+
+Exit code 1: something was compiled after the first evaluation, files stay open, or more and more
+memory is in use.
 """
 
 import argparse
+import ctypes
 import gc
 import os
 import tempfile
@@ -41,7 +47,7 @@ from mlcls_jax.train import train
 
 SLOW = 3.0  # times the median
 BUSY = 0.5  # of the time above the median in CPU time as well: less was spent in waiting
-GROWTH = 30.0  # MB per 1,000 steps: in the first thousands, threads' heaps take some 15 of these
+GROWTH = 5.0  # MB in use per 1,000 steps
 FIRST, COMPILING, EVALUATION = "first of a phase", "program compiled beside it", "evaluation"
 WRITING, LOG, COLLECTION = "checkpoint being written", "log", "garbage collection"
 REASONS = (FIRST, COMPILING, EVALUATION, WRITING, LOG, COLLECTION)  # the most costly first
@@ -56,6 +62,7 @@ class Recorder:
     seconds, cpu: of each step, and of all threads.
     reasons: what happened between the end of the step before and that of each.
     megabytes, files: resident memory and open files after each.
+    used: the number of the step and the megabytes in use, at the end of each evaluation.
     compiled: how many programs, by the end of each evaluation.
     """
 
@@ -64,6 +71,7 @@ class Recorder:
     reasons: list[frozenset[str]] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
+    used: list[tuple[int, float]] = field(default_factory=list)
     compiled: list[int] = field(default_factory=list)
     _programs: int = 0
     _happened: set[str] = field(default_factory=set)
@@ -100,6 +108,8 @@ class Recorder:
             result = function(*args, **kwargs)
             if what == EVALUATION:
                 self.compiled.append(self._programs)
+                gc.collect()  # what waits for a collection is no leak
+                self.used.append((len(self.seconds), used_megabytes()))
             return result
 
         return call
@@ -142,8 +152,9 @@ class Recorder:
 class Findings:
     """What a run has shown.
 
-    slope: of resident memory in MB per 1,000 steps, after the first quarter.
-    megabytes: at the end of the first quarter, and at the end.
+    growth: of the memory in use in MB per 1,000 steps, after the first quarter of evaluations.
+    slope: of resident memory in MB per 1,000 steps, after the first quarter of steps.
+    megabytes: resident at the end of the first quarter, and at the end.
     files: open ones, the median of the second quarter and of the last.
     compiled: programs after the first evaluation.
     median: seconds of a step.
@@ -151,6 +162,7 @@ class Findings:
     unexplained: number and seconds of those without one.
     """
 
+    growth: float
     slope: float
     megabytes: tuple[float, float]
     files: tuple[float, float]
@@ -167,7 +179,10 @@ def findings(of: Recorder) -> Findings:
     at = np.linspace(quarter, count - 1, min(200, count - quarter)).round().astype(int)
     slope: Any = theilslopes(np.array(of.megabytes)[at], at)[0]
     reasons = {n: _reason(of, n) for n in range(count) if of.seconds[n] > SLOW * median}
+    steps, used = np.array(of.used[len(of.used) // 4 :]).T
+    growth: Any = theilslopes(used, steps)[0] if len(used) > 1 else 0.0
     return Findings(
+        growth=1000 * float(growth),
         slope=1000 * float(slope),
         megabytes=(of.megabytes[quarter], of.megabytes[-1]),
         files=(
@@ -196,6 +211,26 @@ def resident_megabytes() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+class _Heaps(ctypes.Structure):
+    """`struct mallinfo2` of malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def used_megabytes() -> float:
+    """What this process has asked the C library for and not given back, now."""
+    read = ctypes.CDLL(None).mallinfo2
+    read.restype = _Heaps
+    heaps = read()
+    return (heaps.uordblks + heaps.hblkhd) / 1e6
+
+
 def make_config(folder: Path, steps: int, evaluations: int, features: bool) -> Config:
     """A phase of so many steps, on pictures that are written into the folder."""
     csv, images = write_pictures(folder)
@@ -214,6 +249,8 @@ def report(of: Recorder, found: Findings) -> str:
     slow.append(f"{len(found.unexplained)} without a reason")
     lines = [
         f"{len(of.seconds)} steps, {len(of.compiled)} evaluations, {sum(of.seconds):.0f} s",
+        f"memory in use: {of.used[0][1]:.1f} MB after the first evaluation, "
+        f"{of.used[-1][1]:.1f} MB after the last; {found.growth:+.2f} MB per 1000 steps",
         f"resident memory: {found.megabytes[0]:.0f} MB after a quarter, "
         f"{found.megabytes[1]:.0f} MB at the end; {found.slope:+.2f} MB per 1000 steps",
         f"open files: {found.files[0]:g} in the second quarter, {found.files[1]:g} in the last",
@@ -241,7 +278,7 @@ def main() -> int:
             train(make_config(folder, *shape), folder / "run")
     found = findings(recorder)
     print(report(recorder, found))
-    grows = found.slope > GROWTH or found.files[1] > found.files[0]
+    grows = found.growth > GROWTH or found.files[1] > found.files[0]
     return int(grows or found.compiled > 0)
 
 

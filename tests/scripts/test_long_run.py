@@ -15,6 +15,7 @@ def recorded(steps: int) -> Recorder:
         reasons=[frozenset()] * steps,
         megabytes=[500.0] * steps,
         files=[20] * steps,
+        used=[(steps // 2, 200.0), (steps, 200.0)],
         compiled=[9, 9],
     )
 
@@ -22,6 +23,7 @@ def recorded(steps: int) -> Recorder:
 def test_a_quiet_run():
     found = findings(recorded(100))
     assert (found.slope, found.megabytes, found.files) == (0, (500, 500), (20, 20))
+    assert found.growth == 0
     assert (found.compiled, found.slow, found.unexplained) == (0, {}, [])
 
 
@@ -31,8 +33,9 @@ def test_what_grows_is_told():
     run.megabytes[600] = 1e4  # a moment of much memory is no slope
     run.files = [20 + n // 100 for n in range(1000)]
     run.compiled += [11]
+    run.used = [(100 * n, 200 + 0.7 * n + 50 * (n == 0)) for n in range(11)]
     found = findings(run)
-    assert found.slope == pytest.approx(10, abs=0.1)
+    assert found.slope == pytest.approx(10, abs=0.1) and found.growth == pytest.approx(7)
     assert found.files == (23, 28) and found.compiled == 2
 
 
@@ -49,6 +52,14 @@ def test_slow_steps_have_their_reason_or_are_listed():
     text = report(run, found)
     assert "1 evaluation; 1 log; 1 waiting for a core or a disk; 1 without a reason\n" in text
     assert text.endswith("  step 31: 40.0 ms")
+
+
+def test_memory_in_use_is_what_is_asked_for():
+    before = long_run.used_megabytes()
+    much = bytearray(50_000_000)
+    assert 45 < long_run.used_megabytes() - before < 55
+    del much
+    assert abs(long_run.used_megabytes() - before) < 5
 
 
 @pytest.mark.slow
