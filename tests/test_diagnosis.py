@@ -102,6 +102,12 @@ def test_a_gap_beside_a_val_that_does_not_fall_is_another_thing():
     assert kinds(records("tune", [0.6, 0.7, 0.72], [0.65, 0.9, 0.99])) == ["gap"]
 
 
+def test_overfitting_is_told_where_all_was_remembered_from_the_start():
+    made = records("tune", [0.40, 0.38], [1.0, 1.0], loss=[0.45, 0.9], train_loss=0.01)
+    made[1]["train_sample"]["val_mAP"] = 0.41  # on pictures of which more were hard
+    assert kinds(made) == ["overfitting"]
+
+
 def test_without_a_training_sample_neither_fit_nor_gap_is_judged():
     assert kinds(records("tune", [0.7, 0.6], loss=[0.2, 0.4])) == ["nothing"]
 
@@ -114,6 +120,25 @@ def test_worse_than_the_base_rate(name):
     assert finding.kind == "base rate" and finding.text.startswith("Worse than the base rate")
     assert "4.5000" in finding.text and "0.2500" in finding.text
     assert "--config.phases[1].groups[0].learning_rate=5e-05" in finding.next
+
+
+def test_a_run_that_diverges_is_worse_than_the_base_rate_whatever_its_order():
+    made = records("tune", [0.31], [0.45], loss=28, train_loss=900.0)
+    assert kinds(made) == ["base rate"]
+    remembers = records("tune", [0.31], [0.95], loss=1.2, train_loss=0.01)
+    assert kinds(remembers) == ["gap"]
+
+
+def test_what_has_hardly_begun_to_learn_is_neither_sure_nor_at_its_ceiling():
+    (finding,) = diagnose(
+        BOTH, records("head", [0.3] * 6, [0.32] * 6, loss=0.58, train_loss=0.6), TRAIN, VAL
+    )
+    assert finding.kind == "underfitting"
+    assert finding.next[0] == "--config.phases[0].groups[0].learning_rate=0.03"
+    fits = records("tune", [0.5], [0.58], loss=0.58, train_loss=0.45)
+    assert kinds(fits[-1:]) == ["underfitting"]
+    fits[0]["train_sample"]["mAP"] = fits[0]["train_sample"]["val_mAP"] = 0.7
+    assert kinds(fits) == ["base rate"]  # no other rule says why
 
 
 def test_a_good_order_with_a_bad_loss_is_overconfident_if_the_loss_is_to_be_a_probability_s():

@@ -57,6 +57,7 @@ def learn(train, val, phase="tune", rate=0.3, steps=40, first=0):
                 "epoch": epoch + 1.0,
                 "phase": phase,
                 "loss_name": "bce",
+                "train_loss": of_train.values["loss"],
                 "val": of_val.values,
                 "base_rate": constant,
                 "train_sample": sample_values(of_train, len(rows), of_val),

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlcls_jax.config import Config, Phase
 from mlcls_jax.diagnosis.finding import Finding
-from mlcls_jax.health import NOTHING
+from mlcls_jax.health import ABOVE, FAR, NOTHING
 from mlcls_jax.scoring import SAMPLE
 from mlcls_jax.suggestions import longer, more_decay, scaled_rates
 
@@ -40,16 +40,40 @@ def of_curves(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding
     """
     if not records:
         return []
-    if _is_ignorant(records[-1]):
-        found = _worse(config, records[-1])
-    else:
-        found = [*_underfitting(config, records), *_overfitting(config, records)]
-        found += _too_sure(records[-1])
+    last = records[-1]
+    if _is_ignorant(last) or _has_diverged(last):
+        return _worse(config, last) + _frozen(config, records)
+    found = [*_underfitting(config, records), *_overfitting(config, records)]
+    if _is_above_base_rate(last):
+        if _val_share(last) >= FITTED:
+            found += _too_sure(last)
+        elif not found:
+            found += _worse(config, last)
     return found + _frozen(config, records)
 
 
+def beats_base_rate(record: dict[str, Any]) -> bool:
+    """Whether the probabilities for val say more than the class frequencies alone."""
+    return not _is_ignorant(record) and not _is_above_base_rate(record)
+
+
 def _is_ignorant(record: dict[str, Any]) -> bool:
-    return _share(record["val"]["mAP"], record["base_rate"]["mAP"]) < NOTHING
+    return _val_share(record) < NOTHING
+
+
+def _is_above_base_rate(record: dict[str, Any], times: float = ABOVE) -> bool:
+    """Of BCE alone: focal losses and the like leave probabilities that need not be right."""
+    above = record["val"]["loss"] > times * record["base_rate"]["loss"]
+    return above and record["loss_name"] == "bce"
+
+
+def _has_diverged(record: dict[str, Any]) -> bool:
+    """Far above on val, and on what it trains with as well."""
+    return _is_above_base_rate(record, FAR) and record["train_loss"] > record["base_rate"]["loss"]
+
+
+def _val_share(record: dict[str, Any]) -> float:
+    return _share(record["val"]["mAP"], record["base_rate"]["mAP"])
 
 
 def _beside_base_rate(record: dict[str, Any]) -> str:
@@ -75,10 +99,6 @@ def _worse(config: Config, last: dict[str, Any]) -> list[Finding]:
 
 
 def _too_sure(last: dict[str, Any]) -> list[Finding]:
-    """A loss of val above the base rate's, of a model that orders the pictures well; focal losses
-    and the like leave probabilities that need not be right."""
-    if last["loss_name"] != "bce" or last["val"]["loss"] <= last["base_rate"]["loss"]:
-        return []
     text = (
         f"It orders the pictures well, but is too sure of itself ({_beside_base_rate(last)}): its "
         "probabilities are worse than none."
@@ -113,7 +133,7 @@ def _underfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Fin
         return [Finding("underfitting", text, (longer(index, phase), *faster))]
     text += f"The last third of {phase.name} brought {rise:+.4f}: longer alone will not do."
     if _is_frozen(phase):
-        return [Finding("underfitting", text, (_UNFREEZE,))]
+        return [Finding("underfitting", text, (*faster, _UNFREEZE))]
     return [
         Finding(
             "underfitting",
@@ -132,7 +152,7 @@ def _overfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Find
     lowest = min(records, key=lambda record: record["val"]["loss"])
     fell = best["val"]["mAP"] - last["val"]["mAP"]
     rose = last["val"]["loss"] / lowest["val"]["loss"]
-    gap, before = sample["mAP"] - sample["val_mAP"], _gap(lowest if rose >= ROSE else best)
+    gap, earlier = sample["mAP"] - sample["val_mAP"], (lowest if rose >= ROSE else best).get(SAMPLE)
     if gap < GAP:
         return []
     apart = f"mAP {sample['mAP']:.4f} on training pictures, {sample['val_mAP']:.4f} on val"
@@ -141,8 +161,9 @@ def _overfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Find
         "--config.augment.train_resize=random_crop",
         *more_decay(index, config.phases[index]),
     )
-    if (fell >= FELL or rose >= ROSE) and (before is None or gap > before):
-        since = "" if before is None else f" ({before:.4f} before)"
+    holds = not earlier or sample["mAP"] >= earlier["mAP"]  # or all have become worse
+    if holds and (fell >= FELL or rose >= ROSE):
+        since = f" ({earlier['mAP'] - earlier['val_mAP']:.4f} before)" if earlier else ""
         text = (
             f"Overfitting: {apart}, a gap of {gap:.4f}{since}, while val mAP is {fell:.4f} below "
             f"its best (step {best['step']}) and val loss {rose:.2f} times its lowest (step "
@@ -182,6 +203,8 @@ def _frozen(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
     rise = _late_rise(own)
     if rise is None or rise > FLAT:
         return []
+    if own[-1]["loss_name"] == "bce" and own[-1]["train_loss"] > own[-1]["base_rate"]["loss"]:
+        return []  # it has hardly learnt yet
     text = (
         f"With its backbone frozen, the network is at its ceiling: val mAP {ceiling:.4f}, and the "
         f"last third of {frozen[-1]} brought {rise:+.4f} (less than {FLAT:g})."
@@ -192,11 +215,6 @@ def _frozen(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
 def _share(value: float, base: float) -> float:
     """How much of the way from the base rate to 1."""
     return (value - base) / max(1 - base, 1e-9)
-
-
-def _gap(record: dict[str, Any]) -> float | None:
-    sample = record.get(SAMPLE)
-    return sample["mAP"] - sample["val_mAP"] if sample else None
 
 
 def _late_rise(records: Sequence[dict[str, Any]]) -> float | None:

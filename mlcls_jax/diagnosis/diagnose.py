@@ -7,7 +7,7 @@ import numpy as np
 
 from mlcls_jax.config import Config
 from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.diagnosis.curves import of_curves
+from mlcls_jax.diagnosis.curves import beats_base_rate, of_curves
 from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.diagnosis.of_labels import few_positives, label_noise, unlike
 
@@ -29,7 +29,7 @@ def diagnose(
     """
     found = [*of_curves(config, records), *unlike(config, train, val), *few_positives(train)]
     # One whose probabilities are worse than none cannot judge labels.
-    if scored and not {finding.kind for finding in found} & {"base rate", "too sure"}:
+    if scored and (not records or beats_base_rate(records[-1])):
         found += label_noise(*scored)
     text = "Nothing stands out: no rule of the diagnosis applies to this run."
     return found or [Finding("nothing", text)]
