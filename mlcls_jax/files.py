@@ -13,10 +13,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """A new name beside `path`; the file written there takes path's place if all goes well.
 
     The name is nobody else's, on other machines neither: of several writers the last one wins.
+    It is on the disk before it has its name: a loss of power leaves no empty file.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         with suppress(OSError):

@@ -104,22 +104,35 @@ def records(workdir):
 
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_two_devices(photos, tmp_path):
+    """One of them is told to stop in between, as a machine that is about to be taken away."""
     config, cache = tmp_path / "config.py", tmp_path / "cache"
-    write_config(config, photos)
+    write_config(config, photos, finetune="6 steps")
     one, two = tmp_path / "one", tmp_path / "two"
     finish(start(config, one, cache, 2))
     assert any((cache / "compiled").iterdir())  # the compilation cache is on
 
     # One is told who there is, the other one finds it out, as every task of a SLURM step does.
-    port = free_port()
-    first, second = finish(
-        start(config, two, cache, 1, *told(0, 2, port)),
-        start(config, two, cache, 1, "--cluster", **slurm_task(1, 2, port)),
-    )
+    def both():
+        port = free_port()
+        return (
+            start(config, two, cache, 1, *told(0, 2, port)),
+            start(config, two, cache, 1, "--cluster", **slurm_task(1, 2, port)),
+        )
+
+    first, second = both()
+    while not saved_steps(two):
+        assert second.poll() is None
+        time.sleep(0.05)
+    second.terminate()
+    assert "the same command continues" in finish(first, second)[0]
+    assert max(saved_steps(two)) < 8
+
+    first, second = finish(*both())
+    assert "Continuing at step" in first
     assert "Done. Everything is in" in first and "2 processes" in first
     assert "Done." not in second and "mAP" not in second
 
-    assert [record["step"] for record in records(two)] == [2, 4]
+    assert [record["step"] for record in records(two)] == [2, 4, 6, 8]
     for ours, theirs in zip(records(two), records(one), strict=True):
         assert ours["phase"] == theirs["phase"]
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
@@ -141,6 +154,24 @@ def test_processes_with_different_configs_are_refused_on_both(photos, tmp_path):
         [line] = errors(output)
         assert "differ (seed: 0 in process 0, 1 in process 1)" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_with_different_labels_are_refused_on_both(photos, tmp_path):
+    port, both = free_port(), []
+    for i in range(2):
+        folder = tmp_path / f"machine{i}"
+        shutil.copytree(photos, folder)
+        write_config(folder / "config.py", folder)
+        options = told(i, 2, port)
+        if i:
+            text = (folder / "labels.csv").read_text()
+            (folder / "labels.csv").write_text(text.replace(",1,", ",0,", 1))
+        both.append(start(folder / "config.py", tmp_path / "run", tmp_path / "cache", 1, *options))
+    for process, output in zip(both, outputs_of(*both), strict=True):
+        assert process.returncode in (1, 2), output
+        [line] = errors(output)
+        assert "differ" in line and "labels" in line
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 @pytest.mark.slow
