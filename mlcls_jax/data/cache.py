@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import PIL
 
-from mlcls_jax.config import Augment
+from mlcls_jax.config import Augment, center_crop_share
 from mlcls_jax.data import decoding, images
 from mlcls_jax.data.decoding import Picture
 from mlcls_jax.data.images import resize, shrink, square, train_picture
@@ -109,7 +109,7 @@ def file_name(split: str, form: Form, paths: Sequence[str]) -> str:
 
 def make_header(pictures: int) -> dict[str, Any]:
     """What decides the pixels beside the files: libraries, and this package's own code."""
-    code = "".join(inspect.getsource(module) for module in (decoding, images))
+    code = "".join(map(inspect.getsource, (decoding, images, Form, center_crop_share)))
     return {
         "format": _FORMAT,
         "pictures": pictures,
