@@ -25,9 +25,9 @@ pytestmark = pytest.mark.filterwarnings(
 SMALL = [
     (code_base, variant)
     for code_base in CODE_BASES
-    for variant in ("b0", "lite0", "v2b0")
+    for variant in ("b0", "v2b0")
     if variant in CODE_BASES[code_base].variants
-]
+] + [("lite fork", "lite0")]
 ODD, EVEN, MIXED = (65, 97), (64, 64), (64, 97)
 
 
