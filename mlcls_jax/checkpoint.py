@@ -7,6 +7,7 @@ metrics), so that a checkpoint explains itself; and where a phase averages what 
 """
 
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,10 @@ class Checkpoints:
         if read_only and not self._folder.is_dir():
             raise ValueError(f"{workdir} holds no checkpoint; train into it first")
         self._whole: int | None = None  # a step that was found to be so
+        self._unranked: dict[int, str] = {}  # steps whose score cannot be read, and why
         if read_only:
-            for step in steps_of(self._folder):  # else it is not known which is best
-                self._check(step, [SCORE])
+            found = {step: self._wrong(step, [SCORE]) for step in steps_of(self._folder)}
+            self._unranked = {step: wrong for step, wrong in found.items() if wrong}
         elif is_first_process():  # the others wait in the manager's __init__
             remove_partial(self._folder)
             self._whole = set_damaged_aside(self._folder)
@@ -93,7 +95,14 @@ class Checkpoints:
         # Slicing a replica for every device to fetch its part would compile a program per shape.
         whole = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
         ocp.type_handlers.register_type_handler(jax.Array, whole, override=True)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except ValueError as error:  # of a score that is no JSON any more
+            step, wrong = next(iter(self._unranked.items()), (-1, ""))
+            if not wrong:
+                raise
+            raise ValueError(self._damaged(step, wrong)) from error
+        self._place = self._folder.stat()
         self._saving = -1  # the step that is being written, or was last
         self._lost = ""  # why there is no checkpoint of the step that was to be saved last
 
@@ -121,7 +130,7 @@ class Checkpoints:
         metrics = None if val_map is None else {"mAP": val_map}
         self._saving, self._lost = step, ""
         try:
-            if not self._folder.is_dir():  # Orbax would make it anew, without the rest of the run
+            if not self._is_there():  # Orbax would make it anew, without the rest of the run
                 raise FileNotFoundError(self._folder)
             self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:  # of the file system, TensorStore or Orbax
@@ -152,6 +161,9 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps())
         if not steps:
             raise ValueError(f"{self._folder} holds no checkpoint yet")
+        if which == "best" and self._unranked:
+            step, wrong = next(iter(self._unranked.items()))
+            raise ValueError(f"which checkpoint is best is not known: {self._damaged(step, wrong)}")
         step = {"best": self.best(), "latest": self.latest()}.get(which)
         if step is None:
             step = int(which) if which.isdecimal() else -1
@@ -239,8 +251,11 @@ class Checkpoints:
     def _failed(self, error: Exception) -> None:
         """Keeps what there was before a save; OSError unless the disk was full."""
         what = f"the checkpoint of step {self._saving} cannot be written to {self._folder}"
-        if not self._folder.is_dir():
-            raise OSError(f"{what}: the folder has gone") from error
+        if not self._is_there():
+            raise OSError(
+                f"{what}: the folder has gone, or is another one now. Put back what was at "
+                f"{self._folder.parent} before the same command continues"
+            ) from error
         if is_first_process():
             remove_partial(self._folder)
         self._manager.reload()  # Orbax has crossed off those that the new one was to replace
@@ -254,9 +269,19 @@ class Checkpoints:
         if is_first_process():
             add_checksums(self._folder, self._saving)
 
+    def _is_there(self) -> bool:
+        """Whether the folder is the one that was opened: TensorStore makes it anew in mid-save."""
+        try:
+            return os.path.samestat(self._place, self._folder.stat())
+        except OSError:
+            return False
+
+    def _wrong(self, step: int, items: Iterable[str]) -> str:
+        return "" if step == self._whole else damage_of(self._folder / str(step), items)
+
     def _check(self, step: int, items: Iterable[str]) -> None:
         """ValueError where items of a checkpoint are damaged."""
-        if step != self._whole and (wrong := damage_of(self._folder / str(step), items)):
+        if wrong := self._wrong(step, items):
             raise ValueError(self._damaged(step, wrong))
 
     def _damaged(self, step: int, wrong: str) -> str:

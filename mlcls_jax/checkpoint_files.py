@@ -104,7 +104,9 @@ def _unused(path: Path) -> Path:
 def others_of(folder: Path, step: int) -> str:
     """For an error about a checkpoint: which others there are."""
     others = [str(other) for other in reversed(steps_of(folder)) if other != step]
-    return f"beside it there are {', '.join(others)}" if others else "there is no other"
+    if not others:
+        return "there is no other"
+    return f"beside it there are {', '.join(others)}, for --checkpoint STEP"
 
 
 def one_line(error: BaseException) -> str:

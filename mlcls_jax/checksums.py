@@ -9,8 +9,7 @@ FILE = "SHA256SUMS"
 
 def write_checksums(folder: Path) -> None:
     """Writes FILE about all that is in the subfolders; OSError where that fails."""
-    files = sorted(file for file in folder.glob("*/**/*") if file.is_file())
-    lines = [f"{_digest(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    lines = [f"{_digest(folder / name)}  {name}\n" for name in _files(folder)]
     (folder / FILE).write_text("".join(lines), encoding="utf-8", newline="")
 
 
@@ -19,7 +18,7 @@ def damage(folder: Path, parts: Iterable[str] | None = None) -> str:
 
     Args:
         folder: with a FILE; without one, that is what is wrong.
-        parts: subfolders to look at; None: all.  Files that FILE does not name count nowhere.
+        parts: subfolders to look at; None: all.
     """
     try:
         lines = (folder / FILE).read_text(encoding="utf-8").splitlines()
@@ -29,6 +28,9 @@ def damage(folder: Path, parts: Iterable[str] | None = None) -> str:
     if len(listed) < len(lines) or not listed:
         return f"{FILE} is cut short"
     parts = None if parts is None else set(parts)
+    for name in _files(folder):  # a list that has lost its end is a list all the same
+        if name not in listed and (parts is None or name.split("/")[0] in parts):
+            return f"{name} is not in {FILE}"
     for name, digest in listed.items():
         if parts is not None and name.split("/")[0] not in parts:
             continue
@@ -40,6 +42,11 @@ def damage(folder: Path, parts: Iterable[str] | None = None) -> str:
         except (OSError, ValueError) as error:
             return f"{name} cannot be read ({error})"
     return ""
+
+
+def _files(folder: Path) -> list[str]:
+    files = (file for file in folder.glob("*/**/*") if file.is_file())
+    return sorted(file.relative_to(folder).as_posix() for file in files)
 
 
 def _digest(file: Path) -> str:

@@ -16,14 +16,15 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from mlcls_jax import background, peers
+from mlcls_jax import background, early, peers
 from mlcls_jax.config import Config, Data, PosWeight
 from mlcls_jax.config_checks import validate
+from mlcls_jax.early import INTERRUPTED
 from mlcls_jax.stopping import Terminated
 from mlcls_jax.terminal import escaped
 from mlcls_jax.tta import NAMES
 
-FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
+FAILED, USER_ERROR = 1, 2
 LONGEST = 2000  # characters of an error's line: what it quotes from a file may be of any length
 # What is said in one line; anything else is a mistake of ours, with a traceback.
 EXPLAINED = (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError)
@@ -131,6 +132,7 @@ def run(main: Callable[[list[str]], int]) -> None:
     With MLCLS_JAX_TRACEBACK=1 in the environment, errors keep their traceback.
     """
     _quiet_threads()
+    early.stop_leaving()
     try:
         code = main(sys.argv[1:])
         if background.is_busy() and not peers.several():

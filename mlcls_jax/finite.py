@@ -77,7 +77,8 @@ def _not_finite(session: Session, step: int, what: str, way_out: str = "") -> st
     )
     way_out = f"{way_out}, or " if way_out else "or "
     return (
-        f"{what} at step {step + 1}; {kept}. Lower the learning rates of the phase, {way_out}"
+        f"{what} at step {step + 1}; {kept}. Lower the learning rates of the phase in a new "
+        f"--workdir, {way_out}"
         f"look at the batch's pictures: {', '.join(_pictures(session, step))}"
     )
 

@@ -91,6 +91,8 @@ def _take(path: Path) -> tuple[FileIO, str]:
             file = FileIO(path, "x+")
         except FileExistsError:
             new = False
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, f"{path} is a link; delete it") from None
             with suppress(FileNotFoundError):  # it has been let go of since
                 file = FileIO(path, "r+")
         if file is None:
@@ -167,6 +169,6 @@ def _has_gone(owner: dict[str, Any]) -> bool:
         os.kill(int(owner["pid"]), 0)
     except ProcessLookupError:
         return True
-    except (KeyError, TypeError, ValueError, OSError):
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return False
     return False

@@ -62,9 +62,23 @@ class MetricsLog:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The records so far; a last line that a crash cut short is left out."""
+    """The records so far; a last line that a crash cut short is left out.
+
+    Raises:
+        ValueError: another line is damaged.
+    """
     path = workdir / METRICS
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines[:-1]]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _record(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{place} is damaged ({error}); remove that line") from error
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        raise ValueError(f"{place} is damaged (no record of a step); remove that line")
+    return record

@@ -19,11 +19,13 @@ from jax.experimental import multihost_utils
 
 from mlcls_jax.terminal import console
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup does
+    _SIGNALS.append(signal.SIGHUP)  # the terminal has gone
 
 
 class Terminated(BaseException):
-    """SIGTERM before there is anything to save; no Exception, so that nothing takes it for one."""
+    """SIGTERM or SIGHUP before there is anything to save; no Exception, lest something catch it."""
 
 
 class Stop:
@@ -86,7 +88,7 @@ class SaveClock:
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set `stop`; the second Ctrl-C interrupts at once.
+    """Ctrl-C, SIGTERM and SIGHUP set `stop`; the second Ctrl-C interrupts at once.
 
     In place of JAX's own handler of SIGTERM, which a run of several processes has.
     """
@@ -105,12 +107,13 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def leave_on_sigterm() -> Iterator[None]:
-    """SIGTERM raises Terminated, as Ctrl-C raises KeyboardInterrupt."""
+    """SIGTERM and SIGHUP raise Terminated, as Ctrl-C raises KeyboardInterrupt."""
 
-    def leave(*_) -> None:
-        raise Terminated("SIGTERM: stopped before the first step; the same command starts again.")
+    def leave(number: int, _) -> None:
+        name = signal.Signals(number).name
+        raise Terminated(f"{name}: stopped before a step was taken; the same command goes on.")
 
-    with _handlers(leave, signal.SIGTERM):
+    with _handlers(leave, *(number for number in _SIGNALS if number != signal.SIGINT)):
         yield
 
 

@@ -10,6 +10,11 @@ import argparse
 import time
 from pathlib import Path
 
+from mlcls_jax import early
+
+if __name__ == "__main__":
+    early.leave_on_signals()  # what follows takes seconds
+
 from mlcls_jax import background, cli, devices
 from mlcls_jax.config import Config, with_absolute_paths
 from mlcls_jax.diagnosis.diagnose import lines
@@ -24,7 +29,12 @@ from mlcls_jax.workdir import in_use
 
 def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
-    options, overrides = parse(argv)
+    with leave_on_sigterm():
+        return start(*parse(argv))
+
+
+def start(options: argparse.Namespace, overrides: list[str]) -> int:
+    """With what `parse` gives; returns the exit code."""
     config = with_absolute_paths(cli.load_config(options.config, overrides))
     devices.start(
         options.coordinator,

@@ -164,7 +164,11 @@ def read_config(workdir: Path) -> Config:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{workdir} holds no run: {path} cannot be read ({error})") from error
+        kept = " (each checkpoint has a copy in meta/metadata)" if has_checkpoint(workdir) else ""
+        raise ValueError(
+            f"{workdir} holds no run: {path} cannot be read ({error}); name the workdir of a run, "
+            f"or put the file back{kept}"
+        ) from error
     try:
         config = from_dict(values)
         validate(config)
@@ -179,7 +183,10 @@ def read_classes(workdir: Path) -> tuple[str, ...]:
     try:
         return tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
     except OSError as error:
-        raise ValueError(f"{workdir}: {path} cannot be read ({error})") from error
+        raise ValueError(
+            f"{workdir}: {path} cannot be read ({error}); put it back: one class a line, in the "
+            "order of the CSV's columns"
+        ) from error
 
 
 def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:

@@ -147,6 +147,14 @@ def test_a_folder_that_has_gone_is_not_made_anew(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_nor_is_another_one_taken_for_it(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    (tmp_path / "run" / FOLDER).mkdir(parents=True)  # as TensorStore does in mid-save
+    with pytest.raises(OSError, match="or is another one now"):
+        save(checkpoints, 2, 0.5)
+
+
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
     """Checkpoints of the steps 1, the best, 2 and 3."""
@@ -175,6 +183,13 @@ def flip(file):
     file.write_bytes(data)
 
 
+def lose_lines(folder):
+    """All but one of each item."""
+    lines = (folder / SUMS).read_text().splitlines(keepends=True)
+    first = {line.split("  ")[1].split("/")[0]: line for line in reversed(lines)}
+    (folder / SUMS).write_text("".join(first.values()))
+
+
 def change(what):
     return {
         "a bit of an array": lambda folder: flip(largest(folder / "model" / "ocdbt.process_0")),
@@ -184,6 +199,7 @@ def change(what):
         "an item deleted": lambda folder: shutil.rmtree(folder / "training"),
         "checksums deleted": lambda folder: (folder / SUMS).unlink(),
         "checksums cut short": lambda folder: os.truncate(folder / SUMS, 100),
+        "lines of the checksums lost": lose_lines,
         "all deleted": lambda folder: [shutil.rmtree(folder), folder.mkdir()],
     }[what]
 
@@ -196,6 +212,7 @@ DAMAGES = (
     "an item deleted",
     "checksums deleted",
     "checksums cut short",
+    "lines of the checksums lost",
     "all deleted",
 )
 
@@ -230,7 +247,7 @@ def test_where_none_is_whole_nothing_is_moved(workdir):
 @pytest.mark.parametrize("what", DAMAGES)
 def test_a_reader_refuses_a_damaged_one_and_names_the_others(workdir, what):
     change(what)(workdir / FOLDER / "1")
-    with pytest.raises(ValueError, match=r"1 is damaged \(.*beside it there are 2, 3$"):
+    with pytest.raises(ValueError, match=r"1 is damaged \(.*there are 2, 3, for --ch"):
         checkpoints = Checkpoints(workdir, read_only=True)
         assert checkpoints.resolve("best") == 1
         checkpoints.meta(1)
@@ -240,6 +257,17 @@ def test_a_reader_refuses_a_damaged_one_and_names_the_others(workdir, what):
                 1, {"params": template.params, "batch_stats": template.batch_stats}
             )
         checkpoints.restore(1, state(0))
+
+
+@pytest.mark.parametrize("what", sorted({*DAMAGES} - {"a bit of the score"}))  # Orbax reads all
+def test_a_reader_takes_another_one_whatever_is_damaged(workdir, what):
+    change(what)(workdir / FOLDER / "3")
+    checkpoints = Checkpoints(workdir, read_only=True)
+    assert checkpoints.resolve("2") == 2
+    np.testing.assert_array_equal(checkpoints.restore(2, state(0)).params["w"], np.full(3, 2.0))
+    if what in ("checksums deleted", "all deleted"):
+        with pytest.raises(ValueError, match=r"best is not known: the checkpoint .*3 is"):
+            checkpoints.resolve("best")
 
 
 def test_damaged_twice_both_are_kept(workdir):

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "mlcls_jax"
 
 # Lowest first.  Modules of one line do not import each other.
 LAYERS = [
-    ["background", "checksums", "data.memory", "files", "host", "lock", "meta", "peers", "spent"],
+    ["background", "checksums", "data.memory", "early", "files"],
+    ["host", "lock", "meta", "peers", "spent"],
     ["terminal", "data.shards", "models.variants", "models.padding"],
     ["events", "stopping"],
     ["models.lineages"],

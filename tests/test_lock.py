@@ -127,3 +127,9 @@ def test_a_file_that_somebody_else_made_meanwhile_stays(tmp_path):
         (tmp_path / "a").unlink()
         (tmp_path / "a").write_text("theirs")
     assert (tmp_path / "a").read_text() == "theirs"
+
+
+def test_a_link_is_no_lock(tmp_path, locks):
+    (tmp_path / "lock").symlink_to(tmp_path / "nothing")
+    with pytest.raises(OSError, match="is a link; delete it"), held(tmp_path / "lock"):
+        pass

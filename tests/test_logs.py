@@ -84,6 +84,15 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path, cut):
     assert steps(tmp_path) == [10]
 
 
+@pytest.mark.parametrize("line", ["{}", '{"ste', "\0\0", "[]", '{"step": "10"}'])
+def test_another_damaged_line_is_named(tmp_path, line):
+    write(tmp_path, 0, 10, 20)
+    lines = (tmp_path / METRICS).read_text().splitlines()
+    (tmp_path / METRICS).write_text("\n".join([line, *lines[1:], ""]))
+    with pytest.raises(ValueError, match=r"jsonl, line 1 is damaged \(.*remove that line"):
+        read_metrics(tmp_path)
+
+
 def test_a_cut_off_line_does_not_spoil_the_next_one(tmp_path):
     write(tmp_path, 0, 10)
     with (tmp_path / METRICS).open("a", encoding="utf-8") as file:

@@ -15,7 +15,8 @@ from mlcls_jax.stopping import SaveClock, Stop, Terminated, leave_on_sigterm, st
 
 
 @pytest.mark.parametrize(
-    ("number", "by_terminal"), [(signal.SIGINT, True), (signal.SIGTERM, False)]
+    ("number", "by_terminal"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, False)],
 )
 def test_a_signal_stops_and_the_handlers_come_back(number, by_terminal, capsys):
     stop, before = Stop(), [signal.getsignal(of) for of in (signal.SIGINT, signal.SIGTERM)]
@@ -57,7 +58,7 @@ def test_before_the_first_step_sigterm_ends_the_command_in_order(monkeypatch, ca
     with pytest.raises(SystemExit) as ended:
         cli.run(start)
     assert ended.value.code == 0
-    assert "before the first step; the same command starts again" in capsys.readouterr().err
+    assert "before a step was taken; the same command goes on" in capsys.readouterr().err
     assert not issubclass(Terminated, Exception)
 
 

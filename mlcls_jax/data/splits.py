@@ -18,6 +18,7 @@ from mlcls_jax.data.stratified import draw_splits
 from mlcls_jax.files import write_text
 
 SPLITS = ("train", "val", "test")
+_AGAIN = "put the file back as it was, or start in another workdir"
 
 
 def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelTable]:
@@ -27,7 +28,7 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
       data: where the CSVs or other sources are and how to split. The folders of val_csv and
         test_csv default to `images`. Their classes may be in another order than in `csv`, which
         decides.
-      saved: a `splits.csv` to apply where it exists; nothing is drawn then. Never written here.
+      saved: a `splits.csv` to apply; nothing is drawn then. Never written here.
 
     Returns:
       "train", "val" and perhaps "test"; all with the same classes in the same order.
@@ -50,7 +51,7 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
     train = read("", data.csv, data.images)
     val = read("val_", data.val_csv, data.val_images, train.classes) if data.val_csv else None
     test = read("test_", data.test_csv, data.test_images, train.classes) if data.test_csv else None
-    if saved is not None and Path(saved).exists():
+    if saved is not None:
         return read_splits(saved, train, val, test)
     return make_splits(
         train,
@@ -140,8 +141,7 @@ def read_splits(
             twice = [name for name in saved[split] if name in drawn]
             if twice:
                 raise ValueError(
-                    f"{path}: {quoted(twice)} in both {drawn[twice[0]]} and {split}; "
-                    "remove the file to split anew"
+                    f"{path}: {quoted(twice)} in both {drawn[twice[0]]} and {split}; {_AGAIN}"
                 )
             drawn |= dict.fromkeys(saved[split], split)
     for split, table in given.items():
@@ -152,7 +152,7 @@ def read_splits(
         _check_column(path, train, names)
     splits = _assembled(train, names, given)
     if missing := [name for name in ("train", "val") if name not in splits]:
-        raise ValueError(f"{path}: no row is {missing[0]}; remove the file to split anew")
+        raise ValueError(f"{path}: no row is {missing[0]}; {_AGAIN}")
     return splits
 
 
@@ -236,13 +236,15 @@ def _check_disjoint(splits: Mapping[str, LabelTable]) -> None:
 
 def _saved_names(path: str | Path) -> dict[str, dict[str, None]]:
     """The file names of each split, in the file's order."""
-    saved, advice = read_csv(path), "remove the file to split anew"
-    names, splits = saved.column("filename", advice), saved.column("split", advice)
+    if not Path(path).exists():
+        raise ValueError(f"{path} is missing, which says what was trained on; {_AGAIN}")
+    saved = read_csv(path)
+    names, splits = saved.column("filename", _AGAIN), saved.column("split", _AGAIN)
     rows = list(zip(names.texts, splits.texts, strict=True))
     for i, (_, split) in enumerate(rows):
         if split not in SPLITS:
             raise splits.error(i, f"{split!r} is no split; write train, val or test")
-    names.check_unique(rows, lambda i: f"{rows[i][0]!r} is in {rows[i][1]} twice; {advice}")
+    names.check_unique(rows, lambda i: f"{rows[i][0]!r} is in {rows[i][1]} twice; {_AGAIN}")
     return {split: {name: None for name, owner in rows if owner == split} for split in SPLITS}
 
 

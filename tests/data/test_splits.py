@@ -261,13 +261,15 @@ def test_load_splits_draws_once_and_reuses(tmp_path):
     csv = write_csv(tmp_path / "labels.csv", random_table(60))
     saved = tmp_path / "splits.csv"
     data = Data(csv=str(csv), images=str(tmp_path / "pictures"), split_seed=1)
-    first = load_splits(data, saved)
+    with pytest.raises(ValueError, match=r"splits\.csv is missing"):
+        load_splits(data, saved)
+    first = load_splits(data)
     assert not saved.exists()
     write_splits(saved, first)
     other = replace(data, split_seed=2)
     assert names(load_splits(replace(other, val_fraction=0.5), saved)) == names(first)
     saved.unlink()
-    assert members(load_splits(other, saved)) != members(first)
+    assert members(load_splits(other)) != members(first)
 
 
 def test_load_splits_from_files_in_one_folder(tmp_path):
