@@ -41,7 +41,7 @@ def write_overlays(
     size, how = image_size(run.config), run.config.augment.eval_resize
     written = 0
     with new_folder(folder) as partial:
-        for index, maps in enumerate(_maps(run, paths, np.maximum(chosen, 0), reader)):
+        for index, maps in enumerate(class_maps(run, paths, np.maximum(chosen, 0), reader)):
             wanted = chosen[index][chosen[index] >= 0]
             if not wanted.size:
                 continue
@@ -76,8 +76,10 @@ def file_name(index: int, rank: int, picture: str, label: str) -> str:
     return f"{index + 1:05}-{rank + 1}_{'_'.join(parts)}.png"
 
 
-def _maps(run: Run, paths: list[str], chosen: np.ndarray, reader: Reader) -> Iterator[np.ndarray]:
-    """Float32 [k, rows, columns] of each picture."""
+def class_maps(
+    run: Run, paths: list[str], chosen: np.ndarray, reader: Reader
+) -> Iterator[np.ndarray]:
+    """Float32 [k, rows, columns] of each picture, for the classes chosen, int32 [picture, k]."""
     model = build_model(run.config, len(run.classes), run.origin.lineage)
     explain = make_explain_step(model, run.origin.normalization, run.mesh)
     rows = local_rows(run.config.data.eval_batch_size, "data.eval_batch_size")

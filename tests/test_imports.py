@@ -74,7 +74,7 @@ LAYERS = [
     ["diagnosis.curves", "diagnosis.of_labels"],
     ["diagnosis.diagnose"],
     ["report.classes", "report.kept", "report.pictures"],
-    ["report.charts", "report.gather"],
+    ["report.charts", "report.gather", "report.maps"],
     ["report.write"],
     ["report.refresh"],
     ["session"],

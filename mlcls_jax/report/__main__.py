@@ -1,13 +1,14 @@
 """Makes the report of a run again: report.html in its workdir, and its diagnosis in words.
 
-python -m mlcls_jax.report --workdir runs/b5
+python -m mlcls_jax.report --workdir runs/b5 [--explain]
 """
 
 import argparse
 from pathlib import Path
 
-from mlcls_jax import cli
+from mlcls_jax import cli, devices
 from mlcls_jax.diagnosis.diagnose import lines
+from mlcls_jax.report.maps import explain_by
 from mlcls_jax.report.write import write_report
 from mlcls_jax.terminal import console
 from mlcls_jax.workdir import REPORT
@@ -20,8 +21,18 @@ def main(argv: list[str]) -> int:
         description="Writes report.html of a run, finished or not, into its workdir.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    workdir = Path(parser.parse_args(argv).workdir)
-    for line in lines(write_report(workdir)):
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="with a map below each picture: where the evidence for its class is",
+    )
+    options = parser.parse_args(argv)
+    workdir = Path(options.workdir)
+    explain = None
+    if options.explain:
+        devices.start()
+        explain = explain_by(workdir)
+    for line in lines(write_report(workdir, explain=explain)):
         console.print(line)
     console.print(f"Written: {workdir / REPORT}")
     return 0

@@ -1,6 +1,7 @@
 """The pictures that the report shows: the surest mistakes and the best hits, small."""
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,14 +22,15 @@ class Example:
     """A picture and what is said of it.
 
     row: in the table.
-    column: of the class in question; None for a hit.
+    column: of the class in question; of a hit, of the surest class that is there.
+    name: of this class; "" for a hit, which is about all.
     probability: of this class, or of the least sure of the decisions.
     labels: names of the classes that are there.
     """
 
     row: int
     filename: str
-    column: int | None
+    column: int
     name: str
     probability: float
     labels: tuple[str, ...]
@@ -52,15 +54,23 @@ def hits(table: LabelTable, probabilities: np.ndarray, present: np.ndarray) -> l
     right &= (labels == 1).any(axis=1)
     sure = np.where(labels == 1, probabilities, 1 - probabilities)
     sure = np.where(labels == UNKNOWN, 1.0, sure).min(axis=1)
+    surest = np.where(labels == 1, probabilities, -1.0).argmax(axis=1)
     rows = _first(np.where(right, sure, -1.0))
     return [
-        Example(row, table.filenames[row], None, "", float(sure[row]), _labels(table, row))
+        Example(
+            row,
+            table.filenames[row],
+            int(surest[row]),
+            "",
+            float(sure[row]),
+            _labels(table, row),
+        )
         for row in rows
     ]
 
 
 class Thumbnails:
-    """Small pictures as data addresses; each is decoded once."""
+    """Small pictures as data addresses; each is decoded once, but for those with a map."""
 
     def __init__(self, max_pixels: int):
         """max_pixels: see `open_picture`."""
@@ -73,9 +83,13 @@ class Thumbnails:
             self._made[path] = self._make(path)
         return self._made[path]
 
-    def _make(self, path: str) -> str:
+    def with_map(self, path: str, draw: Callable[[np.ndarray], np.ndarray]) -> str:
+        """As `of`, with a map drawn over it."""
+        return self._make(path, draw)
+
+    def _make(self, path: str, draw: Callable[[np.ndarray], np.ndarray] = np.asarray) -> str:
         try:
-            image = shrink(open_picture(read_file(path), self._max_pixels), SIDE)
+            image = draw(shrink(open_picture(read_file(path), self._max_pixels), SIDE))
         except (PictureError, OSError):
             return ""
         for axis in (0, 1):

@@ -24,6 +24,7 @@ from mlcls_jax.report.classes import (
     together,
 )
 from mlcls_jax.report.gather import Facts, Scored, gather
+from mlcls_jax.report.maps import Explain
 from mlcls_jax.report.pictures import Example, Thumbnails, hits, mistakes
 from mlcls_jax.workdir import REPORT
 
@@ -34,6 +35,7 @@ def write_report(
     workdir: Path,
     splits: dict[str, LabelTable] | None = None,
     thumbnails: Thumbnails | None = None,
+    explain: Explain | None = None,
 ) -> list[Finding]:
     """Writes report.html of a run, which may still be going on; returns the diagnosis.
 
@@ -41,17 +43,18 @@ def write_report(
         workdir: of the run.
         splits: its labels; without them, they are read.
         thumbnails: of an earlier report of the same run.
+        explain: makes maps of evidence beside the pictures; None: there are none.
 
     Raises:
         ValueError: it holds no run, its labels cannot be read, or the report cannot be written.
     """
     facts = gather(workdir, splits)
     thumbnails = thumbnails or Thumbnails(facts.config.data.max_pixels)
-    write_text(workdir / REPORT, render(facts, thumbnails))
+    write_text(workdir / REPORT, render(facts, thumbnails, explain))
     return facts.findings
 
 
-def render(facts: Facts, thumbnails: Thumbnails) -> str:
+def render(facts: Facts, thumbnails: Thumbnails, explain: Explain | None = None) -> str:
     """The page."""
     environment = Environment(
         loader=PackageLoader("mlcls_jax.report"),
@@ -74,7 +77,7 @@ def render(facts: Facts, thumbnails: Thumbnails) -> str:
         findings=facts.findings,
         **_run(facts),
         **_training(facts),
-        **_scores(facts, thumbnails),
+        **_scores(facts, thumbnails, explain),
     )
 
 
@@ -118,11 +121,11 @@ def _training(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _scores(facts: Facts, thumbnails: Thumbnails) -> dict[str, Any]:
+def _scores(facts: Facts, thumbnails: Thumbnails, explain: Explain | None) -> dict[str, Any]:
     """What the best evaluation says of classes and pictures; nothing where there is none."""
     scored, decisions = facts.scored, facts.decisions
     if scored is None or decisions is None or not len(scored.table):
-        return {"classes": [], "galleries": []}
+        return {"classes": [], "galleries": [], "explained": False}
     table, probabilities, present = scored.table, scored.probabilities, scored.present
     labels, names = table.labels, table.classes
     train = facts.splits["train"]
@@ -134,14 +137,15 @@ def _scores(facts: Facts, thumbnails: Thumbnails) -> dict[str, Any]:
         "error": calibration_error(labels, probabilities),
         "confused": [(p.first, p.second, p.count) for p in confused(names, labels, present)],
         "together": [dataclasses.astuple(p) for p in together(names, labels, present)],
-        "galleries": _galleries(scored, thumbnails),
+        "galleries": _galleries(scored, thumbnails, explain),
+        "explained": explain is not None,
     }
 
 
 def _galleries(
-    scored: Scored, thumbnails: Thumbnails
-) -> list[tuple[str, str, list[tuple[str, Example]]]]:
-    """Title, what is below each picture, and the pictures."""
+    scored: Scored, thumbnails: Thumbnails, explain: Explain | None
+) -> list[tuple[str, str, list[tuple[str, str, Example]]]]:
+    """Title, what is below each picture, and the pictures, with their maps."""
     of = scored.table, scored.probabilities, scored.present
     kinds = [
         ("Seen where the label says no", "wrong", mistakes(*of, label=0)),
@@ -149,10 +153,20 @@ def _galleries(
         ("Right in every class", "right", hits(*of)),
     ]
     paths = scored.table.paths
+    shown = [(paths[one.row], one) for _, _, examples in kinds for one in examples]
+    readable = [(path, one.column) for path, one in shown if thumbnails.of(path)]
+    draws = explain(readable) if explain else []
+    maps = {
+        asked: thumbnails.with_map(asked[0], draw)
+        for asked, draw in zip(readable, draws, strict=bool(explain))
+    }
+
+    def pictures(one: Example) -> tuple[str, str, Example]:
+        path = paths[one.row]
+        return thumbnails.of(path), maps.get((path, one.column), ""), one
+
     return [
-        (title, kind, [(thumbnails.of(paths[one.row]), one) for one in examples])
-        for title, kind, examples in kinds
-        if examples
+        (title, kind, list(map(pictures, examples))) for title, kind, examples in kinds if examples
     ]
 
 
