@@ -58,6 +58,8 @@ def main(argv: list[str]) -> int:
     table = _table(run, workdir, options)
     name = _name(options)
     data = cli.with_on_bad_image(run.config.data, options.on_bad_image)
+    if (table.labels == UNKNOWN).all():  # as in predict
+        data = dataclasses.replace(data, max_bad_fraction=1.0)
     reader = make_reader(data, len(table), workdir / f"bad_images_{name}.csv", print_warning)
     logits, readable = score(
         run.predict, run.variables, table.paths, run.config, run.mesh, reader, name
@@ -120,7 +122,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--images", default="", help="their folder; alone: all of its pictures, without labels"
     )
     parser.add_argument(
-        "--source", choices=SOURCES, help="what --csv is (default: as the run's data.source)"
+        "--source",
+        choices=SOURCES,
+        help="what --csv is (default: csv by its name, or as the run's data.source)",
     )
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     cli.add_tta(parser)
@@ -174,7 +178,9 @@ def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
     data = run.config.data
     if options.csv:
         # The run's classes take the place of categories: their order is the outputs'.
-        data = dataclasses.replace(data, source=options.source or data.source, categories="")
+        # Names of pictures come in a CSV, wherever the labels of the run were from.
+        usual = "csv" if options.csv.lower().endswith(".csv") else data.source
+        data = dataclasses.replace(data, source=options.source or usual, categories="")
         if not options.images and has_folder(data, options.csv):
             raise ValueError("--csv needs --images, the folder of its pictures")
         if options.images and data.source != "tfds" and not has_folder(data, options.csv):

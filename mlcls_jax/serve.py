@@ -72,6 +72,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
             f"--host {options.host or repr('')}: name the address that the page is reached at, as "
             "requests for other names are refused"
         )
+    if ":" in options.host:
+        parser.error(f"--host {options.host}: IPv6 addresses are not served; name another one")
     if not 0 <= options.port <= 65535:
         parser.error(f"--port {options.port}: it must be from 0 to 65535")
     return options
@@ -80,12 +82,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def listen(host: str, port: int) -> socket.socket:
     """A socket that is bound before anything is loaded; ValueError where that cannot be."""
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port))
     except OSError as error:
         raise ValueError(
             f"--host {host} --port {port} cannot be listened on: {error.strerror or error}; "
-            "give another --port"
+            "give another --host or --port"
         ) from error
 
 

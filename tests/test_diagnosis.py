@@ -126,7 +126,12 @@ def test_a_run_that_diverges_is_worse_than_the_base_rate_whatever_its_order():
     made = records("tune", [0.31], [0.45], loss=28, train_loss=900.0)
     assert kinds(made) == ["base rate"]
     remembers = records("tune", [0.31], [0.95], loss=1.2, train_loss=0.01)
-    assert kinds(remembers) == ["gap"]
+    assert kinds(remembers) == ["gap", "base rate"]
+    remembers += records("tune", [0.35], [0.9], loss=1.0, train_loss=0.02, first=10)
+    remembers += records("tune", [0.31], [0.88], loss=1.3, train_loss=0.05, first=20)
+    gap, worse = diagnose(BOTH, remembers, TRAIN, VAL)
+    assert "lost ground in both: val mAP is 0.0400 below" in gap.text and worse.kind == "base rate"
+    assert gap.next[0] == "--config.phases[1].groups[0].learning_rate=0.000166667"
 
 
 def test_what_has_hardly_begun_to_learn_is_neither_sure_nor_at_its_ceiling():
@@ -161,7 +166,7 @@ def test_a_frozen_backbone_at_its_ceiling():
 def test_fine_tuning_that_brought_nothing_is_said_with_what_to_try():
     made = records("head", [0.7], [0.75]) + records("tune", [0.66, 0.69], [0.7, 0.72], first=10)
     finding = only(made)
-    assert finding.kind == "fine-tuning" and "brought -0.0100" in finding.text
+    assert finding.kind == "no gain" and "brought -0.0100" in finding.text
     assert "--config.phases[1].groups[1].learning_rate=0.0001" in finding.next
 
 

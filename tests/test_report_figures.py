@@ -141,6 +141,14 @@ def test_thumbnails_are_small_and_long_pictures_cut_off(tmp_path, size):
     assert max(height, width) <= 2 * SIDE and min(height, width) <= SIDE
 
 
+def test_a_map_is_drawn_over_the_thumbnail_of_its_picture(tmp_path):
+    Image.fromarray(np.zeros((300, 200, 3), np.uint8)).save(tmp_path / "black.png")
+    thumbnails, path = Thumbnails(10**7), str(tmp_path / "black.png")
+    images = [thumbnails.of(path), thumbnails.with_map(path, lambda image: image + np.uint8(200))]
+    black, bright = (decode(base64.b64decode(image.split(",")[1])) for image in images)
+    assert black.max() < 5 and bright.min() > 195 and black.shape == bright.shape
+
+
 def test_a_picture_that_cannot_be_read_has_no_thumbnail(tmp_path):
     (tmp_path / "text.jpg").write_text("no picture")
     thumbnails = Thumbnails(10**7)

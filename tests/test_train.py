@@ -13,6 +13,7 @@ from mlcls_jax import ahead, evaluate, predict
 from mlcls_jax.ahead import Ahead
 from mlcls_jax.checkpoint import Checkpoints
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
+from mlcls_jax.report import __main__ as report
 from mlcls_jax.train import train
 from mlcls_jax.workdir import load_run
 
@@ -90,6 +91,10 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
 
 
 def check_evaluate_and_predict(workdir, photos, tmp_path):
+    assert report.main(["--workdir", str(workdir), "--explain"]) == 0
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    shown = page.count("<img src=")
+    assert shown and page.count('alt="where the evidence is"') == shown / 2
     assert evaluate.main(["--workdir", str(workdir), "--split", "val"]) == 0
     best = max(records(workdir), key=lambda record: record["val"]["mAP"])
     result = json.loads((workdir / "eval_val.json").read_text())

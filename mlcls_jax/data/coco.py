@@ -83,11 +83,11 @@ def _labels(
 def _area(path: Path, i: int, entry: dict) -> float:
     """In square pixels: of the object where the file says it, or else of its box."""
     try:
-        if "area" in entry:
+        if entry.get("area") is not None:
             return float(entry["area"])
         _, _, width, height = entry["bbox"]
         return float(width) * float(height)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{path}: annotations[{i}] has neither area nor bbox, which data.min_area needs; set "
             "that to 0, or add them"
@@ -97,17 +97,20 @@ def _area(path: Path, i: int, entry: dict) -> float:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         size = os.path.getsize(path)
-        if size > MOST:
-            raise ValueError(
-                f"{path}: it has {size / 2**30:.0f} GB, more than {MOST / 2**30:.0f}; split it"
-            )
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    if size > MOST:
+        raise ValueError(
+            f"{path}: it has {size / 2**30:.0f} GB, more than {MOST / 2**30:.0f}; split it"
+        )
+    try:
         with open(path, "rb") as file:
             content = json.load(file, object_hook=_lighter)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path}: no JSON ({error}); data.source='coco' needs an instances_*.json"
+            f"{path}: no JSON ({error}); data.source='coco' needs an instances_*.json, whole"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
@@ -152,6 +155,6 @@ def _field(path: Path, owner: str, i: int, entry: Any, key: str, kind: Any) -> A
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(
             f"{path}: {owner}[{i}]: {key} is {str(value)[:80]!r}; it must be "
-            f"{'text' if kind is str else 'a number or text'}"
+            f"{'text' if kind is str else 'an integer or text'}"
         )
     return value

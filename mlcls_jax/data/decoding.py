@@ -22,6 +22,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.shards import Part, read_part
 
 MAX_PIXELS = Data().max_pixels
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of pictures
 MAX_BYTES = 1 << 30  # more than MAX_PIXELS take uncompressed; as several threads read at a time
 
 # Decoding at 3/8 takes as long as the whole and at 5/8 half as long again, but whole pictures would

@@ -6,6 +6,8 @@ import numpy as np
 
 from mlcls_jax.data.csv_cells import Column, quoted
 
+_MARKS = (";", "|", ",")
+
 
 def delimited_labels(
     column: Column, delimiter: str, classes: Sequence[str] | None = None
@@ -37,6 +39,7 @@ def delimited_labels(
         if not found:
             raise ValueError(f"{column.path}: no label in column {column.name!r}; fill it in")
         _check_case(column, names, found)
+        _check_delimiter(column, delimiter, found)
         classes = found
     index = {name: i for i, name in enumerate(classes)}
     if foreign := [label for label in found if label not in index]:
@@ -49,6 +52,18 @@ def delimited_labels(
     for code in used:
         labels[code, [index[label] for label in names[code]]] = 1
     return tuple(classes), labels[column.codes]
+
+
+def _check_delimiter(column: Column, delimiter: str, found: list[str]) -> None:
+    """Where no cell has it, another mark that is in many cells is what was meant."""
+    if any(delimiter in text for text in column.distinct):
+        return
+    for mark in _MARKS:
+        if 2 * sum(mark in label for label in found) > len(found):
+            raise ValueError(
+                f"{column.path}: no cell of column {column.name!r} has {delimiter!r}, but most "
+                f"have {mark!r}, such as {found[-1]!r}; set data.label_delimiter={mark!r}"
+            )
 
 
 def _check_case(column: Column, names: list[list[str]], found: list[str]) -> None:

@@ -280,7 +280,8 @@ def _labels(columns: list[Column]) -> np.ndarray:
         more = f" ({len(bad) - 1} more cells like it)" if len(bad) > 1 else ""
         raise columns[j].error(
             i,
-            f"{columns[j].texts[i]!r} is no label{more}; write 1, 0, or nothing or -1 for unknown",
+            f"{columns[j].texts[i]!r} is no label{more}; write 1, 0, or nothing or -1 for unknown; "
+            "or, if a cell names several labels, set data.label_delimiter to what parts them",
         )
     return labels
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.data.csv_cells import read_csv
+from mlcls_jax.data.decoding import EXTENSIONS
 from mlcls_jax.data.labels import UNKNOWN, LabelTable, check_folder, make_table
-
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def pictures_in(folder: Path) -> list[Path]:

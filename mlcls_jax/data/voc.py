@@ -17,6 +17,7 @@ from xml.parsers import expat
 import numpy as np
 
 from mlcls_jax.data.csv_cells import quoted
+from mlcls_jax.data.decoding import EXTENSIONS
 from mlcls_jax.data.labels import UNKNOWN, LabelTable, make_table
 from mlcls_jax.data.objects import Doubts, entries, object_labels
 
@@ -160,7 +161,7 @@ def _parse(path: Path) -> Element:
         with open(path, "rb") as file:
             parser.ParseFile(file)
         return builder.close()
-    except (OSError, expat.ExpatError, ValueError) as error:
+    except (OSError, expat.ExpatError, LookupError, ValueError) as error:
         raise ValueError(f"{path}: no annotation that can be read ({error}); mend it") from error
 
 
@@ -170,7 +171,8 @@ def _refuse(name: str, *rest: Any) -> None:
 
 def _files(tree: Path, stems: list[str]) -> list[str]:
     """Names with their endings: .jpg, or what there is."""
-    found = sorted(entry.name for entry in os.scandir(tree / _PICTURES))
+    there = (entry.name for entry in os.scandir(tree / _PICTURES))
+    found = sorted(name for name in there if os.path.splitext(name)[1].lower() in EXTENSIONS)
     by_stem = {os.path.splitext(name)[0]: name for name in found}
     present = set(found)
     return [

@@ -47,7 +47,7 @@ def of_curves(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding
     if _is_above_base_rate(last):
         if _val_share(last) >= FITTED:
             found += _too_sure(last)
-        elif not found:
+        elif not {finding.kind for finding in found} & {"underfitting", "overfitting"}:
             found += _worse(config, last)
     return found + _frozen(config, records)
 
@@ -171,9 +171,17 @@ def _overfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Find
         )
         stop = f"--config.phases[{index}].patience=3"
         return [Finding("overfitting", text, (stop, *milder))]
+    remembers = f"It remembers its pictures ({apart}; a gap above {GAP:g})"
+    if fell >= FELL or rose >= ROSE:
+        text = (
+            f"{remembers}, and lost ground in both: val mAP is {fell:.4f} below its best and val "
+            f"loss {rose:.2f} times its lowest, while training pictures were fitted better before."
+        )
+        slower = scaled_rates(index, config.phases[index], 1 / 3)
+        return [Finding("gap", text, (*slower, *milder))]
     text = (
-        f"It remembers its pictures ({apart}; a gap above {GAP:g}), but val does not fall "
-        f"({fell:.4f} below its best): more pictures or more augmentation would help most."
+        f"{remembers}, but val does not fall ({fell:.4f} below its best): more pictures or more "
+        "augmentation would help most."
     )
     return [Finding("gap", text, milder)]
 
@@ -199,7 +207,7 @@ def _frozen(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
         index = _index(config, later[-1])
         phase = config.phases[index]
         rates = scaled_rates(index, phase, 1 / 3)
-        return [Finding("fine-tuning", text, (*rates, longer(index, phase)))]
+        return [Finding("no gain", text, (*rates, longer(index, phase)))]
     rise = _late_rise(own)
     if rise is None or rise > FLAT:
         return []

@@ -11,7 +11,7 @@ class Finding:
     """One sentence of the diagnosis.
 
     kind: "base rate", "too sure", "underfitting", "overfitting", "gap", "ceiling",
-        "fine-tuning", "few positives", "val unlike train", "label noise" or "nothing".
+        "fine-tuning", "no gain", "few positives", "val unlike train", "label noise" or "nothing".
     text: with its numbers.
     next: what to try: config overrides, or sentences.
     """

@@ -59,6 +59,7 @@ def few_positives(train: LabelTable) -> list[Finding]:
     if not rare:
         return []
     named = [f"{name} ({count})" for count, name in sorted(rare)]
+    leave_out = f"--config.evaluation.min_positives={FEW}"
     return [
         Finding(
             "few positives",
@@ -67,7 +68,7 @@ def few_positives(train: LabelTable) -> list[Finding]:
             "mostly luck; min_positives leaves them out of the means.",
             (
                 "more pictures of these classes",
-                f"--config.evaluation.min_positives={FEW}",
+                *([] if len(rare) == len(train.classes) else [leave_out]),
                 "--config.loss.pos_weight=auto",
             ),
         )

@@ -47,8 +47,12 @@ class Guard:
 
     def _refuse(self, headers: Headers) -> tuple[int, str] | None:
         # Another site's page may send a form to this address, though it could not read the answer.
-        origin = urlsplit(headers.get("origin", ""))
-        if headers.get("origin") and origin.netloc.lower() != headers.get("host", "").lower():
+        origin = headers.get("origin", "")
+        try:
+            place = urlsplit(origin).netloc.lower()
+        except ValueError:  # such as "http://["
+            place = None
+        if origin and place != headers.get("host", "").lower():
             return 403, "requests from pages of other sites are refused"
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._limits.body_bytes:

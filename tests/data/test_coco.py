@@ -52,10 +52,19 @@ def test_crowds_and_small_objects_say_what_was_chosen(place, doubts, labels):
 def test_without_area_the_box_has_one(place):
     content = coco_json()
     for entry in content["annotations"]:
-        del entry["area"]  # the boxes have 80 square pixels
+        entry["area"] = None  # the boxes have 80 square pixels
+    del content["annotations"][0]["area"]
     write(place, content)
     assert (read(place, Doubts("present", "unknown", 80.0)).labels == 1).sum() == 4
     assert (read(place, Doubts("present", "unknown", 81.0)).labels == -1).sum() == 4
+
+
+def test_an_area_that_is_no_number_of_pixels_is_named(place):
+    content = coco_json()
+    content["annotations"][1]["area"] = 10**400
+    write(place, content)
+    with pytest.raises(ValueError, match=r"annotations\[1\] has neither area nor"):
+        read(place, Doubts("present", "unknown", 80.0))
 
 
 def test_of_pictures_without_annotations_nothing_is_known(place):
@@ -126,7 +135,9 @@ def test_mistakes_are_named(place, change, words):
     assert "\n" not in str(info.value) and "instances_train2017.json" in str(info.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"images": "x"}', "[" * 100_000, '"\\ud800'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", '{"images": "x"}', "[" * 100_000, '"\\ud800', "9" * 5000]
+)
 def test_what_is_no_such_json_is_refused(place, text):
     write(place, text)
     with pytest.raises(ValueError, match=r"needs an instances_\*\.json"):

@@ -28,6 +28,12 @@ def test_a_space_may_be_between_labels_and_be_there_twice():
     assert classes == ("a", "b") and labels.tolist() == [[1, 1], [0, 0], [0, 1]]
 
 
+def test_another_delimiter_than_the_one_that_is_there_is_named():
+    with pytest.raises(ValueError, match=r"no cell .* has ','.* set data.label_delimiter=';'"):
+        delimited_labels(entries("f", "x", ["a;b", "b;c", "a"]), ",")
+    assert delimited_labels(entries("f", "x", ["a", "b", "c;d"]), ",")[0] == ("a", "b", "c;d")
+
+
 @pytest.fixture
 def csv(tmp_path):
     for name in "abc":

@@ -63,6 +63,8 @@ def test_without_lists_every_annotation_counts_and_other_endings_are_found(tree)
         read_voc(tree, USUAL)
     lists(tree).rmdir()
     (tree / "JPEGImages/000009.jpg").rename(tree / "JPEGImages/000009.PNG")
+    (tree / "JPEGImages/000009.a.txt").touch()
+    (tree / "JPEGImages/000009.txt").touch()
     table = read_voc(tree, USUAL)
     assert table.splits is None and "000009.PNG" in table.filenames and len(table) == 5
 
@@ -79,6 +81,7 @@ FILE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]><annotation>&a;<
         (FILE, "declares a document type 'x'"),
         ("", "no element found"),
         ("<annotation><object>", "no element found"),
+        ('<?xml version="1.0" encoding="foo"?><annotation/>', "unknown encoding"),
         ("<annotation>&undefined;</annotation>", "undefined entity"),
         ("<annotation><object/></annotation>", "object 1: it has no name"),
         (

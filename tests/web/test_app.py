@@ -203,7 +203,7 @@ def test_a_taken_port_and_an_address_for_all_are_refused(capsys):
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=rf"--port {port} cannot be listened on.*another"):
             listen("127.0.0.1", port)
-    for option in (["--host", "0.0.0.0"], ["--port", "70000"]):
+    for option in (["--host", "0.0.0.0"], ["--host", "::1"], ["--port", "70000"]):
         with pytest.raises(SystemExit):
             parse(["--workdir", "w", *option])
         assert option[0] in capsys.readouterr().err

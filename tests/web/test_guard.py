@@ -71,6 +71,7 @@ def test_a_body_that_is_too_large_or_too_slow_is_an_error_of_the_application(rec
         ([(b"content-length", b"11")], 413),
         ([(b"origin", b"http://b:1")], 403),
         ([(b"origin", b"null")], 403),
+        ([(b"origin", b"http://[")], 403),
         ([(b"origin", b"http://a:2")], 403),
         ([(b"origin", b"http://A:1")], 200),
     ],
