@@ -42,4 +42,9 @@ def explain_by(workdir: Path) -> Explain:
 
 def _draw(config: Config, heat: np.ndarray) -> Draw:
     size, how = image_size(config), config.augment.eval_resize
-    return lambda image: overlay(image, heat, seen_box(*image.shape[:2], size, how))
+
+    def draw(image: np.ndarray) -> np.ndarray:
+        height, width, _ = image.shape
+        return overlay(image, heat, seen_box(height, width, size, how))
+
+    return draw
