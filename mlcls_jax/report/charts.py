@@ -77,9 +77,14 @@ def curves(records: Sequence[dict[str, Any]], metric: str) -> Markup:
         if metric == "mAP":
             axes.set_ylim(0, 1.02)
         axes.set_xlabel("epoch")
-        axes.legend(fontsize=9, loc="best")
+        _legend_below(axes)
 
     return _chart(f"{metric} of train and val", draw)
+
+
+def _legend_below(axes: Any) -> None:
+    """Where no line goes through it."""
+    axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)
 
 
 def precision_recall(each: Sequence[np.ndarray], pooled: np.ndarray) -> Markup:
@@ -91,7 +96,7 @@ def precision_recall(each: Sequence[np.ndarray], pooled: np.ndarray) -> Markup:
         axes.plot([], [], color=FAINT, linewidth=0.8, label="each class")
         axes.plot(*pooled, color=VAL, label="all pairs of picture and class")
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
-        axes.legend(fontsize=9, loc="lower left")
+        _legend_below(axes)
 
     return _chart("precision over recall", draw)
 
