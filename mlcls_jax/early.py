@@ -9,8 +9,9 @@ INTERRUPTED = 130  # exit code, as of a shell
 
 def leave_on_signals() -> None:
     """SIGTERM ends the process with 0, Ctrl-C with 130, each with a line; until `stop_leaving`."""
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGINT, _leave)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as of a job in the background of a script
+            signal.signal(number, _leave)
 
 
 def stop_leaving() -> None:
