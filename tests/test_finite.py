@@ -77,7 +77,9 @@ def test_skipped_steps_are_told_counted_and_limited(capsys):
         check_losses(session, [call(8, [np.inf], skipped=np.array(True))])
     text = str(caught.value)
     assert text.startswith("3 steps were skipped, more than train.max_skipped=2: loss is inf at ")
-    assert "step 9; there is no checkpoint yet. Lower the learning rates of the phase, or" in text
+    assert (
+        "step 9; there is no checkpoint yet. Lower the learning rates of the phase in a new" in text
+    )
 
 
 def test_parameters_are_refused_by_the_step_that_made_them():

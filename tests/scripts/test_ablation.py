@@ -37,7 +37,8 @@ class Trainer:
         if "mlcls_jax.evaluate" in command:
             (workdir / "eval_val.json").write_text(json.dumps({"values": {"mAP": self.maps[0]}}))
         else:
-            records = [json.dumps({"val": {"mAP": value}}) + "\n" for value in self.maps]
+            made = [{"step": n, "val": {"mAP": value}} for n, value in enumerate(self.maps)]
+            records = [json.dumps(record) + "\n" for record in made]
             (workdir / "metrics.jsonl").write_text("".join(records))
 
 

@@ -62,7 +62,7 @@ def test_the_scripts_differ_in_one_repair_each(base):
 
 def test_our_curve_adds_up_the_seconds(tmp_path):
     record = {"epoch": 1, "train_loss": 0.5, "val": {"loss": 0.4, "mAP": 0.3}, "seconds": 30}
-    lines = [json.dumps(record | {"epoch": epoch}) + "\n" for epoch in (1, 2)]
+    lines = [json.dumps(record | {"step": epoch, "epoch": epoch}) + "\n" for epoch in (1, 2)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     assert curve_of(tmp_path)[1] == Epoch(asker_baseline.OURS, 2, 1.0, 0.5, 0.4, 0.3)
     with pytest.raises(ValueError, match="holds no evaluation; train first"):
