@@ -82,7 +82,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def listen(host: str, port: int) -> socket.socket:
     """A socket that is bound before anything is loaded; ValueError where that cannot be."""
     try:
-        return socket.create_server((host, port))
+        server = socket.create_server((host, port))
+        # Connections inherit it.  asyncio leaves it off for a socket like this one, and an answer
+        # in two parts would wait 40 ms for the other end's delayed acknowledgement of the first.
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return server
     except OSError as error:
         raise ValueError(
             f"--host {host} --port {port} cannot be listened on: {error.strerror or error}; "

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import signal
+import socket
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -200,6 +201,7 @@ def test_the_endpoint_is_described(client):
 
 def test_a_taken_port_and_an_address_for_all_are_refused(capsys):
     with listen("127.0.0.1", 0) as taken:
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=rf"--port {port} cannot be listened on.*another"):
             listen("127.0.0.1", port)
