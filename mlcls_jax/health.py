@@ -82,8 +82,7 @@ def _above_base_rate(records: Sequence[dict[str, Any]], phase: Phase, index: int
         )
     return (
         f"{text}, but the training loss is not, {train:.4f}: the pictures are remembered, as what "
-        f"trains is too large for so few. "
-        f"Try {_quoted(more_decay(index, phase))} or "
+        f"trains is too large for so few. Try {_quoted(more_decay(index, phase))} or "
         f"'--config.phases[{index}].patience=2'"
     )
 

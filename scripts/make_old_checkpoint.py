@@ -33,7 +33,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     out = parser.parse_args(argv).out.absolute()
     VARIANTS[NAME] = VARIANT
-    Model.__dataclass_fields__["variant"].metadata = {"choices": (NAME,)}  # pyright: ignore
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # so that the config has no path of this machine
         make_pictures(Path("photos"))
