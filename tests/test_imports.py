@@ -40,7 +40,7 @@ LAYERS = [
     ["data.cache"],
     ["data.cache_build"],
     ["models.windows", "models.normalization", "models.layouts"],
-    ["models.convolution"],
+    ["models.convolution", "models.gated"],
     ["models.depthwise"],
     ["models.blocks"],
     ["models.decoder"],

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from mlcls_jax.models.convolution import conv, native_conv
 from mlcls_jax.models.depthwise import depthwise_conv
+from mlcls_jax.models.gated import gated_product, scaled_values
 from mlcls_jax.models.lineages import KERAS, Lineage
 from mlcls_jax.models.normalization import Activation, BatchNorm, identity
 from mlcls_jax.models.padding import Padding
@@ -20,7 +21,8 @@ from mlcls_jax.models.variants import B0_STAGES, Stage
 
 
 class Conv(nn.Module):
-    """Convolution; a 1x1 one is a matrix product over the channels."""
+    """Convolution; a 1x1 one is a matrix product over the channels, which a gate
+    [batch, channel] may scale first."""
 
     features: int
     kernel_size: int = 1
@@ -31,12 +33,15 @@ class Conv(nn.Module):
     portable: bool = False
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, gate=None):
         k = self.kernel_size
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         kernel = self.param("kernel", init, (k, k, x.shape[-1], self.features), jnp.float32)
         kernel = kernel.astype(self.dtype)
-        if k == 1 and self.stride == 1:
+        if gate is not None:
+            product: Any = scaled_values if self.portable else gated_product
+            x = product(x, gate, kernel[0, 0])
+        elif k == 1 and self.stride == 1:
             # As one matrix: its kernel gradient is then a plain product as well.
             x = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
         else:
@@ -106,7 +111,7 @@ class NormalizedConv(Network):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x, train: bool, gate=None):
         lineage = self.lineage
         how = {
             "padding": lineage.padding,
@@ -127,11 +132,12 @@ class NormalizedConv(Network):
             axis=self.statistics_axis,
             name="norm",
         )
-        return norm(convolution(x), self.trains(train, "norm"))
+        gated: Any = (x,) if gate is None else (x, gate)
+        return norm(convolution(*gated), self.trains(train, "norm"))
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate computed from the means of all channels."""
+    """A gate [batch, channel] for x, computed from the means of all channels."""
 
     squeezed: int
     dtype: jnp.dtype = jnp.float32
@@ -141,7 +147,7 @@ class SqueezeExcite(nn.Module):
         gate = x.mean(axis=(1, 2), keepdims=True)
         gate = Conv(self.squeezed, use_bias=True, dtype=self.dtype, name="reduce")(gate)
         gate = Conv(x.shape[-1], use_bias=True, dtype=self.dtype, name="expand")(nn.silu(gate))
-        return x * nn.sigmoid(gate)
+        return nn.sigmoid(gate)[:, 0, 0]
 
 
 class Block(Network):
@@ -177,10 +183,12 @@ class Block(Network):
             stride=self.stride,
             name="depthwise",
         )(x, train)
+        gate = None
         if stage.squeeze:
             squeezed = max(1, int(inputs.shape[-1] * stage.squeeze))
-            x = SqueezeExcite(squeezed, self.dtype, name="se")(x)
-        return NormalizedConv(**self.common, features=stage.channels, name="project")(x, train)
+            gate = SqueezeExcite(squeezed, self.dtype, name="se")(x)
+        project = NormalizedConv(**self.common, features=stage.channels, name="project")
+        return project(x, train, gate)
 
     def _fused(self, x, train: bool):
         stage = self.stage
