@@ -28,14 +28,7 @@ def main(argv: list[str]) -> int:
     added = [[sweep.override(value)] for value in sweep.values] if sweep else [[]]
     configs = [cli.load_config(options.config, [*overrides, *more]) for more in added]
     trace = _writable(options.profile) if options.profile else None
-    devices.start(
-        options.coordinator,
-        options.processes,
-        options.process,
-        options.cluster,
-        configs[0].distributed,
-    )
-    console.quiet = not devices.is_first_process()
+    cli.start_devices(options, configs[0])
     console.stderr = options.json  # stdout is JSON and nothing else
     for config in configs:  # before the first is measured
         local_rows(config.data.batch_size, "data.batch_size")

@@ -16,12 +16,12 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from mlcls_jax import background, early, peers
+from mlcls_jax import background, devices, early, peers
 from mlcls_jax.config import Config, Data, PosWeight
 from mlcls_jax.config_checks import validate
 from mlcls_jax.early import INTERRUPTED
 from mlcls_jax.stopping import Terminated
-from mlcls_jax.terminal import escaped
+from mlcls_jax.terminal import console, escaped
 from mlcls_jax.tta import NAMES
 
 FAILED, USER_ERROR = 1, 2
@@ -78,7 +78,7 @@ def load_config(path: str, overrides: list[str]) -> Config:
 
 
 def add_process_options(parser: argparse.ArgumentParser) -> None:
-    """The options that `devices.start` takes."""
+    """What `start_devices` needs to know."""
     several = parser.add_argument_group("several processes")
     several.add_argument("--coordinator", default="", help="host:port of process 0")
     several.add_argument("--processes", type=int, default=0, help="how many there are")
@@ -86,6 +86,22 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     several.add_argument(
         "--cluster", action="store_true", help="find all three: SLURM, TPU pods, Kubernetes"
     )
+
+
+def start_devices(options: argparse.Namespace, config: Config) -> None:
+    """Starts the devices, with the other processes that the options name; only the first prints.
+
+    Raises:
+        ValueError: as devices.start does.
+    """
+    devices.start(
+        options.coordinator,
+        options.processes,
+        options.process,
+        options.cluster,
+        config.distributed,
+    )
+    console.quiet = not devices.is_first_process()
 
 
 def add_on_bad_image(parser: argparse.ArgumentParser) -> None:

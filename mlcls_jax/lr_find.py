@@ -37,14 +37,7 @@ def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     options, overrides = parse(argv)
     config = with_absolute_paths(cli.load_config(options.config, overrides))
-    devices.start(
-        options.coordinator,
-        options.processes,
-        options.process,
-        options.cluster,
-        config.distributed,
-    )
-    console.quiet = not devices.is_first_process()
+    cli.start_devices(options, config)
     cli.check_folder("out", options.out)
     config.data.cache = "none"  # a range test reads too little to make one
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:

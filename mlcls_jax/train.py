@@ -15,7 +15,7 @@ from mlcls_jax import early
 if __name__ == "__main__":
     early.leave_on_signals()  # what follows takes seconds
 
-from mlcls_jax import background, cli, devices
+from mlcls_jax import background, cli
 from mlcls_jax.config import Config, with_absolute_paths
 from mlcls_jax.diagnosis.diagnose import lines
 from mlcls_jax.first_step import FirstStep
@@ -36,14 +36,7 @@ def main(argv: list[str]) -> int:
 def start(options: argparse.Namespace, overrides: list[str]) -> int:
     """With what `parse` gives; returns the exit code."""
     config = with_absolute_paths(cli.load_config(options.config, overrides))
-    devices.start(
-        options.coordinator,
-        options.processes,
-        options.process,
-        options.cluster,
-        config.distributed,
-    )
-    console.quiet = not devices.is_first_process()
+    cli.start_devices(options, config)
     workdir = Path(options.workdir or f"runs/{Path(options.config).stem}")
     if options.dry_run:
         from mlcls_jax.dry_run import dry_run  # with all that a benchmark needs
