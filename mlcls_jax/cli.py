@@ -20,6 +20,7 @@ from mlcls_jax import background, devices, early, peers
 from mlcls_jax.config import Config, Data, PosWeight
 from mlcls_jax.config_checks import validate
 from mlcls_jax.early import INTERRUPTED
+from mlcls_jax.files import check_writable
 from mlcls_jax.stopping import Terminated
 from mlcls_jax.terminal import console, escaped
 from mlcls_jax.tta import NAMES
@@ -127,8 +128,12 @@ def add_tta(parser: argparse.ArgumentParser) -> None:
 
 def check_folder(option: str, file: str) -> None:
     """ValueError where the file that an option names could not be written; "" is none."""
-    if file and not Path(file).absolute().parent.is_dir():
+    if not file:
+        return
+    folder = Path(file).absolute().parent
+    if not folder.is_dir():
         raise ValueError(f"--{option} {file}: its folder does not exist; make it first")
+    check_writable(folder)
 
 
 def with_on_bad_image(data: Data, given: str) -> Data:

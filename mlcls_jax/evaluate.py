@@ -26,7 +26,7 @@ from mlcls_jax.data.pipeline import Reader, make_reader
 from mlcls_jax.data.sources import has_folder, read_table
 from mlcls_jax.data.unlabelled import folder_table
 from mlcls_jax.decisions import Rule, decide, rule_of
-from mlcls_jax.files import write_text
+from mlcls_jax.files import check_writable, write_text
 from mlcls_jax.judgement import explain, judge
 from mlcls_jax.metrics import Scores, finite_or_none, included_classes
 from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, score
@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
     devices.start()
     workdir = Path(options.workdir)
     run = with_views(load_run(workdir, options.checkpoint), options.tta)
+    check_writable(workdir)
     rule = _new_rule(run, options)
     table = _table(run, workdir, options)
     name = _name(options)

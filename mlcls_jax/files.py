@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,6 +55,15 @@ def check_new(path: Path) -> None:
     """ValueError where there is something else than an empty folder already."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{path} is there already; name a new folder, or remove it first")
+
+
+def check_writable(folder: Path) -> None:
+    """ValueError where no file can be written: said before the work whose results go there."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise ValueError(f"{folder}: no file can be written there ({error.strerror})") from error
 
 
 def leftovers(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Eight virtual devices, and a network small enough to train in a test."""
 
 import functools
+import gc
 import os
 from importlib.metadata import version
 
@@ -28,6 +29,10 @@ from mlcls_jax.train_step import make_eval_step
 from mlcls_jax.workdir import Run
 
 CLASSES = ("red", "green", "blue")
+
+# Tracing makes millions of objects that stay, and looking through them again and again for garbage
+# took a tenth of the time.
+gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,11 +1,15 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mlcls_jax.files import leftovers, new_folder, replacing, write_text
+from mlcls_jax import files
+from mlcls_jax.files import check_writable, leftovers, new_folder, replacing, write_text
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -106,3 +110,23 @@ def test_a_full_disk_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError, match=message), new_folder(tmp_path / "out"):
         raise OSError("disk full")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", ["open", "write"])
+def test_a_folder_that_takes_no_file_is_told_before_the_work(tmp_path, monkeypatch, failing):
+    check_writable(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+    @contextmanager
+    def storage(dir):
+        if failing == "open":
+            raise OSError(errno.EROFS, "Read-only file system")
+        yield SimpleNamespace(write=full)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", storage)
+    why = "Read-only" if failing == "open" else "No space left"
+    with pytest.raises(ValueError, match=rf"no file can be written there \({why}"):
+        check_writable(tmp_path)
