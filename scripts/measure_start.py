@@ -1,6 +1,7 @@
 """Seconds from the command to the end of the first step, with a cold and a warm cache.
 
     python scripts/measure_start.py [--variant b0] [--phase head|finetune] [--warm 2]
+    python scripts/measure_start.py --config.data.batch_size=16  # any override of the config
 
 Makes JPEGs of noise, a CSV and random weights in a temporary folder, and runs the real command,
 `python -m mlcls_jax.train`, in new processes: first with an empty compilation cache, then with the
@@ -40,14 +41,16 @@ def main() -> int:
     parser.add_argument("--variant", default="b0", help="with a file in configs/")
     parser.add_argument("--phase", default="head", choices=OTHER, help="that the run starts with")
     parser.add_argument("--warm", type=int, default=2, help="runs with a warm cache")
-    options = parser.parse_args()
+    options, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         weights = write_weights(folder, options.variant)
         write_pictures(folder)
         for run in range(1 + options.warm):
             kind = "cold" if run == 0 else "warm"
-            seconds, parts = measure(folder, options, weights, f"run{run}")
+            seconds, parts = measure(
+                folder, command_of(folder, options, weights, f"run{run}") + more
+            )
             print(f"{kind}: first step done {seconds:.1f} s after the command ({parts})")
     return 0
 
@@ -85,17 +88,19 @@ def _draw(rng: np.random.Generator, path: Names, shape: Shape) -> np.ndarray:
     return np.full(shape, path[-1] in ("scale", "var"), np.float32)
 
 
-def measure(
-    folder: Path, options: argparse.Namespace, weights: Path, name: str
-) -> tuple[float, str]:
-    """Seconds from the command to the line that says that the first step is done; its parts."""
+def command_of(folder: Path, options: argparse.Namespace, weights: Path, name: str) -> list[str]:
+    """The command of a run of two steps."""
     command = [sys.executable, "-m", "mlcls_jax.train"]
     command += ["--config", str(Path(__file__).parents[1] / f"configs/{options.variant}.py")]
     command += ["--workdir", str(folder / name)]
     command += [f"--config.data.csv={folder / 'labels.csv'}", f"--config.data.images={folder}"]
     command += [f"--config.model.weights={weights}"]
     command += [f"--config.phases[{OTHER[options.phase]}].duration=0 steps"]
-    command += [f"--config.phases[{1 - OTHER[options.phase]}].duration=2 steps"]
+    return [*command, f"--config.phases[{1 - OTHER[options.phase]}].duration=2 steps"]
+
+
+def measure(folder: Path, command: list[str]) -> tuple[float, str]:
+    """Seconds from the command to the line that says that the first step is done; its parts."""
     env = {**os.environ, "MLCLS_JAX_CACHE": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
     began, found, said = time.perf_counter(), None, ""
     process = subprocess.Popen(
