@@ -23,8 +23,7 @@ def gated_product(
     kernel: Float[Array, "channel feature"],
 ) -> Float[Array, "batch height width feature"]:
     """(x * gate) @ kernel, all of one dtype."""
-    height, width, features = *x.shape[1:3], kernel.shape[1]
-    if height * width < MANY * features:
+    if not _has_many_positions(x, kernel):
         return scaled_values(x, gate, kernel)
     return lax.platform_dependent(x, gate, kernel, cpu=_scaled_kernels, default=scaled_values)
 
@@ -34,15 +33,19 @@ def _forward(x, gate, kernel):
 
 
 def _backward(residuals, grad):
-    x, _, kernel = residuals
-    if x.shape[1] * x.shape[2] < MANY * kernel.shape[1]:
-        return _native_gradients(*residuals, grad)
+    x, gate, kernel = residuals
+    if not _has_many_positions(x, kernel):
+        return _native_gradients(x, gate, kernel, grad)
     return lax.platform_dependent(
-        *residuals, grad, cpu=_scaled_kernels_gradients, default=_native_gradients
+        x, gate, kernel, grad, cpu=_scaled_kernels_gradients, default=_native_gradients
     )
 
 
 gated_product.defvjp(_forward, _backward)
+
+
+def _has_many_positions(x, kernel) -> bool:
+    return x.shape[1] * x.shape[2] >= MANY * kernel.shape[1]
 
 
 def scaled_values(x, gate, kernel):
