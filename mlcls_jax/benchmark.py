@@ -18,6 +18,7 @@ from mlcls_jax.benchmarks.report import print_figures, to_json
 from mlcls_jax.benchmarks.sweep import Sweep, parse_sweep, print_sweep, run_sweep, sweep_json
 from mlcls_jax.config import Config
 from mlcls_jax.data.pipeline import local_rows
+from mlcls_jax.files import check_writable
 from mlcls_jax.terminal import console
 
 
@@ -98,10 +99,10 @@ def _writable(folder: str) -> Path:
     path = Path(folder).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            return path
     except OSError as error:
-        raise ValueError(f"--profile {folder} cannot be written to: {error.strerror}") from error
+        raise ValueError(f"--profile {folder} cannot be made: {error.strerror}") from error
+    check_writable(path)
+    return path
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def main(argv: list[str]) -> int:
     options, overrides = parse(argv)
     config = with_absolute_paths(cli.load_config(options.config, overrides))
     cli.start_devices(options, config)
-    cli.check_folder("out", options.out)
+    if devices.is_first_process():  # the others write nothing
+        cli.check_folder("out", options.out)
     config.data.cache = "none"  # a range test reads too little to make one
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
         session, state = open_session(config, Path(folder) / "run")

@@ -70,6 +70,7 @@ ROWS = (
     ),
     Row("random-crop", "augment", {"augment.train_resize": "random_crop"}),
     Row("tta-flip", "evaluate", evaluate=("--tta", "flip")),
+    Row("tta-crops", "evaluate", evaluate=("--tta", "crops")),
     Row("mldecoder", "head", _DECODER),
     # Hopes for a few hundred pictures, several changes in some.
     Row("mldecoder-mixup", "candidates", _DECODER | {"augment.mixup": 0.2}),

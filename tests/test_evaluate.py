@@ -1,7 +1,8 @@
-"""Options that do not go together are refused before anything is read."""
+"""What cannot be done is refused before the work: options, and places that take no file."""
 
 import pytest
 
+from mlcls_jax import evaluate, files, predict
 from mlcls_jax.evaluate import RESAMPLES, parse
 
 RUN = ["--workdir", "runs/x"]
@@ -33,3 +34,20 @@ def test_what_does_not_go_together_is_refused(given, named, capsys):
     with pytest.raises(SystemExit):
         parse([*RUN, *given])
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_results_that_could_not_be_written_are_told_before_the_work(
+    command, run, photos, tmp_path, monkeypatch
+):
+    def storage(dir):
+        raise OSError(30, f"Read-only file system: {dir}")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", storage)
+    monkeypatch.setattr(evaluate, "load_run", lambda *_: run)
+    main, arguments = {
+        "evaluate": (evaluate.main, ["--workdir", str(tmp_path)]),
+        "predict": (predict.main, ["--workdir", "none", str(photos), "--csv", "predicted.csv"]),
+    }[command]
+    with pytest.raises(ValueError, match=r"no file can be written there \(Read-only"):
+        main(arguments)

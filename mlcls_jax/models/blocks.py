@@ -39,6 +39,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", init, (k, k, x.shape[-1], self.features), jnp.float32)
         kernel = kernel.astype(self.dtype)
         if gate is not None:
+            if (k, self.stride) != (1, 1):
+                raise ValueError(f"a gate is for 1x1 convolutions; this one is {k}x{k}")
             product: Any = scaled_values if self.portable else gated_product
             x = product(x, gate, kernel[0, 0])
         elif k == 1 and self.stride == 1:
@@ -144,10 +146,10 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        gate = x.mean(axis=(1, 2), keepdims=True)
+        gate = x.mean(axis=(1, 2))
         gate = Conv(self.squeezed, use_bias=True, dtype=self.dtype, name="reduce")(gate)
         gate = Conv(x.shape[-1], use_bias=True, dtype=self.dtype, name="expand")(nn.silu(gate))
-        return nn.sigmoid(gate)[:, 0, 0]
+        return nn.sigmoid(gate)
 
 
 class Block(Network):

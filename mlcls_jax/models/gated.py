@@ -1,6 +1,6 @@
 """A product over the channels, of values that a gate per picture and channel scales first.
 
-On accelerators the gate is fused into the product.  On CPU, scaling the values is a pass over the
+On accelerators how is left to the compiler.  On CPU, scaling the values is a pass over the
 largest activations of a block, and so are its gradients; where a picture has many positions, its
 own scaled kernel gives the same for a fraction of the memory traffic.  As in depthwise.py, the
 choice is made inside the differentiation rules.
