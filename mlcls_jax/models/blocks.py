@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mlcls_jax.models.convolution import conv, native_conv
+from mlcls_jax.models.convolution import conv, native_conv, pointwise
 from mlcls_jax.models.depthwise import depthwise_conv
 from mlcls_jax.models.gated import gated_product, scaled_values
 from mlcls_jax.models.lineages import KERAS, Lineage
@@ -44,8 +44,7 @@ class Conv(nn.Module):
             product: Any = scaled_values if self.portable else gated_product
             x = product(x, gate, kernel[0, 0])
         elif k == 1 and self.stride == 1:
-            # As one matrix: its kernel gradient is then a plain product as well.
-            x = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
+            x = pointwise(x, kernel[0, 0])
         else:
             convolve: Any = native_conv if self.portable else conv
             x = convolve(x, kernel, self.stride, self.padding)

@@ -56,6 +56,12 @@ def _backward(stride, padding, residuals, grad):
 conv.defvjp(_forward, _backward)
 
 
+def pointwise(x, kernel):
+    """A 1x1 convolution as one matrix product over the channels, so that its kernel gradient is a
+    plain product as well: [..., channel] and [channel, feature] to [..., feature]."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
+
+
 def native_conv(x, kernel, stride: int, padding: Padding = "same"):
     """The same on every platform as XLA's convolution, for converters that know that.
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.convolution import pointwise
+
 # Positions for each feature, from which on kernels are scaled: with fewer, as many kernels as
 # pictures, and the gradients of all of them, are more than what is saved.
 MANY = 10
@@ -50,8 +52,7 @@ def _has_many_positions(x, kernel) -> bool:
 
 def scaled_values(x, gate, kernel):
     """The same on every platform, as it is written."""
-    scaled = x * gate[:, None, None]
-    return (scaled.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
+    return pointwise(x * gate[:, None, None], kernel)
 
 
 def _native_gradients(x, gate, kernel, grad):
