@@ -23,7 +23,7 @@ Ours: weights of Noisy Student (86.1 % top-1; "imagenet" is 83.6), flips, and an
 epochs have brought nothing.
 
 Hardware, time, metric: not measured.  Published for the recipe, with TResNet-L at 448 px: 86.6 mAP
-(MODEL_ZOO.md of [A]).  Time, ESTIMATED by scripts/scaling_model.py, right within a third:
+(MODEL_ZOO.md of [A]).  Time, ESTIMATED by scripts/scaling/scaling_model.py, right within a third:
   8 x A100   82,081 / 1,403 + 40,137 / 6,421 images/s = 65 s an epoch, 43 minutes for 40
   1 x A100   82,081 / 175 + 40,137 / 803 images/s = 520 s an epoch, 5.8 hours for 40
 Memory by docs/performance.md: 128 pictures are 60 GB, so one GPU of 80 GB, two of 40, or one of

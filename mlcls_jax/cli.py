@@ -1,7 +1,6 @@
 """What the entry points share: reading a config, and errors as one line."""
 
 import argparse
-import ast
 import dataclasses
 import os
 import sys
@@ -9,73 +8,24 @@ import threading
 from collections.abc import Callable
 from logging import getLogger
 from pathlib import Path
-from traceback import extract_tb, print_exc
+from traceback import print_exc
 from typing import NoReturn
 
 import jax
-from absl import flags, logging
-from ml_collections import config_flags
+from absl import logging
 
-from mlcls_jax import background, devices, early, peers
-from mlcls_jax.config import Config, Data, PosWeight
-from mlcls_jax.config_checks import validate
-from mlcls_jax.early import INTERRUPTED
-from mlcls_jax.files import check_writable
-from mlcls_jax.stopping import Terminated
-from mlcls_jax.terminal import console, escaped
-from mlcls_jax.tta import NAMES
+from mlcls_jax.config import Config, Data
+from mlcls_jax.run.tta import NAMES
+from mlcls_jax.system import devices, distributed, early_signals, threads
+from mlcls_jax.system.console import console, escaped, one_line
+from mlcls_jax.system.early_signals import INTERRUPTED
+from mlcls_jax.system.files import check_writable
+from mlcls_jax.system.signals import Terminated
 
 FAILED, USER_ERROR = 1, 2
 LONGEST = 2000  # characters of an error's line: what it quotes from a file may be of any length
 # What is said in one line; anything else is a mistake of ours, with a traceback.
 EXPLAINED = (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError)
-
-
-class _PosWeightParser(flags.ArgumentParser):
-    """A number or a list of numbers; what is neither stays text, which `validate` judges."""
-
-    def parse(self, argument):
-        try:
-            return ast.literal_eval(argument) if isinstance(argument, str) else argument
-        except (ValueError, SyntaxError):
-            return argument
-
-
-config_flags.register_flag_parser_for_type(PosWeight, _PosWeightParser())
-
-
-def load_config(path: str, overrides: list[str]) -> Config:
-    """The Config of a config file with `--config.field=value` overrides, checked.
-
-    Raises:
-        ValueError: no such file, an error in it, an unknown field, a value of the wrong type, or
-            an impossible one.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"--config {path}: no such file; the configs/ folder has one per variant")
-    values = flags.FlagValues()
-    argv = ["train", f"--config={path}", *overrides]
-    try:
-        holder = config_flags.DEFINE_config_file(
-            "config", flag_values=values, sys_argv=argv, lock_config=False
-        )
-        rest = values(argv)[1:]
-        config = holder.value
-    except Exception as error:  # a config file is Python: anything can come out of it
-        where = [frame for frame in extract_tb(error.__traceback__) if frame.filename == path]
-        if where or isinstance(error, SyntaxError | ImportError):
-            line = f" line {where[-1].lineno}" if where else ""
-            raise ValueError(f"{path}{line}: {type(error).__name__}: {_message(error)}") from error
-        if isinstance(error, KeyError | IndexError | AttributeError):
-            given = " ".join(" ".join(overrides).split())
-            raise ValueError(f"config: no such field in {given}: {_message(error)}") from error
-        raise ValueError(f"config: {_message(error)}") from error
-    if rest:
-        raise ValueError(f"{rest[0]!r} is no option; see --help")
-    if not isinstance(config, Config):
-        raise ValueError("config: get_config() of the file must return a mlcls_jax.config.Config")
-    validate(config)
-    return config
 
 
 def add_process_options(parser: argparse.ArgumentParser) -> None:
@@ -93,14 +43,15 @@ def start_devices(options: argparse.Namespace, config: Config) -> None:
     """Starts the devices, with the other processes that the options name; only the first prints.
 
     Raises:
-        ValueError: as devices.start does.
+        ValueError: as distributed.start does.
     """
-    devices.start(
+    distributed.start(
         options.coordinator,
         options.processes,
         options.process,
         options.cluster,
-        config.distributed,
+        config.distributed.timeout,
+        config.distributed.start_timeout,
     )
     console.quiet = not devices.is_first_process()
 
@@ -143,7 +94,7 @@ def with_on_bad_image(data: Data, given: str) -> Data:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the compiler for it, had not enough memory."""
-    text = _message(error)
+    text = one_line(error)
     return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
 
 
@@ -153,23 +104,25 @@ def run(main: Callable[[list[str]], int]) -> None:
     With MLCLS_JAX_TRACEBACK=1 in the environment, errors keep their traceback.
     """
     _quiet_threads()
-    early.stop_leaving()
+    early_signals.stop_leaving()
     try:
         code = main(sys.argv[1:])
-        if background.is_busy() and not peers.several():
+        if threads.is_busy() and not distributed.several():
             _leave(code)  # nobody needs what the threads do; several processes end together
         sys.exit(code)
     except Terminated as stopped:
         print(stopped, file=sys.stderr)
         _leave(0)
     except KeyboardInterrupt:
-        if peers.several():
-            peers.end("stopped", INTERRUPTED)
+        if distributed.several():
+            distributed.end("stopped", INTERRUPTED)
         print("stopped", file=sys.stderr)
         _leave(INTERRUPTED)
     except Exception as error:
         traced = os.environ.get("MLCLS_JAX_TRACEBACK") or not isinstance(error, EXPLAINED)
-        if peers.several():  # an exit by an exception would wait for the others, and they for it
+        if (
+            distributed.several()
+        ):  # an exit by an exception would wait for the others, and they for it
             if traced:
                 print_exc()
             _end_with_others(error)
@@ -180,9 +133,9 @@ def run(main: Callable[[list[str]], int]) -> None:
 
 
 def _end_with_others(error: Exception) -> NoReturn:
-    if peers.is_lost(error):
-        peers.end_lost()
-    peers.end(_explain(error), _code(error))
+    if distributed.is_lost(error):
+        distributed.end_lost()
+    distributed.end(_explain(error), _code(error))
 
 
 def _code(error: Exception) -> int:
@@ -205,7 +158,7 @@ def _quiet_threads() -> None:
 
 def _leave(code: int) -> NoReturn:
     """Exits; at once where threads (a save, a compilation) would keep it."""
-    if code == INTERRUPTED or background.is_busy():
+    if code == INTERRUPTED or threads.is_busy():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -221,15 +174,10 @@ class Parser(argparse.ArgumentParser):
 
 def _explain(error: BaseException) -> str:
     """One line without commands to the terminal, of a length that somebody reads."""
-    text = _message(error)
+    text = one_line(error)
     if isinstance(error, jax.errors.JaxRuntimeError):
         text = text[:300]
         if out_of_memory(error):
             text += "; lower data.batch_size, data.eval_batch_size or model.image_size"
     text = escaped(text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-
-
-def _message(error: BaseException) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split()) or type(error).__name__

@@ -17,30 +17,30 @@ from pathlib import Path
 
 import numpy as np
 
-from mlcls_jax import cli, devices
-from mlcls_jax.bootstrap import map_interval
+from mlcls_jax import cli
 from mlcls_jax.config import Config, Data
-from mlcls_jax.config_checks import validate
-from mlcls_jax.data.labels import UNKNOWN, LabelTable
-from mlcls_jax.data.pipeline import Reader, make_reader
-from mlcls_jax.data.sources import has_folder, read_table
-from mlcls_jax.data.unlabelled import folder_table
-from mlcls_jax.decisions import Rule, decide, rule_of
-from mlcls_jax.files import check_writable, write_text
-from mlcls_jax.judgement import explain, judge
-from mlcls_jax.metrics import Scores, finite_or_none, included_classes
-from mlcls_jax.scoring import BaseRate, constant_scores, model_scores, score
-from mlcls_jax.terminal import console, escaped, print_table, print_warning
-from mlcls_jax.tta import views, with_views
-from mlcls_jax.workdir import (
-    RAW,
+from mlcls_jax.config.checks import validate
+from mlcls_jax.data.label_table import UNKNOWN, LabelTable
+from mlcls_jax.data.loaders.threads import Reader, make_reader
+from mlcls_jax.data.readers.read_table import has_folder, read_table
+from mlcls_jax.data.readers.unlabelled import folder_table
+from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores, model_scores
+from mlcls_jax.evaluation.bootstrap import map_interval
+from mlcls_jax.evaluation.decision_rule import Rule, decide, describe_report, judge, rule_of
+from mlcls_jax.evaluation.inference import score
+from mlcls_jax.evaluation.metrics import Scores, finite_or_none, included_classes
+from mlcls_jax.run.trained_model import (
     Run,
     describe_checkpoint,
     load_run,
-    read_splits_of,
     write_decisions,
     write_predictions,
 )
+from mlcls_jax.run.tta import views, with_views
+from mlcls_jax.run.workdir import RAW, read_splits_of
+from mlcls_jax.system import distributed
+from mlcls_jax.system.console import console, escaped, print_table, print_warning
+from mlcls_jax.system.files import check_writable, write_text
 
 PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
 RESAMPLES = 1000
@@ -51,7 +51,7 @@ TUNED_BY = ("thresholds", "wanted", "calibration")  # options that tune anew
 def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     options = parse(argv)
-    devices.start()
+    distributed.start()
     workdir = Path(options.workdir)
     run = with_views(load_run(workdir, options.checkpoint), options.tta)
     check_writable(workdir)
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
     write_text(written[0], json.dumps(result, indent=2) + "\n")
     write_predictions(written[1], table.filenames, decisions.probabilities(logits), run.classes)
     _print(run.meta, result, table, scores, constant)
-    for line in explain(judged, decisions):
+    for line in describe_report(judged, decisions):
         console.print(escaped(line))
     if skipped := reader.bad.summary():
         print_warning(skipped)

@@ -16,19 +16,21 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlcls_jax import cli, devices
-from mlcls_jax.ahead import batches_on_devices
-from mlcls_jax.config import Config, Phase, with_absolute_paths
-from mlcls_jax.files import replacing
-from mlcls_jax.handover import new_state
-from mlcls_jax.phases import PlannedPhase
-from mlcls_jax.programs import step_program
-from mlcls_jax.range_test import RangeTest, rounded, rows
-from mlcls_jax.schedules import range_test
-from mlcls_jax.session import Session
-from mlcls_jax.startup import open_session
-from mlcls_jax.terminal import Meter, console, print_table, print_warning, progress_bar
-from mlcls_jax.workdir import load_run
+from mlcls_jax import cli
+from mlcls_jax.config import Config, Phase
+from mlcls_jax.config.loading import load_config
+from mlcls_jax.config.serialization import with_absolute_paths
+from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.step.lr_finder import RangeTest, range_test, rounded, rows
+from mlcls_jax.step.phases import PlannedPhase
+from mlcls_jax.step.programs import step_program
+from mlcls_jax.system import devices
+from mlcls_jax.system.console import Meter, console, print_table, print_warning, progress_bar
+from mlcls_jax.system.files import replacing
+from mlcls_jax.training.compile_ahead import batches_on_devices
+from mlcls_jax.training.context import Session
+from mlcls_jax.training.phase_transition import new_state
+from mlcls_jax.training.setup import open_session
 
 ROWS, WIDTH = 20, 40  # of the table
 
@@ -36,7 +38,7 @@ ROWS, WIDTH = 20, 40  # of the table
 def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     options, overrides = parse(argv)
-    config = with_absolute_paths(cli.load_config(options.config, overrides))
+    config = with_absolute_paths(load_config(options.config, overrides))
     cli.start_devices(options, config)
     if devices.is_first_process():  # the others write nothing
         cli.check_folder("out", options.out)
@@ -66,7 +68,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         description="A learning-rate range test (arXiv:1506.01186): takes steps of a phase while "
         "the rate grows from --low to --high, and suggests the one where the loss falls fastest. "
         "Several groups keep the ratio of their rates; --low and --high are of the highest one.",
-        epilog="Every field of the config (mlcls_jax/config.py) can be set: "
+        epilog="Every field of the config (mlcls_jax/config/schema.py) can be set: "
         "--config.data.csv=labels.csv --config.data.images=photos",
         allow_abbrev=False,
     )

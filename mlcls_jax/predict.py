@@ -19,24 +19,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from mlcls_jax import cli, devices
+from mlcls_jax import cli
 from mlcls_jax.config import Data
-from mlcls_jax.data.pipeline import make_reader
-from mlcls_jax.data.unlabelled import listed_pictures, pictures_in
-from mlcls_jax.decisions import Decisions
-from mlcls_jax.files import check_new
-from mlcls_jax.overlays import MOST, choose, write_overlays
-from mlcls_jax.scoring import score
-from mlcls_jax.terminal import console, escaped
-from mlcls_jax.tta import with_views
-from mlcls_jax.workdir import (
+from mlcls_jax.data.loaders.threads import make_reader
+from mlcls_jax.data.readers.unlabelled import listed_pictures, pictures_in
+from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
+from mlcls_jax.evaluation.inference import score
+from mlcls_jax.explain.overlays import MOST, choose, write_overlays
+from mlcls_jax.run.trained_model import (
     Run,
     describe_checkpoint,
     is_averaged,
     load_run,
-    read_config,
     write_predictions,
 )
+from mlcls_jax.run.tta import with_views
+from mlcls_jax.run.workdir import read_config
+from mlcls_jax.system import distributed
+from mlcls_jax.system.console import console, escaped
+from mlcls_jax.system.files import check_new
 
 SHOWN = 3  # classes per picture on the terminal, where fewer are said to be there
 
@@ -44,7 +45,7 @@ SHOWN = 3  # classes per picture on the terminal, where fewer are said to be the
 def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     options = parse(argv)
-    devices.start()
+    distributed.start()
     names, paths = _pictures(options)
     for name in ("csv", "labels"):
         cli.check_folder(name, getattr(options, name))
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> int:
     decisions = with_threshold(run.decisions, options.threshold)
     scores = decisions.probabilities(logits[readable])
     present = decisions.present(scores)
-    print(explain(decisions, options.threshold), file=sys.stderr)
+    print(describe_thresholds(decisions, options.threshold), file=sys.stderr)
     if options.csv:
         write_predictions(Path(options.csv), names, scores, run.classes)
     if options.labels:  # which may be trained on
@@ -174,26 +175,6 @@ def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:
         else:
             raise ValueError(f"{argument}: no such file or folder")
     return names, paths
-
-
-def with_threshold(decisions: Decisions, threshold: float | None) -> Decisions:
-    """The same probabilities, and one threshold for all classes, if it is given."""
-    if threshold is None:
-        return decisions
-    return dataclasses.replace(decisions, thresholds=(threshold,) * len(decisions.thresholds))
-
-
-def explain(decisions: Decisions, threshold: float | None) -> str:
-    """One line: where the thresholds are from."""
-    if threshold is not None:
-        return f"threshold: {threshold:g} for every class"
-    if decisions.rule is None:
-        return (
-            f"thresholds: {decisions.thresholds[0]:g} for every class, as none were tuned for this "
-            "checkpoint; evaluate --split val --thresholds f1 tunes and keeps them"
-        )
-    low, high = min(decisions.thresholds), max(decisions.thresholds)
-    return f"thresholds: per class, {low:.2f} to {high:.2f}, tuned on val for {decisions.rule.text}"
 
 
 def as_json(

@@ -8,23 +8,29 @@ The same command again continues the run; with --dry-run it only says what would
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from mlcls_jax import early
+from mlcls_jax.system import early_signals
 
 if __name__ == "__main__":
-    early.leave_on_signals()  # what follows takes seconds
+    early_signals.leave_on_signals()  # what follows takes seconds
 
-from mlcls_jax import background, cli
-from mlcls_jax.config import Config, with_absolute_paths
+from mlcls_jax import cli
+from mlcls_jax.config import Config
+from mlcls_jax.config.loading import load_config
+from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.diagnosis.diagnose import lines
-from mlcls_jax.first_step import FirstStep
-from mlcls_jax.handover import begin_phase
-from mlcls_jax.loop import run_phase
-from mlcls_jax.startup import open_session, print_end, print_header
-from mlcls_jax.stopping import leave_on_sigterm, stop_on_signals
-from mlcls_jax.terminal import console
-from mlcls_jax.workdir import in_use
+from mlcls_jax.report.live import Refresher
+from mlcls_jax.run.workdir import in_use
+from mlcls_jax.system import threads
+from mlcls_jax.system.console import console
+from mlcls_jax.system.devices import is_first_process
+from mlcls_jax.system.signals import leave_on_sigterm, stop_on_signals
+from mlcls_jax.training.loop import run_phase
+from mlcls_jax.training.phase_transition import begin_phase
+from mlcls_jax.training.setup import open_session, print_end, print_header
+from mlcls_jax.training.timing import FirstStep
 
 
 def main(argv: list[str]) -> int:
@@ -35,14 +41,14 @@ def main(argv: list[str]) -> int:
 
 def start(options: argparse.Namespace, overrides: list[str]) -> int:
     """With what `parse` gives; returns the exit code."""
-    config = with_absolute_paths(cli.load_config(options.config, overrides))
+    config = with_absolute_paths(load_config(options.config, overrides))
     cli.start_devices(options, config)
     workdir = Path(options.workdir or f"runs/{Path(options.config).stem}")
     if options.dry_run:
-        from mlcls_jax.dry_run import dry_run  # with all that a benchmark needs
+        from mlcls_jax.benchmark.dry_run import dry_run
 
         return dry_run(config, workdir)
-    return train(config, workdir, background.IMPORTED)
+    return train(config, workdir, threads.IMPORTED)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -50,7 +56,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.Parser(
         prog="python -m mlcls_jax.train",
         description="Fine-tunes an EfficientNet on a folder of pictures and a CSV of labels.",
-        epilog="Every field of the config (mlcls_jax/config.py) can be set: "
+        epilog="Every field of the config (mlcls_jax/config/schema.py) can be set: "
         "--config.data.batch_size=64 --config.phases[1].duration='20 epochs'",
         allow_abbrev=False,
     )
@@ -84,6 +90,8 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
     with in_use(workdir), FirstStep(began) as first_step, leave_on_sigterm():
         first_step.reached("imports")
         session, state = open_session(config, workdir, first_step)
+        report = Refresher(workdir, session.splits, config.data.max_pixels, is_first_process())
+        session = replace(session, on_evaluation=report.evaluated)
         print_header(session, state)
         session.spent.so_far("start")
         with stop_on_signals(session.stop):
@@ -94,7 +102,7 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
             session.checkpoints.close()
             session.log.close()
             finished = int(state.step) == session.plan[-1].stop
-            for line in lines(session.report.close()):
+            for line in lines(report.close()):
                 console.print(line)
             print_end(session, finished)
     return cli.INTERRUPTED if session.stop.by_terminal and not finished else 0

@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlcls_jax import devices
 from mlcls_jax.config import Config, Data, Model
-from mlcls_jax.decisions import Decisions
-from mlcls_jax.models import pretrained
-from mlcls_jax.models.lineages import KERAS, LITE, Origin
+from mlcls_jax.evaluation.decision_rule import Decisions
+from mlcls_jax.models.conventions import KERAS, LITE, Origin
 from mlcls_jax.models.variants import VARIANTS, Variant
-from mlcls_jax.programs import build_model
-from mlcls_jax.train_step import make_eval_step
-from mlcls_jax.workdir import Run
+from mlcls_jax.models.weights import load
+from mlcls_jax.run.trained_model import Run
+from mlcls_jax.step.programs import build_model
+from mlcls_jax.step.train_step import make_eval_step
+from mlcls_jax.system import devices, distributed
 
 CLASSES = ("red", "green", "blue")
 
@@ -40,14 +40,14 @@ def _compiled_programs_are_kept(tmp_path_factory):
     """As in a run, small ones as well, and until the tests end: nothing is left in the home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLCLS_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        devices.start()
+        distributed.start()
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _networks_are_traced_once():
     """For the shapes that a weight file is compared with: most of a second, for each file."""
-    variable_shapes = pretrained.variable_shapes
+    variable_shapes = load.variable_shapes
 
     @functools.cache
     def traced(model, variant):
@@ -57,7 +57,7 @@ def _networks_are_traced_once():
         return traced(model, VARIANTS[model.variant])  # a test may give a name to another variant
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrained, "variable_shapes", shapes)
+        patch.setattr(load, "variable_shapes", shapes)
         yield
 
 

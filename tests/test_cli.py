@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from mlcls_jax import cli
-from mlcls_jax.config import Config
+from mlcls_jax.config import Config, loading
 
 # ml_collections loads a config file by a method that Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -26,7 +26,7 @@ def config_file(folder: Path, body: str) -> str:
 
 
 def test_overrides_reach_fields_of_every_depth_and_type():
-    config = cli.load_config(
+    config = loading.load_config(
         DEFAULT,
         [
             "--config.seed=5",
@@ -50,13 +50,13 @@ def test_overrides_reach_fields_of_every_depth_and_type():
     ("text", "value"), [("auto", "auto"), ("2.5", 2.5), ("3", 3), ("[1, 2.5]", [1, 2.5])]
 )
 def test_the_weight_of_positives_is_text_a_number_or_a_list(text, value):
-    loss = cli.load_config(DEFAULT, [f"--config.loss.pos_weight={text}"]).loss
+    loss = loading.load_config(DEFAULT, [f"--config.loss.pos_weight={text}"]).loss
     assert (loss.name, loss.pos_weight) == ("bce", value)
 
 
 def test_one_load_does_not_leak_into_the_next():
-    assert cli.load_config(DEFAULT, ["--config.seed=5"]).seed == 5
-    assert cli.load_config(DEFAULT, []) == Config()
+    assert loading.load_config(DEFAULT, ["--config.seed=5"]).seed == 5
+    assert loading.load_config(DEFAULT, []) == Config()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_one_load_does_not_leak_into_the_next():
 )
 def test_a_bad_override_is_one_line_that_names_it(override, named):
     with pytest.raises(ValueError) as info:
-        cli.load_config(DEFAULT, [override])
+        loading.load_config(DEFAULT, [override])
     assert named in str(info.value)
     assert "\n" not in str(info.value)
 
@@ -98,24 +98,24 @@ def test_a_bad_override_is_one_line_that_names_it(override, named):
 )
 def test_a_mistake_in_a_config_file_is_refused_by_name(tmp_path, body, named):
     with pytest.raises(ValueError) as info:
-        cli.load_config(config_file(tmp_path, body), [])
+        loading.load_config(config_file(tmp_path, body), [])
     assert named in str(info.value)
     assert "\n" not in str(info.value)
 
 
 def test_a_config_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere\.py: no such file"):
-        cli.load_config(str(tmp_path / "nowhere.py"), [])
+        loading.load_config(str(tmp_path / "nowhere.py"), [])
 
 
 def test_a_config_file_that_is_no_python_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"own\.py.*: SyntaxError: "):
-        cli.load_config(config_file(tmp_path, "return ("), [])
+        loading.load_config(config_file(tmp_path, "return ("), [])
 
 
 def test_a_mistake_in_a_config_file_is_told_with_its_line(tmp_path):
     with pytest.raises(ValueError, match=r"own\.py line \d+: KeyError: x"):
-        cli.load_config(config_file(tmp_path, "return {}['x']"), [])
+        loading.load_config(config_file(tmp_path, "return {}['x']"), [])
 
 
 def raising(error):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mlcls_jax import evaluate, files, predict
+from mlcls_jax import evaluate, predict
 from mlcls_jax.evaluate import RESAMPLES, parse
+from mlcls_jax.system import files
 
 RUN = ["--workdir", "runs/x"]
 

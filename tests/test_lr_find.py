@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlcls_jax import cli, devices, lr_find
+from mlcls_jax import cli, lr_find
 from mlcls_jax.config import Config
-from mlcls_jax.range_test import MEMORY, RangeTest, rounded, rows
-from mlcls_jax.schedules import range_test
+from mlcls_jax.step.lr_finder import MEMORY, RangeTest, range_test, rounded, rows
+from mlcls_jax.system import devices
 
 # ml_collections loads a config file by a method that Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 
 from mlcls_jax.config import Data
-from mlcls_jax.decisions import Decisions, Rule, untuned
-from mlcls_jax.predict import (
-    check_outputs,
-    describe,
-    explain,
-    find_pictures,
-    parse,
+from mlcls_jax.evaluation.decision_rule import (
+    Decisions,
+    Rule,
+    describe_thresholds,
+    untuned,
     with_threshold,
 )
+from mlcls_jax.predict import check_outputs, describe, find_pictures, parse
 
 
 @pytest.fixture
@@ -107,10 +106,13 @@ def test_one_threshold_replaces_the_tuned_ones_and_leaves_the_probabilities():
 
 def test_it_is_said_where_the_thresholds_are_from():
     assert (
-        explain(TUNED, None) == "thresholds: per class, 0.25 to 0.50, tuned on val for recall 0.8"
+        describe_thresholds(TUNED, None)
+        == "thresholds: per class, 0.25 to 0.50, tuned on val for recall 0.8"
     )
-    assert explain(TUNED, 0.3) == "threshold: 0.3 for every class"
-    assert "0.5 for every class, as none were tuned" in explain(untuned(("a", "b")), None)
+    assert describe_thresholds(TUNED, 0.3) == "threshold: 0.3 for every class"
+    assert "0.5 for every class, as none were tuned" in describe_thresholds(
+        untuned(("a", "b")), None
+    )
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "half"])

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlcls_jax import ahead, evaluate, predict
-from mlcls_jax.ahead import Ahead
-from mlcls_jax.checkpoint import Checkpoints
+from mlcls_jax import evaluate, predict
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 from mlcls_jax.report import __main__ as report
+from mlcls_jax.run.checkpoints import Checkpoints
+from mlcls_jax.run.trained_model import load_run
 from mlcls_jax.train import train
-from mlcls_jax.workdir import load_run
+from mlcls_jax.training import compile_ahead
+from mlcls_jax.training.compile_ahead import Ahead
 
 
 def make_config(photos, variant, learning_rate=1e-2) -> Config:
@@ -62,7 +63,7 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
     # The batches at which it is stopped inside an epoch: by Ctrl-C, and by a machine that leaves.
     interrupted = iter([2, 6])
     by = iter([signal.SIGINT, signal.SIGTERM])
-    to_devices, batches, at = ahead.to_devices, [0], [next(interrupted)]
+    to_devices, batches, at = compile_ahead.to_devices, [0], [next(interrupted)]
 
     def pressing(*args):
         for batch in to_devices(*args):
@@ -72,7 +73,7 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
                 os.kill(os.getpid(), next(by))
             yield batch
 
-    monkeypatch.setattr(ahead, "to_devices", pressing)
+    monkeypatch.setattr(compile_ahead, "to_devices", pressing)
     codes = [train(config, parts) for _ in range(3)]
     assert codes == [130, 0, 0]
     assert records(parts) == records(whole)

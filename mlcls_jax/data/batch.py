@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from flax import struct
 from jax.sharding import NamedSharding
 
-from mlcls_jax.devices import put_local
+from mlcls_jax.system.devices import put_local
 
 T = TypeVar("T")
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.csv_cells import quoted, quoting, read_csv
-from mlcls_jax.data.labels import UNKNOWN, LabelTable
-from mlcls_jax.data.sources import has_folder, read_table
-from mlcls_jax.data.stratified import draw_splits
-from mlcls_jax.files import write_text
+from mlcls_jax.data.label_table import UNKNOWN, LabelTable
+from mlcls_jax.data.readers.csv_cells import quoted, quoting, read_csv
+from mlcls_jax.data.readers.read_table import has_folder, read_table
+from mlcls_jax.data.stratification import draw_splits
+from mlcls_jax.system.files import write_text
 
 SPLITS = ("train", "val", "test")
 _AGAIN = "put the file back as it was, or start in another workdir"

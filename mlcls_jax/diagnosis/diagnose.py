@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.config import Config
-from mlcls_jax.data.labels import LabelTable
-from mlcls_jax.diagnosis.curves import beats_base_rate, of_curves
+from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.diagnosis.curve_rules import beats_base_rate, of_curves
 from mlcls_jax.diagnosis.finding import Finding
-from mlcls_jax.diagnosis.of_labels import few_positives, label_noise, unlike
+from mlcls_jax.diagnosis.label_rules import few_positives, label_noise, unlike
 
 
 def diagnose(

@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mlcls_jax.models.convolution import conv, native_conv, pointwise
-from mlcls_jax.models.depthwise import depthwise_conv
-from mlcls_jax.models.gated import gated_product, scaled_values
-from mlcls_jax.models.lineages import KERAS, Lineage
-from mlcls_jax.models.normalization import Activation, BatchNorm, identity
-from mlcls_jax.models.padding import Padding
+from mlcls_jax.models.batch_norm import Activation, BatchNorm, identity
+from mlcls_jax.models.conventions import KERAS, Lineage, Padding
+from mlcls_jax.models.ops.conv import conv, native_conv, pointwise
+from mlcls_jax.models.ops.depthwise import depthwise_conv
+from mlcls_jax.models.ops.gated import gated_product, scaled_values
 from mlcls_jax.models.variants import B0_STAGES, Stage
 
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, UInt32
 
+from mlcls_jax.models.batch_norm import Activation
 from mlcls_jax.models.blocks import Block, Network, NormalizedConv, drop
-from mlcls_jax.models.decoder import DROPOUT, DecoderSize, MLDecoder
-from mlcls_jax.models.normalization import Activation
+from mlcls_jax.models.ml_decoder import DROPOUT, DecoderSize, MLDecoder
 from mlcls_jax.models.variants import (
     B0_STAGES,
     TOP_CHANNELS,

@@ -6,12 +6,13 @@ python -m mlcls_jax.report --workdir runs/b5 [--explain]
 import argparse
 from pathlib import Path
 
-from mlcls_jax import cli, devices
+from mlcls_jax import cli
 from mlcls_jax.diagnosis.diagnose import lines
-from mlcls_jax.report.maps import explain_by
-from mlcls_jax.report.write import write_report
-from mlcls_jax.terminal import console
-from mlcls_jax.workdir import REPORT
+from mlcls_jax.report.html import write_report
+from mlcls_jax.report.thumbnails import explain_by
+from mlcls_jax.run.workdir import REPORT
+from mlcls_jax.system import distributed
+from mlcls_jax.system.console import console
 
 
 def main(argv: list[str]) -> int:
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
     workdir = Path(options.workdir)
     explain = None
     if options.explain:
-        devices.start()
+        distributed.start()
         explain = explain_by(workdir)
     for line in lines(write_report(workdir, explain=explain)):
         console.print(line)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from mlcls_jax.report.classes import Bin
-from mlcls_jax.scoring import SAMPLE
+from mlcls_jax.evaluation.base_rate import SAMPLE
+from mlcls_jax.report.class_figures import Bin
 
 # Placeholder: variable of the style sheet.
 _COLOURS = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlcls_jax.data.batch import to_devices
-from mlcls_jax.devices import make_mesh, sharded
+from mlcls_jax.system.devices import make_mesh, sharded
 
 
 def rows(number: int) -> np.ndarray:

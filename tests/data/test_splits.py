@@ -10,14 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.labels import UNKNOWN, LabelTable
-from mlcls_jax.data.splits import (
-    check_train,
-    load_splits,
-    make_splits,
-    read_splits,
-    write_splits,
-)
+from mlcls_jax.data.label_table import UNKNOWN, LabelTable
+from mlcls_jax.data.splits import check_train, load_splits, make_splits, read_splits, write_splits
 
 
 def random_table(n=200, c=6, seed=0, folder="pictures", prefix="p", density=0.2) -> LabelTable:

@@ -9,7 +9,7 @@ import pytest
 
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS
-from mlcls_jax.optimizer import flatten
+from mlcls_jax.step.param_tree import flatten
 
 # Trainable parameters with 1000 classes.  B0 to B7: keras.applications (model.count_params() less
 # the statistics).  Lite: the published PyTorch files (lite0 to lite2) and timm's

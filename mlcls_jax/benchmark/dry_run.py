@@ -1,0 +1,197 @@
+"""What `train --dry-run` does: all of a start, a few steps of each phase, and nothing that lasts.
+
+The run is rehearsed in a temporary folder: its data are read, its weights loaded and its programs
+compiled, as ever; what the estimate of its time adds up is measured here.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mlcls_jax.benchmark.compiled_steps import compile_program, forward_run, step_run
+from mlcls_jax.benchmark.contact_sheet import contact_sheet
+from mlcls_jax.benchmark.loops import QUEUED, input_run
+from mlcls_jax.config import Config, schema
+from mlcls_jax.data.batch import Batch
+from mlcls_jax.data.label_table import UNKNOWN
+from mlcls_jax.data.loaders.threads import local_rows, train_batches
+from mlcls_jax.run.checkpoints import has_checkpoint
+from mlcls_jax.run.workdir import SHEET
+from mlcls_jax.step import programs
+from mlcls_jax.step.phases import PlannedPhase
+from mlcls_jax.step.train_step import TrainState
+from mlcls_jax.system.console import console, hms, print_table
+from mlcls_jax.system.devices import put_local, sharded
+from mlcls_jax.training.context import Session
+from mlcls_jax.training.phase_transition import print_groups
+from mlcls_jax.training.setup import open_session, print_header
+
+PICTURES = 24  # on the sheet
+STEPS, LONG = 5, 2.0  # that are timed; fewer where one takes so many seconds
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a phase, or of all evaluations.
+
+    memory: bytes on one device at the highest point, by the compiler's analysis.
+    seconds: of all steps, or of all evaluations; without compilation.
+    """
+
+    name: str
+    steps: str
+    memory: int
+    images_per_second: float
+    seconds: float
+
+
+def dry_run(config: Config, workdir: Path) -> int:
+    """Prints header, groups, shapes, memory and time, and draws workdir/contact_sheet.png.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ValueError: whatever `train` would say before its first step; or several processes.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("--dry-run is for one process; leave --processes and --cluster out")
+    cached = config.data.cache
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache="none"))
+    with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
+        session, state = open_session(config, Path(folder) / "run")
+        print_header(dataclasses.replace(session, workdir=workdir), state)
+        sheet = draw_sheet(session, workdir)
+        rows = list(estimates(session, state))
+        session.checkpoints.close()
+        session.log.close()
+    print_estimates(rows)
+    if cached != "none":
+        console.print("The time is without data.cache, which spares decoding in every epoch.")
+    console.print(f"Look at {sheet} before you train: is every picture under its own labels?")
+    if has_checkpoint(workdir):
+        console.print(f"{workdir} holds a run already; training would continue it.")
+    return 0
+
+
+def draw_sheet(session: Session, workdir: Path) -> Path:
+    """Writes the first training pictures, as a step takes them; says what a batch is."""
+    config, train = session.config, session.splits["train"]
+    batch = _first_batch(session)
+    console.print(
+        f"first batch: {_shape(batch.image)} pictures, {_shape(batch.label)} labels; "
+        f"{(train.labels == 1).sum() / len(train):.2f} classes are on a picture, "
+        f"{(train.labels == UNKNOWN).mean():.1%} of the labels are unknown"
+    )
+    some = jax.tree.map(lambda rows: rows[:PICTURES], batch)
+    workdir.mkdir(parents=True, exist_ok=True)
+    contact_sheet(config, some, train.classes).save(workdir / SHEET)
+    return workdir / SHEET
+
+
+def estimates(session: Session, state: TrainState) -> Iterator[Estimate]:
+    """Yields that of each phase, and of all evaluations last.
+
+    A phase on cached features costs one pass over the pictures; its steps cost next to nothing.
+    Elsewhere a step lasts as long as its arithmetic or as reading its pictures, whichever is
+    longer: they go on beside each other, but on a CPU share its cores.
+    """
+    config, splits, data = session.config, session.splits, session.config.data
+    shared = config, len(splits["train"].classes), session.origin
+    shapes = programs.variables_shape(config, shared[1], session.mesh)
+    batch = put_local(_first_batch(session), sharded(session.mesh))
+    program = programs.forward_program(*shared, data.batch_size, session.mesh, shapes)
+    forward, cost = compile_program(program, data.batch_size)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    reading = _seconds_of_reading(session)
+    looking = max(_seconds_each(forward_run(forward, variables, batch)), reading) / data.batch_size
+    evaluations = 0
+    for planned in session.plan:
+        print_groups(planned, state.params)
+        steps, evaluations = planned.stop - planned.start, evaluations + len(planned.evaluations)
+        if views := planned.phase.cached_views:
+            pictures = views * len(splits["train"]) + len(splits["val"])
+            own = cost.memory.peak, 1 / looking, pictures * looking
+            evaluations -= len(planned.evaluations)  # of features
+        else:
+            own = _on_pictures(session, planned, variables, batch, shapes, reading)
+        yield Estimate(planned.phase.name, f"{steps}", *own)
+    seconds = evaluations * len(splits["val"]) * looking
+    yield Estimate("evaluation", f"{evaluations} times", cost.memory.peak, 1 / looking, seconds)
+
+
+def _on_pictures(
+    session: Session,
+    planned: PlannedPhase,
+    variables: dict,
+    batch: Batch,
+    shapes: dict,
+    reading: float,
+) -> tuple[int, float, float]:
+    """Bytes, images/s and seconds of a phase, of which some steps are taken."""
+    config, classes = session.config, len(session.splits["train"].classes)
+    program = programs.step_program(
+        config, classes, session.origin, planned, session.mesh, shapes, session.base.frequencies
+    )
+    function, cost = compile_program(program, config.data.batch_size)
+    step = max(_seconds_each(step_run(session, planned, function, variables, batch)), reading)
+    steps = planned.stop - planned.start
+    return cost.memory.peak, config.data.batch_size / step, steps * step
+
+
+def _seconds_of_reading(session: Session) -> float:
+    """Of a batch, once those that are read ahead are used up."""
+    run = input_run(session)
+    run(QUEUED)
+    return _seconds_each(run)
+
+
+def _seconds_each(run: Any) -> float:
+    """Of one step; the first, which finds cold caches, tells how many are worth the wait."""
+    first = run(1)
+    return first if first > LONG else run(STEPS) / STEPS
+
+
+def _first_batch(session: Session) -> Batch:
+    """On the host."""
+    config = session.config
+    batches = train_batches(
+        session.splits["train"],
+        first_step=0,
+        last_step=1,
+        rows=local_rows(config.data.batch_size, "data.batch_size"),
+        size=schema.image_size(config),
+        augment=config.augment,
+        seed=config.seed,
+        reader=session.readers["train"],
+    )
+    return next(batches)
+
+
+def print_estimates(rows: list[Estimate]) -> None:
+    """A table, and the sum of the times."""
+    table = [
+        [
+            row.name,
+            row.steps,
+            f"{row.memory / 1e9:.2f} GB",
+            f"{row.images_per_second:.1f}",
+            hms(row.seconds),
+        ]
+        for row in rows
+    ]
+    columns = ["dry run", "steps", "memory per device", "images/s", "time"]
+    print_table("", columns, table)
+    console.print(
+        f"About {hms(sum(row.seconds for row in rows))} in all, without compilation and "
+        "checkpoints, as measured on a few steps just now."
+    )
+
+
+def _shape(array: Any) -> str:
+    return f"{array.dtype} [{', '.join(map(str, array.shape))}]"

@@ -1,0 +1,232 @@
+"""What a config may be: every mistake is one line that names the field."""
+
+import dataclasses
+import math
+
+from mlcls_jax.config.phase_checks import (
+    check_cached_views,
+    check_duration,
+    check_phases,
+    check_rules,
+)
+from mlcls_jax.config.schema import Augment, Config, Data, Loss, Model, Train
+from mlcls_jax.config.serialization import flatten_fields, from_dict
+from mlcls_jax.models.variants import HEADS
+
+# Fields of `loss` that belong to one of its names.
+LOSS_FIELDS = {
+    "bce": ("pos_weight", "pos_weight_max"),
+    "focal": ("gamma", "alpha"),
+    "asl": ("gamma_pos", "gamma_neg", "clip", "focus_gradient"),
+}
+
+# Fields of `data` that belong to some of its sources.
+SOURCE_FIELDS = {
+    "filename_column": ("csv",),
+    "split_column": ("csv",),
+    "label_delimiter": ("csv",),
+    "label_column": ("csv",),
+    "crowd": ("coco", "tfds"),
+    "min_area": ("coco", "tfds"),
+    "difficult": ("voc", "tfds"),
+    "image_feature": ("tfds",),
+    "label_feature": ("tfds",),
+}
+MAX_TIMEOUT = 24 * 3600
+
+
+def validate(config: Config) -> None:
+    """Raises ValueError that names the first field with a wrong type or impossible value."""
+    from_dict(dataclasses.asdict(config))
+    _check_choices(config, "")
+    _check_ranges(config)
+    _check_source(config.data)
+    _check_loss(config.loss)
+    _check_train(config.train)
+    check_phases(config.phases, config.data.batch_size)
+    check_cached_views(config.phases, config.augment)
+    _check_head(config.model)
+    if config.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in config.phases):
+        raise ValueError(
+            'config: model.sync_batch_norm needs a phase with batch_norm="train"; the others '
+            "normalise by the running statistics"
+        )
+
+
+def _check_choices(node, prefix: str) -> None:
+    for entry in dataclasses.fields(node):
+        value, path = getattr(node, entry.name), f"{prefix}{entry.name}"
+        if dataclasses.is_dataclass(value):
+            _check_choices(value, f"{path}.")
+        elif isinstance(value, list):
+            for i, child in enumerate(value):
+                if dataclasses.is_dataclass(child):
+                    _check_choices(child, f"{path}[{i}].")
+        elif (choices := entry.metadata.get("choices")) and value not in choices:
+            raise ValueError(f"config: {path} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def _check_ranges(config: Config) -> None:
+    data, model, augment = config.data, config.model, config.augment
+    size = model.image_size
+    rules = [
+        ("seed", 0 <= config.seed < 2**31, "at least 0 and below 2**31"),
+        ("log_every", config.log_every >= 1, "at least 1"),
+        ("data.val_fraction", 0 < data.val_fraction < 1, "above 0 and below 1"),
+        ("data.test_fraction", 0 <= data.test_fraction < 1, "at least 0 and below 1"),
+        (
+            "data.test_fraction",
+            data.val_fraction + data.test_fraction < 1,
+            "so small that training pictures are left beside data.val_fraction",
+        ),
+        ("data.split_seed", 0 <= data.split_seed < 2**32, "at least 0 and below 2**32"),
+        ("data.batch_size", data.batch_size >= 1, "at least 1"),
+        ("data.eval_batch_size", data.eval_batch_size >= 1, "at least 1"),
+        ("data.threads", data.threads >= 0, "at least 0"),
+        ("data.max_bad_fraction", 0 <= data.max_bad_fraction < 1, "at least 0 and below 1"),
+        (
+            "data.cache_folder",
+            "://" not in data.cache_folder,
+            "a folder of this machine, as the file is mapped into memory",
+        ),
+        ("data.max_pixels", data.max_pixels >= 1, "at least 1"),
+        ("data.filename_column", bool(data.filename_column), "the name of a column"),
+        (
+            "data.label_delimiter",
+            not any(mark.isalnum() for mark in data.label_delimiter),
+            "a mark that is in no label, such as ; or a space",
+        ),
+        ("data.min_area", 0 <= data.min_area < math.inf, "at least 0, which turns it off"),
+        ("data.image_feature", bool(data.image_feature), "the name of a feature"),
+        ("data.label_feature", bool(data.label_feature), "the name of a feature"),
+        ("augment.min_scale", 0 < augment.min_scale <= 1, "above 0 and at most 1"),
+        *_augment_ranges(augment),
+        ("model.image_size", size == 0 or 32 <= size <= 4096, "0, or 32 to 4096 pixels"),
+        ("model.dropout", model.dropout is None or 0 <= model.dropout < 1, "in [0, 1) or None"),
+        ("model.decoder_groups", model.decoder_groups >= 0, "at least 0"),
+        (
+            "model.decoder_width",
+            model.decoder_width >= HEADS and model.decoder_width % HEADS == 0,
+            f"a multiple of {HEADS}, the number of attention heads",
+        ),
+        ("evaluation.min_positives", config.evaluation.min_positives >= 1, "at least 1"),
+        ("evaluation.wanted", 0 < config.evaluation.wanted <= 1, "above 0 and at most 1"),
+        ("evaluation.tuned_positives", config.evaluation.tuned_positives >= 1, "at least 1"),
+        (
+            "checkpoint.every_minutes",
+            0 <= config.checkpoint.every_minutes < math.inf,
+            "at least 0, which leaves the saves to the evaluations",
+        ),
+        ("train.max_skipped", config.train.max_skipped >= 1, "at least 1"),
+        ("evaluation.train_sample", config.evaluation.train_sample >= 0, "at least 0 (off)"),
+        (
+            "distributed.timeout",
+            5 <= config.distributed.timeout <= MAX_TIMEOUT,
+            f"5 to {MAX_TIMEOUT} seconds",
+        ),
+        (
+            "distributed.start_timeout",
+            5 <= config.distributed.start_timeout <= MAX_TIMEOUT,
+            f"5 to {MAX_TIMEOUT} seconds",
+        ),
+        ("phases", bool(config.phases), "a list of at least one phase"),
+    ]
+    for path, holds, wanted in rules:
+        if not holds:
+            value = flatten_fields(dataclasses.asdict(config)).get(path)
+            raise ValueError(f"config: {path} is {value!r}; it must be {wanted}")
+    check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
+
+
+def _check_source(data: Data) -> None:
+    default = Data()
+    for name, owners in SOURCE_FIELDS.items():
+        value = getattr(data, name)
+        if data.source not in owners and value != getattr(default, name):
+            raise ValueError(
+                f"config: data.{name} is {value!r}, but data.source is {data.source!r}, which has "
+                f"none; leave it out, or set data.source={owners[0]!r}"
+            )
+    if data.label_column and not data.label_delimiter:
+        raise ValueError(
+            f"config: data.label_column is {data.label_column!r}, but data.label_delimiter is "
+            'empty; set that to what is between the labels, such as ";"'
+        )
+    places = ("val_images", "test_images") if data.source in ("voc", "tfds") else ()
+    for name in ("images", *places) if data.source == "voc" else places:
+        if getattr(data, name):
+            raise ValueError(
+                f"config: data.{name} is {getattr(data, name)!r}, but the pictures of "
+                f"data.source={data.source!r} are found without it; leave it out"
+            )
+
+
+def _check_loss(loss: Loss) -> None:
+    rules = [
+        ("label_smoothing", 0 <= loss.label_smoothing < 1, "at least 0 and below 1"),
+        ("pos_weight", _is_weight(loss.pos_weight), 'a number above 0, a list of them, or "auto"'),
+        ("pos_weight_max", 1 <= loss.pos_weight_max < math.inf, "at least 1"),
+        ("gamma", 0 <= loss.gamma < math.inf, "at least 0"),
+        ("alpha", loss.alpha is None or 0 < loss.alpha < 1, "above 0 and below 1, or None"),
+        ("gamma_pos", 0 <= loss.gamma_pos < math.inf, "at least 0"),
+        ("gamma_neg", 0 <= loss.gamma_neg < math.inf, "at least 0"),
+        ("clip", 0 <= loss.clip < 1, "at least 0 and below 1"),
+    ]
+    check_rules("loss", loss, rules)
+    default = Loss()
+    for owner, names in LOSS_FIELDS.items():
+        for name in names:
+            value = getattr(loss, name)
+            if owner != loss.name and value != getattr(default, name):
+                raise ValueError(
+                    f"config: loss.{name} is {value!r}, but loss.name is {loss.name!r}, which has "
+                    f"none; leave it out, or set loss.name={owner!r}"
+                )
+    if loss.pos_weight != "auto" and loss.pos_weight_max != default.pos_weight_max:
+        raise ValueError(
+            f"config: loss.pos_weight_max is {loss.pos_weight_max}, but loss.pos_weight is "
+            f'{loss.pos_weight!r}; it limits "auto" only, so leave it out'
+        )
+
+
+def _check_train(train: Train) -> None:
+    if train.on_nan == "stop" and train.max_skipped != Train().max_skipped:
+        raise ValueError(
+            f"config: train.max_skipped is {train.max_skipped}, but train.on_nan is 'stop'; it "
+            'limits "skip" only, so leave it out'
+        )
+
+
+def _is_weight(value: float | list[float] | str) -> bool:
+    if isinstance(value, str):
+        return value == "auto"
+    numbers = value if isinstance(value, list) else [value]
+    return bool(numbers) and all(
+        isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf
+        for number in numbers
+    )
+
+
+def _augment_ranges(augment: Augment) -> list[tuple[str, bool, str]]:
+    shares = ("brightness", "contrast", "saturation", "cutout", "erase")
+    return [
+        *((f"augment.{x}", 0 <= getattr(augment, x) <= 1, "0 (off) to 1") for x in shares),
+        ("augment.hue", 0 <= augment.hue <= 0.5, "0 (off) to 0.5, half of the colour circle"),
+        ("augment.rand_augment", augment.rand_augment >= 0, "at least 0 (off)"),
+        ("augment.magnitude", 0 <= augment.magnitude <= 10, "0 to 10"),
+        *(
+            (f"augment.{x}", alpha == 0 or 0.01 <= alpha <= 100, "0 (off), or 0.01 to 100")
+            for x, alpha in (("mixup", augment.mixup), ("cutmix", augment.cutmix))
+        ),
+    ]
+
+
+def _check_head(model: Model) -> None:
+    published = Model()
+    for name in ("decoder_groups", "decoder_width"):
+        value = getattr(model, name)
+        if model.head == "gap" and value != getattr(published, name):
+            raise ValueError(
+                f"config: model.{name} is {value}, but model.head is 'gap', which has no decoder; "
+                'set that to "mldecoder", or leave this out'
+            )

@@ -1,0 +1,87 @@
+"""Converts configs to and from JSON, and compares them."""
+
+import dataclasses
+import json
+from functools import partial
+from pathlib import Path
+
+import dacite
+
+from mlcls_jax.config.schema import PATHS, Config
+from mlcls_jax.models.weights.aliases import is_name
+
+
+def from_dict(values: dict) -> Config:
+    """The Config of `dataclasses.asdict`; ValueError names an unknown field or a wrong type."""
+    numbers = {kind: partial(_refuse_bool, kind) for kind in (int, float)}
+    try:
+        return dacite.from_dict(Config, values, dacite.Config(strict=True, type_hooks=numbers))
+    except (dacite.DaciteError, AttributeError, TypeError) as error:  # the latter two: no dict
+        raise ValueError(f"config: {' '.join(str(error).split())}") from error
+
+
+def _refuse_bool(kind: type, value):
+    """To Python True is the int 1; a config that sets seed=True means something else."""
+    if isinstance(value, bool):
+        raise dacite.WrongTypeError(kind, value)
+    return value
+
+
+def to_json(config: Config) -> str:
+    """All fields, as text that `from_dict(json.loads(...))` reads back."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def may_change(config: Config) -> set[str]:
+    """Fields of a run that another start may have otherwise: they decide how, and not what."""
+    fields = {"log_every", "checkpoint.every_minutes"}
+    fields |= {f"data.{name}" for name in ("threads", "on_bad_image", "max_bad_fraction")}
+    fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may go on otherwise
+    fields |= {"distributed.timeout", "distributed.start_timeout"}
+    decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
+    fields |= {f"evaluation.{name}" for name in (*decisions, "train_sample")}
+    # Crops from cached pictures are not quite those from the files.
+    squash = config.augment.train_resize == "squash"
+    return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})
+
+
+def per_machine(config: Config) -> set[str]:
+    """Fields that processes of one run may have otherwise: where a machine keeps its files."""
+    weights = set() if is_name(config.model.weights) else {"model.weights"}
+    return weights | {"data.threads"} | {f"data.{name}" for name in PATHS}
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """One "field: a's value -> b's value" for each field that differs."""
+    left, right = flatten_fields(dataclasses.asdict(a)), flatten_fields(dataclasses.asdict(b))
+    paths = [*left, *(path for path in right if path not in left)]
+    return [
+        f"{path}: {left.get(path, 'absent')!r} -> {right.get(path, 'absent')!r}"
+        for path in paths
+        if left.get(path) != right.get(path) or (path in left) != (path in right)
+    ]
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The same config, readable from any working directory."""
+    config = from_dict(dataclasses.asdict(config))
+    for name in PATHS:
+        value = getattr(config.data, name)
+        named = config.data.source == "tfds" and name in ("csv", "val_csv", "test_csv")
+        if value and "://" not in value and not named:
+            setattr(config.data, name, str(Path(value).expanduser().absolute()))
+    weights = config.model.weights
+    if weights and not is_name(weights):
+        config.model.weights = str(Path(weights).expanduser().absolute())
+    return config
+
+
+def flatten_fields(value, prefix: str = "") -> dict:
+    """{"data.batch_size": 32, "phases[0].groups[0].pattern": ..., ...} of `dataclasses.asdict`."""
+    if isinstance(value, dict):
+        items = [(f"{prefix}.{key}" if prefix else key, child) for key, child in value.items()]
+    elif isinstance(value, list):
+        items = [(f"{prefix}[{i}]", child) for i, child in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {path: leaf for key, child in items for path, leaf in flatten_fields(child, key).items()}

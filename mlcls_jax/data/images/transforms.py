@@ -1,0 +1,221 @@
+"""One picture, from its decoder to uint8 [size, size, 3].
+
+Decoding at a fraction of the size (decoding.py) does most of the shrinking, and what is left is
+bilinear.  Against full decoding and an antialiased resize, docs/input.md has how alike that is.
+Everything random is drawn from the generator that is passed in.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mlcls_jax.config import Augment
+from mlcls_jax.data.images.augment import change_pixels
+from mlcls_jax.data.images.decoding import Picture
+
+_INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_CROP_ATTEMPTS = 10
+# Both interpolations look at neighbours only: a side that shrinks by this is averaged instead.
+_AVERAGED_FROM = 2
+_RATIO = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def resize(
+    image: np.ndarray,
+    size: int,
+    interpolation: str = "bilinear",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Resizes to a square; what isn't square is squashed.
+
+    Args:
+        image: uint8 [height, width, 3].
+        size: side of the result in pixels.
+        interpolation: "bilinear" or "bicubic" (Keys, a = -0.75).
+        out: uint8 [size, size, 3], contiguous, to write to.
+
+    Returns:
+        uint8 [size, size, 3]; without `out`, the image itself if it has this size.
+
+    Raises:
+        ValueError: an unknown interpolation.
+    """
+    if interpolation not in _INTERPOLATIONS:
+        known = tuple(_INTERPOLATIONS)
+        raise ValueError(f"interpolation {interpolation!r} is unknown; use one of {known}")
+    if image.shape[:2] == (size, size):
+        if out is None:
+            return image
+        np.copyto(out, image)
+        return out
+    height, width = (
+        size if side >= _AVERAGED_FROM * size else side for side in (image.shape[0], image.shape[1])
+    )
+    if (height, width) != image.shape[:2]:
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (size, size), dst=out, interpolation=_INTERPOLATIONS[interpolation])
+
+
+def center_box(height: int, width: int, size: int) -> Box:
+    """The central square whose side is size / (size + 32) of the short side.
+
+    This is the evaluation of the reference implementation (`preprocessing.py` of
+    tensorflow/tpu/models/official/efficientnet).
+    """
+    side = max(int(center_crop_share(size) * min(height, width)), 1)
+    return Box((height - side + 1) // 2, (width - side + 1) // 2, side, side)
+
+
+def seen_box(height: int, width: int, size: int, how: str) -> Box:
+    """The part of a picture that the network sees in evaluation, where `how` is eval_resize."""
+    return center_box(height, width, size) if how == "center_crop" else Box(0, 0, height, width)
+
+
+def random_box(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    min_scale: float,
+    ratio: tuple[float, float] = _RATIO,
+) -> Box:
+    """A random part of a picture (Szegedy et al. 2015, arXiv:1409.4842).
+
+    Its share of the area is uniform in [min_scale, 1] and the logarithm of its width / height
+    uniform in that of `ratio`.  A part that doesn't fit is drawn again, ten times at most; then it
+    is the largest central one whose aspect lies in `ratio`.
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(_CROP_ATTEMPTS):
+        area = height * width * (min_scale + (1 - min_scale) * rng.random())
+        aspect = math.exp(low + (high - low) * rng.random())
+        rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+            return Box(int(top), int(left), rows, columns)
+    rows = max(min(height, round(width / ratio[0])), 1)
+    columns = max(min(width, round(height * ratio[1])), 1)
+    return Box((height - rows) // 2, (width - columns) // 2, rows, columns)
+
+
+def train_picture(
+    picture: Picture,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    augment: Augment,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Decodes and augments one training picture.
+
+    Args:
+        picture: of which the header has been read.
+        rng: the same state gives the same picture.
+        size: side of the result in pixels.
+        augment: all but eval_resize and what mixes pictures.
+        out: see `resize`.
+
+    Returns:
+        uint8 [size, size, 3].
+
+    Raises:
+        PictureError: see `Picture`.
+    """
+    mirrored = augment.flip and rng.random() < 0.5
+    box = Box(0, 0, picture.height, picture.width)
+    if augment.train_resize == "random_crop":
+        box = random_box(picture.height, picture.width, rng, augment.min_scale)
+    image = _part(picture, box, size)
+    if mirrored:
+        image = cv2.flip(resize(image, size, augment.interpolation), 1, dst=out)
+    else:
+        image = resize(image, size, augment.interpolation, out)
+    changed = change_pixels(image, rng, augment)
+    if out is None or changed is image:
+        return changed
+    np.copyto(out, changed)
+    return out
+
+
+def eval_picture(
+    picture: Picture, *, size: int, augment: Augment, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Decodes one picture for evaluation, by eval_resize and interpolation of `augment`.
+
+    Args, returns and errors: as `train_picture`.
+    """
+    return square(picture, size, augment.eval_resize, augment.interpolation, out)
+
+
+def square(
+    picture: Picture, size: int, how: str, interpolation: str, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Decodes a picture to a square without anything random.
+
+    Args:
+        picture: of which the header has been read.
+        size: side of the result in pixels.
+        how: "squash" or "center_crop".
+        interpolation, out: see `resize`.
+
+    Returns:
+        uint8 [size, size, 3].
+
+    Raises:
+        PictureError: see `Picture`.
+    """
+    box = seen_box(picture.height, picture.width, size, how)
+    return resize(_part(picture, box, size), size, interpolation, out)
+
+
+def short_side(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of a picture whose short side shrinks to `side`; it is never enlarged."""
+    share = min(side / min(height, width), 1)
+    return max(round(height * share), 1), max(round(width * share), 1)
+
+
+def shrink(picture: Picture, side: int) -> np.ndarray:
+    """Decodes a whole picture with a short side of `side`, or of a little less, or as it is.
+
+    Returns:
+        uint8 [height, width, 3].
+
+    Raises:
+        PictureError: see `Picture`.
+    """
+    height, width = short_side(picture.height, picture.width, side)
+    image = picture.decode(height, width)
+    if image.shape[0] <= height or image.shape[1] <= width:
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _part(picture: Picture, box: Box, size: int) -> np.ndarray:
+    """The box of a picture, decoded about as large as it takes for a square of that size."""
+    image = picture.decode(
+        -(-size * picture.height // box.height), -(-size * picture.width // box.width)
+    )
+    down, across = image.shape[0] / picture.height, image.shape[1] / picture.width
+    top, left = round(box.top * down), round(box.left * across)
+    height, width = max(round(box.height * down), 1), max(round(box.width * across), 1)
+    top, left = min(top, image.shape[0] - 1), min(left, image.shape[1] - 1)
+    return image[top : top + height, left : left + width]
+
+
+def center_crop_share(size: int) -> float:
+    """Share of the short side that eval_resize="center_crop" keeps, for a side in pixels.
+
+    The reference implementation crops 224 of 256 pixels, 240 of 272 and so on.
+    """
+    return size / (size + 32)

@@ -1,0 +1,227 @@
+"""Writes a trained model in a format that other programs load without this package.
+
+python -m mlcls_jax.export --workdir runs/b5 --format safetensors --out exported/b5
+
+safetensors  for timm: model.safetensors and timm's config.json
+keras        for keras.applications: model.weights.h5
+stablehlo    for JAX: model.stablehlo, uint8 pictures to probabilities
+onnx         for onnxruntime and others: model.onnx, the same function
+
+Beside each stands a config.json with the classes, their thresholds and how to call the model.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mlcls_jax import cli
+from mlcls_jax.config.schema import image_size
+from mlcls_jax.data.images.transforms import center_crop_share
+from mlcls_jax.evaluation.metrics import finite_or_none
+from mlcls_jax.export.portable import (
+    INPUT,
+    OUTPUT,
+    Predictor,
+    make_predictor,
+    save_onnx,
+    save_stablehlo,
+)
+from mlcls_jax.models.weights.formats import SIDECAR
+from mlcls_jax.models.weights.provenance import OWN, to_json
+from mlcls_jax.models.weights.save import keras_builder, save_keras, save_timm, timm_builder
+from mlcls_jax.run.trained_model import Run, describe_checkpoint, load_run
+from mlcls_jax.run.workdir import RAW
+from mlcls_jax.step.programs import build_model
+from mlcls_jax.system import distributed
+from mlcls_jax.system.console import console
+from mlcls_jax.system.files import new_folder, write_text
+
+
+def main(argv: list[str]) -> int:
+    """Entry point; returns the exit code."""
+    options = parse(argv)
+    distributed.start()
+    run, out = load_run(Path(options.workdir), options.checkpoint), Path(options.out)
+    with new_folder(out) as folder:
+        path, config, usage = WRITERS[options.format](run, folder)
+        own = {"file": path.name, "format": options.format} | describe(run)
+        write_text(folder / SIDECAR, json.dumps(config | {OWN: own}, indent=2) + "\n")
+    console.print(f"From the {describe_checkpoint(run.meta)}")
+    console.print(f"Written: {out / path.name} and {out / SIDECAR}")
+    console.print(usage.replace("OUT", str(out)))
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The options."""
+    parser = cli.Parser(
+        prog="python -m mlcls_jax.export",
+        description="Writes a trained model for timm, Keras, JAX alone or onnxruntime.",
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--format", required=True, choices=WRITERS)
+    parser.add_argument("--out", required=True, help="new folder to write to")
+    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    return parser.parse_args(argv)
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What has to be known to use a model of the run, JSON-ready.
+
+    Pictures are RGB, 0 to 255, resized as `resize` says to `image_size` pixels; what the model
+    gives is a logit or a probability per class in the order of `classes`.  A class is said to be
+    there from its threshold on, of the probability: the sigmoid of the logit over its temperature,
+    which a format that gives probabilities has inside.
+    """
+    config = run.config
+    return {
+        "variant": config.model.variant,
+        "image_size": image_size(config),
+        "resize": config.augment.eval_resize,
+        "crop": _crop(run),
+        "interpolation": config.augment.interpolation,
+        "origin": to_json(run.origin),
+        "classes": list(run.classes),
+        "thresholds": dict(zip(run.classes, run.decisions.thresholds, strict=True)),
+        "temperatures": dict(zip(run.classes, run.decisions.temperatures, strict=True)),
+        "step": run.meta["step"],
+        "weights": run.meta.get("weights", RAW),
+        "val": finite_or_none(run.meta["val"] or {}),
+    }
+
+
+def write_safetensors(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
+    """For timm; the config is the one that timm reads from a folder."""
+    _refuse_decoder(run, "timm.create_model")
+    size, (mean, std) = image_size(run.config), _unit(run)
+    builder = timm_builder(run.config.model.variant, run.origin.lineage, len(run.classes))
+    model_args = {k: v for k, v in builder.arguments.items() if k != "num_classes"}
+    config = {
+        "architecture": builder.name,
+        "num_classes": len(run.classes),
+        "model_args": model_args,
+        "label_names": list(run.classes),
+        "pretrained_cfg": {
+            "input_size": [3, size, size],
+            "interpolation": run.config.augment.interpolation,
+            "crop_pct": _crop(run),
+            "crop_mode": run.config.augment.eval_resize.removesuffix("_crop"),
+            "mean": mean,
+            "std": std,
+            "num_classes": len(run.classes),
+            "first_conv": "conv_stem",
+            "classifier": "classifier",
+        },
+    }
+    usage = (
+        f"model = timm.create_model({builder.name!r}, {builder.keywords})\n"
+        'model.load_state_dict(safetensors.torch.load_file("OUT/model.safetensors"))\n'
+        'or: model = timm.create_model("local-dir:OUT", pretrained=True)'
+    )
+    return save_timm(folder, run.variables, run.config.model.variant), config, usage
+
+
+def write_keras(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
+    """For keras.applications; the config says which function, with which arguments."""
+    _refuse_decoder(run, "keras.applications")
+    variant = run.config.model.variant
+    builder = keras_builder(variant, run.origin, len(run.classes), image_size(run.config))
+    inside = builder.arguments.get("include_preprocessing", True)
+    config = {
+        "application": builder.name,
+        "arguments": builder.arguments,
+        "input": "pictures of 0 to 255" if inside else "pictures of 0 to 255, less mean, over std",
+        "normalization": "inside" if inside else dataclasses.asdict(run.origin.normalization),
+    }
+    usage = (
+        f"model = keras.applications.{builder.name}({builder.keywords})\n"
+        'model.load_weights("OUT/model.weights.h5")\n'
+        "logits = model(pictures)"
+    )
+    if not inside:
+        mean, std = (
+            list(part) for part in (run.origin.normalization.mean, run.origin.normalization.std)
+        )
+        usage = usage.replace("(pictures)", f"((pictures - {mean}) / {std})")
+    return save_keras(folder, run.variables, variant, run.origin), config, usage
+
+
+def write_stablehlo(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
+    """One function for JAX; the config says what it takes and gives."""
+    path = save_stablehlo(folder, _predictor(run), image_size(run.config))
+    usage = (
+        'predict = jax.export.deserialize(bytearray(open("OUT/model.stablehlo", "rb").read())).call'
+        f"\nprobabilities = predict(images)  # {_shape(run)}"
+    )
+    return path, _signature(run) | {"jax": jax.__version__}, usage
+
+
+def write_onnx(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
+    """The same for onnxruntime."""
+    path = save_onnx(folder, _predictor(run, portable=True), image_size(run.config))
+    usage = (
+        'session = onnxruntime.InferenceSession("OUT/model.onnx")\n'
+        f'probabilities, = session.run(None, {{"images": images}})  # {_shape(run)}'
+    )
+    return path, _signature(run), usage
+
+
+WRITERS = {
+    "safetensors": write_safetensors,
+    "keras": write_keras,
+    "stablehlo": write_stablehlo,
+    "onnx": write_onnx,
+}
+
+
+def _refuse_decoder(run: Run, builder: str) -> None:
+    if run.config.model.head == "mldecoder":
+        raise ValueError(
+            f"{builder} makes no EfficientNet with an ML-Decoder as its head; export to stablehlo "
+            "or onnx"
+        )
+
+
+def _predictor(run: Run, portable: bool = False) -> Predictor:
+    model = build_model(run.config, len(run.classes), run.origin.lineage)
+    # In float32 everywhere: who loads the file may have no bfloat16.
+    model = model.clone(dtype=jnp.dtype("float32"), portable=portable)
+    temperatures = run.decisions.temperatures
+    if all(temperature == 1 for temperature in temperatures):
+        temperatures = ()
+    return make_predictor(model, run.variables, run.origin.normalization, temperatures)
+
+
+def _shape(run: Run) -> str:
+    size = image_size(run.config)
+    return f"uint8 [batch, {size}, {size}, 3], RGB"
+
+
+def _signature(run: Run) -> dict[str, Any]:
+    size = image_size(run.config)
+    return {
+        "input": {"name": INPUT, "dtype": "uint8", "shape": ["batch", size, size, 3]},
+        "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(run.classes)]},
+        "normalization": "inside",
+    }
+
+
+def _crop(run: Run) -> float:
+    """Share of a picture's short side that is resized to the image size."""
+    cropped = run.config.augment.eval_resize == "center_crop"
+    return center_crop_share(image_size(run.config)) if cropped else 1.0
+
+
+def _unit(run: Run) -> tuple[list[float], list[float]]:
+    """Mean and std in units of 0 to 1, as timm has them."""
+    by = run.origin.normalization
+    return [value / 255 for value in by.mean], [value / 255 for value in by.std]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,163 @@
+"""Depthwise convolution: the native one on accelerators, a sum of shifted slices on CPU.
+
+XLA's grouped convolution on CPU is some thirty times slower than the arithmetic needs.  There,
+the convolution of one channel with k*k taps is k*k multiply-adds of shifted views, which XLA
+fuses into one vectorised loop.  Automatic differentiation of that sum would keep k*k copies of
+the input, so its gradients are written out below.  The choice is made inside the differentiation
+rules with `lax.platform_dependent`, so a program that is exported for a GPU or TPU contains the
+native convolution only.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from mlcls_jax.models.conventions import Padding
+from mlcls_jax.models.ops.conv import (
+    image_padding,
+    native_conv,
+    native_gradients,
+    pad,
+    taps,
+    window,
+)
+
+TERMS = 112  # of one fused sum: with many more, compilers spill registers
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise_conv(
+    x: Float[Array, "batch height width channel"],
+    kernel: Float[Array, "k k 1 channel"],
+    stride: int,
+    padding: Padding = "same",
+) -> Float[Array, "batch out_height out_width channel"]:
+    """Convolves each channel with its own k*k kernel.
+
+    Args:
+        x: activations, NHWC, float32 or bfloat16.
+        kernel: [k, k, 1, channel] of x's dtype.
+        stride: of both image axes.
+        padding: see `pad_widths`.
+
+    Returns:
+        [batch, ceil(height / stride), ceil(width / stride), channel] of x's dtype, equal to
+        `lax.conv_general_dilated(..., feature_group_count=channel)`.
+    """
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_shifted_sum, stride=stride, padding=padding),
+        default=partial(native_conv, stride=stride, padding=padding),
+    )
+
+
+def _forward(x, kernel, stride, padding):
+    return depthwise_conv(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward(stride, padding, residuals, grad):
+    return lax.platform_dependent(
+        *residuals,
+        grad,
+        cpu=partial(_shifted_gradients, stride=stride, padding=padding),
+        default=partial(native_gradients, stride=stride, padding=padding),
+    )
+
+
+depthwise_conv.defvjp(_forward, _backward)
+
+
+def _shifted_sum(x, kernel, stride, padding):
+    weights = kernel.astype(jnp.float32)
+    terms = [
+        view.astype(jnp.float32) * weights[i, j, 0]
+        for i, j, view in taps(x, kernel.shape[0], stride, padding)
+    ]
+    return sum(terms[1:], terms[0]).astype(x.dtype)
+
+
+def _shifted_gradients(x, kernel, grad, stride, padding):
+    widths = image_padding(x, kernel.shape[0], stride, padding)
+    dx = _input_gradient(x.shape, kernel, grad, stride, low=[before for before, _ in widths])
+    return dx, _kernel_gradient(pad(x, *widths), kernel, grad, stride)
+
+
+def _input_gradient(shape, kernel, grad, stride, low):
+    """dx[s*u + a] = sum of grad[u + (a + low - i) / s] * kernel[i] over taps where s divides.
+
+    Each output parity (a, b) is a shifted sum of its own; no zeros are multiplied.
+    """
+    k = kernel.shape[0]
+    _, height, width, _ = shape
+    out_height, out_width = -(-height // stride), -(-width // stride)
+    weights = kernel.astype(jnp.float32)
+
+    def shifts(parity, axis):
+        """(tap, shift into grad) pairs that reach this parity."""
+        reach = [(i, parity + low[axis] - i) for i in range(k)]
+        return [(i, distance // stride) for i, distance in reach if distance % stride == 0]
+
+    ends = [[shift for p in range(stride) for _, shift in shifts(p, axis)] for axis in range(2)]
+    before = [max(0, -min(shift)) for shift in ends]
+    after = [max(0, max(shift)) for shift in ends]
+    padded = pad(grad, (before[0], after[0]), (before[1], after[1]))
+
+    def parity_sum(a, b):
+        total = jnp.zeros((shape[0], out_height, out_width, shape[3]), jnp.float32)
+        for i, down in shifts(a, 0):
+            for j, right in shifts(b, 1):
+                view = window(padded, before[0] + down, before[1] + right, out_height, out_width, 1)
+                total += view.astype(jnp.float32) * weights[i, j, 0]
+        return total.astype(grad.dtype)
+
+    if stride == 1:
+        return parity_sum(0, 0)
+    rows = [
+        jnp.stack([parity_sum(a, b) for b in range(stride)], axis=3) for a in range(stride)
+    ]  # each [batch, out, out, stride, channel]
+    dx = jnp.stack(rows, axis=2)  # [batch, out, stride, out, stride, channel]
+    dx = dx.reshape(shape[0], out_height * stride, out_width * stride, shape[3])
+    return dx[:, :height, :width]
+
+
+def _kernel_gradient(padded, kernel, grad, stride):
+    """The sum over all positions of grad of its value times the k*k window of x that it saw.
+
+    That is the shifted sum again, with windows for an image and a block of grad for the kernel.
+    """
+    k = kernel.shape[0]
+    batch, out_height, out_width, channels = grad.shape
+    columns = _block(out_width, TERMS)
+    rows = _block(out_height, TERMS // columns)
+    down, across = -(-out_height // rows), -(-out_width // columns)
+    grad = pad(grad, (0, down * rows - out_height), (0, across * columns - out_width))
+    lacking = [max(0, (grad.shape[a] - 1) * stride + k - padded.shape[a]) for a in (1, 2)]
+    padded = pad(padded, (0, lacking[0]), (0, lacking[1]))
+
+    def add_block(total, number):
+        row, column = number // across * rows, number % across * columns
+        seen = (batch, (rows - 1) * stride + k, (columns - 1) * stride + k, channels)
+        here = (0, row * stride, column * stride, 0)
+        xs = lax.dynamic_slice(padded, here, seen).astype(jnp.float32)
+        block = (batch, rows, columns, channels)
+        grads = lax.dynamic_slice(grad, (0, row, column, 0), block).astype(jnp.float32)
+        terms = [
+            window(xs, i * stride, j * stride, k, k, 1) * grads[:, i, None, j, None]
+            for i in range(rows)
+            for j in range(columns)
+        ]
+        return total + sum(terms[1:], terms[0]), None
+
+    total = jnp.zeros((batch, k, k, channels), jnp.float32)
+    total, _ = lax.scan(add_block, total, jnp.arange(down * across))
+    return total.sum(0)[:, :, None].astype(kernel.dtype)
+
+
+def _block(size: int, most: int) -> int:
+    """At most `most`, so that as few blocks of this size as possible cover `size`."""
+    blocks = -(-size // max(most, 1))
+    return -(-size // blocks)

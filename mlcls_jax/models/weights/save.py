@@ -1,0 +1,142 @@
+"""Writes variables in the formats of timm and Keras, so that those load them without this package.
+
+Neither needs its framework here.  What a code base cannot compute (another padding or epsilon) is
+refused, since its model would load the tensors and give other logits.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from safetensors.numpy import save
+
+from mlcls_jax.models.conventions import Lineage, Origin, origin_of
+from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.models.weights.convert import to_tensors
+from mlcls_jax.models.weights.keras_h5 import layer_order
+from mlcls_jax.models.weights.layouts import KERAS, TIMM
+
+TIMM_FILE, KERAS_FILE = "model.safetensors", "model.weights.h5"
+KERAS_ORDER = (  # in which Keras numbers the weights of a layer
+    *("kernel", "bias"),
+    *("gamma", "beta", "moving_mean", "moving_variance"),
+    *("mean", "variance", "count"),
+)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What makes the model that loads a written file, in the other framework.
+
+    Attributes:
+        name: of the model or the function.
+        arguments: to call it with, JSON-ready.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+
+    @property
+    def keywords(self) -> str:
+        """The arguments as Python source."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+
+
+def timm_builder(variant: str, lineage: Lineage, num_classes: int) -> Builder:
+    """The arguments of `timm.create_model` for the model that gives our logits.
+
+    Raises:
+        ValueError: timm has no model of the variant with this padding.
+    """
+    tf = lineage.padding == "same"
+    origin = origin_of("timm tf" if tf else "timm", variant)
+    if origin is None:
+        raise ValueError(
+            f"timm has no {variant} with {lineage.padding} padding, so none of its models gives "
+            "these logits; export to another format"
+        )
+    family = f"efficientnetv2_{variant[2:]}" if VARIANTS[variant].v2 else f"efficientnet_{variant}"
+    arguments: dict[str, Any] = {"num_classes": num_classes}
+    if lineage.epsilon != origin.lineage.epsilon:
+        arguments["bn_eps"] = lineage.epsilon
+    if lineage.decay != origin.lineage.decay:
+        arguments["bn_momentum"] = round(1 - lineage.decay, 9)
+    return Builder(f"{'tf_' if tf else ''}{family}", arguments)
+
+
+def save_timm(folder: Path, variables: Mapping[str, Any], variant: str) -> Path:
+    """Writes model.safetensors, a state dict for `load_state_dict(..., strict=True)`.
+
+    Args:
+        folder: an existing one.
+        variables: {params, batch_stats}, nested.
+        variant: a key of VARIANTS.
+    """
+    tensors = to_tensors(variables, variant, TIMM)
+    for name in [name for name in tensors if name.endswith("running_mean")]:
+        counter = name.replace("running_mean", "num_batches_tracked")
+        tensors[counter] = np.zeros((), np.int64)
+    (folder / TIMM_FILE).write_bytes(save(tensors, metadata={"format": "pt"}))
+    return folder / TIMM_FILE
+
+
+def keras_builder(variant: str, origin: Origin, num_classes: int, image_size: int) -> Builder:
+    """The function of `keras.applications`, and its arguments, whose model gives our logits.
+
+    V2 models normalise by constants that are no weights; where the weights need others, the model
+    is built without its preprocessing and takes normalised pictures.
+
+    Raises:
+        ValueError: Keras has no model of the variant, or none with this padding and epsilon.
+    """
+    own = origin_of("keras", variant)
+    if own is None:
+        raise ValueError(f"keras.applications has no {variant}; export to another format")
+    theirs, ours = own.lineage, origin.lineage
+    if (theirs.padding, theirs.epsilon) != (ours.padding, ours.epsilon):
+        raise ValueError(
+            f"keras.applications pads its convolutions {theirs.padding} with epsilon "
+            f"{theirs.epsilon:g}, these weights need {ours.padding} with {ours.epsilon:g}; export "
+            "to safetensors, stablehlo or onnx"
+        )
+    arguments: dict[str, Any] = {
+        "weights": None,
+        "input_shape": [image_size, image_size, 3],
+        "classes": num_classes,
+        "classifier_activation": None,
+    }
+    if VARIANTS[variant].v2:
+        arguments["include_preprocessing"] = own.normalization == origin.normalization
+    return Builder(f"EfficientNet{variant.upper()}", arguments)
+
+
+def save_keras(folder: Path, variables: Mapping[str, Any], variant: str, origin: Origin) -> Path:
+    """Writes model.weights.h5 in the layout of Keras 3's `save_weights`.
+
+    Args and returns: as `save_timm`; the normalisation of `origin` goes into the layer that B0 to
+    B7 have for it.
+    """
+    tensors = to_tensors(variables, variant, KERAS)
+    if not VARIANTS[variant].v2:
+        normalization = origin.normalization
+        mean, std = (np.array(part) / 255 for part in (normalization.mean, normalization.std))
+        tensors["normalization/mean"] = mean.astype(np.float32)
+        tensors["normalization/variance"] = np.square(std).astype(np.float32)
+        tensors["normalization/count"] = np.zeros((), np.int64)
+    data = io.BytesIO()  # h5py tells of a full disk only when it is too late to say so
+    with h5py.File(data, "w") as file:
+        file.create_group("vars")
+        for kind, layers in layer_order(VARIANTS[variant]).items():
+            for i, layer in enumerate(layers):
+                group = file.create_group(f"layers/{kind}_{i}" if i else f"layers/{kind}")
+                values = [n for weight in KERAS_ORDER if (n := f"{layer}/{weight}") in tensors]
+                weights = group.create_group("vars")
+                weights.attrs["name"] = layer
+                for number, name in enumerate(values):
+                    weights[str(number)] = tensors[name]
+    (folder / KERAS_FILE).write_bytes(data.getbuffer())
+    return folder / KERAS_FILE

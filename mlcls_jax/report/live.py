@@ -1,0 +1,83 @@
+"""Keeps the report of a run up to date beside its training, at a bounded cost."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+
+from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.diagnosis.finding import Finding
+from mlcls_jax.report.html import write_report
+from mlcls_jax.report.thumbnails import Thumbnails
+from mlcls_jax.run.best_scores import Kept, write_kept
+from mlcls_jax.run.metrics_log import read_metrics
+from mlcls_jax.system import threads
+from mlcls_jax.system.console import print_warning
+
+SHARE = 0.05  # of the time may go into reports; the last one is made in any case
+
+
+class Refresher:
+    """Writes report.html in a thread, after evaluations and at the end of a run.
+
+    A report that fails is told, and the training goes on.
+    """
+
+    def __init__(
+        self, workdir: Path, splits: dict[str, LabelTable], max_pixels: int, enabled: bool
+    ):
+        """Nothing is written yet.
+
+        Args:
+            workdir: of the run.
+            splits: labels of the run.
+            max_pixels: see `open_picture`.
+            enabled: in the first process.
+        """
+        self._workdir, self._splits, self._enabled = workdir, splits, enabled
+        self._thumbnails = Thumbnails(max_pixels)
+        self._running: Future | None = None
+        self._not_before = 0.0
+        records = read_metrics(workdir) if enabled else []
+        self._best = max((_comparable(record["val"]["mAP"]) for record in records), default=-1.0)
+
+    def evaluated(self, value: float, make_kept: Callable[[], Kept]) -> None:
+        """Keeps an evaluation if it is the best so far; refreshes the report if there is time.
+
+        Args:
+            value: mAP of val, whose record is written.
+            make_kept: the evaluation.
+
+        Raises:
+            ValueError: the scores cannot be written.
+        """
+        if not self._enabled:
+            return
+        if _comparable(value) >= self._best:
+            self._best = _comparable(value)
+            write_kept(self._workdir, make_kept())
+        busy = self._running is not None and not self._running.done()
+        if not busy and time.perf_counter() >= self._not_before:
+            self._running = threads.run(self._write)
+
+    def close(self) -> list[Finding]:
+        """Writes the last report, if there was an evaluation, and gives its diagnosis."""
+        if self._running is not None:
+            self._running.result()
+        return self._write() if self._enabled and self._best >= 0 else []
+
+    def _write(self) -> list[Finding]:
+        began, found = time.perf_counter(), []
+        try:
+            found = write_report(self._workdir, self._splits, self._thumbnails)
+        except Exception as error:  # whatever it is, it is not worth a night of training
+            print_warning(f"no report was made: {type(error).__name__}: {error}")
+        now = time.perf_counter()
+        self._not_before = now + (now - began) / SHARE
+        return found
+
+
+def _comparable(value: float) -> float:
+    return float(np.nan_to_num(value))

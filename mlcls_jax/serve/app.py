@@ -1,0 +1,245 @@
+"""The page and its JSON endpoint, over a Service.
+
+FastAPI makes the OpenAPI description (/openapi.json) from the types below, and checks requests by
+them.  Its own pages of documentation are off: they load their scripts from other sites.
+"""
+
+import asyncio
+import hashlib
+import re
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from mlcls_jax.data.images.decoding import PictureError
+from mlcls_jax.run.trained_model import describe_checkpoint
+from mlcls_jax.serve.batching import BusyError
+from mlcls_jax.serve.limits import Guard, refusal
+from mlcls_jax.serve.service import Answer, Decoded, Service
+from mlcls_jax.step.programs import describe_network
+
+PAGE = Path(__file__).with_name("page.html")
+LOCAL = ("127.0.0.1", "localhost")
+SHOWN = 100  # characters of a file name in an error
+
+
+class ClassScore(BaseModel):
+    """One class of a picture."""
+
+    name: str
+    probability: float
+    threshold: float
+    present: bool
+
+
+class Prediction(BaseModel):
+    """All classes of a picture, in the order of the model's outputs."""
+
+    filename: str
+    classes: list[ClassScore]
+
+
+class Part(BaseModel):
+    """Of a picture, in shares of its height and width."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+class Explanation(BaseModel):
+    """Where the evidence for a class is: rows of numbers, none negative, over a part."""
+
+    filename: str
+    explained: ClassScore
+    map: list[list[float]]
+    part: Part
+
+
+class ModelClass(BaseModel):
+    """A class, and the probability from which it is said to be there."""
+
+    name: str
+    threshold: float
+
+
+class Model(BaseModel):
+    """What answers, and what it takes."""
+
+    run: str
+    network: str
+    checkpoint: str
+    tuned: bool
+    classes: list[ModelClass]
+    picture_bytes: int
+    pictures: int
+
+
+def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastAPI:
+    """The application.
+
+    Args:
+        service: that answers.
+        name: of the run, for the page.
+        hosts: that the Host header may name.  A page of another site whose name was pointed at
+            this address (DNS rebinding) has its own in it.
+    """
+    page = PAGE.read_text(encoding="utf-8")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.batcher.running():
+            yield
+
+    app = FastAPI(
+        title="mlcls_jax",
+        description="Which classes are in a picture.",
+        version=version("mlcls_jax"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_middleware(Guard, limits=service.limits, policy=policy(page))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    _add_errors(app)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def root() -> str:
+        return page
+
+    @app.get("/api/model")
+    async def model() -> Model:
+        return _describe(service, name)
+
+    @app.post("/api/predict")
+    async def predict(pictures: list[UploadFile]) -> list[Prediction]:
+        answers = await _answers(service, pictures)
+        return [
+            Prediction(filename=upload.filename or "", classes=_scores(service, answer))
+            for upload, (_, answer) in zip(pictures, answers, strict=True)
+        ]
+
+    @app.post("/api/explain")
+    async def explain(picture: UploadFile, class_name: Annotated[str, Form()]) -> Explanation:
+        if class_name not in service.run.classes:
+            raise HTTPException(422, "class_name: the model has no class of this name")
+        label = service.run.classes.index(class_name)
+        ((decoded, answer),) = await _answers(service, [picture], label)
+        return Explanation(
+            filename=picture.filename or "",
+            explained=_scores(service, answer)[label],
+            map=answer.heat.tolist(),
+            part=_part(decoded),
+        )
+
+    return app
+
+
+def policy(page: str) -> str:
+    """The Content-Security-Policy that allows the page's own script and style, and no others."""
+
+    def own(tag: str) -> str:
+        text = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = hashlib.sha256((text[1] if text else "").encode()).digest()
+        return f"{tag}-src 'sha256-{b64encode(digest).decode()}'"
+
+    return (
+        f"default-src 'none'; {own('script')}; {own('style')}; img-src blob: data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+async def _answers(
+    service: Service, uploads: list[UploadFile], explained: int = 0
+) -> list[tuple[Decoded, Answer]]:
+    """Of all pictures of a request, in their order; HTTPException where one is refused."""
+    limits = service.limits
+    if len(uploads) > limits.pictures:
+        raise HTTPException(413, f"pictures: at most {limits.pictures} in a request")
+    for upload in uploads:
+        if (upload.size or 0) > limits.picture_bytes:
+            most = f"{limits.picture_bytes / 2**20:g} MB"
+            raise HTTPException(413, f"{shown(upload)}: a picture has at most {most}")
+
+    try:
+        with service.batcher.places(len(uploads)):
+            async with asyncio.timeout(limits.answer_seconds):
+                decoded = await asyncio.gather(*(_decode(service, of, explained) for of in uploads))
+                answers = await asyncio.gather(*map(service.answer, decoded))
+    except TimeoutError as error:
+        raise HTTPException(504, f"no answer within {limits.answer_seconds:g} s") from error
+    return list(zip(decoded, answers, strict=True))
+
+
+async def _decode(service: Service, upload: UploadFile, explained: int) -> Decoded:
+    try:
+        return await service.decode(await upload.read(), explained)
+    except PictureError as error:
+        raise HTTPException(422, f"{shown(upload)}: {error}") from error
+
+
+def shown(upload: UploadFile) -> str:
+    """The name of a file as part of one line, whatever a client calls it."""
+    name = "".join(c if c.isprintable() else "?" for c in upload.filename or "")
+    return name[:SHOWN] or "the picture"
+
+
+def _scores(service: Service, answer: Answer) -> list[ClassScore]:
+    run = service.run
+    rows = zip(
+        run.classes,
+        answer.probabilities.tolist(),
+        run.decisions.thresholds,
+        answer.present.tolist(),
+        strict=True,
+    )
+    return [
+        ClassScore(name=name, probability=probability, threshold=threshold, present=present)
+        for name, probability, threshold, present in rows
+    ]
+
+
+def _part(decoded: Decoded) -> Part:
+    box = decoded.box
+    sides = np.array([decoded.height, decoded.width] * 2)
+    shares = (np.array([box.top, box.left, box.height, box.width]) / sides).tolist()
+    return Part(top=shares[0], left=shares[1], height=shares[2], width=shares[3])
+
+
+def _describe(service: Service, name: str) -> Model:
+    run, limits = service.run, service.limits
+    rows = zip(run.classes, run.decisions.thresholds, strict=True)
+    return Model(
+        run=name,
+        network=describe_network(run.config, len(run.classes)),
+        checkpoint=describe_checkpoint(run.meta),
+        tuned=run.decisions.rule is not None,
+        classes=[ModelClass(name=label, threshold=threshold) for label, threshold in rows],
+        picture_bytes=limits.picture_bytes,
+        pictures=limits.pictures,
+    )
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Each error as one line."""
+
+    @app.exception_handler(BusyError)
+    async def busy(_request: Request, _error: Exception) -> JSONResponse:
+        return refusal(503, "too many pictures at once; try again")
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"][1:])) or "request"
+        return refusal(422, f"{field}: {first['msg']}")

@@ -1,0 +1,178 @@
+"""Targets of fuzz.py that are bytes: pictures, weight files and the files of a run, damaged."""
+
+import functools
+import io
+import json
+import pickle
+import random
+from dataclasses import asdict
+from pathlib import Path
+
+import h5py
+import numpy as np
+from fuzz_inputs import changed, damaged, sound_files
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from mlcls_jax.config import Augment, Config
+from mlcls_jax.data.images.decoding import open_picture
+from mlcls_jax.data.images.transforms import eval_picture, train_picture
+from mlcls_jax.data.sampling import generator
+from mlcls_jax.evaluation.decision_rule import Decisions, Rule
+from mlcls_jax.evaluation.decision_rule import from_dict as decisions_from_dict
+from mlcls_jax.models.conventions import IMAGENET, KERAS, Origin
+from mlcls_jax.models.weights import provenance
+from mlcls_jax.models.weights.formats import read_tensors
+from mlcls_jax.models.weights.layouts import LAYOUTS
+from mlcls_jax.run.trained_model import check_meta, read_decisions
+from mlcls_jax.run.workdir import CONFIG, DECISIONS, read_config
+
+SIZE = 64
+MAX_PIXELS = 4_000_000
+AUGMENTS = (
+    Augment(train_resize="random_crop", eval_resize="center_crop"),
+    Augment(interpolation="bicubic"),
+)
+NUMBERS = st.integers(0, 2**60)
+TORCH_FILES = ("torch_zip.pth", "torch_stream.pth")  # of the tests
+
+
+def pictures() -> st.SearchStrategy:
+    """Files of all formats, damaged."""
+    files = list(sound_files().values())
+    return NUMBERS.map(lambda number: damaged(number, files))
+
+
+def see(contents: bytes, place: Path) -> None:
+    """What the pipeline does with the bytes of a picture file."""
+    out = np.empty((SIZE, SIZE, 3), np.uint8)
+    augment = AUGMENTS[len(contents) % len(AUGMENTS)]
+    picture = open_picture(contents, MAX_PIXELS)
+    rng = generator(0, 0, len(contents))
+    train_picture(picture, rng, size=SIZE, augment=augment, out=out)
+    eval_picture(picture, size=SIZE, augment=augment, out=out)
+
+
+@functools.cache
+def weight_files() -> dict[str, bytes]:
+    """A small file of every kind, by its ending."""
+    tensors = {"conv_stem.weight": np.ones((4, 3, 3, 3), np.float32), "n": np.array(3)}
+    tensors["bn1.weight"] = np.ones(4, np.float16)
+    tests = Path(__file__).resolve().parents[2] / "tests" / "models" / "weights"
+    torch = {f"{i}.pth": (tests / name).read_bytes() for i, name in enumerate(TORCH_FILES)}
+    pickled = {f"{protocol}.pth": pickle.dumps(tensors, protocol) for protocol in (2, 4)}
+    return {"a.h5": _hdf5(tensors), "b.safetensors": save(tensors), **torch, **pickled}
+
+
+def _hdf5(tensors: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, value in tensors.items():
+            file[f"{name}/kernel:0"] = value
+        layer = file.create_dataset(
+            "layers/conv2d/vars/0", (8, 8), "f4", chunks=(4, 4), compression=4
+        )
+        layer[:] = 1
+        layer.parent.attrs["name"] = "stem_conv"
+        file["link"] = h5py.SoftLink("/n")
+        file["other"] = h5py.ExternalLink("other.h5", "/n")
+    return buffer.getvalue()
+
+
+SIDECAR = {
+    "architecture": "tf_efficientnet_b0",
+    "num_classes": 3,
+    "label_names": ["a", "b", "c"],
+    "model_args": {"bn_eps": 1e-3, "bn_momentum": 0.1},
+    "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "tag": "in1k"},
+    "mlcls_jax": {
+        "file": "b.safetensors",
+        "variant": "b0",
+        "classes": ["a", "b", "c"],
+        "origin": provenance.to_json(Origin(KERAS, IMAGENET)),
+    },
+}
+
+
+def weights() -> st.SearchStrategy:
+    """A name, the damaged contents of a weight file, and of the description beside it."""
+    files = weight_files()
+
+    def contents(name: str, number: int) -> tuple[str, bytes, bytes]:
+        others = [files[name]] * 3 + list(files.values())
+        return name, damaged(number, others), _json(SIDECAR, number)
+
+    return st.builds(contents, st.sampled_from(list(files)), NUMBERS)
+
+
+def load(value: tuple[str, bytes, bytes], place: Path) -> None:
+    """The readers of weight files, and what is asked about where weights come from."""
+    name, contents, sidecar = value
+    path = place / name
+    path.write_bytes(contents)
+    (place / "config.json").write_bytes(sidecar)
+    try:
+        read_tensors(path)
+    except ValueError:
+        _origins(path)
+        raise
+    _origins(path)
+
+
+def _origins(path: Path) -> None:
+    for layout in LAYOUTS:
+        provenance.find_origin(path, layout, "b0", {})
+    provenance.read_classes(path, 3)
+
+
+def _json(value, number: int) -> bytes:
+    """A changed JSON text; one in four with damaged bytes."""
+    draw = random.Random(number)
+    text = json.dumps(changed(value, draw)).encode()
+    return damaged(number, [text]) if draw.random() < 0.25 else text
+
+
+def run_files() -> dict[str, dict]:
+    """What is in the JSON files of a run, of two classes."""
+    rule = Rule("f1", 0.9, 10, "one")
+    decisions = asdict(Decisions(rule, (0.5, 0.25), (1.0, 2.0), ("a",), ()))
+    meta = {
+        "step": 4,
+        "phase": "head",
+        "classes": ["a", "b"],
+        "base_rate": {"frequencies": [0.5, 0.25], "counted": [True, False]},
+        "origin": provenance.to_json(Origin(KERAS, IMAGENET)),
+        "weights": "raw",
+        "decisions": decisions,
+    }
+    later = {"step": 4, "decisions": decisions}
+    return {CONFIG: asdict(Config()), "meta": meta, DECISIONS: later}
+
+
+def runs() -> st.SearchStrategy:
+    """The name of a run's file and its changed contents."""
+    files = run_files()
+    return st.builds(
+        lambda n, number: (n, _json(files[n], number)), st.sampled_from(list(files)), NUMBERS
+    )
+
+
+def read_run(value: tuple[str, bytes], place: Path) -> None:
+    """The readers of what a run says of itself."""
+    name, contents = value
+    (place / name).write_bytes(contents)
+    if name == CONFIG:
+        read_config(place)
+        return
+    if name == DECISIONS:
+        read_decisions(place, run_files()["meta"])
+        return
+    try:
+        meta = json.loads(contents)
+    except (ValueError, RecursionError):
+        return  # is for Orbax to say
+    check_meta(meta, 4)
+    provenance.from_json(meta["origin"])
+    if (decisions := meta.get("decisions")) is not None:
+        decisions_from_dict(decisions)
+    read_decisions(place, meta)

@@ -1,0 +1,210 @@
+"""Targets of fuzz.py that are text: label CSVs, overrides of a config, arguments of `predict`."""
+
+import io
+import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+from fuzz_inputs import ODD, ODD_TEXT, damaged, sound_files
+from hypothesis import strategies as st
+
+from mlcls_jax import cli, predict
+from mlcls_jax.config import Config, Data
+from mlcls_jax.config.loading import load_config
+from mlcls_jax.config.serialization import flatten_fields
+from mlcls_jax.data.images.decoding import PictureError, open_picture, read_file
+from mlcls_jax.data.readers.csv_cells import read_csv
+from mlcls_jax.data.readers.csv_labels import read_labels
+from mlcls_jax.data.splits import make_splits, read_splits, write_splits
+from mlcls_jax.evaluation.decision_rule import untuned
+from mlcls_jax.run.trained_model import write_predictions
+from mlcls_jax.system.console import escaped
+
+DEFAULT = str(Path(__file__).resolve().parents[2] / "configs" / "default.py")
+TEXT = st.one_of(st.sampled_from(ODD_TEXT), st.text(max_size=8))
+NAMES = ("a.jpg", "b.jpg", "=c.jpg", "d\re.jpg", "f\ng.jpg", "sub/h.jpg", "'i.jpg", "j,k.jpg", "-l")
+CELLS = ("1", "0", "-1", "", "1.0", " 1 ", "train", "val", "test", "2", "1e0", "NA", "\0", '"', "'")
+
+
+def _mostly(usual: st.SearchStrategy, odd: st.SearchStrategy, times: int = 30) -> st.SearchStrategy:
+    """As `one_of`, which knows no weights: `times` usual ones to an odd one."""
+    return st.integers(0, times).flatmap(lambda n: odd if n == times // 2 else usual)
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"'
+
+
+def csvs() -> st.SearchStrategy:
+    """The bytes of a label CSV, mostly good ones, with odd names, cells, line ends and bytes."""
+    known: st.SearchStrategy = st.sampled_from(["dog", "cat", "=cow", "-", "Vögel", "split"])
+    column = _mostly(known, TEXT)
+    name = _mostly(st.sampled_from(NAMES), TEXT)
+    cell = st.one_of(st.sampled_from(CELLS[:6]), st.sampled_from(CELLS), TEXT.map(_quoted))
+
+    def table(columns: list[str], odd: list[str], names: list[str], end: str, number: int) -> bytes:
+        rows = [["filename", *columns], *([name, *_labels(columns, name)] for name in names)]
+        rows = [[_quoted(text) for text in row] for row in rows]
+        for i, text in enumerate(odd):
+            row = rows[(number + i) % len(rows)]
+            row[(number // 7 + i) % len(row)] = text
+        text = end.join(",".join(row) for row in rows).encode(errors="surrogatepass")
+        return damaged(number, [text]) if number % 6 == 0 else text
+
+    return st.builds(
+        table,
+        st.lists(column, min_size=1, max_size=4, unique=True),
+        _mostly(st.just([]), st.lists(cell, max_size=2), 2),
+        st.lists(name, min_size=2, max_size=8, unique=True),
+        st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
+        st.integers(1, 2**40),
+    )
+
+
+def _labels(columns: list[str], name: str) -> list[str]:
+    values = {"split": ("train", "val")}
+    return [values.get(column, "01")[(len(name) + i) % 2] for i, column in enumerate(columns)]
+
+
+def read_table(contents: bytes, place: Path) -> None:
+    """A label CSV to its splits, and through our own files back."""
+    for name in NAMES:
+        path = place / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    file = place / "labels.csv"
+    file.write_bytes(contents)
+    table = read_labels(file, place / "photos")
+    for path in table.paths:
+        assert Path(path).resolve().is_relative_to(place), path
+    splits = make_splits(table, val_fraction=0.5, test_fraction=0.0, seed=0)
+    write_splits(place / "splits.csv", splits)
+    again = read_splits(place / "splits.csv", table)
+    assert {k: sorted(t.filenames) for k, t in again.items()} == {
+        k: sorted(t.filenames) for k, t in splits.items()
+    }
+    write_predictions(place / "p.csv", table.filenames, table.labels * 0.5, table.classes)
+    cells = read_csv(place / "p.csv")
+    assert not any(
+        t[:1] in tuple("=+-@\t\r") for t in (*cells.columns, *cells.columns["filename"].texts)
+    )
+
+
+def overrides() -> st.SearchStrategy:
+    """Options of a config, most of which there are, with values that many of them take."""
+    defaults = flatten_fields(asdict(Config()))
+    odd = ("phases", "phases[0].groups", "phases[9].name", "data", "__class__", "seed.x")
+    field = _mostly(st.sampled_from(list(defaults)), st.one_of(st.sampled_from(odd), TEXT), 9)
+    number = st.one_of(st.integers(), st.floats(), st.integers(0, 9), st.floats(0, 1)).map(str)
+    other = st.sampled_from([str(value) for value in defaults.values()])
+    value = st.one_of(number, number, other, st.sampled_from(ODD).map(str), TEXT)
+    as_it_is = st.sampled_from([f"--config.{name}={value}" for name, value in defaults.items()])
+    option = st.one_of(as_it_is, st.builds("--config.{}={}".format, field, value))
+    return st.lists(_mostly(option, TEXT, 20), max_size=4)
+
+
+def configure(options: list[str], place: Path) -> None:
+    """A config file and overrides to a checked config."""
+    load_config(DEFAULT, options)
+
+
+def arguments() -> st.SearchStrategy:
+    """Arguments of predict, and a number that the contents of its folder follow from."""
+    names = [
+        *NAMES,
+        "photos",
+        "photos/a.jpg",
+        ".",
+        "..",
+        "nowhere",
+        "photos/=c.jpg",
+        "",
+        "\udcff.jpg",
+    ]
+    flags = [
+        "--json",
+        "--tta",
+        "flip",
+        "--csv",
+        "out.csv",
+        "--labels",
+        "l.csv",
+        "labels.csv",
+        "--threshold",
+    ]
+    flags += [
+        "0.5",
+        "nan",
+        "--on-bad-image",
+        "skip",
+        "--checkpoint",
+        "best",
+        "-h",
+        "--",
+        "--csv=no/x",
+        "2",
+    ]
+    word = st.one_of(st.sampled_from(names), st.sampled_from(flags), TEXT)
+    skip = ["--on-bad-image", "skip"]
+    start = st.sampled_from([["photos", *skip], ["photos", *skip], ["photos/a.jpg"], []])
+    words = st.builds(lambda a, b: ["--workdir", "run", *a, *b], start, st.lists(word, max_size=4))
+    return st.tuples(words, st.integers(0, 2**40))
+
+
+CLASSES = ("dog", "\x1b[2Jcat", "=1+1", "[red]", "a\nb", "\u202e")
+
+
+def say(value: tuple[list[str], int], place: Path) -> None:
+    """The command with a model that sees nothing, on files of odd names and damaged contents."""
+    argv, number = value
+    sound = list(sound_files().values())
+    for i, name in enumerate((*NAMES, "\udcff.jpg", "\x1b]0;t\x07.png")):
+        path = place / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(damaged(number + i, sound) if i % 2 else sound[(number + i) % len(sound)])
+    (place / "labels.csv").write_text("filename,dog\n")
+    out, err = io.StringIO(), io.StringIO()
+    with ExitStack() as stack:
+        for context in (
+            mock.patch.object(predict, "load_run", lambda *_: _stub(place)),
+            mock.patch.object(predict, "with_views", lambda run, _: run),
+            mock.patch.object(predict, "score", _score),
+            mock.patch.object(predict.distributed, "start", lambda: None),
+            mock.patch.object(cli, "_quiet_threads", lambda: None),
+            mock.patch.object(sys, "argv", ["predict", *argv]),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            stack.enter_context(context)
+        try:
+            cli.run(predict.main)
+        except SystemExit as end:
+            code = end.code
+    for text in (out.getvalue(), err.getvalue()):
+        plain = text.replace("\n", "")
+        assert escaped(plain) == plain, f"a terminal would obey {plain!r}"
+    if code == 0:
+        return
+    assert code == cli.USER_ERROR, f"exit code {code}"
+    raise ValueError(err.getvalue().splitlines()[-1])
+
+
+def _stub(place: Path) -> SimpleNamespace:
+    config = Config(data=Data(csv=str(place / "labels.csv")))
+    parts = {"predict": None, "variables": None, "mesh": None, "decisions": untuned(CLASSES)}
+    return SimpleNamespace(config=config, classes=CLASSES, meta={}, **parts)
+
+
+def _score(predict, variables, paths, config, mesh, reader, title):
+    readable = np.ones(len(paths), bool)
+    for i, path in enumerate(paths):
+        try:
+            open_picture(read_file(path), 4_000_000).decode(64, 64)
+        except PictureError as error:
+            reader.bad.report(path, error)
+            readable[i] = False
+    return np.zeros((len(paths), len(CLASSES)), np.float32), readable

@@ -1,0 +1,132 @@
+"""The network of asker_baseline.py: EfficientNet-Lite0 built by Keras, with our pretrained weights.
+
+Its layers are those of keras.applications.EfficientNetB0 without squeeze-excite and with relu6, and
+it normalises by itself, as those do.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from keras.src.applications.efficientnet import EfficientNet  # Keras exports B0 to B7 alone
+
+from mlcls_jax.models.variants import VARIANTS, scaled_stages
+from mlcls_jax.models.weights.convert import to_tensors
+from mlcls_jax.models.weights.layouts import KERAS
+from mlcls_jax.models.weights.load import Pretrained
+from mlcls_jax.step.train_step import normalize
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+VARIANT = "lite0"
+TOLERANCE = 1e-4  # of the largest feature
+
+
+@dataclass(frozen=True)
+class Script:
+    """One way to put a head on the base and to train it.
+
+    Attributes:
+        title: in the table and the figure.
+        rescale: divide pictures by 255 before a base that does so as well.
+        flatten: the whole feature map into the head, in place of its mean over the picture.
+        learning_rate: of Adam.
+    """
+
+    title: str
+    rescale: bool = True
+    flatten: bool = True
+    learning_rate: float = 0.01
+
+
+# The asker's, then one repair more in each.
+SCRIPTS = (
+    Script("as asked"),
+    Script("normalised once", rescale=False),
+    Script("and pooled", rescale=False, flatten=False),
+    Script("and at 1e-3", rescale=False, flatten=False, learning_rate=1e-3),
+)
+
+
+def build_base(pretrained: Pretrained, size: int) -> Any:
+    """The backbone as a Keras model: float pixels 0 to 255 -> its last feature map.
+
+    Args:
+        pretrained: weights of VARIANT.
+        size: of the pictures in pixels, as Keras pads by it.
+    """
+    channels, blocks = 32, []
+    for stage in scaled_stages(VARIANTS[VARIANT]):
+        blocks.append(
+            {
+                "kernel_size": stage.kernel_size,
+                "repeats": stage.blocks,
+                "filters_in": channels,
+                "filters_out": stage.channels,
+                "expand_ratio": stage.expansion,
+                "id_skip": True,
+                "strides": stage.stride,
+                "se_ratio": 0.0,
+            }
+        )
+        channels = stage.channels
+    options: dict[str, Any] = {"blocks_args": blocks, "activation": "relu6", "weights": None}
+    base = EfficientNet(1.0, 1.0, size, input_shape=(size, size, 3), include_top=False, **options)
+    _assign(base, pretrained)
+    return base
+
+
+def _assign(base: Any, pretrained: Pretrained) -> None:
+    """Gives every weight of the base its value; ValueError where names or shapes differ."""
+    variables = pretrained.variables
+    params = {name: tree for name, tree in variables["params"].items() if name != "head"}
+    tensors = to_tensors(variables | {"params": params}, VARIANT, KERAS)
+    by = pretrained.normalization
+    tensors["normalization/mean"] = np.broadcast_to(by.mean, 3) / 255
+    tensors["normalization/variance"] = np.square(np.broadcast_to(by.std, 3) / 255)
+    tensors["normalization/count"] = np.zeros((), np.int64)
+    for layer in base.layers:
+        kind = type(layer).__name__
+        prefix = "normalization" if kind == "Normalization" else layer.name
+        for weight in layer.weights:
+            weight.assign(tensors.pop(f"{prefix}/{weight.name}"))
+        if kind == "Normalization":
+            layer.finalize_state()  # it computes with copies of its weights
+    if tensors:
+        raise ValueError(f"Keras's network has no place for {', '.join(sorted(tensors))}")
+
+
+def largest_difference(base: Any, pretrained: Pretrained, pictures: np.ndarray) -> float:
+    """Of the pooled features of the base and of our network, relative to the largest of ours.
+
+    Args:
+        base: from `build_base`.
+        pretrained: what it was built from.
+        pictures: uint8 [picture, size, size, 3].
+    """
+    theirs = base(pictures.astype(np.float32), training=False).numpy().mean(axis=(1, 2))
+    model = pretrained.model.clone(num_classes=0)
+    pixels = normalize(jnp.asarray(pictures), pretrained.normalization)
+    ours: Any = jax.jit(partial(model.apply, train=False))(pretrained.variables, pixels)
+    return float(np.abs(theirs - ours).max() / np.abs(ours).max())
+
+
+def build_classifier(base: Any, script: Script, num_classes: int) -> Any:
+    """The whole model of a script, compiled; its base is frozen."""
+    base.trainable = False
+    inputs = keras.Input(base.input_shape[1:])
+    x = base(inputs, training=False)
+    x = keras.layers.Flatten()(x) if script.flatten else keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(num_classes, activation="sigmoid")(x))
+    model.compile(
+        optimizer=keras.optimizers.Adam(script.learning_rate),
+        loss="binary_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model

@@ -1,0 +1,75 @@
+"""How long a step that is the bottleneck waits for its pictures.
+
+    python scripts/measure/measure_waiting.py                  # 224 px, made-up photographs
+    python scripts/measure/measure_waiting.py --size 456 --slack 1.1
+
+The step is a sleep, as an accelerator's is to the cores that decode: it is `--slack` times as long
+as a batch takes to make, measured first.  What counts is the share of the loop's time that passes
+in `next(batches)`, the batches being those of training, put on a device ahead of time.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import jax
+
+from mlcls_jax.benchmark.synthetic_images import write_pictures
+from mlcls_jax.config import Augment
+from mlcls_jax.data.batch import Batch, to_devices
+from mlcls_jax.data.loaders.threads import Rows, cores, train_batches
+from mlcls_jax.data.readers.csv_labels import read_labels
+from mlcls_jax.system.devices import make_mesh, sharded
+
+BATCH, STEPS, WARM_UP = 32, 60, 6
+
+
+def batches(folder: Path, size: int) -> Iterator[Batch]:
+    """Training batches on the device."""
+    csv, images = write_pictures(folder)
+    made = train_batches(
+        read_labels(csv, images),
+        first_step=0,
+        last_step=10**6,
+        rows=Rows(BATCH, 0, BATCH),
+        size=size,
+        augment=Augment(),
+        seed=0,
+    )
+    return to_devices(made, sharded(make_mesh(1)))
+
+
+def measure(source: Iterator[Batch], step: float) -> tuple[float, float]:
+    """Seconds in the loop, and of them in waiting for batches, with steps of so many seconds."""
+    for _ in range(WARM_UP):
+        jax.block_until_ready(next(source))
+    waited, began = 0.0, time.perf_counter()
+    for _ in range(STEPS):
+        asked = time.perf_counter()
+        jax.block_until_ready(next(source))
+        waited += time.perf_counter() - asked
+        time.sleep(step)
+    return time.perf_counter() - began, waited
+
+
+def main() -> None:
+    """Prints the share."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--size", type=int, default=224, help="pixels")
+    parser.add_argument("--slack", type=float, default=1.25, help="step / time to make a batch")
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        source = batches(Path(folder), options.size)
+        each = measure(source, 0.0)[0] / STEPS
+        total, waited = measure(source, options.slack * each)
+    print(
+        f"{options.size} px, {cores()} cores: a batch of {BATCH} takes {1e3 * each:.1f} ms; with "
+        f"steps of {1e3 * options.slack * each:.1f} ms the loop waits {100 * waited / total:.2f} % "
+        "of its time"
+    )
+
+
+if __name__ == "__main__":
+    main()

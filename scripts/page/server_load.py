@@ -1,0 +1,123 @@
+"""How many requests per second a page answers on this machine, and how long each waits.
+
+python scripts/page/server_load.py --workdir runs/b5 --pictures photos/ --clients 1 4 16 64
+
+Starts `mlcls_jax.serve` on a free port, warms it up, and prints a row per number of clients, of
+which each sends one picture after the other over a connection of its own.  One client is the
+one-by-one case, that all others are compared with.
+"""
+
+import argparse
+import http.client
+import itertools
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+BOUNDARY = "mlcls-jax-load-test"
+
+
+def main() -> None:
+    """Entry point."""
+    options = parse()
+    bodies = [form(path.read_bytes()) for path in sorted(Path(options.pictures).iterdir())]
+    print("| clients | requests/s | p50 ms | p99 ms | against one by one | 503 |")
+    print("|--:|--:|--:|--:|--:|--:|")
+    with server(options.workdir) as port:
+        send_all(port, bodies, 4, 2)
+        alone = 0.0
+        for clients in options.clients:
+            seconds, refused = send_all(port, bodies, clients, options.seconds)
+            rate = len(seconds) / options.seconds
+            alone = alone or rate
+            p50, p99 = np.percentile(seconds, (50, 99)) * 1000
+            print(
+                f"| {clients} | {rate:.1f} | {p50:.0f} | {p99:.0f} | {rate / alone:.2f} | "
+                f"{refused} |"
+            )
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workdir", required=True, help="folder of a run")
+    parser.add_argument("--pictures", required=True, help="folder with pictures, and nothing else")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--seconds", type=float, default=15, help="for each row (default 15)")
+    return parser.parse_args()
+
+
+@contextmanager
+def server(workdir: str) -> Iterator[int]:
+    """The port of a server that is ready; it stops with the context."""
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "mlcls_jax.serve",
+        "--workdir",
+        workdir,
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        for line in process.stdout or ():
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                yield int(found[1])
+                return
+        raise RuntimeError("the server did not start")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def form(picture: bytes) -> bytes:
+    """The body of a request."""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="pictures"; filename="a"\r\n\r\n'
+    return head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def send_all(
+    port: int, bodies: list[bytes], clients: int, duration: float
+) -> tuple[list[float], int]:
+    """Seconds of each answer from so many clients within a duration; how many were refused."""
+    end, seconds, refused = time.perf_counter() + duration, [], []
+
+    def client(first: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        for number in itertools.count(first):
+            began = time.perf_counter()
+            if began > end:
+                return connection.close()
+            headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+            body = bodies[number % len(bodies)]
+            connection.request("POST", "/api/predict", body, headers)
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status == 200:
+                seconds.append(time.perf_counter() - began)
+            elif answer.status == 503:
+                refused.append(answer.status)
+                time.sleep(int(answer.headers["Retry-After"]))
+            else:
+                raise RuntimeError(f"status {answer.status}")
+
+    threads = [threading.Thread(target=client, args=(7 * i,)) for i in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return seconds, len(refused)
+
+
+if __name__ == "__main__":
+    main()

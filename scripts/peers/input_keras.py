@@ -1,0 +1,59 @@
+"""Keras's sides of compare_input.py, which hand over float32, as there is no other way."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+import PIL
+import tensorflow as tf
+from input_side import LABELS
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+from peer_worker import Step, cores
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def versions() -> str:
+    """Of the libraries."""
+    return f"Keras {keras.__version__} on TensorFlow {tf.__version__} with Pillow {PIL.__version__}"
+
+
+def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
+    """See peer_worker.py."""
+    if side == "keras-directory":
+        batches = directory(folder, size, batch)
+    else:
+        workers = {"keras-flow": 1, "keras-flow-threads": cores()}[side]
+        batches = flow(folder, size, batch, workers)
+    return {"batch": lambda: next(batches)}
+
+
+def flow(folder: str, size: int, batch: int, workers: int) -> Iterator[Any]:
+    """`flow_from_dataframe` with a column per class, as `fit` reads it; one worker by default."""
+    table = pd.read_csv(Path(folder, LABELS))
+    # Each picture is there `batch` times, so that every batch is full and epochs end rarely.
+    pictures = tf.keras.preprocessing.image.ImageDataGenerator(rescale=1 / 255).flow_from_dataframe(
+        pd.concat([table] * batch),
+        folder,
+        y_col=[name for name in table.columns if name != "filename"],
+        class_mode="raw",
+        target_size=(size, size),
+        batch_size=batch,
+    )
+    pictures.workers = workers
+    while True:
+        yield from PyDatasetAdapter(pictures).get_tf_dataset()
+
+
+def directory(folder: str, size: int, batch: int) -> Iterator[Any]:
+    """`image_dataset_from_directory`, without labels: it knows one class a picture only."""
+    options: Any = {"labels": None, "batch_size": None, "shuffle": False, "verbose": False}
+    pictures: Any = keras.utils.image_dataset_from_directory(
+        folder, image_size=(size, size), **options
+    )
+    batches = pictures.repeat().batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return iter(batches)

@@ -1,0 +1,66 @@
+"""Options that the comparisons with peers share."""
+
+import argparse
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from peer_environments import ENVIRONMENTS
+
+from mlcls_jax.system.devices import heap_tunables
+
+MALLOCS = {"heap-kept": heap_tunables(), "plain": ""}
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ValueError for what it cannot read: one line where argparse prints all options too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def add_process_options(parser: argparse.ArgumentParser, default_malloc: str) -> None:
+    """--malloc, for `worker_environment`, and --environments, for `peer_environments`."""
+    add = parser.add_argument
+    add(
+        "--malloc", type=_malloc, default=default_malloc, help="heap-kept, plain, or GLIBC_TUNABLES"
+    )
+    add("--environments", type=Path, default=ENVIRONMENTS, help="folder of the peers'")
+
+
+def worker_environment(malloc: str) -> dict[str, str]:
+    """Ours, on the CPU, with this malloc; see --malloc."""
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    if tunables := MALLOCS.get(malloc, malloc):
+        environment["GLIBC_TUNABLES"] = tunables
+    return environment | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def positive(kind: type) -> Any:
+    """The type of an option that is a number above 0."""
+
+    def number(text: str):
+        if (value := kind(text)) <= 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return number
+
+
+def some_of(known: Iterable[str]) -> Any:
+    """The type of an option that lists some of these names, with commas in between."""
+
+    def chosen(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
+        return names
+
+    return chosen
+
+
+def _malloc(text: str) -> str:
+    if text not in MALLOCS and not text.startswith("glibc."):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(MALLOCS)}, glibc.…=…")
+    return text

@@ -1,0 +1,65 @@
+"""Our side of compare_peers.py: the programs that the trainer compiles."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from peer_worker import NUM_CLASSES, Step, random_batch
+
+from mlcls_jax.config import Config, Data, Group, Model, Phase
+from mlcls_jax.config.schema import image_size
+from mlcls_jax.data.batch import Batch
+from mlcls_jax.models.conventions import IMAGENET, KERAS, Origin
+from mlcls_jax.step.phases import plan_phases
+from mlcls_jax.step.programs import build_model, forward_program, fresh_state, step_program
+from mlcls_jax.system import devices, distributed
+
+STEPS = 100_000  # of the phase: more than are measured
+
+
+def versions() -> str:
+    """Of the libraries."""
+    return f"jax {jax.__version__}"
+
+
+def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step]:
+    """See peer_worker.py.  Everything trains, on statistics of the batch and without clipping."""
+    distributed.start()
+    mesh, origin = devices.make_mesh(), Origin(KERAS, IMAGENET)
+    everything = Phase(
+        "all",
+        f"{STEPS} steps",
+        [Group(".*", 1e-4, 1e-2)],
+        schedule="constant",
+        clip_norm=0.0,
+        batch_norm="train",
+    )
+    config = Config(
+        data=Data(batch_size=batch),
+        model=Model(variant=variant, image_size=size, dropout=dropout, compute_dtype="float32"),
+        phases=[everything],
+    )
+    planned = plan_phases(config, pictures=batch)[0]
+    predict = forward_program(config, NUM_CLASSES, origin, batch, mesh).function
+    step = step_program(config, NUM_CLASSES, origin, planned, mesh).function
+    rows = Batch(*random_batch(size, batch), np.arange(batch, dtype=np.uint32))
+    rows = jax.device_put(rows, devices.sharded(mesh))
+    state = jax.jit(lambda key: fresh_state(_variables(config, key), planned))(jax.random.key(0))
+    state = jax.device_put(state, devices.replicated(mesh))
+
+    def forward() -> np.ndarray:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        return np.asarray(predict(variables, rows.image))
+
+    def train() -> float:
+        nonlocal state
+        state, metrics = step(state, rows)
+        return float(metrics["loss"])
+
+    return {"forward": forward, "train": train}
+
+
+def _variables(config: Config, key: jax.Array) -> dict[str, Any]:
+    size = image_size(config)
+    return dict(build_model(config, NUM_CLASSES).init(key, jnp.zeros((1, size, size, 3))))

@@ -1,0 +1,60 @@
+"""timm's side of compare_peers.py: channels last, on every core."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peer_worker import NUM_CLASSES, Step, cores, random_batch
+
+sys.path.append(str(Path(__file__).parents[1] / "weights"))
+from reference_torch import IMAGENET_MEAN, IMAGENET_STD, import_torchvision
+
+import_torchvision()  # timm imports it
+import timm  # noqa: E402
+
+DROP_PATH = 0.2
+
+
+def versions() -> str:
+    """Of the libraries, and the instructions that torch's own kernels use."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"timm {timm.__version__} on torch {torch.__version__} ({capability})"
+
+
+def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step]:
+    """See peer_worker.py.  timm's own network: the ones that pad as TensorFlow does copy more."""
+    torch.set_num_threads(cores())
+    model: Any = timm.create_model(
+        f"efficientnet_{variant}",
+        num_classes=NUM_CLASSES,
+        drop_rate=dropout,
+        drop_path_rate=DROP_PATH,
+    )
+    model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    images, labels = (torch.from_numpy(rows) for rows in random_batch(size, batch))
+    images, targets = images.permute(0, 3, 1, 2), labels.float()  # NHWC in memory: channels last
+    mean, std = (
+        255 * torch.tensor(values).reshape(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+
+    def normalized() -> torch.Tensor:
+        return images.float().sub_(mean).div_(std)
+
+    def forward() -> np.ndarray:
+        model.eval()
+        with torch.inference_mode():
+            return model(normalized()).numpy()
+
+    def train() -> float:
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(normalized())
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return {"forward": forward, "train": train}

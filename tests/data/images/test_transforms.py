@@ -1,0 +1,227 @@
+"""Resizing and augmentation, against Pillow and against what their docstrings say."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from mlcls_jax.config import Augment
+from mlcls_jax.data.images.augment import change_pixels
+from mlcls_jax.data.images.decoding import open_picture
+from mlcls_jax.data.images.transforms import (
+    Box,
+    center_box,
+    eval_picture,
+    random_box,
+    resize,
+    shrink,
+    train_picture,
+)
+from mlcls_jax.data.sampling import generator
+
+PHOTOGRAPHS = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]  # 427 x 640
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+def noise(height: int = 13, width: int = 17) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def smooth(height: int, width: int) -> Image.Image:
+    return noise(8, 8).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, form: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+JPEG = encode(smooth(60, 80), "JPEG")
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB."""
+    return 10 * np.log10(255**2 / np.mean((a.astype(np.float64) - b) ** 2))
+
+
+# A photograph full of edges, and one with few; over many photographs, see docs/input.md.
+@pytest.mark.parametrize(
+    ("size", "least"), [(128, 29), (224, 32), (260, 34), (300, 38), (380, 36), (456, 41)]
+)
+@pytest.mark.parametrize("reference", ["BILINEAR", "BICUBIC"])
+def test_pictures_are_like_full_decoding_with_an_antialiased_resize(size, least, reference):
+    values = []
+    for pixels in PHOTOGRAPHS:
+        contents = encode(Image.fromarray(pixels), "JPEG", quality=90)
+        with Image.open(io.BytesIO(contents)) as image:
+            wanted = np.asarray(image.resize((size, size), Image.Resampling[reference]))
+        values.append(
+            psnr(eval_picture(open_picture(contents), size=size, augment=Augment()), wanted)
+        )
+    assert np.mean(values) > least, values
+
+
+@pytest.mark.parametrize("shape", [(2000, 1500), (900, 100), (40, 3000)])
+def test_what_shrinks_a_lot_is_averaged(shape):
+    image = noise(*shape)
+    resized = resize(np.asarray(image), 32)
+    wanted = np.asarray(image.resize((32, 32), Image.Resampling.BOX))
+    assert np.std(resized) < 1.3 * np.std(wanted)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_enlarging_is_pillows(interpolation):
+    image = smooth(40, 30)
+    wanted = image.resize((64, 64), Image.Resampling[interpolation.upper()])
+    assert psnr(resize(np.asarray(image), 64, interpolation), np.asarray(wanted)) > 45
+
+
+def test_resize_writes_where_it_is_told():
+    image, out = np.asarray(smooth(50, 60)), np.zeros((2, 32, 32, 3), np.uint8)
+    assert np.shares_memory(resize(image, 32, out=out[1]), out)
+    np.testing.assert_array_equal(out[1], resize(image, 32))
+    assert not out[0].any()
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (201, 333), (1, 1), (5, 900)])
+def test_center_box_is_the_references(shape):
+    side = max(int(224 / 256 * min(shape)), 1)
+    top, left = (shape[0] - side + 1) // 2, (shape[1] - side + 1) // 2
+    assert center_box(*shape, 224) == Box(top, left, side, side)
+
+
+def test_crops_have_the_stated_distribution():
+    height, width = 400, 600
+    found = [random_box(height, width, generator(7, 0, i), 0.25) for i in range(3000)]
+    top, left, rows, columns = np.array(
+        [(box.top, box.left, box.height, box.width) for box in found]
+    ).T
+    share, aspect = rows * columns / (height * width), columns / rows
+    assert min(top) >= 0 and max(top + rows) <= height and max(left + columns) <= width
+    assert 0.24 <= share.min() <= 0.27 and share.max() >= 0.85
+    assert 0.74 <= aspect.min() <= 0.78 and 1.28 <= aspect.max() <= 1.345
+    # Parts that don't fit are the large ones, so the mean is not 0.625.
+    rng = np.random.default_rng(0)
+    drawn = rng.uniform(0.25, 1, 20_000)
+    slant = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), 20_000))
+    # Height² and width² in units of the picture's height, which is 1 while its width is 1.5.
+    fits = (drawn * 1.5 / slant <= 1) & (drawn * 1.5 * slant <= 1.5**2)
+    np.testing.assert_allclose(share.mean(), drawn[fits].mean(), atol=0.015)
+    np.testing.assert_allclose(np.mean((top + rows / 2) / height), 0.5, atol=0.015)
+    np.testing.assert_allclose(np.mean((left + columns / 2) / width), 0.5, atol=0.015)
+
+
+def test_whole_crops_and_extreme_shapes():
+    assert random_box(32, 32, generator(0, 0, 0), 1.0, (1.0, 1.0)) == Box(0, 0, 32, 32)
+    for shape in [(1, 1), (1, 5000), (5000, 1), (2, 3)]:
+        contents = encode(noise(*shape), "PNG")
+        augment = Augment(train_resize="random_crop", min_scale=0.08)
+        for index in range(20):
+            crop = train_picture(
+                open_picture(contents), generator(0, 0, index), size=16, augment=augment
+            )
+            assert crop.shape == (16, 16, 3)
+
+
+def test_a_shape_that_never_fits_gives_the_largest_central_crop():
+    width = round(40 * 4 / 3)
+    found = random_box(40, 400, generator(1, 0, 2), 0.9)
+    assert found == Box(0, (400 - width) // 2, 40, width)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_crop_of_a_scaled_picture_is_the_crop_of_the_whole(interpolation):
+    """A JPEG is decoded at a fraction, a PNG whole: the same part of both."""
+    photograph = Image.fromarray(PHOTOGRAPHS[0]).resize((1280, 960))
+    augment = Augment("random_crop", interpolation=interpolation, min_scale=0.5)
+    files = encode(photograph, "PNG"), encode(photograph, "JPEG", quality=95)
+    for index in range(8):
+        whole, part = (
+            train_picture(open_picture(contents), generator(0, 0, index), size=96, augment=augment)
+            for contents in files
+        )
+        shifted = psnr(whole[:, 1:], whole[:, :-1])
+        assert psnr(whole, part) > shifted + 2
+
+
+def test_half_of_the_pictures_are_mirrored():
+    contents = encode(noise(2, 3), "PNG")
+    straight = eval_picture(open_picture(contents), size=8, augment=Augment())
+    pictures = [
+        train_picture(open_picture(contents), generator(3, 0, index), size=8, augment=Augment())
+        for index in range(400)
+    ]
+    flipped = [not np.array_equal(picture, straight) for picture in pictures]
+    assert 160 <= sum(flipped) <= 240
+    np.testing.assert_array_equal(pictures[flipped.index(True)], straight[:, ::-1])
+    never = train_picture(
+        open_picture(contents), generator(3, 0, 1), size=8, augment=Augment(flip=False)
+    )
+    np.testing.assert_array_equal(never, straight)
+
+
+@pytest.mark.parametrize("train_resize", ["squash", "random_crop"])
+def test_train_pictures_are_a_function_of_the_generator(train_resize):
+    def make():
+        augment = Augment(train_resize, min_scale=0.25)
+        return [
+            train_picture(open_picture(JPEG), generator(5, 1, index), size=32, augment=augment)
+            for index in range(8)
+        ]
+
+    first = make()
+    np.testing.assert_array_equal(first, make())
+    distinct = len({picture.tobytes() for picture in first})
+    assert distinct == (8 if train_resize == "random_crop" else 2)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["out", "new"])
+def test_changes_come_after_the_crop_and_leave_its_draws_alone(given):
+    plain = Augment("random_crop", min_scale=0.25)
+    changed = dataclasses.replace(plain, contrast=0.5, rand_augment=2, cutout=0.5, erase=0.5)
+    for index in range(6):
+        rng, out = generator(5, 1, index), np.zeros((32, 32, 3), np.uint8) if given else None
+        crop = train_picture(open_picture(JPEG), rng, size=32, augment=plain)
+        found = train_picture(
+            open_picture(JPEG), generator(5, 1, index), size=32, augment=changed, out=out
+        )
+        assert out is None or found is out
+        np.testing.assert_array_equal(found, change_pixels(crop, rng, changed))
+
+
+def test_center_crop_is_the_middle():
+    contents = encode(Image.fromarray(PHOTOGRAPHS[1]), "PNG")
+    box = center_box(427, 640, 64)
+    middle = PHOTOGRAPHS[1][box.top : box.top + box.height, box.left : box.left + box.width]
+    cropped = eval_picture(
+        open_picture(contents), size=64, augment=Augment(eval_resize="center_crop")
+    )
+    np.testing.assert_array_equal(cropped, resize(middle, 64))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize(
+    ("side", "shape"), [(128, (128, 192)), (427, (427, 640)), (900, (427, 640))]
+)
+def test_the_short_side_shrinks_and_never_grows(form, side, shape):
+    pixels = PHOTOGRAPHS[0]
+    shrunk = shrink(open_picture(encode(Image.fromarray(pixels), form)), side)
+    wanted = Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BOX)
+    assert shrunk.shape == (*shape, 3)
+    assert np.abs(shrunk.astype(int) - wanted).mean() < 8
+
+
+def test_overshoot_is_clipped_not_wrapped():
+    step = np.zeros((8, 8, 3), np.uint8)
+    step[:, 4:] = 255
+    assert (np.diff(resize(step, 64, "bicubic")[0, :, 0].astype(int)) >= 0).all()
+
+
+def test_unknown_interpolation_is_named():
+    with pytest.raises(ValueError, match="interpolation 'cubic' is unknown; use"):
+        resize(np.zeros((4, 4, 3), np.uint8), 8, "cubic")

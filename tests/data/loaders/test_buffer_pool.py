@@ -1,0 +1,35 @@
+"""Memory of batches is used again, and only when nobody looks at it any more."""
+
+import jax
+import numpy as np
+
+from mlcls_jax.data.loaders.threads import Memory
+
+
+def test_memory_is_used_again_when_all_views_are_gone():
+    memory = Memory((4, 8, 8, 3))
+    first = memory.take()
+    assert first.shape == (4, 8, 8, 3) and first.dtype == np.uint8
+    place = first.ctypes.data
+    assert place % 64 == 0  # what XLA asks of an array that it is to use as it is
+    first[:] = 1
+    part = first[2][1:3]
+    del first
+    second = memory.take()
+    assert second.ctypes.data != place
+    second[:] = 2
+    assert (part == 1).all()
+    del part
+    assert memory.take().ctypes.data == place
+
+
+def test_arrays_on_devices_keep_it():
+    memory = Memory((4, 8, 8, 3))
+    images = memory.take()
+    images[:] = 1
+    on_device = jax.device_put(images, jax.devices()[0])
+    del images
+    others = [memory.take() for _ in range(3)]
+    for other in others:
+        other[:] = 2
+    np.testing.assert_array_equal(np.asarray(on_device), 1)

@@ -1,0 +1,202 @@
+"""Data sets of TFDS, by its builders over small files in the real layouts; where it is there."""
+
+import io
+
+import numpy as np
+import pack_dataset
+import pytest
+from layouts import make_coco, make_voc
+from PIL import Image
+
+from mlcls_jax.config import Data
+from mlcls_jax.data.images.decoding import read_file
+from mlcls_jax.data.readers.packed import read_packed
+from mlcls_jax.data.readers.read_table import read_table
+from mlcls_jax.data.splits import load_splits
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # TensorFlow's and its data sets'
+tfds = pytest.importorskip("tensorflow_datasets", reason="the extra tfds is not installed")
+
+
+def jpeg(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8 + number, 8), (number, 0, 0)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+class TinySet(tfds.core.GeneratorBasedBuilder):
+    """Labels in all forms."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    name = "tiny_set"
+
+    def _info(self):
+        label = tfds.features.ClassLabel(names=["cat", "dog", "bird"])
+        features = {
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "image/filename": tfds.features.Text(),
+            "picture": tfds.features.Image(encoding_format="jpeg"),
+            "objects": tfds.features.Sequence({"label": label, "area": np.int64}),
+            "single": label,
+            "withheld": label,
+            "hot": tfds.features.Tensor(shape=(2,), dtype=np.int64),
+            "attributes": {"old": np.bool_, "new": np.bool_},
+            "nested": tfds.features.Sequence({"labels": tfds.features.Sequence(label)}),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(), "extra": self._generate_examples()}
+
+    def _generate_examples(self):
+        for number, labels in enumerate(([0, 2, 2], [], [1])):
+            yield (
+                number,
+                {
+                    "image": jpeg(number),
+                    "image/filename": f"name {number}.jpg",
+                    "picture": jpeg(number),
+                    "objects": [{"label": label, "area": 5} for label in labels],
+                    "single": number,
+                    "withheld": -1 if number else 0,
+                    "hot": [number % 2, 1],
+                    "attributes": {"old": number == 0, "new": True},
+                    "nested": [{"labels": [1]}],
+                },
+            )
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    TinySet(data_dir=folder).download_and_prepare()
+    return str(folder)
+
+
+def read(data_dir, name, **options):
+    return read_table(Data(source="tfds", **options), name, data_dir)
+
+
+@pytest.mark.parametrize(
+    ("feature", "classes", "labels"),
+    [
+        ("objects/label", ("cat", "dog", "bird"), [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+        ("single", ("cat", "dog", "bird"), [[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
+        ("withheld", ("cat", "dog", "bird"), [[1, 0, 0], [-1, -1, -1], [-1, -1, -1]]),
+        ("hot", ("class_0", "class_1"), [[0, 1], [1, 1], [0, 1]]),
+        ("attributes", ("new", "old"), [[1, 1], [1, 0], [1, 0]]),
+    ],
+)
+def test_features_become_labels_and_pictures_are_found_in_the_records(
+    data_dir, feature, classes, labels
+):
+    table = read(data_dir, "tiny_set", label_feature=feature)
+    order = np.argsort(table.filenames)  # TFDS shuffles when it writes
+    assert [table.filenames[i] for i in order] == [f"train/name {i}.jpg" for i in range(3)]
+    named = table.with_classes(classes, "", "")
+    assert named.labels[order].tolist() == labels
+    assert [read_file(table.paths[i]) for i in order] == [jpeg(number) for number in range(3)]
+
+
+def test_files_without_names_are_numbered(data_dir):
+    options = {"image_feature": "picture", "label_feature": "single"}
+    table = read(data_dir, "tiny_set[train+extra]", **options)
+    wanted = [f"{split}/{i:08d}.jpg" for split in ("train", "extra") for i in range(3)]
+    assert table.filenames == tuple(wanted) and table.splits is None
+
+
+def test_the_second_time_nothing_is_asked_of_tfds(data_dir, monkeypatch):
+    first = read(data_dir, "tiny_set", min_area=6.0)
+    assert sorted(first.labels.ravel().tolist()) == [-1] * 9  # none of the objects is certain
+    monkeypatch.setattr(tfds, "builder", None)
+    again = read(data_dir, "tiny_set", min_area=6.0)
+    assert again.filenames == first.filenames and again.classes == first.classes
+    assert [read_file(path) for path in again.paths] == [read_file(path) for path in first.paths]
+    assert again.labels.tolist() == first.labels.tolist()
+
+
+def test_records_that_have_changed_are_read_again(tmp_path, monkeypatch):
+    TinySet(data_dir=tmp_path).download_and_prepare()
+    read(str(tmp_path), "tiny_set")
+    (shard,) = tmp_path.rglob("*train*.tfrecord*")
+    shard.write_bytes(shard.read_bytes()[:-7])
+    with pytest.raises(ValueError, match="it ends inside a record"):
+        read(str(tmp_path), "tiny_set")
+
+
+def test_mistakes_are_named(data_dir):
+    for name, options, words in [
+        ("tiny_set", {"label_feature": "objects/name"}, "data.label_feature is 'objects/name'"),
+        ("tiny_set", {"label_feature": "objects"}, "must be classes"),
+        ("tiny_set", {"label_feature": "nested/labels"}, "in lists of lists"),
+        ("tiny_set", {"image_feature": "photo"}, "data.image_feature is 'photo'; there is no such"),
+        ("tiny_set", {"image_feature": "single"}, "has 0 pictures in a record"),
+        ("tiny_set[dev]", {}, "no split dev; name some of"),
+        ("tiny_set[train[:9%]]", {}, "names no data set"),
+        ("no_such_set", {}, "no_such_set: "),
+    ]:
+        with pytest.raises(ValueError, match=r".") as info:
+            read(data_dir, name, **options)
+        assert words in str(info.value) and "\n" not in str(info.value)
+
+
+@pytest.fixture
+def archives(monkeypatch):
+    """By the name of an archive that TFDS would download, the folder with its contents."""
+    folders: dict[str, str] = {}
+
+    def download(self, urls):
+        return {key: folders[key] for key in urls}
+
+    monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", download)
+    return folders
+
+
+def test_the_builder_of_coco_gives_what_its_files_do(archives, tmp_path):
+    place = make_coco(tmp_path / "coco", categories=80)
+    for split in ("train", "validation", "test"):
+        archives[f"{split}_images"] = archives[f"{split}_annotations"] = str(place)
+    splits = load_splits(Data(source="tfds", csv="coco/2017", images=str(tmp_path / "tfds")))
+    assert (splits["test"].labels == -1).all()  # 0 would be a lie
+    for split, owner in (("train", "train"), ("val", "validation")):
+        files = Data(source="coco", crowd="unknown")
+        json = str(place / f"annotations/instances_{split}2017.json")
+        direct = read_table(files, json, str(place / f"{split}2017"))
+        table = read_table(
+            Data(source="tfds", crowd="unknown"), f"coco/2017[{owner}]", str(tmp_path / "tfds")
+        )
+        assert_same(table, direct, owner)
+        assert len(splits[split]) == len(direct)
+
+
+def test_the_builder_of_voc_gives_what_its_tree_does(archives, tmp_path):
+    tree = make_voc(tmp_path / "voc")
+    archives["trainval"] = archives["test"] = str(tmp_path / "voc")
+    table = read(str(tmp_path / "tfds"), "voc/2007")
+    assert len(table.classes) == 20
+    direct = read_table(Data(source="voc"), str(tree), "")
+    used = [table.classes.index(name) for name in direct.classes]
+    rows = {name.split("/")[1]: i for i, name in enumerate(table.filenames)}
+    order = [rows[name] for name in direct.filenames]
+    # Of test, without a single positive, nothing is known.
+    assert table.labels[order][:, used].tolist() == direct.labels[:3].tolist() + [[-1] * 3] * 2
+    assert [table.splits[i] for i in order] == list(direct.splits)
+
+
+def assert_same(table, direct, prefix):
+    """The same pictures, bytes and labels, in whatever order."""
+    rows = {name: i for i, name in enumerate(table.filenames)}
+    table = table.take([rows[f"{prefix}/{name}"] for name in direct.filenames])
+    table = table.with_classes(direct.classes, "", "")
+    assert table.labels.tolist() == direct.labels.tolist()
+    assert [read_file(path) for path in table.paths] == [read_file(path) for path in direct.paths]
+
+
+def test_a_split_is_packed(data_dir, tmp_path, capsys):
+    out, start = tmp_path / "p", ["--tfds", "tiny_set", "--data_dir", data_dir, "--check"]
+    assert pack_dataset.main([*start, "--out", str(out)]) == 0
+    table = read_packed(out)
+    assert sorted(table.filenames) == [f"train/name {i}.jpg" for i in range(3)]
+    assert pack_dataset.main([*start, "--out", str(tmp_path / "q"), "--split", "dev"]) == 2
+    assert capsys.readouterr().err.startswith("pack_dataset: tiny_set[dev]: no split dev")
+    assert not (tmp_path / "q").exists()

@@ -1,0 +1,239 @@
+"""The diagnosis of runs that are made to be each of what it knows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import fisher_exact
+
+from mlcls_jax.config import Config, Group, Phase, loading
+from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.diagnosis.diagnose import diagnose, lines
+from mlcls_jax.diagnosis.label_rules import CHANCE, few_positives, label_noise, unlike
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+CLASSES = ("cat", "dog")
+
+
+def table(positives: tuple[int, ...], pictures: int, prefix: str = "p") -> LabelTable:
+    labels = np.zeros((pictures, len(positives)), np.int8)
+    for column, count in enumerate(positives):
+        labels[:count, column] = 1
+    names = tuple(f"{prefix}{number}.jpg" for number in range(pictures))
+    return LabelTable(Path("photos"), names, labels, CLASSES)
+
+
+TRAIN, VAL = table((300, 150), 600), table((100, 50), 200)
+HEAD = Phase("head", "6 epochs", [Group("head/.*", 1e-2)])
+TUNE = Phase("tune", "12 epochs", [Group("head/.*", 5e-4), Group("backbone/.*", 3e-4, 1e-2)])
+BOTH = Config(phases=[HEAD, TUNE])
+
+
+def records(phase, val, train=None, loss=0.2, base_loss=0.5, train_loss=0.1, first=0):
+    """Of evaluations with these mAPs, base rate 0.25."""
+    losses = loss if isinstance(loss, list) else [loss] * len(val)
+    made = []
+    for number, (value, of_val) in enumerate(zip(val, losses, strict=True)):
+        record = {
+            "step": first + 10 * (number + 1),
+            "epoch": first / 10 + number + 1.0,
+            "phase": phase,
+            "loss_name": "bce",
+            "train_loss": train_loss,
+            "val": {"mAP": value, "loss": of_val},
+            "base_rate": {"mAP": 0.25, "loss": base_loss},
+        }
+        if train is not None:
+            sample = {"mAP": train[number], "val_mAP": value, "loss": train_loss}
+            record["train_sample"] = sample | {"classes": 2, "pictures": 200}
+        made.append(record)
+    return made
+
+
+def kinds(made, config=BOTH, train=TRAIN, val=VAL, scored=None):
+    return [finding.kind for finding in diagnose(config, made, train, val, scored)]
+
+
+def only(made, **how):
+    (finding,) = diagnose(BOTH, made, TRAIN, VAL, **how)
+    return finding
+
+
+def test_a_good_run_has_nothing_but_what_fine_tuning_brought():
+    made = records("head", [0.6, 0.7], [0.65, 0.75])
+    made += records("tune", [0.75, 0.8], [0.8, 0.85], first=20)
+    finding = only(made)
+    assert finding.kind == "fine-tuning" and not finding.next
+    assert "brought +0.1000" in finding.text and "0.7000" in finding.text
+    assert kinds(records("tune", [0.7, 0.8], [0.75, 0.85])) == ["nothing"]
+    assert kinds([]) == ["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("val", "advice"),
+    [
+        ([0.3, 0.35, 0.4, 0.45, 0.5, 0.55], '--config.phases[1].duration="24 epochs"'),
+        ([0.55, 0.55, 0.55, 0.55, 0.55, 0.552], "a larger --config.model.variant"),
+    ],
+)
+def test_underfitting(val, advice):
+    finding = only(records("tune", val, [value + 0.02 for value in val]))
+    assert finding.kind == "underfitting" and advice in finding.next
+    assert "--config.phases[1].groups[1].learning_rate=0.0009" in finding.next
+    share = (val[-1] + 0.02 - 0.25) / 0.75
+    assert f"{share:.0%} of the way" in finding.text
+
+
+def test_overfitting():
+    made = records(
+        "tune", [0.6, 0.7, 0.68, 0.66], [0.65, 0.8, 0.95, 0.99], loss=[0.3, 0.2, 0.25, 0.3]
+    )
+    finding = only(made)
+    assert finding.kind == "overfitting"
+    assert "a gap of 0.3300 (0.1000 before)" in finding.text
+    assert "0.0400 below its best (step 20)" in finding.text and "1.50 times" in finding.text
+    assert "--config.phases[1].patience=3" in finding.next
+    assert "--config.phases[1].groups[1].weight_decay=0.03" in finding.next
+
+
+def test_a_gap_beside_a_val_that_does_not_fall_is_another_thing():
+    assert kinds(records("tune", [0.6, 0.7, 0.72], [0.65, 0.9, 0.99])) == ["gap"]
+
+
+def test_overfitting_is_told_where_all_was_remembered_from_the_start():
+    made = records("tune", [0.40, 0.38], [1.0, 1.0], loss=[0.45, 0.9], train_loss=0.01)
+    made[1]["train_sample"]["val_mAP"] = 0.41  # on pictures of which more were hard
+    assert kinds(made) == ["overfitting"]
+
+
+def test_without_a_training_sample_neither_fit_nor_gap_is_judged():
+    assert kinds(records("tune", [0.7, 0.6], loss=[0.2, 0.4])) == ["nothing"]
+
+
+@pytest.mark.parametrize("name", ["bce", "asl"])
+def test_worse_than_the_base_rate(name):
+    made = records("tune", [0.26], [0.27], loss=4.5)
+    made[0]["loss_name"] = name
+    finding = only(made)
+    assert finding.kind == "base rate" and finding.text.startswith("Worse than the base rate")
+    assert "4.5000" in finding.text and "0.2500" in finding.text
+    assert "--config.phases[1].groups[0].learning_rate=5e-05" in finding.next
+
+
+def test_a_run_that_diverges_is_worse_than_the_base_rate_whatever_its_order():
+    made = records("tune", [0.31], [0.45], loss=28, train_loss=900.0)
+    assert kinds(made) == ["base rate"]
+    remembers = records("tune", [0.31], [0.95], loss=1.2, train_loss=0.01)
+    assert kinds(remembers) == ["gap", "base rate"]
+    remembers += records("tune", [0.35], [0.9], loss=1.0, train_loss=0.02, first=10)
+    remembers += records("tune", [0.31], [0.88], loss=1.3, train_loss=0.05, first=20)
+    gap, worse = diagnose(BOTH, remembers, TRAIN, VAL)
+    assert "lost ground in both: val mAP is 0.0400 below" in gap.text and worse.kind == "base rate"
+    assert gap.next[0] == "--config.phases[1].groups[0].learning_rate=0.000166667"
+
+
+def test_what_has_hardly_begun_to_learn_is_neither_sure_nor_at_its_ceiling():
+    (finding,) = diagnose(
+        BOTH, records("head", [0.3] * 6, [0.32] * 6, loss=0.58, train_loss=0.6), TRAIN, VAL
+    )
+    assert finding.kind == "underfitting"
+    assert finding.next[0] == "--config.phases[0].groups[0].learning_rate=0.03"
+    fits = records("tune", [0.5], [0.58], loss=0.58, train_loss=0.45)
+    assert kinds(fits[-1:]) == ["underfitting"]
+    fits[0]["train_sample"]["mAP"] = fits[0]["train_sample"]["val_mAP"] = 0.7
+    assert kinds(fits) == ["base rate"]  # no other rule says why
+
+
+def test_a_good_order_with_a_bad_loss_is_overconfident_if_the_loss_is_to_be_a_probability_s():
+    made = records("tune", [0.9], [0.95], loss=0.6)
+    finding = only(made)
+    assert finding.kind == "too sure"
+    assert "--config.evaluation.calibration=one" in finding.next
+    made[0]["loss_name"] = "asl"
+    assert kinds(made) == ["nothing"]
+
+
+def test_a_frozen_backbone_at_its_ceiling():
+    made = records("head", [0.5, 0.6, 0.65, 0.66, 0.661, 0.662], [0.7] * 6)
+    finding = only(made)
+    assert finding.kind == "ceiling" and "0.6620" in finding.text and "+0.0020" in finding.text
+    assert 'Phase("finetune"' in finding.next[0]
+    assert kinds(records("head", [0.5, 0.6, 0.65, 0.66, 0.67, 0.68], [0.7] * 6)) == ["nothing"]
+
+
+def test_fine_tuning_that_brought_nothing_is_said_with_what_to_try():
+    made = records("head", [0.7], [0.75]) + records("tune", [0.66, 0.69], [0.7, 0.72], first=10)
+    finding = only(made)
+    assert finding.kind == "no gain" and "brought -0.0100" in finding.text
+    assert "--config.phases[1].groups[1].learning_rate=0.0001" in finding.next
+
+
+def test_every_override_of_the_diagnosis_is_one_of_the_command_line(tmp_path):
+    runs = [
+        records("tune", [0.3] * 6, [0.32] * 6),
+        records("tune", [0.3, 0.4], [0.32, 0.42]),
+        records("tune", [0.7, 0.6], [0.8, 0.99]),
+        records("tune", [0.26], [0.27], loss=4.5),
+        records("tune", [0.9], [0.95], loss=0.6),
+        records("head", [0.7], [0.75]) + records("tune", [0.66], [0.7], first=10),
+    ]
+    found = [finding for made in runs for finding in diagnose(BOTH, made, TRAIN, VAL)]
+    found += [*unlike(BOTH, TRAIN, table((20, 50), 200)), *few_positives(table((3, 150), 600))]
+    tried = {what.replace('"', "") for finding in found for what in finding.next}
+    overrides = sorted(what for what in tried if what.startswith("--config"))
+    assert len(overrides) > 10
+    file = tmp_path / "config.py"
+    file.write_text(
+        "from mlcls_jax.config import Config, default_phases\n"
+        "def get_config():\n    return Config(phases=default_phases())\n"
+    )
+    for override in overrides:
+        loading.load_config(str(file), [override])
+
+
+def test_val_unlike_train_is_fisher_s_exact_test():
+    val = table((20, 50), 200)
+    (finding,) = unlike(BOTH, TRAIN, val)
+    assert finding.kind == "val unlike train"
+    assert "1 of 2 classes" in finding.text
+    assert "cat (50.0% of train, 10.0% of val)" in finding.text and "dog" not in finding.text
+    assert not unlike(BOTH, TRAIN, VAL)
+    # Where SciPy's own test changes its mind, so does ours.
+    told = {}
+    for count in range(60, 101):
+        p = fisher_exact([[count, 200 - count], [300, 300]]).pvalue * 2
+        told[count] = p, bool(unlike(BOTH, TRAIN, table((count, 50), 200)))
+    assert {told_so for _, told_so in told.values()} == {True, False}
+    for p, told_so in told.values():
+        if not CHANCE / 2 < p < CHANCE * 2:  # two ways to have two sides
+            assert told_so == (p < CHANCE)
+
+
+def test_classes_without_a_label_differ_from_nothing():
+    assert not unlike(BOTH, table((0, 150), 600), table((0, 50), 200))
+
+
+def test_rare_classes_are_named_with_their_numbers():
+    (finding,) = few_positives(table((3, 150), 600))
+    assert finding.kind == "few positives" and "cat (3)" in finding.text
+    assert not few_positives(table((20, 150), 600))
+
+
+def test_label_noise_is_told_from_a_share_on():
+    probabilities = np.where(VAL.labels == 1, 0.9, 0.1)
+    assert not label_noise(VAL, probabilities)
+    probabilities[:5, 0] = 0.02  # of 150 positives
+    probabilities[199, 1] = 0.99
+    (finding,) = label_noise(VAL, probabilities)
+    assert finding.kind == "label noise" and "6 labels" in finding.text and "4.0%" in finding.text
+    assert "p199.jpg: dog is labelled 0, 0.99 predicted" in finding.text
+    assert kinds([], scored=(VAL, probabilities)) == ["label noise"]
+
+
+def test_lines_have_what_to_try_below_each_sentence():
+    finding = only(records("tune", [0.26], [0.27], loss=4.5))
+    title, first, *others = lines([finding])
+    assert title == "Diagnosis:" and lines([]) == []
+    assert first == f"- {finding.text}"
+    assert others == [f"    try: {what}" for what in finding.next]

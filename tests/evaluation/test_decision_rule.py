@@ -1,0 +1,193 @@
+"""Decisions of a checkpoint: tuned, kept, and never judged by the pictures that they are from."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.metrics import f1_score
+
+from mlcls_jax.config import Evaluation
+from mlcls_jax.data.label_table import UNKNOWN, LabelTable
+from mlcls_jax.evaluation.base_rate import BaseRate
+from mlcls_jax.evaluation.decision_rule import (
+    FOLDS,
+    Rule,
+    cross_fit,
+    decide,
+    describe_report,
+    folds,
+    from_dict,
+    judge,
+    rule_of,
+    untuned,
+)
+
+F1 = rule_of(Evaluation())
+
+
+def table(labels) -> LabelTable:
+    labels = np.asarray(labels, np.int8)
+    names = tuple(f"{i}.jpg" for i in range(len(labels)))
+    return LabelTable(Path("p"), names, labels, tuple("abcdefghij"[: labels.shape[1]]))
+
+
+def drawn(pictures=400, classes=3, seed=0, unknown=0.0):
+    """Rare classes, so that one half is a bad threshold, and logits that know something."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((pictures, classes)) < 0.15).astype(np.int8)
+    logits = (rng.normal(size=labels.shape) + 2 * labels - 3).astype(np.float32)
+    labels[rng.random(labels.shape) < unknown] = UNKNOWN
+    return table(labels), logits
+
+
+def test_the_rule_is_that_of_the_config():
+    assert Rule("f1", 0.9, 10, "none") == F1
+    assert F1.text == "f1"
+    assert rule_of(Evaluation(thresholds="recall", wanted=0.75)).text == "recall 0.75"
+
+
+def test_tuned_thresholds_are_better_than_one_half_and_survive_json():
+    data, logits = drawn()
+    decisions = decide(data, logits, [True] * 3, F1)
+    probabilities = decisions.probabilities(logits)
+    np.testing.assert_array_equal(probabilities, expit(logits.astype(np.float64)))
+    tuned = f1_score(data.labels, decisions.present(probabilities), average="macro")
+    assert tuned > f1_score(data.labels, probabilities >= 0.5, average="macro") + 0.1
+    assert from_dict(json.loads(json.dumps(dataclasses.asdict(decisions)))) == decisions
+
+
+@pytest.mark.parametrize("calibration", ["one", "class"])
+def test_a_temperature_moves_probabilities_and_thresholds_alike(calibration):
+    data, logits = drawn()
+    plain = decide(data, logits, [True] * 3, F1)
+    calibrated = decide(data, logits, [True] * 3, dataclasses.replace(F1, calibration=calibration))
+    assert calibrated.temperatures != plain.temperatures == (1.0, 1.0, 1.0)
+    assert len(set(calibrated.temperatures)) == (1 if calibration == "one" else 3)
+    np.testing.assert_array_equal(
+        calibrated.present(calibrated.probabilities(logits)),
+        plain.present(plain.probabilities(logits)),
+    )
+
+
+def test_classes_that_share_a_threshold_or_miss_the_goal_are_named():
+    data, logits = drawn(classes=3)
+    data.labels[:, 1] = 0
+    data.labels[:4, 1] = 1
+    logits[10, 2] = 50  # a confident mistake, and a precision of 1 is out of reach
+    data.labels[10, 2] = 0
+    decisions = decide(data, logits, [True] * 3, Rule("precision", 1.0, 10, "none"))
+    assert decisions.pooled == ("b",)
+    assert set(decisions.missed) == {"b", "c"}
+    text = " ".join(describe_report(judge(data, logits, base(3), decisions, False), decisions))
+    assert "fewer than 10 positives in val: b" in text
+    assert "No threshold reaches precision 1 in val: b, c" in text
+
+
+def base(classes) -> BaseRate:
+    return BaseRate((0.15,) * classes, (True,) * classes)
+
+
+def test_thresholds_flatter_on_their_own_pictures_and_cross_fitting_does_not():
+    """Random scores: what looks like skill on the pictures of the tuning is luck."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((100, 10)) < 0.5).astype(np.int8)
+    data, logits = table(labels), rng.normal(size=labels.shape).astype(np.float32)
+    rule = Rule("precision", 0.7, 10, "none")
+    decisions = decide(data, logits, [True] * 10, rule)
+    judged = [judge(data, logits, base(10), decisions, here) for here in (False, True)]
+    own, fitted = (values["at_thresholds"]["CP"] for values in judged)
+    assert own >= 0.7
+    assert fitted < 0.6
+    assert [values["cross_fitted"] for values in judged] == [False, True]
+
+
+@pytest.mark.parametrize("calibration", ["none", "class"])
+def test_no_picture_is_decided_by_its_own_labels(calibration):
+    data, logits = drawn(150)
+    rule = dataclasses.replace(F1, calibration=calibration)
+    before = cross_fit(data, logits, [True] * 3, rule)
+    part = folds(data.filenames) == 2
+    turned = data.labels.copy()
+    turned[part] = 1 - turned[part]
+    after = cross_fit(dataclasses.replace(data, labels=turned), logits, [True] * 3, rule)
+    for one, two in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one[part], two[part])
+    assert (before[1][~part] != after[1][~part]).any()
+
+
+def test_parts_are_equal_and_know_pictures_by_their_names_alone():
+    names = [f"{i}.jpg" for i in range(23)]
+    parts = folds(names)
+    assert sorted(np.bincount(parts, minlength=FOLDS)) == [4, 4, 5, 5, 5]
+    order = np.random.default_rng(0).permutation(23)
+    np.testing.assert_array_equal(folds([names[i] for i in order]), parts[order])
+    assert len(folds([])) == 0
+
+
+def test_unknown_labels_have_no_influence():
+    data, logits = drawn(unknown=0.3)
+    known = data.labels != UNKNOWN
+    other = np.where(known, logits, np.float32(7))
+    rule = dataclasses.replace(F1, calibration="class")
+    assert decide(data, logits, [True] * 3, rule) == decide(data, other, [True] * 3, rule)
+    one, two = (cross_fit(data, x, [True] * 3, rule) for x in (logits, other))
+    np.testing.assert_array_equal(one[1][known], two[1][known])
+    decisions = decide(data, logits, [True] * 3, rule)
+    assert judge(data, logits, base(3), decisions, True) == judge(
+        data, other, base(3), decisions, True
+    )
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_very_few_pictures_are_decided_as_well(pictures):
+    data, logits = table(np.ones((pictures, 2))), np.zeros((pictures, 2), np.float32)
+    rule = dataclasses.replace(F1, calibration="one")
+    decisions = decide(data, logits, [True] * 2, rule)
+    judged = judge(data, logits, base(2), decisions, True)
+    assert json.loads(json.dumps(judged, allow_nan=False)) == judged
+
+
+def test_what_is_not_tuned_is_one_half_and_has_no_figures():
+    data, logits = drawn()
+    decisions = untuned(data.classes)
+    judged = judge(data, logits, base(3), decisions, True)
+    assert judged["at_thresholds"] is judged["tuned_for"] is None
+    assert judged["thresholds"] == dict.fromkeys("abc", 0.5)
+    assert judged["calibration"]["ece_after"] is None
+    assert "none were tuned" in describe_report(judged, decisions)[0]
+
+
+def test_calibration_is_reported_before_and_after():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2000, 3)).astype(np.float32)
+    data = table(rng.random(logits.shape) < expit(logits))
+    logits = 4 * logits
+    rule = dataclasses.replace(F1, calibration="one")
+    decisions = decide(data, logits, [True] * 3, rule)
+    judged = judge(data, logits, base(3), decisions, True)
+    errors = judged["calibration"]
+    assert errors["ece_after"] < 0.03 < 0.15 < errors["ece_before"]
+    assert errors["temperature"]["a"] == pytest.approx(4, rel=0.1)
+    line = describe_report(judged, decisions)[-1]
+    assert f"expected error {errors['ece_before']:.4f}, after it" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"temperatures": [1.0, 0.0]}, "temperature"),
+        ({"temperatures": [1.0, float("inf")]}, "temperature"),
+        ({"thresholds": [0.5, float("nan")]}, "threshold"),
+        ({"thresholds": 0.5}, "not iterable"),
+        ({"rule": {}}, "rule"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_decisions_that_nobody_has_made_are_refused(change, words):
+    values = json.loads(json.dumps(dataclasses.asdict(untuned(("a", "b")))))
+    assert from_dict(values) == untuned(("a", "b"))
+    with pytest.raises(ValueError, match=f"decisions: .*{words}"):
+        from_dict(values | change)

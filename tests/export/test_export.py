@@ -1,0 +1,305 @@
+"""The four formats from one run: what they hold, give, and refuse."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from reference_models import CODE_BASES
+from reference_weights import random_pictures
+from scipy.special import expit
+
+from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
+from mlcls_jax.data.loaders.threads import local_rows, train_batches
+from mlcls_jax.evaluation.base_rate import probabilities
+from mlcls_jax.export import __main__, portable
+from mlcls_jax.models.conventions import IMAGENET, LITE, LUKEMELAS, TIMM, Origin
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.ml_decoder import DecoderSize
+from mlcls_jax.models.weights.load import load_pretrained
+from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.run.workdir import read_splits_of
+from mlcls_jax.step.init import initial_variables, read_weights
+from mlcls_jax.step.param_tree import flatten
+from mlcls_jax.step.programs import variables_shape
+from mlcls_jax.system.devices import make_mesh
+from mlcls_jax.train import train
+
+# Keras's variables have an __array__ of before NumPy 2.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
+
+SIZE = 64
+
+
+def run_one_step(photos, folder, variant, weights):
+    """A run of one step: the formats do not care how good it is."""
+    config = Config(
+        data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
+        model=Model(variant=variant, image_size=SIZE, weights=weights),
+        phases=[Phase("head", "1 step", [Group("head/.*", 1e-2)])],
+    )
+    assert train(config, folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(photos, tmp_path_factory):
+    return run_one_step(photos, tmp_path_factory.mktemp("runs") / "lite0", "lite0", "imagenet")
+
+
+@pytest.fixture(scope="module")
+def expected(workdir):
+    """Some pictures and what the run itself says of them."""
+    run = load_run(workdir, "best")
+    pictures = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8)
+    return pictures, probabilities(np.asarray(run.predict(run.variables, pictures)))
+
+
+def exported(workdir, out, form):
+    assert __main__.main(["--workdir", str(workdir), "--format", form, "--out", str(out)]) == 0
+    return json.loads((out / "config.json").read_text())
+
+
+@pytest.mark.slow
+def test_safetensors(workdir, tmp_path, expected, capsys):
+    config = exported(workdir, tmp_path / "out", "safetensors")
+    run = load_run(workdir, "best")
+    assert config["architecture"] == "tf_efficientnet_lite0"
+    assert config["label_names"] == list(run.classes)
+    assert config["pretrained_cfg"]["input_size"] == [3, SIZE, SIZE]
+    own = config["mlcls_jax"]
+    assert own["thresholds"] == dict(zip(run.classes, run.decisions.thresholds, strict=True))
+    assert own["temperatures"] == dict.fromkeys(run.classes, 1.0)
+    assert own["val"]["mAP"] == run.meta["val"]["mAP"]
+    again = load_pretrained(tmp_path / "out/model.safetensors")
+    assert again.origin == run.origin == Origin(LUKEMELAS, LITE)  # from the weights, by training
+    for got, saved in zip(
+        jax.tree.leaves(again.variables), jax.tree.leaves(run.variables), strict=True
+    ):
+        np.testing.assert_array_equal(got, saved)
+    assert "timm.create_model('tf_efficientnet_lite0', num_classes=3" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_timm_builds_the_model_from_the_folder(workdir, tmp_path, expected):
+    import reference_torch
+    import torch
+
+    reference_torch.import_torchvision()
+    import timm
+
+    config = exported(workdir, tmp_path / "out", "safetensors")["pretrained_cfg"]
+    model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    pictures, wanted = expected
+    x = (pictures / 255 - np.array(config["mean"])) / np.array(config["std"])
+    with torch.no_grad():
+        logits = model(torch.from_numpy(x.transpose(0, 3, 1, 2)).float())
+    np.testing.assert_allclose(torch.sigmoid(logits), wanted, atol=1e-5)
+
+
+LOADER = """
+import sys, jax, numpy as np
+pictures = np.load(sys.argv[1] + "/pictures.npy")
+data = open(sys.argv[1] + "/model.stablehlo", "rb").read()
+predict = jax.export.deserialize(bytearray(data)).call
+np.save(sys.argv[1] + "/whole.npy", predict(pictures))
+np.save(sys.argv[1] + "/one.npy", predict(pictures[:1]))
+assert not any(name.startswith(("mlcls_jax", "flax")) for name in sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_stablehlo_needs_jax_alone_and_takes_any_batch(workdir, tmp_path, expected):
+    out, (pictures, wanted) = tmp_path / "out", expected
+    config = exported(workdir, out, "stablehlo")
+    assert config["input"] == {
+        "name": "images",
+        "dtype": "uint8",
+        "shape": ["batch", SIZE, SIZE, 3],
+    }
+    np.save(out / "pictures.npy", pictures)
+    subprocess.run([sys.executable, "-c", LOADER, str(out)], check=True)
+    np.testing.assert_allclose(np.load(out / "whole.npy"), wanted, atol=1e-5)
+    np.testing.assert_allclose(np.load(out / "one.npy"), wanted[:1], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_stablehlo_holds_the_native_convolution_for_accelerators(workdir, tmp_path, monkeypatch):
+    exported(workdir, tmp_path / "out", "stablehlo")
+    data = bytearray((tmp_path / "out/model.stablehlo").read_bytes())
+    assert jax.export.deserialize(data).platforms == ("cpu", "cuda", "tpu")
+    monkeypatch.setattr(portable, "PLATFORMS", ("cuda",))  # alone: its own branch is all there is
+    exported(workdir, tmp_path / "cuda", "stablehlo")
+    data = bytearray((tmp_path / "cuda/model.stablehlo").read_bytes())
+    text = jax.export.deserialize(data).mlir_module()
+    kernels = [path for path in flatten(load_run(workdir, "best").variables["params"])]
+    depthwise = sum(path.endswith("depthwise/conv/kernel") for path in kernels)
+    assert text.count("stablehlo.convolution") == depthwise + 1  # and the stem
+
+
+def test_a_temperature_divides_the_logits_of_its_class_inside():
+    logits = np.array([[1.0, -2.0], [4.0, 0.0]], np.float32)
+    model: Any = SimpleNamespace(apply=lambda *_, **__: logits)
+    images: Any = np.zeros((2, 4, 4, 3), np.uint8)
+    plain = portable.make_predictor(model, {}, IMAGENET)
+    calibrated = portable.make_predictor(model, {}, IMAGENET, (2.0, 0.5))
+    np.testing.assert_allclose(plain(images), expit(logits), rtol=1e-6)
+    np.testing.assert_allclose(calibrated(images), expit(logits / [2.0, 0.5]), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def b0_workdir(photos, tmp_path_factory):
+    """From a file of timm's own B0: symmetric padding, epsilon 1e-5."""
+    folder = tmp_path_factory.mktemp("b0")
+    reference = CODE_BASES["timm"].build("b0", np.random.default_rng(0))
+    file = reference.save(folder / "files")["named .safetensors"]
+    return run_one_step(photos, folder / "run", "b0", str(file)), file
+
+
+@pytest.mark.slow
+def test_a_run_computes_as_the_weights_were_trained(b0_workdir, tmp_path):
+    """The lineage goes from the file through training and the checkpoint into what is computed."""
+    workdir, file = b0_workdir
+    run, pretrained = load_run(workdir, "best"), load_pretrained(file)
+    assert run.origin == pretrained.origin == Origin(TIMM, IMAGENET)
+    pictures = random_pictures(
+        np.random.default_rng(0), (8, SIZE, SIZE, 3)
+    )  # even: paddings differ
+    x = (pictures - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)
+    model = pretrained.model.clone(num_classes=len(run.classes))
+    wanted = np.asarray(jax.jit(model.apply)(run.variables, x))
+    got = np.asarray(run.predict(run.variables, pictures))
+    assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    exported(workdir, tmp_path / "out", "stablehlo")
+    data = bytearray((tmp_path / "out/model.stablehlo").read_bytes())
+    served = np.asarray(jax.export.deserialize(data).call(pictures))
+    np.testing.assert_allclose(served, probabilities(wanted), atol=1e-5)
+    with pytest.raises(ValueError, match="need symmetric with 1e-05"):
+        exported(workdir, tmp_path / "keras", "keras")
+
+
+@pytest.mark.slow
+def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp_path, b0_workdir):
+    """The stem's: no dropout comes before it."""
+    _, file = b0_workdir
+    pretrained = load_pretrained(file)
+    config = Config(
+        data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
+        augment=Augment(flip=False),
+        model=Model(variant="b0", image_size=SIZE, weights=str(file)),
+        phases=[Phase("stem", "1 step", [Group("backbone/stem/.*", 1e-9)], batch_norm="train")],
+    )
+    assert train(config, tmp_path / "run") == 0
+    table = read_splits_of(tmp_path / "run", config.data)["train"]
+    rows = local_rows(8, "data.batch_size")
+    how = {"rows": rows, "size": SIZE, "augment": config.augment, "seed": config.seed}
+    batch = next(train_batches(table, first_step=0, last_step=1, **how))
+    x = (batch.image - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)
+    model = pretrained.model.clone(active=frozenset({"backbone/stem/norm"}), dropout=0.0)
+    apply = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
+    _, updated = apply(pretrained.variables, x)
+    stem = load_run(tmp_path / "run", "best").variables["batch_stats"]["backbone"]["stem"]["norm"]
+    wanted = updated["batch_stats"]["backbone"]["stem"]["norm"]
+    # The variance is the mean of the devices' own, of a picture each: only means are alike.
+    np.testing.assert_allclose(stem["mean"], wanted["mean"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_keras(photos, tmp_path):
+    import keras
+
+    reference = CODE_BASES["timm tf"].build("b0", np.random.default_rng(0))  # as Keras pads
+    file = reference.save(tmp_path / "files")["named .safetensors"]
+    workdir = run_one_step(photos, tmp_path / "run", "b0", str(file))
+    config = exported(workdir, tmp_path / "out", "keras")
+    run = load_run(workdir, "best")
+    model = getattr(keras.applications, config["application"])(**config["arguments"])
+    model.load_weights(tmp_path / "out/model.weights.h5")
+    pictures = random_pictures(np.random.default_rng(0), (8, SIZE, SIZE, 3))
+    wanted = np.asarray(run.predict(run.variables, pictures))
+    np.testing.assert_allclose(model(pictures.astype(np.float32)), wanted, atol=1e-4)
+    assert config["normalization"] == "inside"
+    assert load_pretrained(tmp_path / "out").classes == run.classes
+
+
+@pytest.mark.slow
+def test_an_exported_head_is_taken_over_by_the_names_of_its_classes(
+    workdir, photos, tmp_path, capsys
+):
+    exported(workdir, tmp_path / "out", "safetensors")
+    run = load_run(workdir, "best")
+    head = run.variables["params"]["head"]["kernel"]
+    mesh = make_mesh()
+    config = Config(model=Model(variant="lite0", weights=str(tmp_path / "out"), image_size=SIZE))
+    shapes = variables_shape(config, 3, mesh)
+    turned = read_weights(config, run.classes[::-1])
+    variables = initial_variables(config, turned, (0.5,) * 3, shapes, mesh)
+    np.testing.assert_array_equal(variables["params"]["head"]["kernel"], head[:, ::-1])
+    assert "the head fits by its classes" in capsys.readouterr().out
+    other = read_weights(config, (*run.classes[:2], "other"), shapes)
+    initial_variables(config, other, (0.5,) * 3, shapes, mesh)
+    assert "new: head/bias, head/kernel" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_onnx_gives_the_same_probabilities(workdir, tmp_path, expected):
+    import onnx
+    import onnxruntime
+
+    exported(workdir, tmp_path / "out", "onnx")
+    path, (pictures, wanted) = tmp_path / "out/model.onnx", expected
+    onnx.checker.check_model(path, full_check=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for rows in (1, 8):
+        (got,) = session.run(None, {"images": pictures[:rows]})
+        np.testing.assert_allclose(got, wanted[:rows], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_file_that_gives_something_else_is_not_written(workdir, tmp_path, monkeypatch):
+    monkeypatch.setattr(portable, "TOLERANCE", -1.0)
+    with pytest.raises(ValueError, match="off, so it is not written"):
+        exported(workdir, tmp_path / "out", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_decoder_is_served_for_any_batch(tiny, tmp_path):
+    model = EfficientNet(variant=tiny, num_classes=7, decoder=DecoderSize(3, 64), portable=True)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    variables = jax.jit(model.init)(jax.random.key(0), pictures[:1].astype(np.float32))
+    predictor = portable.make_predictor(model, variables, IMAGENET)
+    portable.save_onnx(tmp_path, predictor, SIZE)  # which compares it with JAX
+    data = bytearray(portable.save_stablehlo(tmp_path, predictor, SIZE).read_bytes())
+    served = np.asarray(jax.export.deserialize(data).call(pictures))
+    np.testing.assert_allclose(served, jax.jit(predictor)(pictures), atol=1e-6)
+
+
+@pytest.mark.parametrize("write", [__main__.write_safetensors, __main__.write_keras])
+def test_no_other_framework_has_a_decoder_on_this_network(write, tmp_path):
+    run: Any = SimpleNamespace(config=Config(model=Model("b0", head="mldecoder")))
+    with pytest.raises(ValueError, match="an ML-Decoder as its head; export to stablehlo or onnx"):
+        write(run, tmp_path)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_exported(workdir, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"keras\.applications has no lite0"):
+        exported(workdir, out, "keras")
+    monkeypatch.setattr(portable, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install --no-deps 'jax2onnx"):
+        exported(workdir, out, "onnx")
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+    out.mkdir()
+    (out / "mine.txt").touch()
+    with pytest.raises(ValueError, match="is there already; name a new folder"):
+        exported(workdir, out, "safetensors")
+    with pytest.raises(ValueError, match="holds no run"):
+        exported(tmp_path / "none", tmp_path / "new", "safetensors")

@@ -1,0 +1,85 @@
+import pytest
+
+from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.models.weights.aliases import ALIASES, format_table, is_name, resolve
+from mlcls_jax.models.weights.catalog import SOURCES
+
+
+def plain(variant):
+    """The files with a head that were trained on ImageNet-1k alone."""
+    return [
+        source
+        for source in SOURCES.values()
+        if source.variant == variant
+        and source.trained_on == "ImageNet-1k"
+        and source.num_classes == 1000
+    ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_imagenet_is_the_best_plain_file(variant):
+    timm = [source for source in plain(variant) if source.name.startswith("timm:")]
+    pinned = [source for source in plain(variant) if source not in timm]
+    candidates = timm
+    if pinned:
+        percent, px = pinned[0].top1
+        better = [s for s in timm if s.top1[0] >= percent + 1 and abs(s.top1[1] - px) <= px / 10]
+        candidates = better or pinned
+    best = max(candidates, key=lambda source: source.top1[0])
+    assert ALIASES["imagenet"][variant] == best.name
+
+
+@pytest.mark.parametrize("alias, words", [("noisy-student", "JFT-300M"), ("advprop", "AdvProp")])
+def test_the_other_short_names(alias, words):
+    assert list(ALIASES[alias]) == [f"b{n}" for n in range(8)]
+    for variant in ALIASES[alias]:
+        source = resolve(alias, variant)
+        assert source.variant == variant
+        assert words in source.trained_on
+
+
+def test_every_file_resolves_with_or_without_its_variant():
+    for name, source in SOURCES.items():
+        assert resolve(name) is resolve(name, source.variant) is source
+
+
+@pytest.mark.parametrize(
+    "name, variant, message",
+    [
+        ("imagenet", None, "'imagenet' names .* every variant; say which"),
+        ("imagenet", "b8", "unknown variant 'b8'; known are b0, b1"),
+        ("noisy-student", "v2s", "only of b0, .*; for v2s there are 'imagenet', .*v2_s.in21k"),
+        ("keras:efficientnetb0", "b1", "holds the weights of b0, not of b1"),
+        ("keras:efficientnetv2s", None, "near are keras:efficientnetv2-s, .* --list prints all"),
+        ("timm:resnet50.a1_in1k", None, "no weight file 'timm:resnet50.a1_in1k'; .*--list"),
+        (
+            "timm:tf_efficientnet_b6",
+            None,
+            r"several .*: timm:tf_efficientnet_b6\.aa_in1k, .*ns_jft",
+        ),
+    ],
+)
+def test_refuses(name, variant, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(name, variant)
+
+
+def test_names_and_paths():
+    for name in [*ALIASES, *SOURCES, "timm:unknown", "keras:", "pypi:x"]:
+        assert is_name(name)
+    for path in ["", "imagenet.pth", "./imagenet", "runs/advprop", "/data/timm/model.safetensors"]:
+        assert not is_name(path)
+
+
+def test_table():
+    header, *lines = format_table().splitlines()
+    assert len(lines) == len(SOURCES)
+    start = header.index("  name") + 2
+    assert {line[start:].split()[0] for line in lines} == SOURCES.keys()
+    aliases = [name for line in lines for name in line[:start].split()]
+    assert sorted(aliases) == sorted(name for name, files in ALIASES.items() for _ in files)
+    (b0,) = (line for line in lines if " timm:efficientnet_b0.ra4" in line)
+    assert b0.startswith("imagenet ")
+    for text in ("127.5 / 127.5", "symmetric", "1e-05", "0.900", "bicubic", "78.6 at 224"):
+        assert f"  {text}  " in b0
+    assert "  MD5 902e53a9f72be733fc0bcb005b3ebbac  https://" in "\n".join(lines)

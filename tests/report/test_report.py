@@ -1,0 +1,339 @@
+"""report.html: one file without network, right and harmless whatever the names are."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
+from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.loaders.threads import Reader
+from mlcls_jax.evaluation.base_rate import BaseRate, model_scores
+from mlcls_jax.evaluation.decision_rule import Decisions, Rule
+from mlcls_jax.evaluation.inference import score
+from mlcls_jax.report import live
+from mlcls_jax.report.__main__ import main
+from mlcls_jax.report.html import write_report
+from mlcls_jax.report.inputs import gather
+from mlcls_jax.report.live import Refresher
+from mlcls_jax.run.best_scores import Kept, read_kept, write_kept
+from mlcls_jax.run.trained_model import load_run, write_predictions
+from mlcls_jax.run.workdir import REPORT, SCORES, prepare
+from mlcls_jax.train import train
+
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    "\"><img src=x onerror='alert(1)'>",
+    "{{ 7 * 7 }}{% raw %}",
+    "$\\frac{$ & co",
+    "猫<!--",
+)
+VOID = {"meta", "img", "br", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self.open = "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def a_table(folder, names, pictures, prefix) -> LabelTable:
+    rng = np.random.default_rng(len(prefix))
+    labels = (rng.random((pictures, len(names))) < 0.4).astype(np.int8)
+    files = tuple(f"{prefix}<b>'{number}\".png" for number in range(pictures))
+    return LabelTable(folder, files, labels, names)
+
+
+def a_record(step: int, phase: str, value: float, sampled: bool = True) -> dict:
+    record = {
+        "step": step,
+        "epoch": step / 10,
+        "phase": phase,
+        "loss_name": "bce",
+        "train_loss": 0.3,
+        "val": {"mAP": value, "loss": 0.4, "CF1": 0.5},
+        "base_rate": {"mAP": 0.3, "loss": 0.6, "CF1": 0.1},
+        "images_per_second": 12.5,
+        "seconds": 3.0,
+    }
+    if sampled:
+        sample = {"mAP": value, "loss": 0.3, "val_mAP": value, "classes": 2, "pictures": 9}
+        record |= {"train_sample": sample, "spent": {"steps": 3.0, "evaluation": 1.0}}
+    return record
+
+
+def a_run(folder, names=HOSTILE, sampled=True, val=30):
+    """A workdir as training leaves it, without checkpoints, and the splits."""
+    workdir = folder / "run"
+    splits = {"train": a_table(folder, names, 60, "t"), "val": a_table(folder, names, val, "v")}
+    prepare(workdir, Config(data=Data(csv="<i>labels.csv", images=str(folder))), names)
+    made = [a_record(10, "head", 0.4, sampled), a_record(20, "finetune", 0.6, sampled)]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in made))
+    return workdir, splits
+
+
+def a_kept(table: LabelTable, step: int = 20) -> Kept:
+    logits = np.random.default_rng(step).normal(size=table.labels.shape) + 2 * table.labels - 1
+    count = len(table.classes)
+    decisions = Decisions(Rule("f1", 0.9, 10, "none"), (0.5,) * count, (1.0,) * count)
+    groups = {"head": [{"pattern": "<u>head/.*", "parameters": 7}]}
+    groups["head"][0] |= {"learning_rate": 1e-2, "weight_decay": 0.0}
+    return Kept(
+        step, "raw", table.filenames, logits.astype(np.float32), decisions, "8 x CPU", groups
+    )
+
+
+def page_of(workdir, splits) -> Page:
+    write_report(workdir, splits)
+    return Page((workdir / REPORT).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    workdir, splits = a_run(folder)
+    write_kept(workdir, a_kept(splits["val"]))
+    return page_of(workdir, splits)
+
+
+def test_hostile_names_are_text_and_nothing_else(page):
+    assert len(page.named("script")) == 1
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    known = {
+        "html",
+        "head",
+        "title",
+        "style",
+        "script",
+        "body",
+        "meta",
+        "svg",
+        "details",
+        "summary",
+    }
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"iframe", "i", "u", "link", "object"} and known <= tags
+    for name in HOSTILE:
+        assert name in page.text
+    assert "t<b>'" not in page.text and "v<b>'" in page.text  # of val, as they are
+
+
+def test_the_page_needs_no_network_and_runs_no_script_but_its_own(page):
+    addresses = [
+        value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href")
+    ]
+    assert all(value.startswith("data:image/jpeg;base64,") for value in addresses)
+    inside = [attrs["xlink:href"] for _, attrs in page.tags if "xlink:href" in attrs]
+    assert inside and all(value.startswith("#") for value in inside)
+    policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_script_is_the_one_that_the_policy_allows(tmp_path):
+    workdir, splits = a_run(tmp_path, ("a", "b"))
+    write_report(workdir, splits)
+    text = (workdir / REPORT).read_text(encoding="utf-8")
+    script = re.search(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in text
+
+
+def test_identifiers_inside_charts_that_are_used_are_there(page):
+    there = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    used = {attrs["xlink:href"][1:] for _, attrs in page.tags if "xlink:href" in attrs}
+    assert used and used <= there
+
+
+def test_a_run_without_scores_or_samples_has_a_report_without_them(tmp_path):
+    workdir, splits = a_run(tmp_path, ("a", "b"), sampled=False)
+    page = page_of(workdir, splits)
+    assert "mAP" in page.text and "Diagnosis" in page.text
+    assert "Precision and recall" not in page.text
+    (workdir / "metrics.jsonl").unlink()
+    assert "Not evaluated yet" in page_of(workdir, splits).text
+
+
+def test_scores_of_a_lost_stretch_are_not_shown(tmp_path):
+    workdir, splits = a_run(tmp_path, ("a", "b"))
+    write_kept(workdir, a_kept(splits["val"], step=30))
+    assert gather(workdir, splits).kept is None
+
+
+def test_an_older_run_is_shown_by_what_evaluate_wrote(tmp_path):
+    workdir, splits = a_run(tmp_path, ("a", "b"))
+    val, kept = splits["val"], a_kept(splits["val"])
+    probabilities = kept.decisions.probabilities(kept.logits)
+    write_predictions(workdir / "predictions_val.csv", val.filenames, probabilities, val.classes)
+    result = {"step": 20, "thresholds": {"a": 0.25, "b": 0.75}}
+    (workdir / "eval_val.json").write_text(json.dumps(result))
+    scored = gather(workdir, splits).scored
+    assert scored is not None
+    np.testing.assert_allclose(scored.probabilities, probabilities, atol=2e-6)
+    np.testing.assert_array_equal(scored.present, probabilities >= [0.25, 0.75])
+    (workdir / "eval_val.json").write_text("{}")
+    assert gather(workdir, splits).kept is None
+
+
+def test_what_is_kept_reads_back_and_what_is_broken_is_named(tmp_path):
+    table = a_table(tmp_path, HOSTILE, 7, "v")
+    kept = a_kept(table)
+    write_kept(tmp_path, kept)
+    back = read_kept(tmp_path)
+    assert back is not None
+    np.testing.assert_array_equal(back.logits, kept.logits)
+    assert back.logits.dtype == np.float32
+    assert replace(back, logits=kept.logits).__dict__ == kept.__dict__
+    for contents in (b"", b"PK\3\4", (tmp_path / SCORES).read_bytes()[:-40]):
+        (tmp_path / SCORES).write_bytes(contents)
+        with pytest.raises(ValueError, match=r"scores\.npz cannot be read .*; remove it"):
+            read_kept(tmp_path)
+
+
+def test_a_report_of_80_classes_is_small(tmp_path):
+    names = tuple(f"class {number}" for number in range(80))
+    workdir, splits = a_run(tmp_path, names, val=400)
+    write_kept(workdir, a_kept(splits["val"]))
+    write_report(workdir, splits)
+    assert (workdir / REPORT).stat().st_size < 1e6  # without pictures: 36 of at most 60 kB
+
+
+def test_the_best_evaluation_is_kept_and_the_last_report_made(tmp_path):
+    workdir, splits = a_run(tmp_path, ("a", "b"))
+    refresher = Refresher(workdir, splits, 10**7, enabled=True)
+    kept = a_kept(splits["val"])
+    refresher.evaluated(0.5, lambda: pytest.fail("0.6 was better"))
+    refresher.evaluated(0.6, lambda: kept)
+    found = refresher.close()
+    assert read_kept(workdir) is not None and (workdir / REPORT).exists()
+    assert found == gather(workdir, splits).findings
+
+
+def test_only_the_first_process_writes(tmp_path):
+    workdir, splits = a_run(tmp_path, ("a", "b"))
+    refresher = Refresher(workdir, splits, 10**7, enabled=False)
+    refresher.evaluated(1.0, lambda: pytest.fail("nothing is to be kept"))
+    assert refresher.close() == []
+    assert not (workdir / REPORT).exists()
+
+
+def test_reports_take_their_share_of_the_time_and_a_failure_is_told(tmp_path, monkeypatch, capsys):
+    workdir, splits = a_run(tmp_path, ("a", "b"))
+    calls, now = [], [0.0]
+
+    def write(*_):
+        calls.append(now[0])
+        now[0] += 2
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(live, "write_report", write)
+    monkeypatch.setattr(live.time, "perf_counter", lambda: now[0])
+    refresher = Refresher(workdir, splits, 10**7, enabled=True)
+    for at in (1.0, 10.0, 42.0, 44.0, 50.0):
+        now[0] = max(now[0], at)
+        refresher.evaluated(0.1, lambda: pytest.fail("not the best"))
+        if refresher._running is not None:
+            refresher._running.result()
+    assert calls == [1.0, 44.0]  # two seconds, of which 40 are the share
+    assert refresher.close() == [] and len(calls) == 3
+    assert "no report was made: RuntimeError: no room" in capsys.readouterr().out
+
+
+def test_the_command_makes_it_again(photos, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    config = Config(data=Data(csv=str(photos / "labels.csv"), images=str(photos)))
+    prepare(workdir, config, ("red", "green", "blue"))
+    assert main(["--workdir", str(workdir)]) == 0
+    printed = capsys.readouterr().out
+    assert "few positives" not in printed and "have fewer than 20 positives" in printed
+    assert (workdir / REPORT).exists() and "Written: " in printed
+    with pytest.raises(ValueError, match="holds no run"):
+        main(["--workdir", str(tmp_path / "none")])
+
+
+@pytest.mark.slow
+def test_training_scores_the_same_sample_on_pictures_and_on_features(
+    photos, tiny, tmp_path, capsys
+):
+    config = Config(
+        data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
+        model=Model(variant=tiny, weights="", image_size=32),
+        evaluation=Evaluation(train_sample=7),
+        phases=[
+            Phase("head", "2 steps", [Group("head/.*", 1e-2)], cached_views=1),
+            # A rate that changes nothing: both phases end with the same parameters.
+            Phase("tail", "1 step", [Group("(head|backbone/top)/.*", 1e-30)]),
+        ],
+    )
+    config.data.eval_batch_size = 8
+    workdir = tmp_path / "run"
+    assert train(config, workdir) == 0
+    run, facts = load_run(workdir, "latest"), gather(workdir)
+    train_split = facts.splits["train"]
+    rows = np.sort(np.random.default_rng(0).choice(len(train_split), 7, replace=False))
+    sampled = train_split.take(rows)
+    how = run.config, run.mesh, Reader()
+    logits, _ = score(run.predict, run.variables, sampled.paths, *how)
+    values = model_scores(sampled, logits, BaseRate(**run.meta["base_rate"])).values
+    for record in facts.records:
+        sample = record["train_sample"]
+        assert sample["pictures"] == 7
+        for name in ("loss", "mAP"):
+            assert sample[name] == pytest.approx(values[name], rel=1e-5)
+        assert set(record["spent"]) >= {"compilation", "steps", "evaluation"}
+    assert "start" in facts.records[0]["spent"]
+    page = Page((workdir / REPORT).read_text(encoding="utf-8"))
+    assert "train mAP, evaluation mode" in page.text and "head/.*" in page.text
+    assert any(attrs["src"] for attrs in page.named("img"))
+    assert "have fewer than 20 positives" in capsys.readouterr().out
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_a_click_on_a_header_sorts_by_value_and_turns_round(tmp_path):
+    names = ("b", "c", "a")
+    workdir, splits = a_run(tmp_path, names)
+    write_kept(workdir, a_kept(splits["val"]))
+    page = page_of(workdir, splits)
+    text = (workdir / REPORT).read_text(encoding="utf-8")
+    policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv")) or ""
+    clicks = """<script>
+    const seen = [], buttons = document.querySelectorAll("th button");
+    for (const column of [0, 0, 6, 6]) {
+      buttons[column].click();
+      const rows = [...buttons[0].closest("table").tBodies[0].rows];
+      seen.push(rows.map((row) => row.cells[0].textContent).join(""));
+    }
+    document.title = seen.join(" ");
+    </script></body>"""
+    text = text.replace(policy, "").replace("</body>", clicks)
+    (tmp_path / "clicks.html").write_text(text, encoding="utf-8")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "clicks.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    order = "".join(sorted(names, key=lambda name: -splits["train"].positives[names.index(name)]))
+    assert title[1].split() == ["abc", "cba", order, order[::-1]]

@@ -1,0 +1,376 @@
+"""What is kept, how a checkpoint is named, and a storage that fails."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import make_old_checkpoint
+import numpy as np
+import pytest
+
+from mlcls_jax import __version__
+from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.run import checkpoints as checkpoints_module
+from mlcls_jax.run.checkpoint_integrity import FORMAT, META, SCORE, steps_of
+from mlcls_jax.run.checkpoints import FOLDER, Checkpoints, has_checkpoint
+from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.run.workdir import read_config
+from mlcls_jax.step.phases import plan_phases
+from mlcls_jax.step.programs import state_shape, variables_shape
+from mlcls_jax.step.train_step import make_state
+from mlcls_jax.system.devices import make_mesh, replicated
+from mlcls_jax.system.files import FILE as SUMS
+from mlcls_jax.system.files import write_checksums
+
+
+def state(step: int):
+    variables = {"params": {"w": jnp.full(3, step, jnp.float32)}, "batch_stats": {}}
+    return make_state(variables, {"mu": jnp.zeros(3)}, step)
+
+
+def save(checkpoints, step, val_map):
+    checkpoints.save(step, state(step), {"phase": "head"}, val_map)
+
+
+def test_the_two_latest_and_the_best_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert not has_checkpoint(tmp_path)
+    for step, val_map in [(2, 0.3), (4, 0.9), (6, math.nan), (8, 0.5), (9, None)]:
+        save(checkpoints, step, val_map)
+    checkpoints.close()
+    assert has_checkpoint(tmp_path)
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    assert (checkpoints.resolve("best"), checkpoints.resolve("latest")) == (4, 9)
+    assert checkpoints.resolve("4") == 4
+    with pytest.raises(ValueError, match=r"checkpoint '6' is not in .* latest and 4, 8, 9$"):
+        checkpoints.resolve("6")
+    restored = checkpoints.restore(4, state(0))
+    np.testing.assert_array_equal(restored.params["w"], np.full(3, 4.0))
+    assert int(restored.step) == 4
+    assert checkpoints.meta(4) == {"phase": "head", "format": FORMAT, "version": __version__}
+
+
+def test_a_state_may_be_donated_while_it_is_written(tmp_path):
+    checkpoints, saved = Checkpoints(tmp_path), state(7)
+    big = jnp.full((512, 1024), 3.0)
+    saved = saved.replace(params={"w": big})
+    checkpoints.save(7, saved, {"phase": "head"}, 0.5)
+    step = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)
+    for _ in range(3):
+        saved = step(saved)
+    jax.block_until_ready(saved)
+    checkpoints.close()
+    template = state(0).replace(params={"w": jnp.zeros((512, 1024))})
+    restored = Checkpoints(tmp_path, read_only=True).restore(7, template)
+    np.testing.assert_array_equal(restored.params["w"], np.full((512, 1024), 3.0))
+    assert int(restored.step) == 7
+
+
+def test_before_an_evaluation_the_newest_is_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 3, None)
+    checkpoints.close()
+    assert Checkpoints(tmp_path, read_only=True).resolve("best") == 3
+
+
+def test_a_folder_without_any_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no checkpoint; train"):
+        Checkpoints(tmp_path, read_only=True)
+    Checkpoints(tmp_path).close()
+    with pytest.raises(ValueError, match="holds no checkpoint yet"):
+        Checkpoints(tmp_path, read_only=True).resolve("best")
+
+
+def broken(monkeypatch, checkpoints, name, text):
+    """A method of Orbax fails once."""
+    method = getattr(checkpoints._manager, name)
+
+    def fails(*_, **__):
+        monkeypatch.setattr(checkpoints._manager, name, method)
+        raise ValueError(text)
+
+    monkeypatch.setattr(checkpoints._manager, name, fails)
+
+
+FULL = "RESOURCE_EXHAUSTED: x: No space left on device"
+
+
+@pytest.mark.parametrize("name", ["save", "wait_until_finished"])
+def test_a_full_disk_is_a_warning_and_the_next_save_tries_again(
+    tmp_path, monkeypatch, capsys, name
+):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1, 0.5)
+    checkpoints.wait()
+    (tmp_path / FOLDER / "2.orbax-checkpoint-tmp").mkdir()
+    broken(monkeypatch, checkpoints, name, FULL)
+    if name == "save":
+        save(checkpoints, 2, 0.6)
+    checkpoints.check()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(no space left on device); the earlier ones are kept" in said
+    assert "the next save tries again" in said
+    assert [child.name for child in (tmp_path / FOLDER).iterdir()] == ["1"]
+    with pytest.raises(OSError, match="no space left on device"):
+        checkpoints.wait()  # a run must not end like that
+    save(checkpoints, 3, 0.7)
+    checkpoints.close()
+    assert steps_of(tmp_path / FOLDER) == [3, 1]
+
+
+@pytest.mark.parametrize("call", ["save", "check", "close"])
+def test_a_storage_that_fails_is_one_line(tmp_path, monkeypatch, call):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1, 0.5)
+    checkpoints.wait()
+    broken(monkeypatch, checkpoints, "save" if call == "save" else "wait_until_finished", "x\ny")
+    action = {
+        "save": lambda: save(checkpoints, 2, 0.6),
+        "check": checkpoints.check,
+        "close": checkpoints.close,
+    }[call]
+    with pytest.raises(OSError, match=r"\(x y\); the earlier ones are kept"):
+        action()
+    assert Checkpoints(tmp_path, read_only=True).latest() == 1
+
+
+def test_a_folder_that_has_gone_is_not_made_anew(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    save(checkpoints, 1, 0.5)
+    checkpoints.wait()
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(OSError, match="the folder has gone"):
+        save(checkpoints, 2, 0.5)
+    assert not (tmp_path / "run").exists()
+
+
+def test_nor_is_another_one_taken_for_it(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    (tmp_path / "run" / FOLDER).mkdir(parents=True)  # as TensorStore does in mid-save
+    with pytest.raises(OSError, match="or is another one now"):
+        save(checkpoints, 2, 0.5)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Checkpoints of the steps 1, the best, 2 and 3."""
+    workdir = tmp_path_factory.mktemp("three")
+    checkpoints = Checkpoints(workdir)
+    for step, val_map in [(1, 0.9), (2, 0.3), (3, 0.5)]:
+        save(checkpoints, step, val_map)
+    checkpoints.close()
+    return workdir
+
+
+@pytest.fixture
+def workdir(three, tmp_path):
+    return shutil.copytree(three, tmp_path / "run")
+
+
+def largest(folder):
+    return max(
+        (file for file in folder.rglob("*") if file.is_file()), key=lambda f: f.stat().st_size
+    )
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+
+
+def lose_lines(folder):
+    """All but one of each item."""
+    lines = (folder / SUMS).read_text().splitlines(keepends=True)
+    first = {line.split("  ")[1].split("/")[0]: line for line in reversed(lines)}
+    (folder / SUMS).write_text("".join(first.values()))
+
+
+def change(what):
+    return {
+        "a bit of an array": lambda folder: flip(largest(folder / "model" / "ocdbt.process_0")),
+        "a bit of meta": lambda folder: flip(folder / META / "metadata"),
+        "a bit of the score": lambda folder: flip(folder / SCORE / "metrics"),
+        "a file cut short": lambda folder: os.truncate(folder / "training" / "manifest.ocdbt", 20),
+        "an item deleted": lambda folder: shutil.rmtree(folder / "training"),
+        "checksums deleted": lambda folder: (folder / SUMS).unlink(),
+        "checksums cut short": lambda folder: os.truncate(folder / SUMS, 100),
+        "lines of the checksums lost": lose_lines,
+        "all deleted": lambda folder: [shutil.rmtree(folder), folder.mkdir()],
+    }[what]
+
+
+DAMAGES = (
+    "a bit of an array",
+    "a bit of meta",
+    "a bit of the score",
+    "a file cut short",
+    "an item deleted",
+    "checksums deleted",
+    "checksums cut short",
+    "lines of the checksums lost",
+    "all deleted",
+)
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_training_goes_on_from_the_one_before_a_damaged_one(workdir, capsys, what):
+    folder = workdir / FOLDER
+    change(what)(folder / "3")
+    checkpoints = Checkpoints(workdir)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("the checkpoint of step 3 is damaged (") == 1
+    assert "the run goes on from step 2" in said
+    assert checkpoints.resolve("latest") == 2 and (folder / "damaged-3").is_dir()
+    assert int(checkpoints.restore(2, state(0)).step) == 2
+    save(checkpoints, 3, 0.4)  # again
+    checkpoints.close()
+    checkpoints = Checkpoints(workdir)
+    assert (checkpoints.resolve("best"), checkpoints.resolve("latest")) == (1, 3)
+    np.testing.assert_array_equal(checkpoints.restore(3, state(0)).params["w"], np.full(3, 3.0))
+    assert "damaged" not in capsys.readouterr().out
+
+
+def test_where_none_is_whole_nothing_is_moved(workdir):
+    for step in (1, 2, 3):
+        change("a bit of an array")(workdir / FOLDER / str(step))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"is whole \(step 3: model/.*; step 2: mod"):
+            Checkpoints(workdir)
+    assert steps_of(workdir / FOLDER) == [3, 2, 1]
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_reader_refuses_a_damaged_one_and_names_the_others(workdir, what):
+    change(what)(workdir / FOLDER / "1")
+    with pytest.raises(ValueError, match=r"1 is damaged \(.*there are 2, 3, for --ch"):
+        checkpoints = Checkpoints(workdir, read_only=True)
+        assert checkpoints.resolve("best") == 1
+        checkpoints.meta(1)
+        if what != "an item deleted":  # of training only, which a reader does not read
+            template = state(0)
+            checkpoints.restore_variables(
+                1, {"params": template.params, "batch_stats": template.batch_stats}
+            )
+        checkpoints.restore(1, state(0))
+
+
+@pytest.mark.parametrize("what", sorted({*DAMAGES} - {"a bit of the score"}))  # Orbax reads all
+def test_a_reader_takes_another_one_whatever_is_damaged(workdir, what):
+    change(what)(workdir / FOLDER / "3")
+    checkpoints = Checkpoints(workdir, read_only=True)
+    assert checkpoints.resolve("2") == 2
+    np.testing.assert_array_equal(checkpoints.restore(2, state(0)).params["w"], np.full(3, 2.0))
+    if what in ("checksums deleted", "all deleted"):
+        with pytest.raises(ValueError, match=r"best is not known: the checkpoint .*3 is"):
+            checkpoints.resolve("best")
+
+
+def test_damaged_twice_both_are_kept(workdir):
+    for name in ("damaged-3", "damaged-3-2"):
+        change("checksums deleted")(workdir / FOLDER / "3")
+        checkpoints = Checkpoints(workdir)
+        assert (workdir / FOLDER / name).is_dir()
+        save(checkpoints, 3, None)
+        checkpoints.close()
+
+
+def test_the_system_s_tool_reads_the_checksums(workdir):
+    lines = (workdir / FOLDER / "3" / SUMS).read_text().splitlines()
+    for line in lines:
+        digest, name = line.split("  ")
+        content = (workdir / FOLDER / "3" / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest
+    assert {line.split("  ")[1].split("/")[0] for line in lines} >= {
+        "model",
+        "training",
+        META,
+        SCORE,
+    }
+
+
+def test_a_later_format_is_refused_with_the_version_that_wrote_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints_module, "FORMAT", FORMAT + 1)
+    monkeypatch.setattr(checkpoints_module, "__version__", "9.8")
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1, None)
+    checkpoints.close()
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=rf"by mlcls_jax 9\.8 in format {FORMAT + 1}; this is"):
+        Checkpoints(tmp_path, read_only=True).meta(1)
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch):
+    """A run of version 0.1.0, without format and checksums: make_old_checkpoint.py."""
+    monkeypatch.setitem(VARIANTS, make_old_checkpoint.NAME, make_old_checkpoint.VARIANT)
+    return shutil.copytree(Path(__file__).parent / "old_checkpoint", tmp_path / "old")
+
+
+def test_a_checkpoint_of_an_older_version_predicts_as_it_did(old):
+    expected = json.loads((old / "expected.json").read_text())
+    run = load_run(old, "latest")
+    assert run.meta["step"] == expected["step"] and "format" not in run.meta
+    logits = run.predict(run.variables, make_old_checkpoint.random_pictures())
+    np.testing.assert_allclose(logits, expected["logits"], atol=1e-5)
+
+
+def test_training_goes_on_from_a_checkpoint_of_an_older_version(old):
+    config, checkpoints = read_config(old), Checkpoints(old)
+    mesh = make_mesh()
+    shapes = variables_shape(config, 2, mesh)
+    planned = plan_phases(config, 9)[0]
+    restored = checkpoints.restore(4, state_shape(shapes, planned, mesh))
+    checkpoints.save(5, restored, checkpoints.meta(4), None)
+    checkpoints.close()
+    again = Checkpoints(old)
+    assert (again.meta(5)["format"], again.meta(5)["version"]) == (FORMAT, __version__)
+    for ours, theirs in zip(
+        jax.tree.leaves(again.restore(5, state_shape(shapes, planned, mesh))),
+        jax.tree.leaves(restored),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_older_checkpoint_that_cannot_be_restored_names_its_version(old):
+    (old / FOLDER / "4" / "model" / "_METADATA").write_text("")
+    with pytest.raises(ValueError, match=r"of mlcls_jax an earlier version cannot be restored"):
+        load_run(old, "latest")
+
+
+@pytest.mark.parametrize("kept", ["of a TPU", "of 16 devices", "missing"])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_checkpoint_of_other_devices_is_restored(tmp_path, kept, devices):
+    """Orbax notes in _sharding where each array was; what decides is where it is wanted."""
+    checkpoints = Checkpoints(tmp_path)
+    saved = jax.device_put(state(3), replicated(make_mesh(2)))
+    checkpoints.save(3, saved, {"phase": "head"}, 0.5)
+    checkpoints.close()
+    notes = list(tmp_path.rglob("_sharding"))
+    assert len(notes) == 2  # of the items model and training
+    for note in notes:
+        arrays = json.loads(note.read_text())
+        assert all('"id": 1}' in text for text in arrays.values())
+        tpu = {"sharding_type": "SingleDeviceSharding", "device_str": "TPU_7(host=1,(0,1,0,0))"}
+        others = {name: json.dumps(tpu) for name in arrays}
+        if kept == "of 16 devices":
+            others = {name: text.replace('"id": 1}', '"id": 15}') for name, text in arrays.items()}
+        note.write_text(json.dumps(others))
+        if kept == "missing":
+            note.unlink()
+    write_checksums(tmp_path / FOLDER / "3")
+    target = jax.device_put(state(0), replicated(make_mesh(devices)))
+    reader = Checkpoints(tmp_path, read_only=True)
+    restored = reader.restore(3, target)
+    assert int(restored.step) == 3
+    np.testing.assert_array_equal(restored.params["w"], np.full(3, 3.0))
+    assert restored.params["w"].sharding == target.params["w"].sharding
+    variables = reader.restore_variables(3, {"params": target.params, "batch_stats": {}})
+    np.testing.assert_array_equal(variables["params"]["w"], np.full(3, 3.0))

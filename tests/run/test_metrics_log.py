@@ -1,0 +1,144 @@
+"""metrics.jsonl: appended to, cut back to the restored step, and whole after a crash."""
+
+import json
+import os
+
+import pytest
+
+from mlcls_jax.run import metrics_log
+from mlcls_jax.run.metrics_log import Events, MetricsLog, read_metrics
+from mlcls_jax.run.workdir import METRICS
+
+
+def record(step: int, mean_ap: float = 0.5) -> dict:
+    return {
+        "step": step,
+        "phase": "head",
+        "train_loss": 0.25,
+        "images_per_second": 9.0,
+        "val": {"mAP": mean_ap},
+        "base_rate": {"mAP": 0.1},
+    }
+
+
+def write(workdir, start: int, *steps: int) -> None:
+    log = MetricsLog(workdir, start, enabled=True)
+    for step in steps:
+        log.write_epoch(record(step))
+    log.close()
+
+
+def steps(workdir) -> list[int]:
+    return [entry["step"] for entry in read_metrics(workdir)]
+
+
+def test_records_are_appended_one_a_line_and_read_back(tmp_path):
+    assert read_metrics(tmp_path) == []
+    write(tmp_path, 0, 10, 20)
+    write(tmp_path, 20, 30)
+    lines = (tmp_path / METRICS).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [record(10), record(20), record(30)]
+    assert read_metrics(tmp_path) == [record(10), record(20), record(30)]
+
+
+def test_lines_after_the_restored_step_are_dropped(tmp_path):
+    write(tmp_path, 0, 10, 20, 30)
+    write(tmp_path, 10, 15)
+    assert steps(tmp_path) == [10, 15]
+
+
+def test_the_line_of_the_restored_step_stays(tmp_path):
+    write(tmp_path, 0, 10, 20)
+    before = (tmp_path / METRICS).read_bytes()
+    write(tmp_path, 20)
+    assert (tmp_path / METRICS).read_bytes() == before
+
+
+def test_a_line_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
+    """Else a machine that loses its power could keep a checkpoint without its line."""
+    path, synced = tmp_path / METRICS, []
+
+    def fsync(file: int) -> None:
+        if os.path.samestat(os.fstat(file), path.stat()):
+            synced.append(path.read_text().count("\n"))
+
+    monkeypatch.setattr(metrics_log.os, "fsync", fsync)  # TensorBoard's writer calls it as well
+    write(tmp_path, 0, 10, 20)
+    assert synced == [1, 2]
+
+
+def test_a_log_without_later_lines_is_not_written_again(tmp_path):
+    write(tmp_path, 0, 10, 20)
+    before = (tmp_path / METRICS).stat()
+    write(tmp_path, 20)
+    after = (tmp_path / METRICS).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("cut", ['{"step": 20, "val', '{"step": 20}', '{"phase": "ä"'])
+def test_a_last_line_that_was_cut_off_is_left_out(tmp_path, cut):
+    write(tmp_path, 0, 10)
+    with (tmp_path / METRICS).open("a", encoding="utf-8") as file:
+        file.write(cut)
+    assert steps(tmp_path) == [10]
+
+
+@pytest.mark.parametrize("line", ["{}", '{"ste', "\0\0", "[]", '{"step": "10"}'])
+def test_another_damaged_line_is_named(tmp_path, line):
+    write(tmp_path, 0, 10, 20)
+    lines = (tmp_path / METRICS).read_text().splitlines()
+    (tmp_path / METRICS).write_text("\n".join([line, *lines[1:], ""]))
+    with pytest.raises(ValueError, match=r"jsonl, line 1 is damaged \(.*remove that line"):
+        read_metrics(tmp_path)
+
+
+def test_a_cut_off_line_does_not_spoil_the_next_one(tmp_path):
+    write(tmp_path, 0, 10)
+    with (tmp_path / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record(20))[:30])
+    write(tmp_path, 10, 20, 30)
+    assert read_metrics(tmp_path) == [record(10), record(20), record(30)]
+
+
+def test_a_line_cut_inside_a_character_is_left_out(tmp_path):
+    write(tmp_path, 0, 10)
+    with (tmp_path / METRICS).open("ab") as file:
+        file.write('{"phase": "ä'.encode()[:-1])
+    assert steps(tmp_path) == [10]
+
+
+def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
+    log = MetricsLog(tmp_path, 0, enabled=False)
+    log.write_epoch(record(1))
+    log.write_scalars(1, {"train/loss": 1.0})
+    log.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
+    log, seen, add = MetricsLog(tmp_path, 0, enabled=True), {}, Events.add
+
+    def added(self, step, values):
+        seen.update({(name, step): value for name, value in values.items()})
+        add(self, step, values)
+
+    monkeypatch.setattr(Events, "add", added)
+    log.write_epoch(record(7, 0.75))
+    log.write_scalars(8, {"train/loss": 1.5})
+    log.close()
+    assert seen == {
+        ("train/train_loss", 7): 0.25,
+        ("train/images_per_second", 7): 9.0,
+        ("val/mAP", 7): 0.75,
+        ("base_rate/mAP", 7): 0.1,
+        ("train/loss", 8): 1.5,
+    }
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert events.stat().st_size > 0
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    log = MetricsLog(tmp_path, 0, enabled=True)
+    (tmp_path / METRICS).mkdir()
+    with pytest.raises(OSError, match=r"metrics\.jsonl cannot be written \(Is a dir"):
+        log.write_epoch(record(1))

@@ -1,0 +1,126 @@
+"""The model's arithmetic, what the counts are of, and that the document says what it prints."""
+
+import dataclasses
+
+import pytest
+import scaling_counts
+import scaling_model
+from scaling_counts import Counts, count, read_counts, store
+from scaling_model import (
+    A100,
+    DOCUMENT,
+    PUBLISHED,
+    System,
+    all_reduce,
+    fitted_efficiency,
+    input_rate,
+    most_devices,
+    predict,
+    roofline,
+    with_tables,
+)
+
+from mlcls_jax.config import Config, Model
+from mlcls_jax.step.param_tree import flatten
+from mlcls_jax.step.programs import variables_shape
+from mlcls_jax.system.devices import make_mesh
+
+COUNTS = Counts("b0", "full", 10, 224, 2e12, 1e9, 8_000_000, 1, "cpu")
+SYSTEM = System("two hosts", 4, 2, 100, 1e13, 1e10, 1e9, 1e-3)
+
+
+def test_a_ring_sends_twice_all_bytes_but_the_devices_share():
+    assert all_reduce(8e6, 1, SYSTEM) == 0.0
+    # 3 steps to sum and 3 to spread a quarter of the bytes each.
+    assert all_reduce(8e6, 4, SYSTEM) == pytest.approx(6 * (2e6 / 1e9 + 1e-3))
+    without_latency = dataclasses.replace(SYSTEM, latency=0.0)
+    assert all_reduce(8e6, 10**6, without_latency) == pytest.approx(2 * 8e6 / 1e9, rel=1e-5)
+
+
+def test_the_roofline_is_the_slower_of_arithmetic_and_memory():
+    assert roofline(COUNTS, SYSTEM) == (pytest.approx(0.2), False)
+    assert roofline(dataclasses.replace(COUNTS, traffic=4e9), SYSTEM) == (pytest.approx(0.4), True)
+
+
+def test_the_parts_of_a_step_add_up():
+    step = predict(COUNTS, SYSTEM, efficiency=0.5)
+    assert step.compute == pytest.approx(0.4)
+    assert step.reduce == all_reduce(COUNTS.reduced, 4, SYSTEM)
+    # 20 pictures per host, on 100 cores.
+    assert step.input == pytest.approx(20 / (100 * input_rate(224)))
+    assert step.wait == 0.0 and step.limit == "arithmetic"
+    assert step.total == pytest.approx(step.compute + step.reduce)
+    assert step.efficiency == pytest.approx(step.compute / step.total)
+
+
+def test_the_longest_part_is_the_limit():
+    slow = predict(COUNTS, SYSTEM, efficiency=0.5, rate=1e-4)
+    assert slow.limit == "input" and slow.total == pytest.approx(slow.input)
+    assert predict(dataclasses.replace(COUNTS, reduced=10**9), SYSTEM, 0.5).limit == "all-reduce"
+    assert predict(dataclasses.replace(COUNTS, traffic=9e9), SYSTEM, 0.5).limit == (
+        "memory bandwidth"
+    )
+
+
+def test_the_fit_gives_the_published_throughput_back():
+    efficiency = fitted_efficiency([COUNTS], PUBLISHED[:1])
+    step = predict(COUNTS, A100, efficiency, devices=1)
+    assert COUNTS.batch / step.compute == pytest.approx(PUBLISHED[0].rate)
+    b4 = dataclasses.replace(COUNTS, variant="b4")
+    # The same counts for both: published 3454 and 470 images/s are fitted as if both were this.
+    both = fitted_efficiency([COUNTS, b4], PUBLISHED[:2])
+    assert both / efficiency == pytest.approx((470 / 3454) ** 0.5)
+
+
+def test_most_devices_is_the_last_that_is_busy_enough():
+    devices = most_devices(COUNTS, SYSTEM, efficiency=0.5, share=0.8)
+    assert devices > 1
+
+    def busy(number):
+        compute = 4 * 0.4 / number
+        return compute / (compute + all_reduce(COUNTS.reduced, number, SYSTEM))
+
+    assert busy(devices) > 0.8 > busy(2 * devices)
+
+
+def test_the_input_rate_is_the_measured_one():
+    assert 2 * input_rate(224) == pytest.approx(1499, rel=0.01)
+    assert 2 * input_rate(456) == pytest.approx(1018, rel=0.01)
+
+
+@pytest.mark.parametrize("phase", ["head", "full"])
+def test_what_is_reduced_are_the_gradients_and_two_scalars(phase):
+    (stored,) = (c for c in read_counts() if (c.variant, c.phase) == ("b0", phase))
+    config = Config(model=Model(variant="b0"))
+    params = variables_shape(config, scaling_counts.CLASSES, make_mesh(1))["params"]
+    trained = [leaf for path, leaf in flatten(params).items() if phase == "full" or "head/" in path]
+    assert stored.reduced == 4 * (sum(leaf.size for leaf in trained) + 2)
+
+
+def test_counts_are_of_one_device_and_stored_once(tiny, tmp_path):
+    path = tmp_path / "counts.json"
+    one = count(tiny, "head", 2, make_mesh(1))
+    eight = count(tiny, "head", 2, make_mesh(8))
+    assert eight.compiler == "cpu" and eight.batch == 2
+    assert eight.flops == pytest.approx(one.flops, rel=0.02)
+    assert eight.reduced > 0 == one.reduced
+    for row in (one, eight):
+        store(row, path)
+    assert read_counts(path) == [eight]
+
+
+def test_no_counts_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"scaling_counts\.py"):
+        read_counts(tmp_path / "absent.json")
+
+
+def test_the_document_has_the_tables():
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert document == with_tables(document, scaling_model.main([]))
+    assert "# How far it scales" in document and "What they say" in document
+
+
+def test_options_reach_the_tables():
+    assert scaling_model.main([]) != scaling_model.main(["--cores", "7"])
+    assert "50 images/s to 224 px" in scaling_model.main(["--input-rate", "50"])
+    assert "at 90% of the roofline" in scaling_model.main(["--efficiency", "0.9"])

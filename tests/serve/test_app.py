@@ -1,0 +1,237 @@
+"""The endpoint in this process: the same answers as `predict`, and what it refuses."""
+
+import copy
+import dataclasses
+import io
+import itertools
+import signal
+import socket
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+from starlette.testclient import TestClient
+
+from mlcls_jax.data.loaders.threads import make_reader
+from mlcls_jax.evaluation.inference import score
+from mlcls_jax.serve.__main__ import listen, parse
+from mlcls_jax.serve.app import make_app
+from mlcls_jax.serve.batching import Batcher
+
+HERE = "http://127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with TestClient(make_app(service, "demo"), base_url=HERE) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Six pictures in three formats and many sizes."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    paths = []
+    for number, ending in enumerate(("jpg", "png", "webp") * 2):
+        small = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        paths.append(folder / f"{number}.{ending}")
+        Image.fromarray(small).resize((90 + 40 * number, 200)).save(paths[-1])
+    return paths
+
+
+def fields(*paths):
+    return [("pictures", (path.name, path.read_bytes())) for path in paths]
+
+
+def png(height: int, width: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_probabilities_are_those_of_predict(client, run, pictures):
+    paths = list(map(str, pictures))
+    reader = make_reader(run.config.data, len(paths))
+    logits, _ = score(run.predict, run.variables, paths, run.config, run.mesh, reader)
+    expected = run.decisions.probabilities(logits)
+    rows = []
+    for some in (pictures[:4], pictures[4:]):
+        rows += client.post("/api/predict", files=fields(*some)).json()
+    assert [row["filename"] for row in rows] == [path.name for path in pictures]
+    got = np.array([[one["probability"] for one in row["classes"]] for row in rows])
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    for row, present in zip(rows, run.decisions.present(expected), strict=True):
+        assert [one["present"] for one in row["classes"]] == present.tolist()
+        assert [one["threshold"] for one in row["classes"]] == [0.01, 0.99, 0.5]
+        assert [one["name"] for one in row["classes"]] == list(run.classes)
+
+
+def test_concurrent_requests_are_one_call(client, service, pictures, monkeypatch):
+    calls, call = [], service._call
+    monkeypatch.setattr(service.batcher, "_max_wait", 5.0)  # until there are 16
+    monkeypatch.setattr(
+        service.batcher, "_call", lambda items, size: calls.append(size) or call(items, size)
+    )
+    wanted = list(itertools.islice(itertools.cycle(pictures), 16))
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(
+            pool.map(lambda path: client.post("/api/predict", files=fields(path)), wanted)
+        )
+    assert calls == [16]
+    for path, answer in zip(wanted, answers, strict=True):
+        assert answer.json()[0]["filename"] == path.name
+    assert answers[0].json() == answers[6].json() != answers[1].json()
+
+
+def test_an_explanation_is_the_map_of_the_class_over_what_the_network_sees(client, run, pictures):
+    answers = [
+        client.post(
+            "/api/explain",
+            files={"picture": (pictures[0].name, pictures[0].read_bytes())},
+            data={"class_name": name},
+        ).json()
+        for name in run.classes
+    ]
+    assert [answer["explained"]["name"] for answer in answers] == list(run.classes)
+    maps = np.array([answer["map"] for answer in answers])
+    assert maps.shape == (3, 2, 2) and (maps >= 0).all() and maps.any()
+    assert answers[0]["part"] == {"top": 0, "left": 0, "height": 1, "width": 1}
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "line"),
+    [
+        ({"files": {"pictures": ("a.txt", b"words")}}, 422, "a.txt: it is not JPEG, PNG"),
+        ({"files": {"pictures": ("a.jpg", b"")}}, 422, "a.jpg: the file is empty"),
+        ({"files": {"pictures": ("a.png", png(9, 9)[:40])}}, 422, "a.png: its PNG data"),
+        ({"files": {"pictures": ("a.bmp", bytes(100_001))}}, 413, "a.bmp: a picture has at most"),
+        ({"files": {"pictures": ("a.bmp", bytes(300_001))}}, 413, "a request has at most"),
+        ({"files": [("pictures", ("a", b"x"))] * 5}, 413, "pictures: at most 4 in a request"),
+        ({"files": {"others": ("a.png", png(9, 9))}}, 422, "pictures: "),
+        ({"data": {"pictures": "words"}}, 422, "pictures.0: "),
+        ({"json": {"pictures": []}}, 422, "pictures: "),
+        ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, ""),
+        ({"files": {"pictures": ("a.png", png(9, 9))}, "headers": {"host": "evil.test"}}, 400, ""),
+        (
+            {"files": {"pictures": ("a.png", b"")}, "headers": {"origin": "http://evil.test"}},
+            403,
+            "requests from pages of other sites",
+        ),
+    ],
+)
+def test_what_is_refused_is_one_line(client, sent, status, line):
+    answer = client.post("/api/predict", **sent)
+    assert answer.status_code == status
+    if line:
+        detail = answer.json()["detail"]
+        assert detail.startswith(line) and "\n" not in detail
+
+
+def test_a_body_without_a_length_is_counted(client):
+    def parts():
+        yield b'--x\r\nContent-Disposition: form-data; name="pictures"; filename="a"\r\n\r\n'
+        yield from itertools.repeat(bytes(50_000), 7)
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    assert client.post("/api/predict", content=parts(), headers=headers).status_code == 413
+
+
+def test_a_bomb_is_refused_by_its_header(client):
+    bomb = bytearray(png(1, 1))
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
+    answer = client.post("/api/predict", files={"pictures": ("bomb.png", bytes(bomb))})
+    assert answer.status_code == 422 and "max_pixels" in answer.json()["detail"]
+
+
+def test_an_unknown_class_is_named(client):
+    sent = {"files": {"picture": ("a.png", png(9, 9))}, "data": {"class_name": "cat"}}
+    answer = client.post("/api/explain", **sent)
+    assert (answer.status_code, answer.json()["detail"][:11]) == (422, "class_name:")
+
+
+def test_no_place_is_503_with_the_time_to_wait(client, service):
+    with service.batcher.places(19):
+        answer = client.post("/api/predict", files=[("pictures", ("a.png", png(9, 9)))] * 2)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        one = client.post("/api/predict", files={"pictures": ("a.png", png(9, 9))})
+        assert one.status_code == 200
+    again = client.post("/api/predict", files=[("pictures", ("a.png", png(9, 9)))] * 2)
+    assert again.status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_504_and_gives_its_place_back(
+    client, service, monkeypatch
+):
+    monkeypatch.setattr(service.batcher, "_max_wait", 0.5)
+    monkeypatch.setattr(service, "limits", dataclasses.replace(service.limits, answer_seconds=0.1))
+    answer = client.post("/api/predict", files={"pictures": ("a.png", png(9, 9))})
+    assert answer.status_code == 504
+    assert service.batcher._taken == 0
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "<script>x</script>.png", "a\u202eb.png"])
+def test_hostile_names_come_back_as_text(client, name):
+    answer = client.post("/api/predict", files={"pictures": (name, png(9, 9))})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()[0]["filename"] == name
+    wrong = client.post("/api/predict", files={"pictures": (name, b"words")}).json()["detail"]
+    assert wrong.isprintable()
+
+
+def test_the_page_may_run_its_own_script_only_and_load_nothing(client):
+    answer = client.get("/")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert "http" not in answer.text.replace('lang="en"', "")
+    assert client.get("/docs").status_code == 404
+
+
+def test_the_endpoint_is_described(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths) == {"/api/model", "/api/predict", "/api/explain"}
+    model = client.get("/api/model").json()
+    assert (model["run"], len(model["classes"]), model["tuned"]) == ("demo", 3, False)
+
+
+def test_a_taken_port_and_an_address_for_all_are_refused(capsys):
+    with listen("127.0.0.1", 0) as taken:
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"--port {port} cannot be listened on.*another"):
+            listen("127.0.0.1", port)
+    for option in (["--host", "0.0.0.0"], ["--host", "::1"], ["--port", "70000"]):
+        with pytest.raises(SystemExit):
+            parse(["--workdir", "w", *option])
+        assert option[0] in capsys.readouterr().err
+
+
+def test_a_signal_lets_what_has_come_in_be_answered(service):
+    began, go = threading.Event(), threading.Event()
+
+    def call(items, size):
+        began.set()
+        go.wait(10)
+        return service._call(items, size)
+
+    own = copy.copy(service)  # with a queue for this server's event loop
+    own.batcher = Batcher(call, service.batcher.seconds, 0.001, 20)
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(make_app(own, "demo"), ws="none", log_level="error"))
+    address = f"{HERE}:{listener.getsockname()[1]}/api/predict"
+    with ThreadPoolExecutor(2) as pool:
+        stopped = pool.submit(server.run, sockets=[listener])
+        sent = {"files": {"pictures": ("a.png", png(9, 9))}, "timeout": 30}
+        answer = pool.submit(httpx2.post, address, **sent)
+        assert began.wait(30)
+        server.handle_exit(signal.SIGTERM, None)
+        go.set()
+        assert answer.result().status_code == 200
+        stopped.result(30)
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.post(address, **sent)

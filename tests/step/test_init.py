@@ -1,0 +1,87 @@
+"""Where a run's first variables come from, and what is said of the network."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlcls_jax.config import Config, Loss, Model
+from mlcls_jax.models.conventions import IMAGENET, KERAS
+from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.models.weights.load import Pretrained
+from mlcls_jax.step.init import initial_variables, random_variables
+from mlcls_jax.step.losses import prior_bias
+from mlcls_jax.step.programs import describe_network, variables_shape
+from mlcls_jax.system.devices import make_mesh
+
+FREQUENCIES = (0.5, 0.02, 0.3, 0.0)
+
+
+def make_config(variant: str, head_bias: str = "log_odds") -> Config:
+    return Config(model=Model(variant, weights="", image_size=32, head_bias=head_bias))
+
+
+def head(variables: dict) -> dict:
+    return jax.device_get(variables["params"]["head"])
+
+
+@functools.cache
+def drawn(variant: str) -> dict:
+    """Random variables on every device."""
+    return random_variables(make_config(variant), FREQUENCIES, make_mesh())
+
+
+def test_random_variables_begin_at_the_frequencies_on_every_device(tiny):
+    bias = drawn(tiny)["params"]["head"]["bias"]
+    assert bias.sharding.is_fully_replicated and len(bias.devices()) == jax.device_count()
+    np.testing.assert_array_equal(bias, prior_bias(Loss(), FREQUENCIES))
+    np.testing.assert_allclose(jax.nn.sigmoid(bias)[:3], FREQUENCIES[:3], rtol=1e-5)
+    assert head(drawn(tiny))["kernel"].std() > 0
+
+
+@pytest.mark.parametrize("head_bias", ["log_odds", "zero"])
+@pytest.mark.parametrize("own_classes", [0, 3, 4], ids=["no head", "another head", "the head"])
+def test_only_a_fresh_head_beside_weights_begins_at_the_frequencies(tiny, head_bias, own_classes):
+    variables = jax.device_get(drawn(tiny))
+    params = {"backbone": variables["params"]["backbone"]}
+    kernel = np.ones((head(variables)["kernel"].shape[0], own_classes), np.float32)
+    if own_classes:
+        params["head"] = {"kernel": kernel, "bias": np.full(own_classes, 7, np.float32)}
+    pretrained = Pretrained(
+        EfficientNet(variant=tiny, num_classes=own_classes, lineage=KERAS),
+        variables | {"params": params},
+        IMAGENET,
+    )
+    config, mesh = make_config(tiny, head_bias), make_mesh()
+    shapes = jax.eval_shape(lambda: drawn(tiny))
+    got = head(initial_variables(config, pretrained, FREQUENCIES, shapes, mesh))
+    if own_classes == 4:
+        assert (got["bias"] == 7).all() and (got["kernel"] == kernel).all()
+        return
+    expected = prior_bias(config.loss, FREQUENCIES) if head_bias == "log_odds" else 0
+    np.testing.assert_array_equal(got["bias"], expected)
+    np.testing.assert_array_equal(got["kernel"], head(variables)["kernel"])
+
+
+def test_a_decoder_is_drawn_in_place_of_a_dense_layer(tiny, capsys):
+    head = {"head": "mldecoder", "decoder_groups": 2, "decoder_width": 16}
+    config, mesh = Config(model=Model(tiny, "file.h5", image_size=64, **head)), make_mesh(1)
+    gap, shapes = Config(model=Model(tiny, image_size=64)), variables_shape(config, 3, mesh)
+    of_file = jax.tree.map(lambda leaf: np.ones(leaf.shape), variables_shape(gap, 3, mesh))
+    pretrained = Pretrained(EfficientNet(variant=tiny, num_classes=3), of_file, IMAGENET)
+    merged = initial_variables(config, pretrained, FREQUENCIES[:3], shapes, mesh)
+    assert jax.tree.map(jnp.shape, merged) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    new = merged["params"].pop("head")
+    assert all((leaf == 1).all() for leaf in jax.tree.leaves(merged))
+    assert new["kernel"].shape == (2, 16, 2) and 0.1 < jnp.std(new["kernel"]) < 0.5
+    np.testing.assert_array_equal(new["bias"], prior_bias(config.loss, FREQUENCIES[:3]))
+    assert "new: head/* (22 arrays)" in capsys.readouterr().out
+
+
+def test_the_header_says_which_head_there_is():
+    assert describe_network(Config(), 80) == "EfficientNet b0, 224 px"
+    config = Config(model=Model("lite0", head="mldecoder", decoder_groups=20))
+    wanted = "EfficientNet lite0, 224 px, ML-Decoder with 20 queries"
+    assert describe_network(config, 80) == wanted

@@ -1,0 +1,344 @@
+"""Losses equal their formulas, and an unknown label neither costs nor teaches anything."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from mlcls_jax.config import Loss
+from mlcls_jax.data.label_table import UNKNOWN
+from mlcls_jax.step.losses import (
+    asymmetric,
+    describe_loss,
+    known_sum,
+    make_loss,
+    pos_weights,
+    prior_bias,
+    sigmoid_bce,
+    sigmoid_focal,
+    smooth,
+    weighted_bce,
+)
+
+FREQUENCIES = (0.5, 0.02, 0.3, 0.0, 1.0)  # of five classes
+PLAIN = {"gamma_pos": 0.0, "gamma_neg": 0.0, "clip": 0.0, "focus_gradient": False}
+SETTINGS = [
+    Loss(),
+    Loss(label_smoothing=0.1),
+    Loss(pos_weight=2.5),
+    Loss(pos_weight=[0.1, 1.0, 2.0, 3.0, 1e3]),
+    Loss(pos_weight="auto", pos_weight_max=50.0),
+    *(
+        Loss("focal", gamma=gamma, alpha=alpha)
+        for gamma in (0.0, 0.5, 5.0)
+        for alpha in (None, 0.2)
+    ),
+    *(
+        Loss("asl", gamma_pos=pos, gamma_neg=neg, clip=clip, focus_gradient=gradient)
+        for pos, neg in ((0.0, 0.0), (0.3, 0.3), (1.0, 4.0))
+        for clip in (0.0, 1e-6, 0.05, 0.9)
+        for gradient in (False, True)
+    ),
+    Loss("asl", label_smoothing=0.2),
+]
+
+
+@pytest.fixture(autouse=True)
+def strict_dtypes():
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def batch(seed=0, shape=(7, 5), scale=4.0):
+    rng = np.random.default_rng(seed)
+    logits = (scale * rng.standard_normal(shape)).astype(np.float32)
+    labels = rng.choice(np.array([0, 1, UNKNOWN], np.float32), size=shape)
+    return logits, labels
+
+
+def total(logits, labels):
+    return known_sum(sigmoid_bce(logits, labels), labels)[0]
+
+
+def formula(logits, labels):
+    """-y log p - (1 - y) log(1 - p) in float64, with log p = -log(1 + exp(-x))."""
+    x, y = logits.astype(np.float64), labels.astype(np.float64)
+    return y * np.logaddexp(0, -x) + (1 - y) * np.logaddexp(0, x)
+
+
+def test_the_loss_is_the_formula_unreduced():
+    logits, labels = batch()
+    labels = np.abs(labels)  # known ones only
+    losses = jax.jit(sigmoid_bce)(jnp.asarray(logits), jnp.asarray(labels))
+    assert losses.shape == logits.shape and losses.dtype == jnp.float32
+    np.testing.assert_allclose(losses, formula(logits, labels), rtol=2e-6, atol=1e-7)
+
+
+def test_the_gradient_is_probability_minus_label():
+    logits, labels = batch(1)
+    gradient = np.asarray(jax.grad(total)(jnp.asarray(logits), jnp.asarray(labels)))
+    probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = np.where(labels == UNKNOWN, 0, probability - labels)
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+    assert (gradient[labels == UNKNOWN] == 0).all()
+    assert (gradient[labels != UNKNOWN] != 0).all()
+
+
+def test_unknown_labels_are_in_neither_sum():
+    logits, labels = batch(2)
+    known = labels != UNKNOWN
+    loss, count = jax.jit(lambda x, y: known_sum(sigmoid_bce(x, y), y))(
+        jnp.asarray(logits), jnp.asarray(labels)
+    )
+    assert loss.dtype == count.dtype == jnp.float32
+    assert loss.shape == count.shape == ()
+    assert int(count) == known.sum() < labels.size
+    np.testing.assert_allclose(loss, formula(logits, labels)[known].sum(), rtol=1e-6)
+
+
+def test_the_logit_at_an_unknown_label_does_not_matter():
+    logits, labels = batch(3)
+    other = np.where(labels == UNKNOWN, np.float32(-90), logits)
+    labels = jnp.asarray(labels)
+    assert total(jnp.asarray(logits), labels) == total(jnp.asarray(other), labels)
+
+
+def test_nothing_known_is_no_loss_no_count_and_no_gradient():
+    logits = jnp.asarray(batch(4)[0])
+    labels = jnp.full(logits.shape, UNKNOWN, jnp.float32)
+    assert [float(x) for x in known_sum(sigmoid_bce(logits, labels), labels)] == [0, 0]
+    assert (jax.grad(total)(logits, labels) == 0).all()
+
+
+@pytest.mark.parametrize("label", [0, 1, UNKNOWN])
+@pytest.mark.parametrize("logit", [-100.0, 100.0])
+def test_loss_and_gradient_are_finite_and_right_at_logits_of_100(logit, label):
+    x = jnp.full((1, 1), logit, jnp.float32)
+    y = jnp.full((1, 1), label, jnp.float32)
+    loss, gradient = jax.value_and_grad(total)(x, y)
+    wrong = label != UNKNOWN and (logit > 0) != (label == 1)
+    np.testing.assert_allclose(loss, 100.0 if wrong else 0.0, atol=1e-30)
+    np.testing.assert_allclose(gradient[0, 0], np.sign(logit) if wrong else 0.0, atol=1e-30)
+
+
+def test_parts_of_a_batch_merge_to_the_whole():
+    logits, labels = map(jnp.asarray, batch(5, (12, 3)))
+    losses = sigmoid_bce(logits, labels)
+    whole = known_sum(losses, labels)
+    parts = [known_sum(losses[rows], labels[rows]) for rows in (slice(0, 1), slice(1, 12))]
+    merged = [sum(float(part[i]) for part in parts) for i in range(2)]
+    np.testing.assert_allclose(merged, [float(x) for x in whole], rtol=1e-6)
+
+
+def differ(a: Loss) -> str:
+    """The id of a setting: what it has otherwise than the default."""
+    pairs = zip(Loss.__slots__, (getattr(a, n) for n in Loss.__slots__), strict=True)
+    return ",".join(f"{n}={v}" for n, v in pairs if v != getattr(Loss(), n)) or "default"
+
+
+def soft_batch(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels of which some are 0 and 1, and others anything between, or unknown."""
+    logits, labels = batch(seed)
+    soft = np.random.default_rng(seed + 100).random(labels.shape).astype(np.float32)
+    rows = np.arange(len(labels)) % 2 == 0
+    return logits, np.where(rows[:, None] & (labels != UNKNOWN), soft, labels)
+
+
+def values_and_gradients(loss, logits, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Of each element on its own."""
+
+    def summed(x, y):
+        losses = loss(x, y)
+        return known_sum(losses, y)[0], losses
+
+    gradient, losses = jax.grad(summed, has_aux=True)(jnp.asarray(logits), jnp.asarray(labels))
+    return np.asarray(losses), np.asarray(gradient)
+
+
+def torch_values_and_gradients(loss, logits, labels) -> tuple[np.ndarray, np.ndarray]:
+    """The same of a torch formula, in float64."""
+    x = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+    losses = loss(x, torch.tensor(labels, dtype=torch.float64))
+    losses.sum().backward()
+    assert x.grad is not None
+    return losses.detach().numpy(), x.grad.numpy()
+
+
+def torch_focal(x, y, gamma, alpha):
+    p = torch.sigmoid(x)
+    q = y * p + (1 - y) * (1 - p)
+    weight = 1 if alpha is None else alpha * y + (1 - alpha) * (1 - y)
+    return weight * (1 - q) ** gamma * binary_cross_entropy_with_logits(x, y, reduction="none")
+
+
+def torch_asymmetric(x, y, gamma_pos, gamma_neg, clip, focus_gradient):
+    p = torch.sigmoid(x)
+    false = torch.clamp(p - clip, min=0)
+    weights = (1 - p) ** gamma_pos, false**gamma_neg
+    positive, negative = weights if focus_gradient else (weight.detach() for weight in weights)
+    return -y * positive * torch.log(p) - (1 - y) * negative * torch.log(1 - false)
+
+
+def assert_same(ours, theirs) -> None:
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=2e-5, atol=2e-7)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        partial(weighted_bce, pos_weight=np.ones(5, np.float32)),
+        partial(sigmoid_focal, gamma=0.0, alpha=None),
+        partial(asymmetric, **PLAIN),
+        partial(asymmetric, **PLAIN | {"focus_gradient": True}),
+    ],
+    ids=["pos_weight", "focal", "asl", "asl with gradient"],
+)
+def test_settings_that_do_nothing_are_bce(loss, soft):
+    logits, labels = soft_batch(6) if soft else batch(6)
+    labels = np.abs(labels)
+    plain = values_and_gradients(sigmoid_bce, logits, labels)
+    for mine, other in zip(values_and_gradients(loss, logits, labels), plain, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-6, atol=1e-7)
+
+
+def test_weighted_positives_are_those_of_torch():
+    logits, labels = soft_batch(7)
+    labels, weight = np.abs(labels), np.array([0.1, 1, 2, 30, 4], np.float32)
+    theirs = partial(
+        binary_cross_entropy_with_logits, reduction="none", pos_weight=torch.tensor(weight)
+    )
+    assert_same(
+        values_and_gradients(partial(weighted_bce, pos_weight=weight), logits, labels),
+        torch_values_and_gradients(theirs, logits, labels),
+    )
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+@pytest.mark.parametrize("alpha", [None, 0.25])
+def test_focal_loss_is_its_formula_with_soft_labels_too(gamma, alpha):
+    logits, labels = soft_batch(8)
+    how = {"gamma": gamma, "alpha": alpha}
+    assert_same(
+        values_and_gradients(partial(sigmoid_focal, **how), logits, np.abs(labels)),
+        torch_values_and_gradients(partial(torch_focal, **how), logits, np.abs(labels)),
+    )
+
+
+@pytest.mark.parametrize("gammas", [(0.0, 4.0), (1.0, 0.0), (0.5, 2.5)])
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+@pytest.mark.parametrize("focus_gradient", [False, True])
+def test_asymmetric_loss_is_its_formula_with_soft_labels_too(gammas, clip, focus_gradient):
+    logits, labels = soft_batch(9)
+    how = {"clip": clip, "focus_gradient": focus_gradient}
+    how |= dict(zip(("gamma_pos", "gamma_neg"), gammas, strict=True))
+    assert_same(
+        values_and_gradients(partial(asymmetric, **how), logits, np.abs(labels)),
+        torch_values_and_gradients(partial(torch_asymmetric, **how), logits, np.abs(labels)),
+    )
+
+
+def test_a_negative_below_the_clip_teaches_nothing_and_one_above_does():
+    logits = jnp.log(jnp.array([[0.04 / 0.96, 0.06 / 0.94]], jnp.float32))
+    loss = make_loss(Loss("asl"), 2, None)
+    losses, gradient = values_and_gradients(loss, logits, np.zeros((1, 2), np.float32))
+    assert losses[0, 0] == gradient[0, 0] == 0
+    assert losses[0, 1] > 0 and gradient[0, 1] > 0
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=differ)
+def test_loss_and_gradient_are_finite_at_every_logit(setting):
+    logits = np.float32([-1e30, -1e4, -100, -88, -20, 0, 20, 88, 100, 1e4, 1e30])
+    labels = np.float32([0, 1e-7, 0.5, 1, UNKNOWN])
+    grid = [np.ascontiguousarray(part) for part in np.meshgrid(logits, labels, indexing="ij")]
+    with jax.debug_nans(True):
+        losses, gradient = values_and_gradients(make_loss(setting, 5, FREQUENCIES), *grid)
+    assert np.isfinite(losses).all() and np.isfinite(gradient).all()
+    assert (losses[:, :-1] >= 0).all()
+    assert (gradient[:, -1] == 0).all()
+    assert (gradient[:3, 3] < 0).all()  # a missed positive is learned, however far off it is
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=differ)
+def test_unknown_labels_count_in_no_loss_and_no_gradient(setting):
+    logits, labels = soft_batch(10)
+    loss, known = make_loss(setting, 5, FREQUENCIES), labels != UNKNOWN
+    other = np.where(known, logits, np.float32(-90))
+    gradients = [values_and_gradients(loss, x, labels)[1] for x in (logits, other)]
+    np.testing.assert_array_equal(*gradients)
+    assert (gradients[0][~known] == 0).all()
+    sums = [
+        known_sum(loss(jnp.asarray(x), jnp.asarray(labels)), jnp.asarray(labels))
+        for x in (logits, other)
+    ]
+    assert sums[0] == sums[1] and int(sums[0][1]) == known.sum()
+
+
+def test_smoothing_draws_known_labels_to_one_half():
+    labels = jnp.array([[0, 1, 0.5, UNKNOWN]], jnp.float32)
+    np.testing.assert_allclose(smooth(labels, 0.2), [[0.1, 0.9, 0.5, UNKNOWN]], rtol=1e-6)
+    logits, labels = batch(11)
+    smoothed = make_loss(Loss(label_smoothing=0.2), 5, None)(
+        jnp.asarray(logits), jnp.asarray(labels)
+    )
+    expected = formula(logits, np.where(labels == UNKNOWN, labels, 0.8 * labels + 0.1))
+    known = labels != UNKNOWN
+    np.testing.assert_allclose(smoothed[known], expected[known], rtol=1e-5)
+
+
+def test_auto_weights_are_negatives_per_positive_within_their_limits():
+    auto = Loss(pos_weight="auto")
+    np.testing.assert_allclose(pos_weights(auto, 5, FREQUENCIES), [1, 10, 7 / 3, 1, 1], rtol=1e-6)
+    wide = pos_weights(Loss(pos_weight="auto", pos_weight_max=100), 3, (0.02, 0.98, 0.999))
+    np.testing.assert_allclose(wide, [49, 1 / 49, 1 / 100], rtol=1e-6)
+    assert wide.dtype == np.float32
+    with pytest.raises(ValueError, match=r'pos_weight="auto" needs labels to count'):
+        pos_weights(auto, 5, None)
+
+
+def test_weights_are_those_of_the_config_one_for_each_class():
+    assert pos_weights(Loss(pos_weight=2.5), 3, None).tolist() == [2.5, 2.5, 2.5]
+    assert pos_weights(Loss(pos_weight=[1, 2.0]), 2, None).tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match=r"loss\.pos_weight has 2 numbers for 3 classes"):
+        make_loss(Loss(pos_weight=[1.0, 2.0]), 3, None)
+
+
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_at_the_prior_bias_the_loss_is_as_low_as_any_constant_makes_it(weight):
+    share = np.array([0.5, 0.02, 0.3])
+    config = Loss(pos_weight=weight)
+    bias = prior_bias(config, share)
+    assert bias.dtype == np.float32
+    rows = 1000
+    labels = (np.arange(rows)[:, None] < share * rows).astype(np.float32)
+    logits = np.broadcast_to(bias, labels.shape)
+    losses, gradient = values_and_gradients(make_loss(config, 3, share), logits, labels)
+    np.testing.assert_allclose(gradient.mean(axis=0, dtype=np.float64), 0, atol=1e-7)
+    if weight == 1:
+        entropy = -(share * np.log(share) + (1 - share) * np.log1p(-share))
+        np.testing.assert_allclose(losses.mean(axis=0, dtype=np.float64), entropy, rtol=1e-6)
+
+
+def test_a_class_without_positives_or_without_negatives_can_still_be_learned():
+    bias = prior_bias(Loss(), (0.0, 1.0))
+    np.testing.assert_allclose(bias, [-6.907, 6.907], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        (Loss(), "bce"),
+        (Loss(pos_weight=1), "bce"),
+        (Loss(pos_weight=[1.0, 1.0]), "weighted bce"),
+        (Loss(pos_weight="auto", label_smoothing=0.1), "smoothed weighted bce"),
+        (Loss("asl", label_smoothing=0.1), "smoothed asl"),
+        (Loss("focal"), "focal"),
+    ],
+)
+def test_only_a_loss_that_compares_with_that_of_evaluations_has_its_name(setting, name):
+    assert describe_loss(setting) == name

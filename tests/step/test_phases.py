@@ -1,0 +1,96 @@
+"""Phases in steps: back to back, evaluated at each multiple and at the end."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlcls_jax.config import Config, Data, Evaluation, Group, Phase
+from mlcls_jax.step.phases import check_parts, plan_phases
+
+
+def config(*durations: str, batch_size=10, every="1 epoch", warmup="0 steps") -> Config:
+    phases = [
+        Phase(f"p{i}", duration, [Group("head/.*", 1.0)], warmup=warmup)
+        for i, duration in enumerate(durations)
+    ]
+    return Config(
+        data=Data(batch_size=batch_size), evaluation=Evaluation(every=every), phases=phases
+    )
+
+
+def test_epochs_and_steps_back_to_back():
+    plan = plan_phases(config("2 epochs", "15 steps", "0.5 epochs", warmup="0.25 epochs"), 100)
+    assert [(p.phase.name, p.start, p.stop) for p in plan] == [
+        ("p0", 0, 20),
+        ("p1", 20, 35),
+        ("p2", 35, 40),
+    ]
+    assert [p.evaluations for p in plan] == [(10, 20), (30, 35), (40,)]
+    assert [p.warmup for p in plan] == [2, 2, 2]
+
+
+def test_an_epoch_that_is_no_whole_number_of_steps_does_not_drift():
+    (plan,) = plan_phases(config("4 epochs"), 104)
+    assert plan.stop == 42  # 41.6
+    assert plan.evaluations == (10, 21, 31, 42)
+
+
+def test_evaluations_every_few_steps_start_anew_with_each_phase():
+    first, second = plan_phases(config("7 steps", "6 steps", every="3 steps"), 100)
+    assert first.evaluations == (3, 6, 7)
+    assert second.evaluations == (10, 13)
+
+
+def test_an_interval_longer_than_the_phase_leaves_its_end():
+    (plan,) = plan_phases(config("7 steps", every="5 epochs"), 100)
+    assert plan.evaluations == (7,)
+
+
+def test_a_phase_of_no_length_is_left_out():
+    plan = plan_phases(config("0 epochs", "3 steps", "0 steps", "2 steps"), 100)
+    assert [(p.phase.name, p.start, p.stop) for p in plan] == [("p1", 0, 3), ("p3", 3, 5)]
+
+
+def test_nothing_but_phases_of_no_length_is_an_error():
+    with pytest.raises(ValueError, match="duration"):
+        plan_phases(config("0 epochs", "0 steps"), 100)
+
+
+@pytest.mark.parametrize("pictures", [1, 3, 9])
+def test_fewer_pictures_than_a_batch(pictures):
+    first, second = plan_phases(config("1 epoch", "30 epochs"), pictures)
+    assert (first.start, first.stop, first.evaluations) == (0, 1, (1,))
+    assert second.start == 1
+    assert second.stop == 1 + 3 * pictures
+    assert second.evaluations == tuple(range(2, second.stop + 1))  # each step once, not thirty
+
+
+def test_the_rows_of_a_device_divide_by_the_parts():
+    plan = plan_phases(config("1 epoch", "2 epochs", batch_size=16), 100)
+    plan[1].phase.accumulate = 4
+    check_parts(plan, 16, devices=4)
+    with pytest.raises(ValueError, match=r"phase 'p1' has accumulate=4, .* the 2 rows"):
+        check_parts(plan, 16, devices=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    epochs=st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(any),
+    pictures=st.integers(1, 500),
+    batch_size=st.integers(1, 64),
+    every=st.sampled_from(["1 epoch", "0.3 epochs", "2 epochs", "1 step", "7 steps"]),
+)
+def test_any_plan_covers_all_steps_once_and_ends_in_an_evaluation(
+    epochs, pictures, batch_size, every
+):
+    durations = [f"{n} epochs" for n in epochs]
+    plan = plan_phases(config(*durations, batch_size=batch_size, every=every), pictures)
+    assert len(plan) == sum(n > 0 for n in epochs)
+    assert plan[0].start == 0
+    assert all(a.stop == b.start for a, b in pairwise(plan))
+    for planned in plan:
+        assert planned.start < planned.stop == planned.evaluations[-1]
+        assert planned.evaluations[0] > planned.start
+        assert list(planned.evaluations) == sorted(set(planned.evaluations))

@@ -1,0 +1,39 @@
+"""Learning rates by step: the one-cycle schedule; the others are tested with the optimiser."""
+
+import numpy as np
+import optax
+import pytest
+
+from mlcls_jax.config import Group, Phase
+from mlcls_jax.step.schedules import make_schedule
+
+ONE_CYCLE = Phase("p", "10 steps", [Group("head/.*", 1.0)], schedule="onecycle")
+
+
+def rates(steps: int, peak: float = 0.8) -> np.ndarray:
+    schedule = make_schedule(ONE_CYCLE, peak, steps, 0)
+    return np.array([float(schedule(step)) for step in range(steps + 1)])
+
+
+@pytest.mark.parametrize("steps", [4, 10, 33, 100])
+def test_one_cycle_is_that_of_optax(steps):
+    theirs = optax.cosine_onecycle_schedule(steps, 0.8)
+    expected = [float(theirs(step)) for step in range(steps + 1)]
+    np.testing.assert_allclose(rates(steps), expected, rtol=1e-6)
+
+
+def test_one_cycle_by_its_formula():
+    values, up, down = rates(100), np.arange(31) / 30, np.arange(71) / 70
+    low, end = 0.8 / 25, 0.8 / 25e4
+    rise = low + (0.8 - low) * (1 - np.cos(np.pi * up)) / 2
+    fall = end + (0.8 - end) * (1 + np.cos(np.pi * down)) / 2
+    np.testing.assert_allclose(values[:31], rise, rtol=1e-5)
+    np.testing.assert_allclose(values[30:], fall, rtol=1e-4, atol=1e-7)
+    assert values.argmax() == 30
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_no_step_of_a_short_cycle_is_for_nothing(steps):
+    values = rates(steps)[:steps]
+    assert np.isfinite(values).all() and (values > 0).all() and (values <= 0.8 + 1e-6).all()
+    assert steps < 2 or values.max() == pytest.approx(0.8)

@@ -1,0 +1,74 @@
+"""Labels of any source as CSVs that are read back as the same table."""
+
+import pytest
+import to_csv
+from layouts import make_coco, make_voc
+
+from mlcls_jax.config import Data
+from mlcls_jax.data.readers.csv_labels import read_labels
+from mlcls_jax.data.readers.read_table import read_table
+
+# ml_collections loads a config file by a method that Python has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+def convert(out, data: dict, *options) -> int:
+    fields = [f"--config.data.{name}={value}" for name, value in data.items()]
+    return to_csv.main(["--out", str(out), *options, *fields])
+
+
+def assert_same(ours, theirs):
+    assert ours.filenames == theirs.filenames and ours.splits == theirs.splits
+    assert ours.classes == theirs.classes
+    assert ours.labels.tolist() == theirs.labels.tolist()
+
+
+def test_coco(tmp_path, capsys):
+    place, out = make_coco(tmp_path / "coco"), tmp_path / "out"
+    data = {
+        "source": "coco",
+        "csv": str(place / "annotations/instances_train2017.json"),
+        "images": str(place / "train2017"),
+        "val_csv": str(place / "annotations/instances_val2017.json"),
+        "val_images": str(place / "val2017"),
+        "crowd": "unknown",
+    }
+    assert convert(out, data) == 0
+    for name, prefix in (("labels", ""), ("val", "val_")):
+        folder = data[f"{prefix}images"]
+        table = read_labels(out / f"{name}.csv", folder, categories=out / "categories.csv")
+        assert_same(table, read_table(Data(**data), data[f"{prefix}csv"], folder))
+    text = (out / "labels.csv").read_text()
+    assert text.startswith("filename,dog,person,cat\n000000391895.jpg,1,1,0\n")
+    assert "522418.jpg,1,0,\n" in text  # a crowd of cats, that said nothing
+    printed = capsys.readouterr().out
+    assert "3 pictures, 3 classes, 3 positives, 1 unknown" in printed
+    assert f"--config.data.val_csv={out / 'val.csv'}" in printed
+    assert f"--config.data.val_images={place / 'val2017'}" in printed
+
+    assert convert(out, data) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_voc_with_its_splits_and_pictures(tmp_path):
+    tree, out = make_voc(tmp_path), tmp_path / "out"
+    data = {"source": "voc", "csv": str(tree)}
+    assert convert(out, data, "--pictures", str(tmp_path / "photos")) == 0
+    table = read_labels(out / "labels.csv", tmp_path / "photos")
+    direct = read_table(Data(**data), str(tree), "")
+    assert_same(table, direct)
+    for ours, theirs in zip(table.paths, direct.paths, strict=True):
+        with open(ours, "rb") as a, open(theirs, "rb") as b:
+            assert a.read() == b.read()
+
+
+def test_mistakes_leave_nothing(tmp_path, capsys):
+    for data, words in [
+        ({"source": "coco", "csv": "nowhere.json", "images": str(tmp_path)}, "cannot be read"),
+        ({"source": "kitti", "csv": "x"}, "data.source is 'kitti'"),
+        ({}, "data.csv is empty"),
+    ]:
+        assert convert(tmp_path / "out", data) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("to_csv: ") and words in error
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,382 @@
+"""Phases with cached features: refused where they cannot be, the same as without, in any order."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlcls_jax.config import Augment, Config, Data, Evaluation, Group, Model, Phase
+from mlcls_jax.data.images.bad_images import BadImages
+from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.loaders.threads import (
+    Reader,
+    Rows,
+    batch_filenames,
+    eval_batches,
+    train_batches,
+)
+from mlcls_jax.evaluation.inference import readable
+from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.step.feature_step import NO_STEP, Features
+from mlcls_jax.step.phases import PlannedPhase, plan_phases
+from mlcls_jax.step.programs import head_input
+from mlcls_jax.system.devices import free_memory, make_mesh, replicate
+from mlcls_jax.train import train
+from mlcls_jax.training import compile_ahead, feature_cache, loop, phase_inputs
+from mlcls_jax.training.compile_ahead import Ahead
+from mlcls_jax.training.feature_cache import (
+    feature_bytes,
+    feature_chunks,
+    make_features,
+    with_room,
+    with_sample,
+)
+
+PICTURES = 30
+
+
+def make_config(photos, variant, views=1, **phase) -> Config:
+    phase = {"groups": [Group("head/.*", 1e-2)], **phase}
+    return Config(
+        log_every=3,
+        data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
+        augment=Augment(flip=views == 2),
+        model=Model(variant=variant, weights="", image_size=32),
+        evaluation=Evaluation(every="4 steps"),
+        phases=[Phase("head", "11 steps", cached_views=views, **phase)],
+    )
+
+
+def records(workdir):
+    """metrics.jsonl without what depends on the clock."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    clock = ("images_per_second", "seconds", "spent")
+    return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
+
+
+def final_variables(workdir):
+    return jax.tree.leaves(jax.device_get(load_run(workdir, "latest").variables))
+
+
+@pytest.fixture
+def no_step_on_pictures(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("a phase on features takes no step on pictures")
+
+    monkeypatch.setattr(compile_ahead, "step_program", fail)
+    monkeypatch.setattr(compile_ahead, "train_batches", fail)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_step_on_pictures")
+def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypatch):
+    config, whole, parts = make_config(photos, tiny, views=2), tmp_path / "whole", tmp_path / "part"
+    assert train(config, whole) == 0
+
+    interrupted = iter([1, 3])  # the chunks at which Ctrl-C is pressed: between evaluations
+    to_devices, chunks, at = phase_inputs.to_devices, [0], [next(interrupted)]
+
+    def pressing(*args):
+        for chunk in to_devices(*args):
+            chunks[0] += 1
+            if chunks[0] == at[0]:
+                at[0] = next(interrupted, None)
+                os.kill(os.getpid(), signal.SIGINT)
+            yield chunk
+
+    monkeypatch.setattr(phase_inputs, "to_devices", pressing)
+    assert [train(config, parts) for _ in range(3)] == [130, 130, 0]
+    assert records(parts) == records(whole)
+    for ours, theirs in zip(final_variables(parts), final_variables(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeypatch, capsys):
+    """But for rounding: a batch of other pictures may order the backbone's sums otherwise."""
+    cached, plain, config = tmp_path / "cached", tmp_path / "plain", make_config(photos, tiny)
+    with pytest.MonkeyPatch.context() as patch, compilations() as compiled:
+        patch.setattr(Ahead, "predict", None)  # the validation pictures' features do
+        late = [counted(patch, name, compiled) for name in ("run_steps", "evaluate_and_save")]
+        assert train(config, cached) == 0
+    assert compiled and late == [[0, 0, 0], [0, 0, 0]]  # chunks of one step and of two
+    printed = capsys.readouterr().out
+    assert "of 30 training pictures (plain, not augmented) and 10 validation" in printed
+    monkeypatch.setattr(feature_cache, "free_memory", lambda _: 0.0)
+    assert train(config, plain) == 0  # which falls back to steps on pictures
+    printed = capsys.readouterr().out
+    assert "the phase runs with cached_views=0" in printed and "one pass" not in printed
+    for ours, theirs in zip(records(cached), records(plain), strict=True):
+        assert ours["step"] == theirs["step"]
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
+        assert ours["base_rate"] == theirs["base_rate"]
+        for name, value in theirs["val"].items():
+            assert ours["val"][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    for ours, theirs in zip(final_variables(cached), final_variables(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5)
+
+
+@contextmanager
+def compilations():
+    """A list that grows with each program that is compiled."""
+    compiled: list[str] = []
+
+    def listen(event: str, _: float, **__) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(threading.current_thread().name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def counted(patch, name: str, compiled: list[str]) -> list[int]:
+    """How many programs each call of a function of the loop has compiled."""
+    function, late = getattr(loop, name), []
+
+    def call(*args):
+        seen = len(compiled)
+        result = function(*args)
+        late.append(len(compiled) - seen)
+        return result
+
+    patch.setattr(loop, name, call)
+    return late
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_step_on_pictures")
+def test_a_stop_during_the_pass_ends_it(photos, tiny, tmp_path, monkeypatch):
+    def stopped(*args):
+        args[-1].set()
+        return make_features(*args)
+
+    monkeypatch.setattr(phase_inputs, "make_features", stopped)
+    assert train(make_config(photos, tiny), tmp_path / "run") == 130
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_trained_backbone_is_refused_before_anything_is_written(photos, tiny, tmp_path):
+    groups = [Group("(head|backbone/top)/.*", 1e-2)]
+    config = make_config(photos, tiny, groups=groups)
+    with pytest.raises(ValueError, match=r"phase 'head' has cached_views=1, .* backbone/top/") as e:
+        train(config, tmp_path / "run")
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "run").exists()
+
+
+def top(channels: int) -> dict:
+    """What there has to be of a backbone with so many channels at its end."""
+    return {"top": {"conv": {"kernel": jnp.zeros((1, 1, 1, channels))}}}
+
+
+def table(pictures: int) -> LabelTable:
+    names = tuple(f"{number}.png" for number in range(pictures))
+    return LabelTable(Path("p"), names, np.zeros((pictures, 2), np.int8), ("a", "b"))
+
+
+@pytest.mark.parametrize(("free", "views"), [(float("inf"), 2), (1e6, 2), (7000, 0)])
+def test_features_that_do_not_fit_are_computed_anew(free, views, monkeypatch, capsys):
+    config = Config(phases=[Phase("head", "2 steps", [Group("head/.*", 1e-2)], cached_views=2)])
+    splits = {"train": table(20), "val": table(4)}
+    head = {"kernel": jnp.zeros((20, 2)), "bias": jnp.zeros(2)}
+    params = {"head": head, "backbone": top(20)}
+    variables = {"params": params, "batch_stats": {}}
+    assert feature_bytes(splits, 2, head_input(config, variables)) == 4 * 20 * 44 + 40
+    monkeypatch.setattr(feature_cache, "free_memory", lambda _: free)
+    plan = plan_phases(config, 20)
+    (planned,) = with_room(plan, splits, variables, config, make_mesh(1))
+    assert planned.phase.cached_views == views
+    assert dataclasses.replace(planned, phase=plan[0].phase) == plan[0]
+    assert config.phases[0].cached_views == 2
+    warned = "warning: head: features would take 3.9 kB on each device" in capsys.readouterr().out
+    assert warned == (views == 0)
+
+
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("float32", 4), ("bfloat16", 2)])
+def test_feature_maps_are_kept_in_the_dtype_that_they_are_computed_in(dtype, bytes_each):
+    model = Model(head="mldecoder", image_size=225, compute_dtype=dtype)
+    config, variables = Config(model=model), {"params": {"backbone": top(20)}}
+    splits = {"train": table(20), "val": table(4)}
+    size = feature_bytes(splits, 2, head_input(config, variables))
+    assert size == bytes_each * 8 * 8 * 20 * 44 + 40
+
+
+def device(**stats) -> SimpleNamespace:
+    return SimpleNamespace(platform="gpu", memory_stats=lambda: stats or None)
+
+
+def test_free_memory_is_that_of_the_fullest_device():
+    full, empty = (device(bytes_limit=100, bytes_in_use=used) for used in (70, 10))
+    mesh: Any = SimpleNamespace(local_devices=[empty, full])
+    assert free_memory(mesh) == 30
+    mesh.local_devices.append(device())  # which gives no figures
+    assert free_memory(mesh) == math.inf
+    one, eight = free_memory(make_mesh(1)), free_memory(make_mesh(8))
+    assert 0 < eight < one / 4 or one == math.inf  # of one memory
+
+
+def planned(views: int, stop: int, *evaluations: int) -> PlannedPhase:
+    phase = Phase("head", "1 step", [Group("head/.*", 1e-2)], cached_views=views)
+    return PlannedPhase(phase, 3, stop, 0, (*evaluations, stop))
+
+
+ALL_READABLE = np.ones(PICTURES, bool)
+
+
+def rows_of(phase, first_step, steps, rows=None, seed=5, readable=ALL_READABLE):
+    chunks = feature_chunks(
+        readable, phase, first_step=first_step, steps=steps, rows=rows or Rows(8, 0, 8), seed=seed
+    )
+    return [(chunk.row, chunk.position) for chunk in chunks]
+
+
+def taken(chunks):
+    """Rows and positions of the real steps, one after the other."""
+    row, position = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    real = (row != NO_STEP).all(axis=1)
+    assert (row[~real] == NO_STEP).all()
+    return row[real], position[real]
+
+
+def test_chunks_follow_the_order_of_the_pictures_and_end_at_evaluations():
+    phase = planned(1, 13, 7, 9)
+    chunks = rows_of(phase, 3, 3)
+    assert [(row != NO_STEP).all(axis=1).sum() for row, _ in chunks] == [3, 1, 2, 3, 1]
+    assert {row.shape for row, _ in chunks} == {(3, 8)}
+    row, position = taken(chunks)
+    np.testing.assert_array_equal(position.ravel(), np.arange(3 * 8, 13 * 8))
+    names = table(PICTURES)
+    for number, indices in enumerate(row, start=3):
+        expected = batch_filenames(names, number, 8, 5)
+        assert [names.filenames[i] for i in indices] == expected
+    assert phase.chunk_steps(3) == 2  # the longest stretch has 4 steps
+    assert phase.chunk_steps(100) == 4
+
+
+def test_chunks_of_any_length_from_any_step_and_process_are_one_stream():
+    phase = planned(2, 13, 7)
+    row, position = taken(rows_of(phase, 3, 4))
+    for first_step, steps in ((3, 1), (5, 3), (8, 4)):
+        later, places = taken(rows_of(phase, first_step, steps))
+        np.testing.assert_array_equal(later, row[first_step - 3 :])
+        np.testing.assert_array_equal(places, position[first_step - 3 :])
+    halves = [taken(rows_of(phase, 3, 4, Rows(8, start, 4)))[0] for start in (0, 4)]
+    np.testing.assert_array_equal(np.concatenate(halves, axis=1), row)
+
+
+def test_each_epoch_has_every_picture_once_and_half_of_them_mirrored():
+    phase = planned(2, 3 + 30)  # eight epochs, from inside the first
+    row, position = taken(rows_of(phase, 3, 10))
+    epochs = {}
+    for number, at in zip(row.ravel(), position.ravel(), strict=True):
+        epochs.setdefault(at // PICTURES, []).append(divmod(number, 2))
+    whole = [rows for rows in epochs.values() if len(rows) == PICTURES]
+    assert len(whole) == 7
+    for rows in whole:
+        assert sorted(picture for picture, _ in rows) == list(range(PICTURES))
+        assert sum(view for _, view in rows) == PICTURES // 2
+    views = np.array([[view for _, view in sorted(rows)] for rows in whole])
+    assert (np.ptp(views, axis=0) == 1).mean() > 0.8  # seven draws alike are one in 64
+    other, _ = taken(rows_of(phase, 3, 10, seed=6))
+    assert (other != row).any()
+
+
+def test_skipped_pictures_are_replaced_as_without_the_cache(photos):
+    names = tuple(path.name for path in sorted(photos.glob("*.png")))[:PICTURES]
+    labels = np.arange(PICTURES, dtype=np.int8)[:, None]  # to be told apart
+    broken = LabelTable(photos, ("none.png", *names[1:4], "gone.png", *names[5:]), labels, ("a",))
+    reader = Reader(bad=BadImages(skip=True, limit=2))
+    batches = train_batches(
+        broken,
+        first_step=3,
+        last_step=13,
+        rows=Rows(8, 0, 8),
+        size=32,
+        augment=Augment(),
+        seed=5,
+        reader=reader,
+    )
+    expected = np.concatenate([batch.label for batch in batches])[:, 0]
+    good = readable(broken.paths, reader)
+    assert list(np.flatnonzero(~good)) == [0, 4]
+    row, _ = taken(rows_of(planned(1, 13), 3, 4, readable=good))
+    np.testing.assert_array_equal(row.ravel(), expected)
+
+
+def test_the_pass_sees_each_picture_once_and_its_mirror(photos):
+    config = make_config(photos, "b0", views=2)
+    config.augment.eval_resize = "center_crop"  # of evaluation: the training pictures are squashed
+    names = tuple(sorted(path.name for path in photos.glob("*.png")))
+    labels = np.zeros((len(names), 1), np.int8)
+    splits = {
+        "train": LabelTable(photos, names[:30], labels[:30], ("a",)),
+        "val": LabelTable(photos, names[30:], labels[30:], ("a",)),
+    }
+    phase = planned(2, 5)
+    mesh, ramp = make_mesh(8), jnp.arange(32.0)
+    variables = {"params": {"backbone": top(3)}}
+    calls: list[int] = []
+
+    def sums_from_the_left(_, images):
+        calls.append(len(images))
+        return jax.device_put(
+            jnp.einsum("brwc,w->bc", images.astype(jnp.float32), ramp), jax.devices()[0]
+        )
+
+    made = make_features(
+        sums_from_the_left,
+        variables,
+        splits,
+        phase,
+        config,
+        mesh,
+        dict.fromkeys(splits, Reader()),
+        threading.Event(),
+    )
+    assert made is not None
+    of_train, of_val = made
+    assert calls == [64, 64, 64]  # a batch of each view, and one of validation pictures
+    assert of_train.inputs.shape == (30, 2, 3) and of_val.shape == (10, 3)
+    assert len(of_train.inputs.sharding.device_set) == 8
+    np.testing.assert_array_equal(of_train.label, labels[:30])
+    # A ramp from the left and one from the right: together 31 times the picture's sum.
+    total = of_train.inputs.sum(axis=1) / 31
+    direct = {}
+    for resize in ("squash", "center_crop"):
+        augment = Augment(eval_resize=resize)
+        (images,) = eval_batches(
+            [str(photos / name) for name in names], rows=Rows(40, 0, 40), size=32, augment=augment
+        )
+        direct[resize] = images.astype(np.float32)
+    sums = direct["squash"][:30].sum(axis=(1, 2))
+    np.testing.assert_allclose(total, sums, rtol=1e-5)
+    plain = np.einsum("brwc,w->bc", direct["squash"][:30], np.arange(32.0))
+    np.testing.assert_allclose(of_train.inputs[:, 0], plain, rtol=1e-5)
+    val = np.einsum("brwc,w->bc", direct["center_crop"][30:], np.arange(32.0))
+    np.testing.assert_allclose(of_val, val, rtol=1e-5)
+
+
+def test_a_sample_of_the_plain_training_features_follows_those_of_val():
+    mesh = make_mesh(8)
+    inputs = np.arange(6 * 2 * 3, dtype=np.float32).reshape(6, 2, 3)
+    of_val = -np.ones((4, 3), np.float32)
+    made = Features(inputs, np.zeros((6, 1), np.int8)), of_val
+    kept, on_device = replicate(made, mesh)
+    joined = with_sample(kept, on_device, np.array([1, 4]))
+    np.testing.assert_array_equal(joined, np.concatenate([of_val, inputs[[1, 4], 0]]))
+    assert joined.sharding.is_fully_replicated and joined.dtype == np.float32
+    assert with_sample(kept, on_device, np.array([], np.int64)) is on_device

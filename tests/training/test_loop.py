@@ -1,0 +1,155 @@
+"""Between the logs, the loop asks the devices for nothing, and nothing is compiled on the way."""
+
+import threading
+from collections import defaultdict
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from mlcls_jax.config import Checkpoint, Config, Data, Group, Model, Phase
+from mlcls_jax.run.checkpoints import Checkpoints
+from mlcls_jax.system.threads import is_busy, run
+from mlcls_jax.train import train
+from mlcls_jax.training import loop
+from mlcls_jax.training.loop import run_steps
+from mlcls_jax.training.timing import Spent
+from mlcls_jax.training.validation import epoch_line
+
+
+class OnDevice:
+    """A value that is never ready, and notes when it is fetched all the same."""
+
+    def __init__(self, fetched: dict[int, int], steps: list[int]):
+        self.fetched, self.steps, self.step = fetched, steps, len(steps)
+
+    def is_ready(self) -> bool:
+        return False
+
+    def __array__(self, *_, **__):
+        self.fetched[len(self.steps)] += 1
+        return np.float32(0.5)
+
+    def block_until_ready(self):
+        raise AssertionError("the loop waits")
+
+
+def test_values_are_fetched_every_log_every_steps_and_at_the_end():
+    steps: list[int] = []
+    fetched: dict[int, int] = defaultdict(int)
+    logged: list[int] = []
+
+    def step(state, _):
+        steps.append(len(steps))
+        return state, {"loss": OnDevice(fetched, steps), "grad_norm": OnDevice(fetched, steps)}
+
+    session: Any = SimpleNamespace(
+        config=Config(log_every=4),
+        stop=threading.Event(),
+        checkpoints=SimpleNamespace(check=lambda: None),
+        log=SimpleNamespace(write_scalars=lambda number, _: logged.append(number)),
+        spent=Spent(),
+    )
+    state: Any = SimpleNamespace(step=20)  # a dispatched step never reads it again
+    batches: Any = count()
+    moments: list[int] = []
+    _, meter = run_steps(
+        session, step, batches, state, "phase", 30, 1, lambda _, number: moments.append(number)
+    )
+    assert (len(steps), meter.done) == (10, 10)
+    assert moments == [24, 28, 30]  # the same in each process, as no clock is asked
+    assert fetched == {4: 8, 8: 8, 10: 4}  # after so many steps: two values each
+    assert logged == [24, 28, 30]
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("bce", "train loss 0.2500, val loss 0.5000 (base rate 0.7500), mAP"),
+        ("weighted bce", "train weighted bce 0.2500, val bce 0.5000 (base rate 0.7500), mAP"),
+        ("asl", "train asl 0.2500, val bce 0.5000 (base rate 0.7500), mAP"),
+    ],
+)
+def test_the_line_names_a_training_loss_that_does_not_compare_with_that_of_val(name, begins):
+    record = {
+        "phase": "head",
+        "epoch": 1.0,
+        "step": 7,
+        "loss_name": name,
+        "train_loss": 0.25,
+        "val": {"loss": 0.5, "mAP": 0.5, "CF1": 0.5},
+        "base_rate": {"loss": 0.75, "mAP": 0.1},
+        "images_per_second": 10.0,
+    }
+    assert epoch_line(record).startswith(f"head epoch 1 step 7: {begins}")
+
+
+@pytest.mark.slow
+def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_path, monkeypatch):
+    compiled: list[str] = []
+
+    def listen(event: str, _: float, **__) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(threading.current_thread().name)
+
+    late: dict[str, int] = {}
+
+    def counted(session, step, batches, state, title, end, steps, moment):
+        session.ahead._evaluation.result()  # compiles beside the first steps
+        seen = len(compiled)
+        state, meter = run_steps(session, step, batches, state, title, end, steps, moment)
+        late[f"{title} {end}"] = len(compiled) - seen
+        return state, meter
+
+    def count(name: str, title: str) -> None:
+        function = getattr(loop, name)
+
+        def counted_call(*args):
+            seen = len(compiled)
+            returned = function(*args)
+            late[f"{title} {args[-1]}"] = len(compiled) - seen
+            return returned
+
+        monkeypatch.setattr(loop, name, counted_call)
+
+    monkeypatch.setattr(loop, "run_steps", counted)
+    count("evaluate_and_save", "evaluation")
+    count("save_between", "save")
+    # Each save by time is due, and has been written before the next one.
+    monkeypatch.setattr(Checkpoints, "is_saving", lambda checkpoints: checkpoints.wait())
+    config = Config(
+        log_every=1,
+        checkpoint=Checkpoint(every_minutes=1e-9),
+        data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
+        model=Model(variant=tiny, weights="", image_size=32),
+        phases=[
+            Phase("head", "4 steps", [Group("head/.*", 1e-2)]),
+            Phase("tail", "4 steps", [Group("(head|backbone/top)/.*", 1e-2)]),
+        ],
+    )
+    config.evaluation.every = "2 steps"
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        assert train(config, tmp_path / "run") == 0
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled  # the listener hears
+    names = ["head 2", "head 4", "tail 6", "tail 8"]
+    names += [f"evaluation {n}" for n in (2, 4, 6, 8)] + [f"save {n}" for n in (1, 3, 5, 7)]
+    assert late == dict.fromkeys(names, 0)
+
+
+def test_an_error_in_a_thread_is_raised_where_its_result_is_awaited():
+    def fail():
+        raise ValueError("picture 3.jpg cannot be read")
+
+    with pytest.raises(ValueError, match=r"3\.jpg"):
+        run(fail).result()
+    gate = threading.Event()
+    waiting = run(gate.wait)
+    assert is_busy()
+    gate.set()
+    assert waiting.result()

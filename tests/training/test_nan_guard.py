@@ -1,0 +1,89 @@
+"""Numbers that are not finite: the run stops, or leaves the step out, and names the pictures."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlcls_jax.config import Config, Data, Train
+from mlcls_jax.data.loaders.threads import batch_filenames
+from mlcls_jax.training.nan_guard import check_finite, check_losses
+
+NAMES = tuple(f"{number}.jpg" for number in range(40))
+
+
+class Table(SimpleNamespace):
+    def __len__(self):
+        return len(self.filenames)
+
+
+def make_session(train: Train, saved: int | None = 8) -> Any:
+    logged: list[tuple[int, dict]] = []
+    return SimpleNamespace(
+        config=Config(data=Data(batch_size=2), train=train),
+        splits={"train": Table(filenames=NAMES)},
+        checkpoints=SimpleNamespace(check=lambda: None, latest=lambda: saved),
+        log=SimpleNamespace(write_scalars=lambda *of: logged.append(of)),
+        logged=logged,
+        skipped=[],
+    )
+
+
+def pictures_of(step: int) -> str:
+    table: Any = Table(filenames=NAMES)
+    return ", ".join(batch_filenames(table, step, 2, 0))
+
+
+def call(first: int, losses, norms=None, **more) -> tuple[range, dict]:
+    """Several steps of one call."""
+    norms = np.ones(len(losses)) if norms is None else norms
+    metrics = {"loss": np.array(losses), "grad_norm": np.array(norms)} | more
+    return range(first, first + len(losses)), metrics
+
+
+@pytest.mark.parametrize(
+    ("losses", "norms", "what"),
+    [
+        ([1.0, np.nan, np.nan], [1.0, 1.0, np.nan], "loss is nan"),
+        ([1.0, np.inf, 1.0], None, "loss is inf"),
+        ([1.0, 1.0, 1.0], [1.0, np.inf, 1.0], "grad_norm is inf"),  # the loss shows nothing
+        ([1.0, np.nan, 1.0], [1.0, np.nan, 1.0], "grad_norm is nan and loss is nan"),
+    ],
+)
+def test_the_first_number_that_is_not_finite_stops_the_run(losses, norms, what):
+    session = make_session(Train())
+    with pytest.raises(FloatingPointError) as caught:
+        check_losses(session, [call(8, [1.0, 2.0]), call(10, losses, norms)])
+    text = str(caught.value)
+    assert text.startswith(f"{what} at step 12; the checkpoint of step 8 stays. Lower the learning")
+    assert "set --config.train.on_nan=skip to leave such steps out, or look at" in text
+    assert text.endswith("pictures: " + pictures_of(11))
+    assert "\n" not in text and not session.logged
+
+
+def test_skipped_steps_are_told_counted_and_limited(capsys):
+    session = make_session(Train("skip", max_skipped=2), saved=None)
+    skipped = {"skipped": np.array([False, True, False, True])}
+    check_losses(session, [call(4, [1.0, np.nan, 3.0, 1.0], [1.0, 1.0, 2.0, np.inf], **skipped)])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("warning: loss is nan at step 6, which is skipped (1 since the start, ")
+    assert second.startswith("warning: grad_norm is inf at step 8, which is skipped (2 since the")
+    assert second.endswith("pictures: " + pictures_of(7))
+    # The last step that was taken: a curve has no use for the others.
+    assert session.logged == [(8, {"step/loss": 3.0, "step/grad_norm": 2.0, "step/skipped": 2})]
+    assert session.skipped == [5, 7]
+    with pytest.raises(FloatingPointError) as caught:
+        check_losses(session, [call(8, [np.inf], skipped=np.array(True))])
+    text = str(caught.value)
+    assert text.startswith("3 steps were skipped, more than train.max_skipped=2: loss is inf at ")
+    assert (
+        "step 9; there is no checkpoint yet. Lower the learning rates of the phase in a new" in text
+    )
+
+
+def test_parameters_are_refused_by_the_step_that_made_them():
+    session = make_session(Train("skip"))
+    check_finite(session, 12, True)
+    with pytest.raises(FloatingPointError, match="parameter is not finite at step 12; the checkp"):
+        check_finite(session, 12, False)

@@ -1,0 +1,160 @@
+"""Phases that end early and hand on the best: scored by a script, stopped anywhere, continued."""
+
+import dataclasses
+import json
+import os
+import signal
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from mlcls_jax import lr_find
+from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
+from mlcls_jax.run.checkpoints import Checkpoints
+from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.train import train
+from mlcls_jax.training import loop, phase_inputs, validation
+from mlcls_jax.training.phase_transition import Patience
+
+# (of the parameters, of their average) at the evaluations of the first phase, which is best at
+# step 4; and of the second one, which never gets there.
+FIRST = [(0.30, 0.20), (0.40, 0.50), (0.45, 0.10), (0.20, 0.49)]
+SECOND = [(0.10,), (0.20,)]
+
+
+def make_config(photos, variant) -> Config:
+    head = [Group("head/.*", 1e-2)]
+    return Config(
+        log_every=1,
+        data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
+        model=Model(variant=variant, weights="", image_size=32),
+        evaluation=Evaluation(every="2 steps", train_sample=0),
+        phases=[
+            Phase("first", "20 steps", head, cached_views=1, ema=0.7, patience=2),
+            Phase("second", "4 steps", head, cached_views=1),
+        ],
+    )
+
+
+def test_patience_counts_evaluations_since_the_best():
+    patience, counts = Patience(), []
+    for value in (0.3, float("nan"), 0.3, 0.4, 0.1):
+        patience = patience.after(value)
+        counts.append(patience.without)
+    assert counts == [0, 1, 2, 0, 1] and patience.best == 0.4
+    assert patience.is_over(1) and not patience.is_over(2) and not patience.is_over(0)
+    assert Patience().after(float("nan")) == Patience(None, 1)
+    assert Patience(**json.loads(json.dumps(dataclasses.asdict(patience)))) == patience
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Starts the script of scores anew."""
+    scores, model_scores = [], validation.model_scores
+
+    def of_script(*args):
+        real = model_scores(*args)
+        return dataclasses.replace(real, values=real.values | {"mAP": scores.pop(0)})
+
+    def begin():
+        scores[:] = [value for pair in FIRST + SECOND for value in pair]
+        return scores
+
+    monkeypatch.setattr(validation, "model_scores", of_script)
+    return begin
+
+
+def records(workdir):
+    """metrics.jsonl without what depends on the clock."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    clock = ("images_per_second", "seconds", "spent")
+    return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
+
+
+def variables(workdir, which):
+    return jax.tree.leaves(jax.device_get(load_run(workdir, which).variables))
+
+
+def assert_equal(ours, theirs):
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.slow
+def test_an_early_end_hands_on_the_best_and_survives_stops(
+    photos, tiny, tmp_path, monkeypatch, scripted, capsys
+):
+    config, whole, parts = make_config(photos, tiny), tmp_path / "whole", tmp_path / "parts"
+    begun = {}
+    make_work = loop.make_work
+
+    def noted(session, planned, state, first_step):
+        begun[planned.phase.name] = int(state.step), jax.device_get(state.params["head"])
+        return make_work(session, planned, state, first_step)
+
+    monkeypatch.setattr(loop, "make_work", noted)
+    left = scripted()
+    assert train(config, whole) == 0 and not left
+    check_whole(whole, begun, capsys.readouterr().out)
+
+    # Ctrl-C inside the first phase between evaluations, and at its last step.
+    stops, to_devices, count = iter([3, 8]), phase_inputs.to_devices, [0, 0]
+    count[1] = next(stops)
+
+    def pressing(*args):
+        for chunk in to_devices(*args):
+            count[0] += 1
+            if count[0] == count[1]:
+                count[1] = next(stops, -1)
+                os.kill(os.getpid(), signal.SIGINT)
+            yield chunk
+
+    monkeypatch.setattr(phase_inputs, "to_devices", pressing)
+    left, codes = scripted(), []
+    while 0 not in codes:
+        codes.append(train(config, parts))
+    assert codes == [130, 130, 0] and not left
+    assert records(parts) == records(whole)
+    assert_equal(variables(parts, "latest"), variables(whole, "latest"))
+    assert_equal(variables(parts, "best"), variables(whole, "best"))
+
+
+def check_whole(workdir, begun, said):
+    first, second = records(workdir)[:4], records(workdir)[4:]
+    assert [record["step"] for record in first] == [2, 4, 6, 8]  # and not 20
+    assert [record["step"] for record in second] == [22, 24]  # as the plan has it
+    assert [record["weights"] for record in first] == ["raw", "ema", "raw", "ema"]
+    for record, (raw, average) in zip(first, FIRST, strict=True):
+        assert (record["val_raw"]["mAP"], record["val_ema"]["mAP"]) == (raw, average)
+        assert record["val"] == record[f"val_{record['weights']}"]
+    assert not any("weights" in record or "val_ema" in record for record in second)
+    assert "first: ended after 8 of 20 steps, as 2 evaluations in a row were no better" in said
+    assert "second: from the checkpoint of step 4 (phase first), averaged parameters" in said
+    assert "the average scored this: mAP 0.4000 of the parameters, 0.5000 averaged" in said
+
+    step, head = begun["second"]
+    best = load_run(workdir, "best")
+    assert step == 20 and best.meta["step"] == 4 and best.meta["weights"] == "ema"
+    assert_equal(
+        jax.tree.leaves(head), jax.tree.leaves(jax.device_get(best.variables["params"]["head"]))
+    )
+    raw = Checkpoints(workdir, read_only=True).restore_variables(4, best.variables)
+    kernels = [np.asarray(of["params"]["head"]["kernel"]) for of in (best.variables, raw)]
+    assert not np.array_equal(*kernels)
+    check_range_test_from(workdir, best)
+
+
+def check_range_test_from(workdir, best):
+    """It begins with the best of a run, and changes nothing in its folder."""
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    train_split = SimpleNamespace(classes=best.classes)
+    session: Any = SimpleNamespace(origin=best.origin, splits={"train": train_split})
+    begun = lr_find._trained(workdir, session, best.variables)
+    assert_equal(jax.tree.leaves(begun), jax.tree.leaves(best.variables))
+    train_split.classes = ("cat", *best.classes[1:])
+    with pytest.raises(ValueError, match="a run of another network, of other weights or for other"):
+        lr_find._trained(workdir, session, best.variables)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
