@@ -2,7 +2,7 @@
 
 python -m mlcls_jax.train --config configs/coco_b5.py --workdir runs/coco_b5
 
-Data: the 82,081 pictures of train2014 and 40,137 of val2014 that have an object (of 82,783 and
+Data: the 82,081 images of train2014 and 40,137 of val2014 that have an object (of 82,783 and
 40,504; the recipe's code leaves the others out too), as coco/train.csv and coco/val.csv with a
 column for each of the 80 classes, beside the unpacked coco/train2014/ and coco/val2014/.
 
@@ -17,7 +17,7 @@ Where the numbers are from: [A] is train.py of github.com/Alibaba-MIIL/ASL (arXi
   no clipping of gradients; squashed to a square; cutout of half the side    [A]
   two operations of RandAugment.  [A] takes the package randaugment, which does each of them with
     probability 1/2 and a magnitude drawn from 1 to 9: here their mean, 5
-  batch statistics train, as in [A]; over all devices, since 16 pictures of each are few.  Drop
+  batch statistics train, as in [A]; over all devices, since 16 images of each are few.  Drop
     path 0.2 and dropout 0.4 are the network's own (arXiv:1905.11946)
 Ours: weights of Noisy Student (86.1 % top-1; "imagenet" is 83.6), flips, and an end when ten
 epochs have brought nothing.
@@ -26,7 +26,7 @@ Hardware, time, metric: not measured.  Published for the recipe, with TResNet-L 
 (MODEL_ZOO.md of [A]).  Time, ESTIMATED by scripts/scaling/scaling_model.py, right within a third:
   8 x A100   82,081 / 1,403 + 40,137 / 6,421 images/s = 65 s an epoch, 43 minutes for 40
   1 x A100   82,081 / 175 + 40,137 / 803 images/s = 520 s an epoch, 5.8 hours for 40
-Memory by docs/performance.md: 128 pictures are 60 GB, so one GPU of 80 GB, two of 40, or one of
+Memory by docs/performance.md: 128 images are 60 GB, so one GPU of 80 GB, two of 40, or one of
 40 with --config.phases[0].accumulate=2.
 """
 

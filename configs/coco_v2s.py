@@ -2,7 +2,7 @@
 
 python -m mlcls_jax.train --config configs/coco_v2s.py --workdir runs/coco_v2s
 
-Data: as for coco_b5.py, 82,081 pictures to train on and 40,137 to validate on.
+Data: as for coco_b5.py, 82,081 images to train on and 40,137 to validate on.
 
 Where the numbers are from: [D] is train.py of github.com/Alibaba-MIIL/ML_Decoder
 (arXiv:2111.12933), [P] is K. Prokofiev and V. Sovrasov, arXiv:2209.06585, and its repository.
@@ -13,7 +13,7 @@ Where the numbers are from: [D] is train.py of github.com/Alibaba-MIIL/ML_Decode
   no clipping, squashed to a square, cutout of half the side, RandAugment                [D]
     what of this is not quite theirs: see coco_b5.py
   weights of ImageNet-21k without further training: the tf_efficientnetv2_s_in21k of [P]
-  batch statistics train, as in [D]; over all devices, since 7 pictures of each are few.  Drop
+  batch statistics train, as in [D]; over all devices, since 7 images of each are few.  Drop
     path 0.2 and dropout 0.2 are the network's own (arXiv:2104.00298)
 Ours: flips, and an end when ten epochs have brought nothing.
 

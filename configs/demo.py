@@ -1,4 +1,4 @@
-"""Lite0 on the pictures of scripts/make_demo_data.py at 128 px: digits on photographs.
+"""Lite0 on the images of scripts/make_demo_data.py at 128 px: digits on photographs.
 
 make demo
 

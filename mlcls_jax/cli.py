@@ -57,22 +57,22 @@ def start_devices(options: argparse.Namespace, config: Config) -> None:
 
 
 def add_on_bad_image(parser: argparse.ArgumentParser) -> None:
-    """What an evaluation does at a picture that cannot be read."""
+    """What an evaluation does at an image that cannot be read."""
     parser.add_argument(
         "--on-bad-image",
         default="",
         choices=("error", "skip"),
-        help="at a picture that cannot be read (default: as the run's data.on_bad_image)",
+        help="at an image that cannot be read (default: as the run's data.on_bad_image)",
     )
 
 
 def add_tta(parser: argparse.ArgumentParser) -> None:
-    """Over which views of a picture a prediction is the mean."""
+    """Over which views of an image a prediction is the mean."""
     parser.add_argument(
         "--tta",
         default="none",
         choices=NAMES,
-        help="test-time augmentation: flip averages a picture and its mirror image, crops five "
+        help="test-time augmentation: flip averages an image and its mirror image, crops five "
         "crops and theirs, at so many times the cost (default none)",
     )
 

@@ -1,4 +1,4 @@
-"""Scores a trained run: metrics beside the base rate, and a probability per picture and class.
+"""Scores a trained run: metrics beside the base rate, and a probability per image and class.
 
 python -m mlcls_jax.evaluate --workdir runs/b5 --split val
 python -m mlcls_jax.evaluate --workdir runs/b5 --csv test.csv --images test/
@@ -6,7 +6,7 @@ python -m mlcls_jax.evaluate --workdir runs/b5 --split val --thresholds precisio
 python -m mlcls_jax.evaluate --workdir runs/b5 --images photos/
 
 The second writes eval_csv_test.json and predictions_csv_test.csv.  The third tunes the thresholds
-anew and keeps them in decisions.json, for predict and export.  Of pictures without labels, in a
+anew and keeps them in decisions.json, for predict and export.  Of images without labels, in a
 folder or in a CSV of file names alone, it writes predictions only.
 """
 
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         "split": name,
         "csv": options.csv,
         "images": options.images,
-        "pictures": len(table),
+        "num_images": len(table),
         "unreadable": len(reader.bad),
         "tta": options.tta,
         "views": len(views(options.tta, run.config.augment.flip)),
@@ -110,17 +110,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The options, checked."""
     parser = cli.Parser(
         prog="python -m mlcls_jax.evaluate",
-        description="Metrics of a trained run on one of its splits, or on other pictures.",
+        description="Metrics of a trained run on one of its splits, or on other images.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--split", default="", help="train, val or test (default val)")
     parser.add_argument(
         "--csv",
         default="",
-        help="labels of other pictures, as data.csv: in the same columns, or file names alone",
+        help="labels of other images, as data.csv: in the same columns, or file names alone",
     )
     parser.add_argument(
-        "--images", default="", help="their folder; alone: all of its pictures, without labels"
+        "--images", default="", help="their folder; alone: all of its images, without labels"
     )
     parser.add_argument(
         "--source",
@@ -179,13 +179,13 @@ def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
     data = run.config.data
     if options.csv:
         # The run's classes take the place of categories: their order is the outputs'.
-        # Names of pictures come in a CSV, wherever the labels of the run were from.
+        # Names of images come in a CSV, wherever the labels of the run were from.
         usual = "csv" if options.csv.lower().endswith(".csv") else data.source
         data = dataclasses.replace(data, source=options.source or usual, categories="")
         if not options.images and has_folder(data, options.csv):
-            raise ValueError("--csv needs --images, the folder of its pictures")
+            raise ValueError("--csv needs --images, the folder of its images")
         if options.images and data.source != "tfds" and not has_folder(data, options.csv):
-            raise ValueError(f"--csv {options.csv} finds its pictures itself; leave --images out")
+            raise ValueError(f"--csv {options.csv} finds its images itself; leave --images out")
         table = read_table(data, options.csv, options.images, classes=run.classes, unlabelled=True)
         return table.with_classes(run.classes, options.csv, str(workdir))
     if options.images:
@@ -212,13 +212,13 @@ def _predict_only(
     rule: Rule | None,
     reader: Reader,
 ) -> int:
-    """Of pictures of which nothing is known."""
+    """Of images of which nothing is known."""
     if rule is not None:
         raise ValueError(f"no label of {name} is known, so nothing can be tuned on it")
     written = workdir / f"predictions_{name}.csv"
     write_predictions(written, table.filenames, run.decisions.probabilities(logits), run.classes)
     console.print(
-        f"{name}: {len(table)} pictures, {describe_checkpoint(run.meta)}; no label is known, so "
+        f"{name}: {len(table)} images, {describe_checkpoint(run.meta)}; no label is known, so "
         "there are predictions and no metrics"
     )
     if skipped := reader.bad.summary():
@@ -228,14 +228,14 @@ def _predict_only(
 
 
 def _print(meta: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:
-    console.print(f"{result['split']}: {result['pictures']} pictures, {describe_checkpoint(meta)}")
+    console.print(f"{result['split']}: {result['images']} images, {describe_checkpoint(meta)}")
     if result["views"] > 1:
-        console.print(f"--tta {result['tta']}: mean over {result['views']} views of each picture")
+        console.print(f"--tta {result['tta']}: mean over {result['views']} views of each image")
     if interval := result["mAP_interval"]:
         low, high, count = interval["low"], interval["high"], interval["resamples"]
         console.print(
             f"mAP {scores.values['mAP']:.4f}, {interval['level']:.0%} interval {low:.4f} to "
-            f"{high:.4f} ({count} resamples of the pictures)"
+            f"{high:.4f} ({count} resamples of the images)"
         )
     tuned = {k: f"{v:.4f}" for k, v in (result["at_thresholds"] or {}).items() if v is not None}
     rows = [

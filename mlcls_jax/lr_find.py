@@ -3,7 +3,7 @@
 python -m mlcls_jax.lr_find --config configs/b5.py --phase finetune \\
     --config.data.csv=labels.csv --config.data.images=photos
 
-Writes a picture of the curve, and nothing else: no run begins, and none is changed.
+Writes an image of the curve, and nothing else: no run begins, and none is changed.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="of a run of this config, whose best checkpoint to start from, such as for a second "
         "phase (default: as a run starts)",
     )
-    parser.add_argument("--out", default="lr_find.png", help="picture (default lr_find.png)")
+    parser.add_argument("--out", default="lr_find.png", help="image (default lr_find.png)")
     parser.add_argument("--steps", type=int, default=100, help="at most (default 100)")
     parser.add_argument("--low", type=float, default=1e-7, help="first rate (default 1e-7)")
     parser.add_argument("--high", type=float, default=10.0, help="last rate (default 10)")
@@ -135,7 +135,7 @@ def find(
 
 
 def _planned(session: Session, name: str, steps: int) -> PlannedPhase:
-    """The phase, as long as the test and on pictures, whether or not it would cache features."""
+    """The phase, as long as the test and on images, whether or not it would cache features."""
     named = {planned.phase.name: planned for planned in session.plan}
     if name and name not in named:
         raise ValueError(f"--phase {name}: the config has {', '.join(named)}")

@@ -4,7 +4,7 @@
     python -m mlcls_jax.pack --tfds coco/2017 --split train --image_feature image \\
         --label_feature objects/label --out gs://bucket/coco_train
 
-Then --config.data.csv=photos.pack, without data.images.  The files of the pictures are packed as
+Then --config.data.csv=photos.pack, without data.images.  The files of the images are packed as
 they are, so training on them gives the same run;
 mlcls_jax/data/readers/packed.py describes the format.
 """
@@ -21,7 +21,7 @@ from to_csv import labels_csv
 
 from mlcls_jax.cli import INTERRUPTED
 from mlcls_jax.config import Data
-from mlcls_jax.data.images.decoding import PictureError, open_picture, read_file
+from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import SPLIT_COLUMN, read_labels
@@ -30,18 +30,18 @@ from mlcls_jax.data.readers.read_table import read_table
 
 MEGABYTE = 1_000_000
 READERS = 16  # threads: on a network disk, a small file is mostly waiting
-AHEAD = 64  # pictures that are read before they are written
+AHEAD = 64  # images that are read before they are written
 
-Pictures = Iterator[tuple[str, bytes | PictureError]]
+Images = Iterator[tuple[str, bytes | ImageError]]
 
 
-def read_pictures(names: Iterable[str], paths: Iterable[str]) -> Pictures:
+def read_images(names: Iterable[str], paths: Iterable[str]) -> Images:
     """Names and contents in their order; in place of contents, why there are none."""
 
-    def read(path: str) -> bytes | PictureError:
+    def read(path: str) -> bytes | ImageError:
         try:
             return read_file(path)
-        except PictureError as error:
+        except ImageError as error:
             return error
 
     queue: deque[tuple[str, Any]] = deque()
@@ -56,7 +56,7 @@ def read_pictures(names: Iterable[str], paths: Iterable[str]) -> Pictures:
 
 
 def pack(
-    pictures: Pictures,
+    images: Images,
     labels: Callable[[], bytes],
     out: str,
     *,
@@ -67,24 +67,24 @@ def pack(
     """Writes a packed data set.
 
     Args:
-        pictures: file names and contents.
-        labels: the label CSV's contents; asked for after the last picture.
+        images: file names and contents.
+        labels: the label CSV's contents; asked for after the last image.
         out: a new folder or address.
         shard_bytes: see `packing`.
-        check: whether to read the header of each picture.
+        check: whether to read the header of each image.
         columns: filename_column and split_column of the CSV.
 
     Returns:
-        How many pictures there are.
+        How many images there are.
 
     Raises:
-        ValueError: pictures that cannot be read, all of them named; bad labels; see `packing`.
+        ValueError: images that cannot be read, all of them named; bad labels; see `packing`.
     """
     count, bad = 0, {}
     with packing(out, shard_bytes) as packer:
-        for name, contents in pictures:
+        for name, contents in images:
             count += 1
-            reason = contents if isinstance(contents, PictureError) else None
+            reason = contents if isinstance(contents, ImageError) else None
             if check and isinstance(contents, bytes):
                 reason = header_error(contents)
             if reason:
@@ -93,7 +93,7 @@ def pack(
                 packer.add(name, contents)
         if bad:
             raise ValueError(
-                f"{len(bad)} of {count} pictures cannot be read: {quoted(bad, len(bad))}; the "
+                f"{len(bad)} of {count} images cannot be read: {quoted(bad, len(bad))}; the "
                 f"first: {next(iter(bad.values()))}; mend the files or remove their rows"
             )
         packer.finish(labels())
@@ -101,11 +101,11 @@ def pack(
     return count
 
 
-def header_error(contents: bytes) -> PictureError | None:
-    """Why a picture cannot be opened, or None."""
+def header_error(contents: bytes) -> ImageError | None:
+    """Why an image cannot be opened, or None."""
     try:
-        open_picture(contents)
-    except PictureError as error:
+        open_image(contents)
+    except ImageError as error:
         return error
     return None
 
@@ -123,9 +123,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             table = read_labels(options.csv, options.images, **columns)
             labels = Path(options.csv).expanduser().read_bytes
-        pictures = read_pictures(table.filenames, table.paths)
+        images = read_images(table.filenames, table.paths)
         count = pack(
-            pictures,
+            images,
             labels,
             options.out,
             shard_bytes=int(options.shard_mb * MEGABYTE),
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"pack_dataset: stopped; {options.out} is not finished", file=sys.stderr)
         return INTERRUPTED
-    print(f"packed {count} pictures; use them with --config.data.csv={options.out}")
+    print(f"packed {count} images; use them with --config.data.csv={options.out}")
     return 0
 
 
@@ -150,9 +150,9 @@ def _tfds_table(options: argparse.Namespace) -> LabelTable:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Packs pictures and labels into few large files.")
+    parser = argparse.ArgumentParser(description="Packs images and labels into few large files.")
     parser.add_argument("--csv", default="", help="labels, as for training")
-    parser.add_argument("--images", default="", help="folder of the pictures in it")
+    parser.add_argument("--images", default="", help="folder of the images in it")
     parser.add_argument("--filename_column", default="filename")
     parser.add_argument("--split_column", default=SPLIT_COLUMN)
     parser.add_argument("--tfds", default="", help="instead: a TFDS data set, such as coco/2017")
@@ -162,7 +162,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets")
     parser.add_argument("--out", required=True, help="new folder, or an address like gs://b/photos")
     parser.add_argument("--shard_mb", type=float, default=256, help="size of the files")
-    parser.add_argument("--check", action="store_true", help="read the header of each picture")
+    parser.add_argument("--check", action="store_true", help="read the header of each image")
     options = parser.parse_args(arguments)
     if bool(options.tfds) == bool(options.csv) or bool(options.images) != bool(options.csv):
         parser.error("name either --csv and --images, or --tfds")

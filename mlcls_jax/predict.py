@@ -1,4 +1,4 @@
-"""Probabilities per class for pictures, from a trained run.
+"""Probabilities per class for images, from a trained run.
 
 python -m mlcls_jax.predict --workdir runs/b5 photo.jpg
 python -m mlcls_jax.predict --workdir runs/b5 photos/ --csv predictions.csv --labels decided.csv
@@ -22,7 +22,7 @@ import numpy as np
 from mlcls_jax import cli
 from mlcls_jax.config import Data
 from mlcls_jax.data.loaders.threads import make_reader
-from mlcls_jax.data.readers.unlabelled import listed_pictures, pictures_in
+from mlcls_jax.data.readers.unlabelled import images_in, listed_images
 from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
 from mlcls_jax.evaluation.inference import score
 from mlcls_jax.explain.overlays import MOST, choose, write_overlays
@@ -39,14 +39,14 @@ from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console, escaped
 from mlcls_jax.system.files import check_new
 
-SHOWN = 3  # classes per picture on the terminal, where fewer are said to be there
+SHOWN = 3  # classes per image on the terminal, where fewer are said to be there
 
 
 def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     options = parse(argv)
     distributed.start()
-    names, paths = _pictures(options)
+    names, paths = _images(options)
     for name in ("csv", "labels"):
         cli.check_folder(name, getattr(options, name))
     if options.explain:
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
         print(escaped(f"with the {describe_checkpoint(run.meta)}"), file=sys.stderr)
     title = "" if options.json else "predict"
     config = _fitting(run, len(paths))
-    # Here, and not by a share: which of a few pictures may be bad is for their owner to say.
+    # Here, and not by a share: which of a few images may be bad is for their owner to say.
     data = dataclasses.replace(config.data, max_bad_fraction=1.0)
     data = cli.with_on_bad_image(data, options.on_bad_image)
     reader = make_reader(data, len(paths))
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     for path, reason in reader.bad.reasons.items():
         print(escaped(f"{path} is left out: {reason}"), file=sys.stderr)
     if not names:
-        raise ValueError("none of the pictures can be read")
+        raise ValueError("none of the images can be read")
     decisions = with_threshold(run.decisions, options.threshold)
     scores = decisions.probabilities(logits[readable])
     present = decisions.present(scores)
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
         print(json.dumps([as_json(*row, run.classes) for row in rows], indent=2))
     elif written := [file for file in (options.csv, options.labels) if file]:
         files = " and ".join(written)
-        console.print(escaped(f"Written: {files} ({len(names)} pictures)"))
+        console.print(escaped(f"Written: {files} ({len(names)} images)"))
     else:
         for row in zip(names, scores, present, strict=True):
             console.print(escaped(describe(*row, run.classes)))
@@ -99,15 +99,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = cli.Parser(
         prog="python -m mlcls_jax.predict",
-        description="Probabilities per class for pictures, from a trained run.",
+        description="Probabilities per class for images, from a trained run.",
     )
     parser.add_argument(
-        "pictures",
+        "images",
         nargs="+",
-        metavar="PICTURE_OR_FOLDER",
-        help="pictures and folders of them; or one CSV with a column of file names",
+        metavar="IMAGE_OR_FOLDER",
+        help="images and folders of them; or one CSV with a column of file names",
     )
-    parser.add_argument("--images", default="", help="folder of the CSV's pictures (default: its)")
+    parser.add_argument("--images", default="", help="folder of the CSV's images (default: its)")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     cli.add_tta(parser)
@@ -118,8 +118,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--explain",
         default="",
         metavar="FOLDER",
-        help="write a picture here per class that is there: where its evidence is (at most "
-        f"{MOST} a picture)",
+        help="write an image here per class that is there: where its evidence is (at most "
+        f"{MOST} an image)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
@@ -137,7 +137,7 @@ def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] 
     """ValueError where an option names a file that the run's labels are in: predictions would take
     the place of what somebody has looked at, and --csv is where `evaluate` reads labels from.
     Or where labels of these names could not be written so that they are found again."""
-    theirs = (data.csv, data.val_csv, data.test_csv, data.categories, *options.pictures)
+    theirs = (data.csv, data.val_csv, data.test_csv, data.categories, *options.images)
     read = {Path(file).resolve() for file in theirs if file and "://" not in file}
     for name in ("csv", "labels"):
         file = getattr(options, name)
@@ -145,24 +145,24 @@ def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] 
             raise ValueError(f"--{name} {file} is written to, and it is read as well; name another")
     for name in names if options.labels else ():
         if name != name.encode(errors="replace").decode():
-            raise ValueError(f"--labels: the file name {name!r} is no UTF-8; rename the picture")
+            raise ValueError(f"--labels: the file name {name!r} is no UTF-8; rename the image")
 
 
-def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """(names to report, paths to read) of files and of the pictures in folders, in input order.
+def find_images(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """(names to report, paths to read) of files and of the images in folders, in input order.
 
-    Pictures of a folder come sorted, subfolders included.  A single folder's pictures are named
+    Images of a folder come sorted, subfolders included.  A single folder's images are named
     relative to it, as in a label CSV; everything else is named as given.
 
     Raises:
-        ValueError: nothing there, or no picture in a folder.
+        ValueError: nothing there, or no image in a folder.
     """
     names: list[str] = []
     paths: list[str] = []
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found = pictures_in(path)
+            found = images_in(path)
             alone = len(arguments) == 1
             names += [(file.relative_to(path) if alone else file).as_posix() for file in found]
             paths += map(str, found)
@@ -180,7 +180,7 @@ def find_pictures(arguments: list[str]) -> tuple[list[str], list[str]]:
 def as_json(
     name: str, probabilities: np.ndarray, present: np.ndarray, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What is said of a picture, JSON-ready: the classes that are there, and all probabilities."""
+    """What is said of an image, JSON-ready: the classes that are there, and all probabilities."""
     return {
         "filename": name,
         "classes": [classes[c] for c in np.flatnonzero(present)],
@@ -201,21 +201,21 @@ def describe(
     return f"{name}: {', '.join(there) or 'none'}{below}"
 
 
-def _pictures(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """See find_pictures; or those that a CSV names, as the only argument."""
-    first = options.pictures[0]
-    if not (len(options.pictures) == 1 and first.lower().endswith(".csv")):
+def _images(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """See find_images; or those that a CSV names, as the only argument."""
+    first = options.images[0]
+    if not (len(options.images) == 1 and first.lower().endswith(".csv")):
         if options.images:
             raise ValueError("--images is the folder of a single CSV of file names; leave it out")
-        return find_pictures(options.pictures)
+        return find_images(options.images)
     column = read_config(Path(options.workdir)).data.filename_column
-    return listed_pictures(first, options.images, column)
+    return listed_images(first, options.images, column)
 
 
-def _fitting(run: Run, pictures: int):
-    """The config with a batch no larger than it takes: one picture is no batch of 64."""
+def _fitting(run: Run, images: int):
+    """The config with a batch no larger than it takes: one image is no batch of 64."""
     count = jax.device_count()
-    needed = -(-pictures // count) * count
+    needed = -(-images // count) * count
     size = min(run.config.data.eval_batch_size, needed)
     return dataclasses.replace(
         run.config, data=dataclasses.replace(run.config.data, eval_batch_size=size)

@@ -5,8 +5,8 @@
         --config.data.val_csv=annotations/instances_val2017.json --config.data.val_images=val2017
 
 writes coco/labels.csv, with one column per class, coco/val.csv and coco/categories.csv, and prints
-how to train from them.  Pictures stay where they are, unless they are inside larger files, as those
-of TFDS: --pictures FOLDER writes them out.
+how to train from them.  Images stay where they are, unless they are inside larger files, as those
+of TFDS: --images FOLDER writes them out.
 """
 
 import argparse
@@ -40,8 +40,8 @@ def read_tables(data: Data) -> dict[str, LabelTable]:
     return tables
 
 
-def write_pictures(tables: dict[str, LabelTable], folder: Path) -> None:
-    """Writes all pictures, as they are; PictureError where one cannot be read."""
+def write_images(tables: dict[str, LabelTable], folder: Path) -> None:
+    """Writes all images, as they are; ImageError where one cannot be read."""
     with new_folder(folder) as partial:
         for table in tables.values():
             for name, path in zip(table.filenames, table.paths, strict=True):
@@ -58,8 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError("config: data.csv is empty; name what to read")
         tables = read_tables(data)
         with new_folder(Path(options.out)) as folder:
-            if options.pictures:
-                write_pictures(tables, Path(options.pictures))
+            if options.images:
+                write_images(tables, Path(options.images))
             for prefix, table in tables.items():
                 write_text(folder / PARTS[prefix], labels_csv(table))
             categories = pd.DataFrame({"Labels": tables[""].classes})
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     for prefix, table in tables.items():
         known = table.labels != UNKNOWN
         print(
-            f"{Path(options.out) / PARTS[prefix]}: {len(table)} pictures, {len(table.classes)} "
+            f"{Path(options.out) / PARTS[prefix]}: {len(table)} images, {len(table.classes)} "
             f"classes, {table.positives.sum()} positives, {(~known).sum()} unknown"
         )
     print(f"train from them with {' '.join(_fields(data, tables, options))}")
@@ -84,9 +84,9 @@ def _fields(data: Data, tables: dict[str, LabelTable], options: argparse.Namespa
     """The options of a training run on what was written."""
     fields = []
     for prefix, table in tables.items():
-        folder = options.pictures or str(table.folder)
+        folder = options.images or str(table.folder)
         fields.append(f"--config.data.{prefix}csv={Path(options.out) / PARTS[prefix]}")
-        if options.pictures or data.source == "voc" or has_folder(data, data.csv):
+        if options.images or data.source == "voc" or has_folder(data, data.csv):
             fields.append(f"--config.data.{prefix}images={folder}")
     return fields
 
@@ -97,7 +97,7 @@ def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
         epilog="Fields of data, such as data.source, are given as --config.data.source=coco.",
     )
     parser.add_argument("--out", required=True, help="new folder for the CSVs")
-    parser.add_argument("--pictures", default="", help="new folder to write the pictures to, too")
+    parser.add_argument("--images", default="", help="new folder to write the images to, too")
     parser.add_argument("--config", default=str(DEFAULT), help="config file (default: default.py)")
     return parser.parse_known_args(arguments)
 

@@ -1,4 +1,4 @@
-"""Trains on a folder of pictures and a CSV.
+"""Trains on a folder of images and a CSV.
 
 python -m mlcls_jax.train --config configs/b5.py --workdir runs/b5 \\
     --config.data.csv=labels.csv --config.data.images=photos
@@ -55,7 +55,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the config overrides among the arguments."""
     parser = cli.Parser(
         prog="python -m mlcls_jax.train",
-        description="Fine-tunes an EfficientNet on a folder of pictures and a CSV of labels.",
+        description="Fine-tunes an EfficientNet on a folder of images and a CSV of labels.",
         epilog="Every field of the config (mlcls_jax/config/schema.py) can be set: "
         "--config.data.batch_size=64 --config.phases[1].duration='20 epochs'",
         allow_abbrev=False,
@@ -66,7 +66,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--dry-run",
         action="store_true",
         help="train nothing: check data, weights and memory, estimate the time, and draw the first "
-        "training pictures with their labels in WORKDIR/contact_sheet.png",
+        "training images with their labels in WORKDIR/contact_sheet.png",
     )
     cli.add_process_options(parser)
     return parser.parse_known_args(argv)

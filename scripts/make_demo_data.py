@@ -1,8 +1,8 @@
-"""Makes the demo's pictures: handwritten digits on pieces of two photographs.
+"""Makes the demo's images: handwritten digits on pieces of two photographs.
 
     python scripts/make_demo_data.py --out data/demo
 
-Digits and photographs ship inside scikit-learn, so nothing is downloaded. Every picture holds one
+Digits and photographs ship inside scikit-learn, so nothing is downloaded. Every image holds one
 to four different digits at random places, sizes and tints, and its labels are which digits are
 there. The two splits share neither a digit's drawing nor a part of a photograph. The result is a
 CSV and a folder as a user of the trainer has them:
@@ -10,7 +10,7 @@ CSV and a folder as a user of the trainer has them:
     data/demo/labels.csv   filename,zero,one,…,nine,split
     data/demo/images/      train_00000.jpg, …
 
-The same arguments give the same pictures. Data that are complete are left alone; the CSV is
+The same arguments give the same images. Data that are complete are left alone; the CSV is
 written last, so without it an interrupted run is started again.
 """
 
@@ -32,7 +32,7 @@ from sklearn.datasets import load_digits, load_sample_images
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLITS = ("train", "val")
 HEADER = ("filename", *CLASSES, "split")
-PICTURE_SIZE = 128
+IMAGE_SIZE = 128
 
 # Train has the first 70 % of each photograph's columns and of the drawings, val has the rest.
 # The drawings are ordered by writer, so that most writers are in one split only.
@@ -50,7 +50,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True)
 class Digit:
-    """One drawing: its number in scikit-learn's digits, and how it is put on the picture."""
+    """One drawing: its number in scikit-learn's digits, and how it is put on the image."""
 
     sample: int
     value: int
@@ -64,7 +64,7 @@ class Digit:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is random about one picture; `crop` is left, top, side in the photograph."""
+    """All that is random about one image; `crop` is left, top, side in the photograph."""
 
     name: str
     split: str
@@ -76,13 +76,13 @@ class Scene:
 
     @property
     def row(self) -> list[str]:
-        """The picture's row of the CSV."""
+        """The image's row of the CSV."""
         present = {digit.value for digit in self.digits}
         return [self.name, *(str(int(value in present)) for value in range(10)), self.split]
 
 
 def plan(train: int, val: int, seed: int) -> Iterator[Scene]:
-    """Draws everything random; a picture depends on seed, split and index, not on the counts."""
+    """Draws everything random; an image depends on seed, split and index, not on the counts."""
     values = np.asarray(load_digits(return_X_y=True)[1])
     widths = [(photo.shape[1], photo.shape[0]) for photo in load_sample_images().images]
     first_val = int(TRAIN_SHARE * len(values))
@@ -135,7 +135,7 @@ def _draw_boxes(rng, count: int) -> list[tuple[int, int, int]]:
         # All at once, for large ones may leave no room for another; and many times at once,
         # for most attempts fail.
         sizes = rng.integers(DIGIT_SIZES[0], largest + 1, (_LAYOUTS, count))
-        room = PICTURE_SIZE - sizes[:, :, None] + 1
+        room = IMAGE_SIZE - sizes[:, :, None] + 1
         corners = rng.integers(0, room, (_LAYOUTS, count, 2))
         ends = corners + sizes[:, :, None]
         fits = np.ones(_LAYOUTS, bool)
@@ -158,11 +158,11 @@ def render(scene: Scene, drawings: np.ndarray, photos: list[np.ndarray]) -> Imag
         photos: uint8 [height, width, 3] each.
 
     Returns:
-        An RGB picture of PICTURE_SIZE squared.
+        An RGB image of IMAGE_SIZE squared.
     """
     left, top, side = scene.crop
     crop = Image.fromarray(photos[scene.photo][top : top + side, left : left + side])
-    crop = crop.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
+    crop = crop.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
     canvas = np.asarray(crop, np.float64) / 255
     canvas = np.clip(canvas[:, ::-1] if scene.mirrored else canvas, 0, 1) * scene.brightness
     canvas = np.clip(canvas, 0, 1)
@@ -241,11 +241,11 @@ def make(out: Path, *, train: int, val: int, seed: int) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Makes the demo's pictures and labels.")
+    parser = argparse.ArgumentParser(description="Makes the demo's images and labels.")
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to write to")
-    parser.add_argument("--train", type=int, default=1600, help="number of training pictures")
-    parser.add_argument("--val", type=int, default=400, help="number of validation pictures")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures")
+    parser.add_argument("--train", type=int, default=1600, help="number of training images")
+    parser.add_argument("--val", type=int, default=400, help="number of validation images")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other images")
     options = parser.parse_args(arguments)
     try:
         is_new = make(options.out, train=options.train, val=options.val, seed=options.seed)
@@ -253,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"make_demo_data: {error}", file=sys.stderr)
         return 2
     done = "wrote" if is_new else "nothing to do, complete already:"
-    print(f"{done} {options.train} training and {options.val} validation pictures, {options.out}")
+    print(f"{done} {options.train} training and {options.val} validation images, {options.out}")
     return 0
 
 

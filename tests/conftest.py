@@ -70,18 +70,18 @@ def tiny(monkeypatch):
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """A folder with 40 pictures of coloured squares and labels.csv, as a user has them."""
+    """A folder with 40 images of coloured squares and labels.csv, as a user has them."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     lines = ["filename," + ",".join(CLASSES)]
     for number in range(40):
-        picture = rng.integers(0, 60, (40, 48, 3), dtype=np.uint8)
+        image = rng.integers(0, 60, (40, 48, 3), dtype=np.uint8)
         there = [int(number % 3 == 0), int(number % 2 == 0), int(rng.random() < 0.4)]
         for channel, present in enumerate(there):
             top, left = rng.integers(0, 24, 2)
             if present:
-                picture[top : top + 14, left : left + 14, channel] = 255
-        Image.fromarray(picture).save(folder / f"{number:02}.png")
+                image[top : top + 14, left : left + 14, channel] = 255
+        Image.fromarray(image).save(folder / f"{number:02}.png")
         lines.append(f"{number:02}.png," + ",".join(map(str, there)))
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder

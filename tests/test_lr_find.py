@@ -1,4 +1,4 @@
-"""The range test: its arithmetic, and the whole command on generated pictures."""
+"""The range test: its arithmetic, and the whole command on generated images."""
 
 import os
 
@@ -106,7 +106,7 @@ def _no_second_start(monkeypatch):
     monkeypatch.setattr(devices, "start", lambda *_: None)
 
 
-def test_the_command_prints_overrides_and_writes_a_picture_and_nothing_else(
+def test_the_command_prints_overrides_and_writes_a_image_and_nothing_else(
     config_file, photos, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -114,8 +114,8 @@ def test_the_command_prints_overrides_and_writes_a_picture_and_nothing_else(
     before = {*os.listdir(tmp_path), *os.listdir(photos)}
     assert lr_find.main(argv) == 0
     assert {*os.listdir(tmp_path), *os.listdir(photos)} - before == {"lr_find.png"}
-    with Image.open(tmp_path / "lr_find.png") as picture:
-        assert picture.format == "PNG" and min(picture.size) > 400
+    with Image.open(tmp_path / "lr_find.png") as image:
+        assert image.format == "PNG" and min(image.size) > 400
     said = capsys.readouterr().out
     lines = [line.strip() for line in said.splitlines() if "learning_rate=" in line]
     rates = [float(line.split("learning_rate=")[1].split("'")[0]) for line in lines]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pack_dataset
 import pytest
 
-from mlcls_jax.data.images.decoding import PictureError, read_file
+from mlcls_jax.data.images.decoding import ImageError, read_file
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.packed import read_packed
 
@@ -21,7 +21,7 @@ def source(photos: Path) -> tuple:
 
 @pytest.fixture
 def broken(photos, tmp_path):
-    """The pictures, one of them gone wrong."""
+    """The images, one of them gone wrong."""
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
     (folder / "07.png").write_bytes(b"<html>")
     return folder
@@ -30,7 +30,7 @@ def broken(photos, tmp_path):
 def test_a_folder_is_packed(photos, tmp_path, capsys):
     out = tmp_path / "photos.pack"
     assert run(*source(photos), "--out", out, "--shard_mb", 0.02, "--check") == 0
-    assert f"packed 40 pictures; use them with --config.data.csv={out}" in capsys.readouterr().out
+    assert f"packed 40 images; use them with --config.data.csv={out}" in capsys.readouterr().out
     table, folder = read_packed(out), read_labels(photos / "labels.csv", photos)
     assert (out / "labels.csv").read_bytes() == (photos / "labels.csv").read_bytes()
     assert table.filenames == folder.filenames
@@ -46,10 +46,10 @@ def test_nothing_is_replaced(photos, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
 
 
-def test_bad_pictures_are_found_where_asked_for(broken, tmp_path, capsys):
+def test_bad_images_are_found_where_asked_for(broken, tmp_path, capsys):
     assert run(*source(broken), "--out", tmp_path / "checked", "--check") == 2
     error = capsys.readouterr().err
-    assert "1 of 40 pictures cannot be read: '07.png'; the first: it is HTML" in error
+    assert "1 of 40 images cannot be read: '07.png'; the first: it is HTML" in error
     assert run(*source(broken), "--out", tmp_path / "packed") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["packed", "photos"]
 
@@ -57,8 +57,8 @@ def test_bad_pictures_are_found_where_asked_for(broken, tmp_path, capsys):
 def test_all_that_cannot_be_read_are_named(photos, tmp_path, capsys, monkeypatch):
     def read(path: str) -> bytes:
         if path.endswith(("03.png", "21.png")):
-            raise PictureError("no permission")
-        return b"a picture"
+            raise ImageError("no permission")
+        return b"an image"
 
     monkeypatch.setattr(pack_dataset, "read_file", read)
     assert run(*source(photos), "--out", tmp_path / "out") == 2
@@ -71,8 +71,8 @@ def test_the_order_is_kept_while_threads_read(tmp_path):
     names = [f"{i:03}" for i in range(300)]
     for name in names:
         (tmp_path / name).write_text(name)
-    pictures = list(pack_dataset.read_pictures(names, [str(tmp_path / name) for name in names]))
-    assert pictures == [(name, name.encode()) for name in names]
+    images = list(pack_dataset.read_images(names, [str(tmp_path / name) for name in names]))
+    assert images == [(name, name.encode()) for name in names]
 
 
 def test_wrong_commands_are_refused(photos, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Which pictures are meant, and how a prediction reads."""
+"""Which images are meant, and how a prediction reads."""
 
 from pathlib import Path
 
@@ -13,24 +13,24 @@ from mlcls_jax.evaluation.decision_rule import (
     untuned,
     with_threshold,
 )
-from mlcls_jax.predict import check_outputs, describe, find_pictures, parse
+from mlcls_jax.predict import check_outputs, describe, find_images, parse
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    pictures = tmp_path / "photos"
+    images = tmp_path / "photos"
     for name in ("b.jpg", "a.PNG", "sub/c.webp", "sub/deep/d.jpeg", "notes.txt", "sub/x.csv"):
-        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
-        (pictures / name).touch()
-    (pictures / "folder.jpg").mkdir()  # a folder that is called like a picture
-    return pictures
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).touch()
+    (images / "folder.jpg").mkdir()  # a folder that is called like an image
+    return images
 
 
 FOUND = ["a.PNG", "b.jpg", "sub/c.webp", "sub/deep/d.jpeg"]
 
 
 def test_a_folder_is_searched_sorted_and_named_relative_to_it(folder, capsys):
-    names, paths = find_pictures([str(folder)])
+    names, paths = find_images([str(folder)])
     assert names == FOUND
     assert paths == [str(folder / name) for name in FOUND]
     assert capsys.readouterr().err == f"{folder}: 2 other files are left out\n"
@@ -38,13 +38,13 @@ def test_a_folder_is_searched_sorted_and_named_relative_to_it(folder, capsys):
 
 def test_files_keep_their_order_and_their_names(folder, capsys):
     given = [str(folder / "b.jpg"), str(folder / "a.PNG"), str(folder / "b.jpg")]
-    assert find_pictures(given) == (given, given)
+    assert find_images(given) == (given, given)
     assert capsys.readouterr().err == ""
 
 
 def test_a_named_file_is_taken_whatever_it_is_called(folder):
     given = [str(folder / "notes.txt")]
-    assert find_pictures(given) == (given, given)
+    assert find_images(given) == (given, given)
 
 
 @pytest.mark.parametrize("absolute", [True, False])
@@ -52,19 +52,19 @@ def test_a_folder_among_others_is_named_as_given(folder, monkeypatch, absolute):
     monkeypatch.chdir(folder.parent)
     base = folder if absolute else Path("photos")
     file = str(base / "b.jpg")
-    names, paths = find_pictures([file, str(base / "sub")])
+    names, paths = find_images([file, str(base / "sub")])
     assert names == paths == [file, str(base / "sub/c.webp"), str(base / "sub/deep/d.jpeg")]
     assert all(Path(path).is_file() for path in paths)
 
 
 def test_what_is_not_there_is_named(folder):
     with pytest.raises(ValueError, match=r"nowhere\.jpg: no such file or folder"):
-        find_pictures([str(folder / "b.jpg"), str(folder / "nowhere.jpg")])
+        find_images([str(folder / "b.jpg"), str(folder / "nowhere.jpg")])
 
 
-def test_a_folder_without_pictures_is_an_error_that_lists_the_endings(folder):
-    with pytest.raises(ValueError, match=r"folder\.jpg holds no picture .*\.jpeg.*\.webp"):
-        find_pictures([str(folder / "folder.jpg")])
+def test_a_folder_without_images_is_an_error_that_lists_the_endings(folder):
+    with pytest.raises(ValueError, match=r"folder\.jpg holds no image .*\.jpeg.*\.webp"):
+        find_images([str(folder / "folder.jpg")])
 
 
 CLASSES = ("a", "b", "c", "d", "e")

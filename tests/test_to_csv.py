@@ -42,7 +42,7 @@ def test_coco(tmp_path, capsys):
     assert text.startswith("filename,dog,person,cat\n000000391895.jpg,1,1,0\n")
     assert "522418.jpg,1,0,\n" in text  # a crowd of cats, that said nothing
     printed = capsys.readouterr().out
-    assert "3 pictures, 3 classes, 3 positives, 1 unknown" in printed
+    assert "3 images, 3 classes, 3 positives, 1 unknown" in printed
     assert f"--config.data.val_csv={out / 'val.csv'}" in printed
     assert f"--config.data.val_images={place / 'val2017'}" in printed
 
@@ -50,10 +50,10 @@ def test_coco(tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
-def test_voc_with_its_splits_and_pictures(tmp_path):
+def test_voc_with_its_splits_and_images(tmp_path):
     tree, out = make_voc(tmp_path), tmp_path / "out"
     data = {"source": "voc", "csv": str(tree)}
-    assert convert(out, data, "--pictures", str(tmp_path / "photos")) == 0
+    assert convert(out, data, "--images", str(tmp_path / "photos")) == 0
     table = read_labels(out / "labels.csv", tmp_path / "photos")
     direct = read_table(Data(**data), str(tree), "")
     assert_same(table, direct)

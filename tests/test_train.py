@@ -1,4 +1,4 @@
-"""The whole way on generated pictures: train, stop, continue, evaluate, predict."""
+"""The whole way on generated images: train, stop, continue, evaluate, predict."""
 
 import json
 import os
@@ -132,11 +132,11 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
     assert predict.main([*arguments, str(photos), "--csv", str(out)]) == 0
     predicted = pd.read_csv(out, index_col="filename")
     np.testing.assert_allclose(predicted.loc[written.index], averaged, atol=2e-6)
-    check_pictures_without_labels(workdir, photos, predicted, tmp_path)
+    check_images_without_labels(workdir, photos, predicted, tmp_path)
     check_tuning_anew(workdir, tuned)
 
 
-def check_pictures_without_labels(workdir, photos, predicted, tmp_path):
+def check_images_without_labels(workdir, photos, predicted, tmp_path):
     """In a folder, or named by a CSV: the same predictions, and no metrics."""
     names = tmp_path / "some.csv"
     names.write_text("filename\n07.png\n03.png\n")
@@ -183,7 +183,7 @@ def test_loss_that_is_not_finite_stops_the_run(photos, tiny, tmp_path):
     step = int(str(caught.value).split("at step ")[1].split(";")[0])
     splits = pd.read_csv(tmp_path / "run" / "splits.csv")
     assert 1 < step <= 8
-    named = str(caught.value).split("pictures: ")[1].split(", ")
+    named = str(caught.value).split("images: ")[1].split(", ")
     train_names = set(splits["filename"][splits["split"] == "train"])
     assert len(named) == 8 and set(named) <= train_names
     assert Checkpoints(tmp_path / "run").latest() in (None, 4)
@@ -211,8 +211,8 @@ def test_a_run_is_the_same_with_a_cache(photos, tiny, tmp_path, capsys):
     said = capsys.readouterr().out
     for split in ("train", "val"):
         assert f"cache: {split}: " in said
-        assert len(list((tmp_path / "cache").glob(f"{split}-*.pictures"))) == 1
-    assert "cache of pictures 0." in said  # in the line about the first step
+        assert len(list((tmp_path / "cache").glob(f"{split}-*.images"))) == 1
+    assert "cache of images 0." in said  # in the line about the first step
 
 
 def test_a_start_that_failed_leaves_nothing_in_the_way(photos, tiny, tmp_path):

@@ -3,7 +3,7 @@
 python -m mlcls_jax.benchmark --config configs/b5.py
 python -m mlcls_jax.benchmark --config configs/b5.py --what step --sweep batch_size=16,32,64
 
-Without --config.data.csv it makes pictures up, so that it runs right after the installation.
+Without --config.data.csv it makes images up, so that it runs right after the installation.
 """
 
 import argparse

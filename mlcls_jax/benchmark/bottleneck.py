@@ -27,7 +27,7 @@ class Parts:
 class Setting:
     """What the advice depends on.
 
-    cpu: the devices are the cores that also read the pictures.
+    cpu: the devices are the cores that also read the images.
     keeps_heap: see devices.keeps_heap.
     compute_dtype, cache: of the config.
     peak_share: of the measured matmul peak, in the step alone.
@@ -94,10 +94,10 @@ def _advice(bound: str, setting: Setting) -> list[str]:
 def _input_advice(setting: Setting) -> list[str]:
     advice = []
     if setting.cache == "none":
-        advice.append("data.cache=disk (or memory): each picture is decoded once, not each epoch")
+        advice.append("data.cache=disk (or memory): each image is decoded once, not each epoch")
     return [
         *advice,
-        "store the pictures smaller, little above model.image_size: decoding costs by their size",
+        "store the images smaller, little above model.image_size: decoding costs by their size",
         "more cores for decoding, and a faster disk if the cores are idle",
     ]
 

@@ -1,4 +1,4 @@
-"""The pictures of a training batch as the network sees them, with their labels, on one sheet.
+"""The images of a training batch as the network sees them, with their labels, on one sheet.
 
 Labels are written as the loss takes them: a class without a number is there, one with a number is
 there by that share, and one with a question mark is unknown.
@@ -16,16 +16,16 @@ from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.step.programs import step_inputs
 
-COLUMNS, GAP, LINE = 6, 6, 14  # pictures; pixels
+COLUMNS, GAP, LINE = 6, 6, 14  # images; pixels
 _UNCHANGED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def contact_sheet(config: Config, batch: Batch, classes: tuple[str, ...]) -> Image.Image:
-    """All pictures of a batch, augmented and mixed as its step would do it.
+    """All images of a batch, augmented and mixed as its step would do it.
 
     Args:
         config: of the run.
-        batch: of training; uint8 [picture, size, size, 3] and its labels.
+        batch: of training; uint8 [image, size, size, 3] and its labels.
         classes: names, in the order of the labels.
     """
     pixels, labels = jax.jit(step_inputs(config, _UNCHANGED))(batch)
@@ -45,7 +45,7 @@ def describe(labels: np.ndarray, classes: tuple[str, ...]) -> str:
 
 
 def draw_grid(images: np.ndarray, texts: list[str]) -> Image.Image:
-    """uint8 [picture, size, size, 3] in rows of COLUMNS, each above its text."""
+    """uint8 [image, size, size, 3] in rows of COLUMNS, each above its text."""
     size = images.shape[1]
     columns, font = min(COLUMNS, len(images)), ImageFont.load_default(LINE - 3)
     wraps = ["\n".join(_wrap(text, font, size)) for text in texts]

@@ -31,7 +31,7 @@ from mlcls_jax.training.context import Session
 from mlcls_jax.training.phase_transition import print_groups
 from mlcls_jax.training.setup import open_session, print_header
 
-PICTURES = 24  # on the sheet
+IMAGES = 24  # on the sheet
 STEPS, LONG = 5, 2.0  # that are timed; fewer where one takes so many seconds
 
 
@@ -73,22 +73,22 @@ def dry_run(config: Config, workdir: Path) -> int:
     print_estimates(rows)
     if cached != "none":
         console.print("The time is without data.cache, which spares decoding in every epoch.")
-    console.print(f"Look at {sheet} before you train: is every picture under its own labels?")
+    console.print(f"Look at {sheet} before you train: is every image under its own labels?")
     if has_checkpoint(workdir):
         console.print(f"{workdir} holds a run already; training would continue it.")
     return 0
 
 
 def draw_sheet(session: Session, workdir: Path) -> Path:
-    """Writes the first training pictures, as a step takes them; says what a batch is."""
+    """Writes the first training images, as a step takes them; says what a batch is."""
     config, train = session.config, session.splits["train"]
     batch = _first_batch(session)
     console.print(
-        f"first batch: {_shape(batch.image)} pictures, {_shape(batch.label)} labels; "
-        f"{(train.labels == 1).sum() / len(train):.2f} classes are on a picture, "
+        f"first batch: {_shape(batch.image)} images, {_shape(batch.label)} labels; "
+        f"{(train.labels == 1).sum() / len(train):.2f} classes are on an image, "
         f"{(train.labels == UNKNOWN).mean():.1%} of the labels are unknown"
     )
-    some = jax.tree.map(lambda rows: rows[:PICTURES], batch)
+    some = jax.tree.map(lambda rows: rows[:IMAGES], batch)
     workdir.mkdir(parents=True, exist_ok=True)
     contact_sheet(config, some, train.classes).save(workdir / SHEET)
     return workdir / SHEET
@@ -97,8 +97,8 @@ def draw_sheet(session: Session, workdir: Path) -> Path:
 def estimates(session: Session, state: TrainState) -> Iterator[Estimate]:
     """Yields that of each phase, and of all evaluations last.
 
-    A phase on cached features costs one pass over the pictures; its steps cost next to nothing.
-    Elsewhere a step lasts as long as its arithmetic or as reading its pictures, whichever is
+    A phase on cached features costs one pass over the images; its steps cost next to nothing.
+    Elsewhere a step lasts as long as its arithmetic or as reading its images, whichever is
     longer: they go on beside each other, but on a CPU share its cores.
     """
     config, splits, data = session.config, session.splits, session.config.data
@@ -115,17 +115,17 @@ def estimates(session: Session, state: TrainState) -> Iterator[Estimate]:
         print_groups(planned, state.params)
         steps, evaluations = planned.stop - planned.start, evaluations + len(planned.evaluations)
         if views := planned.phase.cached_views:
-            pictures = views * len(splits["train"]) + len(splits["val"])
-            own = cost.memory.peak, 1 / looking, pictures * looking
+            images = views * len(splits["train"]) + len(splits["val"])
+            own = cost.memory.peak, 1 / looking, images * looking
             evaluations -= len(planned.evaluations)  # of features
         else:
-            own = _on_pictures(session, planned, variables, batch, shapes, reading)
+            own = _on_images(session, planned, variables, batch, shapes, reading)
         yield Estimate(planned.phase.name, f"{steps}", *own)
     seconds = evaluations * len(splits["val"]) * looking
     yield Estimate("evaluation", f"{evaluations} times", cost.memory.peak, 1 / looking, seconds)
 
 
-def _on_pictures(
+def _on_images(
     session: Session,
     planned: PlannedPhase,
     variables: dict,

@@ -19,7 +19,7 @@ from mlcls_jax.benchmark.compiled_steps import (
 )
 from mlcls_jax.benchmark.loops import QUEUED, endless_batches, input_run, loop_run
 from mlcls_jax.benchmark.results import Cost, Figures, Matmul, Place, Program
-from mlcls_jax.benchmark.synthetic_images import HEIGHT, WIDTH, write_pictures
+from mlcls_jax.benchmark.synthetic_images import HEIGHT, WIDTH, write_images
 from mlcls_jax.benchmark.timing import Run, Spread, seconds_per_step
 from mlcls_jax.config import Config, schema
 from mlcls_jax.config.serialization import with_absolute_paths
@@ -84,17 +84,17 @@ def measure(config: Config, plan: Plan, folder: Path) -> Figures:
 
     Args:
         config: of the run; pretrained weights are not loaded, as random ones take as long.
-        folder: for a run's files, and for made-up pictures where data.csv is empty.
+        folder: for a run's files, and for made-up images where data.csv is empty.
 
     Raises:
-        ValueError: about the user's CSV, pictures or config; or a step that does not fit.
+        ValueError: about the user's CSV, images or config; or a step that does not fit.
         jax.errors.JaxRuntimeError: a device's memory is too small.
     """
-    config, pictures = _prepared(config, folder)
+    config, images = _prepared(config, folder)
     session, state = open_session(config, folder / "run")
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     del state
-    figures = _empty(session, plan, pictures)
+    figures = _empty(session, plan, images)
     try:
         if plan.what in ("input", "all"):
             _measure_input(session, plan, figures)
@@ -108,19 +108,19 @@ def measure(config: Config, plan: Plan, folder: Path) -> Figures:
 
 
 def _prepared(config: Config, folder: Path) -> tuple[Config, str]:
-    """The config with random weights and with pictures, and in words where these come from."""
+    """The config with random weights and with images, and in words where these come from."""
     config = with_absolute_paths(config)
     config.model.weights = ""
     if config.data.csv or config.data.images:
         return config, config.data.csv
-    made_up = folder / "pictures"
+    made_up = folder / "images"
     made_up.mkdir(exist_ok=True)
-    console.print("data.csv is empty: made-up pictures take its place.")
-    config.data.csv, config.data.images = write_pictures(made_up)
+    console.print("data.csv is empty: made-up images take its place.")
+    config.data.csv, config.data.images = write_images(made_up)
     return config, f"made-up JPEGs of {WIDTH} x {HEIGHT}"
 
 
-def _empty(session: Session, plan: Plan, pictures: str) -> Figures:
+def _empty(session: Session, plan: Plan, images: str) -> Figures:
     config, table = session.config, session.splits["train"]
     place = Place(
         backend=jax.default_backend(),
@@ -133,7 +133,7 @@ def _empty(session: Session, plan: Plan, pictures: str) -> Figures:
         config=config,
         what=plan.what,
         place=place,
-        pictures=f"{len(table)} of {pictures}",
+        images=f"{len(table)} of {images}",
         classes=len(table.classes),
         image_size=schema.image_size(config),
         compute_dtype=str(compute_dtype(config.model.compute_dtype)),
@@ -183,7 +183,7 @@ def _compile(session: Session, figures: Figures, variables: dict) -> tuple[Any, 
         )
         if planned.phase.cached_views:
             console.print(
-                f"{own.name}: measured on pictures, which it needs once; a run then trains it on "
+                f"{own.name}: measured on images, which it needs once; a run then trains it on "
                 "cached features"
             )
         figures.programs.append(own)
@@ -192,13 +192,13 @@ def _compile(session: Session, figures: Figures, variables: dict) -> tuple[Any, 
 
 
 def shares(plan: Sequence[PlannedPhase]) -> list[float]:
-    """Of each phase in the steps that a run takes on pictures; where it takes none, in all."""
+    """Of each phase in the steps that a run takes on images; where it takes none, in all."""
     lengths = [planned.stop - planned.start for planned in plan]
-    on_pictures = [
+    on_images = [
         length * (not planned.phase.cached_views)
         for length, planned in zip(lengths, plan, strict=True)
     ]
-    counted = on_pictures if any(on_pictures) else lengths
+    counted = on_images if any(on_images) else lengths
     return [length / sum(counted) for length in counted]
 
 

@@ -21,8 +21,8 @@ def print_figures(figures: Figures) -> None:
     network = describe_network(config, figures.classes)
     rows = [
         ["network", f"{network}, {figures.compute_dtype}, random weights"],
-        ["batch", f"{figures.batch_size} pictures over all devices, {figures.classes} classes"],
-        ["pictures", figures.pictures],
+        ["batch", f"{figures.batch_size} images over all devices, {figures.classes} classes"],
+        ["images", figures.images],
         ["devices", devices],
         *_memory_rows(figures),
     ]
@@ -84,7 +84,7 @@ def to_json(figures: Figures) -> dict[str, Any]:
         "what": figures.what,
         "config": dataclasses.asdict(figures.config),
         "place": dataclasses.asdict(figures.place),
-        "pictures": figures.pictures,
+        "images": figures.images,
         "classes": figures.classes,
         "image_size": figures.image_size,
         "compute_dtype": figures.compute_dtype,

@@ -51,7 +51,7 @@ class Program:
     """A program of the run: evaluation ("forward") or the step of a phase, by the phase's name.
 
     trainable: parameters that train.
-    share: of the run's steps on pictures that are of this phase; 0 for evaluation.
+    share: of the run's steps on images that are of this phase; 0 for evaluation.
     step, host, train: seconds per step, see verdict.Parts; None where not measured.
     """
 
@@ -68,14 +68,14 @@ class Program:
 class Figures:
     """Of one benchmark.
 
-    pictures: where they came from, in words.
+    images: where they came from, in words.
     input: seconds of a batch from files to devices.
     """
 
     config: Config
     what: str
     place: Place
-    pictures: str
+    images: str
     classes: int
     image_size: int
     compute_dtype: str
@@ -87,7 +87,7 @@ class Figures:
 
     @property
     def batch_size(self) -> int:
-        """Pictures of one step, over all devices."""
+        """Images of one step, over all devices."""
         return self.config.data.batch_size
 
     def peak_share(self, program: Program) -> float | None:
@@ -119,7 +119,7 @@ class Figures:
 
     @property
     def images_per_second(self) -> float:
-        """Of a whole run, by its phases' shares of the steps on pictures; of the input, if only
+        """Of a whole run, by its phases' shares of the steps on images; of the input, if only
         that is known.
 
         End to end where that was measured, else of the steps alone.

@@ -16,7 +16,7 @@ _QUALITY = 90
 _GRAIN = 4.0  # standard deviation; with it the files are about as large as photographs, 76 KB
 
 
-def write_pictures(folder: Path) -> tuple[str, str]:
+def write_images(folder: Path) -> tuple[str, str]:
     """Writes JPEGs of blurred colours with grain, and their labels.
 
     Returns:
@@ -31,7 +31,7 @@ def write_pictures(folder: Path) -> tuple[str, str]:
         jpeg = simplejpeg.encode_jpeg(np.clip(pixels, 0, 255).astype(np.uint8), quality=_QUALITY)
         names.append(f"{number:03}.jpg")
         (folder / names[-1]).write_bytes(jpeg)
-        # Every class is there in any _VAL pictures in a row, so in each split.
+        # Every class is there in any _VAL images in a row, so in each split.
         rows.append([int((number + label) % _VAL == 0) for label in range(CLASSES)])
     table = pd.DataFrame(rows, columns=[f"class{label:02}" for label in range(CLASSES)])
     table.insert(0, "filename", names)

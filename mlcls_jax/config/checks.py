@@ -77,7 +77,7 @@ def _check_ranges(config: Config) -> None:
         (
             "data.test_fraction",
             data.val_fraction + data.test_fraction < 1,
-            "so small that training pictures are left beside data.val_fraction",
+            "so small that training images are left beside data.val_fraction",
         ),
         ("data.split_seed", 0 <= data.split_seed < 2**32, "at least 0 and below 2**32"),
         ("data.batch_size", data.batch_size >= 1, "at least 1"),
@@ -156,7 +156,7 @@ def _check_source(data: Data) -> None:
     for name in ("images", *places) if data.source == "voc" else places:
         if getattr(data, name):
             raise ValueError(
-                f"config: data.{name} is {getattr(data, name)!r}, but the pictures of "
+                f"config: data.{name} is {getattr(data, name)!r}, but the images of "
                 f"data.source={data.source!r} are found without it; leave it out"
             )
 

@@ -5,10 +5,10 @@ import re
 LONGEST = 1e9  # epochs or steps
 
 
-def steps_of(duration: str, pictures: int, batch_size: int, times: int = 1) -> int:
+def steps_of(duration: str, images: int, batch_size: int, times: int = 1) -> int:
     """Steps of `times` durations such as "5 epochs", "0.5 epochs" or "300 steps" in a row.
 
-    An epoch is as many steps as it takes to draw each training picture once, rounded to whole
+    An epoch is as many steps as it takes to draw each training image once, rounded to whole
     steps at the end of the stretch, not of each epoch.  More than nothing is at least one step.
 
     Raises:
@@ -21,5 +21,5 @@ def steps_of(duration: str, pictures: int, batch_size: int, times: int = 1) -> i
         raise ValueError(f"{duration!r} is longer than any training")
     amount = float(match[1]) * times
     if match[2] == "epoch":
-        amount = amount * pictures / batch_size
+        amount = amount * images / batch_size
     return max(1, round(amount)) if amount else 0

@@ -38,13 +38,13 @@ def _choice_of(values: Mapping[str, object]):
 
 @dataclass(slots=True)
 class Data:
-    """Where pictures and labels are, and how they are split and batched."""
+    """Where images and labels are, and how they are split and batched."""
 
     # What csv, val_csv and test_csv name: a CSV file or a packed data set (a folder, or an address
     # such as gs://bucket/photos), an instances_*.json of COCO, a tree such as VOCdevkit/VOC2007 (or
     # one of its lists, .../ImageSets/Main/trainval.txt), or a set of TFDS such as coco/2017.
     source: str = _choice("csv", "coco", "voc", "tfds")
-    # Labels of all pictures, or of the training pictures when val_csv is given.
+    # Labels of all images, or of the training images when val_csv is given.
     csv: str = ""
     # csv, coco: folder that the file names start from; tfds: that its sets are in, "": its own.
     images: str = ""
@@ -58,7 +58,7 @@ class Data:
     # csv: between the labels of one column, such as ";" or " "; "": a column of 0 and 1 per class
     label_delimiter: str = ""
     label_column: str = ""  # of these; "": the one beside file names and splits
-    # A picture's objects of a class say that it is present, if one of them is not in doubt, and
+    # An image's objects of a class say that it is present, if one of them is not in doubt, and
     # else what these say.  ASL, ML-GCN and Query2Label count every annotation of COCO; VOC's own
     # evaluation leaves out what is difficult.
     crowd: str = _choice("present", "unknown", "absent")  # coco, tfds: a region, not one object
@@ -67,43 +67,43 @@ class Data:
     image_feature: str = "image"  # tfds
     # tfds: indices of classes, 0 and 1 for each class, or a dictionary of 0 and 1 by name
     label_feature: str = "objects/label"
-    val_fraction: float = 0.25  # of all pictures; used where nothing else names validation ones
+    val_fraction: float = 0.25  # of all images; used where nothing else names validation ones
     test_fraction: float = 0.0
     split_seed: int = 42
     batch_size: int = 32  # over all devices
     eval_batch_size: int = 64  # over all devices
-    threads: int = 0  # that decode pictures, per process; 0: one more than it has cores
-    cache: str = _choice("none", "memory", "disk")  # of decoded pictures, made before training
+    threads: int = 0  # that decode images, per process; 0: one more than it has cores
+    cache: str = _choice("none", "memory", "disk")  # of decoded images, made before training
     cache_folder: str = ""  # of cache="disk"; "": $MLCLS_JAX_CACHE or ~/.cache/mlcls_jax
-    on_bad_image: str = _choice("error", "skip")  # at a picture that cannot be read
-    max_bad_fraction: float = 0.01  # of all pictures; when more are skipped, the run stops
-    max_pixels: int = 80_000_000  # a picture that claims more is a bad one
+    on_bad_image: str = _choice("error", "skip")  # at an image that cannot be read
+    max_bad_fraction: float = 0.01  # of all images; when more are skipped, the run stops
+    max_pixels: int = 80_000_000  # an image that claims more is a bad one
 
 
 @dataclass(slots=True)
 class Augment:
-    """From a decoded picture to a square one, and what training changes of it.
+    """From a decoded image to a square one, and what training changes of it.
 
     Of the fields after flip, in their order: data/augment.py changes the pixels, mixing.py mixes
-    pairs of pictures.  What is 0 is off.
+    pairs of images.  What is 0 is off.
     """
 
     train_resize: str = _choice("squash", "random_crop")
     eval_resize: str = _choice("squash", "center_crop")
-    interpolation: str = _choice("bilinear", "bicubic")  # bicubic only where pictures grow
-    min_scale: float = 0.35  # random_crop: smallest share of the picture's area
+    interpolation: str = _choice("bilinear", "bicubic")  # bicubic only where images grow
+    min_scale: float = 0.35  # random_crop: smallest share of the image's area
     flip: bool = True
     brightness: float = 0.0  # factor uniform in [1 - brightness, 1 + brightness]
     contrast: float = 0.0  # the same
     saturation: float = 0.0  # the same
     hue: float = 0.0  # shift uniform in [-hue, hue], in shares of the colour circle
-    rand_augment: int = 0  # RandAugment's operations per picture
+    rand_augment: int = 0  # RandAugment's operations per image
     magnitude: float = 9.0  # of these, 0 to 10
-    cutout: float = 0.0  # side of a square of one colour, as a share of the picture's
+    cutout: float = 0.0  # side of a square of one colour, as a share of the image's
     erase: float = 0.0  # probability of a rectangle of noise
     mixup: float = 0.0  # alpha of the Beta distribution of a pair's shares
     cutmix: float = 0.0  # the same; with both on, each pair takes one of them at random
-    mixed_labels: str = _choice("mixed", "union")  # by the shares, or all that either picture has
+    mixed_labels: str = _choice("mixed", "union")  # by the shares, or all that either image has
 
 
 @dataclass(slots=True)
@@ -171,14 +171,14 @@ class Phase:
     ema: float = 0.0  # decay per step of an average of the parameters, scored beside them; 0: off
     patience: int = 0  # evaluations without a better val mAP that end the phase; 0: off
     batch_norm: str = _choice("frozen", "train")  # train: batch statistics where scale trains
-    # Features kept in place of pictures: 0: off; 1: of the plain picture; 2: also of the mirrored
+    # Features kept in place of images: 0: off; 1: of the plain image; 2: also of the mirrored
     # one.  No other augmentation in this phase.
     cached_views: int = 0
 
 
 @dataclass(slots=True)
 class Evaluation:
-    """When and over which classes the validation pictures are scored, and what follows from it."""
+    """When and over which classes the validation images are scored, and what follows from it."""
 
     every: str = "1 epoch"
     min_positives: int = 1  # classes with fewer (in all splits together) are in no mean
@@ -188,7 +188,7 @@ class Evaluation:
     wanted: float = 0.9
     tuned_positives: int = 10  # classes with fewer in val share a threshold (and temperature)
     calibration: str = _choice("none", "one", "class")  # temperatures: of all classes, or of each
-    # Training pictures that are scored like those of val, to compare: the same ones each time, at
+    # Training images that are scored like those of val, to compare: the same ones each time, at
     # most as many as val has; 0: off.
     train_sample: int = 500
 
@@ -206,7 +206,7 @@ class Train:
     """What a step does whose loss or gradients are not finite."""
 
     # stop: it ends the run, whose last checkpoint stays.  skip: the step changes nothing but its
-    # number, and the next pictures follow.
+    # number, and the next images follow.
     on_nan: str = _choice("stop", "skip")
     max_skipped: int = 10  # steps since the start or restart; one more ends the run
 
@@ -250,5 +250,5 @@ class Config:
 
 
 def image_size(config: Config) -> int:
-    """Side of the pictures in pixels: model.image_size, or the variant's published one."""
+    """Side of the images in pixels: model.image_size, or the variant's published one."""
     return config.model.image_size or VARIANTS[config.model.variant].image_size

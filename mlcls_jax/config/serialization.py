@@ -40,7 +40,7 @@ def may_change(config: Config) -> set[str]:
     fields |= {"distributed.timeout", "distributed.start_timeout"}
     decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
     fields |= {f"evaluation.{name}" for name in (*decisions, "train_sample")}
-    # Crops from cached pictures are not quite those from the files.
+    # Crops from cached images are not quite those from the files.
     squash = config.augment.train_resize == "squash"
     return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})
 

@@ -14,13 +14,13 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:
-    """Pictures and what is on them.
+    """Images and what is on them.
 
     filenames: n paths relative to `folder`, with `/` between folders on every system.
     labels: int8 [n, c] of 1 (there), 0 (not there) and UNKNOWN (-1, nobody has looked).
     classes: c names, in the order of the columns of `labels`.
-    splits: "train", "val" or "test" per picture where the CSV has a split column, else None.
-    sources: by file name, the path to read the picture from where that is not a file in `folder`.
+    splits: "train", "val" or "test" per image where the CSV has a split column, else None.
+    sources: by file name, the path to read the image from where that is not a file in `folder`.
     """
 
     folder: str | Path
@@ -42,12 +42,12 @@ class LabelTable:
 
     @property
     def positives(self) -> np.ndarray:
-        """int64 [c]: pictures on which the class is known to be there."""
+        """int64 [c]: images on which the class is known to be there."""
         return np.asarray((self.labels == 1).sum(axis=0, dtype=np.int64))
 
     @property
     def known(self) -> np.ndarray:
-        """int64 [c]: pictures of which it is known whether the class is there."""
+        """int64 [c]: images of which it is known whether the class is there."""
         return np.asarray((self.labels != UNKNOWN).sum(axis=0, dtype=np.int64))
 
     @property

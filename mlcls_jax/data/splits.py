@@ -1,4 +1,4 @@
-"""Which picture is for training, validation or test: from a column, from files, or drawn.
+"""Which image is for training, validation or test: from a column, from files, or drawn.
 
 Drawn or not, it is written to the run's `splits.csv` and read from there again.
 """
@@ -43,7 +43,7 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
         if data.source == "csv" and images and not has_folder(data, place):
             raise ValueError(
                 f"config: data.{prefix}images is {images!r}, but data.{prefix}csv is a packed data "
-                f"set, which holds its pictures; set data.{prefix}images=''"
+                f"set, which holds its images; set data.{prefix}images=''"
             )
         folder = images or (data.images if has_folder(data, place) or data.source == "tfds" else "")
         return read_table(data, place, folder, classes=classes)
@@ -78,8 +78,8 @@ def make_splits(
     is test if `test_fraction` is above 0. Rows that are named val or test are never touched.
 
     Args:
-      train: all pictures, or those that `val` and `test` leave.
-      val, test: their pictures where they have CSVs of their own, else None.
+      train: all images, or those that `val` and `test` leave.
+      val, test: their images where they have CSVs of their own, else None.
       val_fraction: share for val of the rows that are drawn from, in (0, 1).
       test_fraction: share for test of the same rows, in [0, 1); 0 makes no test split.
       seed: of the draw, see `draw_splits`.
@@ -88,7 +88,7 @@ def make_splits(
       "train", "val" and perhaps "test", the rows of each in the order of its table.
 
     Raises:
-      ValueError: an impossible draw, differing classes, the same picture in two splits, or a split
+      ValueError: an impossible draw, differing classes, the same image in two splits, or a split
         column that has no train rows or says something else than the file.
     """
     given = _given(train, val, test)
@@ -131,7 +131,7 @@ def read_splits(
 
     Raises:
       ValueError: an unreadable file, or rows that don't match the tables: the labels have changed
-        since, and scores on other pictures would not compare.
+        since, and scores on other images would not compare.
     """
     given = _given(train, val, test)
     saved = _saved_names(path)
@@ -145,8 +145,8 @@ def read_splits(
                 )
             drawn |= dict.fromkeys(saved[split], split)
     for split, table in given.items():
-        _check_same_pictures(path, saved[split], table, f"the CSV of {split}")
-    _check_same_pictures(path, drawn, train, "the label CSV")
+        _check_same_images(path, saved[split], table, f"the CSV of {split}")
+    _check_same_images(path, drawn, train, "the label CSV")
     names = np.array([drawn[name] for name in train.filenames])
     if train.splits is not None and not given:
         _check_column(path, train, names)
@@ -164,8 +164,8 @@ def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
     """
     if (splits["train"].labels == UNKNOWN).all():
         raise ValueError(
-            f"all labels of train ({len(splits['train'])} pictures) are empty or -1, so there is "
-            "nothing to learn; write 1 where the class is in the picture and 0 where it is not"
+            f"all labels of train ({len(splits['train'])} images) are empty or -1, so there is "
+            "nothing to learn; write 1 where the class is in the image and 0 where it is not"
         )
     consequences = {
         "train": "nothing can be learned about them",
@@ -178,7 +178,7 @@ def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
         if empty:
             warnings.append(
                 f"{len(empty)} of {len(table.classes)} classes have no positive label in {split} "
-                f"({len(table)} pictures), {consequences[split]}: {quoted(empty, len(empty))}."
+                f"({len(table)} images), {consequences[split]}: {quoted(empty, len(empty))}."
             )
     return warnings
 
@@ -228,7 +228,7 @@ def _check_disjoint(splits: Mapping[str, LabelTable]) -> None:
         ]
         if twice:
             raise ValueError(
-                f"{len(twice)} pictures are in both {twice[0][0]} and {split}: "
+                f"{len(twice)} images are in both {twice[0][0]} and {split}: "
                 f"{quoted(name for _, name in twice)}; remove them from one of the CSVs"
             )
         owner |= dict.fromkeys(keys, split)
@@ -248,14 +248,14 @@ def _saved_names(path: str | Path) -> dict[str, dict[str, None]]:
     return {split: {name: None for name, owner in rows if owner == split} for split in SPLITS}
 
 
-def _check_same_pictures(
+def _check_same_images(
     path: str | Path, saved: Iterable[str], table: LabelTable, source: str
 ) -> None:
     saved = list(saved)
     new = sorted(set(table.filenames) - set(saved))
     gone = sorted(set(saved) - set(table.filenames))
-    parts = [f"{len(new)} pictures of {source} are not in it: {quoted(new)}"] if new else []
-    parts += [f"{len(gone)} of its pictures are not in {source}: {quoted(gone)}"] if gone else []
+    parts = [f"{len(new)} images of {source} are not in it: {quoted(new)}"] if new else []
+    parts += [f"{len(gone)} of its images are not in {source}: {quoted(gone)}"] if gone else []
     if parts:
         raise ValueError(
             f"{path}: {'; '.join(parts)}; restore the CSV, or start in another workdir"
@@ -271,7 +271,7 @@ def _check_column(path: str | Path, table: LabelTable, names: np.ndarray) -> Non
     if len(differ):
         i = differ[0]
         raise ValueError(
-            f"{path}: {len(differ)} pictures have another split in the CSV's column, the first "
+            f"{path}: {len(differ)} images have another split in the CSV's column, the first "
             f"{table.filenames[i]!r} ({column[i]}, was {names[i]}); restore the column, or start "
             "in another workdir"
         )

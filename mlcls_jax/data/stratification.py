@@ -16,7 +16,7 @@ def draw_splits(table: LabelTable, wanted: Mapping[str, float], seed: int) -> np
     """str [n]: "train", or the split that the row is drawn into.
 
     Args:
-      table: n pictures, of which unknown labels count as absent.
+      table: n images, of which unknown labels count as absent.
       wanted: split -> its share of the rows, in the order to draw them.
       seed: 0 to 2**32 - 1.
 
@@ -29,7 +29,7 @@ def draw_splits(table: LabelTable, wanted: Mapping[str, float], seed: int) -> np
     counts = _counts(len(table), wanted)
     if not 0 <= seed < 2**32:
         raise ValueError(f"data.split_seed: {seed} is not in 0 to 2**32 - 1; choose another seed")
-    # The draw sees pictures and classes by name, never in the order that they were written in.
+    # The draw sees images and classes by name, never in the order that they were written in.
     rest = np.array(sorted(range(len(table)), key=table.filenames.__getitem__))
     columns = sorted(range(len(table.classes)), key=table.classes.__getitem__)
     positive = table.labels[:, columns] == 1
@@ -56,7 +56,7 @@ def _counts(n: int, wanted: Mapping[str, float]) -> dict[str, int]:
     if sum(counts.values()) >= n:
         raise ValueError(
             f"{fields}: {n} rows are too few to split off {', '.join(map(str, counts.values()))}; "
-            "add pictures or lower the fraction"
+            "add images or lower the fraction"
         )
     return counts
 
@@ -77,7 +77,7 @@ def _stratified(positive: np.ndarray, count: int, needed: int, seed: int) -> np.
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, random_state=seed, **sizes)
     rest, part = next(splitter.split(np.zeros(n), positive))
     if len(rest) < needed or not len(part):
-        # Of very few pictures, stratifying gives one side too many: one picture per class, say,
+        # Of very few images, stratifying gives one side too many: one image per class, say,
         # all go to the larger one.
         part = np.random.RandomState(seed).permutation(n)[:count]
     chosen = np.zeros(n, dtype=bool)

@@ -1,6 +1,6 @@
 """What the curves of train and val say.
 
-mAP is compared between pictures of train and val over the same classes, in evaluation mode; of
+mAP is compared between images of train and val over the same classes, in evaluation mode; of
 records without `evaluation.train_sample`, nothing is said that would need it.
 """
 
@@ -15,9 +15,9 @@ from mlcls_jax.diagnosis.finding import Finding, longer, more_decay, scaled_rate
 from mlcls_jax.diagnosis.live_warnings import ABOVE, FAR, NOTHING
 from mlcls_jax.evaluation.base_rate import SAMPLE
 
-FITTED = 0.5  # of the way from the base rate's mAP to 1: below it, pictures are not fitted
-LEAST = 50  # pictures in the sample: the mAP of fewer is luck
-GAP = 0.1  # of mAP between train and val: above it, pictures are remembered
+FITTED = 0.5  # of the way from the base rate's mAP to 1: below it, images are not fitted
+LEAST = 50  # images in the sample: the mAP of fewer is luck
+GAP = 0.1  # of mAP between train and val: above it, images are remembered
 FELL, ROSE = 0.01, 1.05  # mAP of val below its best, and its loss as a multiple of its lowest
 FLAT = 0.005  # mAP over the last third of a phase's evaluations: less is a ceiling
 SHORT = 4  # evaluations: of fewer, nobody can say that they are flat
@@ -92,14 +92,14 @@ def _worse(config: Config, last: dict[str, Any]) -> list[Finding]:
     text = (
         f"Worse than the base rate, or no better ({_beside_base_rate(last)}): a learning rate that "
         "is too high, weights with another normalisation than their own, or a head too large for "
-        "these pictures."
+        "these images."
     )
     return [Finding("base rate", text, (*lower, *more))]
 
 
 def _too_sure(last: dict[str, Any]) -> list[Finding]:
     text = (
-        f"It orders the pictures well, but is too sure of itself ({_beside_base_rate(last)}): its "
+        f"It orders the images well, but is too sure of itself ({_beside_base_rate(last)}): its "
         "probabilities are worse than none."
     )
     return [
@@ -114,14 +114,14 @@ def _too_sure(last: dict[str, Any]) -> list[Finding]:
 def _underfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
     last, index = records[-1], _index(config, records[-1])
     sample = last.get(SAMPLE)
-    if not sample or sample["pictures"] < LEAST:
+    if not sample or sample["images"] < LEAST:
         return []
     share, gap = _share(sample["mAP"], last["base_rate"]["mAP"]), sample["mAP"] - sample["val_mAP"]
     if share >= FITTED or gap >= GAP:
         return []
     phase = config.phases[index]
     text = (
-        f"Underfitting: mAP {sample['mAP']:.4f} on training pictures is {share:.0%} of the way "
+        f"Underfitting: mAP {sample['mAP']:.4f} on training images is {share:.0%} of the way "
         f"from the base rate to 1 (below {FITTED:.0%}), and val is near it ({sample['val_mAP']:.4f}"
         f", less than {GAP:g} apart). "
     )
@@ -145,7 +145,7 @@ def _underfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Fin
 def _overfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
     last, index = records[-1], _index(config, records[-1])
     sample = last.get(SAMPLE)
-    if not sample or sample["pictures"] < LEAST:
+    if not sample or sample["images"] < LEAST:
         return []
     best = max(records, key=lambda record: np.nan_to_num(record["val"]["mAP"]))
     lowest = min(records, key=lambda record: record["val"]["loss"])
@@ -154,7 +154,7 @@ def _overfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Find
     gap, earlier = sample["mAP"] - sample["val_mAP"], (lowest if rose >= ROSE else best).get(SAMPLE)
     if gap < GAP:
         return []
-    apart = f"mAP {sample['mAP']:.4f} on training pictures, {sample['val_mAP']:.4f} on val"
+    apart = f"mAP {sample['mAP']:.4f} on training images, {sample['val_mAP']:.4f} on val"
     milder = (
         "--config.augment.rand_augment=2",
         "--config.augment.train_resize=random_crop",
@@ -170,16 +170,16 @@ def _overfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Find
         )
         stop = f"--config.phases[{index}].patience=3"
         return [Finding("overfitting", text, (stop, *milder))]
-    remembers = f"It remembers its pictures ({apart}; a gap above {GAP:g})"
+    remembers = f"It remembers its images ({apart}; a gap above {GAP:g})"
     if fell >= FELL or rose >= ROSE:
         text = (
             f"{remembers}, and lost ground in both: val mAP is {fell:.4f} below its best and val "
-            f"loss {rose:.2f} times its lowest, while training pictures were fitted better before."
+            f"loss {rose:.2f} times its lowest, while training images were fitted better before."
         )
         slower = scaled_rates(index, config.phases[index], 1 / 3)
         return [Finding("gap", text, (*slower, *milder))]
     text = (
-        f"{remembers}, but val does not fall ({fell:.4f} below its best): more pictures or more "
+        f"{remembers}, but val does not fall ({fell:.4f} below its best): more images or more "
         "augmentation would help most."
     )
     return [Finding("gap", text, milder)]

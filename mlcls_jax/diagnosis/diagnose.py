@@ -25,7 +25,7 @@ def diagnose(
         config: of the run.
         records: of metrics.jsonl, in their order.
         train, val: labels of the splits.
-        scored: pictures of val, and their probabilities by the best evaluation.
+        scored: images of val, and their probabilities by the best evaluation.
     """
     found = [*of_curves(config, records), *unlike(config, train, val), *few_positives(train)]
     # One whose probabilities are worse than none cannot judge labels.

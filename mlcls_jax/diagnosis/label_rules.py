@@ -19,7 +19,7 @@ KNOWN = 0.3
 class Suspect:
     """A label that the model contradicts with as much confidence as it has where it is right.
 
-    row, column: of the picture and of the class.
+    row, column: of the image and of the class.
     label: 1 or 0, as given.
     probability: of the class.
     """
@@ -31,12 +31,12 @@ class Suspect:
 
 
 def suspects(
-    labels: Int8[np.ndarray, "picture class"], probabilities: Float[np.ndarray, "picture class"]
+    labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
 ) -> list[Suspect]:
     """Labels off the diagonal of the confident joint, those that are contradicted most first.
 
     A label counts as the other one where the probability of the other one reaches the mean that it
-    has on the pictures labelled so (the thresholds t_j of the paper, equation 2), and that of its
+    has on the images labelled so (the thresholds t_j of the paper, equation 2), and that of its
     own does not reach its mean.  Classes with few positives, or that the model does not know,
     have no suspects.
 
@@ -88,7 +88,7 @@ def unlike(config: Config, train: LabelTable, val: LabelTable) -> list[Finding]:
     ]
     own = config.data.val_csv or (train.splits is not None)
     advice = (
-        "draw val from the same pictures: leave out data.val_csv and the split column "
+        "draw val from the same images: leave out data.val_csv and the split column "
         "(--config.data.val_csv= --config.data.split_column=)"
         if own
         else "--config.data.split_seed=43"
@@ -98,14 +98,14 @@ def unlike(config: Config, train: LabelTable, val: LabelTable) -> list[Finding]:
             "val unlike train",
             f"Val is unlike train: {len(different)} of {len(train.classes)} classes have another "
             f"frequency than chance explains (Fisher's exact test, p < {CHANCE:g} over all "
-            f"classes): {some(named)}. Scores on val say little of pictures like those of train.",
+            f"classes): {some(named)}. Scores on val say little of images like those of train.",
             (advice,),
         )
     ]
 
 
 def few_positives(train: LabelTable) -> list[Finding]:
-    """Classes that few training pictures show."""
+    """Classes that few training images show."""
     rare = [
         (int(count), name)
         for count, name in zip(train.positives, train.classes, strict=True)
@@ -122,7 +122,7 @@ def few_positives(train: LabelTable) -> list[Finding]:
             f"train: {some(named)}. Their scores are "
             "mostly luck; min_positives leaves them out of the means.",
             (
-                "more pictures of these classes",
+                "more images of these classes",
                 *([] if len(rare) == len(train.classes) else [leave_out]),
                 "--config.loss.pos_weight=auto",
             ),
@@ -133,7 +133,7 @@ def few_positives(train: LabelTable) -> list[Finding]:
 def label_noise(table: LabelTable, probabilities: np.ndarray) -> list[Finding]:
     """Labels of val that the model contradicts, where they are many.
 
-    One evaluation cannot tell wrong labels from pictures that the model finds hard.
+    One evaluation cannot tell wrong labels from images that the model finds hard.
     """
     found, positives = suspects(table.labels, probabilities), int(table.positives.sum())
     if len(found) < NOISE * positives or not found:
@@ -150,7 +150,7 @@ def label_noise(table: LabelTable, probabilities: np.ndarray) -> list[Finding]:
             f"{len(found)} labels of val contradict a model that is as sure as where it is right, "
             f"{len(found) / positives:.1%} of the {positives} positives (told from {NOISE:.0%} on):"
             f" {missing} that say 0, {len(found) - missing} that say 1. They are wrong, or these "
-            f"pictures are hard for it. By confident learning (arXiv:1911.00068): {some(named)}.",
+            f"images are hard for it. By confident learning (arXiv:1911.00068): {some(named)}.",
             (
                 "look at them, the surest are in report.html, and mend the CSV where it is wrong",
                 "--config.loss.label_smoothing=0.1",

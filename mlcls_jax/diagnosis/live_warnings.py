@@ -16,10 +16,10 @@ from mlcls_jax.diagnosis.finding import more_decay, scaled_rates
 ABOVE, FAR = 1.02, 2.0  # times the base rate's loss: more than rounding, and nothing to wait for
 FALLING = 0.9  # times the loss of the evaluation before: below it, the next one may be good
 NOTHING = 0.05  # of the way from the base rate's mAP to 1: a model below it knows nothing
-EQUAL = 0.02  # logits: of classes that differ less between pictures, a probability differs by 0.5 %
+EQUAL = 0.02  # logits: of classes that differ less between images, a probability differs by 0.5 %
 RISE = 0.1  # of the base rate's loss, or of the usual one: less is the chance of dropout and order
 RISES = 2  # after one, the loss may still settle
-WHOLE = 0.5  # epochs between two evaluations that compare: in fewer, few of the pictures are drawn
+WHOLE = 0.5  # epochs between two evaluations that compare: in fewer, few of the images are drawn
 
 # Records of a phase, the phase, its index in the config -> a sentence, or "".
 Rule = Callable[[Sequence[dict[str, Any]], Phase, int], str]
@@ -44,15 +44,15 @@ def warnings(records: Sequence[dict[str, Any]], phase: Phase, index: int) -> lis
     return said
 
 
-def logit_spread(logits: Float[np.ndarray, "picture class"]) -> float:
-    """How much predictions differ between pictures: the median over the classes of the standard
+def logit_spread(logits: Float[np.ndarray, "image class"]) -> float:
+    """How much predictions differ between images: the median over the classes of the standard
     deviation of the logits."""
     return float(np.median(logits.std(axis=0, dtype=np.float64)))
 
 
 def _above_base_rate(records: Sequence[dict[str, Any]], phase: Phase, index: int) -> str:
     """Far above after an epoch, or at two evaluations in a row without falling: what begins from
-    something else, such as statistics of other pictures, needs some time.
+    something else, such as statistics of other images, needs some time.
 
     Plain BCE alone compares: other losses move the probabilities on purpose.
     """
@@ -77,11 +77,11 @@ def _above_base_rate(records: Sequence[dict[str, Any]], phase: Phase, index: int
     if phase.batch_norm == "train":
         return (
             f"{text}, but the training loss is not, {train:.4f}: the running statistics of the "
-            "normalisations lag behind, or the pictures are remembered. Try "
+            "normalisations lag behind, or the images are remembered. Try "
             f"'--config.phases[{index}].batch_norm=frozen'"
         )
     return (
-        f"{text}, but the training loss is not, {train:.4f}: the pictures are remembered, as what "
+        f"{text}, but the training loss is not, {train:.4f}: the images are remembered, as what "
         f"trains is too large for so few. Try {_quoted(more_decay(index, phase))} or "
         f"'--config.phases[{index}].patience=2'"
     )
@@ -94,8 +94,8 @@ def _at_base_rate(records: Sequence[dict[str, Any]], phase: Phase, index: int) -
         return ""
     return (
         f"val mAP {val:.4f} is no better than {base:.4f}, that of a constant, after "
-        f"{last['epoch']:.4g} epochs: labels that are not those of their pictures, or a learning "
-        "rate that is far too high or too low. Look at --dry-run's sheet of pictures and labels, "
+        f"{last['epoch']:.4g} epochs: labels that are not those of their images, or a learning "
+        "rate that is far too high or too low. Look at --dry-run's sheet of images and labels, "
         f"then try {_lower(phase, index)}, or what mlcls_jax.lr_find --phase {phase.name} suggests"
     )
 
@@ -106,8 +106,8 @@ def _all_equal(records: Sequence[dict[str, Any]], phase: Phase, index: int) -> s
     if last["epoch"] < 1 or spread is None or spread >= EQUAL:
         return ""
     return (
-        f"predictions are the same for all pictures: their logits differ by {spread:.2g} (standard "
-        "deviation, median class). The pictures look alike to the network, such as when they are "
+        f"predictions are the same for all images: their logits differ by {spread:.2g} (standard "
+        "deviation, median class). The images look alike to the network, such as when they are "
         "normalised twice or the weights are not those of the variant, or the training has "
         f"collapsed. Try --config.model.weights=imagenet, or {_lower(phase, index)}"
     )

@@ -15,7 +15,7 @@ SAMPLE = "train_sample"  # in records, and among the readers
 class BaseRate:
     """What the training labels alone say.
 
-    frequencies: share of positives among the known labels of the training pictures, per class.
+    frequencies: share of positives among the known labels of the training images, per class.
     counted: False for classes that are in no mean, for want of positives in all splits together.
     """
 
@@ -33,7 +33,7 @@ def base_rate(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
     if not (splits["val"].positives[positives >= min_positives] > 0).any():
         raise ValueError(
             "no class with evaluation.min_positives positive labels has one in val, so nothing "
-            "can be measured; lower it, hold out more pictures, or check the labels"
+            "can be measured; lower it, hold out more images, or check the labels"
         )
     frequencies = splits["train"].frequencies
     return BaseRate(
@@ -43,12 +43,12 @@ def base_rate(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
 
 
 def sample_size(splits: dict[str, LabelTable], wanted: int) -> int:
-    """Of the training pictures that are scored beside those of val; wanted: at most so many."""
+    """Of the training images that are scored beside those of val; wanted: at most so many."""
     return min(wanted, len(splits["train"]), len(splits["val"]))
 
 
 def sample_rows(splits: dict[str, LabelTable], wanted: int, seed: int) -> np.ndarray:
-    """Rows of the training pictures that are scored beside those of val: int64 [picture], sorted.
+    """Rows of the training images that are scored beside those of val: int64 [image], sorted.
 
     Always the same ones: the scores of two evaluations differ by the model alone.
     """
@@ -58,7 +58,7 @@ def sample_rows(splits: dict[str, LabelTable], wanted: int, seed: int) -> np.nda
 
 
 def model_scores(table: LabelTable, logits: np.ndarray, base: BaseRate) -> Scores:
-    """Metrics of the logits of a table's pictures."""
+    """Metrics of the logits of a table's images."""
     return _scores(table, probabilities(logits), base)
 
 

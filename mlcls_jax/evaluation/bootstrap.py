@@ -1,6 +1,6 @@
-"""How far mAP would vary with other pictures of the same kind: percentile bootstrap.
+"""How far mAP would vary with other images of the same kind: percentile bootstrap.
 
-Pictures are drawn with replacement, each with all its labels (Efron, 1979).  How often a picture
+Images are drawn with replacement, each with all its labels (Efron, 1979).  How often an image
 was drawn is its weight, so that each class is sorted once, and the average precisions of many
 resamples are one product of a sparse matrix with the weights.
 """
@@ -29,8 +29,8 @@ class Interval:
 
 
 def map_interval(
-    labels: Int8[np.ndarray, "picture class"],
-    scores: Float[np.ndarray, "picture class"],
+    labels: Int8[np.ndarray, "image class"],
+    scores: Float[np.ndarray, "image class"],
     included: Bool[np.ndarray, " class"],
     resamples: int,
     seed: int,
@@ -64,10 +64,10 @@ def map_interval(
 
 
 class RankedClass:
-    """The pictures of one class by falling score, cut after each score that a positive has."""
+    """The images of one class by falling score, cut after each score that a positive has."""
 
-    def __init__(self, labels: Int8[np.ndarray, " picture"], scores: Float[np.ndarray, " picture"]):
-        """Sorts the pictures with a known label; at least one is positive."""
+    def __init__(self, labels: Int8[np.ndarray, " image"], scores: Float[np.ndarray, " image"]):
+        """Sorts the images with a known label; at least one is positive."""
         known = np.flatnonzero(labels != UNKNOWN)
         order = known[np.argsort(-scores[known], kind="stable")]
         last = np.append(scores[order][:-1] > scores[order][1:], True)  # of the equal scores
@@ -80,7 +80,7 @@ class RankedClass:
         self._true = _sums(order[positive], counts, len(labels))
 
     def average_precisions(
-        self, weights: Float[np.ndarray, "picture resample"]
+        self, weights: Float[np.ndarray, "image resample"]
     ) -> Float[np.ndarray, " resample"]:
         """scikit-learn's `average_precision_score` with each column as `sample_weight`.
 
@@ -94,17 +94,17 @@ class RankedClass:
             return (new * precision).sum(axis=0) / true[-1]
 
 
-def _sums(order: np.ndarray, ends: np.ndarray, pictures: int) -> csr_array:
-    """The matrix that sums weights of pictures over consecutive pieces of an order."""
+def _sums(order: np.ndarray, ends: np.ndarray, images: int) -> csr_array:
+    """The matrix that sums weights of images over consecutive pieces of an order."""
     starts = np.concatenate([[0], ends]).astype(np.int32)
     ones = np.ones(len(order), np.float32)
-    return csr_array((ones, order.astype(np.int32), starts), shape=(len(ends), pictures))
+    return csr_array((ones, order.astype(np.int32), starts), shape=(len(ends), images))
 
 
-def _drawn(rng: np.random.Generator, pictures: int, resamples: int) -> np.ndarray:
-    """Float32 [picture, resample]: how often each was drawn; float32 counts exactly to 2**24."""
-    drawn = (rng.integers(0, pictures, pictures) for _ in range(resamples))
-    counts = [np.bincount(rows, minlength=pictures).astype(np.float32) for rows in drawn]
+def _drawn(rng: np.random.Generator, images: int, resamples: int) -> np.ndarray:
+    """Float32 [image, resample]: how often each was drawn; float32 counts exactly to 2**24."""
+    drawn = (rng.integers(0, images, images) for _ in range(resamples))
+    counts = [np.bincount(rows, minlength=images).astype(np.float32) for rows in drawn]
     return np.stack(counts, axis=1)
 
 

@@ -1,6 +1,6 @@
 """Probabilities that say how often the class is there: temperature scaling, and its measure.
 
-A temperature divides the logits (Guo et al., arXiv:1706.04599).  It never reorders the pictures of
+A temperature divides the logits (Guo et al., arXiv:1706.04599).  It never reorders the images of
 a class, and a logit of 0 stays a probability of one half.
 """
 
@@ -18,13 +18,13 @@ HIGHEST = 10.0  # and its inverse the lowest: labels that scores separate have n
 
 
 def fit_temperatures(
-    labels: Int8[np.ndarray, "picture class"],
-    logits: Float[np.ndarray, "picture class"],
+    labels: Int8[np.ndarray, "image class"],
+    logits: Float[np.ndarray, "image class"],
     counted: Bool[np.ndarray, " class"],
     minimum: int,
     per_class: bool,
 ) -> Float[np.ndarray, " class"]:
-    """The temperatures with the lowest cross-entropy on the pictures given.
+    """The temperatures with the lowest cross-entropy on the images given.
 
     Args:
         labels: 1, 0 or UNKNOWN, which has no influence.
@@ -62,17 +62,17 @@ def fit_temperature(positive: Bool[np.ndarray, " n"], logits: Float[np.ndarray, 
         return HIGHEST
     if slope(highest) <= 0:
         return 1 / HIGHEST
-    # Four digits: the pictures determine fewer.
+    # Four digits: the images determine fewer.
     root = root_scalar(slope, bracket=(lowest, highest), method="brentq", xtol=1e-5).root
     return math.exp(-root)
 
 
 def calibration_error(
-    labels: Int8[np.ndarray, "picture class"], probabilities: Float[np.ndarray, "picture class"]
+    labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
 ) -> float:
     """Expected calibration error over all known labels; NaN where there is none.
 
-    The pairs of picture and class fall into 15 bins of equal width by their probability; in each,
+    The pairs of image and class fall into 15 bins of equal width by their probability; in each,
     the mean probability is compared with the share of positives; the mean of the absolute
     differences, weighted by the bins' sizes.  Bins of equal width are those of the literature;
     most pairs are absences near 0, so that the figure is small where classes are rare: compare it

@@ -1,6 +1,6 @@
-"""From logits to yes or no: what is tuned on the validation pictures and kept with a checkpoint.
+"""From logits to yes or no: what is tuned on the validation images and kept with a checkpoint.
 
-Thresholds flatter on the pictures that they were tuned on.  There, `cross_fit` decides each picture
+Thresholds flatter on the images that they were tuned on.  There, `cross_fit` decides each image
 by what is tuned on the others; everywhere else the kept `Decisions` are used as they are.
 """
 
@@ -54,7 +54,7 @@ def rule_of(evaluation: Evaluation) -> Rule:
 
 @dataclass(frozen=True)
 class Decisions:
-    """Which classes are said to be in a picture.
+    """Which classes are said to be in an image.
 
     rule: that they were tuned by; None where nothing was tuned.
     thresholds: per class, of the probabilities that `probabilities` gives.
@@ -70,14 +70,14 @@ class Decisions:
     missed: tuple[str, ...] = ()
 
     def probabilities(
-        self, logits: Float[np.ndarray, "picture class"]
-    ) -> Float[np.ndarray, "picture class"]:
+        self, logits: Float[np.ndarray, "image class"]
+    ) -> Float[np.ndarray, "image class"]:
         """Sigmoid of the logits over their temperatures, in float64."""
         return expit(logits.astype(np.float64) / np.array(self.temperatures))
 
     def present(
-        self, probabilities: Float[np.ndarray, "picture class"]
-    ) -> Bool[np.ndarray, "picture class"]:
+        self, probabilities: Float[np.ndarray, "image class"]
+    ) -> Bool[np.ndarray, "image class"]:
         """True where the class is said to be there."""
         return probabilities >= np.array(self.thresholds)
 
@@ -88,10 +88,10 @@ def untuned(classes: Sequence[str]) -> Decisions:
 
 
 def decide(table: LabelTable, logits: np.ndarray, counted: Sequence[bool], rule: Rule) -> Decisions:
-    """Tunes on pictures and their logits, float32 [picture, class], finite.
+    """Tunes on images and their logits, float32 [image, class], finite.
 
     Args:
-        table: labels of the pictures; unknown ones have no influence.
+        table: labels of the images; unknown ones have no influence.
         logits: of the parameters that the decisions are kept with.
         counted: per class, whether it is in the means; others are not pooled.
         rule: what to tune.
@@ -115,7 +115,7 @@ def decide(table: LabelTable, logits: np.ndarray, counted: Sequence[bool], rule:
 def cross_fit(
     table: LabelTable, logits: np.ndarray, counted: Sequence[bool], rule: Rule
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What decisions tuned on other pictures say of each.
+    """What decisions tuned on other images say of each.
 
     Each of FOLDS parts is decided by what `decide` tunes on the others, where a class needs its
     share of the positives that the rule wants.
@@ -123,7 +123,7 @@ def cross_fit(
     Args: as of `decide`.
 
     Returns:
-        Probabilities, float64 [picture, class], and bool [picture, class].
+        Probabilities, float64 [image, class], and bool [image, class].
     """
     fold = folds(table.filenames)
     fewer = dataclasses.replace(
@@ -140,7 +140,7 @@ def cross_fit(
 
 
 def folds(filenames: Sequence[str]) -> np.ndarray:
-    """int64 [picture], 0 to FOLDS - 1: of equal sizes, by a hash of the names, in any order."""
+    """int64 [image], 0 to FOLDS - 1: of equal sizes, by a hash of the names, in any order."""
     digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in filenames]
     order = sorted(range(len(digests)), key=digests.__getitem__)
     result = np.zeros(len(order), np.int64)
@@ -176,11 +176,11 @@ def judge(
     """The decisions and their figures, JSON-ready.
 
     Args:
-        table: labels of the pictures.
-        logits: float32 [picture, class].
+        table: labels of the images.
+        logits: float32 [image, class].
         base: of the run.
         decisions: of the checkpoint.
-        tuned_here: whether they were tuned on these pictures, which others then have to decide.
+        tuned_here: whether they were tuned on these images, which others then have to decide.
 
     Returns:
         tuned_for: such as "f1"; None where nothing was tuned.

@@ -1,4 +1,4 @@
-"""Pictures to logits with a trained model, and logits to metrics beside the base rate."""
+"""Images to logits with a trained model, and logits to metrics beside the base rate."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,12 +24,12 @@ def score(
     reader: Reader,
     title: str = "",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of pictures, each once, on any number of devices.
+    """Logits of images, each once, on any number of devices.
 
     Args: as of `outputs`.
 
     Returns:
-        Float32 [picture, class], and bool [picture]: False where the picture was skipped, so that
+        Float32 [image, class], and bool [image]: False where the image was skipped, so that
         its logits mean nothing.
     """
     parts = list(outputs(predict, variables, paths, config, mesh, reader, title))
@@ -45,20 +45,20 @@ def outputs(
     reader: Reader,
     title: str = "",
 ) -> Iterator[np.ndarray]:
-    """Yields what `predict` gives for pictures, in their order, batch after batch, on the host.
+    """Yields what `predict` gives for images, in their order, batch after batch, on the host.
 
     Args:
-        predict: (variables, images) -> an array with a row per picture on every device, such as
+        predict: (variables, images) -> an array with a row per image on every device, such as
             from `make_eval_step`.
         variables: of the model, on every device of the mesh.
-        paths: files of the pictures.
+        paths: files of the images.
         config: batch size, image size and resize.
-        mesh: over whose axis the pictures are spread.
-        reader: of the pictures.
+        mesh: over whose axis the images are spread.
+        reader: of the images.
         title: of the progress bar; "" for none.
 
     Raises:
-        ValueError: a picture cannot be read, and must not be skipped.
+        ValueError: an image cannot be read, and must not be skipped.
     """
     batch_size = config.data.eval_batch_size
     rows = local_rows(batch_size, "data.eval_batch_size")
@@ -81,7 +81,7 @@ def outputs(
 
 
 def readable(paths: Sequence[str], reader: Reader) -> np.ndarray:
-    """Which pictures were not skipped, in any process: bool [picture]; after `outputs`."""
+    """Which images were not skipped, in any process: bool [image]; after `outputs`."""
     good = np.array([path not in reader.bad for path in paths])
     if jax.process_count() > 1:  # each has read its own rows only
         good = multihost_utils.process_allgather(good).all(axis=0)

@@ -23,7 +23,7 @@ class Scores:
     """Metrics of one split.
 
     values: mAP, loss, CP, CR, CF1, OP, OR, OF1, and the last six again with the suffix @3, where
-        the three most probable classes of each picture count as predicted.
+        the three most probable classes of each image count as predicted.
     class_ap: average precision per class name; NaN for a class that is left out.
     left_out: names of the classes that are in no mean, for want of positives.
     """
@@ -34,8 +34,8 @@ class Scores:
 
 
 def evaluate_scores(
-    labels: Int8[np.ndarray, "picture class"],
-    probabilities: Float[np.ndarray, "picture class"],
+    labels: Int8[np.ndarray, "image class"],
+    probabilities: Float[np.ndarray, "image class"],
     classes: tuple[str, ...],
     counted: Bool[np.ndarray, " class"] | None = None,
 ) -> Scores:
@@ -64,7 +64,7 @@ def evaluate_scores(
 
 
 def included_classes(
-    labels: Int8[np.ndarray, "picture class"], counted: Bool[np.ndarray, " class"] | None = None
+    labels: Int8[np.ndarray, "image class"], counted: Bool[np.ndarray, " class"] | None = None
 ) -> Bool[np.ndarray, " class"]:
     """Classes that are in the means: with a positive label, and counted."""
     there = (labels == 1).any(axis=0)
@@ -72,8 +72,8 @@ def included_classes(
 
 
 def average_precisions(
-    labels: Int8[np.ndarray, "picture class"],
-    scores: Float[np.ndarray, "picture class"],
+    labels: Int8[np.ndarray, "image class"],
+    scores: Float[np.ndarray, "image class"],
     included: Bool[np.ndarray, " class"],
 ) -> Float[np.ndarray, " class"]:
     """Average precision per class over its known labels; NaN where not included."""
@@ -87,7 +87,7 @@ def average_precisions(
 
 
 def binary_cross_entropy(
-    labels: Int8[np.ndarray, "picture class"], probabilities: Float[np.ndarray, "picture class"]
+    labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
 ) -> float:
     """Mean over the known labels, in nats; NaN where there is none."""
     known = labels != UNKNOWN
@@ -96,8 +96,8 @@ def binary_cross_entropy(
     return float(-np.log(np.maximum(of_truth, tiny)).mean()) if known.any() else float("nan")
 
 
-def top_k(scores: Float[np.ndarray, "picture class"], k: int) -> Bool[np.ndarray, "picture class"]:
-    """True at the k highest scores of each picture; of equal scores the first classes win."""
+def top_k(scores: Float[np.ndarray, "image class"], k: int) -> Bool[np.ndarray, "image class"]:
+    """True at the k highest scores of each image; of equal scores the first classes win."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     chosen = np.zeros(scores.shape, bool)
     np.put_along_axis(chosen, order, True, axis=1)
@@ -105,15 +105,15 @@ def top_k(scores: Float[np.ndarray, "picture class"], k: int) -> Bool[np.ndarray
 
 
 def constant_predictor(
-    frequencies: Float[np.ndarray, " class"], pictures: int
-) -> Float[np.ndarray, "picture class"]:
-    """What every model has to beat: each class's training frequency, for every picture."""
-    return np.broadcast_to(frequencies, (pictures, len(frequencies)))
+    frequencies: Float[np.ndarray, " class"], images: int
+) -> Float[np.ndarray, "image class"]:
+    """What every model has to beat: each class's training frequency, for every image."""
+    return np.broadcast_to(frequencies, (images, len(frequencies)))
 
 
 def decision_values(
-    labels: Int8[np.ndarray, "picture class"],
-    predicted: Bool[np.ndarray, "picture class"],
+    labels: Int8[np.ndarray, "image class"],
+    predicted: Bool[np.ndarray, "image class"],
     included: Bool[np.ndarray, " class"],
 ) -> dict[str, float]:
     """CP, CR, CF1, OP, OR and OF1 of the included classes; 0 where nothing was predicted."""

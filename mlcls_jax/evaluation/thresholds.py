@@ -1,7 +1,7 @@
 """From which score on a class is said to be there: tuned per class, by sorting its scores once.
 
-Candidates lie midway between consecutive scores, as no picture tells which score between them
-would be better; the lowest candidate takes every picture.
+Candidates lie midway between consecutive scores, as no image tells which score between them
+would be better; the lowest candidate takes every image.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ NOTHING_KNOWN = 0.0  # the logit of one half
 class Tuned:
     """A threshold per class, of logits.
 
-    thresholds: float64 [class]; -inf where every picture is taken.
+    thresholds: float64 [class]; -inf where every image is taken.
     pooled: bool [class], True where the threshold is the one of all classes together.
     missed: bool [class], True where no threshold reaches the precision that was wanted.
     """
@@ -29,17 +29,17 @@ class Tuned:
 
 
 def tune(
-    labels: Int8[np.ndarray, "picture class"],
-    logits: Float[np.ndarray, "picture class"],
+    labels: Int8[np.ndarray, "image class"],
+    logits: Float[np.ndarray, "image class"],
     counted: Bool[np.ndarray, " class"],
     goal: str,
     wanted: float,
     minimum: int,
 ) -> Tuned:
-    """Thresholds for each class on the pictures given.
+    """Thresholds for each class on the images given.
 
     A threshold tuned on a handful of positives says more of these than of the class, so a class
-    with fewer than `minimum` takes the threshold that is tuned on the pooled pictures of all
+    with fewer than `minimum` takes the threshold that is tuned on the pooled images of all
     counted classes.
 
     Args:

@@ -1,4 +1,4 @@
-"""Where in a picture the evidence for a class is: a map per class, and its overlay.
+"""Where in an image the evidence for a class is: a map per class, and its overlay.
 
 For the dense head on the mean of the feature map this is Grad-CAM (Selvaraju et al. 2017,
 arXiv:1610.02391) of the last feature map.  Its gradient is known: that of a class's logit is the
@@ -36,11 +36,11 @@ STRENGTH = 0.6  # of the colour where a map is highest
 def make_explain_step(model: EfficientNet, by: Normalization, mesh: Mesh) -> Explain:
     """Builds `explain(variables, images, chosen)`, the evaluation step with maps beside the logits.
 
-    Its arguments are the variables, on every device; pictures, uint8 [picture, size, size, 3]; and
-    int32 [picture, k], the classes to explain in each, both with their rows over the mesh's axis.
+    Its arguments are the variables, on every device; images, uint8 [image, size, size, 3]; and
+    int32 [image, k], the classes to explain in each, both with their rows over the mesh's axis.
     It returns on every device
-        logits: float32 [picture, class], as of `make_eval_step`;
-        maps: float32 [picture, k, rows, columns], none negative.  Of a dense head, what each place
+        logits: float32 [image, class], as of `make_eval_step`;
+        maps: float32 [image, k, rows, columns], none negative.  Of a dense head, what each place
             adds to the logit: without the cut at 0 they would sum up to logit - bias.  Of an
             ML-Decoder, the shares of the attention: they sum up to 1.
 
@@ -68,9 +68,9 @@ def make_explain_step(model: EfficientNet, by: Normalization, mesh: Mesh) -> Exp
 def _cam(
     model: EfficientNet,
     variables: dict,
-    features: Float[Array, "picture rows columns channel"],
-    chosen: Int32[Array, "picture k"],
-) -> tuple[Float[Array, "picture class"], Float[Array, "picture k rows columns"]]:
+    features: Float[Array, "image rows columns channel"],
+    chosen: Int32[Array, "image k"],
+) -> tuple[Float[Array, "image class"], Float[Array, "image k rows columns"]]:
     features = features.astype(jnp.float32)
     logits: Any = model.apply(variables, features.mean(axis=(1, 2)), method="classify")
     weights = variables["params"]["head"]["kernel"].T[chosen]
@@ -81,9 +81,9 @@ def _cam(
 def _attention(
     model: EfficientNet,
     variables: dict,
-    features: Float[Array, "picture rows columns channel"],
-    chosen: Int32[Array, "picture k"],
-) -> tuple[Float[Array, "picture class"], Float[Array, "picture k rows columns"]]:
+    features: Float[Array, "image rows columns channel"],
+    chosen: Int32[Array, "image k"],
+) -> tuple[Float[Array, "image class"], Float[Array, "image k rows columns"]]:
     result: Any = model.apply(variables, features, method="classify", mutable=[INTERMEDIATES])
     logits, left = result
     (weights,) = left[INTERMEDIATES]["head"][ATTENTION]
@@ -94,26 +94,26 @@ def _attention(
 
 
 def overlay(
-    picture: UInt8[np.ndarray, "height width 3"],
+    image: UInt8[np.ndarray, "height width 3"],
     heat: Float[np.ndarray, "rows columns"],
     box: Box,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The picture with a map over the part that the network saw: yellow where it is highest.
+    """The image with a map over the part that the network saw: yellow where it is highest.
 
     The scale is the map's own, from 0 to its highest place, so that colours of two maps do not
-    compare; a map of zeros leaves the picture as it is.
+    compare; a map of zeros leaves the image as it is.
 
     Args:
-        picture: upright.
+        image: upright.
         heat: none negative.
-        box: of the picture, in its pixels.
+        box: of the image, in its pixels.
     """
     largest = float(heat.max())
     scaled = (heat / largest if largest > 0 else heat).astype(np.float32)
     grown = cv2.resize(scaled, (box.width, box.height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
     colours = cv2.applyColorMap(np.rint(grown * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     weight = STRENGTH * grown[..., None]
-    result = picture.copy()
+    result = image.copy()
     part = result[box.top : box.top + box.height, box.left : box.left + box.width]
     part[:] = np.rint(part * (1 - weight) + colours[..., ::-1] * weight)
     return result

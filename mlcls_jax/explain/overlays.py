@@ -1,4 +1,4 @@
-"""The files of `predict --explain`: where in each picture the evidence for its classes is."""
+"""The files of `predict --explain`: where in each image the evidence for its classes is."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from PIL import Image
 
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.batch import to_devices
-from mlcls_jax.data.images.decoding import open_picture, read_file
+from mlcls_jax.data.images.decoding import open_image, read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.loaders.threads import Reader, eval_batches, local_rows
 from mlcls_jax.explain.grad_cam import make_explain_step, overlay
@@ -18,23 +18,23 @@ from mlcls_jax.step.programs import build_model
 from mlcls_jax.system.devices import put_local, sharded
 from mlcls_jax.system.files import new_folder
 
-MOST = 8  # classes of a picture that are explained
-SHORT_SIDE = 480  # of an overlay, pixels; smaller pictures keep their size
+MOST = 8  # classes of an image that are explained
+SHORT_SIDE = 480  # of an overlay, pixels; smaller images keep their size
 _NAME = 25  # characters of each part of a file name: four bytes each still fit in 255
 
 
 def write_overlays(
     folder: Path, run: Run, paths: list[str], names: list[str], chosen: np.ndarray, reader: Reader
 ) -> int:
-    """Writes a PNG per picture and class into a new folder, and returns how many.
+    """Writes a PNG per image and class into a new folder, and returns how many.
 
     Args:
         folder: to make.
-        run: without test-time augmentation: maps are of the plain picture.
-        paths: of pictures that can be read.
-        names: of these pictures, for the names of the files.
+        run: without test-time augmentation: maps are of the plain image.
+        paths: of images that can be read.
+        names: of these images, for the names of the files.
         chosen: from `choose`.
-        reader: of the pictures.
+        reader: of the images.
 
     Raises:
         ValueError: there is something in the folder already, or it cannot be written.
@@ -46,20 +46,20 @@ def write_overlays(
             wanted = chosen[index][chosen[index] >= 0]
             if not wanted.size:
                 continue
-            picture = shrink(open_picture(read_file(paths[index]), reader.max_pixels), SHORT_SIDE)
-            box = seen_box(picture.shape[0], picture.shape[1], size, how)
+            image = shrink(open_image(read_file(paths[index]), reader.max_pixels), SHORT_SIDE)
+            box = seen_box(image.shape[0], image.shape[1], size, how)
             for rank, label in enumerate(wanted):
                 name = file_name(index, rank, names[index], run.classes[label])
-                Image.fromarray(overlay(picture, maps[rank], box)).save(partial / name)
+                Image.fromarray(overlay(image, maps[rank], box)).save(partial / name)
             written += wanted.size
     return written
 
 
 def choose(probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """int32 [picture, k]: classes that are there, most probable first, at most MOST; then -1.
+    """int32 [image, k]: classes that are there, most probable first, at most MOST; then -1.
 
     Args:
-        probabilities: float64 [picture, class].
+        probabilities: float64 [image, class].
         present: bool of the same shape.
     """
     order = np.argsort(np.where(present, -probabilities, np.inf), axis=1, kind="stable")[:, :MOST]
@@ -67,20 +67,20 @@ def choose(probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
     return np.where(there, order, -1).astype(np.int32)
 
 
-def file_name(index: int, rank: int, picture: str, label: str) -> str:
-    """Such as 00003-1_park_dog.png: the third picture's first class.
+def file_name(index: int, rank: int, image: str, label: str) -> str:
+    """Such as 00003-1_park_dog.png: the third image's first class.
 
     No other's, whatever they are called, and nothing but letters, digits, "_" and "-" before its
     ending.
     """
-    parts = (re.sub(r"[^\w-]+", "_", part)[:_NAME] for part in (Path(picture).stem, label))
+    parts = (re.sub(r"[^\w-]+", "_", part)[:_NAME] for part in (Path(image).stem, label))
     return f"{index + 1:05}-{rank + 1}_{'_'.join(parts)}.png"
 
 
 def class_maps(
     run: Run, paths: list[str], chosen: np.ndarray, reader: Reader
 ) -> Iterator[np.ndarray]:
-    """Float32 [k, rows, columns] of each picture, for the classes chosen, int32 [picture, k]."""
+    """Float32 [k, rows, columns] of each image, for the classes chosen, int32 [image, k]."""
     model = build_model(run.config, len(run.classes), run.origin.lineage)
     explain = make_explain_step(model, run.origin.normalization, run.mesh)
     rows = local_rows(run.config.data.eval_batch_size, "data.eval_batch_size")

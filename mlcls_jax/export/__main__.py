@@ -4,7 +4,7 @@ python -m mlcls_jax.export --workdir runs/b5 --format safetensors --out exported
 
 safetensors  for timm: model.safetensors and timm's config.json
 keras        for keras.applications: model.weights.h5
-stablehlo    for JAX: model.stablehlo, uint8 pictures to probabilities
+stablehlo    for JAX: model.stablehlo, uint8 images to probabilities
 onnx         for onnxruntime and others: model.onnx, the same function
 
 Beside each stands a config.json with the classes, their thresholds and how to call the model.
@@ -73,7 +73,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def describe(run: Run) -> dict[str, Any]:
     """What has to be known to use a model of the run, JSON-ready.
 
-    Pictures are RGB, 0 to 255, resized as `resize` says to `image_size` pixels; what the model
+    Images are RGB, 0 to 255, resized as `resize` says to `image_size` pixels; what the model
     gives is a logit or a probability per class in the order of `classes`.  A class is said to be
     there from its threshold on, of the probability: the sigmoid of the logit over its temperature,
     which a format that gives probabilities has inside.
@@ -135,19 +135,19 @@ def write_keras(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     config = {
         "application": builder.name,
         "arguments": builder.arguments,
-        "input": "pictures of 0 to 255" if inside else "pictures of 0 to 255, less mean, over std",
+        "input": "images of 0 to 255" if inside else "images of 0 to 255, less mean, over std",
         "normalization": "inside" if inside else dataclasses.asdict(run.origin.normalization),
     }
     usage = (
         f"model = keras.applications.{builder.name}({builder.keywords})\n"
         'model.load_weights("OUT/model.weights.h5")\n'
-        "logits = model(pictures)"
+        "logits = model(images)"
     )
     if not inside:
         mean, std = (
             list(part) for part in (run.origin.normalization.mean, run.origin.normalization.std)
         )
-        usage = usage.replace("(pictures)", f"((pictures - {mean}) / {std})")
+        usage = usage.replace("(images)", f"((images - {mean}) / {std})")
     return save_keras(folder, run.variables, variant, run.origin), config, usage
 
 
@@ -212,7 +212,7 @@ def _signature(run: Run) -> dict[str, Any]:
 
 
 def _crop(run: Run) -> float:
-    """Share of a picture's short side that is resized to the image size."""
+    """Share of an image's short side that is resized to the image size."""
     cropped = run.config.augment.eval_resize == "center_crop"
     return center_crop_share(image_size(run.config)) if cropped else 1.0
 

@@ -1,4 +1,4 @@
-"""A trained model as one function from uint8 pictures to probabilities, in portable files."""
+"""A trained model as one function from uint8 images to probabilities, in portable files."""
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -56,7 +56,7 @@ def save_stablehlo(folder: Path, predictor: Predictor, size: int) -> Path:
     Args:
         folder: an existing one.
         predictor: see `make_predictor`.
-        size: side of the pictures in pixels.
+        size: side of the images in pixels.
     """
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
@@ -96,14 +96,14 @@ def save_onnx(folder: Path, predictor: Predictor, size: int) -> Path:
 
 
 def _check_onnx(data: bytes, predictor: Predictor, size: int) -> None:
-    """Compares onnxruntime with JAX on random pictures, in batches of one and of three."""
+    """Compares onnxruntime with JAX on random images, in batches of one and of three."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    pictures = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     for rows in (1, 3):
-        (theirs,) = session.run([OUTPUT], {INPUT: pictures[:rows]})
-        ours = np.asarray(jax.jit(predictor)(pictures[:rows]))
+        (theirs,) = session.run([OUTPUT], {INPUT: images[:rows]})
+        ours = np.asarray(jax.jit(predictor)(images[:rows]))
         # Logarithms: noise has no class in it, so that all probabilities are small.
         expected, got = (np.log(values + np.float32(TINY)) for values in (ours, np.asarray(theirs)))
         difference = (np.abs(got - expected) / np.maximum(1, np.abs(expected))).max()

@@ -1,4 +1,4 @@
-"""What code bases do differently in one and the same network, and how each wants its pictures.
+"""What code bases do differently in one and the same network, and how each wants its images.
 
 A lineage is where weights were trained and first published.  The tensors of one variant have the
 same shapes in all of them, so a wrong lineage fails nothing: it only gives other logits.
@@ -72,7 +72,7 @@ LUKEMELAS = Lineage(unbiased=True)  # EfficientNet-PyTorch, and its Lite fork
 
 @dataclass(frozen=True)
 class Normalization:
-    """What pictures are normalised by, (x - mean) / std per channel, in units of 0 to 255."""
+    """What images are normalised by, (x - mean) / std per channel, in units of 0 to 255."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -80,7 +80,7 @@ class Normalization:
     def __post_init__(self):
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError(
-                f"pictures cannot be normalised by mean {self.mean} and std {self.std}: a number "
+                f"images cannot be normalised by mean {self.mean} and std {self.std}: a number "
                 "is not finite, or a std not positive"
             )
 

@@ -53,7 +53,7 @@ class StageBlocks(Network):
 
 
 class Backbone(Network):
-    """Stem, stages and top: normalised pictures to the last feature map."""
+    """Stem, stages and top: normalised images to the last feature map."""
 
     variant: str = "b0"
     remat: bool = False
@@ -124,7 +124,7 @@ class EfficientNet(Network):
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
     ) -> Float[Array, "batch rows columns channel"]:
-        """The last feature map, a 32nd of the picture's height and width, in the compute dtype."""
+        """The last feature map, a 32nd of the image's height and width, in the compute dtype."""
         return self.backbone(x, train, example)
 
     def head_inputs(
@@ -146,7 +146,7 @@ class EfficientNet(Network):
         """Logits [batch, class], float32; or `head_inputs`, without a head.
 
         Args:
-            x: pictures, normalised by the mean and standard deviation of the weights.
+            x: images, normalised by the mean and standard deviation of the weights.
             train: dropout, drop path and batch statistics in the active modules.
             example: a number for each row; the dropout of a row is a function of the "dropout"
                 rng and its number, whatever device or batch the row is in.

@@ -2,7 +2,7 @@
 
 Source: Ridnik et al., arXiv:2111.12933, and the authors' implementation, which timm has as
 `timm.layers.ml_decoder`: one transformer decoder layer that normalises after each sum, without
-self-attention, since the queries are the same for every picture; and for each query a dense layer
+self-attention, since the queries are the same for every image; and for each query a dense layer
 of its own to the logits of its classes ("group fully connected").  The queries are drawn once and
 never trained.  So they are no parameter here but a constant of the program, and every leaf of the
 head is one that trains.
@@ -109,7 +109,7 @@ class MLDecoder(nn.Module):
         places = x.reshape(x.shape[0], -1, x.shape[-1])
         places = nn.relu(self._dense(width, "embed")(places))
         fixed = fixed_queries(query_count(self.num_classes, self.size.groups), width)
-        # Without dropout one row of queries is that of every picture.
+        # Without dropout one row of queries is that of every image.
         queries = jnp.asarray(fixed, self.dtype)[None]
         queries = norm("query_norm")(queries + dropped(queries))
         queries = norm("attention_norm")(queries + dropped(self._attend(queries, places, dropped)))

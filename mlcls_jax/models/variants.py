@@ -78,7 +78,7 @@ V2L_STAGES = (
     Stage(kernel_size=3, blocks=7, channels=640, expansion=6, stride=1),
 )
 TOP_CHANNELS = 1280
-STRIDE = 32  # from the picture to the last feature map, rounded up, in every variant
+STRIDE = 32  # from the image to the last feature map, rounded up, in every variant
 HEADS = 8  # of the attention of an ML-Decoder, arXiv:2111.12933
 
 
@@ -88,7 +88,7 @@ class Variant:
 
     Attributes:
         width, depth: factors of the channels and of the blocks per stage.
-        image_size: side of the pictures that it was published with, in pixels.
+        image_size: side of the images that it was published with, in pixels.
         dropout: rate before the head.
         lite: ReLU6, no squeeze-excite; stem, top, and depth of the first and last stage unscaled.
         stages: before scaling.

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="with a map below each picture: where the evidence for its class is",
+        help="with a map below each image: where the evidence for its class is",
     )
     options = parser.parse_args(argv)
     workdir = Path(options.workdir)

@@ -94,7 +94,7 @@ def precision_recall(each: Sequence[np.ndarray], pooled: np.ndarray) -> Markup:
         for recall, precision in each:
             axes.plot(recall, precision, color=FAINT, linewidth=0.8)
         axes.plot([], [], color=FAINT, linewidth=0.8, label="each class")
-        axes.plot(*pooled, color=VAL, label="all pairs of picture and class")
+        axes.plot(*pooled, color=VAL, label="all pairs of image and class")
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
         _legend_below(axes)
 

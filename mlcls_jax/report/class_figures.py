@@ -9,9 +9,9 @@ from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.evaluation.metrics import average_precisions, included_classes
 
 PAIRS = 15  # of classes in a table
-LEAST = 2  # pictures: one alone is chance
+LEAST = 2  # images: one alone is chance
 BINS = 10  # of the reliability diagram
-POINTS = 60  # of a curve: more than a picture of this size can show
+POINTS = 60  # of a curve: more than an image of this size can show
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class ClassRow:
 def class_rows(
     train: LabelTable,
     table: LabelTable,
-    probabilities: Float[np.ndarray, "picture class"],
-    present: Bool[np.ndarray, "picture class"],
+    probabilities: Float[np.ndarray, "image class"],
+    present: Bool[np.ndarray, "image class"],
     thresholds: tuple[float, ...],
 ) -> list[ClassRow]:
     """The classes in their order.
 
     Args:
-        train: labels of the training pictures.
-        table: labels of the validation pictures.
+        train: labels of the training images.
+        table: labels of the validation images.
         probabilities, present: of these.
         thresholds: per class.
     """
@@ -67,7 +67,7 @@ def class_rows(
 
 @dataclass(frozen=True)
 class Pair:
-    """Two classes: on `count` pictures the first was missed and the second said to be there
+    """Two classes: on `count` images the first was missed and the second said to be there
     wrongly, or both were said to be there, of which `labelled` have both."""
 
     first: str
@@ -78,8 +78,8 @@ class Pair:
 
 def confused(
     classes: tuple[str, ...],
-    labels: Int8[np.ndarray, "picture class"],
-    present: Bool[np.ndarray, "picture class"],
+    labels: Int8[np.ndarray, "image class"],
+    present: Bool[np.ndarray, "image class"],
 ) -> list[Pair]:
     """Pairs of a class that was missed and one that was wrongly seen instead, the most first."""
     missed = ((labels == 1) & ~present).astype(np.int64)
@@ -89,12 +89,12 @@ def confused(
 
 def together(
     classes: tuple[str, ...],
-    labels: Int8[np.ndarray, "picture class"],
-    present: Bool[np.ndarray, "picture class"],
+    labels: Int8[np.ndarray, "image class"],
+    present: Bool[np.ndarray, "image class"],
 ) -> list[Pair]:
     """Pairs that are said to be there together more often than they are, the largest excess first.
 
-    Pictures on which one of the two is unknown count neither here nor there.
+    Images on which one of the two is unknown count neither here nor there.
     """
     known = (labels != UNKNOWN).astype(np.int64)
     said, are = (np.triu(x.T @ x, 1) for x in (present * known, (labels == 1).astype(np.int64)))
@@ -114,10 +114,10 @@ def _pairs(classes: tuple[str, ...], counts: np.ndarray) -> list[Pair]:
 
 
 def precision_recall(
-    labels: Int8[np.ndarray, "picture class"], probabilities: Float[np.ndarray, "picture class"]
+    labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Curves of recall and precision, float64 [2, point]: of each class that has a positive, and
-    of all pairs of picture and class together."""
+    of all pairs of image and class together."""
     columns = [
         (labels[known, c], probabilities[known, c])
         for c, known in enumerate((labels != UNKNOWN).T)
@@ -138,7 +138,7 @@ def _curve(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Bin:
-    """Pairs of picture and class with nearly the same probability: its mean, the share of
+    """Pairs of image and class with nearly the same probability: its mean, the share of
     positives, and how many they are."""
 
     probability: float
@@ -147,7 +147,7 @@ class Bin:
 
 
 def reliability(
-    labels: Int8[np.ndarray, "picture class"], probabilities: Float[np.ndarray, "picture class"]
+    labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
 ) -> list[Bin]:
     """Ten bins of equal width, those that are empty left out (Guo et al., arXiv:1706.04599)."""
     known = labels != UNKNOWN

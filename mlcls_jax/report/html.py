@@ -43,7 +43,7 @@ def write_report(
         workdir: of the run.
         splits: its labels; without them, they are read.
         thumbnails: of an earlier report of the same run.
-        explain: makes maps of evidence beside the pictures; None: there are none.
+        explain: makes maps of evidence beside the images; None: there are none.
 
     Raises:
         ValueError: it holds no run, its labels cannot be read, or the report cannot be written.
@@ -88,7 +88,7 @@ def _run(facts: Facts) -> dict[str, Any]:
     rows = {
         "network": describe_network(config, len(train.classes)),
         "weights": config.model.weights or "random",
-        "pictures": sizes,
+        "images": sizes,
         "labels": config.data.csv,
         "classes": f"{len(train.classes)}",
     }
@@ -122,7 +122,7 @@ def _training(facts: Facts) -> dict[str, Any]:
 
 
 def _scores(facts: Facts, thumbnails: Thumbnails, explain: Explain | None) -> dict[str, Any]:
-    """What the best evaluation says of classes and pictures; nothing where there is none."""
+    """What the best evaluation says of classes and images; nothing where there is none."""
     scored, decisions = facts.scored, facts.decisions
     if scored is None or decisions is None or not len(scored.table):
         return {"classes": [], "galleries": [], "explained": False}
@@ -145,7 +145,7 @@ def _scores(facts: Facts, thumbnails: Thumbnails, explain: Explain | None) -> di
 def _galleries(
     scored: Scored, thumbnails: Thumbnails, explain: Explain | None
 ) -> list[tuple[str, str, list[tuple[str, str, Example]]]]:
-    """Title, what is below each picture, and the pictures, with their maps."""
+    """Title, what is below each image, and the images, with their maps."""
     of = scored.table, scored.probabilities, scored.present
     kinds = [
         ("Seen where the label says no", "wrong", mistakes(*of, label=0)),
@@ -161,12 +161,12 @@ def _galleries(
         for asked, draw in zip(readable, draws, strict=bool(explain))
     }
 
-    def pictures(one: Example) -> tuple[str, str, Example]:
+    def images(one: Example) -> tuple[str, str, Example]:
         path = paths[one.row]
         return thumbnails.of(path), maps.get((path, one.column), ""), one
 
     return [
-        (title, kind, list(map(pictures, examples))) for title, kind, examples in kinds if examples
+        (title, kind, list(map(images, examples))) for title, kind, examples in kinds if examples
     ]
 
 

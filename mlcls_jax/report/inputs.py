@@ -25,11 +25,11 @@ _TINY = 1e-6  # predictions have six decimals
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The best evaluation of the validation pictures.
+    """The best evaluation of the validation images.
 
-    table: labels of the pictures that could be read.
-    probabilities: float64 [picture, class].
-    present: bool [picture, class], by the thresholds.
+    table: labels of the images that could be read.
+    probabilities: float64 [image, class].
+    present: bool [image, class], by the thresholds.
     """
 
     table: LabelTable

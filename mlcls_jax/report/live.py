@@ -33,7 +33,7 @@ class Refresher:
         Args:
             workdir: of the run.
             splits: labels of the run.
-            max_pixels: see `open_picture`.
+            max_pixels: see `open_image`.
             enabled: in the first process.
         """
         self._workdir, self._splits, self._enabled = workdir, splits, enabled

@@ -1,4 +1,4 @@
-"""The pictures that the report shows: the surest mistakes and the best hits, small."""
+"""The images that the report shows: the surest mistakes and the best hits, small."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import simplejpeg
 
 from mlcls_jax.config import Config
 from mlcls_jax.config.schema import image_size
-from mlcls_jax.data.images.decoding import PictureError, open_picture, read_file
+from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.loaders.threads import make_reader
@@ -18,7 +18,7 @@ from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import class_maps
 from mlcls_jax.run.trained_model import load_run
 
-# (path and class of each picture) -> for each, what draws its map over the picture.
+# (path and class of each image) -> for each, what draws its map over the image.
 Draw = Callable[[np.ndarray], np.ndarray]
 Explain = Callable[[Sequence[tuple[str, int]]], list[Draw]]
 
@@ -27,7 +27,7 @@ def explain_by(workdir: Path) -> Explain:
     """By the best checkpoint of a run, which is read at the first call.
 
     Args:
-        workdir: of the run. The pictures are ones that can be read.
+        workdir: of the run. The images are ones that can be read.
 
     Raises:
         ValueError: at the call; see `load_run`.
@@ -63,7 +63,7 @@ LABELS = 6  # in a caption
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and what is said of it.
+    """An image and what is said of it.
 
     row: in the table.
     column: of the class in question; of a hit, of the surest class that is there.
@@ -83,7 +83,7 @@ class Example:
 def mistakes(
     table: LabelTable, probabilities: np.ndarray, present: np.ndarray, label: int
 ) -> list[Example]:
-    """The surest mistakes on labels that are 1 (missed) or 0 (wrongly seen), one a picture."""
+    """The surest mistakes on labels that are 1 (missed) or 0 (wrongly seen), one an image."""
     wrong = (table.labels == label) & (present != (label == 1))
     sure = np.where(wrong, np.abs(label - probabilities), -1.0)
     worst = sure.argmax(axis=1)
@@ -92,7 +92,7 @@ def mistakes(
 
 
 def hits(table: LabelTable, probabilities: np.ndarray, present: np.ndarray) -> list[Example]:
-    """Pictures with something on them on which every decision is right, the surest first."""
+    """Images with something on them on which every decision is right, the surest first."""
     labels = table.labels
     right = ((labels == UNKNOWN) | (present == (labels == 1))).all(axis=1)
     right &= (labels == 1).any(axis=1)
@@ -114,15 +114,15 @@ def hits(table: LabelTable, probabilities: np.ndarray, present: np.ndarray) -> l
 
 
 class Thumbnails:
-    """Small pictures as data addresses; each is decoded once, but for those with a map."""
+    """Small images as data addresses; each is decoded once, but for those with a map."""
 
     def __init__(self, max_pixels: int):
-        """max_pixels: see `open_picture`."""
+        """max_pixels: see `open_image`."""
         self._max_pixels = max_pixels
         self._made: dict[str, str] = {}
 
     def of(self, path: str) -> str:
-        """The address of a picture; "" where it cannot be read."""
+        """The address of an image; "" where it cannot be read."""
         if path not in self._made:
             self._made[path] = self._make(path)
         return self._made[path]
@@ -133,8 +133,8 @@ class Thumbnails:
 
     def _make(self, path: str, draw: Callable[[np.ndarray], np.ndarray] = np.asarray) -> str:
         try:
-            image = draw(shrink(open_picture(read_file(path), self._max_pixels), SIDE))
-        except (PictureError, OSError):
+            image = draw(shrink(open_image(read_file(path), self._max_pixels), SIDE))
+        except (ImageError, OSError):
             return ""
         for axis in (0, 1):
             spare = max(image.shape[axis] - 2 * SIDE, 0)

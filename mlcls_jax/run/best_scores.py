@@ -18,12 +18,12 @@ from mlcls_jax.system.files import write_bytes
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """An evaluation of the validation pictures.
+    """An evaluation of the validation images.
 
     step: after which it was.
     weights: RAW or EMA, whichever was better.
-    filenames: of the pictures.
-    logits: float32 [picture, class].
+    filenames: of the images.
+    logits: float32 [image, class].
     decisions: tuned on them.
     devices: that the run trains on, for a person.
     groups: rows of the table of parameter groups by phase, with the fields of GroupRow.

@@ -193,7 +193,7 @@ def write_predictions(
 
     Args:
         path: of the file.
-        filenames: n, of the pictures.
+        filenames: n, of the images.
         probabilities: [n, c], floats or integers.
         classes: c, their names.
         exact: names as they are, to be read as labels again; otherwise they are `for_spreadsheets`.

@@ -1,10 +1,10 @@
-"""Test-time augmentation: one prediction from several views of a picture.
+"""Test-time augmentation: one prediction from several views of an image.
 
-"flip" is the picture and its mirror image.  "crops" are the four corners and the centre of the
-picture at a side of 32 pixels more, and their mirror images: the ten of Krizhevsky et al. 2012,
+"flip" is the image and its mirror image.  "crops" are the four corners and the centre of the
+image at a side of 32 pixels more, and their mirror images: the ten of Krizhevsky et al. 2012,
 section 4.1.  A run that was trained with augment.flip=False has no mirror images.
 
-A picture is decoded and sent once; the views are cut and mirrored on the device, one after the
+An image is decoded and sent once; the views are cut and mirrored on the device, one after the
 other, so that they take no more memory than one.  Their probabilities are averaged, as in that
 paper and in Simonyan and Zisserman 2015 (arXiv:1409.1556): the logarithmic loss is convex, so the
 mean's is never above the mean loss of the views.
@@ -33,7 +33,7 @@ MARGIN = 32  # pixels; as much as the centre crop of evaluation leaves out
 
 
 def with_views(run: Run, name: str) -> Run:
-    """The run with the mean prediction over views in place of one, from pictures as large as that
+    """The run with the mean prediction over views in place of one, from images as large as that
     needs: its config has their size.
 
     Raises:
@@ -44,7 +44,7 @@ def with_views(run: Run, name: str) -> Run:
         return run
     if name == "flip" and not flip:
         raise ValueError(
-            "--tta flip: the run has augment.flip=False, so it never saw a mirrored picture; "
+            "--tta flip: the run has augment.flip=False, so it never saw a mirrored image; "
             "use --tta crops, which leaves these out, or none"
         )
     larger = dataclasses.replace(run.config.model, image_size=size + margin(name))
@@ -55,7 +55,7 @@ def with_views(run: Run, name: str) -> Run:
 
 
 def margin(name: str) -> int:
-    """Pixels by which the pictures are larger than the network's."""
+    """Pixels by which the images are larger than the network's."""
     return MARGIN if name == "crops" else 0
 
 

@@ -1,7 +1,7 @@
-"""A page to drop pictures on, and a JSON endpoint, for a trained run.
+"""A page to drop images on, and a JSON endpoint, for a trained run.
 
 python -m mlcls_jax.serve --workdir runs/b5
-curl -F pictures=@photo.jpg http://127.0.0.1:8000/api/predict
+curl -F images=@photo.jpg http://127.0.0.1:8000/api/predict
 
 It answers on this machine alone; /openapi.json describes the endpoint.
 """
@@ -61,7 +61,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(
         prog="python -m mlcls_jax.serve",
-        description="A page to drop pictures on, and a JSON endpoint, for a trained run.",
+        description="A page to drop images on, and a JSON endpoint, for a trained run.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")

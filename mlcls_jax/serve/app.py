@@ -21,7 +21,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from mlcls_jax.data.images.decoding import PictureError
+from mlcls_jax.data.images.decoding import ImageError
 from mlcls_jax.run.trained_model import describe_checkpoint
 from mlcls_jax.serve.batching import BusyError
 from mlcls_jax.serve.limits import Guard, refusal
@@ -34,7 +34,7 @@ SHOWN = 100  # characters of a file name in an error
 
 
 class ClassScore(BaseModel):
-    """One class of a picture."""
+    """One class of an image."""
 
     name: str
     probability: float
@@ -43,14 +43,14 @@ class ClassScore(BaseModel):
 
 
 class Prediction(BaseModel):
-    """All classes of a picture, in the order of the model's outputs."""
+    """All classes of an image, in the order of the model's outputs."""
 
     filename: str
     classes: list[ClassScore]
 
 
 class Part(BaseModel):
-    """Of a picture, in shares of its height and width."""
+    """Of an image, in shares of its height and width."""
 
     top: float
     left: float
@@ -82,8 +82,8 @@ class Model(BaseModel):
     checkpoint: str
     tuned: bool
     classes: list[ModelClass]
-    picture_bytes: int
-    pictures: int
+    image_bytes: int
+    images: int
 
 
 def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastAPI:
@@ -104,7 +104,7 @@ def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastA
 
     app = FastAPI(
         title="mlcls_jax",
-        description="Which classes are in a picture.",
+        description="Which classes are in an image.",
         version=version("mlcls_jax"),
         lifespan=lifespan,
         docs_url=None,
@@ -123,21 +123,21 @@ def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastA
         return _describe(service, name)
 
     @app.post("/api/predict")
-    async def predict(pictures: list[UploadFile]) -> list[Prediction]:
-        answers = await _answers(service, pictures)
+    async def predict(images: list[UploadFile]) -> list[Prediction]:
+        answers = await _answers(service, images)
         return [
             Prediction(filename=upload.filename or "", classes=_scores(service, answer))
-            for upload, (_, answer) in zip(pictures, answers, strict=True)
+            for upload, (_, answer) in zip(images, answers, strict=True)
         ]
 
     @app.post("/api/explain")
-    async def explain(picture: UploadFile, class_name: Annotated[str, Form()]) -> Explanation:
+    async def explain(image: UploadFile, class_name: Annotated[str, Form()]) -> Explanation:
         if class_name not in service.run.classes:
             raise HTTPException(422, "class_name: the model has no class of this name")
         label = service.run.classes.index(class_name)
-        ((decoded, answer),) = await _answers(service, [picture], label)
+        ((decoded, answer),) = await _answers(service, [image], label)
         return Explanation(
-            filename=picture.filename or "",
+            filename=image.filename or "",
             explained=_scores(service, answer)[label],
             map=answer.heat.tolist(),
             part=_part(decoded),
@@ -163,14 +163,14 @@ def policy(page: str) -> str:
 async def _answers(
     service: Service, uploads: list[UploadFile], explained: int = 0
 ) -> list[tuple[Decoded, Answer]]:
-    """Of all pictures of a request, in their order; HTTPException where one is refused."""
+    """Of all images of a request, in their order; HTTPException where one is refused."""
     limits = service.limits
-    if len(uploads) > limits.pictures:
-        raise HTTPException(413, f"pictures: at most {limits.pictures} in a request")
+    if len(uploads) > limits.images:
+        raise HTTPException(413, f"images: at most {limits.images} in a request")
     for upload in uploads:
-        if (upload.size or 0) > limits.picture_bytes:
-            most = f"{limits.picture_bytes / 2**20:g} MB"
-            raise HTTPException(413, f"{shown(upload)}: a picture has at most {most}")
+        if (upload.size or 0) > limits.image_bytes:
+            most = f"{limits.image_bytes / 2**20:g} MB"
+            raise HTTPException(413, f"{shown(upload)}: an image has at most {most}")
 
     try:
         with service.batcher.places(len(uploads)):
@@ -185,14 +185,14 @@ async def _answers(
 async def _decode(service: Service, upload: UploadFile, explained: int) -> Decoded:
     try:
         return await service.decode(await upload.read(), explained)
-    except PictureError as error:
+    except ImageError as error:
         raise HTTPException(422, f"{shown(upload)}: {error}") from error
 
 
 def shown(upload: UploadFile) -> str:
     """The name of a file as part of one line, whatever a client calls it."""
     name = "".join(c if c.isprintable() else "?" for c in upload.filename or "")
-    return name[:SHOWN] or "the picture"
+    return name[:SHOWN] or "the image"
 
 
 def _scores(service: Service, answer: Answer) -> list[ClassScore]:
@@ -226,8 +226,8 @@ def _describe(service: Service, name: str) -> Model:
         checkpoint=describe_checkpoint(run.meta),
         tuned=run.decisions.rule is not None,
         classes=[ModelClass(name=label, threshold=threshold) for label, threshold in rows],
-        picture_bytes=limits.picture_bytes,
-        pictures=limits.pictures,
+        image_bytes=limits.image_bytes,
+        images=limits.images,
     )
 
 
@@ -236,7 +236,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(BusyError)
     async def busy(_request: Request, _error: Exception) -> JSONResponse:
-        return refusal(503, "too many pictures at once; try again")
+        return refusal(503, "too many images at once; try again")
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

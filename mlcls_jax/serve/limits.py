@@ -92,4 +92,4 @@ def refusal(status: int, reason: str) -> JSONResponse:
 
 def too_large(limits: Limits) -> str:
     """Of a request."""
-    return f"a request has at most {limits.body_bytes / 2**20:g} MB; send fewer pictures at once"
+    return f"a request has at most {limits.body_bytes / 2**20:g} MB; send fewer images at once"

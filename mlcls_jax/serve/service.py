@@ -1,4 +1,4 @@
-"""From the bytes of a picture to its answer: decoded in threads, computed in batches."""
+"""From the bytes of an image to its answer: decoded in threads, computed in batches."""
 
 import asyncio
 import time
@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from mlcls_jax.config.schema import image_size
-from mlcls_jax.data.images.decoding import open_picture
-from mlcls_jax.data.images.transforms import Box, eval_picture, seen_box
+from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.transforms import Box, eval_image, seen_box
 from mlcls_jax.data.loaders.threads import Reader
 from mlcls_jax.explain.grad_cam import make_explain_step
 from mlcls_jax.run.trained_model import Run
@@ -29,17 +29,17 @@ SIZES = (1, 4, 16)
 class Limits:
     """What a client can ask of a server at most.
 
-    picture_bytes, body_bytes: of one file, and of a whole request.
-    pictures: in a request.
+    image_bytes, body_bytes: of one file, and of a whole request.
+    images: in a request.
     requests: at once.
-    places: pictures at once, of all requests, from before they are decoded to their answers.
+    places: images at once, of all requests, from before they are decoded to their answers.
     upload_seconds, answer_seconds: for a request to arrive, and from there to its answer.
-    wait_seconds: that a picture waits for others to share its call.
+    wait_seconds: that an image waits for others to share its call.
     """
 
-    picture_bytes: int = 20 * 2**20
+    image_bytes: int = 20 * 2**20
     body_bytes: int = 64 * 2**20
-    pictures: int = 16
+    images: int = 16
     requests: int = 64
     places: int = 64
     upload_seconds: float = 30
@@ -49,9 +49,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture for the network, and the class to explain.
+    """An image for the network, and the class to explain.
 
-    box: the part that the network sees of a picture of `height` x `width` pixels.
+    box: the part that the network sees of an image of `height` x `width` pixels.
     """
 
     image: UInt8[np.ndarray, "size size 3"]
@@ -91,15 +91,15 @@ class Service:
         }
         reader = Reader(config.data.max_pixels, config.data.threads)
         self._max_pixels = reader.max_pixels
-        self._threads = ThreadPoolExecutor(reader.workers(), thread_name_prefix="pictures")
+        self._threads = ThreadPoolExecutor(reader.workers(), thread_name_prefix="images")
         seconds = {size: self._measure(size) for size in self._programs}
         self.batcher = Batcher(self._call, seconds, limits.wait_seconds, limits.places)
 
     async def decode(self, contents: bytes, explained: int = 0) -> Decoded:
-        """A picture as `predict` sees it, and the number of a class to explain.
+        """An image as `predict` sees it, and the number of a class to explain.
 
         Raises:
-            PictureError: the bytes are no picture that it takes.
+            ImageError: the bytes are no image that it takes.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._decode, contents, explained)
@@ -111,20 +111,20 @@ class Service:
         return Answer(probabilities[0], self.run.decisions.present(probabilities)[0], heat)
 
     def _decode(self, contents: bytes, explained: int) -> Decoded:
-        picture = open_picture(contents, self._max_pixels)
-        image = eval_picture(picture, size=self._size, augment=self._augment)
-        sides = picture.height, picture.width
+        source = open_image(contents, self._max_pixels)
+        image = eval_image(source, size=self._size, augment=self._augment)
+        sides = source.height, source.width
         box = seen_box(*sides, self._size, self._augment.eval_resize)
         return Decoded(image, box, *sides, explained)
 
-    def _call(self, pictures: list[Decoded], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _call(self, decoded: list[Decoded], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
         images = np.zeros((size, self._size, self._size, 3), np.uint8)
         chosen = np.zeros((size, 1), np.int32)
-        for row, picture in enumerate(pictures):
-            images[row], chosen[row] = picture.image, picture.explained
+        for row, one in enumerate(decoded):
+            images[row], chosen[row] = one.image, one.explained
         arguments = put_local((images, chosen), sharded(self.run.mesh))
         logits, maps = jax.device_get(self._programs[size](self.run.variables, *arguments))
-        return list(zip(logits, maps[:, 0], strict=True))[: len(pictures)]
+        return list(zip(logits, maps[:, 0], strict=True))[: len(decoded)]
 
     def _measure(self, size: int) -> float:
         """Seconds of a call, the second one: the first still takes memory."""

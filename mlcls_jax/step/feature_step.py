@@ -1,7 +1,7 @@
 """Steps over cached features: several in one call, as a scan over shuffled rows of one table.
 
 The state, the loss, the dropout and the update are those of `train_step`; only the backbone is
-missing, whose result for each picture is in the table.
+missing, whose result for each image is in the table.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ from mlcls_jax.system.devices import AXIS
 
 @struct.dataclass
 class Features:
-    """What is left of the training pictures: arrays on every device, or their shapes."""
+    """What is left of the training images: arrays on every device, or their shapes."""
 
-    # What the head takes, [picture, view, ...]: of the plain picture, then of the mirrored one.
+    # What the head takes, [image, view, ...]: of the plain image, then of the mirrored one.
     inputs: Any
-    label: Any  # int8 [picture, class]: 1, 0 or UNKNOWN
+    label: Any  # int8 [image, class]: 1, 0 or UNKNOWN
 
 
 @struct.dataclass
 class FeatureChunk:
     """Several batches of one call: arrays on the host or on the devices, or their shapes."""
 
-    row: Any  # int32 [step, batch]: picture * views + view; NO_STEP where there is no step
+    row: Any  # int32 [step, batch]: image * views + view; NO_STEP where there is no step
     position: Any  # uint32 [step, batch]: place in the endless stream of the run
 
 
@@ -71,7 +71,7 @@ def make_feature_step(
         optimizer: over the flat {path: array} of the trainable leaves.
         trainable: paths of those leaves, all under head/.
         loss: of each class, see losses.py.
-        seed: of dropout, which is a function of (seed, picture's position).
+        seed: of dropout, which is a function of (seed, image's position).
         mesh: whose axis the rows of each batch are sharded over.
         accumulate, decay, skip: see make_update.
     """
@@ -96,8 +96,8 @@ def make_feature_step(
         views = features.inputs.shape[1]
 
         def one(before: TrainState, rows: FeatureChunk):
-            picture, view = jnp.divmod(rows.row, views)
-            batch = features.inputs[picture, view], features.label[picture], rows.position
+            image, view = jnp.divmod(rows.row, views)
+            batch = features.inputs[image, view], features.label[image], rows.position
             after, metrics = update(before, batch)
             taken = rows.row[0] != NO_STEP
             return jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, before), metrics
@@ -114,10 +114,10 @@ def make_feature_step(
 def make_classify(
     model: EfficientNet, rows: int, mesh: Mesh
 ) -> Callable[[dict, jax.Array], jax.Array]:
-    """Builds `logits(variables, inputs)`: what the head takes [picture, ...] to float32 logits
-    [picture, class], both on every device, as in evaluation.
+    """Builds `logits(variables, inputs)`: what the head takes [image, ...] to float32 logits
+    [image, class], both on every device, as in evaluation.
 
-    Each device computes its share of `rows` pictures at a time: a decoder's activations of all of
+    Each device computes its share of `rows` images at a time: a decoder's activations of all of
     them would not fit.
     """
     share = rows // mesh.size
@@ -128,7 +128,7 @@ def make_classify(
         last = len(inputs) - 1
 
         def one(begin):
-            # Past the end, the last picture again: of one shape, and cut off below.
+            # Past the end, the last image again: of one shape, and cut off below.
             row = jnp.minimum(begin + first + jnp.arange(share), last)
             return model.apply(head, inputs[row], method=EfficientNet.classify)
 

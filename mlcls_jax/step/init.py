@@ -29,9 +29,9 @@ def random_variables(
     """
 
     def draw() -> dict:
-        picture = jnp.zeros((1, image_size(config), image_size(config), 3))
+        image = jnp.zeros((1, image_size(config), image_size(config), 3))
         model = build_model(config, len(frequencies))
-        return dict(model.init(jax.random.key(config.seed), picture))
+        return dict(model.init(jax.random.key(config.seed), image))
 
     variables = jax.jit(draw, out_shardings=replicated(mesh))()
     head = variables["params"]["head"] | replicate(_fresh_bias(config, frequencies), mesh)

@@ -1,4 +1,4 @@
-"""Losses per (picture, class), and the one way to average them over the known labels."""
+"""Losses per (image, class), and the one way to average them over the known labels."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: pairs of pictures of a batch become mixtures of each other, inside the step."""
+"""Mixup and CutMix: pairs of images of a batch become mixtures of each other, inside the step."""
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +13,25 @@ _STREAM = 0x6D6978  # of random numbers, apart from that of dropout
 
 
 def mixes(augment: Augment) -> bool:
-    """Whether pictures are mixed at all."""
+    """Whether images are mixed at all."""
     return augment.mixup > 0 or augment.cutmix > 0
 
 
 def check_pairs(rows: int) -> None:
-    """That the pictures that a device works on at once are pairs.
+    """That the images that a device works on at once are pairs.
 
     Raises:
         ValueError: they are not; names data.batch_size.
     """
     if rows % 2:
         raise ValueError(
-            f"config: data.batch_size gives each device an odd number of pictures at a time "
+            f"config: data.batch_size gives each device an odd number of images at a time "
             f"({rows}), which augment.mixup and augment.cutmix cannot pair; make that even"
         )
 
 
 def make_mixed_inputs(inputs: Inputs, augment: Augment, seed: int) -> Inputs:
-    """What `inputs` gives, each picture mixed with its neighbour.
+    """What `inputs` gives, each image mixed with its neighbour.
 
     Rows 2k and 2k + 1 are a pair: the order is shuffled in each epoch.  Both keep the same share of
     themselves and take the rest from each other.  All that is random is a function of (seed, the
@@ -61,14 +61,14 @@ def make_mixed_inputs(inputs: Inputs, augment: Augment, seed: int) -> Inputs:
         areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
         of_labels = shares * (1.0 - areas.astype(jnp.float32) / size**2)
         labels = mix_labels(labels, _others(labels), of_labels[:, None], augment.mixed_labels)
-        # Not other + kept * (own - other): where a picture keeps all, it stays as it is.
+        # Not other + kept * (own - other): where an image keeps all, it stays as it is.
         return kept * pixels + (1.0 - kept) * _others(pixels), labels
 
     return mixed
 
 
 def pair_keys(seed: int, positions: UInt32[Array, " pair"]) -> Key[Array, " pair"]:
-    """A key for each pair, from the position of its first picture."""
+    """A key for each pair, from the position of its first image."""
     stream = jax.random.fold_in(jax.random.key(seed), _STREAM)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(stream, positions // jnp.uint32(2))
 
@@ -82,7 +82,7 @@ def draw_pair(
 
     Args:
         key: of the pair.
-        size: side of the pictures in pixels.
+        size: side of the images in pixels.
         augment: mixup and cutmix, of which at least one is on.
 
     Returns:
@@ -103,9 +103,9 @@ def random_box(share: Float[Array, ""], center: Int32[Array, "2"], size: int) ->
     """CutMix's square, cut off at the edges: (top, bottom, left, right) as in the authors' code.
 
     Args:
-        share: of the picture's area outside of the square, before it is cut off.
+        share: of the image's area outside of the square, before it is cut off.
         center: row and column.
-        size: side of the picture in pixels.
+        size: side of the image in pixels.
     """
     half = jnp.floor(size * jnp.sqrt(1.0 - share)).astype(jnp.int32) // 2
     ends = jnp.clip(jnp.stack([center - half, center + half], axis=1), 0, size)
@@ -115,7 +115,7 @@ def random_box(share: Float[Array, ""], center: Int32[Array, "2"], size: int) ->
 def kept_shares(
     shares: Float[Array, " batch"], boxes: Int32[Array, "batch 4"], size: int
 ) -> Float[Array, "batch size size"]:
-    """The share of each pixel that is the picture's own: that of the picture, and 0 in its box."""
+    """The share of each pixel that is the image's own: that of the image, and 0 in its box."""
     pixel = jnp.arange(size, dtype=jnp.int32)
     top, bottom, left, right = (boxes[:, i, None] for i in range(4))
     rows, columns = (top <= pixel) & (pixel < bottom), (left <= pixel) & (pixel < right)
@@ -129,10 +129,10 @@ def mix_labels(
     share: Float[Array, "batch 1"],
     how: str,
 ) -> Float[Array, "batch class"]:
-    """Labels of mixtures, in [0, 1] or UNKNOWN, where a picture that is seen has it unknown.
+    """Labels of mixtures, in [0, 1] or UNKNOWN, where an image that is seen has it unknown.
 
     Args:
-        own, others: of each picture and of the one that is mixed into it.
+        own, others: of each image and of the one that is mixed into it.
         share: of the first.
         how: "mixed": by their shares; "union": all that is in either, if it is seen.
     """

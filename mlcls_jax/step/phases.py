@@ -14,7 +14,7 @@ class PlannedPhase:
 
     start: the first step; stop: one past the last.
     warmup: steps from start on.
-    evaluations: the steps after which the validation pictures are scored; the last is stop.
+    evaluations: the steps after which the validation images are scored; the last is stop.
     """
 
     phase: Phase
@@ -31,12 +31,12 @@ class PlannedPhase:
         return math.ceil(longest / math.ceil(longest / most))
 
 
-def plan_phases(config: Config, pictures: int) -> list[PlannedPhase]:
+def plan_phases(config: Config, images: int) -> list[PlannedPhase]:
     """The phases that last longer than nothing, back to back.
 
     Args:
         config: phases, batch size and evaluation.every.
-        pictures: number of training pictures.
+        images: number of training images.
 
     Raises:
         ValueError: every phase lasts 0 steps.
@@ -44,12 +44,12 @@ def plan_phases(config: Config, pictures: int) -> list[PlannedPhase]:
     batch_size, every = config.data.batch_size, config.evaluation.every
     planned, start = [], 0
     for phase in config.phases:
-        steps = steps_of(phase.duration, pictures, batch_size)
+        steps = steps_of(phase.duration, images, batch_size)
         if not steps:
             continue
         stop = start + steps
-        evaluations = {start + step for step in _multiples(every, steps, pictures, batch_size)}
-        warmup = steps_of(phase.warmup, pictures, batch_size)
+        evaluations = {start + step for step in _multiples(every, steps, images, batch_size)}
+        warmup = steps_of(phase.warmup, images, batch_size)
         planned.append(PlannedPhase(phase, start, stop, warmup, tuple(sorted(evaluations))))
         start = stop
     if not planned:
@@ -69,7 +69,7 @@ def check_parts(plan: list[PlannedPhase], batch_size: int, devices: int) -> None
             )
 
 
-def _multiples(every: str, steps: int, pictures: int, batch_size: int) -> set[int]:
+def _multiples(every: str, steps: int, images: int, batch_size: int) -> set[int]:
     """Steps at the ends of whole multiples of `every`, and at the end of the phase."""
-    ends = (steps_of(every, pictures, batch_size, times) for times in itertools.count(1))
+    ends = (steps_of(every, images, batch_size, times) for times in itertools.count(1))
     return {*itertools.takewhile(lambda end: end < steps, ends), steps}

@@ -56,7 +56,7 @@ class Program:
 
 
 def describe_network(config: Config, num_classes: int) -> str:
-    """Its name, the pictures' side, and the queries of a decoder."""
+    """Its name, the images' side, and the queries of a decoder."""
     text = f"EfficientNet {config.model.variant}, {image_size(config)} px"
     if size := _decoder_size(config):
         text += f", ML-Decoder with {query_count(num_classes, size.groups)} queries"
@@ -188,7 +188,7 @@ def feature_step_program(
     config: Config,
     num_classes: int,
     planned: PlannedPhase,
-    pictures: int,
+    images: int,
     mesh: Mesh,
     variables: dict,
     frequencies: Sequence[float] | np.ndarray | None = None,
@@ -200,8 +200,8 @@ def feature_step_program(
     Args:
         config: of the run.
         num_classes: of the head.
-        planned: the phase; its cached_views is how many features a picture has.
-        pictures: of the training split.
+        planned: the phase; its cached_views is how many features an image has.
+        images: of the training split.
         mesh: of all devices.
         variables: what `variables_shape` gives.
         frequencies: of the classes in train; see make_loss.
@@ -221,8 +221,8 @@ def feature_step_program(
     each, views = head_input(config, variables), planned.phase.cached_views
     rows = planned.chunk_steps(config.log_every), config.data.batch_size
     features = Features(
-        inputs=jax.ShapeDtypeStruct((pictures, views, *each.shape), each.dtype),
-        label=jax.ShapeDtypeStruct((pictures, num_classes), jnp.int8),
+        inputs=jax.ShapeDtypeStruct((images, views, *each.shape), each.dtype),
+        label=jax.ShapeDtypeStruct((images, num_classes), jnp.int8),
     )
     chunk = FeatureChunk(
         row=jax.ShapeDtypeStruct(rows, jnp.int32), position=jax.ShapeDtypeStruct(rows, jnp.uint32)
@@ -233,17 +233,17 @@ def feature_step_program(
 
 
 def classify_program(
-    config: Config, num_classes: int, pictures: int, mesh: Mesh, variables: dict
+    config: Config, num_classes: int, images: int, mesh: Mesh, variables: dict
 ) -> Program:
     """Of what the head takes to logits, on every device: (variables, inputs) -> logits."""
     classify = make_classify(build_model(config, num_classes), config.data.eval_batch_size, mesh)
     each = head_input(config, variables)
-    inputs = jax.ShapeDtypeStruct((pictures, *each.shape), each.dtype, sharding=replicated(mesh))
+    inputs = jax.ShapeDtypeStruct((images, *each.shape), each.dtype, sharding=replicated(mesh))
     return Program(classify, (variables, inputs))
 
 
 def head_input(config: Config, variables: dict) -> jax.ShapeDtypeStruct:
-    """What the head takes of one picture, see EfficientNet.head_inputs, without tracing it.
+    """What the head takes of one image, see EfficientNet.head_inputs, without tracing it.
 
     Args:
         config: of the run.

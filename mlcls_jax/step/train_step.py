@@ -78,13 +78,13 @@ def normalize(
     return (pixels - np.asarray(by.mean, np.float32)) / np.asarray(by.std, np.float32)
 
 
-# A batch -> (normalised pictures, float32 [row, size, size, 3]; labels, float32 [row, class], of
+# A batch -> (normalised images, float32 [row, size, size, 3]; labels, float32 [row, class], of
 # which all are in [0, 1] but UNKNOWN ones).
 Inputs = Callable[[Batch], tuple[jax.Array, jax.Array]]
 
 
 def make_inputs(by: Normalization) -> Inputs:
-    """The pictures of a batch, normalised by the numbers of the weights, and its labels."""
+    """The images of a batch, normalised by the numbers of the weights, and its labels."""
 
     def inputs(batch: Batch) -> tuple[jax.Array, jax.Array]:
         return normalize(batch.image, by), batch.label.astype(jnp.float32)
@@ -112,7 +112,7 @@ def make_train_step(
         trainable: paths of those leaves.
         inputs: from a batch to what the network and the loss take.
         loss: of each class, see losses.py.
-        seed: of dropout and drop path, which are functions of (seed, picture's position).
+        seed: of dropout and drop path, which are functions of (seed, image's position).
         mesh: whose axis the batch is sharded over.
         accumulate, decay, skip: see make_update.
 
@@ -203,7 +203,7 @@ def _unless_spoilt(
     before: TrainState, after: TrainState, metrics: dict[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The state after a step, or where its metrics are not finite, the one before with the next
-    step's number: the pictures go on.  The same on all devices, as the metrics are."""
+    step's number: the images go on.  The same on all devices, as the metrics are."""
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
 
     def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -250,7 +250,7 @@ def over_devices(
 def make_eval_step(
     model: EfficientNet, normalization: Normalization, mesh: Mesh
 ) -> Callable[[dict, jax.Array], jax.Array]:
-    """Builds `logits(variables, images)`: uint8 pictures to float32 logits on every device."""
+    """Builds `logits(variables, images)`: uint8 images to float32 logits on every device."""
 
     def logits(variables, images):
         return model.apply(variables, normalize(images, normalization), train=False)

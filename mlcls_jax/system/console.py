@@ -72,7 +72,7 @@ class Meter:
 
     @property
     def images_per_second(self) -> float:
-        """Pictures finished since `begin`, per second; 0 before the first."""
+        """Images finished since `begin`, per second; 0 before the first."""
         return self.done * self.batch_size / max(self.seconds, 1e-9)
 
     @property

@@ -1,7 +1,7 @@
 """What a phase needs, made in threads while the main thread goes on: its compiled step, its first
 batch, and once per run the compiled evaluation; for cached features, the pass instead of the batch.
 
-XLA compiles, and pictures are decoded, without Python's lock, so they go on beside each other and
+XLA compiles, and images are decoded, without Python's lock, so they go on beside each other and
 beside the reading of the weights.
 """
 
@@ -49,7 +49,7 @@ class Ahead:
             splits: of the run.
             variables: shapes of the network's, replicated over the mesh.
             mesh: of all devices.
-            sampled: training pictures that are evaluated beside those of val.
+            sampled: training images that are evaluated beside those of val.
         """
         self._evaluated = len(splits["val"]) + sampled
         self._config, self._variables, self._mesh = config, variables, mesh
@@ -80,13 +80,13 @@ class Ahead:
             self._evaluation = threads.run(self._compile_evaluation, origin, step)
 
     def read(self, planned: PlannedPhase, first_step: int, reader: Reader) -> None:
-        """Begins to read the pictures of a phase; does nothing if that has begun, or if it reads
+        """Begins to read the images of a phase; does nothing if that has begun, or if it reads
         none but those of the pass for cached features.
 
         Args:
             planned: the phase.
             first_step: whose batch is the first one needed.
-            reader: of the training pictures.
+            reader: of the training images.
         """
         if planned.start not in self._batches and not planned.phase.cached_views:
             first = threads.run(self._first_batch, planned, first_step, reader)
@@ -100,17 +100,17 @@ class Ahead:
         return threads.result(self._steps[planned.start], stop)
 
     def batches(self, planned: PlannedPhase) -> Iterator[Batch]:
-        """Of the phase, on the devices; ValueError if a picture of the first cannot be read."""
+        """Of the phase, on the devices; ValueError if an image of the first cannot be read."""
         return self._batches.pop(planned.start).result()
 
     def predict(self, variables: dict, images: jax.Array) -> jax.Array:
-        """Logits of pictures, see `make_eval_step`; a phase must have begun."""
+        """Logits of images, see `make_eval_step`; a phase must have begun."""
         if self._evaluation is None:
             raise RuntimeError("predict before start")
         return self._evaluation.result()(variables, images)
 
     def head_inputs(self, stop: Stop, variables: dict, images: jax.Array) -> jax.Array:
-        """What the head takes of pictures; a phase with cached views must have begun.
+        """What the head takes of images; a phase with cached views must have begun.
 
         StoppedError where `stop` is set before it is compiled.
         """
@@ -129,8 +129,8 @@ class Ahead:
         config, mesh = self._config, self._mesh
         more = self._variables, self._train.frequencies
         if planned.phase.cached_views:
-            pictures = len(self._train)
-            program = feature_step_program(config, classes, planned, pictures, mesh, *more)
+            size = len(self._train)
+            program = feature_step_program(config, classes, planned, size, mesh, *more)
         else:
             program = step_program(config, classes, origin, planned, mesh, *more)
         lowered, traced = program.lower(), time.perf_counter()

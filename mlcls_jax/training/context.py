@@ -38,7 +38,7 @@ class Session:
     ahead: Ahead
     checkpoints: Checkpoints
     log: MetricsLog
-    sample: np.ndarray  # rows of the training pictures that are scored as well, see sample_rows
+    sample: np.ndarray  # rows of the training images that are scored as well, see sample_rows
     spent: Spent = field(default_factory=Spent)
     stop: Stop = field(default_factory=Stop)
     # Called with the mAP of an evaluation and a function that makes what is kept of it.
@@ -47,12 +47,12 @@ class Session:
 
     @cached_property
     def sampled(self) -> LabelTable:
-        """The training pictures that are scored as well."""
+        """The training images that are scored as well."""
         return self.splits["train"].take(self.sample)
 
     @cached_property
     def constant(self) -> Scores:
-        """Of the base rate on the validation pictures."""
+        """Of the base rate on the validation images."""
         return constant_scores(self.splits["val"], self.base)
 
     @cached_property

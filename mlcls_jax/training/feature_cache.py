@@ -1,6 +1,6 @@
-"""The features of a run's pictures: whether they fit, how they are made, in which order they train.
+"""The features of a run's images: whether they fit, how they are made, in which order they train.
 
-A phase that trains the head alone needs the backbone's result for each picture only once.  It is
+A phase that trains the head alone needs the backbone's result for each image only once.  It is
 computed in one pass, on every device from then on, and the phase's steps and evaluations read it.
 """
 
@@ -99,7 +99,7 @@ def feature_bytes(
     splits: dict[str, LabelTable], views: int, each: jax.ShapeDtypeStruct, sampled: int = 0
 ) -> int:
     """Bytes that a phase's features and labels take on each device; `each` is of one view, and
-    `sampled` the number of training pictures that are evaluated."""
+    `sampled` the number of training images that are evaluated."""
     train, val = splits["train"], splits["val"]
     bytes_each = each.size * each.dtype.itemsize
     return bytes_each * (views * len(train) + len(val) + sampled) + train.labels.nbytes
@@ -115,35 +115,35 @@ def make_features(
     readers: dict[str, Reader],
     stop: Stop,
 ) -> tuple[Features, jax.Array]:
-    """One pass over the training and the validation pictures; says how large and how long it is.
+    """One pass over the training and the validation images; says how large and how long it is.
 
     Args:
-        head_inputs: (variables, images) -> what the head takes, [picture, ...], on every device.
+        head_inputs: (variables, images) -> what the head takes, [image, ...], on every device.
         variables: on every device.
         splits: of the run.
         planned: the phase.
         config: batch size of the pass, image size and resize.
-        mesh: over whose axis the pictures are spread.
+        mesh: over whose axis the images are spread.
         readers: of both splits; features of one that is skipped mean nothing.
         stop: ends the pass.
 
     Returns:
-        On every device: the training features, and what the head takes of the validation pictures,
-        [picture, ...], as they are evaluated.
+        On every device: the training features, and what the head takes of the validation images,
+        [image, ...], as they are evaluated.
 
     Raises:
-        StoppedError: stop was set before the last picture.
-        ValueError: a picture that cannot be read.
+        StoppedError: stop was set before the last image.
+        ValueError: an image that cannot be read.
     """
     train, val, views = splits["train"], splits["val"], planned.phase.cached_views
     size = feature_bytes(splits, views, head_input(config, variables))
     seen = "plain and mirrored, not augmented" if views == 2 else "plain, not augmented"
     console.print(
-        f"{planned.phase.name}: one pass for the features of {len(train)} training pictures "
-        f"({seen}) and {len(val)} validation pictures, {_size(size)} on each device"
+        f"{planned.phase.name}: one pass for the features of {len(train)} training images "
+        f"({seen}) and {len(val)} validation images, {_size(size)} on each device"
     )
     began = time.perf_counter()
-    # Whole pictures, whatever part of them evaluation looks at.
+    # Whole images, whatever part of them evaluation looks at.
     squash = dataclasses.replace(config.augment, eval_resize="squash")
     as_trained = dataclasses.replace(config, augment=squash)
     of_views = partial(_views, head_inputs, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
@@ -157,13 +157,13 @@ def make_features(
 
 
 def with_sample(features: Features, of_val: jax.Array, sample: np.ndarray) -> jax.Array:
-    """What the head takes of the validation pictures, and after them of sampled training pictures,
-    as they are without a mirror, [picture, ...], on every device.
+    """What the head takes of the validation images, and after them of sampled training images,
+    as they are without a mirror, [image, ...], on every device.
 
     Args:
-        features: of the training pictures.
-        of_val: of the validation pictures.
-        sample: rows of the training pictures.
+        features: of the training images.
+        of_val: of the validation images.
+        sample: rows of the training images.
     """
     if not len(sample):
         return of_val
@@ -186,23 +186,23 @@ def feature_chunks(
     """Yields this process's rows of the batches of steps first_step to the phase's end, on the
     host, `steps` in a chunk; a chunk ends at an evaluation and is filled up with NO_STEP.
 
-    The order is that of `train_batches`, which also replaces what is not readable (bool [picture])
-    by the same other pictures.  With two views, half of the pictures of an epoch are
+    The order is that of `train_batches`, which also replaces what is not readable (bool [image])
+    by the same other images.  With two views, half of the images of an epoch are
     mirrored: those with odd places in another permutation, a function of (seed, epoch), so that
     the view is one of (seed, epoch, index).  It is not the flip that `train_batches` draws.
     """
-    views, pictures = planned.phase.cached_views, len(readable)
+    views, images = planned.phase.cached_views, len(readable)
     for end in [evaluation for evaluation in planned.evaluations if evaluation > first_step]:
         for begin in range(first_step, end, steps):
             step = np.arange(begin, begin + steps, dtype=np.int64)[:, None]
             position = step * rows.batch_size + rows.start + np.arange(rows.count)
-            epoch, index = stream_order(position.ravel(), pictures, seed)
+            epoch, index = stream_order(position.ravel(), images, seed)
             for at in np.flatnonzero(~readable[index]):
-                others = substitutes(seed, int(epoch[at]), int(index[at]), pictures)
+                others = substitutes(seed, int(epoch[at]), int(index[at]), images)
                 index[at] = next(other for other in others if readable[other])
             view = np.zeros_like(index)
             if views > 1:  # seeds end below 2**31: this order is no other run's
-                view = stream_order(epoch * pictures + index, pictures, seed + 2**31)[1] % views
+                view = stream_order(epoch * images + index, images, seed + 2**31)[1] % views
             row = (index * views + view).reshape(position.shape)
             yield FeatureChunk(
                 row=np.where(step < end, row, NO_STEP).astype(np.int32),
@@ -220,7 +220,7 @@ def _collect(
     reader: Reader,
     stop: Stop,
 ) -> np.ndarray:
-    """The outputs of all pictures; StoppedError if stop was set before the last."""
+    """The outputs of all images; StoppedError if stop was set before the last."""
     title, begin = "features" if is_first_process() else "", 0
     whole: Any = None
     for part in outputs(predict, variables, paths, config, mesh, reader, title):
@@ -236,7 +236,7 @@ def _collect(
 def _views(
     head_inputs: Callable, mirror: Callable, views: int, variables: dict, images
 ) -> jax.Array:
-    """[picture, view, ...]; one call per view, so that memory is that of one."""
+    """[image, view, ...]; one call per view, so that memory is that of one."""
     of_each = [head_inputs(variables, images)]
     if views == 2:
         of_each.append(head_inputs(variables, mirror(images)))

@@ -1,6 +1,6 @@
 """The training loop of one phase: steps, evaluations, checkpoints, and nothing in between.
 
-A call of a step trains on one batch of pictures or, where their features are cached, on several
+A call of a step trains on one batch of images or, where their features are cached, on several
 batches of features; the loop is the same.  Images/s are rows of batches per second in either case:
 with cached features, how many the head takes in, and the pass that made the features has a line of
 its own.
@@ -37,8 +37,8 @@ def run_phase(
     A phase that ends early leaves a state at the step where it would have ended.
 
     Raises:
-        FloatingPointError: a loss that is not finite; names step and pictures.
-        ValueError: a picture that cannot be read.
+        FloatingPointError: a loss that is not finite; names step and images.
+        ValueError: an image that cannot be read.
     """
     number = int(state.step)
     try:
@@ -106,7 +106,7 @@ def run_steps(
             at the same steps in all processes.
 
     Raises:
-        FloatingPointError: a metric that is not finite; names step and pictures.
+        FloatingPointError: a metric that is not finite; names step and images.
     """
     config, first = session.config, int(state.step)
     number, meter = first, Meter(end - first, config.data.batch_size)

@@ -21,7 +21,7 @@ def check_losses(session: Session, calls: list[tuple[range, dict]]) -> None:
 
     Raises:
         FloatingPointError: such a number, with train.on_nan="stop" or once too often; names step
-            and pictures.
+            and images.
     """
     if not calls:
         return
@@ -66,7 +66,7 @@ def _note_skipped(session: Session, step: int, what: str) -> None:
         raise FloatingPointError(_not_finite(session, step, what))
     print_warning(
         f"{what} at step {step + 1}, which is skipped ({count} since the start, train.max_skipped="
-        f"{most}); the batch's pictures: {', '.join(_pictures(session, step))}"
+        f"{most}); the batch's images: {', '.join(_images(session, step))}"
     )
 
 
@@ -79,10 +79,10 @@ def _not_finite(session: Session, step: int, what: str, way_out: str = "") -> st
     return (
         f"{what} at step {step + 1}; {kept}. Lower the learning rates of the phase in a new "
         f"--workdir, {way_out}"
-        f"look at the batch's pictures: {', '.join(_pictures(session, step))}"
+        f"look at the batch's images: {', '.join(_images(session, step))}"
     )
 
 
-def _pictures(session: Session, step: int) -> list[str]:
+def _images(session: Session, step: int) -> list[str]:
     config = session.config
     return batch_filenames(session.splits["train"], step, config.data.batch_size, config.seed)

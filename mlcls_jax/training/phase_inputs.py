@@ -1,4 +1,4 @@
-"""How a phase trains and is evaluated: on pictures, or on their features where these are kept."""
+"""How a phase trains and is evaluated: on images, or on their features where these are kept."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class Work:
     step: compiled, (state, item of batches) -> (state, metrics).
     batches: on the devices, from the state's step on.
     steps: that one call of `step` takes at most; less only where an evaluation follows.
-    evaluate: {params, batch_stats} -> float32 logits [picture, class] of the validation pictures,
-        and bool [picture]: False where the picture was skipped.
-    evaluate_sample: the same of the training pictures in session.sample, which are not none.
+    evaluate: {params, batch_stats} -> float32 logits [image, class] of the validation images,
+        and bool [image]: False where the image was skipped.
+    evaluate_sample: the same of the training images in session.sample, which are not none.
     """
 
     step: Callable[[TrainState, Any], tuple[TrainState, dict]]
@@ -45,11 +45,11 @@ class Work:
 def make_work(
     session: Session, planned: PlannedPhase, state: TrainState, first_step: FirstStep
 ) -> Work:
-    """What the phase needs, on pictures or on their features, ready at the state's step.
+    """What the phase needs, on images or on their features, ready at the state's step.
 
     Raises:
         StoppedError: a stop was asked for before there was all; the state is as it was.
-        ValueError: a picture that cannot be read.
+        ValueError: an image that cannot be read.
     """
     session.ahead.start(planned, session.origin)
     session.ahead.read(planned, int(state.step), session.readers["train"])
@@ -65,12 +65,12 @@ def make_work(
         first_step.reached("features")
     else:
         with session.spent.on("input"):
-            work = _on_pictures(session, planned, step)
-        first_step.reached("waiting for pictures")
+            work = _on_images(session, planned, step)
+        first_step.reached("waiting for images")
     return work
 
 
-def _on_pictures(session: Session, planned: PlannedPhase, step: Any) -> Work:
+def _on_images(session: Session, planned: PlannedPhase, step: Any) -> Work:
     def of(split: str, paths: list[str], variables: dict) -> tuple[np.ndarray, np.ndarray]:
         title, shared = split if is_first_process() else "", (session.mesh, session.readers[split])
         return score(session.ahead.predict, variables, paths, session.config, *shared, title)
@@ -97,7 +97,7 @@ def _on_features(session: Session, planned: PlannedPhase, state: TrainState, ste
         session.readers,
         session.stop,
     )
-    evaluated, pictures = with_sample(features, of_val, session.sample), len(splits["val"])
+    evaluated, images = with_sample(features, of_val, session.sample), len(splits["val"])
     train, val = (readable(splits[x].paths, session.readers[x]) for x in ("train", "val"))
 
     def logits(variables: dict) -> np.ndarray:
@@ -116,6 +116,6 @@ def _on_features(session: Session, planned: PlannedPhase, state: TrainState, ste
         step=lambda state, chunk: step(state, features, chunk),
         batches=to_devices(chunks, chunk_sharding(mesh)),
         steps=steps,
-        evaluate=lambda variables: (logits(variables)[:pictures], val),
-        evaluate_sample=lambda variables: (logits(variables)[pictures:], train[session.sample]),
+        evaluate=lambda variables: (logits(variables)[:images], val),
+        evaluate_sample=lambda variables: (logits(variables)[images:], train[session.sample]),
     )

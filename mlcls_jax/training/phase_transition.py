@@ -83,7 +83,7 @@ def _handed_on(session: Session, planned: PlannedPhase, state: TrainState) -> di
 
 
 def ended_early(state: TrainState, planned: PlannedPhase, mesh: jax.sharding.Mesh) -> TrainState:
-    """The state, gone on to where the phase would have ended: the order of the pictures, dropout
+    """The state, gone on to where the phase would have ended: the order of the images, dropout
     and the next phase follow from the step alone."""
     return dataclasses.replace(state, step=replicate(np.asarray(planned.stop, np.int32), mesh))
 

@@ -51,7 +51,7 @@ def open_session(
             beginning as soon as the data are found good.  None: nothing is made ahead.
 
     Raises:
-        ValueError: about the user's CSV, pictures, config, weights or workdir.
+        ValueError: about the user's CSV, images, config, weights or workdir.
     """
     consistency.check_config(config)
     splits = _read_data(config.data, workdir)
@@ -66,8 +66,8 @@ def open_session(
     for planned in plan:  # ValueError: a pattern that matches nothing
         trainable_paths(shapes["params"], planned.phase)
     plan = with_room(plan, splits, shapes, config, mesh)
-    pictures = sum(map(len, splits.values()))
-    reader = make_reader(config.data, pictures, workdir / BAD_IMAGES, print_warning)
+    images = sum(map(len, splits.values()))
+    reader = make_reader(config.data, images, workdir / BAD_IMAGES, print_warning)
     sample = sample_rows(splits, config.evaluation.train_sample, config.seed)
     ahead = Ahead(config, splits, shapes, mesh, len(sample))
 
@@ -90,7 +90,7 @@ def open_session(
     sampled = splits["train"].take(sample)
     readers = _readers(config, splits | {SAMPLE: sampled}, reader)
     if first_step and config.data.cache != "none":
-        first_step.reached("cache of pictures")
+        first_step.reached("cache of images")
     session = Session(
         config=config,
         workdir=workdir,
@@ -192,7 +192,7 @@ def _initial(
 
 
 def print_header(session: Session, state: TrainState) -> None:
-    """What is about to happen: devices, network, parameters, pictures, rarest classes."""
+    """What is about to happen: devices, network, parameters, images, rarest classes."""
     config, train = session.config, session.splits["train"]
     sizes = ", ".join(f"{len(table)} {name}" for name, table in session.splits.items())
     total = sum(leaf.size for leaf in flatten(state.params).values())
@@ -202,7 +202,7 @@ def print_header(session: Session, state: TrainState) -> None:
         ["devices", describe_devices(jax.device_count(), kind, jax.process_count(), keeps_heap())],
         ["network", describe_network(config, len(train.classes))],
         ["parameters", f"{total:,}, {len(train.classes)} classes"],
-        ["pictures", sizes],
+        ["images", sizes],
         ["rarest in train", ", ".join(f"{name} ({count})" for count, name in rare)],
     ]
     print_table("", ["run", str(session.workdir)], rows)

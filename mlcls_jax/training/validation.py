@@ -1,4 +1,4 @@
-"""The end of an epoch: scores of the validation pictures, a line, a record and a checkpoint."""
+"""The end of an epoch: scores of the validation images, a line, a record and a checkpoint."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ from mlcls_jax.training.phase_transition import Patience
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The better of the parameters and their average on the validation pictures.
+    """The better of the parameters and their average on the validation images.
 
     better: RAW or EMA.
     scores: of what there is, by the same names.
     variables, logits: of the better.
-    table: of the pictures that the logits are of.
+    table: of the images that the logits are of.
     sample: see `sample_values`.
     """
 
@@ -50,7 +50,7 @@ class Evaluated:
 
 
 def evaluate_state(session: Session, work: Work, state: TrainState, step: int) -> Evaluated:
-    """Scores the validation pictures by both, and the sample of training pictures by the better.
+    """Scores the validation images by both, and the sample of training images by the better.
 
     Raises:
         FloatingPointError: logits that are not finite; names the step.
@@ -78,7 +78,7 @@ def evaluate_state(session: Session, work: Work, state: TrainState, step: int) -
     return Evaluated(better, scores, candidates[better], *read[better], decisions, sample)
 
 
-def sample_values(sample: Scores, pictures: int, val: Scores) -> dict[str, float]:
+def sample_values(sample: Scores, images: int, val: Scores) -> dict[str, float]:
     """mAP and loss of the sample in evaluation mode, and to compare them with, the mAP of val over
     the classes that both have; nothing where there is no such class."""
     out = {*sample.left_out, *val.left_out}
@@ -91,7 +91,7 @@ def sample_values(sample: Scores, pictures: int, val: Scores) -> dict[str, float
         "loss": sample.values["loss"],
         "val_mAP": mean[1],
         "classes": len(both),
-        "pictures": pictures,
+        "images": images,
     }
 
 
@@ -120,7 +120,7 @@ def evaluate_and_save(
     patience: Patience,
     step: int,
 ) -> tuple[TrainState, Patience]:
-    """Scores the validation pictures, writes the line and the checkpoint, resets the totals.
+    """Scores the validation images, writes the line and the checkpoint, resets the totals.
 
     `images_per_second` and `seconds` of the line are what this process did since the evaluation
     before: a run that was continued in between has done more.  The line is on the disk before the

@@ -6,12 +6,12 @@
     python scripts/ablation/ablation.py --list                      # the rows
 
 Each run is `python -m mlcls_jax.train` from the pretrained weights to the end, in
-OUT/<data>/<network>/<row>/<seed>; the seed splits the pictures as well, so the rows are compared on
+OUT/<data>/<network>/<row>/<seed>; the seed splits the images as well, so the rows are compared on
 the same splits.  The same command again skips what is finished and continues what was interrupted.
 Fields for every run go at the end: --config.evaluation.min_positives=10.
 
 Prints the mean and sample standard deviation over the seeds of val mAP, after the last step and at
-the best evaluation (which was chosen on the same pictures, so it flatters), the differences to the
+the best evaluation (which was chosen on the same images, so it flatters), the differences to the
 baseline of the same seed, and the minutes of a run on this machine.
 """
 
@@ -189,7 +189,7 @@ def trained(workdir: Path) -> tuple[float, float]:
     """val mAP of a run: after its last step, and at the best of its evaluations.
 
     With an average of the parameters, the last is the average's and not the better of the two,
-    which would be a choice on the same pictures.
+    which would be a choice on the same images.
     """
     records = read_metrics(workdir)
     end = records[-1].get("val_ema", records[-1]["val"])["mAP"]

@@ -72,7 +72,7 @@ ROWS = (
     Row("tta-flip", "evaluate", evaluate=("--tta", "flip")),
     Row("tta-crops", "evaluate", evaluate=("--tta", "crops")),
     Row("mldecoder", "head", _DECODER),
-    # Hopes for a few hundred pictures, several changes in some.
+    # Hopes for a few hundred images, several changes in some.
     Row("mldecoder-mixup", "candidates", _DECODER | {"augment.mixup": 0.2}),
     Row("head-decay", "candidates", {f"{HEAD}.groups[0].weight_decay": 1.0}),
     Row("twice", "candidates", {f"{FINETUNE}.duration": TWICE}),

@@ -2,7 +2,7 @@
 
     python scripts/durability/kill_and_resume.py [--kills 30] [--seed 0]
 
-Trains a tiny network on the demo's pictures, with the real command in a child process: a head on
+Trains a tiny network on the demo's images, with the real command in a child process: a head on
 cached features, which may end early, then fine-tuning with an average, an evaluation every few
 steps and a save as often as there can be one.  Each child is killed (SIGKILL) at a moment that is
 seen from outside, or a random time after it, and the same command is started again.  When a run

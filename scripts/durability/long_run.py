@@ -37,7 +37,7 @@ import jax
 import numpy as np
 from scipy.stats import theilslopes
 
-from mlcls_jax.benchmark.synthetic_images import write_pictures
+from mlcls_jax.benchmark.synthetic_images import write_images
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.run.checkpoints import Checkpoints
@@ -233,8 +233,8 @@ def used_megabytes() -> float:
 
 
 def make_config(folder: Path, steps: int, evaluations: int, features: bool) -> Config:
-    """A phase of so many steps, on pictures that are written into the folder."""
-    csv, images = write_pictures(folder)
+    """A phase of so many steps, on images that are written into the folder."""
+    csv, images = write_images(folder)
     group, views = Group("head/.*" if features else ".*", 1e-3), int(features)
     return Config(
         data=Data(csv=csv, images=images, batch_size=8, eval_batch_size=8),

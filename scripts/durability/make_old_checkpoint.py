@@ -22,7 +22,7 @@ from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.run.trained_model import load_run
 from mlcls_jax.train import train
 
-NAME, SIZE, PICTURES = "narrow", 32, 12
+NAME, SIZE, IMAGES = "narrow", 32, 12
 VARIANT = Variant(width=0.05, depth=0.3, image_size=SIZE, dropout=0.2)
 KEPT = ("config.json", "classes.txt", "splits.csv", "metrics.jsonl", "checkpoints")
 
@@ -35,11 +35,11 @@ def main(argv: list[str]) -> int:
     VARIANTS[NAME] = VARIANT
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # so that the config has no path of this machine
-        make_pictures(Path("photos"))
+        make_images(Path("photos"))
         if train(make_config(), Path("run")):
             return 1
         run = load_run(Path("run"), "latest")
-        logits = np.asarray(run.predict(run.variables, random_pictures()))
+        logits = np.asarray(run.predict(run.variables, random_images()))
         out.mkdir(parents=True)
         for name in KEPT:
             source = Path("run") / name
@@ -63,17 +63,17 @@ def make_config() -> Config:
     )
 
 
-def make_pictures(folder: Path) -> None:
+def make_images(folder: Path) -> None:
     """Noise with labels."""
     folder.mkdir()
     lines = ["filename,cat,dog"]
-    for number, picture in enumerate(random_pictures(PICTURES)):
-        Image.fromarray(picture).save(folder / f"{number}.png")
+    for number, image in enumerate(random_images(IMAGES)):
+        Image.fromarray(image).save(folder / f"{number}.png")
         lines.append(f"{number}.png,{number % 2},{number % 3 // 2}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
 
 
-def random_pictures(count: int = 8) -> np.ndarray:
+def random_images(count: int = 8) -> np.ndarray:
     """uint8 [count, SIZE, SIZE, 3], the same for the same count."""
     return np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
 

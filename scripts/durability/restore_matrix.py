@@ -6,7 +6,7 @@ A way is PROCESSESxDEVICES, the devices of each process being virtual ones of th
 real ones and meet on 127.0.0.1.  On each way a small network trains for a few steps and saves; on
 each way every one of these runs is then evaluated and trained for as many steps more.  Prints a
 table, rows by where it was saved and columns by where it was restored, of two differences, each the
-largest one: of the probabilities of the validation pictures to those before the restore, and of the
+largest one: of the probabilities of the validation images to those before the restore, and of the
 parameters after the further steps to those of a run on the row's way without a break.
 
 The exit code is 1 where a probability differs by more than 1e-6.
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-STEPS, PICTURES, SIDE, LIMIT = 4, 40, 32, 1e-6
+STEPS, IMAGES, SIDE, LIMIT = 4, 40, 32, 1e-6
 WORKER = Path(__file__).with_name("restore_worker.py")
 LABELS = ("left", "right", "bright")
 # A constant rate: the length of the run can then be raised between its starts.
@@ -65,7 +65,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Result:
-    """probabilities: float64 [picture, class], of the state that was found or first trained.
+    """probabilities: float64 [image, class], of the state that was found or first trained.
     parameters: all in one vector, of the state at the end."""
 
     probabilities: np.ndarray
@@ -94,17 +94,17 @@ def way_of(text: str) -> Way:
 
 
 def write_data(folder: Path) -> None:
-    """labels.csv, pictures, and configs of a run of STEPS steps and of one of twice as many."""
+    """labels.csv, images, and configs of a run of STEPS steps and of one of twice as many."""
     rng = np.random.default_rng(0)
     (folder / "photos").mkdir(parents=True)
     lines = [",".join(("filename", *LABELS))]
-    for number in range(PICTURES):
-        picture = rng.integers(0, 100, (SIDE, SIDE, 3), dtype=np.uint8)
+    for number in range(IMAGES):
+        image = rng.integers(0, 100, (SIDE, SIDE, 3), dtype=np.uint8)
         left, right, bright = rng.random(len(LABELS)) < 0.5
-        picture[:, : SIDE // 2] += np.uint8(80 * left)
-        picture[:, SIDE // 2 :] += np.uint8(80 * right)
-        picture += np.uint8(70 * bright)
-        Image.fromarray(picture).save(folder / "photos" / f"{number:02}.png")
+        image[:, : SIDE // 2] += np.uint8(80 * left)
+        image[:, SIDE // 2 :] += np.uint8(80 * right)
+        image += np.uint8(70 * bright)
+        Image.fromarray(image).save(folder / "photos" / f"{number:02}.png")
         lines.append(f"{number:02}.png,{left:d},{right:d},{bright:d}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     data = {"csv": str(folder / "labels.csv"), "images": str(folder / "photos"), "side": SIDE}

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 
 def predicted(workdir: Path) -> np.ndarray:
-    """Float64 [picture, class] of the validation pictures at the latest checkpoint."""
+    """Float64 [image, class] of the validation images at the latest checkpoint."""
     run = load_run(workdir, "latest")
     paths = read_splits_of(workdir, run.config.data)["val"].paths
     return probabilities(

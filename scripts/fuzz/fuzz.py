@@ -2,7 +2,7 @@
 
     python scripts/fuzz/fuzz.py --minutes 30 [--targets csv,weights] [--seed N]
 
-Targets are pictures, label CSVs, overrides of a config, weight files, the files of a run, and the
+Targets are images, label CSVs, overrides of a config, weight files, the files of a run, and the
 arguments of `predict`.  Each input is accepted, or refused with one line for its user.  A failure
 is anything else: another exception, a crash, gigabytes, no end; a program that is started, a
 connection, or a file that is written outside of the folder of the test.  Its input is kept and

@@ -1,4 +1,4 @@
-"""Targets of fuzz.py that are bytes: pictures, weight files and the files of a run, damaged."""
+"""Targets of fuzz.py that are bytes: images, weight files and the files of a run, damaged."""
 
 import functools
 import io
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from mlcls_jax.config import Augment, Config
-from mlcls_jax.data.images.decoding import open_picture
-from mlcls_jax.data.images.transforms import eval_picture, train_picture
+from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.transforms import eval_image, train_image
 from mlcls_jax.data.sampling import generator
 from mlcls_jax.evaluation.decision_rule import Decisions, Rule
 from mlcls_jax.evaluation.decision_rule import from_dict as decisions_from_dict
@@ -37,20 +37,20 @@ NUMBERS = st.integers(0, 2**60)
 TORCH_FILES = ("torch_zip.pth", "torch_stream.pth")  # of the tests
 
 
-def pictures() -> st.SearchStrategy:
+def images() -> st.SearchStrategy:
     """Files of all formats, damaged."""
     files = list(sound_files().values())
     return NUMBERS.map(lambda number: damaged(number, files))
 
 
 def see(contents: bytes, place: Path) -> None:
-    """What the pipeline does with the bytes of a picture file."""
+    """What the pipeline does with the bytes of an image file."""
     out = np.empty((SIZE, SIZE, 3), np.uint8)
     augment = AUGMENTS[len(contents) % len(AUGMENTS)]
-    picture = open_picture(contents, MAX_PIXELS)
+    image = open_image(contents, MAX_PIXELS)
     rng = generator(0, 0, len(contents))
-    train_picture(picture, rng, size=SIZE, augment=augment, out=out)
-    eval_picture(picture, size=SIZE, augment=augment, out=out)
+    train_image(image, rng, size=SIZE, augment=augment, out=out)
+    eval_image(image, size=SIZE, augment=augment, out=out)
 
 
 @functools.cache

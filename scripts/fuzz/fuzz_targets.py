@@ -7,7 +7,7 @@ from fuzz_work import Target
 TARGETS = {
     target.name: target
     for target in (
-        Target("pictures", fuzz_files.pictures, fuzz_files.see),
+        Target("images", fuzz_files.images, fuzz_files.see),
         Target("csv", fuzz_text.csvs, fuzz_text.read_table),
         Target("config", fuzz_text.overrides, fuzz_text.configure),
         Target("weights", fuzz_files.weights, fuzz_files.load),

@@ -16,7 +16,7 @@ from mlcls_jax import cli, predict
 from mlcls_jax.config import Config, Data
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.config.serialization import flatten_fields
-from mlcls_jax.data.images.decoding import PictureError, open_picture, read_file
+from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
 from mlcls_jax.data.readers.csv_cells import read_csv
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.splits import make_splits, read_splits, write_splits
@@ -203,8 +203,8 @@ def _score(predict, variables, paths, config, mesh, reader, title):
     readable = np.ones(len(paths), bool)
     for i, path in enumerate(paths):
         try:
-            open_picture(read_file(path), 4_000_000).decode(64, 64)
-        except PictureError as error:
+            open_image(read_file(path), 4_000_000).decode(64, 64)
+        except ImageError as error:
             reader.bad.report(path, error)
             readable[i] = False
     return np.zeros((len(paths), len(CLASSES)), np.float32), readable

@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
-from mlcls_jax.data.images.decoding import PictureError
+from mlcls_jax.data.images.decoding import ImageError
 
 BATCH = 100  # inputs that a process is given at a time
 STUCK = 300  # seconds after which a process that waits for something is ended
@@ -34,7 +34,7 @@ class Target:
     name: in the output.
     inputs: a strategy for inputs, bytes or whatever has a `repr`.
     exercise: (input, empty folder that is the working directory) -> accepts the input, or refuses
-        it with a ValueError, PictureError or OSError of one line.
+        it with a ValueError, ImageError or OSError of one line.
     """
 
     name: str
@@ -64,7 +64,7 @@ def verdict(error: BaseException) -> str:
     """What is wrong with an error as an answer to an input; "" if it is for a user to read."""
     text = str(error)
     # Of its subclasses, those of codecs and of JSON name no file.
-    if type(error) not in (ValueError, PictureError) and not isinstance(error, OSError):
+    if type(error) not in (ValueError, ImageError) and not isinstance(error, OSError):
         return f"{type(error).__name__}: {text}"
     if not text or "\n" in text or len(text) > LONGEST:
         return f"no line for a user: {text[:LONGEST]}"

@@ -1,4 +1,4 @@
-"""The Keras script that does not learn, beside a run of ours: same pictures, weights and minutes.
+"""The Keras script that does not learn, beside a run of ours: same images, weights and minutes.
 
     python -m mlcls_jax.train --config configs/lite0.py --workdir runs/lite0 ...
     python scripts/keras_baseline/compare.py --run runs/lite0 --out docs/asker
@@ -7,7 +7,7 @@
 The script: a frozen base that normalises by itself, behind ImageDataGenerator(rescale=1/255);
 Flatten and Dense(sigmoid); Adam at 0.01, binary cross-entropy, metric "accuracy".  The base is
 Lite0 with the weights that our run starts from, built by Keras (asker_model.py) and first compared
-with ours.  --fixed repairs one thing after the other.  Pictures are decoded once, before the clock
+with ours.  --fixed repairs one thing after the other.  Images are decoded once, before the clock
 starts; minutes are those of training, without validation, on both sides.
 
 Writes OUT.csv with a row per epoch and OUT.svg with both curves, and prints a table.  Needs
@@ -70,8 +70,8 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """uint8 [picture, size, size, 3] and float32 [picture, class] of a split."""
+class Images:
+    """uint8 [image, size, size, 3] and float32 [image, class] of a split."""
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> int:
     splits = read_splits_of(options.run, with_files(config, options.csv, options.images))
     counted = np.array(base_rate(splits, config.evaluation.min_positives).counted)
     pretrained, size = load_pretrained(config.model.weights, VARIANT), image_size(config)
-    train, val = (read_pictures(splits[name], size) for name in ("train", "val"))
+    train, val = (read_images(splits[name], size) for name in ("train", "val"))
     base = build_base(pretrained, size)
     if (difference := largest_difference(base, pretrained, val.pixels[:8])) > TOLERANCE:
         raise ValueError(f"the base is not ours: its features are {difference:.1e} off")
@@ -133,20 +133,20 @@ def with_files(config: Config, csv: str, images: str) -> Any:
     return dataclasses.replace(data, csv=csv or data.csv, images=images or data.images)
 
 
-def read_pictures(labels: LabelTable, size: int) -> Pictures:
+def read_images(labels: LabelTable, size: int) -> Images:
     """As flow_from_dataframe reads them; it knows no unknown labels, so they are 0."""
     rows = [
         np.asarray(keras.utils.load_img(path, target_size=(size, size), interpolation="nearest"))
         for path in labels.paths
     ]
-    return Pictures(np.stack(rows), np.maximum(labels.labels, 0).astype(np.float32))
+    return Images(np.stack(rows), np.maximum(labels.labels, 0).astype(np.float32))
 
 
 def train_script(
     base: Any,
     script: Script,
-    train: Pictures,
-    val: Pictures,
+    train: Images,
+    val: Images,
     counted: np.ndarray,
     minutes: float,
 ) -> Iterable[Epoch]:

@@ -34,8 +34,8 @@ class Script:
 
     Attributes:
         title: in the table and the figure.
-        rescale: divide pictures by 255 before a base that does so as well.
-        flatten: the whole feature map into the head, in place of its mean over the picture.
+        rescale: divide images by 255 before a base that does so as well.
+        flatten: the whole feature map into the head, in place of its mean over the image.
         learning_rate: of Adam.
     """
 
@@ -59,7 +59,7 @@ def build_base(pretrained: Pretrained, size: int) -> Any:
 
     Args:
         pretrained: weights of VARIANT.
-        size: of the pictures in pixels, as Keras pads by it.
+        size: of the images in pixels, as Keras pads by it.
     """
     channels, blocks = 32, []
     for stage in scaled_stages(VARIANTS[VARIANT]):
@@ -102,17 +102,17 @@ def _assign(base: Any, pretrained: Pretrained) -> None:
         raise ValueError(f"Keras's network has no place for {', '.join(sorted(tensors))}")
 
 
-def largest_difference(base: Any, pretrained: Pretrained, pictures: np.ndarray) -> float:
+def largest_difference(base: Any, pretrained: Pretrained, images: np.ndarray) -> float:
     """Of the pooled features of the base and of our network, relative to the largest of ours.
 
     Args:
         base: from `build_base`.
         pretrained: what it was built from.
-        pictures: uint8 [picture, size, size, 3].
+        images: uint8 [image, size, size, 3].
     """
-    theirs = base(pictures.astype(np.float32), training=False).numpy().mean(axis=(1, 2))
+    theirs = base(images.astype(np.float32), training=False).numpy().mean(axis=(1, 2))
     model = pretrained.model.clone(num_classes=0)
-    pixels = normalize(jnp.asarray(pictures), pretrained.normalization)
+    pixels = normalize(jnp.asarray(images), pretrained.normalization)
     ours: Any = jax.jit(partial(model.apply, train=False))(pretrained.variables, pixels)
     return float(np.abs(theirs - ours).max() / np.abs(ours).max())
 

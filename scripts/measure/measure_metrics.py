@@ -1,6 +1,6 @@
-"""Seconds that the figures of an evaluation take, without a network or a picture.
+"""Seconds that the figures of an evaluation take, without a network or an image.
 
-    python scripts/measure/measure_metrics.py [--pictures 120000] [--classes 80]
+    python scripts/measure/measure_metrics.py [--images 120000] [--classes 80]
 
 Made-up logits with three positives in a hundred labels.  CPU time, in which other work on the
 machine does not count.
@@ -24,10 +24,10 @@ POSITIVES = 0.03
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=120_000)
+    parser.add_argument("--images", type=int, default=120_000)
     parser.add_argument("--classes", type=int, default=80)
     options = parser.parse_args()
-    table, logits = made_up(options.pictures, options.classes)
+    table, logits = made_up(options.images, options.classes)
     counted, included = [True] * options.classes, np.ones(options.classes, bool)
     plain, calibrated = (rule_of(Evaluation(calibration=kind)) for kind in ("none", "one"))
     work: dict[str, Callable[[], object]] = {
@@ -45,12 +45,12 @@ def main() -> None:
         print(f"{name}: {time.process_time() - began:.1f} s")
 
 
-def made_up(pictures: int, classes: int) -> tuple[LabelTable, np.ndarray]:
+def made_up(images: int, classes: int) -> tuple[LabelTable, np.ndarray]:
     """Labels, and logits that are higher by three where a class is there."""
     rng = np.random.default_rng(0)
-    labels = (rng.random((pictures, classes)) < POSITIVES).astype(np.int8)
+    labels = (rng.random((images, classes)) < POSITIVES).astype(np.int8)
     logits = rng.normal(-3, 1.5, labels.shape).astype(np.float32) + 3 * labels
-    names = tuple(f"{number}.jpg" for number in range(pictures))
+    names = tuple(f"{number}.jpg" for number in range(images))
     return LabelTable("", names, labels, tuple(f"class{c}" for c in range(classes))), logits
 
 

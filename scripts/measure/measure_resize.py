@@ -17,8 +17,8 @@ import numpy as np
 import simplejpeg
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images.decoding import open_picture
-from mlcls_jax.data.images.transforms import eval_picture
+from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.transforms import eval_image
 
 
 def main() -> None:
@@ -48,8 +48,8 @@ def main() -> None:
 
 
 def decoded_shape(files: list[bytes], size: int) -> tuple[int, ...]:
-    """The largest shape that a picture of these is decoded to for a square of that size."""
-    shapes = [open_picture(contents).decode(size, size).shape for contents in files]
+    """The largest shape that an image of these is decoded to for a square of that size."""
+    shapes = [open_image(contents).decode(size, size).shape for contents in files]
     return tuple(map(max, zip(*shapes, strict=True)))
 
 
@@ -58,12 +58,12 @@ def _full(contents: bytes) -> None:
 
 
 def _framed(contents: bytes, size: int, frame: np.ndarray) -> None:
-    image = open_picture(contents).decode(size, size)
+    image = open_image(contents).decode(size, size)
     frame[: image.shape[0], : image.shape[1]] = image
 
 
 def _resized(contents: bytes, size: int, out: np.ndarray) -> None:
-    eval_picture(open_picture(contents), size=size, augment=Augment(), out=out)
+    eval_image(open_image(contents), size=size, augment=Augment(), out=out)
 
 
 def _thread_time(way: Callable[[bytes], None], files: list[bytes]) -> float:

@@ -31,7 +31,7 @@ from mlcls_jax.models.weights.provenance import OWN, to_json
 from mlcls_jax.models.weights.save import save_timm
 from mlcls_jax.step.param_tree import unflatten
 
-PICTURES, CLASSES, WIDTH, HEIGHT = 256, 20, 640, 480
+IMAGES, CLASSES, WIDTH, HEIGHT = 256, 20, 640, 480
 OTHER = {"head": 1, "finetune": 0}  # the phase of the config that is left out
 FIRST_STEP = re.compile(r"first step done .* after the start \((?P<parts>.*)\)")
 
@@ -45,7 +45,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         weights = write_weights(folder, options.variant)
-        write_pictures(folder)
+        write_images(folder)
         for run in range(1 + options.warm):
             kind = "cold" if run == 0 else "warm"
             seconds, parts = measure(
@@ -55,15 +55,15 @@ def main() -> int:
     return 0
 
 
-def write_pictures(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     """labels.csv and JPEGs of noise that is blurred as photographs are."""
     rng = np.random.default_rng(0)
-    labels = rng.random((PICTURES, CLASSES)) < 0.2
+    labels = rng.random((IMAGES, CLASSES)) < 0.2
     lines = ["filename," + ",".join(f"class{i}" for i in range(CLASSES))]
     for number, row in enumerate(labels.astype(int)):
         noise = rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{number}.jpg", quality=90)
+        image = Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number}.jpg", quality=90)
         lines.append(f"{number}.jpg," + ",".join(map(str, row)))
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
 

@@ -1,4 +1,4 @@
-"""How long a step that is the bottleneck waits for its pictures.
+"""How long a step that is the bottleneck waits for its images.
 
     python scripts/measure/measure_waiting.py                  # 224 px, made-up photographs
     python scripts/measure/measure_waiting.py --size 456 --slack 1.1
@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import jax
 
-from mlcls_jax.benchmark.synthetic_images import write_pictures
+from mlcls_jax.benchmark.synthetic_images import write_images
 from mlcls_jax.config import Augment
 from mlcls_jax.data.batch import Batch, to_devices
 from mlcls_jax.data.loaders.threads import Rows, cores, train_batches
@@ -28,7 +28,7 @@ BATCH, STEPS, WARM_UP = 32, 60, 6
 
 def batches(folder: Path, size: int) -> Iterator[Batch]:
     """Training batches on the device."""
-    csv, images = write_pictures(folder)
+    csv, images = write_images(folder)
     made = train_batches(
         read_labels(csv, images),
         first_step=0,

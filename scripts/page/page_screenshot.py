@@ -1,9 +1,9 @@
-"""The picture of the page in the README.
+"""The image of the page in the README.
 
 python scripts/page/page_screenshot.py --workdir runs/demo --out docs/page.png \
     data/demo/images/val_00003.jpg data/demo/images/val_00005.jpg
 
-Starts the page, drops the pictures on it, and clicks the first class of the last one.
+Starts the page, drops the images on it, and clicks the first class of the last one.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from server_load import server
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--workdir", required=True, help="folder of a run")
     parser.add_argument("--out", required=True, type=Path, help="PNG to write")
     parser.add_argument("--size", type=int, nargs=2, default=(900, 600), help="width and height")
@@ -34,9 +34,9 @@ def main() -> None:
     ):
         width, height = options.size
         page.open(f"http://127.0.0.1:{port}/", width, height, options.dark)
-        page.drop_files(200, 150, options.pictures)
+        page.drop_files(200, 150, options.images)
         done = "document.querySelectorAll('.card[data-done]').length"
-        page.wait_for(f"{done} === {len(options.pictures)}")
+        page.wait_for(f"{done} === {len(options.images)}")
         page.run("document.querySelector('.bar').click()")
         page.wait_for("document.querySelector('canvas') !== null")
         page.screenshot(options.out)

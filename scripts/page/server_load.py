@@ -1,9 +1,9 @@
 """How many requests per second a page answers on this machine, and how long each waits.
 
-python scripts/page/server_load.py --workdir runs/b5 --pictures photos/ --clients 1 4 16 64
+python scripts/page/server_load.py --workdir runs/b5 --images photos/ --clients 1 4 16 64
 
 Starts `mlcls_jax.serve` on a free port, warms it up, and prints a row per number of clients, of
-which each sends one picture after the other over a connection of its own.  One client is the
+which each sends one image after the other over a connection of its own.  One client is the
 one-by-one case, that all others are compared with.
 """
 
@@ -28,7 +28,7 @@ BOUNDARY = "mlcls-jax-load-test"
 def main() -> None:
     """Entry point."""
     options = parse()
-    bodies = [form(path.read_bytes()) for path in sorted(Path(options.pictures).iterdir())]
+    bodies = [form(path.read_bytes()) for path in sorted(Path(options.images).iterdir())]
     print("| clients | requests/s | p50 ms | p99 ms | against one by one | 503 |")
     print("|--:|--:|--:|--:|--:|--:|")
     with server(options.workdir) as port:
@@ -49,7 +49,7 @@ def parse() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workdir", required=True, help="folder of a run")
-    parser.add_argument("--pictures", required=True, help="folder with pictures, and nothing else")
+    parser.add_argument("--images", required=True, help="folder with images, and nothing else")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--seconds", type=float, default=15, help="for each row (default 15)")
     return parser.parse_args()
@@ -80,10 +80,10 @@ def server(workdir: str) -> Iterator[int]:
         process.wait()
 
 
-def form(picture: bytes) -> bytes:
+def form(image: bytes) -> bytes:
     """The body of a request."""
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="pictures"; filename="a"\r\n\r\n'
-    return head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
+    return head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 def send_all(

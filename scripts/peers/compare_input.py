@@ -1,10 +1,10 @@
-"""Compares how fast pictures become batches, here and elsewhere, and prints a table.
+"""Compares how fast images become batches, here and elsewhere, and prints a table.
 
     python scripts/peers/compare_input.py                                    # everything
     python scripts/peers/compare_input.py --sides raw,ours,torch --rounds 3 --sizes 224
     python scripts/peers/compare_input.py --photos FOLDER --folder data/input
 
-The pictures are cut from the photographs in --photos, by default scikit-learn's two: 300 JPEGs of
+The images are cut from the photographs in --photos, by default scikit-learn's two: 300 JPEGs of
 640x480 pixels with labels of 80 classes.  They are written to --folder, and found there by the next
 run.  After the first round they come from the system's cache of files.
 
@@ -14,7 +14,7 @@ which has the one worker that `fit` gives it.  raw decodes at full size and drop
 decodes at full size with libjpeg-turbo is not faster.  The others resize as they do by default:
 ours by decoding at a fraction and then bilinearly, torch with antialiasing, keras-flow to the
 nearest pixel, keras-directory bilinearly without antialiasing, like grain-linear; grain averages.
-torch and ours-crop take a random part of each picture, of 8 % to all of its area.  Keras's sides
+torch and ours-crop take a random part of each image, of 8 % to all of its area.  Keras's sides
 hand over float32, the others uint8.
 
 Each side has a process of its own.  They take turns: in each round every side runs for some seconds
@@ -33,8 +33,8 @@ from tempfile import TemporaryDirectory
 
 import peer_environments
 import sklearn.datasets
+from input_images import ensure_images, mean_kilobytes
 from input_likeness import mean_likeness
-from input_pictures import ensure_pictures, mean_kilobytes
 from peer_options import Parser, add_process_options, positive, some_of, worker_environment
 from peer_process import Peer, worker_command
 from peer_table import markdown, spread
@@ -78,8 +78,8 @@ Rates = dict[str, list[float]]  # side -> images/s of each round
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     with TemporaryDirectory() as temporary:
-        pictures = ensure_pictures(args.folder or Path(temporary), args.photos, args.pictures)
-        folder = pictures[0].parent
+        images = ensure_images(args.folder or Path(temporary), args.photos, args.images)
+        folder = images[0].parent
         pythons = {side: python_of(side, args.environments) for side in args.sides}
         environment = worker_environment(args.malloc)
         rates, versions = [], {}
@@ -89,12 +89,12 @@ def main(arguments: list[str]) -> int:
             versions |= found
         print(table(rates, args.sides, args.sizes))
         if any(SIDES[side].module == "input_ours" for side in args.sides):
-            say("comparing our pictures with Pillow's")
-            print(f"\n{likeness_table(mean_likeness(pictures, args.sizes), args.sizes)}")
+            say("comparing our images with Pillow's")
+            print(f"\n{likeness_table(mean_likeness(images, args.sizes), args.sizes)}")
         about = [
             f"{cores()} cores",
             f"malloc: {environment.get('GLIBC_TUNABLES', 'plain')}",
-            f"{len(pictures)} pictures of {mean_kilobytes(pictures):.1f} KB",
+            f"{len(images)} images of {mean_kilobytes(images):.1f} KB",
             *dict.fromkeys(versions.values()),
         ]
         print(f"\n{'; '.join(about)}")
@@ -161,15 +161,15 @@ def likeness_table(likeness: dict[str, list[float]], sizes: tuple[int, ...]) -> 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options."""
-    parser = Parser(description="Compares the speed of reading pictures with others'.")
+    parser = Parser(description="Compares the speed of reading images with others'.")
     add = parser.add_argument
     add("--sides", type=some_of(SIDES), default=tuple(SIDES), help=",".join(SIDES))
     add("--sizes", type=_sizes, default=(224, 456), help="pixels, with commas in between")
     add("--rounds", type=positive(int), default=7)
     add("--seconds", type=positive(float), default=2.0, help="of each turn, at least")
-    add("--photos", type=Path, default=PHOTOS, help="folder of photographs to cut pictures from")
-    add("--pictures", type=positive(int), default=300, help="how many to cut")
-    add("--folder", type=Path, help="of the pictures; default: a temporary one")
+    add("--photos", type=Path, default=PHOTOS, help="folder of photographs to cut images from")
+    add("--images", type=positive(int), default=300, help="how many to cut")
+    add("--folder", type=Path, help="of the images; default: a temporary one")
     add_process_options(parser, default_malloc="plain")
     return parser.parse_args(arguments)
 

@@ -52,7 +52,7 @@ MEMORY_STEPS = 4
 
 @dataclass(frozen=True)
 class Setting:
-    """What is computed on every side: variant, pixels a side, pictures a step, dropout rate."""
+    """What is computed on every side: variant, pixels a side, images a step, dropout rate."""
 
     variant: str
     size: int
@@ -172,7 +172,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--variant", choices=KNOWN, help="one row instead of those of the README")
     add("--size", type=positive(int), help="pixels; default: the variant's published ones")
-    add("--batch", type=positive(int), help="pictures a step; default: the README's")
+    add("--batch", type=positive(int), help="images a step; default: the README's")
     add("--rounds", type=positive(int), default=7)
     add("--seconds", type=positive(float), default=2.0, help="of each turn, at least")
     add("--what", type=some_of(WHATS), default=WHATS, help=",".join(WHATS))

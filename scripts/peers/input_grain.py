@@ -6,10 +6,10 @@ from typing import Any
 import cv2
 import grain  # pyright: ignore[reportMissingImports]  # in its own environment
 import numpy as np
-from input_side import picture_paths
+from input_side import image_paths
 from peer_worker import Step, cores
 
-# Linear reads 2x2 pixels however much the picture shrinks; area averages all of them.
+# Linear reads 2x2 pixels however much the image shrinks; area averages all of them.
 INTERPOLATIONS = {"grain": cv2.INTER_AREA, "grain-linear": cv2.INTER_LINEAR}
 
 
@@ -19,15 +19,15 @@ def versions() -> str:
 
 
 def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
-    """See peer_worker.py.  The whole picture."""
+    """See peer_worker.py.  The whole image."""
     interpolation = INTERPOLATIONS[side]
     cv2.setNumThreads(1)  # Grain's own are enough.
 
     def load(path: str) -> np.ndarray:
-        picture: Any = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
-        return cv2.resize(picture, (size, size), interpolation=interpolation)
+        image: Any = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
+        return cv2.resize(image, (size, size), interpolation=interpolation)
 
-    pictures = grain.MapDataset.source(picture_paths(folder)).seed(0).shuffle().repeat().map(load)
+    images = grain.MapDataset.source(image_paths(folder)).seed(0).shuffle().repeat().map(load)
     options = grain.ReadOptions(num_threads=cores(), prefetch_buffer_size=2 * batch)
-    batches = iter(pictures.to_iter_dataset(options).batch(batch))
+    batches = iter(images.to_iter_dataset(options).batch(batch))
     return {"batch": lambda: next(batches)}

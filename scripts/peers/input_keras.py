@@ -35,8 +35,8 @@ def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
 def flow(folder: str, size: int, batch: int, workers: int) -> Iterator[Any]:
     """`flow_from_dataframe` with a column per class, as `fit` reads it; one worker by default."""
     table = pd.read_csv(Path(folder, LABELS))
-    # Each picture is there `batch` times, so that every batch is full and epochs end rarely.
-    pictures = tf.keras.preprocessing.image.ImageDataGenerator(rescale=1 / 255).flow_from_dataframe(
+    # Each image is there `batch` times, so that every batch is full and epochs end rarely.
+    images = tf.keras.preprocessing.image.ImageDataGenerator(rescale=1 / 255).flow_from_dataframe(
         pd.concat([table] * batch),
         folder,
         y_col=[name for name in table.columns if name != "filename"],
@@ -44,16 +44,16 @@ def flow(folder: str, size: int, batch: int, workers: int) -> Iterator[Any]:
         target_size=(size, size),
         batch_size=batch,
     )
-    pictures.workers = workers
+    images.workers = workers
     while True:
-        yield from PyDatasetAdapter(pictures).get_tf_dataset()
+        yield from PyDatasetAdapter(images).get_tf_dataset()
 
 
 def directory(folder: str, size: int, batch: int) -> Iterator[Any]:
-    """`image_dataset_from_directory`, without labels: it knows one class a picture only."""
+    """`image_dataset_from_directory`, without labels: it knows one class an image only."""
     options: Any = {"labels": None, "batch_size": None, "shuffle": False, "verbose": False}
-    pictures: Any = keras.utils.image_dataset_from_directory(
+    images: Any = keras.utils.image_dataset_from_directory(
         folder, image_size=(size, size), **options
     )
-    batches = pictures.repeat().batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    batches = images.repeat().batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
     return iter(batches)

@@ -1,4 +1,4 @@
-"""How like our pictures are to those that Pillow decodes at full size and resizes, antialiased."""
+"""How like our images are to those that Pillow decodes at full size and resizes, antialiased."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,24 +7,24 @@ import numpy as np
 from PIL import Image
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images.decoding import open_picture
-from mlcls_jax.data.images.transforms import eval_picture
+from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.transforms import eval_image
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def mean_likeness(pictures: Iterable[Path], sizes: Sequence[int]) -> dict[str, list[float]]:
-    """Pillow's filter -> mean PSNR over the pictures at each size, in dB.
+def mean_likeness(images: Iterable[Path], sizes: Sequence[int]) -> dict[str, list[float]]:
+    """Pillow's filter -> mean PSNR over the images at each size, in dB.
 
     Ours are those of evaluation, squashed to a square, as they are by default.
     """
     found = {name: [[] for _ in sizes] for name in FILTERS}
-    for path in pictures:
+    for path in images:
         contents = path.read_bytes()
         with Image.open(path) as file:
             full = file.convert("RGB")
         for number, size in enumerate(sizes):
-            ours = eval_picture(open_picture(contents), size=size, augment=Augment())
+            ours = eval_image(open_image(contents), size=size, augment=Augment())
             for name, kernel in FILTERS.items():
                 theirs = np.asarray(full.resize((size, size), kernel))
                 found[name][number].append(psnr(ours, theirs))
@@ -32,6 +32,6 @@ def mean_likeness(pictures: Iterable[Path], sizes: Sequence[int]) -> dict[str, l
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures of one shape, in dB."""
+    """Peak signal-to-noise ratio of two uint8 images of one shape, in dB."""
     error = np.mean((a.astype(np.float64) - b) ** 2)
     return float(10 * np.log10(255**2 / error)) if error else float("inf")

@@ -16,11 +16,11 @@ from mlcls_jax.data.loaders.threads import Reader, Rows, train_batches
 from mlcls_jax.data.readers.csv_labels import read_labels
 
 STEPS = 1_000_000  # more than are measured
-LIBRARIES = ("simplejpeg", "cv2", "PIL")  # that pictures may be read with
+LIBRARIES = ("simplejpeg", "cv2", "PIL")  # that images may be read with
 
 
 def versions() -> str:
-    """Of the package, and of the libraries that it has read pictures with."""
+    """Of the package, and of the libraries that it has read images with."""
     used = [f"{name} {sys.modules[name].__version__}" for name in LIBRARIES if name in sys.modules]
     return f"mlcls_jax {mlcls_jax.__version__} on {', '.join(used)}"
 
@@ -34,12 +34,12 @@ def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
 
 
 def ours_squash(folder: Path, size: int, batch: int) -> Iterator[Batch]:
-    """The whole picture, with the default augmentation otherwise; read anew each time."""
+    """The whole image, with the default augmentation otherwise; read anew each time."""
     return _batches(folder, size, batch, Augment(train_resize="squash"))
 
 
 def ours_crop(folder: Path, size: int, batch: int) -> Iterator[Batch]:
-    """A random part of each picture, drawn as the other sides that crop draw it; read anew."""
+    """A random part of each image, drawn as the other sides that crop draw it; read anew."""
     return _batches(folder, size, batch, Augment(train_resize="random_crop", min_scale=CROP_SHARE))
 
 

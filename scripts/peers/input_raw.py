@@ -1,4 +1,4 @@
-"""The limit in compare_input.py: simplejpeg decodes each picture at full size, nothing else."""
+"""The limit in compare_input.py: simplejpeg decodes each image at full size, nothing else."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -6,10 +6,10 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import simplejpeg
-from input_side import picture_paths
+from input_side import image_paths
 from peer_worker import Step, cores
 
-AHEAD = 2  # batches under way, so that no thread waits for another's last picture
+AHEAD = 2  # batches under way, so that no thread waits for another's last image
 
 
 def versions() -> str:
@@ -20,7 +20,7 @@ def versions() -> str:
 def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
     """See peer_worker.py.  A thread for each core; what is decoded is dropped at once."""
     del side, size  # there is one side, and it does not resize
-    paths = cycle(picture_paths(folder))
+    paths = cycle(image_paths(folder))
     pool = ThreadPoolExecutor(cores())
     under_way: deque[list[Future[None]]] = deque()
 

@@ -11,8 +11,8 @@ CROP_RATIO = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
 
 
-def picture_paths(folder: str | Path) -> list[str]:
-    """Of the pictures that the folder's labels.csv names."""
+def image_paths(folder: str | Path) -> list[str]:
+    """Of the images that the folder's labels.csv names."""
     with (Path(folder) / LABELS).open(newline="") as file:
         return [str(Path(folder, row["filename"])) for row in csv.DictReader(file)]
 

@@ -5,7 +5,7 @@ from random import Random
 import numpy as np
 import PIL
 import torch
-from input_side import picture_paths, random_box
+from input_side import image_paths, random_box
 from peer_worker import Step, cores
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -16,7 +16,7 @@ def versions() -> str:
     return f"torch {torch.__version__} with Pillow {PIL.__version__}"
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     """Random crops, resized with Pillow's antialiasing and mirrored in half of all cases."""
 
     def __init__(self, paths: list[str], size: int):
@@ -27,21 +27,21 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         with Image.open(self.paths[index]) as file:
-            picture = file.convert("RGB")
+            image = file.convert("RGB")
         rng = Random(int(torch.randint(2**31, ())))  # torch's seed differs in each process
-        box = random_box(rng, *picture.size)
-        picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box)
+        box = random_box(rng, *image.size)
+        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box)
         if rng.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return torch.from_numpy(np.array(picture))
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return torch.from_numpy(np.array(image))
 
 
 def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
     """See peer_worker.py."""
     del side  # there is one
-    # Each picture is there `batch` times, so that every batch is full and epochs end rarely.
+    # Each image is there `batch` times, so that every batch is full and epochs end rarely.
     loader = DataLoader(
-        Pictures(picture_paths(folder) * batch, size),
+        Images(image_paths(folder) * batch, size),
         batch_size=batch,
         shuffle=True,
         num_workers=cores(),

@@ -40,7 +40,7 @@ def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step
         model=Model(variant=variant, image_size=size, dropout=dropout, compute_dtype="float32"),
         phases=[everything],
     )
-    planned = plan_phases(config, pictures=batch)[0]
+    planned = plan_phases(config, images=batch)[0]
     predict = forward_program(config, NUM_CLASSES, origin, batch, mesh).function
     step = step_program(config, NUM_CLASSES, origin, planned, mesh).function
     rows = Batch(*random_batch(size, batch), np.arange(batch, dtype=np.uint32))

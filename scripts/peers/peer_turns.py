@@ -24,7 +24,7 @@ def warm_up(peers: list[Peer], whats: list[str]) -> None:
 def take_turns(
     peers: list[Peer], whats: list[str], batch: int, rounds: int, seconds: float
 ) -> Iterator[tuple[str, str, float]]:
-    """(what, side, images/s) of each turn of that many seconds; a step is `batch` pictures."""
+    """(what, side, images/s) of each turn of that many seconds; a step is `batch` images."""
     for number in range(rounds):
         first = number % len(peers)
         for what in whats:

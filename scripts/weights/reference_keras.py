@@ -12,8 +12,8 @@ from reference_weights import (
     Reference,
     disturbed,
     random_bias,
+    random_images,
     random_kernel,
-    random_pictures,
     random_scale,
 )
 
@@ -48,15 +48,15 @@ class KerasReference(Reference):
             paths[f".weights.h5 {name}"] = published.with_suffix(".weights.h5")
         return paths
 
-    def logits(self, pictures: np.ndarray) -> np.ndarray:
-        return _keras_outputs(self._model(_with_top(pictures.shape)), pictures)
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        return _keras_outputs(self._model(_with_top(images.shape)), images)
 
-    def features(self, pictures: np.ndarray) -> np.ndarray:
-        return _keras_outputs(self._model(_without_top(pictures.shape)), pictures)
+    def features(self, images: np.ndarray) -> np.ndarray:
+        return _keras_outputs(self._model(_without_top(images.shape)), images)
 
-    def train_forward(self, pictures: np.ndarray) -> None:
-        model = self._model(_with_top(pictures.shape))
-        _keras_train_forward(model, pictures)
+    def train_forward(self, images: np.ndarray) -> None:
+        model = self._model(_with_top(images.shape))
+        _keras_train_forward(model, images)
         self._weights = model.get_weights()
 
     def _model(self, options: dict[str, Any]) -> Any:
@@ -75,14 +75,14 @@ def _without_top(shape: tuple[int, ...]) -> dict[str, Any]:
     return {"weights": None, "input_shape": shape[1:], "include_top": False, "pooling": "avg"}
 
 
-def _keras_outputs(model: Any, pictures: np.ndarray) -> np.ndarray:
-    return model(pictures.astype(np.float32), training=False).numpy()
+def _keras_outputs(model: Any, images: np.ndarray) -> np.ndarray:
+    return model(images.astype(np.float32), training=False).numpy()
 
 
-def _keras_train_forward(model: Any, pictures: np.ndarray) -> None:
+def _keras_train_forward(model: Any, images: np.ndarray) -> None:
     for layer in _layers(model, "Dropout"):
         layer.rate = 0.0
-    model(pictures.astype(np.float32), training=True)
+    model(images.astype(np.float32), training=True)
 
 
 def _finish_normalization(model: Any) -> None:
@@ -114,7 +114,7 @@ def randomise_keras(model: Any, rng: np.random.Generator) -> None:
     decays = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
-    _keras_train_forward(model, random_pictures(rng, (4, *model.input_shape[1:])))
+    _keras_train_forward(model, random_images(rng, (4, *model.input_shape[1:])))
     for layer, decay in zip(norms, decays, strict=True):
         layer.momentum = decay
         mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()

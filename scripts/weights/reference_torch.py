@@ -12,8 +12,8 @@ from reference_weights import (
     Reference,
     disturbed,
     random_bias,
+    random_images,
     random_kernel,
-    random_pictures,
     random_scale,
 )
 
@@ -24,7 +24,7 @@ Write = Callable[[Any, Path], dict[str, Path]]
 
 
 class TorchReference(Reference):
-    """Any torch.nn.Module from normalised pictures to logits."""
+    """Any torch.nn.Module from normalised images to logits."""
 
     def __init__(
         self,
@@ -42,18 +42,18 @@ class TorchReference(Reference):
         folder.mkdir(parents=True)
         return self._write(self.model, folder)
 
-    def logits(self, pictures: np.ndarray) -> np.ndarray:
-        return self._forward(pictures, train=False)
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        return self._forward(images, train=False)
 
-    def train_forward(self, pictures: np.ndarray) -> None:
-        self._forward(pictures, train=True)
+    def train_forward(self, images: np.ndarray) -> None:
+        self._forward(images, train=True)
 
-    def _forward(self, pictures: np.ndarray, train: bool) -> np.ndarray:
+    def _forward(self, images: np.ndarray, train: bool) -> np.ndarray:
         """Logits, in the precision of the model."""
         import torch
 
         dtype = next(self.model.parameters()).dtype
-        x = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(dtype) / 255
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).to(dtype) / 255
         mean, std = (torch.tensor(v, dtype=dtype)[:, None, None] for v in (self.mean, self.std))
         with torch.no_grad():
             return self.model.train(train)((x - mean) / std).numpy()
@@ -71,7 +71,7 @@ class TorchReference(Reference):
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 1.0
-        self.train_forward(random_pictures(rng, CALIBRATION_SHAPE))
+        self.train_forward(random_images(rng, CALIBRATION_SHAPE))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             mean, variance = norm.running_mean.numpy(), norm.running_var.numpy()

@@ -20,20 +20,20 @@ class Reference(ABC):
         """Writes the weights into a new folder; the path of each layout that the code base has."""
 
     @abstractmethod
-    def logits(self, pictures: np.ndarray) -> np.ndarray:
+    def logits(self, images: np.ndarray) -> np.ndarray:
         """float32 [batch, class] of uint8 [batch, height, width, 3]."""
 
     @abstractmethod
-    def train_forward(self, pictures: np.ndarray) -> None:
+    def train_forward(self, images: np.ndarray) -> None:
         """Updates the running statistics by one pass in training mode, without any dropout."""
 
-    def features(self, pictures: np.ndarray) -> np.ndarray:
+    def features(self, images: np.ndarray) -> np.ndarray:
         """float32 [batch, channel], pooled, of a code base that has a layout without a head."""
         raise NotImplementedError(f"{type(self).__name__} saves no file without a head")
 
 
-def random_pictures(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 [batch, height, width, 3]: noise and flat squares, so that pictures differ."""
+def random_images(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 [batch, height, width, 3]: noise and flat squares, so that images differ."""
     _, height, width, _ = shape
     fine = rng.integers(0, 256, shape, dtype=np.uint8)
     coarse = fine[:, : height // 8 + 1, : width // 8 + 1].repeat(8, 1).repeat(8, 2)

@@ -61,7 +61,7 @@ def test_all_is_measured_and_judged(call, capsys):
     assert call("--json") == 0
     out, err = capsys.readouterr()
     result = json.loads(out)
-    assert "made-up" in result["pictures"] and "made-up" in err
+    assert "made-up" in result["images"] and "made-up" in err
     assert result["classes"] == CLASSES and result["batch_size"] == 8
     assert result["place"]["devices"] == jax.device_count()
     assert result["peak_rss"] > 1e8
@@ -98,7 +98,7 @@ def check_timing(timing, devices):
     assert timing["images_per_second_per_device"] == pytest.approx(rate["median"] / devices)
 
 
-def test_a_users_pictures_are_read_and_a_trace_is_written(call, photos, tmp_path, capsys):
+def test_a_users_images_are_read_and_a_trace_is_written(call, photos, tmp_path, capsys):
     trace = tmp_path / "trace"
     assert call("--what", "input", "--profile", str(trace), *user_csv(photos)) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -194,7 +194,7 @@ def test_a_sweep_is_over_a_field_by_name_or_path(name):
     assert sweep.override("32") == "--config.data.batch_size=32"
 
 
-def test_steps_on_cached_features_are_no_steps_on_pictures():
+def test_steps_on_cached_features_are_no_steps_on_images():
     config = Config()
     assert config.phases[0].cached_views and not config.phases[1].cached_views
     assert shares(plan_phases(config, 320)) == [0.0, 1.0]

@@ -1,4 +1,4 @@
-"""The sheet of a batch: pictures where they belong, labels as the loss takes them."""
+"""The sheet of a batch: images where they belong, labels as the loss takes them."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_labels_read_as_the_loss_takes_them():
     assert sheet.describe(np.zeros(1), ("cat",)) == "none"
 
 
-def test_pictures_stand_in_the_order_of_the_batch():
+def test_images_stand_in_the_order_of_the_batch():
     images = np.stack([np.full((40, 40, 3), shade, np.uint8) for shade in range(0, 240, 30)])
     drawn = np.asarray(sheet.draw_grid(images, ["none"] * 8))
     for number in range(8):

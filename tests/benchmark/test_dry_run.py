@@ -25,7 +25,7 @@ def test_it_says_what_would_happen_and_leaves_a_sheet(photos, tiny, tmp_path, ca
     )
     assert dry_run(config, tmp_path) == 0
     said = capsys.readouterr().out
-    assert "first batch: uint8 [8, 32, 32, 3] pictures, int8 [8, 3] labels" in said
+    assert "first batch: uint8 [8, 32, 32, 3] images, int8 [8, 3] labels" in said
     for name in ("head: steps 1 to 11", "tail: steps 12 to 19", "evaluation", "2 times", "About"):
         assert name in said
     assert "without data.cache" in said

@@ -378,7 +378,7 @@ def test_defaults_are_not_shared_between_configs():
 
 
 @pytest.mark.parametrize(
-    ("duration", "pictures", "batch_size", "times", "steps"),
+    ("duration", "images", "batch_size", "times", "steps"),
     [
         ("300 steps", 10, 4, 1, 300),
         ("1 step", 10, 4, 1, 1),
@@ -388,7 +388,7 @@ def test_defaults_are_not_shared_between_configs():
         ("0.5 epochs", 100, 10, 1, 5),
         ("0.25 epoch", 100, 10, 4, 10),
         ("3 steps", 1, 1, 5, 15),
-        ("1 epoch", 3, 64, 1, 1),  # fewer pictures than a batch
+        ("1 epoch", 3, 64, 1, 1),  # fewer images than a batch
         ("0.001 epochs", 3, 64, 1, 1),
         ("64 epochs", 3, 64, 1, 3),
         ("0 epochs", 100, 10, 1, 0),
@@ -396,8 +396,8 @@ def test_defaults_are_not_shared_between_configs():
         ("0.0 epochs", 100, 10, 1, 0),
     ],
 )
-def test_durations(duration, pictures, batch_size, times, steps):
-    assert steps_of(duration, pictures, batch_size, times) == steps
+def test_durations(duration, images, batch_size, times, steps):
+    assert steps_of(duration, images, batch_size, times) == steps
 
 
 @pytest.mark.parametrize(
@@ -434,13 +434,13 @@ def test_what_is_no_duration_is_refused_and_quoted(duration):
 @settings(max_examples=60, deadline=None)
 @given(
     tenths=st.integers(1, 200),
-    pictures=st.integers(1, 10_000),
+    images=st.integers(1, 10_000),
     batch_size=st.integers(1, 512),
     times=st.integers(1, 20),
 )
-def test_epochs_are_at_most_half_a_step_from_the_exact_number(tenths, pictures, batch_size, times):
-    steps = steps_of(f"{tenths / 10} epochs", pictures, batch_size, times)
-    exact = Fraction(tenths * times * pictures, 10 * batch_size)
+def test_epochs_are_at_most_half_a_step_from_the_exact_number(tenths, images, batch_size, times):
+    steps = steps_of(f"{tenths / 10} epochs", images, batch_size, times)
+    exact = Fraction(tenths * times * images, 10 * batch_size)
     assert steps >= 1
     assert abs(steps - max(exact, 1)) <= Fraction(1, 2) + Fraction(1, 10**6)
 
@@ -501,13 +501,13 @@ def test_settings_of_the_chosen_loss_pass(loss):
 def test_what_belongs_to_a_source_passes_there_alone():
     validate(Config(data=Data(source="coco", crowd="absent", min_area=1024.0)))
     validate(Config(data=Data(source="voc", difficult="present")))
-    features = {"image_feature": "picture", "label_feature": "labels"}
+    features = {"image_feature": "image", "label_feature": "labels"}
     validate(Config(data=Data(source="tfds", images="/data/tfds", min_area=9.0, **features)))
     for data, refused in [
         (Data(source="coco", split_column=""), "data.split_column is '', but data.source is"),
         (Data(source="coco", difficult="absent"), "data.difficult is 'absent', but data.source"),
-        (Data(source="voc", images="JPEGImages"), "data.images is 'JPEGImages', but the pictures"),
-        (Data(source="tfds", val_images="x"), "data.val_images is 'x', but the pictures"),
+        (Data(source="voc", images="JPEGImages"), "data.images is 'JPEGImages', but the images"),
+        (Data(source="tfds", val_images="x"), "data.val_images is 'x', but the images"),
     ]:
         with pytest.raises(ValueError, match=re.escape(refused)):
             validate(Config(data=data))
@@ -543,7 +543,7 @@ def test_statistics_of_all_devices_need_a_phase_that_takes_them():
     validate(config)
 
 
-def test_a_picture_that_is_never_mirrored_has_one_view():
+def test_a_image_that_is_never_mirrored_has_one_view():
     config = changed("augment.flip", False)
     config.phases[0].cached_views = 1
     validate(config)
@@ -562,7 +562,7 @@ def test_a_picture_that_is_never_mirrored_has_one_view():
         ("cutmix", 1.0),
     ],
 )
-def test_augmentation_needs_a_phase_that_sees_pictures(field, value):
+def test_augmentation_needs_a_phase_that_sees_images(field, value):
     config = changed(f"augment.{field}", value)
     config.phases[0].cached_views = 1
     validate(config)

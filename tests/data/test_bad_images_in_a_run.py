@@ -1,4 +1,4 @@
-"""Whole runs on folders with pictures as bad as people have them."""
+"""Whole runs on folders with images as bad as people have them."""
 
 import csv
 import io
@@ -52,8 +52,8 @@ BAD = {
 
 @pytest.fixture
 def folder(photos, tmp_path):
-    """The photos, and among them good pictures of odd kinds and bad ones."""
-    folder = tmp_path / "pictures"
+    """The photos, and among them good images of odd kinds and bad ones."""
+    folder = tmp_path / "images"
     folder.mkdir()
     rows = list(csv.reader((photos / "labels.csv").read_text().splitlines()))
     for path in photos.glob("*.png"):
@@ -78,12 +78,12 @@ def make_config(folder: Path, variant: str, **data) -> Config:
     )
 
 
-def test_bad_pictures_are_skipped_counted_and_named(folder, tiny, tmp_path, capsys):
+def test_bad_images_are_skipped_counted_and_named(folder, tiny, tmp_path, capsys):
     run = tmp_path / "run"
     config = make_config(folder, tiny, on_bad_image="skip", max_bad_fraction=0.2)
     assert train(config, run) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"{len(BAD)} pictures could not be read and skipped" in printed
+    assert f"{len(BAD)} images could not be read and skipped" in printed
     with open(run / "bad_images.csv", newline="") as file:
         listed = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
     assert listed.keys() == BAD.keys()
@@ -95,26 +95,26 @@ def test_bad_pictures_are_skipped_counted_and_named(folder, tiny, tmp_path, caps
     result = json.loads((run / "eval_val.json").read_text())
     with open(run / "predictions_val.csv", newline="", encoding="utf-8") as file:
         predicted = [row["filename"] for row in csv.DictReader(file)]
-    assert result["pictures"] == len(predicted) and not BAD.keys() & set(predicted)
+    assert result["num_images"] == len(predicted) and not BAD.keys() & set(predicted)
     assert result["unreadable"] > 0
     assert result["values"] == pytest.approx(lines[-1]["val"], rel=1e-5)
 
     capsys.readouterr()
-    pictures = [str(folder / name) for name in ("animated.gif", "html.jpg")]
-    assert predict.main(["--workdir", str(run), "--json", *pictures]) == 0
+    images = [str(folder / name) for name in ("animated.gif", "html.jpg")]
+    assert predict.main(["--workdir", str(run), "--json", *images]) == 0
     printed = capsys.readouterr()
-    assert [row["filename"] for row in json.loads(printed.out)] == pictures[:1]
-    assert f"{pictures[1]} is left out: it is HTML" in printed.err
+    assert [row["filename"] for row in json.loads(printed.out)] == images[:1]
+    assert f"{images[1]} is left out: it is HTML" in printed.err
     with pytest.raises(ValueError, match=r"html\.jpg cannot be read: it is HTML"):
-        predict.main(["--workdir", str(run), "--on-bad-image", "error", *pictures])
+        predict.main(["--workdir", str(run), "--on-bad-image", "error", *images])
 
 
-def test_too_many_bad_pictures_stop_the_run(folder, tiny, tmp_path):
+def test_too_many_bad_images_stop_the_run(folder, tiny, tmp_path):
     config = make_config(folder, tiny, on_bad_image="skip", max_bad_fraction=0.05)
-    with pytest.raises(ValueError, match=r"3 pictures cannot be read.*max_bad_fraction"):
+    with pytest.raises(ValueError, match=r"3 images cannot be read.*max_bad_fraction"):
         train(config, tmp_path / "run")
 
 
-def test_by_default_the_first_bad_picture_is_an_error(folder, tiny, tmp_path):
+def test_by_default_the_first_bad_image_is_an_error(folder, tiny, tmp_path):
     with pytest.raises(ValueError, match=r"cannot be read: .*on_bad_image=skip"):
         train(make_config(folder, tiny), tmp_path / "run")

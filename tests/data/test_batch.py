@@ -48,7 +48,7 @@ def test_the_thread_is_ahead_by_so_many_and_ends_with_its_iterator():
 def test_an_error_comes_after_the_batches_before_it():
     def failing():
         yield rows(0)
-        raise ValueError("picture 3.jpg cannot be read")
+        raise ValueError("image 3.jpg cannot be read")
 
     batches = to_devices(failing(), sharded(make_mesh(8)))
     next(batches)

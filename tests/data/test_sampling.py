@@ -25,7 +25,7 @@ def test_any_positions_can_be_asked_for():
         assert (epoch, index) == (alone[0][0], alone[1][0]) and epoch == position // 41
 
 
-def test_random_numbers_differ_between_pictures_epochs_seeds_and_purposes():
+def test_random_numbers_differ_between_images_epochs_seeds_and_purposes():
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0, SUBSTITUTE)]
     draws = [generator(*key).random(4) for key in keys]
     assert len({tuple(draw) for draw in draws}) == len(keys)

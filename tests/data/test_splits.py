@@ -14,7 +14,7 @@ from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.splits import check_train, load_splits, make_splits, read_splits, write_splits
 
 
-def random_table(n=200, c=6, seed=0, folder="pictures", prefix="p", density=0.2) -> LabelTable:
+def random_table(n=200, c=6, seed=0, folder="images", prefix="p", density=0.2) -> LabelTable:
     rng = np.random.default_rng(seed)
     labels = (rng.random((n, c)) < density).astype(np.int8)
     labels[rng.random((n, c)) < 0.05] = UNKNOWN
@@ -114,13 +114,13 @@ def test_files_with_other_classes():
     assert "only in the CSV of train: 'class 1'" in message
 
 
-def test_the_same_picture_in_two_files(tmp_path):
+def test_the_same_image_in_two_files(tmp_path):
     (tmp_path / "all" / "val").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "all")
     train = random_table(3, folder=str(tmp_path / "all"), prefix="val/")
     inner = random_table(3, folder=str(tmp_path / "link" / "val"), prefix="")
     message = refusal(divide, train, inner)
-    assert "3 pictures are in both train and val" in message
+    assert "3 images are in both train and val" in message
     assert "0.jpg" in message
     other = random_table(3, folder=str(tmp_path / "other"), prefix="val/")
     assert members(divide(train, other))["val"] == set(train.filenames)
@@ -180,17 +180,17 @@ def test_saved_splits_that_no_longer_fit(tmp_path):
     table = random_table(30)
     write_splits(path, divide(table))
     message = refusal(read_splits, path, table.take(range(28)))
-    assert "2 of its pictures are not in the label CSV" in message
+    assert "2 of its images are not in the label CSV" in message
     assert repr(table.filenames[29]) in message
     write_splits(path, divide(table.take(range(27))))
     message = refusal(read_splits, path, table)
-    assert "3 pictures of the label CSV are not in it" in message
+    assert "3 images of the label CSV are not in it" in message
     assert repr(table.filenames[28]) in message
     assert "another workdir" in message
     val = random_table(5, seed=1, folder="val")
     write_splits(path, divide(table, val))
     message = refusal(read_splits, path, table, val.take([0, 1, 2, 3]))
-    assert "1 of its pictures are not in the CSV of val" in message
+    assert "1 of its images are not in the CSV of val" in message
 
 
 def test_saved_splits_against_an_edited_column(tmp_path):
@@ -200,7 +200,7 @@ def test_saved_splits_against_an_edited_column(tmp_path):
     edited = replace(table, splits=("val", "train", "val", "train"))
     message = refusal(read_splits, path, edited)
     assert (
-        f"1 pictures have another split in the CSV's column, the first {table.filenames[0]!r}"
+        f"1 images have another split in the CSV's column, the first {table.filenames[0]!r}"
         in message
     )
     drawn = replace(table, splits=("train", "train", "test", "train"))
@@ -254,7 +254,7 @@ def write_csv(path: Path, table: LabelTable, column: tuple[str, ...] | None = No
 def test_load_splits_draws_once_and_reuses(tmp_path):
     csv = write_csv(tmp_path / "labels.csv", random_table(60))
     saved = tmp_path / "splits.csv"
-    data = Data(csv=str(csv), images=str(tmp_path / "pictures"), split_seed=1)
+    data = Data(csv=str(csv), images=str(tmp_path / "images"), split_seed=1)
     with pytest.raises(ValueError, match=r"splits\.csv is missing"):
         load_splits(data, saved)
     first = load_splits(data)
@@ -273,7 +273,7 @@ def test_load_splits_from_files_in_one_folder(tmp_path):
     order.write_text("Labels\n" + "\n".join(f"class {j}" for j in reversed(range(6))))
     data = Data(
         csv=str(train),
-        images=str(tmp_path / "pictures"),
+        images=str(tmp_path / "images"),
         val_csv=str(val),
         categories=str(order),
     )
@@ -281,7 +281,7 @@ def test_load_splits_from_files_in_one_folder(tmp_path):
     assert {split: len(part) for split, part in splits.items()} == {"train": 20, "val": 10}
     assert splits["val"].classes == tuple(f"class {j}" for j in reversed(range(6)))
     message = refusal(load_splits, replace(data, test_csv=str(val)))
-    assert "10 pictures are in both val and test" in message
+    assert "10 images are in both val and test" in message
 
 
 def test_load_splits_with_a_folder_for_each(tmp_path):
@@ -303,5 +303,5 @@ def test_load_splits_with_a_folder_for_each(tmp_path):
 def test_load_splits_by_column(tmp_path):
     column = ("train", "Validation", "train", "dev")
     csv = write_csv(tmp_path / "labels.csv", random_table(4), column)
-    splits = load_splits(Data(csv=str(csv), images=str(tmp_path / "pictures")))
+    splits = load_splits(Data(csv=str(csv), images=str(tmp_path / "images")))
     assert {split: len(part) for split, part in splits.items()} == {"train": 2, "val": 2}

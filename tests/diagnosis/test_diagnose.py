@@ -16,11 +16,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 CLASSES = ("cat", "dog")
 
 
-def table(positives: tuple[int, ...], pictures: int, prefix: str = "p") -> LabelTable:
-    labels = np.zeros((pictures, len(positives)), np.int8)
+def table(positives: tuple[int, ...], images: int, prefix: str = "p") -> LabelTable:
+    labels = np.zeros((images, len(positives)), np.int8)
     for column, count in enumerate(positives):
         labels[:count, column] = 1
-    names = tuple(f"{prefix}{number}.jpg" for number in range(pictures))
+    names = tuple(f"{prefix}{number}.jpg" for number in range(images))
     return LabelTable(Path("photos"), names, labels, CLASSES)
 
 
@@ -46,7 +46,7 @@ def records(phase, val, train=None, loss=0.2, base_loss=0.5, train_loss=0.1, fir
         }
         if train is not None:
             sample = {"mAP": train[number], "val_mAP": value, "loss": train_loss}
-            record["train_sample"] = sample | {"classes": 2, "pictures": 200}
+            record["train_sample"] = sample | {"classes": 2, "images": 200}
         made.append(record)
     return made
 
@@ -103,7 +103,7 @@ def test_a_gap_beside_a_val_that_does_not_fall_is_another_thing():
 
 def test_overfitting_is_told_where_all_was_remembered_from_the_start():
     made = records("tune", [0.40, 0.38], [1.0, 1.0], loss=[0.45, 0.9], train_loss=0.01)
-    made[1]["train_sample"]["val_mAP"] = 0.41  # on pictures of which more were hard
+    made[1]["train_sample"]["val_mAP"] = 0.41  # on images of which more were hard
     assert kinds(made) == ["overfitting"]
 
 

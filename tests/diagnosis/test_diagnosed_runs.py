@@ -71,7 +71,7 @@ def diagnosed(made, splits, probabilities):
     return {f.kind: f for f in diagnose(CONFIG, made, splits["train"], val, (val, probabilities))}
 
 
-def pictures(count, seed, dimensions=20, frequency=0.3, noise=1.0):
+def images(count, seed, dimensions=20, frequency=0.3, noise=1.0):
     """Features in which each class has a direction, and the labels."""
     rng = np.random.default_rng(seed)
     labels = rng.random((count, CLASSES)) < frequency
@@ -81,7 +81,7 @@ def pictures(count, seed, dimensions=20, frequency=0.3, noise=1.0):
 
 
 def test_one_that_learns_well():
-    assert set(diagnosed(*learn(pictures(400, 1), pictures(300, 2)))) == {"nothing"}
+    assert set(diagnosed(*learn(images(400, 1), images(300, 2)))) == {"nothing"}
 
 
 def test_one_whose_features_do_not_tell_its_classes():
@@ -95,16 +95,16 @@ def test_one_whose_features_do_not_tell_its_classes():
     assert "longer alone will not do" in found["underfitting"].text
 
 
-def test_one_that_remembers_its_pictures():
-    train, val = (pictures(count, seed, 400, noise=2.0) for count, seed in ((120, 1), (600, 2)))
+def test_one_that_remembers_its_images():
+    train, val = (images(count, seed, 400, noise=2.0) for count, seed in ((120, 1), (600, 2)))
     found = diagnosed(*learn(train, val, steps=5))
     assert "overfitting" in found and "base rate" not in found
     assert "Overfitting" in found["overfitting"].text
 
 
-def test_one_whose_pictures_are_not_normalised():
+def test_one_whose_images_are_not_normalised():
     def raw(count, seed):
-        x, y = pictures(count, seed)
+        x, y = images(count, seed)
         brightness = np.random.default_rng(seed).uniform(20, 235, (count, 1))
         return brightness * (1 + 0.002 * x), y
 
@@ -114,7 +114,7 @@ def test_one_whose_pictures_are_not_normalised():
 
 
 def test_one_whose_backbone_is_frozen_and_then_is_not():
-    train, val = pictures(400, 1), pictures(300, 2)
+    train, val = images(400, 1), images(300, 2)
     head, splits, probabilities = learn(
         *((x[:, :CLASSES] + 3 * x[:, CLASSES : 2 * CLASSES], y) for x, y in (train, val)), "head"
     )
@@ -125,13 +125,13 @@ def test_one_whose_backbone_is_frozen_and_then_is_not():
 
 
 def test_one_whose_val_is_of_another_kind():
-    found = diagnosed(*learn(pictures(400, 1), pictures(300, 2, frequency=0.6)))
+    found = diagnosed(*learn(images(400, 1), images(300, 2, frequency=0.6)))
     assert "4 of 4 classes" in found["val unlike train"].text
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.0, False), (0.05, True)])
 def test_one_whose_labels_are_wrong(share, told):
-    (x, y), train = pictures(300, 2), pictures(400, 1)
+    (x, y), train = images(300, 2), images(400, 1)
     wrong = np.random.default_rng(3).random(y.shape) < share
     made, splits, probabilities = learn(train, (x, np.abs(y - wrong)))
     found = diagnosed(made, splits, probabilities)

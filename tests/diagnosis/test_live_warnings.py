@@ -49,10 +49,10 @@ def losses(*train) -> list[tuple[float, float, float]]:
         records_of(GOOD),
         records_of(GOOD, every=0.25),
         records_of(GOOD[:1]),
-        # Normalisations that train begin with statistics of other pictures, and settle.
+        # Normalisations that train begin with statistics of other images, and settle.
         records_of([(0.54, 2.14, 0.49), (0.4, 0.96, 0.79), (0.24, 0.31, 0.92)]),
         records_of([(0.76, 0.63, 0.42), (0.53, 0.33, 0.44)]),
-        # Losses that move the probabilities on purpose; steps of few pictures.
+        # Losses that move the probabilities on purpose; steps of few images.
         records_of([(0.9, 0.8, 0.6), (0.8, 0.8, 0.7)], loss_name="weighted bce"),
         records_of(losses(0.3, 0.4, 0.3, 0.4, 0.3, 0.4), every=0.1),
         records_of(losses(0.9, 0.3, 0.5, 0.3, 0.31)),  # one rise
@@ -75,11 +75,11 @@ def test_a_loss_above_the_base_rate_is_told_with_its_cause_by_the_training_loss(
     assert list(stays) == [1] and "so is the training loss, 0.3900" in stays[1][0]
     remembers = records_of([(0.1, 0.4, 0.5), (0.05, 0.45, 0.5)])
     ((text,),) = said(remembers).values()
-    assert "the pictures are remembered" in text and "[0].weight_decay=0.01'" in text
+    assert "the images are remembered" in text and "[0].weight_decay=0.01'" in text
     lagging = Phase("head", "6 epochs", HEAD.groups, batch_norm="train")
     ((text,),) = said(remembers, lagging, 2).values()
     assert text.endswith(
-        "lag behind, or the pictures are remembered. Try '--config.phases[2].batch_norm=frozen'"
+        "lag behind, or the images are remembered. Try '--config.phases[2].batch_norm=frozen'"
     )
 
 
@@ -89,14 +89,12 @@ def test_map_at_the_base_rate(mean):
     ((text,),) = found.values()
     assert list(found) == [0]
     assert f"val mAP {mean:.4f} is no better than 0.3000, that of a constant, after 1 e" in text
-    assert "labels that are not those of their pictures" in text and "--phase head" in text
+    assert "labels that are not those of their images" in text and "--phase head" in text
 
 
 def test_equal_predictions():
     ((text,),) = said(records_of(GOOD, spread=0.9 * EQUAL)).values()
-    assert text.startswith(
-        "predictions are the same for all pictures: their logits differ by 0.018"
-    )
+    assert text.startswith("predictions are the same for all images: their logits differ by 0.018")
     assert "normalised twice" in text and "--config.model.weights=imagenet" in text
     equal = np.tile([[0.0, -3.0, 1e3]], (7, 1)).astype(np.float32)
     assert logit_spread(equal) == 0

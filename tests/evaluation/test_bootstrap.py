@@ -1,4 +1,4 @@
-"""Average precision of weighted pictures against scikit-learn's, and the interval's behaviour."""
+"""Average precision of weighted images against scikit-learn's, and the interval's behaviour."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from mlcls_jax.evaluation.bootstrap import RankedClass, map_interval
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([1, 4, 1000]))
-def test_weights_are_the_sample_weights_of_scikit_learn(seed, pictures, levels):
+def test_weights_are_the_sample_weights_of_scikit_learn(seed, images, levels):
     rng = np.random.default_rng(seed)
-    labels = rng.choice(np.array([1, 0, UNKNOWN], np.int8), pictures, p=[0.3, 0.5, 0.2])
-    labels[rng.integers(pictures)] = 1
-    scores = rng.integers(0, levels + 1, pictures) / levels
-    weights = rng.poisson(1, (pictures, 5)).astype(np.float32)
+    labels = rng.choice(np.array([1, 0, UNKNOWN], np.int8), images, p=[0.3, 0.5, 0.2])
+    labels[rng.integers(images)] = 1
+    scores = rng.integers(0, levels + 1, images) / levels
+    weights = rng.poisson(1, (images, 5)).astype(np.float32)
     got = RankedClass(labels, scores).average_precisions(weights)
     known = labels != UNKNOWN
     for ap, weight in zip(got, weights.T, strict=True):
@@ -31,9 +31,9 @@ def test_weights_are_the_sample_weights_of_scikit_learn(seed, pictures, levels):
         assert ap == pytest.approx(expected, abs=1e-6)
 
 
-def split(pictures, seed=0):
+def split(images, seed=0):
     rng = np.random.default_rng(seed)
-    labels = (rng.random((pictures, 4)) < 0.3).astype(np.int8)
+    labels = (rng.random((images, 4)) < 0.3).astype(np.int8)
     return labels, (labels + rng.normal(size=labels.shape)).astype(np.float32)
 
 
@@ -55,12 +55,12 @@ def test_the_interval_equals_resampling_the_rows():
     assert map_interval(labels, scores, np.ones(4, bool), 70, seed=5) == interval
 
 
-def test_four_times_the_pictures_halve_the_interval():
+def test_four_times_the_images_halve_the_interval():
     widths = []
-    for pictures in (500, 2000):
-        interval = map_interval(*split(pictures), np.ones(4, bool), 300, seed=0)
+    for images in (500, 2000):
+        interval = map_interval(*split(images), np.ones(4, bool), 300, seed=0)
         assert interval is not None
-        assert interval.low < sklearn_map(*split(pictures)) < interval.high
+        assert interval.low < sklearn_map(*split(images)) < interval.high
         widths.append(interval.high - interval.low)
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.3)
 

@@ -18,10 +18,10 @@ from mlcls_jax.evaluation.calibration import (
 ALL = np.ones(3, bool)
 
 
-def drawn(pictures=4000, seed=0):
+def drawn(images=4000, seed=0):
     """Labels that are drawn with the probabilities of the logits: calibrated by construction."""
     rng = np.random.default_rng(seed)
-    logits = rng.normal(-1, 2, (pictures, 3)).astype(np.float32)
+    logits = rng.normal(-1, 2, (images, 3)).astype(np.float32)
     return (rng.random(logits.shape) < expit(logits)).astype(np.int8), logits
 
 

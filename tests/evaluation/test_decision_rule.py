@@ -1,4 +1,4 @@
-"""Decisions of a checkpoint: tuned, kept, and never judged by the pictures that they are from."""
+"""Decisions of a checkpoint: tuned, kept, and never judged by the images that they are from."""
 
 import dataclasses
 import json
@@ -34,10 +34,10 @@ def table(labels) -> LabelTable:
     return LabelTable(Path("p"), names, labels, tuple("abcdefghij"[: labels.shape[1]]))
 
 
-def drawn(pictures=400, classes=3, seed=0, unknown=0.0):
+def drawn(images=400, classes=3, seed=0, unknown=0.0):
     """Rare classes, so that one half is a bad threshold, and logits that know something."""
     rng = np.random.default_rng(seed)
-    labels = (rng.random((pictures, classes)) < 0.15).astype(np.int8)
+    labels = (rng.random((images, classes)) < 0.15).astype(np.int8)
     logits = (rng.normal(size=labels.shape) + 2 * labels - 3).astype(np.float32)
     labels[rng.random(labels.shape) < unknown] = UNKNOWN
     return table(labels), logits
@@ -90,8 +90,8 @@ def base(classes) -> BaseRate:
     return BaseRate((0.15,) * classes, (True,) * classes)
 
 
-def test_thresholds_flatter_on_their_own_pictures_and_cross_fitting_does_not():
-    """Random scores: what looks like skill on the pictures of the tuning is luck."""
+def test_thresholds_flatter_on_their_own_images_and_cross_fitting_does_not():
+    """Random scores: what looks like skill on the images of the tuning is luck."""
     rng = np.random.default_rng(0)
     labels = (rng.random((100, 10)) < 0.5).astype(np.int8)
     data, logits = table(labels), rng.normal(size=labels.shape).astype(np.float32)
@@ -105,7 +105,7 @@ def test_thresholds_flatter_on_their_own_pictures_and_cross_fitting_does_not():
 
 
 @pytest.mark.parametrize("calibration", ["none", "class"])
-def test_no_picture_is_decided_by_its_own_labels(calibration):
+def test_no_image_is_decided_by_its_own_labels(calibration):
     data, logits = drawn(150)
     rule = dataclasses.replace(F1, calibration=calibration)
     before = cross_fit(data, logits, [True] * 3, rule)
@@ -118,7 +118,7 @@ def test_no_picture_is_decided_by_its_own_labels(calibration):
     assert (before[1][~part] != after[1][~part]).any()
 
 
-def test_parts_are_equal_and_know_pictures_by_their_names_alone():
+def test_parts_are_equal_and_know_images_by_their_names_alone():
     names = [f"{i}.jpg" for i in range(23)]
     parts = folds(names)
     assert sorted(np.bincount(parts, minlength=FOLDS)) == [4, 4, 5, 5, 5]
@@ -141,9 +141,9 @@ def test_unknown_labels_have_no_influence():
     )
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_very_few_pictures_are_decided_as_well(pictures):
-    data, logits = table(np.ones((pictures, 2))), np.zeros((pictures, 2), np.float32)
+@pytest.mark.parametrize("images", [1, 3])
+def test_very_few_images_are_decided_as_well(images):
+    data, logits = table(np.ones((images, 2))), np.zeros((images, 2), np.float32)
     rule = dataclasses.replace(F1, calibration="one")
     decisions = decide(data, logits, [True] * 2, rule)
     judged = judge(data, logits, base(2), decisions, True)

@@ -149,7 +149,7 @@ def test_top_k_takes_the_k_highest_and_of_equal_ones_the_first(split, k):
 
 @settings(max_examples=40, deadline=None)
 @given(splits(), st.randoms(use_true_random=False))
-def test_the_order_of_the_pictures_does_not_matter(split, random):
+def test_the_order_of_the_images_does_not_matter(split, random):
     labels, scores, counted = split
     order = list(range(len(labels)))
     random.shuffle(order)

@@ -19,7 +19,7 @@ SIDE, ROWS = 64, 8  # a feature map of 2 x 2; a row for each device
 BY = Normalization((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 
 
-PICTURES = np.random.default_rng(0).integers(0, 256, (ROWS, SIDE, SIDE, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (ROWS, SIDE, SIDE, 3), dtype=np.uint8)
 SMALL = DecoderSize(groups=2, width=64)  # classes 0 to 2, and 3 to 4
 CHOSEN = np.array([[0, 4], [1, 1], [2, 0], [3, 2], [4, 3], [0, 1], [2, 4], [3, 0]], np.int32)
 
@@ -51,14 +51,14 @@ def step(model, devices=1):
 
 @functools.cache
 def explained(model, devices=1):
-    """Logits and maps of PICTURES."""
-    return jax.device_get(step(model, devices)(variables_of(model), PICTURES, CHOSEN))
+    """Logits and maps of IMAGES."""
+    return jax.device_get(step(model, devices)(variables_of(model), IMAGES, CHOSEN))
 
 
 @functools.cache
 def feature_map(model):
     features = functools.partial(model.apply, method="features")
-    return jax.jit(features)(variables_of(model), normalize(PICTURES, BY))
+    return jax.jit(features)(variables_of(model), normalize(IMAGES, BY))
 
 
 def test_maps_of_a_dense_head_are_grad_cam(network):
@@ -66,7 +66,7 @@ def test_maps_of_a_dense_head_are_grad_cam(network):
     variables, features = variables_of(model), feature_map(model)
     logits, maps = explained(model)
 
-    def logit(features, label):  # of one picture
+    def logit(features, label):  # of one image
         return model.apply(variables, features.mean((0, 1))[None], method="classify")[0, label]
 
     for k in range(CHOSEN.shape[1]):
@@ -83,7 +83,7 @@ def test_places_add_up_to_the_logit_where_none_is_cut_off(network):
     variables = jax.tree.map(jnp.copy, variables_of(model))
     head = variables["params"]["head"]
     head["kernel"] = jnp.abs(head["kernel"])  # the features are relu6's
-    logits, maps = jax.device_get(step(model)(variables, PICTURES, CHOSEN))
+    logits, maps = jax.device_get(step(model)(variables, IMAGES, CHOSEN))
     sums = maps.sum(axis=(2, 3)) + np.asarray(head["bias"])[CHOSEN]
     np.testing.assert_allclose(sums, np.take_along_axis(logits, CHOSEN, 1), rtol=1e-5)
 
@@ -125,7 +125,7 @@ def _queries(model, variables, features):
 @pytest.mark.parametrize("decoder", [None, SMALL])
 def test_logits_are_those_of_the_evaluation(network, decoder):
     model = network(decoder)
-    expected = make_eval_step(model, BY, make_mesh(1))(variables_of(model), PICTURES)
+    expected = make_eval_step(model, BY, make_mesh(1))(variables_of(model), IMAGES)
     np.testing.assert_allclose(explained(model)[0], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -143,21 +143,21 @@ def test_maps_in_bfloat16_are_float32_and_about_the_same(network):
 
 
 def test_the_overlay_is_inside_the_box_and_strongest_at_the_top():
-    picture = np.full((40, 60, 3), 100, np.uint8)
+    image = np.full((40, 60, 3), 100, np.uint8)
     heat = np.zeros((4, 4), np.float32)
     heat[1, 2] = 3
-    drawn = overlay(picture, heat, Box(top=4, left=10, height=32, width=40))
-    changed = (drawn != picture).any(axis=-1)
+    drawn = overlay(image, heat, Box(top=4, left=10, height=32, width=40))
+    changed = (drawn != image).any(axis=-1)
     outside = np.ones_like(changed)
     outside[4:36, 10:50] = False
     assert changed.any() and not (changed & outside).any()
-    difference = np.abs(drawn.astype(int) - picture).sum(axis=-1)
+    difference = np.abs(drawn.astype(int) - image).sum(axis=-1)
     row, column = np.unravel_index(difference.argmax(), difference.shape)
     assert (row - 4) // 8 == 1 and (column - 10) // 10 == 2
-    assert (picture == 100).all()
+    assert (image == 100).all()
 
 
-def test_a_map_of_zeros_leaves_the_picture():
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    drawn = overlay(picture, np.zeros((2, 2), np.float32), Box(0, 0, 20, 30))
-    np.testing.assert_array_equal(drawn, picture)
+def test_a_map_of_zeros_leaves_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    drawn = overlay(image, np.zeros((2, 2), np.float32), Box(0, 0, 20, 30))
+    np.testing.assert_array_equal(drawn, image)

@@ -27,7 +27,7 @@ def test_of_many_classes_only_the_first():
 
 
 @pytest.mark.parametrize(
-    ("picture", "label"),
+    ("image", "label"),
     [
         ("sub/park.jpg", "dog"),
         ("../../etc/passwd", "../x"),
@@ -36,13 +36,13 @@ def test_of_many_classes_only_the_first():
         (".jpg", ""),
     ],
 )
-def test_names_are_safe_whatever_pictures_and_classes_are_called(picture, label):
-    name = file_name(2, 0, picture, label)
+def test_names_are_safe_whatever_images_and_classes_are_called(image, label):
+    name = file_name(2, 0, image, label)
     assert re.fullmatch(r"00003-1_[\w-]*\.png", name)
     assert len(name.encode()) <= 255
 
 
-def test_names_are_of_one_picture_and_class_only():
+def test_names_are_of_one_image_and_class_only():
     names = {file_name(i, rank, "a.jpg", "a b") for i in range(3) for rank in range(3)}
     assert len(names) == 9
     assert file_name(2, 0, "sub/park.jpg", "dog") == "00003-1_park_dog.png"

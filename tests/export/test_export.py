@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from reference_models import CODE_BASES
-from reference_weights import random_pictures
+from reference_weights import random_images
 from scipy.special import expit
 
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
@@ -56,10 +56,10 @@ def workdir(photos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(workdir):
-    """Some pictures and what the run itself says of them."""
+    """Some images and what the run itself says of them."""
     run = load_run(workdir, "best")
-    pictures = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8)
-    return pictures, probabilities(np.asarray(run.predict(run.variables, pictures)))
+    images = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8)
+    return images, probabilities(np.asarray(run.predict(run.variables, images)))
 
 
 def exported(workdir, out, form):
@@ -97,8 +97,8 @@ def test_timm_builds_the_model_from_the_folder(workdir, tmp_path, expected):
 
     config = exported(workdir, tmp_path / "out", "safetensors")["pretrained_cfg"]
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
-    pictures, wanted = expected
-    x = (pictures / 255 - np.array(config["mean"])) / np.array(config["std"])
+    images, wanted = expected
+    x = (images / 255 - np.array(config["mean"])) / np.array(config["std"])
     with torch.no_grad():
         logits = model(torch.from_numpy(x.transpose(0, 3, 1, 2)).float())
     np.testing.assert_allclose(torch.sigmoid(logits), wanted, atol=1e-5)
@@ -106,25 +106,25 @@ def test_timm_builds_the_model_from_the_folder(workdir, tmp_path, expected):
 
 LOADER = """
 import sys, jax, numpy as np
-pictures = np.load(sys.argv[1] + "/pictures.npy")
+images = np.load(sys.argv[1] + "/images.npy")
 data = open(sys.argv[1] + "/model.stablehlo", "rb").read()
 predict = jax.export.deserialize(bytearray(data)).call
-np.save(sys.argv[1] + "/whole.npy", predict(pictures))
-np.save(sys.argv[1] + "/one.npy", predict(pictures[:1]))
+np.save(sys.argv[1] + "/whole.npy", predict(images))
+np.save(sys.argv[1] + "/one.npy", predict(images[:1]))
 assert not any(name.startswith(("mlcls_jax", "flax")) for name in sys.modules)
 """
 
 
 @pytest.mark.slow
 def test_stablehlo_needs_jax_alone_and_takes_any_batch(workdir, tmp_path, expected):
-    out, (pictures, wanted) = tmp_path / "out", expected
+    out, (images, wanted) = tmp_path / "out", expected
     config = exported(workdir, out, "stablehlo")
     assert config["input"] == {
         "name": "images",
         "dtype": "uint8",
         "shape": ["batch", SIZE, SIZE, 3],
     }
-    np.save(out / "pictures.npy", pictures)
+    np.save(out / "images.npy", images)
     subprocess.run([sys.executable, "-c", LOADER, str(out)], check=True)
     np.testing.assert_allclose(np.load(out / "whole.npy"), wanted, atol=1e-5)
     np.testing.assert_allclose(np.load(out / "one.npy"), wanted[:1], atol=1e-5)
@@ -169,17 +169,15 @@ def test_a_run_computes_as_the_weights_were_trained(b0_workdir, tmp_path):
     workdir, file = b0_workdir
     run, pretrained = load_run(workdir, "best"), load_pretrained(file)
     assert run.origin == pretrained.origin == Origin(TIMM, IMAGENET)
-    pictures = random_pictures(
-        np.random.default_rng(0), (8, SIZE, SIZE, 3)
-    )  # even: paddings differ
-    x = (pictures - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)
+    images = random_images(np.random.default_rng(0), (8, SIZE, SIZE, 3))  # even: paddings differ
+    x = (images - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)
     model = pretrained.model.clone(num_classes=len(run.classes))
     wanted = np.asarray(jax.jit(model.apply)(run.variables, x))
-    got = np.asarray(run.predict(run.variables, pictures))
+    got = np.asarray(run.predict(run.variables, images))
     assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
     exported(workdir, tmp_path / "out", "stablehlo")
     data = bytearray((tmp_path / "out/model.stablehlo").read_bytes())
-    served = np.asarray(jax.export.deserialize(data).call(pictures))
+    served = np.asarray(jax.export.deserialize(data).call(images))
     np.testing.assert_allclose(served, probabilities(wanted), atol=1e-5)
     with pytest.raises(ValueError, match="need symmetric with 1e-05"):
         exported(workdir, tmp_path / "keras", "keras")
@@ -207,7 +205,7 @@ def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp
     _, updated = apply(pretrained.variables, x)
     stem = load_run(tmp_path / "run", "best").variables["batch_stats"]["backbone"]["stem"]["norm"]
     wanted = updated["batch_stats"]["backbone"]["stem"]["norm"]
-    # The variance is the mean of the devices' own, of a picture each: only means are alike.
+    # The variance is the mean of the devices' own, of an image each: only means are alike.
     np.testing.assert_allclose(stem["mean"], wanted["mean"], rtol=1e-4, atol=1e-5)
 
 
@@ -222,9 +220,9 @@ def test_keras(photos, tmp_path):
     run = load_run(workdir, "best")
     model = getattr(keras.applications, config["application"])(**config["arguments"])
     model.load_weights(tmp_path / "out/model.weights.h5")
-    pictures = random_pictures(np.random.default_rng(0), (8, SIZE, SIZE, 3))
-    wanted = np.asarray(run.predict(run.variables, pictures))
-    np.testing.assert_allclose(model(pictures.astype(np.float32)), wanted, atol=1e-4)
+    images = random_images(np.random.default_rng(0), (8, SIZE, SIZE, 3))
+    wanted = np.asarray(run.predict(run.variables, images))
+    np.testing.assert_allclose(model(images.astype(np.float32)), wanted, atol=1e-4)
     assert config["normalization"] == "inside"
     assert load_pretrained(tmp_path / "out").classes == run.classes
 
@@ -254,11 +252,11 @@ def test_onnx_gives_the_same_probabilities(workdir, tmp_path, expected):
     import onnxruntime
 
     exported(workdir, tmp_path / "out", "onnx")
-    path, (pictures, wanted) = tmp_path / "out/model.onnx", expected
+    path, (images, wanted) = tmp_path / "out/model.onnx", expected
     onnx.checker.check_model(path, full_check=True)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for rows in (1, 8):
-        (got,) = session.run(None, {"images": pictures[:rows]})
+        (got,) = session.run(None, {"images": images[:rows]})
         np.testing.assert_allclose(got, wanted[:rows], atol=1e-5)
 
 
@@ -272,13 +270,13 @@ def test_a_file_that_gives_something_else_is_not_written(workdir, tmp_path, monk
 
 def test_a_decoder_is_served_for_any_batch(tiny, tmp_path):
     model = EfficientNet(variant=tiny, num_classes=7, decoder=DecoderSize(3, 64), portable=True)
-    pictures = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
-    variables = jax.jit(model.init)(jax.random.key(0), pictures[:1].astype(np.float32))
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    variables = jax.jit(model.init)(jax.random.key(0), images[:1].astype(np.float32))
     predictor = portable.make_predictor(model, variables, IMAGENET)
     portable.save_onnx(tmp_path, predictor, SIZE)  # which compares it with JAX
     data = bytearray(portable.save_stablehlo(tmp_path, predictor, SIZE).read_bytes())
-    served = np.asarray(jax.export.deserialize(data).call(pictures))
-    np.testing.assert_allclose(served, jax.jit(predictor)(pictures), atol=1e-6)
+    served = np.asarray(jax.export.deserialize(data).call(images))
+    np.testing.assert_allclose(served, jax.jit(predictor)(images), atol=1e-6)
 
 
 @pytest.mark.parametrize("write", [__main__.write_safetensors, __main__.write_keras])

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 CATEGORIES = {18: "dog", 1: "person", 17: "cat"}  # ids with gaps and in no order, as COCO's
-# Of each picture the category, iscrowd and area of its objects.
+# Of each image the category, iscrowd and area of its objects.
 OBJECTS = {
     391895: [(1, 0, 5000.0), (18, 0, 120.5), (1, 1, 90000.0)],
     522418: [(17, 1, 70000.0), (18, 0, 5000.0)],
@@ -14,7 +14,7 @@ OBJECTS = {
 }
 
 
-def picture(path: Path, number: int) -> None:
+def write_image(path: Path, number: int) -> None:
     """A JPEG that differs from those of other numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20 + number, 16), (40 * number, 90, 0)).save(path)
@@ -61,9 +61,9 @@ def coco_json() -> dict:
 
 
 def make_coco(folder: Path, categories: int = 3) -> Path:
-    """train2017, val2017 and test2017 with annotations: the same pictures, under new names.
+    """train2017, val2017 and test2017 with annotations: the same images, under new names.
 
-    categories: how many; those beyond the first three are on no picture.
+    categories: how many; those beyond the first three are on no image.
     """
     for place, split in enumerate(("train", "val", "test")):
         content = coco_json()
@@ -71,7 +71,7 @@ def make_coco(folder: Path, categories: int = 3) -> Path:
         content["categories"] += [{"id": number, "name": f"thing {number}"} for number in more]
         for number, image in enumerate(content["images"]):
             image["file_name"] = f"{image['id'] + place:012d}.jpg"
-            picture(folder / f"{split}2017" / image["file_name"], number)
+            write_image(folder / f"{split}2017" / image["file_name"], number)
         kind = "instances"
         if split == "test":
             kind = "image_info"
@@ -93,7 +93,7 @@ ANNOTATION = """<annotation>
   <size><width>353</width><height>500</height><depth>3</depth></size>{objects}
 </annotation>
 """
-# The split of each picture, and the class and `difficult` of its objects.
+# The split of each image, and the class and `difficult` of its objects.
 VOC = {
     "000005": ("train", [("person", 0), ("person", 1), ("dog", 1)]),
     "000007": ("train", [("car", 0)]),
@@ -108,7 +108,7 @@ def make_voc(folder: Path) -> Path:
     tree = folder / "VOCdevkit" / "VOC2007"
     lists: dict[str, list[str]] = {}
     for number, (stem, (split, objects)) in enumerate(VOC.items()):
-        picture(tree / "JPEGImages" / f"{stem}.jpg", number)
+        write_image(tree / "JPEGImages" / f"{stem}.jpg", number)
         written = "".join(OBJECT.format(name=name, difficult=hard) for name, hard in objects)
         annotation = tree / "Annotations" / f"{stem}.xml"
         annotation.parent.mkdir(exist_ok=True)

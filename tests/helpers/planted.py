@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from mlcls_jax.data.images.decoding import PictureError
+from mlcls_jax.data.images.decoding import ImageError
 
 FOUND = {
     "exception": "RuntimeError: an exception",
@@ -61,7 +61,7 @@ def fail(what: str, place: Path) -> None:
         case "memory":
             bytearray(4 << 30)
         case "lines":
-            raise PictureError("two\nlines")
+            raise ImageError("two\nlines")
         case "program":
             subprocess.run(["true"], check=False)
         case "connects":

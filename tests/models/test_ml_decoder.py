@@ -223,10 +223,10 @@ def test_the_counts_are_those_of_timm(timm_decoder):
 def test_the_head_takes_what_is_said_without_tracing(tiny, head, size, dtype, lineage):
     config = Config(model=Model(tiny, image_size=size, head=head, compute_dtype=dtype))
     model = build_model(config, 3, lineage)
-    picture = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), picture)
+    image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
     inputs = jax.eval_shape(
-        lambda v, x: model.apply(v, x, method=EfficientNet.head_inputs), variables, picture
+        lambda v, x: model.apply(v, x, method=EfficientNet.head_inputs), variables, image
     )
     said = head_input(config, variables)
     assert (inputs.shape, inputs.dtype) == ((2, *said.shape), said.dtype)

@@ -1,4 +1,4 @@
-"""What the report shows of classes and pictures."""
+"""What the report shows of classes and images."""
 
 import base64
 
@@ -22,13 +22,13 @@ from mlcls_jax.report.class_figures import (
 from mlcls_jax.report.thumbnails import SHOWN, SIDE, Thumbnails, hits, mistakes
 
 
-def made(pictures=200, classes=5, unknown=0.0, seed=0):
+def made(images=200, classes=5, unknown=0.0, seed=0):
     """A table, probabilities that know something of it, and decisions at one half."""
     rng = np.random.default_rng(seed)
-    labels = (rng.random((pictures, classes)) < 0.3).astype(np.int8)
+    labels = (rng.random((images, classes)) < 0.3).astype(np.int8)
     probabilities = np.clip(labels * 0.4 + rng.random(labels.shape) * 0.6, 0, 1)
     labels[rng.random(labels.shape) < unknown] = -1
-    names = tuple(f"{number:04}.png" for number in range(pictures))
+    names = tuple(f"{number:04}.png" for number in range(images))
     table = LabelTable("p", names, labels, tuple(f"class {c}" for c in range(classes)))
     return table, probabilities, probabilities >= 0.5
 
@@ -62,8 +62,8 @@ def test_a_class_without_positives_has_no_figures():
     assert (row.ap, row.f1, row.precision, row.recall, row.val) == (None, None, None, None, 0)
 
 
-def test_curves_keep_their_area_at_the_size_of_a_picture():
-    table, probabilities, _ = made(pictures=3000, classes=2)
+def test_curves_keep_their_area_at_the_size_of_a_image():
+    table, probabilities, _ = made(images=3000, classes=2)
     each, pooled = precision_recall(table.labels, probabilities)
     assert len(each) == 2
     for recall, precision in [*each, pooled]:
@@ -76,7 +76,7 @@ def test_curves_keep_their_area_at_the_size_of_a_picture():
 
 
 def test_the_reliability_diagram_is_scikit_learn_s():
-    table, probabilities, _ = made(pictures=999)
+    table, probabilities, _ = made(images=999)
     ours = reliability(table.labels, probabilities)
     share, mean = calibration_curve(table.labels.ravel(), probabilities.ravel(), n_bins=10)
     np.testing.assert_allclose([one.positives for one in ours], share)
@@ -85,7 +85,7 @@ def test_the_reliability_diagram_is_scikit_learn_s():
     assert reliability(np.array([[-1]], np.int8), np.array([[0.5]])) == []
 
 
-def test_pairs_of_classes_are_counted_by_pictures():
+def test_pairs_of_classes_are_counted_by_images():
     labels = np.array([[1, 0, 0]] * 3 + [[0, 1, 1]] * 2 + [[1, 1, -1]] * 2, np.int8)
     present = np.array([[0, 1, 0]] * 3 + [[0, 1, 1]] * 2 + [[1, 0, 1]] * 2, bool)
     names = ("a", "b", "c")
@@ -105,7 +105,7 @@ def test_tables_of_pairs_end():
     assert len(confused(tuple(map(str, range(40))), labels, labels == 0)) == PAIRS
 
 
-def test_mistakes_are_the_surest_and_of_each_picture_the_worst():
+def test_mistakes_are_the_surest_and_of_each_image_the_worst():
     table, probabilities, present = made(classes=3)
     for label in (0, 1):
         found = mistakes(table, probabilities, present, label)
@@ -130,7 +130,7 @@ def test_hits_have_something_on_them_and_nothing_wrong():
 
 
 @pytest.mark.parametrize("size", [(600, 40), (900, 600), (60, 2000)])
-def test_thumbnails_are_small_and_long_pictures_cut_off(tmp_path, size):
+def test_thumbnails_are_small_and_long_images_cut_off(tmp_path, size):
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     path = tmp_path / "wide.png"
     Image.fromarray(noise).save(path)
@@ -141,7 +141,7 @@ def test_thumbnails_are_small_and_long_pictures_cut_off(tmp_path, size):
     assert max(height, width) <= 2 * SIDE and min(height, width) <= SIDE
 
 
-def test_a_map_is_drawn_over_the_thumbnail_of_its_picture(tmp_path):
+def test_a_map_is_drawn_over_the_thumbnail_of_its_image(tmp_path):
     Image.fromarray(np.zeros((300, 200, 3), np.uint8)).save(tmp_path / "black.png")
     thumbnails, path = Thumbnails(10**7), str(tmp_path / "black.png")
     images = [thumbnails.of(path), thumbnails.with_map(path, lambda image: image + np.uint8(200))]
@@ -149,8 +149,8 @@ def test_a_map_is_drawn_over_the_thumbnail_of_its_picture(tmp_path):
     assert black.max() < 5 and bright.min() > 195 and black.shape == bright.shape
 
 
-def test_a_picture_that_cannot_be_read_has_no_thumbnail(tmp_path):
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_a_image_that_cannot_be_read_has_no_thumbnail(tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
     thumbnails = Thumbnails(10**7)
     assert thumbnails.of(str(tmp_path / "text.jpg")) == ""
     assert thumbnails.of(str(tmp_path / "gone.jpg")) == ""

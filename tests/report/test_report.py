@@ -57,10 +57,10 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-def a_table(folder, names, pictures, prefix) -> LabelTable:
+def a_table(folder, names, images, prefix) -> LabelTable:
     rng = np.random.default_rng(len(prefix))
-    labels = (rng.random((pictures, len(names))) < 0.4).astype(np.int8)
-    files = tuple(f"{prefix}<b>'{number}\".png" for number in range(pictures))
+    labels = (rng.random((images, len(names))) < 0.4).astype(np.int8)
+    files = tuple(f"{prefix}<b>'{number}\".png" for number in range(images))
     return LabelTable(folder, files, labels, names)
 
 
@@ -77,7 +77,7 @@ def a_record(step: int, phase: str, value: float, sampled: bool = True) -> dict:
         "seconds": 3.0,
     }
     if sampled:
-        sample = {"mAP": value, "loss": 0.3, "val_mAP": value, "classes": 2, "pictures": 9}
+        sample = {"mAP": value, "loss": 0.3, "val_mAP": value, "classes": 2, "images": 9}
         record |= {"train_sample": sample, "spent": {"steps": 3.0, "evaluation": 1.0}}
     return record
 
@@ -215,7 +215,7 @@ def test_a_report_of_80_classes_is_small(tmp_path):
     workdir, splits = a_run(tmp_path, names, val=400)
     write_kept(workdir, a_kept(splits["val"]))
     write_report(workdir, splits)
-    assert (workdir / REPORT).stat().st_size < 1e6  # without pictures: 36 of at most 60 kB
+    assert (workdir / REPORT).stat().st_size < 1e6  # without images: 36 of at most 60 kB
 
 
 def test_the_best_evaluation_is_kept_and_the_last_report_made(tmp_path):
@@ -272,9 +272,7 @@ def test_the_command_makes_it_again(photos, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_training_scores_the_same_sample_on_pictures_and_on_features(
-    photos, tiny, tmp_path, capsys
-):
+def test_training_scores_the_same_sample_on_images_and_on_features(photos, tiny, tmp_path, capsys):
     config = Config(
         data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
         model=Model(variant=tiny, weights="", image_size=32),
@@ -297,7 +295,7 @@ def test_training_scores_the_same_sample_on_pictures_and_on_features(
     values = model_scores(sampled, logits, BaseRate(**run.meta["base_rate"])).values
     for record in facts.records:
         sample = record["train_sample"]
-        assert sample["pictures"] == 7
+        assert sample["images"] == 7
         for name in ("loss", "mAP"):
             assert sample[name] == pytest.approx(values[name], rel=1e-5)
         assert set(record["spent"]) >= {"compilation", "steps", "evaluation"}

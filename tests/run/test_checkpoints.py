@@ -317,7 +317,7 @@ def test_a_checkpoint_of_an_older_version_predicts_as_it_did(old):
     expected = json.loads((old / "expected.json").read_text())
     run = load_run(old, "latest")
     assert run.meta["step"] == expected["step"] and "format" not in run.meta
-    logits = run.predict(run.variables, make_old_checkpoint.random_pictures())
+    logits = run.predict(run.variables, make_old_checkpoint.random_images())
     np.testing.assert_allclose(logits, expected["logits"], atol=1e-5)
 
 

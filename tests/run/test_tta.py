@@ -1,4 +1,4 @@
-"""Views of pictures: where they are, and that their mean is that of single predictions."""
+"""Views of images: where they are, and that their mean is that of single predictions."""
 
 import jax
 import jax.numpy as jnp

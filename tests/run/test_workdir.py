@@ -216,14 +216,14 @@ def test_an_unreadable_config_is_a_value_error(tmp_path, text):
 def test_predictions_read_back_in_order_with_six_decimals(tmp_path):
     path = tmp_path / "predictions.csv"
     classes = ("cat", "filename", "dog, small")  # a class may be called like our own column
-    pictures = ["a.jpg", "sub/b, c.jpg", 'q"uote.jpg']
+    images = ["a.jpg", "sub/b, c.jpg", 'q"uote.jpg']
     values = np.random.default_rng(0).random((3, 3))
     values[0, 0], values[1, 1] = 1e-9, 1.0
-    write_predictions(path, pictures, values, classes)
+    write_predictions(path, images, values, classes)
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == ["filename", *classes]
-    assert [row[0] for row in rows] == pictures
+    assert [row[0] for row in rows] == images
     assert [cell for row in rows for cell in row[1:]] == [f"{x:.6f}" for x in values.flat]
 
 

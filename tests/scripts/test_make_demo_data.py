@@ -37,7 +37,7 @@ def modification_times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_the_csv_is_a_users_and_every_picture_is_there(tmp_path):
+def test_the_csv_is_a_users_and_every_image_is_there(tmp_path):
     assert demo.make(tmp_path, **COUNTS)
     with open(tmp_path / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -45,8 +45,8 @@ def test_the_csv_is_a_users_and_every_picture_is_there(tmp_path):
     assert [row["split"] for row in rows] == ["train"] * 6 + ["val"] * 3
     assert {row["filename"] for row in rows} == {p.name for p in (tmp_path / "images").iterdir()}
     for row in rows:
-        with Image.open(tmp_path / "images" / row["filename"]) as picture:
-            assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (128, 128))
+        with Image.open(tmp_path / "images" / row["filename"]) as image:
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (128, 128))
         assert 1 <= sum(row[name] == "1" for name in demo.CLASSES) <= 4
         assert all(row[name] in "01" for name in demo.CLASSES)
 
@@ -136,7 +136,7 @@ def test_an_interrupted_run_leaves_no_csv(tmp_path, monkeypatch):
     assert contents(tmp_path) == before
 
 
-def test_other_counts_replace_the_pictures(tmp_path):
+def test_other_counts_replace_the_images(tmp_path):
     demo.make(tmp_path, **COUNTS)
     assert demo.make(tmp_path, train=2, val=2, seed=0)
     assert len(list((tmp_path / "images").iterdir())) == 4
@@ -151,7 +151,7 @@ def test_the_command_says_what_it_did_in_one_line(tmp_path):
     arguments = ("--out", tmp_path / "demo", "--train", 2, "--val", 1)
     first, second = run(*arguments), run(*arguments)
     assert (first.returncode, second.returncode) == (0, 0)
-    assert first.stdout.startswith("wrote 2 training and 1 validation pictures")
+    assert first.stdout.startswith("wrote 2 training and 1 validation images")
     assert second.stdout.startswith("nothing to do")
     assert first.stdout.count("\n") == second.stdout.count("\n") == 1
 

@@ -8,7 +8,7 @@ from mlcls_jax.serve.service import Limits, Service
 @pytest.fixture(scope="module")
 def service(run):
     """Of small limits; on eight devices its batches have 8 and 16 rows."""
-    limits = Limits(picture_bytes=100_000, body_bytes=300_000, pictures=4, places=20)
+    limits = Limits(image_bytes=100_000, body_bytes=300_000, images=4, places=20)
     service = Service(run, limits)
     service.batcher.seconds = dict.fromkeys(service.batcher.seconds, 1.0)  # whatever the machine
     return service

@@ -33,9 +33,9 @@ def client(service):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Six pictures in three formats and many sizes."""
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+def images(tmp_path_factory):
+    """Six images in three formats and many sizes."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     paths = []
     for number, ending in enumerate(("jpg", "png", "webp") * 2):
         small = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -45,7 +45,7 @@ def pictures(tmp_path_factory):
 
 
 def fields(*paths):
-    return [("pictures", (path.name, path.read_bytes())) for path in paths]
+    return [("images", (path.name, path.read_bytes())) for path in paths]
 
 
 def png(height: int, width: int) -> bytes:
@@ -54,15 +54,15 @@ def png(height: int, width: int) -> bytes:
     return file.getvalue()
 
 
-def test_probabilities_are_those_of_predict(client, run, pictures):
-    paths = list(map(str, pictures))
+def test_probabilities_are_those_of_predict(client, run, images):
+    paths = list(map(str, images))
     reader = make_reader(run.config.data, len(paths))
     logits, _ = score(run.predict, run.variables, paths, run.config, run.mesh, reader)
     expected = run.decisions.probabilities(logits)
     rows = []
-    for some in (pictures[:4], pictures[4:]):
+    for some in (images[:4], images[4:]):
         rows += client.post("/api/predict", files=fields(*some)).json()
-    assert [row["filename"] for row in rows] == [path.name for path in pictures]
+    assert [row["filename"] for row in rows] == [path.name for path in images]
     got = np.array([[one["probability"] for one in row["classes"]] for row in rows])
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     for row, present in zip(rows, run.decisions.present(expected), strict=True):
@@ -71,13 +71,13 @@ def test_probabilities_are_those_of_predict(client, run, pictures):
         assert [one["name"] for one in row["classes"]] == list(run.classes)
 
 
-def test_concurrent_requests_are_one_call(client, service, pictures, monkeypatch):
+def test_concurrent_requests_are_one_call(client, service, images, monkeypatch):
     calls, call = [], service._call
     monkeypatch.setattr(service.batcher, "_max_wait", 5.0)  # until there are 16
     monkeypatch.setattr(
         service.batcher, "_call", lambda items, size: calls.append(size) or call(items, size)
     )
-    wanted = list(itertools.islice(itertools.cycle(pictures), 16))
+    wanted = list(itertools.islice(itertools.cycle(images), 16))
     with ThreadPoolExecutor(16) as pool:
         answers = list(
             pool.map(lambda path: client.post("/api/predict", files=fields(path)), wanted)
@@ -88,11 +88,11 @@ def test_concurrent_requests_are_one_call(client, service, pictures, monkeypatch
     assert answers[0].json() == answers[6].json() != answers[1].json()
 
 
-def test_an_explanation_is_the_map_of_the_class_over_what_the_network_sees(client, run, pictures):
+def test_an_explanation_is_the_map_of_the_class_over_what_the_network_sees(client, run, images):
     answers = [
         client.post(
             "/api/explain",
-            files={"picture": (pictures[0].name, pictures[0].read_bytes())},
+            files={"image": (images[0].name, images[0].read_bytes())},
             data={"class_name": name},
         ).json()
         for name in run.classes
@@ -106,19 +106,19 @@ def test_an_explanation_is_the_map_of_the_class_over_what_the_network_sees(clien
 @pytest.mark.parametrize(
     ("sent", "status", "line"),
     [
-        ({"files": {"pictures": ("a.txt", b"words")}}, 422, "a.txt: it is not JPEG, PNG"),
-        ({"files": {"pictures": ("a.jpg", b"")}}, 422, "a.jpg: the file is empty"),
-        ({"files": {"pictures": ("a.png", png(9, 9)[:40])}}, 422, "a.png: its PNG data"),
-        ({"files": {"pictures": ("a.bmp", bytes(100_001))}}, 413, "a.bmp: a picture has at most"),
-        ({"files": {"pictures": ("a.bmp", bytes(300_001))}}, 413, "a request has at most"),
-        ({"files": [("pictures", ("a", b"x"))] * 5}, 413, "pictures: at most 4 in a request"),
-        ({"files": {"others": ("a.png", png(9, 9))}}, 422, "pictures: "),
-        ({"data": {"pictures": "words"}}, 422, "pictures.0: "),
-        ({"json": {"pictures": []}}, 422, "pictures: "),
+        ({"files": {"images": ("a.txt", b"words")}}, 422, "a.txt: it is not JPEG, PNG"),
+        ({"files": {"images": ("a.jpg", b"")}}, 422, "a.jpg: the file is empty"),
+        ({"files": {"images": ("a.png", png(9, 9)[:40])}}, 422, "a.png: its PNG data"),
+        ({"files": {"images": ("a.bmp", bytes(100_001))}}, 413, "a.bmp: an image has at most"),
+        ({"files": {"images": ("a.bmp", bytes(300_001))}}, 413, "a request has at most"),
+        ({"files": [("images", ("a", b"x"))] * 5}, 413, "images: at most 4 in a request"),
+        ({"files": {"others": ("a.png", png(9, 9))}}, 422, "images: "),
+        ({"data": {"images": "words"}}, 422, "images.0: "),
+        ({"json": {"images": []}}, 422, "images: "),
         ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, ""),
-        ({"files": {"pictures": ("a.png", png(9, 9))}, "headers": {"host": "evil.test"}}, 400, ""),
+        ({"files": {"images": ("a.png", png(9, 9))}, "headers": {"host": "evil.test"}}, 400, ""),
         (
-            {"files": {"pictures": ("a.png", b"")}, "headers": {"origin": "http://evil.test"}},
+            {"files": {"images": ("a.png", b"")}, "headers": {"origin": "http://evil.test"}},
             403,
             "requests from pages of other sites",
         ),
@@ -134,7 +134,7 @@ def test_what_is_refused_is_one_line(client, sent, status, line):
 
 def test_a_body_without_a_length_is_counted(client):
     def parts():
-        yield b'--x\r\nContent-Disposition: form-data; name="pictures"; filename="a"\r\n\r\n'
+        yield b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
         yield from itertools.repeat(bytes(50_000), 7)
 
     headers = {"content-type": "multipart/form-data; boundary=x"}
@@ -145,23 +145,23 @@ def test_a_bomb_is_refused_by_its_header(client):
     bomb = bytearray(png(1, 1))
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2
     bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
-    answer = client.post("/api/predict", files={"pictures": ("bomb.png", bytes(bomb))})
+    answer = client.post("/api/predict", files={"images": ("bomb.png", bytes(bomb))})
     assert answer.status_code == 422 and "max_pixels" in answer.json()["detail"]
 
 
 def test_an_unknown_class_is_named(client):
-    sent = {"files": {"picture": ("a.png", png(9, 9))}, "data": {"class_name": "cat"}}
+    sent = {"files": {"image": ("a.png", png(9, 9))}, "data": {"class_name": "cat"}}
     answer = client.post("/api/explain", **sent)
     assert (answer.status_code, answer.json()["detail"][:11]) == (422, "class_name:")
 
 
 def test_no_place_is_503_with_the_time_to_wait(client, service):
     with service.batcher.places(19):
-        answer = client.post("/api/predict", files=[("pictures", ("a.png", png(9, 9)))] * 2)
+        answer = client.post("/api/predict", files=[("images", ("a.png", png(9, 9)))] * 2)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        one = client.post("/api/predict", files={"pictures": ("a.png", png(9, 9))})
+        one = client.post("/api/predict", files={"images": ("a.png", png(9, 9))})
         assert one.status_code == 200
-    again = client.post("/api/predict", files=[("pictures", ("a.png", png(9, 9)))] * 2)
+    again = client.post("/api/predict", files=[("images", ("a.png", png(9, 9)))] * 2)
     assert again.status_code == 200
 
 
@@ -170,17 +170,17 @@ def test_an_answer_that_takes_too_long_is_504_and_gives_its_place_back(
 ):
     monkeypatch.setattr(service.batcher, "_max_wait", 0.5)
     monkeypatch.setattr(service, "limits", dataclasses.replace(service.limits, answer_seconds=0.1))
-    answer = client.post("/api/predict", files={"pictures": ("a.png", png(9, 9))})
+    answer = client.post("/api/predict", files={"images": ("a.png", png(9, 9))})
     assert answer.status_code == 504
     assert service.batcher._taken == 0
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "<script>x</script>.png", "a\u202eb.png"])
 def test_hostile_names_come_back_as_text(client, name):
-    answer = client.post("/api/predict", files={"pictures": (name, png(9, 9))})
+    answer = client.post("/api/predict", files={"images": (name, png(9, 9))})
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()[0]["filename"] == name
-    wrong = client.post("/api/predict", files={"pictures": (name, b"words")}).json()["detail"]
+    wrong = client.post("/api/predict", files={"images": (name, b"words")}).json()["detail"]
     assert wrong.isprintable()
 
 
@@ -226,7 +226,7 @@ def test_a_signal_lets_what_has_come_in_be_answered(service):
     address = f"{HERE}:{listener.getsockname()[1]}/api/predict"
     with ThreadPoolExecutor(2) as pool:
         stopped = pool.submit(server.run, sockets=[listener])
-        sent = {"files": {"pictures": ("a.png", png(9, 9))}, "timeout": 30}
+        sent = {"files": {"images": ("a.png", png(9, 9))}, "timeout": 30}
         answer = pool.submit(httpx2.post, address, **sent)
         assert began.wait(30)
         server.handle_exit(signal.SIGTERM, None)

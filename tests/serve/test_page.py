@@ -1,4 +1,4 @@
-"""The page in a browser: chosen and dropped pictures get their bars, a click its overlay."""
+"""The page in a browser: chosen and dropped images get their bars, a click its overlay."""
 
 import shutil
 import threading
@@ -41,8 +41,8 @@ def page(address, tmp_path):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A picture with a name that is HTML, one that the browser cannot show, and a text."""
+def images(tmp_path):
+    """An image with a name that is HTML, one that the browser cannot show, and a text."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     files = [tmp_path / name for name in ("<img src=x onerror=alert(2)>.png", "b.tif", "c.jpg")]
     for file in files[:2]:
@@ -51,10 +51,10 @@ def pictures(tmp_path):
     return files
 
 
-def test_pictures_are_chosen_and_explained(page, pictures, run):
-    page.choose_files("#files", pictures[:1])
+def test_images_are_chosen_and_explained(page, images, run):
+    page.choose_files("#files", images[:1])
     page.wait_for("document.querySelectorAll('.card[data-done]').length === 1")
-    assert page.run("document.querySelector('.card h2').textContent") == pictures[0].name
+    assert page.run("document.querySelector('.card h2').textContent") == images[0].name
     names = "[...document.querySelectorAll('.bar .name')].map((name) => name.textContent)"
     assert set(page.run(names)) == set(run.classes)
     assert (
@@ -62,26 +62,26 @@ def test_pictures_are_chosen_and_explained(page, pictures, run):
     )
     assert page.run("document.title") == "demo <b>run</b>"
     page.run("document.querySelector('.bar').click()")
-    page.wait_for("document.querySelector('.picture canvas') !== null")
+    page.wait_for("document.querySelector('.image canvas') !== null")
     box = "(({width, height}) => [width, height])({}.getBoundingClientRect())"
-    image = page.run(box.replace("{}", "document.querySelector('.picture img')"))
+    image = page.run(box.replace("{}", "document.querySelector('.image img')"))
     np.testing.assert_allclose(
-        page.run(box.replace("{}", "document.querySelector('.picture canvas')")), image, atol=1
+        page.run(box.replace("{}", "document.querySelector('.image canvas')")), image, atol=1
     )
     page.run("document.querySelector('.bar').click()")
-    assert page.run("document.querySelector('.picture canvas')") is None
+    assert page.run("document.querySelector('.image canvas')") is None
     # Nothing of a name became a part of the page, and nothing was refused by its policy.
     assert page.run("document.querySelectorAll('main b, .name img, h2 img').length") == 0
     assert page.messages == []
 
 
-def test_pictures_are_dropped_and_a_bad_one_is_told(page, pictures):
-    page.drop_files(300, 150, pictures[1:])
+def test_images_are_dropped_and_a_bad_one_is_told(page, images):
+    page.drop_files(300, 150, images[1:])
     page.wait_for("document.querySelectorAll('.card[data-done]').length === 2")
     errors = page.run("[...document.querySelectorAll('.side > p.error')].map((p) => p.textContent)")
     assert [error for error in errors if error] == [
         "c.jpg: it is not JPEG, PNG, GIF, BMP, WebP or TIFF"
     ]
-    pictures = page.run("[...document.querySelectorAll('.picture')].map((p) => p.textContent)")
-    assert pictures == ["The browser cannot show this format."] * 2
+    images = page.run("[...document.querySelectorAll('.image')].map((p) => p.textContent)")
+    assert images == ["The browser cannot show this format."] * 2
     assert page.run("document.querySelectorAll('.bar').length") == 3

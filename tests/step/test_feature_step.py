@@ -1,4 +1,4 @@
-"""Steps over cached features are the steps over pictures, however many a call takes.
+"""Steps over cached features are the steps over images, however many a call takes.
 
 Plain SGD where devices are compared: Adam would hide a gradient that is a multiple.
 """
@@ -39,12 +39,12 @@ from mlcls_jax.system.devices import make_mesh, replicate, replicated, sharded
 from mlcls_jax.system.hlo import collectives, donated
 
 NORMALIZATION = Normalization((120.0, 115.0, 105.0), (58.0, 57.0, 57.5))
-PICTURES, ROWS, SIZE, CLASSES, STEPS = 20, 16, 33, 5, 5  # feature maps of 2x2
+IMAGES, ROWS, SIZE, CLASSES, STEPS = 20, 16, 33, 5, 5  # feature maps of 2x2
 HEAD = Phase("head", "10 steps", [Group("head/.*", 1e-2)])
 RNG = np.random.default_rng(0)
-IMAGES = RNG.integers(0, 256, (2, PICTURES, SIZE, SIZE, 3), dtype=np.uint8)  # of both views
-LABELS = RNG.integers(UNKNOWN, 2, (PICTURES, CLASSES)).astype(np.int8)
-PICTURE = RNG.integers(0, PICTURES, (STEPS, ROWS))
+IMAGES = RNG.integers(0, 256, (2, IMAGES, SIZE, SIZE, 3), dtype=np.uint8)  # of both views
+LABELS = RNG.integers(UNKNOWN, 2, (IMAGES, CLASSES)).astype(np.int8)
+IMAGE = RNG.integers(0, IMAGES, (STEPS, ROWS))
 VIEW = RNG.integers(0, 2, (STEPS, ROWS))
 POSITION = np.arange(STEPS * ROWS, dtype=np.uint32).reshape(STEPS, ROWS)
 
@@ -86,7 +86,7 @@ def chunks_of(length: int, mesh):
         position = np.zeros((length, ROWS), np.uint32)
         real = slice(begin, begin + length)
         count = len(POSITION[real])
-        row[:count] = PICTURE[real] * 2 + VIEW[real]
+        row[:count] = IMAGE[real] * 2 + VIEW[real]
         position[:count] = POSITION[real]
         yield jax.device_put(FeatureChunk(row, position), chunk_sharding(mesh))
 
@@ -102,7 +102,7 @@ def on_features(model, optimizer, devices, length):
     return jax.device_get(state), np.concatenate(losses)[:STEPS]
 
 
-def on_pictures(model, optimizer):
+def on_images(model, optimizer):
     mesh, variables = make_mesh(1), initial(model)
     trainable = trainable_paths(variables["params"], HEAD)
     active = model.clone(active=active_modules(trainable, HEAD))
@@ -110,8 +110,8 @@ def on_pictures(model, optimizer):
         active, optimizer, trainable, make_inputs(NORMALIZATION), sigmoid_bce, 3, mesh
     )
     state, losses = first_state(model, optimizer, mesh), []
-    for picture, view, position in zip(PICTURE, VIEW, POSITION, strict=True):
-        batch = Batch(IMAGES[view, picture], LABELS[picture], position)
+    for image, view, position in zip(IMAGE, VIEW, POSITION, strict=True):
+        batch = Batch(IMAGES[view, image], LABELS[image], position)
         state, metrics = step(state, jax.device_put(batch, sharded(mesh)))
         losses.append(metrics["loss"])
     return jax.device_get(state), np.array(losses)
@@ -122,10 +122,10 @@ def gap(tiny) -> EfficientNet:
     return EfficientNet(variant=tiny, num_classes=CLASSES)
 
 
-def test_steps_on_features_are_those_on_pictures(gap):
-    """But for rounding: a batch of other pictures may order the backbone's sums otherwise."""
+def test_steps_on_features_are_those_on_images(gap):
+    """But for rounding: a batch of other images may order the backbone's sums otherwise."""
     optimizer = optax.adam(1e-2, eps=1e-5)  # a smaller one makes much of gradients of nothing
-    expected, losses = on_pictures(gap, optimizer)
+    expected, losses = on_images(gap, optimizer)
     state, ours = on_features(gap, optimizer, devices=1, length=STEPS)
     np.testing.assert_allclose(ours, losses, rtol=1e-5)
     assert state.step == expected.step == STEPS
@@ -160,9 +160,9 @@ def test_a_step_of_a_chunk_that_is_not_finite_is_left_out(gap):
     """And the steps after it in the same call are taken, as on a table without such a number."""
     mesh, optimizer, table = make_mesh(2), optax.adam(1e-2), features(gap)
     inputs = np.array(table.inputs)
-    alone = [n for n in range(PICTURES) if (n == PICTURE).any(axis=1).sum() < STEPS]
+    alone = [n for n in range(IMAGES) if (n == IMAGE).any(axis=1).sum() < STEPS]
     inputs[alone[0]] = np.nan
-    expected = (alone[0] == PICTURE).any(axis=1)
+    expected = (alone[0] == IMAGE).any(axis=1)
     step = feature_step(gap, optimizer, mesh, skip=True)
     state = first_state(gap, optimizer, mesh)
     (chunk,) = chunks_of(STEPS, mesh)
@@ -199,11 +199,11 @@ def test_one_sum_per_step_and_the_whole_state_donated(gap):
     assert donated(compiled) >= set(range(len(jax.tree.leaves(state))))
 
 
-def test_steps_of_a_decoder_on_maps_are_those_on_pictures_on_one_device(tiny):
+def test_steps_of_a_decoder_on_maps_are_those_on_images_on_one_device(tiny):
     """With its dropout."""
     optimizer, model = optax.sgd(1e-2), with_decoder(tiny)
-    assert features(model).inputs.shape[:4] == (PICTURES, 2, 2, 2)
-    expected, losses = on_pictures(model, optimizer)
+    assert features(model).inputs.shape[:4] == (IMAGES, 2, 2, 2)
+    expected, losses = on_images(model, optimizer)
     before, after = flatten(initial(model)["params"]), flatten(expected.params)
     assert np.abs(after["head/kernel"] - before["head/kernel"]).max() > 1e-3
     state, ours = on_features(model, optimizer, devices=8, length=3)
@@ -214,12 +214,12 @@ def test_steps_of_a_decoder_on_maps_are_those_on_pictures_on_one_device(tiny):
 
 @pytest.mark.parametrize(("head", "rows"), [("gap", 16), ("mldecoder", 8), ("mldecoder", 64)])
 def test_classify_is_the_head_of_the_evaluation(tiny, gap, head, rows):
-    """However many pictures it takes at a time: as many as divide them, or not, or more."""
+    """However many images it takes at a time: as many as divide them, or not, or more."""
     mesh, model = make_mesh(8), gap if head == "gap" else with_decoder(tiny)
     variables, images = initial(model), jax.device_put(IMAGES[0, :16], sharded(mesh))
     wanted = make_eval_step(model, NORMALIZATION, mesh)(replicate(variables, mesh), images)
     inputs = replicate(features(model).inputs[:, 0], mesh)
     logits = make_classify(model, rows, mesh)(replicate(variables, mesh), inputs)
-    assert logits.dtype == jnp.float32 and logits.shape == (PICTURES, CLASSES)
+    assert logits.dtype == jnp.float32 and logits.shape == (IMAGES, CLASSES)
     assert logits.sharding.is_fully_replicated
     np.testing.assert_allclose(logits[:16], wanted, rtol=0, atol=1e-5)

@@ -58,12 +58,12 @@ def test_nothing_but_phases_of_no_length_is_an_error():
         plan_phases(config("0 epochs", "0 steps"), 100)
 
 
-@pytest.mark.parametrize("pictures", [1, 3, 9])
-def test_fewer_pictures_than_a_batch(pictures):
-    first, second = plan_phases(config("1 epoch", "30 epochs"), pictures)
+@pytest.mark.parametrize("images", [1, 3, 9])
+def test_fewer_images_than_a_batch(images):
+    first, second = plan_phases(config("1 epoch", "30 epochs"), images)
     assert (first.start, first.stop, first.evaluations) == (0, 1, (1,))
     assert second.start == 1
-    assert second.stop == 1 + 3 * pictures
+    assert second.stop == 1 + 3 * images
     assert second.evaluations == tuple(range(2, second.stop + 1))  # each step once, not thirty
 
 
@@ -78,15 +78,15 @@ def test_the_rows_of_a_device_divide_by_the_parts():
 @settings(max_examples=60, deadline=None)
 @given(
     epochs=st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(any),
-    pictures=st.integers(1, 500),
+    images=st.integers(1, 500),
     batch_size=st.integers(1, 64),
     every=st.sampled_from(["1 epoch", "0.3 epochs", "2 epochs", "1 step", "7 steps"]),
 )
 def test_any_plan_covers_all_steps_once_and_ends_in_an_evaluation(
-    epochs, pictures, batch_size, every
+    epochs, images, batch_size, every
 ):
     durations = [f"{n} epochs" for n in epochs]
-    plan = plan_phases(config(*durations, batch_size=batch_size, every=every), pictures)
+    plan = plan_phases(config(*durations, batch_size=batch_size, every=every), images)
     assert len(plan) == sum(n > 0 for n in epochs)
     assert plan[0].start == 0
     assert all(a.stop == b.start for a, b in pairwise(plan))

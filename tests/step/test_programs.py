@@ -59,7 +59,7 @@ def make_config(phase: Phase, devices: int = 1, **model) -> Config:
 
 def step(phase: Phase, devices: int = 1, **model) -> Program:
     config = make_config(phase, devices, **model)
-    (planned,) = plan_phases(config, pictures=100)
+    (planned,) = plan_phases(config, images=100)
     return step_program(config, CLASSES, ORIGIN, planned, make_mesh(devices))
 
 
@@ -90,7 +90,7 @@ def trained(phase: Phase) -> tuple[dict, frozenset[str]]:
 def test_a_step_that_skips_says_whether_it_did(on_nan, features, more):
     phase = dataclasses.replace(HEAD, cached_views=int(features))
     config = dataclasses.replace(make_config(phase), train=Train(on_nan))
-    (planned,), mesh = plan_phases(config, pictures=100), make_mesh(1)
+    (planned,), mesh = plan_phases(config, images=100), make_mesh(1)
     if features:
         shapes = variables_shape(config, CLASSES, mesh)
         program = feature_step_program(config, CLASSES, planned, 100, mesh, shapes)
@@ -180,11 +180,11 @@ def test_the_whole_state_is_donated(phase):
     assert memory(program).aliased == sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def test_pictures_are_mixed_where_the_config_says_so():
+def test_images_are_mixed_where_the_config_says_so():
     texts = []
     for augment in (Augment(mixed_labels="union"), Augment(cutmix=1.0)):
         config = dataclasses.replace(make_config(HEAD, devices=2), augment=augment)
-        (planned,) = plan_phases(config, pictures=100)
+        (planned,) = plan_phases(config, images=100)
         program = step_program(config, CLASSES, ORIGIN, planned, make_mesh(1))
         texts.append(program.lower().as_text())
     # Half of the rows, as uint32: a place in the stream for each pair.
@@ -208,9 +208,9 @@ def test_one_sum_even_of_hundreds_of_arrays():
     assert text.count("stablehlo.all_reduce") == 1
 
 
-def test_the_step_on_pictures_has_the_loss_of_the_config():
+def test_the_step_on_images_has_the_loss_of_the_config():
     config, mesh = make_config(HEAD), make_mesh(1)
-    (planned,) = plan_phases(config, pictures=100)
+    (planned,) = plan_phases(config, images=100)
 
     def lowered(loss: Loss) -> str:
         config.loss = loss
@@ -231,7 +231,7 @@ def test_every_loss_trains_a_head_on_features(loss):
     phase = Phase("head", "10 steps", HEAD.groups, schedule="constant", cached_views=1)
     config, mesh, rng = make_config(phase, dropout=0.0), make_mesh(1), np.random.default_rng(0)
     config.loss = loss
-    (planned,) = plan_phases(config, pictures=ROWS)
+    (planned,) = plan_phases(config, images=ROWS)
     labels = np.where(rng.random((ROWS, CLASSES)) < 0.3, 1, 0).astype(np.int8)
     shapes = variables_shape(config, CLASSES, mesh)
     arguments = config, CLASSES, planned, ROWS, mesh, shapes, labels.mean(axis=0)
@@ -280,7 +280,7 @@ def test_remat_computes_the_same():
     )
     assert flatten(plain).keys() == flatten(again).keys()
     # Of the whole, as some gradients are zero but for rounding, and rounding grows in statistics
-    # of four pictures: inputs changed by 1e-6 move the gradients by 1e-4, other dropout by 1.3.
+    # of four images: inputs changed by 1e-6 move the gradients by 1e-4, other dropout by 1.3.
     for part, bound in {"gradients": 1e-3, "logits": 1e-4, "batch_stats": 1e-5}.items():
         a, b = (jax.tree.leaves(result[part]) for result in (plain, again))
         off = np.sqrt(sum(np.square(v - u).sum() for u, v in zip(a, b, strict=True)))

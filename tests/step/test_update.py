@@ -133,7 +133,7 @@ def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(by, devices, accumul
     assert [metrics["skipped"] for _, metrics in (*history, skipped, last)] == [*3 * [0], 1, 0]
     assert not np.isfinite(skipped[1]["grad_norm"])
     assert np.isfinite(skipped[1]["loss"]) == (by == 1e30)
-    assert (skipped[0].step, last[0].step) == (STEPS, STEPS + 1)  # the pictures go on
+    assert (skipped[0].step, last[0].step) == (STEPS, STEPS + 1)  # the images go on
     for (state, _), (wanted, _) in ((skipped, history[-1]), (last, expected[-1])):
         wanted = dataclasses.replace(wanted, step=state.step)
         for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True):

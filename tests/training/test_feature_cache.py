@@ -43,7 +43,7 @@ from mlcls_jax.training.feature_cache import (
     with_sample,
 )
 
-PICTURES = 30
+IMAGES = 30
 
 
 def make_config(photos, variant, views=1, **phase) -> Config:
@@ -70,16 +70,16 @@ def final_variables(workdir):
 
 
 @pytest.fixture
-def no_step_on_pictures(monkeypatch):
+def no_step_on_images(monkeypatch):
     def fail(*_, **__):
-        raise AssertionError("a phase on features takes no step on pictures")
+        raise AssertionError("a phase on features takes no step on images")
 
     monkeypatch.setattr(compile_ahead, "step_program", fail)
     monkeypatch.setattr(compile_ahead, "train_batches", fail)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_step_on_pictures")
+@pytest.mark.usefixtures("no_step_on_images")
 def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypatch):
     config, whole, parts = make_config(photos, tiny, views=2), tmp_path / "whole", tmp_path / "part"
     assert train(config, whole) == 0
@@ -104,17 +104,17 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeypatch, capsys):
-    """But for rounding: a batch of other pictures may order the backbone's sums otherwise."""
+    """But for rounding: a batch of other images may order the backbone's sums otherwise."""
     cached, plain, config = tmp_path / "cached", tmp_path / "plain", make_config(photos, tiny)
     with pytest.MonkeyPatch.context() as patch, compilations() as compiled:
-        patch.setattr(Ahead, "predict", None)  # the validation pictures' features do
+        patch.setattr(Ahead, "predict", None)  # the validation images' features do
         late = [counted(patch, name, compiled) for name in ("run_steps", "evaluate_and_save")]
         assert train(config, cached) == 0
     assert compiled and late == [[0, 0, 0], [0, 0, 0]]  # chunks of one step and of two
     printed = capsys.readouterr().out
-    assert "of 30 training pictures (plain, not augmented) and 10 validation" in printed
+    assert "of 30 training images (plain, not augmented) and 10 validation" in printed
     monkeypatch.setattr(feature_cache, "free_memory", lambda _: 0.0)
-    assert train(config, plain) == 0  # which falls back to steps on pictures
+    assert train(config, plain) == 0  # which falls back to steps on images
     printed = capsys.readouterr().out
     assert "the phase runs with cached_views=0" in printed and "one pass" not in printed
     for ours, theirs in zip(records(cached), records(plain), strict=True):
@@ -158,7 +158,7 @@ def counted(patch, name: str, compiled: list[str]) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_step_on_pictures")
+@pytest.mark.usefixtures("no_step_on_images")
 def test_a_stop_during_the_pass_ends_it(photos, tiny, tmp_path, monkeypatch):
     def stopped(*args):
         args[-1].set()
@@ -183,9 +183,9 @@ def top(channels: int) -> dict:
     return {"top": {"conv": {"kernel": jnp.zeros((1, 1, 1, channels))}}}
 
 
-def table(pictures: int) -> LabelTable:
-    names = tuple(f"{number}.png" for number in range(pictures))
-    return LabelTable(Path("p"), names, np.zeros((pictures, 2), np.int8), ("a", "b"))
+def table(images: int) -> LabelTable:
+    names = tuple(f"{number}.png" for number in range(images))
+    return LabelTable(Path("p"), names, np.zeros((images, 2), np.int8), ("a", "b"))
 
 
 @pytest.mark.parametrize(("free", "views"), [(float("inf"), 2), (1e6, 2), (7000, 0)])
@@ -234,7 +234,7 @@ def planned(views: int, stop: int, *evaluations: int) -> PlannedPhase:
     return PlannedPhase(phase, 3, stop, 0, (*evaluations, stop))
 
 
-ALL_READABLE = np.ones(PICTURES, bool)
+ALL_READABLE = np.ones(IMAGES, bool)
 
 
 def rows_of(phase, first_step, steps, rows=None, seed=5, readable=ALL_READABLE):
@@ -252,14 +252,14 @@ def taken(chunks):
     return row[real], position[real]
 
 
-def test_chunks_follow_the_order_of_the_pictures_and_end_at_evaluations():
+def test_chunks_follow_the_order_of_the_images_and_end_at_evaluations():
     phase = planned(1, 13, 7, 9)
     chunks = rows_of(phase, 3, 3)
     assert [(row != NO_STEP).all(axis=1).sum() for row, _ in chunks] == [3, 1, 2, 3, 1]
     assert {row.shape for row, _ in chunks} == {(3, 8)}
     row, position = taken(chunks)
     np.testing.assert_array_equal(position.ravel(), np.arange(3 * 8, 13 * 8))
-    names = table(PICTURES)
+    names = table(IMAGES)
     for number, indices in enumerate(row, start=3):
         expected = batch_filenames(names, number, 8, 5)
         assert [names.filenames[i] for i in indices] == expected
@@ -278,26 +278,26 @@ def test_chunks_of_any_length_from_any_step_and_process_are_one_stream():
     np.testing.assert_array_equal(np.concatenate(halves, axis=1), row)
 
 
-def test_each_epoch_has_every_picture_once_and_half_of_them_mirrored():
+def test_each_epoch_has_every_image_once_and_half_of_them_mirrored():
     phase = planned(2, 3 + 30)  # eight epochs, from inside the first
     row, position = taken(rows_of(phase, 3, 10))
     epochs = {}
     for number, at in zip(row.ravel(), position.ravel(), strict=True):
-        epochs.setdefault(at // PICTURES, []).append(divmod(number, 2))
-    whole = [rows for rows in epochs.values() if len(rows) == PICTURES]
+        epochs.setdefault(at // IMAGES, []).append(divmod(number, 2))
+    whole = [rows for rows in epochs.values() if len(rows) == IMAGES]
     assert len(whole) == 7
     for rows in whole:
-        assert sorted(picture for picture, _ in rows) == list(range(PICTURES))
-        assert sum(view for _, view in rows) == PICTURES // 2
+        assert sorted(image for image, _ in rows) == list(range(IMAGES))
+        assert sum(view for _, view in rows) == IMAGES // 2
     views = np.array([[view for _, view in sorted(rows)] for rows in whole])
     assert (np.ptp(views, axis=0) == 1).mean() > 0.8  # seven draws alike are one in 64
     other, _ = taken(rows_of(phase, 3, 10, seed=6))
     assert (other != row).any()
 
 
-def test_skipped_pictures_are_replaced_as_without_the_cache(photos):
-    names = tuple(path.name for path in sorted(photos.glob("*.png")))[:PICTURES]
-    labels = np.arange(PICTURES, dtype=np.int8)[:, None]  # to be told apart
+def test_skipped_images_are_replaced_as_without_the_cache(photos):
+    names = tuple(path.name for path in sorted(photos.glob("*.png")))[:IMAGES]
+    labels = np.arange(IMAGES, dtype=np.int8)[:, None]  # to be told apart
     broken = LabelTable(photos, ("none.png", *names[1:4], "gone.png", *names[5:]), labels, ("a",))
     reader = Reader(bad=BadImages(skip=True, limit=2))
     batches = train_batches(
@@ -317,9 +317,9 @@ def test_skipped_pictures_are_replaced_as_without_the_cache(photos):
     np.testing.assert_array_equal(row.ravel(), expected)
 
 
-def test_the_pass_sees_each_picture_once_and_its_mirror(photos):
+def test_the_pass_sees_each_image_once_and_its_mirror(photos):
     config = make_config(photos, "b0", views=2)
-    config.augment.eval_resize = "center_crop"  # of evaluation: the training pictures are squashed
+    config.augment.eval_resize = "center_crop"  # of evaluation: the training images are squashed
     names = tuple(sorted(path.name for path in photos.glob("*.png")))
     labels = np.zeros((len(names), 1), np.int8)
     splits = {
@@ -349,11 +349,11 @@ def test_the_pass_sees_each_picture_once_and_its_mirror(photos):
     )
     assert made is not None
     of_train, of_val = made
-    assert calls == [64, 64, 64]  # a batch of each view, and one of validation pictures
+    assert calls == [64, 64, 64]  # a batch of each view, and one of validation images
     assert of_train.inputs.shape == (30, 2, 3) and of_val.shape == (10, 3)
     assert len(of_train.inputs.sharding.device_set) == 8
     np.testing.assert_array_equal(of_train.label, labels[:30])
-    # A ramp from the left and one from the right: together 31 times the picture's sum.
+    # A ramp from the left and one from the right: together 31 times the image's sum.
     total = of_train.inputs.sum(axis=1) / 31
     direct = {}
     for resize in ("squash", "center_crop"):

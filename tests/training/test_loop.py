@@ -144,7 +144,7 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
 
 def test_an_error_in_a_thread_is_raised_where_its_result_is_awaited():
     def fail():
-        raise ValueError("picture 3.jpg cannot be read")
+        raise ValueError("image 3.jpg cannot be read")
 
     with pytest.raises(ValueError, match=r"3\.jpg"):
         run(fail).result()

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: the run stops, or leaves the step out, and names the pictures."""
+"""Numbers that are not finite: the run stops, or leaves the step out, and names the images."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +30,7 @@ def make_session(train: Train, saved: int | None = 8) -> Any:
     )
 
 
-def pictures_of(step: int) -> str:
+def images_of(step: int) -> str:
     table: Any = Table(filenames=NAMES)
     return ", ".join(batch_filenames(table, step, 2, 0))
 
@@ -58,7 +58,7 @@ def test_the_first_number_that_is_not_finite_stops_the_run(losses, norms, what):
     text = str(caught.value)
     assert text.startswith(f"{what} at step 12; the checkpoint of step 8 stays. Lower the learning")
     assert "set --config.train.on_nan=skip to leave such steps out, or look at" in text
-    assert text.endswith("pictures: " + pictures_of(11))
+    assert text.endswith("images: " + images_of(11))
     assert "\n" not in text and not session.logged
 
 
@@ -69,7 +69,7 @@ def test_skipped_steps_are_told_counted_and_limited(capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("warning: loss is nan at step 6, which is skipped (1 since the start, ")
     assert second.startswith("warning: grad_norm is inf at step 8, which is skipped (2 since the")
-    assert second.endswith("pictures: " + pictures_of(7))
+    assert second.endswith("images: " + images_of(7))
     # The last step that was taken: a curve has no use for the others.
     assert session.logged == [(8, {"step/loss": 3.0, "step/grad_norm": 2.0, "step/skipped": 2})]
     assert session.skipped == [5, 7]

@@ -73,7 +73,7 @@ def free_port():
 
 
 def write_config(path, photos, head="2 steps", finetune="2 steps"):
-    """photos: the folder of pictures and labels.csv; head, finetune: how long the phases are."""
+    """photos: the folder of images and labels.csv; head, finetune: how long the phases are."""
     data = {"csv": str(photos / "labels.csv"), "images": str(photos)}
     path.write_text(CONFIG.format(**data, pattern=PATTERN, head=head, finetune=finetune))
 
@@ -176,7 +176,7 @@ def test_processes_with_different_labels_are_refused_on_both(photos, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(photos, tmp_path):
-    """Four, with folders of their own, and with a bad picture that only some of them meet."""
+    """Four, with folders of their own, and with a bad image that only some of them meet."""
     cache, run, port = tmp_path / "cache", tmp_path / "run", free_port()
     processes, skip = [], ("--config.data.on_bad_image=skip", "--config.data.max_bad_fraction=0.1")
     for i in range(4):

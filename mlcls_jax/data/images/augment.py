@@ -1,10 +1,10 @@
-"""What training changes of a square picture beside its crop: colours, RandAugment, cutout, erasing.
+"""What training changes of a square image beside its crop: colours, RandAugment, cutout, erasing.
 
 Each operation is a few calls of OpenCV, which lets go of Python's lock, or one table of 256 values;
 everything random is drawn from the generator that is passed in.  Why these and no library:
 albumentations is no longer maintained and its successor is AGPL; torchvision and Keras bring a
 second framework and draw from its own generators; dm-pix would run on the accelerator, where each
-picture of a batch costs all operations of RandAugment to take one of them.
+image of a batch costs all operations of RandAugment to take one of them.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from mlcls_jax.config import Augment
 
 _LEVELS = np.arange(256)
-_GREY = (128, 128, 128)  # of what a moved picture uncovers, as in timm
+_GREY = (128, 128, 128)  # of what a moved image uncovers, as in timm
 # Zhong et al., section 3.2 and their code: the rectangle's share of the area, its height / width.
 _ERASED, _ERASED_RATIO, _ERASE_ATTEMPTS = (0.02, 0.4), (0.3, 1 / 0.3), 10
 
@@ -28,7 +28,7 @@ def change_pixels(image: np.ndarray, rng: np.random.Generator, augment: Augment)
 
     Args:
         image: uint8 [size, size, 3]; it is not written to.
-        rng: the same state gives the same picture.
+        rng: the same state gives the same image.
         augment: the fields from brightness to erase.
 
     Returns:
@@ -103,7 +103,7 @@ def hue(image: np.ndarray, shift: float) -> np.ndarray:
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Every value's distance from the smoothed picture's times the factor; the border stays."""
+    """Every value's distance from the smoothed image's times the factor; the border stays."""
     kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
     smooth = cv2.filter2D(image, -1, kernel)
     inside = np.s_[1:-1, 1:-1]
@@ -181,7 +181,7 @@ OPERATIONS: tuple[Callable[[np.ndarray, float], np.ndarray], ...] = (
 def cutout(image: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
     """A square of one random colour (DeVries and Taylor 2017, arXiv:1708.04552).
 
-    Its side is `share` of the picture's, and its centre is anywhere in it, so that a part of the
+    Its side is `share` of the image's, and its centre is anywhere in it, so that a part of the
     square may lie outside; coloured as in the code of the asymmetric loss (arXiv:2009.14119).
     """
     size = image.shape[0]
@@ -197,7 +197,7 @@ def erase(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A rectangle of noise (Zhong et al. 2017, arXiv:1708.04896, RE-R).
 
     Its share of the area is uniform in [0.02, 0.4] and its height / width in [0.3, 1 / 0.3].  One
-    that does not fit is drawn again, ten times at most; then the picture stays.
+    that does not fit is drawn again, ten times at most; then the image stays.
     """
     height, width = image.shape[:2]
     for _ in range(_ERASE_ATTEMPTS):

@@ -1,11 +1,11 @@
-"""Pictures that cannot be read: an error that names the first, or a list of the skipped."""
+"""Images that cannot be read: an error that names the first, or a list of the skipped."""
 
 import csv
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from mlcls_jax.data.images.decoding import PictureError
+from mlcls_jax.data.images.decoding import ImageError
 from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
 
 _HEADER = ("path", "reason")
@@ -13,7 +13,7 @@ SHOWN = 3  # on the terminal; all of them are in the file
 
 
 class BadImages:
-    """What happens at a picture that cannot be read; used by all threads of a process."""
+    """What happens at an image that cannot be read; used by all threads of a process."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class BadImages:
             return ""
         where = f", listed in {self._written}" if self._written else ""
         count = len(self)
-        pictures = "1 picture" if count == 1 else f"{count} pictures"
-        return f"{pictures} could not be read and skipped{where}."
+        images = "1 image" if count == 1 else f"{count} images"
+        return f"{images} could not be read and skipped{where}."
 
-    def report(self, path: str, error: PictureError) -> None:
-        """Notes that a picture cannot be read.
+    def report(self, path: str, error: ImageError) -> None:
+        """Notes that an image cannot be read.
 
         Raises:
             ValueError: it must not be skipped, or too many were.
@@ -68,7 +68,7 @@ class BadImages:
         reason = str(error)
         if not self._skip:
             raise ValueError(
-                f"picture {path} cannot be read: {reason}; replace the file, leave it out, or skip "
+                f"image {path} cannot be read: {reason}; replace the file, leave it out, or skip "
                 "such: data.on_bad_image=skip, in evaluate and predict --on-bad-image skip"
             ) from error
         with self._lock:
@@ -77,10 +77,10 @@ class BadImages:
             self._reasons[path] = reason
             self._write()
             if self._tell and len(self._reasons) <= SHOWN:
-                self._tell(f"picture {path} cannot be read: {reason}; it is skipped")
+                self._tell(f"image {path} cannot be read: {reason}; it is skipped")
             if len(self) > self._limit:
                 raise ValueError(
-                    f"{len(self)} pictures cannot be read, which is more than "
+                    f"{len(self)} images cannot be read, which is more than "
                     f"data.max_bad_fraction allows; the last is {path}: {reason}. "
                     + (f"All are in {self._written}" if self._written else "Mend them")
                 )

@@ -1,4 +1,4 @@
-"""The bytes of a picture file to upright colour: uint8 [height, width, 3].
+"""The bytes of an image file to upright colour: uint8 [height, width, 3].
 
 JPEG goes through libjpeg-turbo, which decodes at a half, a quarter or an eighth of the size for a
 fraction of the time; everything else, and JPEGs that it does not like, through Pillow.
@@ -22,10 +22,10 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.readers.storage import Part, read_part
 
 MAX_PIXELS = Data().max_pixels
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of pictures
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of images
 MAX_BYTES = 1 << 30  # more than MAX_PIXELS take uncompressed; as several threads read at a time
 
-# Decoding at 3/8 takes as long as the whole and at 5/8 half as long again, but whole pictures would
+# Decoding at 3/8 takes as long as the whole and at 5/8 half as long again, but whole images would
 # have to be averaged to look as smooth, which takes longer still.
 _EIGHTHS = (1, 2, 3, 4, 5)
 # Growing again by so little costs less likeness, and time, than shrinking from the next size.
@@ -40,29 +40,29 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, K
 _DAMAGED += (OverflowError, ZeroDivisionError, AttributeError, RuntimeError, AssertionError)
 
 _OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-# Registered here, as registering at the first such picture is not meant for threads.
+# Registered here, as registering at the first such image is not meant for threads.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)
 Image.preinit()
 # A camera's odd Exif block is nothing that the user could act on.
 warnings.filterwarnings("ignore", "Corrupt EXIF data|Truncated File Read|Possibly corrupt")
 # Pillow's own limit warns, in whichever thread comes first; `max_pixels` takes its place.
 Image.MAX_IMAGE_PIXELS = None
-# The pictures of a batch are decoded in parallel already.
+# The images of a batch are decoded in parallel already.
 cv2.setNumThreads(0)
 
 
-class PictureError(ValueError):
-    """A picture that cannot be read; its text says what is wrong with it."""
+class ImageError(ValueError):
+    """An image that cannot be read; its text says what is wrong with it."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of which only the header has been read.
+class ImageFile:
+    """An image of which only the header has been read.
 
     height, width: upright, in pixels.
     decode: (wanted_height, wanted_width) -> uint8 [height', width', 3], upright.  The result is
-        the whole picture, at its size or at a fraction that costs less and is no smaller than
-        what is wanted, or hardly; PictureError where the data are damaged.
+        the whole image, at its size or at a fraction that costs less and is no smaller than
+        what is wanted, or hardly; ImageError where the data are damaged.
     """
 
     height: int
@@ -74,7 +74,7 @@ def read_file(path: str) -> bytes:
     """The bytes of a file, or of a part of one.
 
     Raises:
-        PictureError: there are none to be read.
+        ImageError: there are none to be read.
         OSError: the disk or the network fails.
     """
     try:
@@ -84,43 +84,43 @@ def read_file(path: str) -> bytes:
         mode = status.st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
             kind = "a folder" if stat.S_ISDIR(mode) else "a device, socket or pipe"
-            raise PictureError(f"it is {kind}, not a file")
+            raise ImageError(f"it is {kind}, not a file")
         if status.st_size > MAX_BYTES:
-            raise PictureError(f"it has {status.st_size:,} bytes, more than any picture")
+            raise ImageError(f"it has {status.st_size:,} bytes, more than any image")
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError as error:
         if isinstance(path, Part):
-            raise PictureError(f"its shard {path.shard} is gone") from error
+            raise ImageError(f"its shard {path.shard} is gone") from error
         dangling = os.path.islink(path)
         what = "it is a link to a file that is not there" if dangling else "there is no such file"
-        raise PictureError(what) from error
+        raise ImageError(what) from error
     except OSError as error:
-        # A disk or network that fails makes no picture bad.
+        # A disk or network that fails makes no image bad.
         if not isinstance(path, Part) and error.errno not in _OF_THE_FILE:
             raise
-        raise PictureError(error.strerror or str(error)) from error
+        raise ImageError(error.strerror or str(error)) from error
     except ValueError as error:
-        raise PictureError(str(error)) from error
+        raise ImageError(str(error)) from error
 
 
-def open_picture(contents: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Reads the header of a picture.
+def open_image(contents: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
+    """Reads the header of an image.
 
     JPEG, PNG, GIF, BMP, WebP and TIFF; of animations the first frame.  Grey, palette and CMYK
     become RGB, alpha is dropped and 16 bits become the upper 8.  Exif orientation is applied.
 
     Args:
         contents: of the file.
-        max_pixels: a picture that claims more is refused before memory is taken for it.
+        max_pixels: an image that claims more is refused before memory is taken for it.
 
     Raises:
-        PictureError: the bytes are no picture of these formats, or the header is damaged.
+        ImageError: the bytes are no image of these formats, or the header is damaged.
     """
     with _open(contents) as image:
         width, height = image.size
         if height * width > max_pixels:
-            raise PictureError(
+            raise ImageError(
                 f"it claims {width} x {height} pixels, more than data.max_pixels = {max_pixels:,}"
             )
         orientation = _orientation(image)
@@ -134,13 +134,13 @@ def open_picture(contents: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
         return _upright(_decode_with_pillow(contents) if pixels is None else pixels, orientation)
 
     size = (height, width) if orientation < 5 else (width, height)
-    return Picture(*size, decode_upright)
+    return ImageFile(*size, decode_upright)
 
 
 def decode(contents: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The whole picture at its size: uint8 [height, width, 3]; see `open_picture`."""
-    picture = open_picture(contents, max_pixels)
-    return picture.decode(picture.height, picture.width)
+    """The whole image at its size: uint8 [height, width, 3]; see `open_image`."""
+    image = open_image(contents, max_pixels)
+    return image.decode(image.height, image.width)
 
 
 def _eighths(size: tuple[int, int], wanted: tuple[int, int]) -> int:
@@ -160,7 +160,7 @@ def _decode_jpeg(
     try:
         return simplejpeg.decode_jpeg(
             contents,
-            # Where the picture shrinks anyway, nobody sees how its colours were spread.
+            # Where the image shrinks anyway, nobody sees how its colours were spread.
             fastupsample=wanted[0] < size[0] and wanted[1] < size[1],
             min_height=math.ceil(size[0] * eighths / 8),
             min_width=math.ceil(size[1] * eighths / 8),
@@ -180,15 +180,15 @@ def _decode_with_pillow(contents: bytes) -> np.ndarray:
         except MemoryError:
             raise
         except _DAMAGED as error:
-            raise PictureError(_damaged(image.format or "", error)) from error
+            raise ImageError(_damaged(image.format or "", error)) from error
 
 
 def _open(contents: bytes) -> Image.Image:
-    """PictureError where the bytes are no picture."""
+    """ImageError where the bytes are no image."""
     try:
         return Image.open(io.BytesIO(contents), formats=_FORMATS)
     except _DAMAGED as error:
-        raise PictureError(_what_is_wrong(contents, error)) from error
+        raise ImageError(_what_is_wrong(contents, error)) from error
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,4 +1,4 @@
-"""Where the pictures of a split come from: their files, or a cache of what is in them."""
+"""Where the images of a split come from: their files, or a cache of what is in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Protocol
 import numpy as np
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images.decoding import Picture, open_picture, read_file
-from mlcls_jax.data.images.transforms import eval_picture, train_picture
+from mlcls_jax.data.images.decoding import ImageFile, open_image, read_file
+from mlcls_jax.data.images.transforms import eval_image, train_image
 
 
 class Source(Protocol):
-    """Pictures of a split by their index, at one size."""
+    """Images of a split by their index, at one size."""
 
     @property
     def at_once(self) -> int:
@@ -20,17 +20,17 @@ class Source(Protocol):
         ...
 
     def train(self, index: int, rng: np.random.Generator, out: np.ndarray) -> None:
-        """Writes a picture as training sees it to uint8 [size, size, 3]; PictureError."""
+        """Writes an image as training sees it to uint8 [size, size, 3]; ImageError."""
         ...
 
     def evaluate(self, index: int, out: np.ndarray) -> None:
-        """Writes a picture as evaluation sees it to uint8 [size, size, 3]; PictureError."""
+        """Writes an image as evaluation sees it to uint8 [size, size, 3]; ImageError."""
         ...
 
 
 @dataclass(frozen=True)
 class Files:
-    """The source that decodes each picture anew; fields as in `train_picture`, `open_picture`."""
+    """The source that decodes each image anew; fields as in `train_image`, `open_image`."""
 
     paths: Sequence[str]
     size: int
@@ -38,14 +38,14 @@ class Files:
     max_pixels: int
     at_once: int = 1
 
-    def open(self, index: int) -> Picture:
-        """A picture of which the header has been read; PictureError."""
-        return open_picture(read_file(self.paths[index]), self.max_pixels)
+    def open(self, index: int) -> ImageFile:
+        """An image of which the header has been read; ImageError."""
+        return open_image(read_file(self.paths[index]), self.max_pixels)
 
     def train(self, index: int, rng: np.random.Generator, out: np.ndarray) -> None:
         """See Source."""
-        train_picture(self.open(index), rng, size=self.size, augment=self.augment, out=out)
+        train_image(self.open(index), rng, size=self.size, augment=self.augment, out=out)
 
     def evaluate(self, index: int, out: np.ndarray) -> None:
         """See Source."""
-        eval_picture(self.open(index), size=self.size, augment=self.augment, out=out)
+        eval_image(self.open(index), size=self.size, augment=self.augment, out=out)

@@ -1,4 +1,4 @@
-"""One picture, from its decoder to uint8 [size, size, 3].
+"""One image, from its decoder to uint8 [size, size, 3].
 
 Decoding at a fraction of the size (decoding.py) does most of the shrinking, and what is left is
 bilinear.  Against full decoding and an antialiased resize, docs/input.md has how alike that is.
@@ -13,7 +13,7 @@ import numpy as np
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.augment import change_pixels
-from mlcls_jax.data.images.decoding import Picture
+from mlcls_jax.data.images.decoding import ImageFile
 
 _INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 _CROP_ATTEMPTS = 10
@@ -24,7 +24,7 @@ _RATIO = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class Box:
-    """A part of a picture, in pixels."""
+    """A part of an image, in pixels."""
 
     top: int
     left: int
@@ -79,7 +79,7 @@ def center_box(height: int, width: int, size: int) -> Box:
 
 
 def seen_box(height: int, width: int, size: int, how: str) -> Box:
-    """The part of a picture that the network sees in evaluation, where `how` is eval_resize."""
+    """The part of an image that the network sees in evaluation, where `how` is eval_resize."""
     return center_box(height, width, size) if how == "center_crop" else Box(0, 0, height, width)
 
 
@@ -90,7 +90,7 @@ def random_box(
     min_scale: float,
     ratio: tuple[float, float] = _RATIO,
 ) -> Box:
-    """A random part of a picture (Szegedy et al. 2015, arXiv:1409.4842).
+    """A random part of an image (Szegedy et al. 2015, arXiv:1409.4842).
 
     Its share of the area is uniform in [min_scale, 1] and the logarithm of its width / height
     uniform in that of `ratio`.  A part that doesn't fit is drawn again, ten times at most; then it
@@ -109,34 +109,34 @@ def random_box(
     return Box((height - rows) // 2, (width - columns) // 2, rows, columns)
 
 
-def train_picture(
-    picture: Picture,
+def train_image(
+    source: ImageFile,
     rng: np.random.Generator,
     *,
     size: int,
     augment: Augment,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Decodes and augments one training picture.
+    """Decodes and augments one training image.
 
     Args:
-        picture: of which the header has been read.
-        rng: the same state gives the same picture.
+        source: of which the header has been read.
+        rng: the same state gives the same image.
         size: side of the result in pixels.
-        augment: all but eval_resize and what mixes pictures.
+        augment: all but eval_resize and what mixes images.
         out: see `resize`.
 
     Returns:
         uint8 [size, size, 3].
 
     Raises:
-        PictureError: see `Picture`.
+        ImageError: see `ImageFile`.
     """
     mirrored = augment.flip and rng.random() < 0.5
-    box = Box(0, 0, picture.height, picture.width)
+    box = Box(0, 0, source.height, source.width)
     if augment.train_resize == "random_crop":
-        box = random_box(picture.height, picture.width, rng, augment.min_scale)
-    image = _part(picture, box, size)
+        box = random_box(source.height, source.width, rng, augment.min_scale)
+    image = _part(source, box, size)
     if mirrored:
         image = cv2.flip(resize(image, size, augment.interpolation), 1, dst=out)
     else:
@@ -148,23 +148,23 @@ def train_picture(
     return out
 
 
-def eval_picture(
-    picture: Picture, *, size: int, augment: Augment, out: np.ndarray | None = None
+def eval_image(
+    source: ImageFile, *, size: int, augment: Augment, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Decodes one picture for evaluation, by eval_resize and interpolation of `augment`.
+    """Decodes one image for evaluation, by eval_resize and interpolation of `augment`.
 
-    Args, returns and errors: as `train_picture`.
+    Args, returns and errors: as `train_image`.
     """
-    return square(picture, size, augment.eval_resize, augment.interpolation, out)
+    return square(source, size, augment.eval_resize, augment.interpolation, out)
 
 
 def square(
-    picture: Picture, size: int, how: str, interpolation: str, out: np.ndarray | None = None
+    source: ImageFile, size: int, how: str, interpolation: str, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Decodes a picture to a square without anything random.
+    """Decodes an image to a square without anything random.
 
     Args:
-        picture: of which the header has been read.
+        source: of which the header has been read.
         size: side of the result in pixels.
         how: "squash" or "center_crop".
         interpolation, out: see `resize`.
@@ -173,40 +173,40 @@ def square(
         uint8 [size, size, 3].
 
     Raises:
-        PictureError: see `Picture`.
+        ImageError: see `ImageFile`.
     """
-    box = seen_box(picture.height, picture.width, size, how)
-    return resize(_part(picture, box, size), size, interpolation, out)
+    box = seen_box(source.height, source.width, size, how)
+    return resize(_part(source, box, size), size, interpolation, out)
 
 
 def short_side(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width of a picture whose short side shrinks to `side`; it is never enlarged."""
+    """Height and width of an image whose short side shrinks to `side`; it is never enlarged."""
     share = min(side / min(height, width), 1)
     return max(round(height * share), 1), max(round(width * share), 1)
 
 
-def shrink(picture: Picture, side: int) -> np.ndarray:
-    """Decodes a whole picture with a short side of `side`, or of a little less, or as it is.
+def shrink(source: ImageFile, side: int) -> np.ndarray:
+    """Decodes a whole image with a short side of `side`, or of a little less, or as it is.
 
     Returns:
         uint8 [height, width, 3].
 
     Raises:
-        PictureError: see `Picture`.
+        ImageError: see `ImageFile`.
     """
-    height, width = short_side(picture.height, picture.width, side)
-    image = picture.decode(height, width)
+    height, width = short_side(source.height, source.width, side)
+    image = source.decode(height, width)
     if image.shape[0] <= height or image.shape[1] <= width:
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _part(picture: Picture, box: Box, size: int) -> np.ndarray:
-    """The box of a picture, decoded about as large as it takes for a square of that size."""
-    image = picture.decode(
-        -(-size * picture.height // box.height), -(-size * picture.width // box.width)
+def _part(source: ImageFile, box: Box, size: int) -> np.ndarray:
+    """The box of an image, decoded about as large as it takes for a square of that size."""
+    image = source.decode(
+        -(-size * source.height // box.height), -(-size * source.width // box.width)
     )
-    down, across = image.shape[0] / picture.height, image.shape[1] / picture.width
+    down, across = image.shape[0] / source.height, image.shape[1] / source.width
     top, left = round(box.top * down), round(box.left * across)
     height, width = max(round(box.height * down), 1), max(round(box.width * across), 1)
     top, left = min(top, image.shape[0] - 1), min(left, image.shape[1] - 1)

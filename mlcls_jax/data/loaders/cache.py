@@ -1,7 +1,7 @@
-"""The decoded cache (config field data.cache): what is kept of a picture, and how it is used.
+"""The decoded cache (config field data.cache): what is kept of an image, and how it is used.
 
-Pictures that training sees squashed, and those of evaluation, are kept as they come out, before
-they are flipped.  For random crops the whole picture is kept, with a short side of 8/7 of the
+Images that training sees squashed, and those of evaluation, are kept as they come out, before
+they are flipped.  For random crops the whole image is kept, with a short side of 8/7 of the
 size: the 256 pixels for 224 of the ImageNet tradition.  Crops from it are as sharp as the average
 one needs; the smallest are enlarged.
 """
@@ -23,30 +23,30 @@ import PIL
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images import decoding, transforms
-from mlcls_jax.data.images.decoding import Picture
+from mlcls_jax.data.images.decoding import ImageFile
 from mlcls_jax.data.images.image_source import Files
 from mlcls_jax.data.images.transforms import (
     center_crop_share,
     resize,
     shrink,
     square,
-    train_picture,
+    train_image,
 )
 from mlcls_jax.data.loaders.cache_store import InMemory, OnDisk
 
-_FORMAT = "decoded pictures of mlcls_jax, format 1"
+_FORMAT = "decoded images of mlcls_jax, format 1"
 _TRADITION = 8 / 7
-_AT_ONCE = 8  # pictures: less work than this costs a thread more than it does
+_AT_ONCE = 8  # images: less work than this costs a thread more than it does
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is kept of a picture.
+    """What is kept of an image.
 
-    resize: "squash" and "center_crop": a square of `side`; "random_crop": the whole picture, with
+    resize: "squash" and "center_crop": a square of `side`; "random_crop": the whole image, with
         a short side of `side` at most.
     interpolation: of the squares.
-    max_pixels: see `open_picture`; it decides which pictures there are.
+    max_pixels: see `open_image`; it decides which images there are.
     """
 
     resize: str
@@ -56,7 +56,7 @@ class Form:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the picture is kept as a whole."""
+        """Whether the image is kept as a whole."""
         return self.resize == "random_crop"
 
     @classmethod
@@ -67,20 +67,20 @@ class Form:
         resize = augment.train_resize if split == "train" else augment.eval_resize
         return cls(resize, size, augment.interpolation, max_pixels)
 
-    def make(self, picture: Picture) -> tuple[np.ndarray, int, int]:
+    def make(self, image: ImageFile) -> tuple[np.ndarray, int, int]:
         """What is kept: uint8 [height, width, 3]; height and width of what it stands for."""
         if self.is_whole:
-            return shrink(picture, self.side), picture.height, picture.width
-        return square(picture, self.side, self.resize, self.interpolation), self.side, self.side
+            return shrink(image, self.side), image.height, image.width
+        return square(image, self.side, self.resize, self.interpolation), self.side, self.side
 
 
 class Cache:
-    """A source whose pictures are decoded already; those that are not come from their files."""
+    """A source whose images are decoded already; those that are not come from their files."""
 
     at_once = _AT_ONCE
 
     def __init__(self, store: InMemory | OnDisk, files: Files):
-        """store: with the pictures of the files, in the form of their split."""
+        """store: with the images of the files, in the form of their split."""
         self._store, self._files = store, files
 
     def train(self, index: int, rng: np.random.Generator, out: np.ndarray) -> None:
@@ -90,12 +90,12 @@ class Cache:
             self._files.train(index, rng, out)
             return
         row = self._store.rows[index]
-        picture = Picture(int(row["whole_height"]), int(row["whole_width"]), lambda *_: kept)
-        train_picture(picture, rng, size=self._files.size, augment=self._files.augment, out=out)
+        image = ImageFile(int(row["whole_height"]), int(row["whole_width"]), lambda *_: kept)
+        train_image(image, rng, size=self._files.size, augment=self._files.augment, out=out)
 
     def evaluate(self, index: int, out: np.ndarray) -> None:
         """See Source.  One that is kept whole for random crops is squashed: who asks for it are the
-        features of a frozen backbone, which are of whole pictures."""
+        features of a frozen backbone, which are of whole images."""
         kept = self._store.pixels(index)
         if kept is None:
             self._files.evaluate(index, out)
@@ -104,21 +104,21 @@ class Cache:
 
 
 def file_name(split: str, form: Form, paths: Sequence[str]) -> str:
-    """Of the split's file; the same pictures in another order are others."""
+    """Of the split's file; the same images in another order are others."""
     what = [
         dataclasses.asdict(form),
         [path if "://" in path else os.path.abspath(path) for path in paths],
     ]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    return f"{split}-{form.resize}-{form.side}px-{name}.pictures"
+    return f"{split}-{form.resize}-{form.side}px-{name}.images"
 
 
-def make_header(pictures: int) -> dict[str, Any]:
+def make_header(images: int) -> dict[str, Any]:
     """What decides the pixels beside the files: libraries, and this package's own code."""
     code = "".join(map(inspect.getsource, (decoding, transforms, Form, center_crop_share)))
     return {
         "format": _FORMAT,
-        "pictures": pictures,
+        "images": images,
         "pillow": PIL.__version__,
         "simplejpeg": metadata.version("simplejpeg"),
         "opencv": cv2.__version__,

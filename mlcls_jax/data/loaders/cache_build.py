@@ -1,7 +1,7 @@
 """The making of the decoded cache, before the first batch.
 
-A file is named by the pictures' paths and by what is kept of them.  It is used if the libraries
-and the code that made it are those at hand, and each of its pictures if its file has the size and
+A file is named by the images' paths and by what is kept of them.  It is used if the libraries
+and the code that made it are those at hand, and each of its images if its file has the size and
 the time of change that it had; others are decoded again.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.config import Augment, Data
-from mlcls_jax.data.images.decoding import PictureError
+from mlcls_jax.data.images.decoding import ImageError
 from mlcls_jax.data.images.image_source import Files
 from mlcls_jax.data.images.transforms import short_side
 from mlcls_jax.data.loaders.cache import Cache, Form, file_name, make_header
@@ -32,8 +32,8 @@ from mlcls_jax.system.lock import waited_for
 
 # Of what is free: the rest is for checkpoints on a disk, and for the training in memory.
 _SHARE_OF_DISK, _SHARE_OF_MEMORY = 0.9, 0.7
-_SAMPLE = 64  # pictures whose headers tell how large all are, where they differ
-_CHUNK = 32  # pictures that are begun together
+_SAMPLE = 64  # images whose headers tell how large all are, where they differ
+_CHUNK = 32  # images that are begun together
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -49,12 +49,12 @@ def with_cache(
         reader: of the files.
         data: cache and cache_folder.
         augment: of the batches.
-        size: of the batches' pictures, in pixels.
+        size: of the batches' images, in pixels.
         split: "train", or another one that is only evaluated.
-        paths: files of its pictures.
+        paths: files of its images.
 
     Raises:
-        ValueError: a picture cannot be read and must not be skipped; the folder cannot be
+        ValueError: an image cannot be read and must not be skipped; the folder cannot be
             written, or its disk is full.
     """
     if data.cache == "none":
@@ -65,7 +65,7 @@ def with_cache(
     if data.cache == "memory":
         store = build.in_memory()
     else:
-        store = build.on_disk(Path(data.cache_folder or cache_folder() / "pictures"))
+        store = build.on_disk(Path(data.cache_folder or cache_folder() / "images"))
     return dataclasses.replace(reader, cache=store and Cache(store, files))
 
 
@@ -79,7 +79,7 @@ class _Build:
     split: str
 
     def in_memory(self) -> InMemory | None:
-        """A new store with all pictures; None where they would not fit."""
+        """A new store with all images; None where they would not fit."""
         missing = np.arange(len(self.files.paths))
         needed, free = self._bytes(missing), _SHARE_OF_MEMORY * available_memory()
         if not self._fits(len(missing), needed, "in memory", free):
@@ -89,7 +89,7 @@ class _Build:
         return store
 
     def on_disk(self, folder: Path) -> OnDisk | None:
-        """The store of a file that has all pictures, now if not before; None: as above."""
+        """The store of a file that has all images, now if not before; None: as above."""
         paths = self.files.paths
         path = folder / file_name(self.split, self.form, paths)
         header, stamps = make_header(len(paths)), _stamps(paths, self.reader.workers())
@@ -103,7 +103,7 @@ class _Build:
                     rows = read_rows(path, header)
             if rows is None:
                 raise ValueError(f"{path} has gone while it was opened; start again")
-            _tell(f"{self.split}: {int((rows['height'] > 0).sum())} decoded pictures in {path}")
+            _tell(f"{self.split}: {int((rows['height'] > 0).sum())} decoded images in {path}")
             return OnDisk(path, rows)
         except OSError as error:
             raise ValueError(_disk_error(path, error)) from error
@@ -116,7 +116,7 @@ class _Build:
             return True
         if rows is not None:
             changed = int((rows["height"][missing] != 0).sum())
-            have = f"{path} has {len(rows) - len(missing)} of {len(rows)} pictures"
+            have = f"{path} has {len(rows) - len(missing)} of {len(rows)} images"
             _tell(have + (f"; {changed} have changed since and are decoded again" * bool(changed)))
         elif path.exists():
             _tell(f"{path} was made by other versions of the libraries or of this one; made anew")
@@ -130,14 +130,14 @@ class _Build:
             if error.errno not in _FULL:
                 raise
             raise ValueError(
-                f"{path}: no room for {len(missing)} decoded pictures, {_size(needed)} "
+                f"{path}: no room for {len(missing)} decoded images, {_size(needed)} "
                 f"({error.strerror}); what is there is kept, and the next start goes on from it: "
                 "make room, or delete it and set another data.cache_folder or data.cache=none"
             ) from error
         return True
 
     def _decode(self, missing: np.ndarray, store: Store, stamps: np.ndarray) -> None:
-        """Stores the missing pictures in their order, decoded by all threads."""
+        """Stores the missing images in their order, decoded by all threads."""
 
         def make(index: int) -> tuple[np.ndarray, int, int]:
             return self.form.make(self.files.open(index))
@@ -153,7 +153,7 @@ class _Build:
                     row = {"size": int(stamps[index, 0]), "mtime": int(stamps[index, 1])}
                     try:
                         pixels, row["whole_height"], row["whole_width"] = task.result()
-                    except PictureError as error:
+                    except ImageError as error:
                         self.reader.bad.report(self.files.paths[index], error)
                         pixels = None
                     store.add(index, row, pixels)
@@ -163,7 +163,7 @@ class _Build:
     def _fits(self, count: int, needed: float, where: str, free: float) -> bool:
         """Announces what is about to be stored, or why it is not."""
         about = "about " if self.form.is_whole else ""
-        what = f"{self.split}: {count} decoded pictures, {about}{_size(needed)}, {where}"
+        what = f"{self.split}: {count} decoded images, {about}{_size(needed)}, {where}"
         if needed <= free:
             _tell(what)
             return True
@@ -174,22 +174,22 @@ class _Build:
         return False
 
     def _bytes(self, missing: np.ndarray) -> float:
-        """That the missing pictures take: all are alike, or else by a sample of them."""
+        """That the missing images take: all are alike, or else by a sample of them."""
         if not self.form.is_whole:
             return 3.0 * self.form.side**2 * len(missing)
         areas = []
         for index in missing[:: -(-len(missing) // _SAMPLE)].tolist():
             try:
-                picture = self.files.open(index)
-            except PictureError:
+                image = self.files.open(index)
+            except ImageError:
                 continue
-            height, width = short_side(picture.height, picture.width, self.form.side)
+            height, width = short_side(image.height, image.width, self.form.side)
             areas.append(height * width)
         return 3.0 * float(np.mean(areas or [0])) * len(missing)
 
 
 def _missing(rows: np.ndarray, stamps: np.ndarray) -> np.ndarray:
-    """Indices of pictures that are not there, or whose file has changed."""
+    """Indices of images that are not there, or whose file has changed."""
     same = (rows["size"] == stamps[:, 0]) & (rows["mtime"] == stamps[:, 1])
     return np.flatnonzero((rows["height"] == 0) | ~same)
 
@@ -214,7 +214,7 @@ def _stamps(paths: Sequence[str], workers: int) -> np.ndarray:
 
 def _disk_error(path: Path, error: OSError) -> str:
     return (
-        f"{path}: the decoded pictures cannot be kept there ({error.strerror or error}); name a "
+        f"{path}: the decoded images cannot be kept there ({error.strerror or error}); name a "
         "data.cache_folder on a local disk, or data.cache=none"
     )
 

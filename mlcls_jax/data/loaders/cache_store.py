@@ -1,8 +1,8 @@
-"""Decoded pictures by their index: in memory, or in a file that is mapped into it.
+"""Decoded images by their index: in memory, or in a file that is mapped into it.
 
-The file is a page of header, the index with a row per picture, and the pictures one after the
+The file is a page of header, the index with a row per image, and the images one after the
 other.  It only grows, and a row is written after what it points to: who reads it meanwhile sees
-whole pictures, those that were there when it was opened, and a writer that is killed leaves a file
+whole images, those that were there when it was opened, and a writer that is killed leaves a file
 that the next one goes on with.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from mlcls_jax.system.files import replacing
 
 # height: of what is stored; 0: nothing is there; UNREADABLE: nothing, as it could not be decoded.
-# whole_height, whole_width: of the picture for which it stands.
+# whole_height, whole_width: of the image for which it stands.
 # size, mtime: of its file, in bytes and nanoseconds; -1 where there was none.
 ROW = np.dtype(
     [(name, "<i8") for name in ("offset", "size", "mtime")]
@@ -27,12 +27,12 @@ ROW = np.dtype(
 UNREADABLE = -1
 
 _PAGE = 4096
-_SLAB = 1 << 26  # bytes; a system call for each picture would run out of mappings
+_SLAB = 1 << 26  # bytes; a system call for each image would run out of mappings
 _FLUSH_SECONDS = 2.0  # so much work is lost when a writer is killed
 
 
 class Store(Protocol):
-    """Where a build puts pictures.  rows: of ROW, one for each picture, with all that is there."""
+    """Where a build puts images.  rows: of ROW, one for each image, with all that is there."""
 
     rows: np.ndarray
 
@@ -45,9 +45,9 @@ class InMemory:
     """A store that ends with the process."""
 
     def __init__(self, count: int):
-        """count: of pictures, none of which is there yet."""
+        """count: of images, none of which is there yet."""
         self.rows = np.zeros(count, ROW)
-        self._pictures: list[np.ndarray | None] = [None] * count
+        self._images: list[np.ndarray | None] = [None] * count
         self._slab, self._used = np.empty(0, np.uint8), 0
 
     def add(self, index: int, row: dict[str, int], pixels: np.ndarray | None) -> None:
@@ -57,16 +57,16 @@ class InMemory:
                 self._slab, self._used = np.empty(max(_SLAB, pixels.size), np.uint8), 0
             kept = self._slab[self._used : self._used + pixels.size].reshape(pixels.shape)
             np.copyto(kept, pixels)
-            self._pictures[index], self._used = kept, self._used + pixels.size
+            self._images[index], self._used = kept, self._used + pixels.size
         self.rows[index] = _row(row, 0, pixels)
 
     def pixels(self, index: int) -> np.ndarray | None:
         """uint8 [height, width, 3], or None where none is there."""
-        return self._pictures[index]
+        return self._images[index]
 
 
 class OnDisk:
-    """The pictures of a file, as it was when it was opened.  rows: see Store."""
+    """The images of a file, as it was when it was opened.  rows: see Store."""
 
     def __init__(self, path: Path, rows: np.ndarray):
         """rows: from `read_rows`."""
@@ -96,7 +96,7 @@ class Appending:
         Raises:
             OSError: it cannot be written.
         """
-        count = header["pictures"]
+        count = header["images"]
         if rows is None:
             with replacing(path) as partial:
                 partial.write_bytes(_page(header) + bytes(ROW.itemsize * count))
@@ -150,11 +150,11 @@ def read_rows(path: Path, header: dict[str, Any]) -> np.ndarray | None:
         with open(path, "rb") as file:
             if file.read(_PAGE) != _page(header):
                 return None
-            data = file.read(ROW.itemsize * header["pictures"])
+            data = file.read(ROW.itemsize * header["images"])
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         return None
-    if len(data) < ROW.itemsize * header["pictures"]:
+    if len(data) < ROW.itemsize * header["images"]:
         return None
     rows = np.frombuffer(bytearray(data), ROW)
     there = rows["height"] > 0

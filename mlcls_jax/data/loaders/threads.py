@@ -1,8 +1,8 @@
 """Files to batches: this process's rows of each global batch, in an order that is a function.
 
-Training pictures form one endless stream: epoch after epoch, each a permutation of all of them
+Training images form one endless stream: epoch after epoch, each a permutation of all of them
 that depends on (seed, epoch) only.  Batch number b is the stream's positions b*size to
-(b+1)*size, so every batch is full, no picture is ever left out, and any step can be started from
+(b+1)*size, so every batch is full, no image is ever left out, and any step can be started from
 without replaying what came before it.
 
 Threads decode straight into the rows of the batches.  Reading, decoding and resizing all let go of
@@ -27,7 +27,7 @@ import numpy as np
 from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.images.bad_images import BadImages
-from mlcls_jax.data.images.decoding import MAX_PIXELS, PictureError
+from mlcls_jax.data.images.decoding import MAX_PIXELS, ImageError
 from mlcls_jax.data.images.image_source import Files, Source
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.sampling import generator, stream_order, substitutes
@@ -38,7 +38,7 @@ from mlcls_jax.system.devices import is_first_process
 class Memory:
     """Memory of batches, used again when a batch and all that look at it are gone.
 
-    Fresh pages cost more than a copy of cached pictures does; and as it is aligned, a CPU's devices
+    Fresh pages cost more than a copy of cached images does; and as it is aligned, a CPU's devices
     use it as it is.
     """
 
@@ -74,12 +74,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Reader:
-    """How a process reads pictures.
+    """How a process reads images.
 
-    max_pixels: see `open_picture`.
+    max_pixels: see `open_image`.
     threads: that read and decode; 0: one more than there are cores, as one may wait for a disk.
-    bad: what happens at a picture that cannot be read.
-    cache: of the pictures of one split, at the size and with the augmentation of the batches;
+    bad: what happens at an image that cannot be read.
+    cache: of the images of one split, at the size and with the augmentation of the batches;
         None: they come from their files.
     """
 
@@ -95,7 +95,7 @@ class Reader:
 
 def make_reader(
     data: Data,
-    pictures: int,
+    images: int,
     written: Path | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Reader:
@@ -103,11 +103,11 @@ def make_reader(
 
     Args:
         data: threads and limits.
-        pictures: how many there are, of which max_bad_fraction may be skipped.
+        images: how many there are, of which max_bad_fraction may be skipped.
         written: the CSV that lists what was skipped, by all processes; the first one writes it.
         tell: see BadImages.
     """
-    limit, skip = int(data.max_bad_fraction * pictures), data.on_bad_image == "skip"
+    limit, skip = int(data.max_bad_fraction * images), data.on_bad_image == "skip"
     if not distributed.several():
         bad = BadImages(skip, limit, written, tell)
     else:
@@ -151,32 +151,32 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields this process's rows of the batches of steps first_step to last_step - 1, on the host.
 
-    A picture that is skipped is replaced by another one, drawn by (seed, epoch, index).
+    An image that is skipped is replaced by another one, drawn by (seed, epoch, index).
 
     Args:
-        table: training pictures and labels.
+        table: training images and labels.
         rows: which rows of each batch.
-        size: side of the pictures in pixels.
-        augment: resize, crop and flip; the result for a picture is a function of
-            (seed, epoch, index of the picture).
+        size: side of the images in pixels.
+        augment: resize, crop and flip; the result for an image is a function of
+            (seed, epoch, index of the image).
         seed: of order and augmentation.
-        reader: of the files; by default, a picture that cannot be read is an error.
+        reader: of the files; by default, an image that cannot be read is an error.
 
     Raises:
-        ValueError: a picture cannot be read; names it.
+        ValueError: an image cannot be read; names it.
     """
     reader, paths = reader or Reader(), table.paths
     source = reader.cache or Files(paths, size, augment, reader.max_pixels)
     memory = Memory((rows.count, size, size, 3))
 
     def draw(epoch: int, index: int, out: np.ndarray) -> int:
-        """Writes the picture, and returns its index: another one where it had to be replaced."""
+        """Writes the image, and returns its index: another one where it had to be replaced."""
         others = substitutes(seed, epoch, index, len(paths))
         while True:
             try:
                 _check_readable(paths[index], reader)
                 source.train(index, generator(seed, epoch, index), out)
-            except PictureError as error:
+            except ImageError as error:
                 reader.bad.report(paths[index], error)
                 index = next(others)
             else:
@@ -211,13 +211,13 @@ def eval_batches(
     augment: Augment,
     reader: Reader | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields this process's rows of the pictures in their order: uint8 [rows, size, size, 3].
+    """Yields this process's rows of the images in their order: uint8 [rows, size, size, 3].
 
     Every batch of every process has the same shape: rows at and after len(paths) are black and
-    count for nothing, and so are pictures that are skipped.
+    count for nothing, and so are images that are skipped.
 
     Raises:
-        ValueError: a picture cannot be read; names it.
+        ValueError: an image cannot be read; names it.
     """
     reader = reader or Reader()
     source = reader.cache or Files(paths, size, augment, reader.max_pixels)
@@ -227,7 +227,7 @@ def eval_batches(
         try:
             _check_readable(paths[index], reader)
             source.evaluate(index, out)
-        except PictureError as error:
+        except ImageError as error:
             reader.bad.report(paths[index], error)
             out[:] = 0
 
@@ -263,12 +263,12 @@ def in_order(
     Args:
         begin: gives the pool its tasks.
         steps: in their order.
-        count: of pictures in a step.
+        count: of images in a step.
         workers: threads of the pool.
     """
     ahead = max(_AHEAD, -(-2 * workers // count))  # of small batches, enough for all threads
     queue: deque[T] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     try:
         for step in steps:
             queue.append(begin(step, pool))
@@ -285,4 +285,4 @@ def _parts(count: int, at_once: int) -> list[slice]:
 
 def _check_readable(path: str, reader: Reader) -> None:
     if path in reader.bad:
-        raise PictureError("it could not be read before")
+        raise ImageError("it could not be read before")

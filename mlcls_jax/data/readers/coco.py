@@ -1,8 +1,8 @@
 """COCO's instances_*.json, and what other tools write in its form, as a LabelTable.
 
-A class is present on a picture that has an annotation of it, absent where there is none: of a
-picture without any annotation, all are.  An image_info_test*.json has no annotations at all, so
-nothing is known of its pictures.
+A class is present on an image that has an annotation of it, absent where there is none: of an
+image without any annotation, all are.  An image_info_test*.json has no annotations at all, so
+nothing is known of its images.
 """
 
 import json
@@ -39,10 +39,10 @@ def read_coco(path: str | Path, images: str | Path, doubts: Doubts) -> LabelTabl
     path, folder = Path(path).expanduser(), Path(images).expanduser()
     check_folder(folder)
     content = _read_json(path)
-    pictures = _list(path, content, "images")
+    listed = _list(path, content, "images")
     categories = _list(path, content, "categories")
-    names = [_field(path, "images", i, entry, "file_name", str) for i, entry in enumerate(pictures)]
-    index = _index(path, "images", pictures)
+    names = [_field(path, "images", i, entry, "file_name", str) for i, entry in enumerate(listed)]
+    index = _index(path, "images", listed)
     classes = tuple(
         _field(path, "categories", i, entry, "name", str) for i, entry in enumerate(categories)
     )

@@ -1,6 +1,6 @@
 """Label CSVs as people have them: `filename` and what is on it -> `LabelTable`.
 
-Every mistake that can be seen without decoding a picture is refused here, with the file, the row
+Every mistake that can be seen without decoding an image is refused here, with the file, the row
 and the column: found an hour into a run, or never, it costs more.
 """
 
@@ -116,7 +116,7 @@ def read_labels(
     unlabelled: bool = False,
     sources: Mapping[str, str] | None = None,
 ) -> LabelTable:
-    """Reads a label CSV and checks it against the folder of pictures.
+    """Reads a label CSV and checks it against the folder of images.
 
     Args:
       csv: a column of file names, one column per class, perhaps a split column. Cells are 1, 0
@@ -158,7 +158,7 @@ def read_labels(
         )
     _check_classes(cells.path, [column.name for column in class_columns])
     if not len(cells):
-        raise ValueError(f"{cells.path}: no rows below the header; add one row per picture")
+        raise ValueError(f"{cells.path}: no rows below the header; add one row per image")
     order = _read_categories(categories) if categories else None
     if not class_columns:
         found = tuple(order or classes or ())
@@ -194,14 +194,14 @@ def make_table(
     """
     table = LabelTable(folder, _filenames(names), labels, classes, splits, sources)
     if sources is None:
-        _check_pictures(names, table.filenames, Path(folder))
+        _check_images(names, table.filenames, Path(folder))
     return table
 
 
 def check_folder(images: str | Path) -> None:
-    """ValueError where there is no such folder of pictures."""
+    """ValueError where there is no such folder of images."""
     if not Path(images).is_dir():
-        raise ValueError(f"{images}: no such folder of pictures; check data.images")
+        raise ValueError(f"{images}: no such folder of images; check data.images")
 
 
 def with_categories(table: LabelTable, categories: str | Path | None) -> LabelTable:
@@ -249,17 +249,17 @@ def _filenames(column: Column) -> tuple[str, ...]:
     names = [posixpath.normpath(text.replace("\\", "/")) for text in texts]
     for i, (text, name) in enumerate(zip(texts, names, strict=True)):
         if not text.strip():
-            raise column.error(i, "no file name; name a picture or remove the row")
+            raise column.error(i, "no file name; name an image or remove the row")
         if name.startswith("/") or re.match(r"[A-Za-z]:", name):
             raise column.error(
-                i, f"{text!r} is an absolute path; write it relative to the folder of pictures"
+                i, f"{text!r} is an absolute path; write it relative to the folder of images"
             )
         if name == ".." or name.startswith("../"):
             raise column.error(
-                i, f"{text!r} leaves the folder of pictures; set data.images to a folder above"
+                i, f"{text!r} leaves the folder of images; set data.images to a folder above"
             )
     column.check_unique(
-        names, lambda i: f"the same picture {names[i]!r}; merge their labels into one row"
+        names, lambda i: f"the same image {names[i]!r}; merge their labels into one row"
     )
     return tuple(names)
 
@@ -304,8 +304,8 @@ def _files_in(folder: str) -> set[str]:
         return set()
 
 
-def _check_pictures(column: Column, filenames: tuple[str, ...], folder: Path) -> None:
-    """One listing per folder instead of one question per picture; names must match exactly."""
+def _check_images(column: Column, filenames: tuple[str, ...], folder: Path) -> None:
+    """One listing per folder instead of one question per image; names must match exactly."""
     listed: dict[str, set[str]] = {}
     missing = []
     for name in filenames:
@@ -320,7 +320,7 @@ def _check_pictures(column: Column, filenames: tuple[str, ...], folder: Path) ->
     like = [name for name in sorted(listed[parent]) if _alike(name, base)]
     hint = f" (there is {like[0]!r}, which differs in spelling from {base!r})" if like else ""
     raise ValueError(
-        f"{column.path}: {len(missing)} of {len(filenames)} pictures are not in {folder}, the "
+        f"{column.path}: {len(missing)} of {len(filenames)} images are not in {folder}, the "
         f"first in {column.where(filenames.index(missing[0]))}: {quoted(missing)}{hint}; "
         "check data.images or remove their rows"
     )

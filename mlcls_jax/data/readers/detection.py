@@ -1,4 +1,4 @@
-"""From the objects of pictures to labels: what data sets for detection have in common."""
+"""From the objects of images to labels: what data sets for detection have in common."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,21 +51,21 @@ def entries(path: str | Path, name: str, names: Sequence[str]) -> Entries:
 
 
 def object_labels(
-    pictures: Sequence[int], classes: Sequence[int], says: Sequence[int], shape: tuple[int, int]
+    images: Sequence[int], classes: Sequence[int], says: Sequence[int], shape: tuple[int, int]
 ) -> np.ndarray:
-    """Labels of pictures by their objects: one that says 1 outdoes those that say UNKNOWN, and
+    """Labels of images by their objects: one that says 1 outdoes those that say UNKNOWN, and
     these outdo 0.
 
     Args:
-      pictures, classes, says: of each object, its picture's index, its class's, and 1, UNKNOWN
+      images, classes, says: of each object, its image's index, its class's, and 1, UNKNOWN
         or 0.
-      shape: (pictures, classes).
+      shape: (images, classes).
 
     Returns:
       int8 of that shape; 0 where there is no object.
     """
     labels = np.zeros(shape, np.int8)
-    where = np.asarray(pictures, np.int64), np.asarray(classes, np.int64)
+    where = np.asarray(images, np.int64), np.asarray(classes, np.int64)
     said = np.asarray(says, np.int64)
     for value in (UNKNOWN, 1):
         rows, columns = (index[said == value] for index in where)

@@ -1,12 +1,12 @@
-"""Packed data sets: a label CSV, the original picture files in a few large ones, and an index.
+"""Packed data sets: a label CSV, the original image files in a few large ones, and an index.
 
     labels.csv      as it was given
-    pack-00000.tar  picture files, as they were; `tar -xf` gives them back
+    pack-00000.tar  image files, as they were; `tar -xf` gives them back
     index.csv       filename, shard, offset, size
     pack.json       the format, and the size of each of the other files
 
 pack.json is written last: without it, or with a file of another size, the data set is not whole.
-Any picture is one read at a known place, as it is from an ArrayRecord; but tar needs no package,
+Any image is one read at a known place, as it is from an ArrayRecord; but tar needs no package,
 and what it holds can be looked at.  (JPEGs do not compress, so nothing is lost by not trying.)
 """
 
@@ -47,7 +47,7 @@ def is_packed(csv: str | Path) -> bool:
 
 
 def read_packed(place: str | Path, **options: Any) -> LabelTable:
-    """Reads the labels of a packed data set and where its pictures are.
+    """Reads the labels of a packed data set and where its images are.
 
     Args:
       place: a folder, or an address such as gs://bucket/photos.
@@ -65,7 +65,7 @@ def read_packed(place: str | Path, **options: Any) -> LabelTable:
         raise ValueError(f"{place}: the packed data set cannot be read ({error})") from error
     if missing := [name for name in table.filenames if name not in sources]:
         raise ValueError(
-            f"{place}: {len(missing)} of {len(table)} pictures are in {LABELS} but were never "
+            f"{place}: {len(missing)} of {len(table)} images are in {LABELS} but were never "
             f"packed: {quoted(missing)}; pack the data set again"
         )
     return table
@@ -83,13 +83,13 @@ class Packer:
         self._rows: dict[str, tuple[str, str, int, int]] = {}
 
     def add(self, name: str, contents: bytes) -> None:
-        """Appends a picture file, to another shard where this one would grow too large.
+        """Appends an image file, to another shard where this one would grow too large.
 
         Raises:
             ValueError: its name is not new.
         """
         if name in self._rows:
-            raise ValueError(f"two pictures have the file name {name!r}; rename one")
+            raise ValueError(f"two images have the file name {name!r}; rename one")
         if self._tar and self._tar.offset + len(contents) > self._most:
             self.close()
         tar = self._tar or self._next_shard()
@@ -107,7 +107,7 @@ class Packer:
         index = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         self._write(LABELS, labels)
         self._write(INDEX, index.encode())
-        manifest = {"format": FORMAT, "pictures": len(self._rows), "files": self._sizes}
+        manifest = {"format": FORMAT, "images": len(self._rows), "files": self._sizes}
         self._write(MANIFEST, json.dumps(manifest, indent=1).encode())
 
     def close(self) -> None:
@@ -132,13 +132,13 @@ class Packer:
 
 @contextmanager
 def packing(place: str, shard_bytes: int) -> Iterator[Packer]:
-    """A new packed data set, whole or not there: `add` pictures, then `finish`.
+    """A new packed data set, whole or not there: `add` images, then `finish`.
 
     In a bucket, which renames nothing, files of one that was given up remain without pack.json.
 
     Args:
         place: a folder or an address, new or empty.
-        shard_bytes: a shard is larger only if a single picture is.
+        shard_bytes: a shard is larger only if a single image is.
 
     Raises:
         ValueError: there is something already, or nothing can be written there.
@@ -187,7 +187,7 @@ def _check_whole(place: str) -> dict[str, int]:
 
 
 def _read_index(place: str, sizes: dict[str, int]) -> dict[str, str]:
-    """By file name, the part of a shard that the picture is."""
+    """By file name, the part of a shard that the image is."""
     types: Any = {"filename": str, "shard": str, "offset": "int64", "size": "int64"}
     contents = io.BytesIO(read_whole(f"{place}/{INDEX}"))
     try:

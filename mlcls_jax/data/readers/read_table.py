@@ -14,7 +14,7 @@ from mlcls_jax.data.readers.voc import read_voc
 
 
 def has_folder(data: Data, place: str) -> bool:
-    """Whether the pictures of a label file are in a folder that somebody has to name."""
+    """Whether the images of a label file are in a folder that somebody has to name."""
     return data.source == "coco" or (data.source == "csv" and not is_packed(place))
 
 
@@ -26,13 +26,13 @@ def read_table(
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
 ) -> LabelTable:
-    """Reads labels and where their pictures are.
+    """Reads labels and where their images are.
 
     Args:
       data: the source and what it needs.
       place: as in data.csv.
       images: as in data.images.
-      classes: those of other pictures, which a file need not name all of: where labels are in one
+      classes: those of other images, which a file need not name all of: where labels are in one
         column, and in VOC's annotations.
       unlabelled: whether a CSV of file names alone will do, see `read_labels`.
 

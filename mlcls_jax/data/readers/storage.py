@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Part(str):
-    """A picture inside a shard.
+    """An image inside a shard.
 
-    As text it is the path that the picture would have outside: messages and lists of bad
-    pictures name it, and a set or a dict finds it, like any other path.
+    As text it is the path that the image would have outside: messages and lists of bad
+    images name it, and a set or a dict finds it, like any other path.
 
     shard: path or address of the file that it is in. offset, size: where, in bytes.
     """

@@ -1,7 +1,7 @@
 """Data sets of TensorFlow Datasets where TFDS has put them: nothing is copied.
 
-The records are read once, for the labels and for where in its TFRecord file each picture is, which
-the cache keeps.  From then on, a picture is one read at a known place, and a run needs neither TFDS
+The records are read once, for the labels and for where in its TFRecord file each image is, which
+the cache keeps.  From then on, an image is one read at a known place, and a run needs neither TFDS
 nor TensorFlow.
 """
 
@@ -134,7 +134,7 @@ class TfdsSet:
 
 @dataclass
 class _Index:
-    """What a pass over the records finds; every field but the first three has an entry a picture.
+    """What a pass over the records finds; every field but the first three has an entry an image.
 
     shards: paths. sizes: of these, in bytes.
     """
@@ -151,10 +151,10 @@ class _Index:
 
 
 def read_tfds(wanted: TfdsSet) -> LabelTable:
-    """The pictures of a data set, which TFDS downloads where it has not been.
+    """The images of a data set, which TFDS downloads where it has not been.
 
     Of a split without a single positive label, such as COCO's test, nothing is known: that is how
-    TFDS has pictures whose labels are withheld.
+    TFDS has images whose labels are withheld.
 
     Returns:
       A LabelTable, with names such as train/000000391895.jpg; with splits, unless the set's name
@@ -176,7 +176,7 @@ def read_tfds(wanted: TfdsSet) -> LabelTable:
         for name, shard, offset, size in places
     }
     return make_table(
-        entries(folder, "pictures", index.names),
+        entries(folder, "images", index.names),
         index.labels,
         index.classes,
         folder,
@@ -209,18 +209,18 @@ class _Reader:
         self._labels: list[np.ndarray] = []
 
     def read(self, split: str, paths: list[str]) -> None:
-        """Adds the pictures of a split, which is in these files."""
+        """Adds the images of a split, which is in these files."""
         labels: list[np.ndarray] = []
         for path in paths:
             for start, record in _records(path):
                 features = self._parse.FromString(record).features.feature
-                pictures = features[self._image.key].bytes_list.value
-                if len(pictures) != 1:
+                images = features[self._image.key].bytes_list.value
+                if len(images) != 1:
                     raise ValueError(
                         f"{self._wanted.name}: data.image_feature={self._wanted.image!r} has "
-                        f"{len(pictures)} pictures in a record, not one; name another"
+                        f"{len(images)} images in a record, not one; name another"
                     )
-                contents = pictures[0]
+                contents = images[0]
                 name = self._name(features, contents, len(labels))
                 name = posixpath.normpath(f"{split}/{name}".replace("\\", "/"))
                 place = len(self._shards), start + record.find(contents), len(contents)
@@ -233,7 +233,7 @@ class _Reader:
     def index(self) -> _Index:
         """All that was read."""
         if not self._rows:
-            raise ValueError(f"{self._wanted.name}: its splits have no pictures; name others")
+            raise ValueError(f"{self._wanted.name}: its splits have no images; name others")
         names, splits, *places = zip(*self._rows, strict=True)
         shard, offset, size = (np.array(column, np.int64) for column in places)
         return _Index(

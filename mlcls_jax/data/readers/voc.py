@@ -22,23 +22,23 @@ from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import make_table
 from mlcls_jax.data.readers.detection import Doubts, entries, object_labels
 
-_ANNOTATIONS, _PICTURES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
+_ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _SPLITS = ("train", "val", "test")
 
-# Of a picture the class of each object and what it says; None where nobody has annotated it.
+# Of an image the class of each object and what it says; None where nobody has annotated it.
 Objects = list[tuple[str, int]] | None
 
 
 def read_voc(place: str | Path, doubts: Doubts, classes: Sequence[str] | None = None) -> LabelTable:
     """Reads the annotations of objects.
 
-    A list of which no picture has an annotation, as VOC2012's test.txt, is one of pictures of which
+    A list of which no image has an annotation, as VOC2012's test.txt, is one of images of which
     nothing is known.
 
     Args:
-      place: the folder with Annotations in it, for all pictures with their splits by train.txt,
+      place: the folder with Annotations in it, for all images with their splits by train.txt,
         val.txt and test.txt as far as they are there; or another list, such as trainval.txt, for
-        its pictures without splits.
+        its images without splits.
       doubts: what difficult objects say.
       classes: all that there are; None: the names of objects that occur, sorted.
 
@@ -47,7 +47,7 @@ def read_voc(place: str | Path, doubts: Doubts, classes: Sequence[str] | None = 
     """
     place = Path(place).expanduser()
     tree = place.parents[2] if place.suffix == ".txt" and len(place.parents) > 2 else place
-    for name in (_ANNOTATIONS, _PICTURES):
+    for name in (_ANNOTATIONS, _IMAGES):
         if not (tree / name).is_dir():
             raise ValueError(
                 f"{place}: no tree of VOC, as {tree} has no folder {name}; name the folder that "
@@ -69,10 +69,10 @@ def read_voc(place: str | Path, doubts: Doubts, classes: Sequence[str] | None = 
     splits = [path.stem for path, listed in lists for _ in listed]
     whole = place == tree and (tree / _LISTS).is_dir()
     return make_table(
-        entries(place, "pictures", files),
+        entries(place, "images", files),
         labels,
         names,
-        tree / _PICTURES,
+        tree / _IMAGES,
         splits=tuple(splits) if whole else None,
     )
 
@@ -82,14 +82,14 @@ def _labels(objects: list[Objects], classes: tuple[str, ...]) -> np.ndarray:
     flat = [
         (i, index[name], said) for i, listed in enumerate(objects) for name, said in listed or ()
     ]
-    pictures, columns, says = zip(*flat, strict=True) if flat else ((), (), ())
-    labels = object_labels(pictures, columns, says, (len(objects), len(classes)))
+    images, columns, says = zip(*flat, strict=True) if flat else ((), (), ())
+    labels = object_labels(images, columns, says, (len(objects), len(classes)))
     labels[[listed is None for listed in objects]] = UNKNOWN
     return labels
 
 
 def _lists(place: Path, tree: Path) -> list[tuple[Path, list[str]]]:
-    """Lists, and the names of pictures in each."""
+    """Lists, and the names of images in each."""
     if place != tree:
         return [(place, _read_list(place))]
     files = [tree / _LISTS / f"{split}.txt" for split in _SPLITS]
@@ -116,11 +116,11 @@ def _read_list(path: Path) -> list[str]:
         if len(line) > 1:
             raise ValueError(
                 f"{path}: line {row} has {len(line)} words, so it is a list of one class; name "
-                "train.txt, trainval.txt or another list of pictures"
+                "train.txt, trainval.txt or another list of images"
             )
     stems = [line[0] for line in words if line]
     if not stems:
-        raise ValueError(f"{path}: it names no picture")
+        raise ValueError(f"{path}: it names no image")
     return stems
 
 
@@ -132,7 +132,7 @@ def _objects_of(path: Path, tree: Path, stems: list[str], doubts: Doubts) -> lis
     if not all(there):
         gone = [file.name for file, known in zip(files, there, strict=True) if not known]
         raise ValueError(
-            f"{path}: {len(gone)} of {len(files)} pictures have no annotation in "
+            f"{path}: {len(gone)} of {len(files)} images have no annotation in "
             f"{tree / _ANNOTATIONS}: {quoted(gone)}; add these files, or remove the names"
         )
     return [_objects(file, doubts) for file in files]
@@ -172,7 +172,7 @@ def _refuse(name: str, *rest: Any) -> None:
 
 def _files(tree: Path, stems: list[str]) -> list[str]:
     """Names with their endings: .jpg, or what there is."""
-    there = (entry.name for entry in os.scandir(tree / _PICTURES))
+    there = (entry.name for entry in os.scandir(tree / _IMAGES))
     found = sorted(name for name in there if os.path.splitext(name)[1].lower() in EXTENSIONS)
     by_stem = {os.path.splitext(name)[0]: name for name in found}
     present = set(found)

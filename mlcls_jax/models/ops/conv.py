@@ -41,7 +41,7 @@ def taps(x, k: int, stride: int, padding: Padding) -> list[tuple[int, int, Any]]
     return [(i, j, window(padded, i, j, height, width, stride)) for i in range(k) for j in range(k)]
 
 
-FEW = 4  # input channels: the slices' form is for pictures
+FEW = 4  # input channels: the slices' form is for images
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

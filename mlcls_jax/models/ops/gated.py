@@ -1,7 +1,7 @@
-"""A product over the channels, of values that a gate per picture and channel scales first.
+"""A product over the channels, of values that a gate per image and channel scales first.
 
 On accelerators how is left to the compiler.  On CPU, scaling the values is a pass over the
-largest activations of a block, and so are its gradients; where a picture has many positions, its
+largest activations of a block, and so are its gradients; where an image has many positions, its
 own scaled kernel gives the same for a fraction of the memory traffic.  As in depthwise.py, the
 choice is made inside the differentiation rules.
 """
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.ops.conv import pointwise
 
 # Positions for each feature, from which on kernels are scaled: with fewer, as many kernels as
-# pictures, and the gradients of all of them, are more than what is saved.
+# images, and the gradients of all of them, are more than what is saved.
 MANY = 10
 
 
@@ -64,7 +64,7 @@ def _scaled_kernels(x, gate, kernel):
 
 
 def _of_each(x, kernels):
-    """Every picture by its own kernel [batch, channel, feature]."""
+    """Every image by its own kernel [batch, channel, feature]."""
     rows = x.reshape(x.shape[0], -1, x.shape[-1])
     return jnp.einsum("bpc,bcf->bpf", rows, kernels).reshape(*x.shape[:-1], kernels.shape[2])
 
@@ -72,7 +72,7 @@ def _of_each(x, kernels):
 def _scaled_kernels_gradients(x, gate, kernel, grad):
     rows, grads = (each.reshape(each.shape[0], -1, each.shape[-1]) for each in (x, grad))
     exact = {"preferred_element_type": jnp.float32}
-    of_kernels = jnp.einsum("bpc,bpf->bcf", rows, grads, **exact)  # each picture's, ungated
+    of_kernels = jnp.einsum("bpc,bpf->bcf", rows, grads, **exact)  # each image's, ungated
     dx = _of_each(grad, jnp.swapaxes(gate[:, :, None] * kernel, 1, 2))
     dgate = (of_kernels * kernel.astype(jnp.float32)).sum(2)
     dkernel = jnp.einsum("bc,bcf->cf", gate.astype(jnp.float32), of_kernels)

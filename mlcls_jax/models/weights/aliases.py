@@ -1,6 +1,6 @@
 """Names of weight files: the short names of the best ones, look-up, and the printed table.
 
-"imagenet" is the plain file of a variant to begin with: trained on the labels and pictures of
+"imagenet" is the plain file of a variant to begin with: trained on the labels and images of
 ImageNet-1k alone, without AdvProp.  It is the file whose sum its publisher pins (Keras, and the
 PyPI packages of Lite), unless a plain file of timm is clearly better: by at least one point of
 published top-1, at an image size at most a tenth off.  By the table that is so for B0 (78.6

@@ -4,7 +4,7 @@ Names are "keras:<file>" and "keras:<file>_notop", "timm:<model.tag>" and "pypi:
 
 Where its entries are from:
   Keras, files and MD5 sums: keras/src/applications/efficientnet.py, efficientnet_v2.py (3.15).
-  Keras, the rest: the authors' code.  V1 keeps size / (size + 32) of the picture, V2 B0 to B3 the
+  Keras, the rest: the authors' code.  V1 keeps size / (size + 32) of the image, V2 B0 to B3 the
     same at the size of their test; V2 S, M, L the whole, squeezed to a square, bilinear
     (google/automl: efficientnetv2/{effnetv2_configs,preprocessing,preprocess_legacy}.py).
   timm: timm/models/efficientnet.py (1.0.31).  It has bicubic for V2 S, M, L and Lite0 to Lite2,
@@ -56,7 +56,7 @@ class Source:
         crop: share of the shorter side that the publisher's evaluation keeps, from 0 to 1.
         top1: published accuracy on ImageNet's validation set; None where none was found.
         lineage: what its code base does differently.
-        normalization: of its pictures.
+        normalization: of its images.
         trained_on: in words.
         interpolation: to the image size.
         num_classes: of its head; 0 without one.
@@ -139,7 +139,7 @@ TIMM_TF_B = {  # by variant: image size, crop, and the top-1 with each of the ta
     "b6": (528, 0.942, (None, 84.116, None, 84.786, 86.456)),
     "b7": (600, 0.949, (None, 84.414, 84.932, 85.122, 86.840)),
 }
-TIMM_TF_TAGS = (  # AutoAugment (aa) and RandAugment (ra) change the pictures, not the data
+TIMM_TF_TAGS = (  # AutoAugment (aa) and RandAugment (ra) change the images, not the data
     ("in1k", IMAGENET, IN1K),
     ("aa_in1k", IMAGENET, IN1K),
     ("ra_in1k", IMAGENET, IN1K),

@@ -57,8 +57,8 @@ def _fits(tensors: Mapping[str, np.ndarray], layout: Layout, variant: Variant) -
 
 def variable_shapes(model: EfficientNet) -> dict[Path, Shape]:
     """Shape of every variable of the model by path, without computing any."""
-    picture = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    variables: Any = jax.eval_shape(model.init, jax.random.key(0), picture)
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    variables: Any = jax.eval_shape(model.init, jax.random.key(0), image)
     flat: dict[Path, Any] = flatten_dict(variables)
     return {path: leaf.shape for path, leaf in flat.items()}
 

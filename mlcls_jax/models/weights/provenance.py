@@ -3,7 +3,7 @@
 Asked in this order: the config.json beside the file (ours, or timm's as on Hugging Face), the
 file's name, the layout of its tensors.  Only timm's layout needs one of the first two: its models
 tf_efficientnet_b0 and efficientnet_b0 have the same tensors, but pad differently and add another
-epsilon; and of one model there are weights for differently normalised pictures.
+epsilon; and of one model there are weights for differently normalised images.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ def find_origin(
 
     Raises:
         ValueError: config.json or the file's name say another variant, or what cannot be; or
-            nothing tells which of timm's models it is, or how its pictures are normalised.
+            nothing tells which of timm's models it is, or how its images are normalised.
     """
     sidecar = read_sidecar(path)
     if own := _own_part(sidecar, path):
@@ -170,7 +170,7 @@ def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> Origin
     normalization = configured or named
     if normalization is None:
         raise ValueError(
-            f"{path}: {architecture[0]} is published for differently normalised pictures, and the "
+            f"{path}: {architecture[0]} is published for differently normalised images, and the "
             f"name does not say which weights these are; give it one of timm's tags, or put "
             f"timm's {SIDECAR} with mean and std beside it"
         )
@@ -205,7 +205,7 @@ def _named_normalization(name: str, architecture: str, origin: Origin) -> Normal
 
 
 def _configured(path: Path, sidecar: Mapping[str, Any]) -> Normalization | None:
-    """What timm's config.json says of the pictures; None: nothing."""
+    """What timm's config.json says of the images; None: nothing."""
     pretrained = sidecar.get("pretrained_cfg", sidecar)  # beside the architecture in older ones
     try:
         return from_unit(pretrained["mean"], pretrained["std"]) if "mean" in pretrained else None

@@ -88,7 +88,7 @@ def keras_builder(variant: str, origin: Origin, num_classes: int, image_size: in
     """The function of `keras.applications`, and its arguments, whose model gives our logits.
 
     V2 models normalise by constants that are no weights; where the weights need others, the model
-    is built without its preprocessing and takes normalised pictures.
+    is built without its preprocessing and takes normalised images.
 
     Raises:
         ValueError: Keras has no model of the variant, or none with this padding and epsilon.

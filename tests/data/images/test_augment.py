@@ -120,7 +120,7 @@ def test_no_magnitude_changes_nothing_but_for_two():
 @pytest.mark.parametrize("image", [PHOTOGRAPH, FLAT, FLAT[:1, :1]], ids=["photo", "flat", "pixel"])
 def test_operations_keep_shape_and_leave_their_argument(level, image):
     before = image.copy()
-    image.flags.writeable = False  # as a picture of the cache
+    image.flags.writeable = False  # as an image of the cache
     for operation in OPERATIONS:
         found = operation(image, level)
         assert (found.shape, found.dtype) == (image.shape, np.uint8)
@@ -174,7 +174,7 @@ def test_cutout_is_a_square_of_one_colour_that_may_be_cut_off():
         assert len(np.unique(square.reshape(-1, 3), axis=0)) == 1
         heights.append(square.shape[0])
     assert max(heights) == SIZE // 2
-    # The centre is uniform in the picture: half of the squares are cut off at the top or bottom.
+    # The centre is uniform in the image: half of the squares are cut off at the top or bottom.
     assert 0.4 < np.mean(np.array(heights) < SIZE // 2) < 0.6
     assert min(heights) >= SIZE // 4 - 1
 
@@ -197,7 +197,7 @@ def test_a_rectangle_is_erased_as_often_and_as_large_as_stated():
     np.testing.assert_allclose(np.mean(rows_of), 0.5, atol=0.03)
 
 
-def test_nothing_on_draws_nothing_and_gives_the_picture_itself():
+def test_nothing_on_draws_nothing_and_gives_the_image_itself():
     rng = generator(0, 0, 0)
     assert change_pixels(PHOTOGRAPH, rng, Augment()) is PHOTOGRAPH
     assert rng.random() == generator(0, 0, 0).random()

@@ -1,16 +1,16 @@
-"""Pictures that cannot be read: the first is an error, or all are listed."""
+"""Images that cannot be read: the first is an error, or all are listed."""
 
 import csv
 
 import pytest
 
 from mlcls_jax.data.images.bad_images import SHOWN, BadImages
-from mlcls_jax.data.images.decoding import PictureError
+from mlcls_jax.data.images.decoding import ImageError
 
 
 def test_the_first_is_an_error_that_says_what_to_do():
     with pytest.raises(ValueError, match=r"x/a\.jpg cannot be read: why; .*on_bad_image=skip"):
-        BadImages().report("x/a.jpg", PictureError("why"))
+        BadImages().report("x/a.jpg", ImageError("why"))
 
 
 def test_skipped_ones_are_counted_once_listed_and_told(tmp_path):
@@ -18,18 +18,18 @@ def test_skipped_ones_are_counted_once_listed_and_told(tmp_path):
     bad = BadImages(skip=True, limit=10, written=tmp_path / "bad.csv", tell=told.append)
     assert bad.summary() == "" and not (tmp_path / "bad.csv").exists()
     for name in ("a", "b, c", "a", "d", "e"):
-        bad.report(name, PictureError(f"reason of {name}"))
+        bad.report(name, ImageError(f"reason of {name}"))
     assert len(bad) == 4 and "a" in bad and "z" not in bad
     with open(tmp_path / "bad.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [["path", "reason"], *([n, f"reason of {n}"] for n in ("a", "b, c", "d", "e"))]
     assert len(told) == SHOWN and "a cannot be read: reason of a; it is skipped" in told[0]
-    assert "4 pictures" in bad.summary() and "bad.csv" in bad.summary()
+    assert "4 images" in bad.summary() and "bad.csv" in bad.summary()
 
 
 def test_the_list_waits_for_its_folder(tmp_path):
     bad = BadImages(skip=True, limit=9, written=tmp_path / "run" / "bad.csv")
-    bad.report("a", PictureError("why"))
+    bad.report("a", ImageError("why"))
     (tmp_path / "run").mkdir()
     bad.write()
     assert (tmp_path / "run" / "bad.csv").read_text() == "path,reason\na,why\n"
@@ -39,7 +39,7 @@ def test_names_are_no_formulas_and_listed_once(tmp_path):
     for _ in range(2):
         bad = BadImages(skip=True, limit=9, written=tmp_path / "bad.csv")
         for name in ("=a", "b\rc", "d\udce9"):
-            bad.report(name, PictureError("-why"))
+            bad.report(name, ImageError("-why"))
             bad.write()
     with open(tmp_path / "bad.csv", newline="") as file:
         _, *rows = csv.reader(file)
@@ -48,9 +48,9 @@ def test_names_are_no_formulas_and_listed_once(tmp_path):
 
 def test_too_many_stop_the_run_and_are_listed_all_the_same(tmp_path):
     bad = BadImages(skip=True, limit=1, written=tmp_path / "bad.csv")
-    bad.report("a", PictureError("why"))
-    with pytest.raises(ValueError, match=r"2 pictures cannot be read.*max_bad_fraction.*bad\.csv"):
-        bad.report("b", PictureError("why"))
+    bad.report("a", ImageError("why"))
+    with pytest.raises(ValueError, match=r"2 images cannot be read.*max_bad_fraction.*bad\.csv"):
+        bad.report("b", ImageError("why"))
     assert "b,why" in (tmp_path / "bad.csv").read_text()
 
 
@@ -58,7 +58,7 @@ def test_a_later_start_adds_to_the_list(tmp_path):
     for names in ("ab", "bc"):
         bad = BadImages(skip=True, limit=9, written=tmp_path / "bad.csv")
         for name in names:
-            bad.report(name, PictureError("why"))
+            bad.report(name, ImageError("why"))
     assert (tmp_path / "bad.csv").read_text() == "path,reason\na,why\nb,why\nc,why\n"
 
 
@@ -66,7 +66,7 @@ def test_a_list_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "bad.csv").mkdir()
     bad = BadImages(skip=True, limit=9, written=tmp_path / "bad.csv")
     with pytest.raises(ValueError, match=r"bad\.csv cannot be written"):
-        bad.report("a", PictureError("why"))
+        bad.report("a", ImageError("why"))
 
 
 def test_what_other_processes_found_is_listed_and_counts_but_may_be_fine_here(tmp_path):
@@ -75,7 +75,7 @@ def test_what_other_processes_found_is_listed_and_counts_but_may_be_fine_here(tm
     bad.write()
     assert (tmp_path / "bad.csv").read_text() == "path,reason\ny/other.jpg,empty\n"
     assert "y/other.jpg" not in bad  # this process may have a disk of its own
-    assert bad.summary().startswith("1 picture could not be read")
-    with pytest.raises(ValueError, match="2 pictures cannot be read"):
-        bad.report("x/a.jpg", PictureError("why"))
+    assert bad.summary().startswith("1 image could not be read")
+    with pytest.raises(ValueError, match="2 images cannot be read"):
+        bad.report("x/a.jpg", ImageError("why"))
     assert (tmp_path / "bad.csv").read_text().endswith("x/a.jpg,why\n")

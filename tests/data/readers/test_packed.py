@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from mlcls_jax.config import Augment, Config, Data
 from mlcls_jax.data.images.bad_images import BadImages
-from mlcls_jax.data.images.decoding import PictureError, read_file
+from mlcls_jax.data.images.decoding import ImageError, read_file
 from mlcls_jax.data.loaders.threads import Reader, Rows, eval_batches, train_batches
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.packed import is_packed, packing, read_packed
@@ -22,7 +22,7 @@ from mlcls_jax.data.readers.storage import Part
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.training.setup import open_session
 
-SHARD = 20_000  # about three of the pictures
+SHARD = 20_000  # about three of the images
 AUGMENT = Augment(train_resize="random_crop")
 
 
@@ -116,7 +116,7 @@ def test_odd_names_and_sizes(tmp_path):
     assert [read_file(path) for path in table.paths] == list(files.values())
 
 
-def test_a_part_is_the_path_that_the_picture_would_have(packed):
+def test_a_part_is_the_path_that_the_image_would_have(packed):
     path = read_packed(packed).paths[7]
     assert path == f"{packed}/07.png"
     copy = pickle.loads(pickle.dumps(path))
@@ -127,7 +127,7 @@ def test_rows_may_be_left_out_but_not_added(tmp_path):
     place = Path(small(tmp_path / "p"))
     text = "filename,dog\nb,1\nnew,0\n"
     edit(place, "labels.csv", text.encode())
-    assert "1 of 2 pictures" in (message := refusal(read_packed, place)) and "'new'" in message
+    assert "1 of 2 images" in (message := refusal(read_packed, place)) and "'new'" in message
     edit(place, "labels.csv", text.replace("new,0\n", "").encode())
     assert [read_file(path) for path in read_packed(place).paths] == [b"second"]
 
@@ -187,7 +187,7 @@ def test_a_pack_that_fails_is_not_there(tmp_path, bucket):
     assert not list(tmp_path.iterdir())
     with packing(str(tmp_path / "p"), SHARD) as packer:
         packer.add("a", b"first")
-        with pytest.raises(ValueError, match="two pictures have the file name 'a'"):
+        with pytest.raises(ValueError, match="two images have the file name 'a'"):
             packer.add("a", b"again")
 
 
@@ -209,7 +209,7 @@ def test_errors_of_the_buckets_library_are_one_line(bucket, monkeypatch):
     paths = read_packed(small(bucket)).paths
     with monkeypatch.context() as patch:
         patch.setattr(MemoryFileSystem, "cat_file", fail)
-        with pytest.raises(PictureError, match=r"pack-00000\.tar: 403 forbidden"):
+        with pytest.raises(ImageError, match=r"pack-00000\.tar: 403 forbidden"):
             read_file(paths[0])
         assert "cannot be read (memory://" in refusal(read_packed, bucket)
     with monkeypatch.context() as patch:
@@ -217,18 +217,18 @@ def test_errors_of_the_buckets_library_are_one_line(bucket, monkeypatch):
         assert "new cannot be written: memory://" in refusal(small, f"{bucket}/new")
 
 
-def test_a_shard_that_goes_away_or_shrinks_is_a_bad_picture(tmp_path, bucket):
+def test_a_shard_that_goes_away_or_shrinks_is_a_bad_image(tmp_path, bucket):
     for place in (str(tmp_path / "one"), bucket):
         _, path = read_packed(small(place)).paths
         assert isinstance(path, Part)
         short = Part(path, path.shard, path.offset + 100_000, path.size)
-        with pytest.raises(PictureError, match=r"its shard .* ends before it"):
+        with pytest.raises(ImageError, match=r"its shard .* ends before it"):
             read_file(short)
-        with pytest.raises(PictureError, match="is gone"):
+        with pytest.raises(ImageError, match="is gone"):
             read_file(Part(path, f"{path.shard}x", path.offset, path.size))
 
 
-def test_bad_pictures_are_skipped_by_their_names(photos, tmp_path):
+def test_bad_images_are_skipped_by_their_names(photos, tmp_path):
     files = {path.name: path.read_bytes() for path in sorted(photos.glob("*.png"))}
     files["07.png"] = b"<html>"
     table = read_packed(pack(tmp_path / "p", files, (photos / "labels.csv").read_bytes()))
@@ -251,7 +251,7 @@ def test_splits_of_packed_data_sets(photos, packed, tmp_path):
     beside = Data(csv=str(photos / "labels.csv"), images=str(photos), val_csv=other)
     for data in (Data(csv=packed, val_csv=other), beside):
         assert load_splits(data)["val"].paths == [f"{other}/40.png"]
-    assert "pictures are in both" in refusal(load_splits, Data(csv=packed, val_csv=packed))
+    assert "images are in both" in refusal(load_splits, Data(csv=packed, val_csv=packed))
 
 
 def test_the_csvs_split_column_is_kept(tmp_path):

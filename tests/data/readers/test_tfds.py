@@ -35,7 +35,7 @@ class TinySet(tfds.core.GeneratorBasedBuilder):
         features = {
             "image": tfds.features.Image(encoding_format="jpeg"),
             "image/filename": tfds.features.Text(),
-            "picture": tfds.features.Image(encoding_format="jpeg"),
+            "photo": tfds.features.Image(encoding_format="jpeg"),
             "objects": tfds.features.Sequence({"label": label, "area": np.int64}),
             "single": label,
             "withheld": label,
@@ -55,7 +55,7 @@ class TinySet(tfds.core.GeneratorBasedBuilder):
                 {
                     "image": jpeg(number),
                     "image/filename": f"name {number}.jpg",
-                    "picture": jpeg(number),
+                    "photo": jpeg(number),
                     "objects": [{"label": label, "area": 5} for label in labels],
                     "single": number,
                     "withheld": -1 if number else 0,
@@ -87,7 +87,7 @@ def read(data_dir, name, **options):
         ("attributes", ("new", "old"), [[1, 1], [1, 0], [1, 0]]),
     ],
 )
-def test_features_become_labels_and_pictures_are_found_in_the_records(
+def test_features_become_labels_and_images_are_found_in_the_records(
     data_dir, feature, classes, labels
 ):
     table = read(data_dir, "tiny_set", label_feature=feature)
@@ -99,7 +99,7 @@ def test_features_become_labels_and_pictures_are_found_in_the_records(
 
 
 def test_files_without_names_are_numbered(data_dir):
-    options = {"image_feature": "picture", "label_feature": "single"}
+    options = {"image_feature": "photo", "label_feature": "single"}
     table = read(data_dir, "tiny_set[train+extra]", **options)
     wanted = [f"{split}/{i:08d}.jpg" for split in ("train", "extra") for i in range(3)]
     assert table.filenames == tuple(wanted) and table.splits is None
@@ -130,7 +130,7 @@ def test_mistakes_are_named(data_dir):
         ("tiny_set", {"label_feature": "objects"}, "must be classes"),
         ("tiny_set", {"label_feature": "nested/labels"}, "in lists of lists"),
         ("tiny_set", {"image_feature": "photo"}, "data.image_feature is 'photo'; there is no such"),
-        ("tiny_set", {"image_feature": "single"}, "has 0 pictures in a record"),
+        ("tiny_set", {"image_feature": "single"}, "has 0 images in a record"),
         ("tiny_set[dev]", {}, "no split dev; name some of"),
         ("tiny_set[train[:9%]]", {}, "names no data set"),
         ("no_such_set", {}, "no_such_set: "),
@@ -184,7 +184,7 @@ def test_the_builder_of_voc_gives_what_its_tree_does(archives, tmp_path):
 
 
 def assert_same(table, direct, prefix):
-    """The same pictures, bytes and labels, in whatever order."""
+    """The same images, bytes and labels, in whatever order."""
     rows = {name: i for i, name in enumerate(table.filenames)}
     table = table.take([rows[f"{prefix}/{name}"] for name in direct.filenames])
     table = table.with_classes(direct.classes, "", "")

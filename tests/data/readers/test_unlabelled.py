@@ -1,9 +1,9 @@
-"""Pictures without labels: of a folder, or named by a CSV."""
+"""Images without labels: of a folder, or named by a CSV."""
 
 import pytest
 
 from mlcls_jax.data.readers.csv_labels import read_labels
-from mlcls_jax.data.readers.unlabelled import folder_table, listed_pictures
+from mlcls_jax.data.readers.unlabelled import folder_table, listed_images
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_a_folder_is_a_table_of_which_nothing_is_known(folder):
     assert table.filenames == ("a.png", "b.jpg", "sub/c.webp")
     assert table.classes == ("cat", "dog") and table.labels.tolist() == [[-1, -1]] * 3
     assert table.paths == [str(folder / name) for name in table.filenames]
-    with pytest.raises(ValueError, match="holds no picture"):
+    with pytest.raises(ValueError, match="holds no image"):
         folder_table(str(folder / "nowhere"), ["cat"])
 
 
@@ -32,19 +32,19 @@ def test_a_csv_of_file_names_alone_is_one_where_that_will_do(folder):
         read_labels(csv, folder, classes=("cat", "dog"))
 
 
-def test_a_csv_names_pictures_whatever_else_it_says(folder):
+def test_a_csv_names_images_whatever_else_it_says(folder):
     csv = folder / "names.csv"
     csv.write_text("file,note\nsub/c.webp,x\nb.jpg,\n")
     wanted = ["sub/c.webp", "b.jpg"]
     paths = [str(folder / name) for name in wanted]
-    assert listed_pictures(str(csv), "", "file") == (wanted, paths)
+    assert listed_images(str(csv), "", "file") == (wanted, paths)
     other = folder.parent / "other.csv"
     csv.rename(other)
-    assert listed_pictures(str(other), str(folder), "file") == (wanted, paths)
-    with pytest.raises(ValueError, match="2 of 2 pictures are not in"):
-        listed_pictures(str(other), "", "file")
+    assert listed_images(str(other), str(folder), "file") == (wanted, paths)
+    with pytest.raises(ValueError, match="2 of 2 images are not in"):
+        listed_images(str(other), "", "file")
     with pytest.raises(ValueError, match="no column 'filename'"):
-        listed_pictures(str(other), str(folder), "filename")
+        listed_images(str(other), str(folder), "filename")
     other.write_text("file\n")
     with pytest.raises(ValueError, match="no rows below the header"):
-        listed_pictures(str(other), str(folder), "file")
+        listed_images(str(other), str(folder), "file")

@@ -109,9 +109,9 @@ def test_mistakes_are_named(tree):
         with pytest.raises(ValueError, match=words):
             read_voc(place, USUAL)
     (tree / "Annotations/000007.xml").unlink()
-    with pytest.raises(ValueError, match=r"1 of 2 pictures have no annotation in .*'000007\.xml'"):
+    with pytest.raises(ValueError, match=r"1 of 2 images have no annotation in .*'000007\.xml'"):
         read_voc(tree, USUAL)
     (lists(tree) / "test.txt").write_text("000009\n000003\n")
     (tree / "Annotations/000003.xml").write_text("<annotation/>")
-    with pytest.raises(ValueError, match=r"pictures\[1\]: '000003\.jpg'"):
+    with pytest.raises(ValueError, match=r"images\[1\]: '000003\.jpg'"):
         read_voc(lists(tree) / "test.txt", USUAL)

@@ -49,7 +49,7 @@ def test_equals_the_product_of_scaled_values(batch, height, width, channels, fea
 
 
 def products(platform, side, dtype=jnp.float32):
-    """Lines of the program for a platform, of two pictures, 16 channels and 8 features."""
+    """Lines of the program for a platform, of two images, 16 channels and 8 features."""
     function = jax.jit(lambda *each: with_gradients(gated.gated_product, *each))
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes(2, side, side, 16, 8)]
     text = jax.export.export(function, platforms=[platform])(*arguments).mlir_module()
@@ -57,7 +57,7 @@ def products(platform, side, dtype=jnp.float32):
 
 
 def test_bfloat16_is_summed_in_float32():
-    """Over positions, and then over pictures: the gradients are rounded once."""
+    """Over positions, and then over images: the gradients are rounded once."""
     assert any("-> tensor<2x16x8xf32>" in line for line in products("cpu", 20, jnp.bfloat16))
     arguments = draw(np.random.default_rng(0), shapes(3, 40, 40, 8, 4), jnp.bfloat16)
     exact = with_gradients(gated.scaled_values, *(each.astype(jnp.float32) for each in arguments))
@@ -68,7 +68,7 @@ def test_bfloat16_is_summed_in_float32():
 
 
 @pytest.mark.parametrize(("side", "scales_kernels"), [(20, True), (6, False)])
-def test_kernels_are_scaled_on_cpu_where_a_picture_has_many_positions(side, scales_kernels):
+def test_kernels_are_scaled_on_cpu_where_a_image_has_many_positions(side, scales_kernels):
     """On accelerators never: the program has no product over a batch of kernels."""
 
     def are_scaled(platform):

@@ -33,7 +33,7 @@ def applications():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return np.random.default_rng(1).integers(0, 256, (2, *SHAPE), dtype=np.uint8)
 
 
@@ -77,15 +77,15 @@ def apply(model, variables, x):
     return model.apply(variables, x, train=False)
 
 
-def outputs(pretrained, pictures):
+def outputs(pretrained, images):
     mean = np.array(pretrained.normalization.mean, np.float32)
     std = np.array(pretrained.normalization.std, np.float32)
-    x = (jnp.asarray(pictures, jnp.float32) - mean) / std
+    x = (jnp.asarray(images, jnp.float32) - mean) / std
     return np.asarray(apply(pretrained.model, pretrained.variables, x))
 
 
-def keras_outputs(model, pictures):
-    return model(pictures.astype(np.float32), training=False).numpy()
+def keras_outputs(model, images):
+    return model(images.astype(np.float32), training=False).numpy()
 
 
 def assert_close(actual, expected):
@@ -95,42 +95,42 @@ def assert_close(actual, expected):
 
 
 @pytest.mark.parametrize("filename", WRITERS)
-def test_logits_are_those_of_keras(tmp_path, with_top, pictures, filename):
+def test_logits_are_those_of_keras(tmp_path, with_top, images, filename):
     WRITERS[filename](with_top, tmp_path / filename)
     pretrained = load_pretrained(tmp_path / filename)
     assert (pretrained.variant, pretrained.num_classes) == ("b0", NUM_CLASSES)
-    expected = keras_outputs(with_top, pictures)
-    assert_close(outputs(pretrained, pictures), expected)
+    expected = keras_outputs(with_top, images)
+    assert_close(outputs(pretrained, images), expected)
 
 
 @pytest.mark.parametrize("filename", WRITERS)
-def test_features_are_those_of_keras_without_top(tmp_path, without_top, pictures, filename):
+def test_features_are_those_of_keras_without_top(tmp_path, without_top, images, filename):
     WRITERS[filename](without_top, tmp_path / filename)
     pretrained = load_pretrained(tmp_path / filename)
     assert (pretrained.variant, pretrained.num_classes) == ("b0", 0)
-    expected = keras_outputs(without_top, pictures)
-    assert_close(outputs(pretrained, pictures), expected)
+    expected = keras_outputs(without_top, images)
+    assert_close(outputs(pretrained, images), expected)
 
 
 @pytest.mark.slow
-def test_every_tensor_shows(tmp_path, with_top, pictures):
+def test_every_tensor_shows(tmp_path, with_top, images):
     """Shuffling the values of any one tensor moves the output by far more than the tolerance."""
     write_published(with_top, tmp_path / "a.h5")
     pretrained = load_pretrained(tmp_path / "a.h5")
-    pictures = pictures[:1]  # what shows in one shows in all
-    expected = outputs(pretrained, pictures)
+    images = images[:1]  # what shows in one shows in all
+    expected = outputs(pretrained, images)
     leaves: Any = flatten_dict(jax.device_put(pretrained.variables))
     flat: dict[tuple[str, ...], jax.Array] = leaves
     rng = np.random.default_rng(3)
     for path, value in flat.items():
         shuffled = flat | {path: rng.permutation(np.ravel(value)).reshape(value.shape)}
         other = dataclasses.replace(pretrained, variables=unflatten_dict(shuffled))
-        moved = np.abs(outputs(other, pictures) - expected).max() / np.abs(expected).max()
+        moved = np.abs(outputs(other, images) - expected).max() / np.abs(expected).max()
         assert moved > 10 * TOLERANCE, path
 
 
 def test_normalization_of_the_published_files(
-    tmp_path, monkeypatch, applications, without_top, pictures
+    tmp_path, monkeypatch, applications, without_top, images
 ):
     """Keras itself reads the file as `weights="imagenet"`, so with its second rescaling."""
     path = tmp_path / "efficientnetb0_notop.h5"
@@ -142,8 +142,8 @@ def test_normalization_of_the_published_files(
     )
     pretrained = load_pretrained(path)
     np.testing.assert_allclose(pretrained.normalization.std, 255 * PUBLISHED_STD, rtol=1e-6)
-    expected = keras_outputs(keras_model, pictures)
-    assert_close(outputs(pretrained, pictures), expected)
+    expected = keras_outputs(keras_model, images)
+    assert_close(outputs(pretrained, images), expected)
 
 
 def test_optimizer_state_is_left_out(tmp_path, applications):
@@ -184,7 +184,7 @@ def test_variant_of_a_file_without_layer_names(tmp_path, applications):
 
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
 @pytest.mark.parametrize("how", ["sequential", "functional", "own head"])
-def test_an_efficientnet_inside_another_model(tmp_path, without_top, pictures, how, suffix):
+def test_an_efficientnet_inside_another_model(tmp_path, without_top, images, how, suffix):
     import keras
 
     dense = keras.layers.Dense(5, name="mine")
@@ -199,7 +199,7 @@ def test_an_efficientnet_inside_another_model(tmp_path, without_top, pictures, h
     model.save(path) if suffix == ".h5" else model.save_weights(path)
     pretrained = load_pretrained(path)
     assert (pretrained.variant, pretrained.num_classes) == ("b0", 5)
-    assert_close(outputs(pretrained, pictures), keras_outputs(model, pictures))
+    assert_close(outputs(pretrained, images), keras_outputs(model, images))
 
 
 def write_h5(path, **tensors):

@@ -61,13 +61,13 @@ def b0_tensors():
     return file_tensors(model, KERAS, np.random.default_rng(0))
 
 
-def foolbox_pictures(filenames, size):
+def foolbox_images(filenames, size):
     spec = find_spec("foolbox")
     assert spec is not None and spec.submodule_search_locations, "pip install foolbox==3.3.4"
     folder = Path(spec.submodule_search_locations[0]) / "data"
-    pictures = [Image.open(folder / name).convert("RGB") for name in filenames]
-    squashed = [picture.resize((size, size), Image.Resampling.BICUBIC) for picture in pictures]
-    return np.stack([np.asarray(picture) for picture in squashed])
+    images = [Image.open(folder / name).convert("RGB") for name in filenames]
+    squashed = [image.resize((size, size), Image.Resampling.BICUBIC) for image in images]
+    return np.stack([np.asarray(image) for image in squashed])
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_lite_logits_are_those_of_the_reference(variant, right):
     pretrained = load_pretrained("imagenet", variant)
     assert (pretrained.variant, pretrained.num_classes) == (variant, 1000)
     assert pretrained.origin == conventions.Origin(conventions.LUKEMELAS, conventions.LITE)
-    pictures = foolbox_pictures(filenames, VARIANTS[variant].image_size)
+    images = foolbox_images(filenames, VARIANTS[variant].image_size)
     mean = np.array(pretrained.normalization.mean, np.float32)
     std = np.array(pretrained.normalization.std, np.float32)
-    x = (jnp.asarray(pictures, jnp.float32) - mean) / std
+    x = (jnp.asarray(images, jnp.float32) - mean) / std
     logits = np.asarray(jax.jit(pretrained.model.apply)(pretrained.variables, x))
     assert logits.shape == (20, 1000)
     assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
@@ -322,8 +322,8 @@ def test_merge_lists_every_difference_at_once():
 def test_merge_of_a_real_model():
     source = load_pretrained("imagenet", "lite0")
     model = EfficientNet(variant="lite0", num_classes=80)
-    picture = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    target = jax.eval_shape(model.init, jax.random.key(0), picture)
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    target = jax.eval_shape(model.init, jax.random.key(0), image)
     merged, listed = merge(source.variables, target)
     assert listed == HEAD
     np.testing.assert_array_equal(

@@ -120,7 +120,7 @@ def test_our_own_config_is_exact_and_is_about_its_own_file(tmp_path):
             {"architecture": "efficientnet_b0"},
             r"is named as tf_efficientnet_b0, but config\.json beside it says efficientnet_b0",
         ),
-        ("tf_efficientnet_b0.mine", None, "is published for differently normalised pictures"),
+        ("tf_efficientnet_b0.mine", None, "is published for differently normalised images"),
         (
             "tf_efficientnet_b0.ap_in1k",
             {

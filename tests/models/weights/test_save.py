@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from reference_models import CODE_BASES
 from reference_torch import import_torchvision
-from reference_weights import NUM_CLASSES, random_pictures
+from reference_weights import NUM_CLASSES, random_images
 
 from mlcls_jax.models import conventions
 from mlcls_jax.models.conventions import Normalization, Origin
@@ -40,13 +40,13 @@ def read(tmp_path_factory):
     return from_reference
 
 
-def pictures():
-    return random_pictures(np.random.default_rng(1), (2, SIZE, SIZE, 3))
+def images():
+    return random_images(np.random.default_rng(1), (2, SIZE, SIZE, 3))
 
 
 def normalized(pretrained):
     by = pretrained.normalization
-    return (pictures() - np.float32(by.mean)) / np.float32(by.std)
+    return (images() - np.float32(by.mean)) / np.float32(by.std)
 
 
 def our_logits(pretrained):
@@ -155,7 +155,7 @@ def assert_keras_loads(pretrained, folder):
     model = getattr(keras.applications, builder.name)(**builder.arguments)
     model.load_weights(path)
     inside = builder.arguments.get("include_preprocessing", True)
-    x = pictures().astype(np.float32) if inside else normalized(pretrained)
+    x = images().astype(np.float32) if inside else normalized(pretrained)
     assert_close(np.asarray(model(x)), our_logits(pretrained))
     return builder
 

@@ -14,7 +14,7 @@ from fuzz_targets import TARGETS
 from fuzz_work import Limits, Target
 from hypothesis import HealthCheck, given, settings
 
-from mlcls_jax.data.images.decoding import PictureError
+from mlcls_jax.data.images.decoding import ImageError
 from mlcls_jax.models.weights.formats import read_tensors
 
 pytestmark = [
@@ -55,7 +55,7 @@ def test_sound_files_are_accepted(tmp_path):
         for end in (b"", b"\0"):  # of either parity
             try:
                 see(contents + end, tmp_path)
-            except PictureError as error:
+            except ImageError as error:
                 pytest.fail(f"{name}: {error}")
     for name, contents in weight_files().items():
         (tmp_path / name).write_bytes(contents)

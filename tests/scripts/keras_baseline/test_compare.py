@@ -31,21 +31,21 @@ def base(pretrained):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     return coarse.repeat(SIZE // 8, axis=1).repeat(SIZE // 8, axis=2)
 
 
-def test_the_base_gives_our_features(base, pretrained, pictures):
-    assert largest_difference(base, pretrained, pictures) < TOLERANCE
+def test_the_base_gives_our_features(base, pretrained, images):
+    assert largest_difference(base, pretrained, images) < TOLERANCE
     other = dataclasses.replace(pretrained, normalization=IMAGENET)
-    assert largest_difference(base, other, pictures) > 100 * TOLERANCE
+    assert largest_difference(base, other, images) > 100 * TOLERANCE
 
 
-def test_rescaling_twice_hides_the_pictures(base, pictures):
-    """Every picture is black to a base that divides by 255 again."""
-    pixels = pictures.astype(np.float32)
+def test_rescaling_twice_hides_the_images(base, images):
+    """Every image is black to a base that divides by 255 again."""
+    pixels = images.astype(np.float32)
     once, twice = (base(x, training=False).numpy() for x in (pixels, pixels / 255))
     assert twice.std(axis=0).mean() < 0.05 * once.std(axis=0).mean()
 

@@ -1,4 +1,4 @@
-"""Pictures that are made, the tables, and the sides that need no environment but the tests'."""
+"""Images that are made, the tables, and the sides that need no environment but the tests'."""
 
 import importlib
 import random
@@ -9,8 +9,8 @@ import numpy as np
 import peer_environments
 import pytest
 from compare_input import SIDES, likeness_table, parse, table
+from input_images import ensure_images, mean_kilobytes
 from input_likeness import mean_likeness, psnr
-from input_pictures import ensure_pictures, mean_kilobytes
 from PIL import Image, ImageOps
 
 from mlcls_jax.cli import run
@@ -20,8 +20,8 @@ COUNT = 6
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return ensure_pictures(tmp_path_factory.mktemp("pictures"), compare_input.PHOTOS, COUNT)
+def images(tmp_path_factory):
+    return ensure_images(tmp_path_factory.mktemp("images"), compare_input.PHOTOS, COUNT)
 
 
 def read(path):
@@ -29,26 +29,26 @@ def read(path):
         return file.convert("RGB")
 
 
-def steps(side, pictures, size, batch):
+def steps(side, images, size, batch):
     module = importlib.import_module(SIDES[side].module)
-    return module.build(side, str(pictures[0].parent), size, batch)["batch"]
+    return module.build(side, str(images[0].parent), size, batch)["batch"]
 
 
-def test_pictures_are_distinct_photographs_of_one_size_with_labels(pictures):
-    opened = [read(path) for path in pictures]
-    assert len({picture.tobytes() for picture in opened}) == len(pictures) == COUNT
-    assert {picture.size for picture in opened} == {(640, 480)}
-    assert 20 < mean_kilobytes(pictures) < 200
-    labels = read_labels(pictures[0].parent / "labels.csv", pictures[0].parent)
-    assert labels.paths == [str(path) for path in pictures]
+def test_images_are_distinct_photographs_of_one_size_with_labels(images):
+    opened = [read(path) for path in images]
+    assert len({image.tobytes() for image in opened}) == len(images) == COUNT
+    assert {image.size for image in opened} == {(640, 480)}
+    assert 20 < mean_kilobytes(images) < 200
+    labels = read_labels(images[0].parent / "labels.csv", images[0].parent)
+    assert labels.paths == [str(path) for path in images]
     assert labels.labels.shape == (COUNT, 80) and (labels.labels.sum(axis=1) == 5).all()
 
 
-def test_pictures_are_the_same_whenever_they_are_made(pictures, tmp_path):
-    again = ensure_pictures(tmp_path / "new", compare_input.PHOTOS, COUNT - 1)
-    assert [path.read_bytes() for path in again] == [p.read_bytes() for p in pictures[:-1]]
+def test_images_are_the_same_whenever_they_are_made(images, tmp_path):
+    again = ensure_images(tmp_path / "new", compare_input.PHOTOS, COUNT - 1)
+    assert [path.read_bytes() for path in again] == [p.read_bytes() for p in images[:-1]]
     again[0].write_bytes(b"kept")
-    assert ensure_pictures(tmp_path / "new", tmp_path / "nowhere", 1) == again
+    assert ensure_images(tmp_path / "new", tmp_path / "nowhere", 1) == again
     assert again[0].read_bytes() == b"kept"
 
 
@@ -58,14 +58,14 @@ def test_photographs_are_any_and_turned_upright(tmp_path):
     exif[0x0112] = 3  # upside down
     photo.save(tmp_path / "photo.PNG", exif=exif)
     (tmp_path / "notes.txt").touch()
-    (cut,) = ensure_pictures(tmp_path / "cut", tmp_path, 1)
+    (cut,) = ensure_images(tmp_path / "cut", tmp_path, 1)
     left, right = (read(cut).getpixel((column, 240)) for column in (0, 639))
     assert left[2] > 200 > left[0] and right[0] > 200 > right[2]
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"--photos \S+: no photographs there"):
-        ensure_pictures(tmp_path / "new", tmp_path, 1)
+        ensure_images(tmp_path / "new", tmp_path, 1)
 
 
 def test_table():
@@ -102,8 +102,8 @@ def test_psnr():
     assert psnr(grey, grey) == float("inf")
 
 
-def test_our_pictures_are_like_those_of_pillow(pictures):
-    likeness = mean_likeness(pictures[:2], (224, 456))
+def test_our_images_are_like_those_of_pillow(images):
+    likeness = mean_likeness(images[:2], (224, 456))
     assert set(likeness) == {"bilinear", "bicubic"}
     assert all(34 < value < 100 for values in likeness.values() for value in values)
 
@@ -124,29 +124,29 @@ def test_a_box_that_never_fits_is_the_largest_in_the_middle():
 
 
 @pytest.mark.parametrize("side", ["ours", "ours-crop", "ours-cached"])
-def test_our_batches_go_on_after_the_last_picture(side, pictures):
-    step = steps(side, pictures, 32, 4)
+def test_our_batches_go_on_after_the_last_image(side, images):
+    step = steps(side, images, 32, 4)
     for _ in range(3):
         image = np.asarray(step().image)
         assert image.shape == (4, 32, 32, 3) and image.dtype == np.uint8 and image.std() > 10
 
 
-def test_the_limit_decodes_every_picture_in_turn(pictures, monkeypatch):
+def test_the_limit_decodes_every_image_in_turn(images, monkeypatch):
     import input_raw
 
     decoded = []
     monkeypatch.setattr(input_raw, "_decode", decoded.append)
-    step = steps("raw", pictures, 32, 4)
+    step = steps("raw", images, 32, 4)
     for _ in range(3):
         assert step() is None
-    paths = list(map(str, pictures))
+    paths = list(map(str, images))
     assert sorted(decoded[:12]) == sorted(2 * paths)
 
 
-def test_crops_of_the_torch_side(pictures):
+def test_crops_of_the_torch_side(images):
     import input_torch
 
-    first, again = (input_torch.Pictures([str(pictures[0])], 32)[0] for _ in range(2))
+    first, again = (input_torch.Images([str(images[0])], 32)[0] for _ in range(2))
     assert first.shape == (32, 32, 3) and str(first.dtype) == "torch.uint8"
     assert (first != again).any()
 
@@ -154,8 +154,8 @@ def test_crops_of_the_torch_side(pictures):
 def test_it_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     arguments = ["--sides", "raw,ours", "--sizes", "32", "--rounds", "1", "--seconds", "0.05"]
-    folder = tmp_path / "pictures"
-    arguments += ["--pictures", "3", "--folder", str(folder), "--malloc", "heap-kept"]
+    folder = tmp_path / "images"
+    arguments += ["--images", "3", "--folder", str(folder), "--malloc", "heap-kept"]
     assert compare_input.main(arguments) == 0
     speeds, likeness, about = capsys.readouterr().out.strip().split("\n\n")
     assert [row.split(" | ")[0] for row in speeds.splitlines()[2:]] == [
@@ -164,7 +164,7 @@ def test_it_runs(tmp_path, monkeypatch, capsys):
     ]
     assert all(row.count("|") == 4 for row in speeds.splitlines())
     assert likeness.count("\n") == 3
-    assert " cores; malloc: glibc." in about and "; 3 pictures of " in about
+    assert " cores; malloc: glibc." in about and "; 3 images of " in about
     assert "simplejpeg 1" in about and "mlcls_jax 0" in about and len(list(folder.iterdir())) == 4
 
 

@@ -8,14 +8,14 @@ from mlcls_jax.system.devices import make_mesh
 
 
 @pytest.mark.slow
-def test_memory_per_picture_and_what_fits(tiny):
+def test_memory_per_image_and_what_fits(tiny):
     plain, again = memory_rows(Setting(make_mesh(1), 64), [tiny], 4)
     for row, remat in ((plain, "no"), (again, "yes")):
         network, is_remat, batch, each, fixed, *fits = row
         assert (network, is_remat, batch) == (f"{tiny}, 64 px", remat, "4")
         assert len(fits) == len(MEMORIES)
-        for pictures, gigabytes in zip(map(int, fits), MEMORIES, strict=True):
-            needed = float(fixed) * 1e6 + pictures * float(each) * 1e6
+        for images, gigabytes in zip(map(int, fits), MEMORIES, strict=True):
+            needed = float(fixed) * 1e6 + images * float(each) * 1e6
             assert needed == pytest.approx(gigabytes * 1e9, rel=0.05)
 
 

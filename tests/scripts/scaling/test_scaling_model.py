@@ -46,7 +46,7 @@ def test_the_parts_of_a_step_add_up():
     step = predict(COUNTS, SYSTEM, efficiency=0.5)
     assert step.compute == pytest.approx(0.4)
     assert step.reduce == all_reduce(COUNTS.reduced, 4, SYSTEM)
-    # 20 pictures per host, on 100 cores.
+    # 20 images per host, on 100 cores.
     assert step.input == pytest.approx(20 / (100 * input_rate(224)))
     assert step.wait == 0.0 and step.limit == "arithmetic"
     assert step.total == pytest.approx(step.compute + step.reduce)

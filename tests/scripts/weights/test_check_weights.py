@@ -11,7 +11,7 @@ import pytest
 from check_weights import TOLERANCE, Difference, compare, relative
 from reference_models import CODE_BASES
 from reference_models import VARIANTS as REFERENCE_VARIANTS
-from reference_weights import random_pictures
+from reference_weights import random_images
 
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.layouts import TIMM
@@ -77,8 +77,8 @@ def norms(reference):
 
 
 def logits_change(reference, other, size):
-    pictures = random_pictures(np.random.default_rng(1), (2, *size, 3))
-    return relative(other.logits(pictures), reference.logits(pictures))
+    images = random_images(np.random.default_rng(1), (2, *size, 3))
+    return relative(other.logits(images), reference.logits(images))
 
 
 def trained_statistics(reference):
@@ -89,7 +89,7 @@ def trained_statistics(reference):
         for norm in norms(reference)
     ]
     before = [norm.running_var.numpy().copy() for norm in norms(reference)]
-    reference.train_forward(random_pictures(np.random.default_rng(1), (2, *ODD, 3)))
+    reference.train_forward(random_images(np.random.default_rng(1), (2, *ODD, 3)))
     for hook in hooks:
         hook.remove()
     after = [norm.running_var.numpy() for norm in norms(reference)]

@@ -1,10 +1,10 @@
-"""The pictures of compare_input.py: many distinct photographs, cut out of a few."""
+"""The images of compare_input.py: many distinct photographs, cut out of a few."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from input_side import LABELS, picture_paths
+from input_side import LABELS, image_paths
 from PIL import Image, ImageOps
 
 from mlcls_jax.benchmark.synthetic_images import CLASSES, HEIGHT, WIDTH
@@ -13,24 +13,24 @@ from mlcls_jax.system.files import write_text
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LEAST_SCALE = 0.7  # of a cut, as a share of the largest one's side
 QUALITY = 90
-POSITIVE_EVERY = 16  # a class is on each 16th picture
+POSITIVE_EVERY = 16  # a class is on each 16th image
 
 
-def ensure_pictures(folder: Path, photos: Path, count: int) -> list[Path]:
-    """The pictures of a folder, which are made if it has no labels.csv yet.
+def ensure_images(folder: Path, photos: Path, count: int) -> list[Path]:
+    """The images of a folder, which are made if it has no labels.csv yet.
 
     Raises:
-        ValueError: labels.csv names no picture, or as `write_pictures`.
+        ValueError: labels.csv names no image, or as `write_images`.
     """
     if not (folder / LABELS).is_file():
-        write_pictures(folder, photos, count)
-    pictures = [Path(path) for path in picture_paths(folder)]
-    if not pictures:
-        raise ValueError(f"{folder / LABELS} names no picture; remove it to have some made")
-    return pictures
+        write_images(folder, photos, count)
+    images = [Path(path) for path in image_paths(folder)]
+    if not images:
+        raise ValueError(f"{folder / LABELS} names no image; remove it to have some made")
+    return images
 
 
-def write_pictures(folder: Path, photos: Path, count: int) -> None:
+def write_images(folder: Path, photos: Path, count: int) -> None:
     """Writes JPEGs of 640x480 pixels, the photographs taking turns, then labels.csv.
 
     Each is a random 4:3 part of a photograph, a function of its number alone.
@@ -55,7 +55,7 @@ def write_pictures(folder: Path, photos: Path, count: int) -> None:
 
 
 def photograph_files(folder: Path) -> list[Path]:
-    """The pictures that lie in a folder, by name.
+    """The images that lie in a folder, by name.
 
     Raises:
         ValueError: there are none.
@@ -77,6 +77,6 @@ def random_cut(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
     return photo.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box)
 
 
-def mean_kilobytes(pictures: Iterable[Path]) -> float:
+def mean_kilobytes(images: Iterable[Path]) -> float:
     """Of the files, in units of 1000 bytes."""
-    return float(np.mean([path.stat().st_size for path in pictures])) / 1000
+    return float(np.mean([path.stat().st_size for path in images])) / 1000
