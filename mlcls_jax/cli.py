@@ -107,21 +107,21 @@ def run(main: Callable[[list[str]], int]) -> None:
     early_signals.stop_leaving()
     try:
         code = main(sys.argv[1:])
-        if threads.is_busy() and not distributed.several():
+        if threads.is_busy() and not distributed.is_multiprocess():
             _leave(code)  # nobody needs what the threads do; several processes end together
         sys.exit(code)
     except Terminated as stopped:
         print(stopped, file=sys.stderr)
         _leave(0)
     except KeyboardInterrupt:
-        if distributed.several():
+        if distributed.is_multiprocess():
             distributed.end("stopped", INTERRUPTED)
         print("stopped", file=sys.stderr)
         _leave(INTERRUPTED)
     except Exception as error:
         traced = os.environ.get("MLCLS_JAX_TRACEBACK") or not isinstance(error, EXPLAINED)
         if (
-            distributed.several()
+            distributed.is_multiprocess()
         ):  # an exit by an exception would wait for the others, and they for it
             if traced:
                 print_exc()

@@ -2,11 +2,12 @@
 
 python -m mlcls_jax.evaluate --workdir runs/b5 --split val
 python -m mlcls_jax.evaluate --workdir runs/b5 --csv test.csv --images test/
-python -m mlcls_jax.evaluate --workdir runs/b5 --split val --thresholds precision --wanted 0.95
+python -m mlcls_jax.evaluate --workdir runs/b5 --split val \\
+    --threshold-criterion precision --threshold-target 0.95
 python -m mlcls_jax.evaluate --workdir runs/b5 --images photos/
 
 The second writes eval_csv_test.json and predictions_csv_test.csv.  The third tunes the thresholds
-anew and keeps them in decisions.json, for predict and export.  Of images without labels, in a
+anew and keeps them in decision_rule.json, for predict and export.  Of images without labels, in a
 folder or in a CSV of file names alone, it writes predictions only.
 """
 
@@ -26,14 +27,20 @@ from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.data.readers.unlabelled import folder_table
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores, model_scores
 from mlcls_jax.evaluation.bootstrap import map_interval
-from mlcls_jax.evaluation.decision_rule import Rule, decide, describe_report, judge, rule_of
-from mlcls_jax.evaluation.inference import score
-from mlcls_jax.evaluation.metrics import Scores, finite_or_none, included_classes
+from mlcls_jax.evaluation.decision_rule import (
+    ThresholdCriterion,
+    criterion_from_config,
+    describe_threshold_report,
+    fit_decision_rule,
+    threshold_report,
+)
+from mlcls_jax.evaluation.inference import predict_dataset
+from mlcls_jax.evaluation.metrics import Scores, classes_to_average, finite_or_none
 from mlcls_jax.run.trained_model import (
-    Run,
+    TrainedModel,
     describe_checkpoint,
-    load_run,
-    write_decisions,
+    load_trained_model,
+    write_decision_rule,
     write_predictions,
 )
 from mlcls_jax.run.tta import views, with_views
@@ -45,7 +52,7 @@ from mlcls_jax.system.files import check_writable, write_text
 PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
 RESAMPLES = 1000
 SOURCES = Data.__dataclass_fields__["source"].metadata["choices"]
-TUNED_BY = ("thresholds", "wanted", "calibration")  # options that tune anew
+TUNED_BY = ("threshold_criterion", "threshold_target", "calibration")  # options that tune anew
 
 
 def main(argv: list[str]) -> int:
@@ -53,7 +60,7 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     distributed.start()
     workdir = Path(options.workdir)
-    run = with_views(load_run(workdir, options.checkpoint), options.tta)
+    run = with_views(load_trained_model(workdir, options.checkpoint), options.tta)
     check_writable(workdir)
     rule = _new_rule(run, options)
     table = _table(run, workdir, options)
@@ -62,19 +69,19 @@ def main(argv: list[str]) -> int:
     if (table.labels == UNKNOWN).all():  # as in predict
         data = dataclasses.replace(data, max_bad_fraction=1.0)
     reader = make_reader(data, len(table), workdir / f"bad_images_{name}.csv", print_warning)
-    logits, readable = score(
+    logits, readable = predict_dataset(
         run.predict, run.variables, table.paths, run.config, run.mesh, reader, name
     )
     table, logits = table.take(np.flatnonzero(readable)), logits[readable]
     if (table.labels == UNKNOWN).all():
         return _predict_only(run, workdir, name, table, logits, rule, reader)
-    base, decisions = BaseRate(**run.meta["base_rate"]), run.decisions
+    base, decision_rule = BaseRate(**run.metadata["base_rate"]), run.decision_rule
     if rule is not None:
-        decisions = decide(table, logits, base.counted, rule)
-        write_decisions(workdir, run.meta["step"], decisions)
+        decision_rule = fit_decision_rule(table, logits, base.included_classes, rule)
+        write_decision_rule(workdir, run.metadata["step"], decision_rule)
     scores, constant = model_scores(table, logits, base), constant_scores(table, base)
-    judged = judge(table, logits, base, decisions, tuned_here=name == "val")
-    included = included_classes(table.labels, np.array(base.counted))
+    report = threshold_report(table, logits, base, decision_rule, tuned_here=name == "val")
+    included = classes_to_average(table.labels, np.array(base.included_classes))
     interval = map_interval(table.labels, logits, included, options.bootstrap, run.config.seed)
     result = {
         "split": name,
@@ -84,21 +91,21 @@ def main(argv: list[str]) -> int:
         "unreadable": len(reader.bad),
         "tta": options.tta,
         "views": len(views(options.tta, run.config.augment.flip)),
-        "step": run.meta["step"],
-        "phase": run.meta["phase"],
-        "weights": run.meta.get("weights", RAW),
+        "step": run.metadata["step"],
+        "phase": run.metadata["phase"],
+        "weights": run.metadata.get("weights", RAW),
         "values": finite_or_none(scores.values),
         "mAP_interval": None if interval is None else dataclasses.asdict(interval),
         "base_rate": finite_or_none(constant.values),
         "class_ap": finite_or_none(scores.class_ap),
-        "left_out": scores.left_out,
-        **judged,
+        "excluded_classes": scores.excluded_classes,
+        **report,
     }
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
     write_text(written[0], json.dumps(result, indent=2) + "\n")
-    write_predictions(written[1], table.filenames, decisions.probabilities(logits), run.classes)
-    _print(run.meta, result, table, scores, constant)
-    for line in describe_report(judged, decisions):
+    write_predictions(written[1], table.filenames, decision_rule.probabilities(logits), run.classes)
+    _print(run.metadata, result, table, scores, constant)
+    for line in describe_threshold_report(report, decision_rule):
         console.print(escaped(line))
     if skipped := reader.bad.summary():
         print_warning(skipped)
@@ -139,8 +146,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     tuning = parser.add_argument_group(
         "tuning on val", "any of these tunes anew, for this checkpoint; the others stay as they are"
     )
-    tuning.add_argument("--thresholds", help="f1, precision or recall")
-    tuning.add_argument("--wanted", type=float, help="precision or recall to reach")
+    tuning.add_argument("--threshold-criterion", help="f1, precision or recall")
+    tuning.add_argument("--threshold-target", type=float, help="precision or recall to reach")
     tuning.add_argument("--calibration", help="none, one temperature, or one per class")
     options = parser.parse_args(argv)
     if (options.csv or options.images) and options.split:
@@ -153,29 +160,33 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if options.bootstrap < 0:
         parser.error(f"--bootstrap {options.bootstrap}: it must be at least 0")
     other = options.csv or options.images
-    for option in TUNED_BY:
-        if getattr(options, option) is not None and (other or options.split != "val"):
+    for name in TUNED_BY:
+        option = name.replace("_", "-")
+        if getattr(options, name) is not None and (other or options.split != "val"):
             parser.error(f"--{option} is tuned on val; leave it out, or give --split val")
-        if getattr(options, option) is not None and options.tta != "none":
+        if getattr(options, name) is not None and options.tta != "none":
             parser.error(f"--{option} tunes for predictions without --tta; leave one of them out")
     return options
 
 
-def _new_rule(run: Run, options: argparse.Namespace) -> Rule | None:
+def _new_rule(run: TrainedModel, options: argparse.Namespace) -> ThresholdCriterion | None:
     """What to tune by: the rule so far with what the options change; None if they say nothing."""
     given = {name: value for name in TUNED_BY if (value := getattr(options, name)) is not None}
     if not given:
         return None
-    rule = run.decisions.rule or rule_of(run.config.evaluation)
+    rule = run.decision_rule.criterion or criterion_from_config(run.config.evaluation)
     rule = dataclasses.replace(rule, **given)
     evaluation = dataclasses.replace(run.config.evaluation, **dataclasses.asdict(rule))
     validate(Config(evaluation=evaluation))
-    if "wanted" in given and rule.thresholds == "f1":
-        raise ValueError("--wanted is a precision or recall; add --thresholds precision or recall")
+    if "threshold_target" in given and rule.threshold_criterion == "f1":
+        raise ValueError(
+            "--threshold-target is a precision or recall; add --threshold-criterion precision, "
+            "or recall"
+        )
     return rule
 
 
-def _table(run: Run, workdir: Path, options: argparse.Namespace) -> LabelTable:
+def _table(run: TrainedModel, workdir: Path, options: argparse.Namespace) -> LabelTable:
     data = run.config.data
     if options.csv:
         # The run's classes take the place of categories: their order is the outputs'.
@@ -204,21 +215,23 @@ def _name(options: argparse.Namespace) -> str:
 
 
 def _predict_only(
-    run: Run,
+    run: TrainedModel,
     workdir: Path,
     name: str,
     table: LabelTable,
     logits: np.ndarray,
-    rule: Rule | None,
+    rule: ThresholdCriterion | None,
     reader: Reader,
 ) -> int:
     """Of images of which nothing is known."""
     if rule is not None:
         raise ValueError(f"no label of {name} is known, so nothing can be tuned on it")
     written = workdir / f"predictions_{name}.csv"
-    write_predictions(written, table.filenames, run.decisions.probabilities(logits), run.classes)
+    write_predictions(
+        written, table.filenames, run.decision_rule.probabilities(logits), run.classes
+    )
     console.print(
-        f"{name}: {len(table)} images, {describe_checkpoint(run.meta)}; no label is known, so "
+        f"{name}: {len(table)} images, {describe_checkpoint(run.metadata)}; no label is known, so "
         "there are predictions and no metrics"
     )
     if skipped := reader.bad.summary():
@@ -227,8 +240,10 @@ def _predict_only(
     return 0
 
 
-def _print(meta: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores) -> None:
-    console.print(f"{result['split']}: {result['images']} images, {describe_checkpoint(meta)}")
+def _print(
+    metadata: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores
+) -> None:
+    console.print(f"{result['split']}: {result['images']} images, {describe_checkpoint(metadata)}")
     if result["views"] > 1:
         console.print(f"--tta {result['tta']}: mean over {result['views']} views of each image")
     if interval := result["mAP_interval"]:
@@ -252,11 +267,13 @@ def _print(meta: dict, result: dict, table: LabelTable, scores: Scores, constant
             f"{result['thresholds'][name]:.3f}",
         ]
         for name, positives in zip(table.classes, table.positives, strict=True)
-        if name not in scores.left_out
+        if name not in scores.excluded_classes
     ]
     print_table("", ["class", "positives", "AP", "base rate", "threshold"], per_class)
-    if scores.left_out:
-        console.print(escaped(f"In no mean, for want of positives: {', '.join(scores.left_out)}"))
+    if scores.excluded_classes:
+        console.print(
+            escaped(f"In no mean, for want of positives: {', '.join(scores.excluded_classes)}")
+        )
 
 
 if __name__ == "__main__":

@@ -20,17 +20,17 @@ from mlcls_jax import cli
 from mlcls_jax.config import Config, Phase
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.config.serialization import with_absolute_paths
-from mlcls_jax.run.trained_model import load_run
-from mlcls_jax.step.lr_finder import RangeTest, range_test, rounded, rows
+from mlcls_jax.run.trained_model import load_trained_model
+from mlcls_jax.step.lr_finder import LrFinder, lr_finder_schedule, rounded, rows
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.programs import step_program
 from mlcls_jax.system import devices
 from mlcls_jax.system.console import Meter, console, print_table, print_warning, progress_bar
 from mlcls_jax.system.files import replacing
 from mlcls_jax.training.compile_ahead import batches_on_devices
-from mlcls_jax.training.context import Session
+from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.phase_transition import new_state
-from mlcls_jax.training.setup import open_session
+from mlcls_jax.training.setup import open_run
 
 ROWS, WIDTH = 20, 40  # of the table
 
@@ -44,20 +44,20 @@ def main(argv: list[str]) -> int:
         cli.check_folder("out", options.out)
     config.data.cache = "none"  # a range test reads too little to make one
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
-        session, state = open_session(config, Path(folder) / "run")
+        context, state = open_run(config, Path(folder) / "run")
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         try:
             if options.workdir:
-                variables = _trained(Path(options.workdir), session, variables)
-            planned = _planned(session, options.phase, options.steps)
-            test = find(session, planned, variables, options.low, options.high)
+                variables = _trained(Path(options.workdir), context, variables)
+            phase_plan = _planned(context, options.phase, options.steps)
+            test = find(context, phase_plan, variables, options.low, options.high)
         finally:
-            session.checkpoints.close()
-            session.log.close()
+            context.checkpoints.close()
+            context.log.close()
     if not test.rates:
         raise ValueError(f"the loss is not finite at {options.low:g}; lower --low, or the dtype")
     if devices.is_first_process():
-        _report(test, planned.phase, session.config, Path(options.out))
+        _report(test, phase_plan.phase, context.config, Path(options.out))
     return 0
 
 
@@ -94,34 +94,39 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def find(
-    session: Session, planned: PlannedPhase, variables: dict, low: float, high: float
-) -> RangeTest:
+    context: TrainContext, phase_plan: PlannedPhase, variables: dict, low: float, high: float
+) -> LrFinder:
     """Takes the steps of a phase with growing rates, until the loss diverges or they are done.
 
     Args:
-        session: of the config.
-        planned: the phase, as long as the test; its step is that of training but for the rate.
+        context: of the config.
+        phase_plan: the phase, as long as the test; its step is that of training but for the rate.
         variables: to start from, on every device; the step takes their memory.
         low, high: the first and the last rate, of the group with the highest one.
     """
-    config, train, mesh, steps = session.config, session.splits["train"], session.mesh, planned.stop
-    highest = max(group.learning_rate for group in planned.phase.groups)
-    schedule = range_test(low, high, highest)
-    rate = schedule(planned.phase, highest, steps, 0)
+    config, train, mesh, steps = (
+        context.config,
+        context.splits["train"],
+        context.mesh,
+        phase_plan.stop,
+    )
+    highest = max(group.learning_rate for group in phase_plan.phase.groups)
+    schedule = lr_finder_schedule(low, high, highest)
+    rate = schedule(phase_plan.phase, highest, steps, 0)
     program = step_program(
         config,
         len(train.classes),
-        session.origin,
-        planned,
+        context.pretrained_config,
+        phase_plan,
         mesh,
-        frequencies=session.base.frequencies,
+        frequencies=context.base.frequencies,
         schedule=schedule,
     )
     step = program.lower().compile()  # it can never recompile
-    state = new_state(variables, planned, mesh)
-    batches = batches_on_devices(config, train, mesh, 0, steps, session.readers["train"])
-    test, meter = RangeTest(steps), Meter(steps, config.data.batch_size)
-    with progress_bar(planned.phase.name, meter, devices.is_first_process()) as refresh:
+    state = new_state(variables, phase_plan, mesh)
+    batches = batches_on_devices(config, train, mesh, 0, steps, context.readers["train"])
+    test, meter = LrFinder(steps), Meter(steps, config.data.batch_size)
+    with progress_bar(phase_plan.phase.name, meter, devices.is_first_process()) as refresh:
         for number, batch in enumerate(batches):
             state, metrics = step(state, batch)
             loss = float(metrics["loss"])
@@ -134,22 +139,25 @@ def find(
     return test
 
 
-def _planned(session: Session, name: str, steps: int) -> PlannedPhase:
+def _planned(context: TrainContext, name: str, steps: int) -> PlannedPhase:
     """The phase, as long as the test and on images, whether or not it would cache features."""
-    named = {planned.phase.name: planned for planned in session.plan}
+    named = {phase_plan.phase.name: phase_plan for phase_plan in context.plan}
     if name and name not in named:
         raise ValueError(f"--phase {name}: the config has {', '.join(named)}")
-    planned = named[name] if name else session.plan[0]
-    phase = dataclasses.replace(planned.phase, cached_views=0)
+    phase_plan = named[name] if name else context.plan[0]
+    phase = dataclasses.replace(phase_plan.phase, cached_views=0)
     return PlannedPhase(phase, 0, steps, 0, (steps,))
 
 
-def _trained(workdir: Path, session: Session, variables: dict) -> dict:
+def _trained(workdir: Path, context: TrainContext, variables: dict) -> dict:
     """The variables of a run's best checkpoint; ValueError unless they are of the same network, of
     the same weights and for the same classes as these."""
-    run, classes = load_run(workdir, "best"), session.splits["train"].classes
+    run, classes = load_trained_model(workdir, "best"), context.splits["train"].classes
     shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (run.variables, variables)]
-    if shapes[0] != shapes[1] or (run.origin, run.classes) != (session.origin, classes):
+    if shapes[0] != shapes[1] or (run.pretrained_config, run.classes) != (
+        context.pretrained_config,
+        classes,
+    ):
         raise ValueError(
             f"--workdir {workdir} holds a run of another network, of other weights or for other "
             "classes than the config's; give that run's config"
@@ -157,7 +165,7 @@ def _trained(workdir: Path, session: Session, variables: dict) -> dict:
     return run.variables
 
 
-def _report(test: RangeTest, phase: Phase, config: Config, out: Path) -> None:
+def _report(test: LrFinder, phase: Phase, config: Config, out: Path) -> None:
     print_table(phase.name, ["learning rate", "smoothed loss", ""], rows(test, ROWS, WIDTH))
     draw(test, phase.name, out)
     end = "diverged" if test.has_diverged or len(test.rates) < test.steps else "did not diverge"
@@ -177,7 +185,7 @@ def _report(test: RangeTest, phase: Phase, config: Config, out: Path) -> None:
         console.print(f"  '{field}={rate:g}'  # {group.pattern}, now {group.learning_rate:g}")
 
 
-def draw(test: RangeTest, title: str, out: Path) -> None:
+def draw(test: LrFinder, title: str, out: Path) -> None:
     """Writes the curve as a PNG; ValueError where that fails."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot(

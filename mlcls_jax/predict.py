@@ -24,13 +24,13 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.loaders.threads import make_reader
 from mlcls_jax.data.readers.unlabelled import images_in, listed_images
 from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
-from mlcls_jax.evaluation.inference import score
+from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.explain.overlays import MOST, choose, write_overlays
 from mlcls_jax.run.trained_model import (
-    Run,
+    TrainedModel,
     describe_checkpoint,
-    is_averaged,
-    load_run,
+    load_trained_model,
+    uses_ema,
     write_predictions,
 )
 from mlcls_jax.run.tta import with_views
@@ -51,27 +51,29 @@ def main(argv: list[str]) -> int:
         cli.check_folder(name, getattr(options, name))
     if options.explain:
         check_new(Path(options.explain))
-    plain = load_run(Path(options.workdir), options.checkpoint)
+    plain = load_trained_model(Path(options.workdir), options.checkpoint)
     run = with_views(plain, options.tta)
     check_outputs(options, run.config.data, names)
-    if is_averaged(run.meta):
-        print(escaped(f"with the {describe_checkpoint(run.meta)}"), file=sys.stderr)
+    if uses_ema(run.metadata):
+        print(escaped(f"with the {describe_checkpoint(run.metadata)}"), file=sys.stderr)
     title = "" if options.json else "predict"
     config = _fitting(run, len(paths))
     # Here, and not by a share: which of a few images may be bad is for their owner to say.
     data = dataclasses.replace(config.data, max_bad_fraction=1.0)
     data = cli.with_on_bad_image(data, options.on_bad_image)
     reader = make_reader(data, len(paths))
-    logits, readable = score(run.predict, run.variables, paths, config, run.mesh, reader, title)
+    logits, readable = predict_dataset(
+        run.predict, run.variables, paths, config, run.mesh, reader, title
+    )
     names = [name for name, good in zip(names, readable, strict=True) if good]
     for path, reason in reader.bad.reasons.items():
         print(escaped(f"{path} is left out: {reason}"), file=sys.stderr)
     if not names:
         raise ValueError("none of the images can be read")
-    decisions = with_threshold(run.decisions, options.threshold)
-    scores = decisions.probabilities(logits[readable])
-    present = decisions.present(scores)
-    print(describe_thresholds(decisions, options.threshold), file=sys.stderr)
+    decision_rule = with_threshold(run.decision_rule, options.threshold)
+    scores = decision_rule.probabilities(logits[readable])
+    present = decision_rule.present(scores)
+    print(describe_thresholds(decision_rule, options.threshold), file=sys.stderr)
     if options.csv:
         write_predictions(Path(options.csv), names, scores, run.classes)
     if options.labels:  # which may be trained on
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> int:
         console.print(escaped(f"Written: {files} ({len(names)} images)"))
     else:
         for row in zip(names, scores, present, strict=True):
-            console.print(escaped(describe(*row, run.classes)))
+            console.print(escaped(describe_prediction(*row, run.classes)))
     return 0
 
 
@@ -188,7 +190,7 @@ def as_json(
     }
 
 
-def describe(
+def describe_prediction(
     name: str, probabilities: np.ndarray, present: np.ndarray, classes: tuple[str, ...]
 ) -> str:
     """One line: the classes that are said to be there, and if they are fewer than SHOWN, others."""
@@ -212,7 +214,7 @@ def _images(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     return listed_images(first, options.images, column)
 
 
-def _fitting(run: Run, images: int):
+def _fitting(run: TrainedModel, images: int):
     """The config with a batch no larger than it takes: one image is no batch of 64."""
     count = jax.device_count()
     needed = -(-images // count) * count

@@ -21,7 +21,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.diagnosis.diagnose import lines
-from mlcls_jax.report.live import Refresher
+from mlcls_jax.report.live import LiveReport
 from mlcls_jax.run.workdir import in_use
 from mlcls_jax.system import threads
 from mlcls_jax.system.console import console
@@ -29,8 +29,8 @@ from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.signals import leave_on_sigterm, stop_on_signals
 from mlcls_jax.training.loop import run_phase
 from mlcls_jax.training.phase_transition import begin_phase
-from mlcls_jax.training.setup import open_session, print_end, print_header
-from mlcls_jax.training.timing import FirstStep
+from mlcls_jax.training.setup import open_run, print_end, print_header
+from mlcls_jax.training.timing import StartupTimer
 
 
 def main(argv: list[str]) -> int:
@@ -87,25 +87,25 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
         FloatingPointError: a loss that is not finite.
     """
     began = time.perf_counter() if began is None else began
-    with in_use(workdir), FirstStep(began) as first_step, leave_on_sigterm():
+    with in_use(workdir), StartupTimer(began) as first_step, leave_on_sigterm():
         first_step.reached("imports")
-        session, state = open_session(config, workdir, first_step)
-        report = Refresher(workdir, session.splits, config.data.max_pixels, is_first_process())
-        session = replace(session, on_evaluation=report.evaluated)
-        print_header(session, state)
-        session.spent.so_far("start")
-        with stop_on_signals(session.stop):
-            for planned in session.plan:
-                if int(state.step) < planned.stop and not session.stop.is_set():
-                    state = begin_phase(session, planned, state)
-                    state = run_phase(session, planned, state, first_step)
-            session.checkpoints.close()
-            session.log.close()
-            finished = int(state.step) == session.plan[-1].stop
+        context, state = open_run(config, workdir, first_step)
+        report = LiveReport(workdir, context.splits, config.data.max_pixels, is_first_process())
+        context = replace(context, on_evaluation=report.evaluated)
+        print_header(context, state)
+        context.timer.so_far("start")
+        with stop_on_signals(context.stop):
+            for phase_plan in context.plan:
+                if int(state.step) < phase_plan.stop and not context.stop.is_set():
+                    state = begin_phase(context, phase_plan, state)
+                    state = run_phase(context, phase_plan, state, first_step)
+            context.checkpoints.close()
+            context.log.close()
+            finished = int(state.step) == context.plan[-1].stop
             for line in lines(report.close()):
                 console.print(line)
-            print_end(session, finished)
-    return cli.INTERRUPTED if session.stop.by_terminal and not finished else 0
+            print_end(context, finished)
+    return cli.INTERRUPTED if context.stop.by_terminal and not finished else 0
 
 
 if __name__ == "__main__":

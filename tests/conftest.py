@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 
 from mlcls_jax.config import Config, Data, Model
-from mlcls_jax.evaluation.decision_rule import Decisions
-from mlcls_jax.models.conventions import KERAS, LITE, Origin
+from mlcls_jax.evaluation.decision_rule import DecisionRule
+from mlcls_jax.models.conventions import KERAS, LITE, PretrainedConfig
 from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.models.weights import load
-from mlcls_jax.run.trained_model import Run
+from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.step.programs import build_model
 from mlcls_jax.step.train_step import make_eval_step
 from mlcls_jax.system import devices, distributed
@@ -94,16 +94,19 @@ def run():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(VARIANTS, "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True))
         config = Config(data=Data(eval_batch_size=8), model=Model(variant="tiny", image_size=64))
-        origin = Origin(KERAS, LITE)
-        model, mesh = build_model(config, len(names), origin.lineage), devices.make_mesh()
+        pretrained_config = PretrainedConfig(KERAS, LITE)
+        model, mesh = (
+            build_model(config, len(names), pretrained_config.convention),
+            devices.make_mesh(),
+        )
         variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-        yield Run(
+        yield TrainedModel(
             config,
             names,
             {"step": 1, "phase": "head"},
             devices.replicate(variables, mesh),
-            origin,
-            Decisions(None, (0.01, 0.99, 0.5), (1.0, 2.0, 1.0)),
-            make_eval_step(model, origin.normalization, mesh),
+            pretrained_config,
+            DecisionRule(None, (0.01, 0.99, 0.5), (1.0, 2.0, 1.0)),
+            make_eval_step(model, pretrained_config.normalization, mesh),
             mesh,
         )

@@ -12,23 +12,29 @@ RUN = ["--workdir", "runs/x"]
 def test_by_default_val_is_scored_with_an_interval_and_nothing_is_tuned():
     options = parse(RUN)
     assert (options.split, options.bootstrap) == ("val", RESAMPLES)
-    assert options.thresholds is options.wanted is options.calibration is None
+    assert options.threshold_criterion is options.threshold_target is options.calibration is None
 
 
 @pytest.mark.parametrize(
     ("given", "named"),
     [
         (["--bootstrap", "-1"], "--bootstrap -1"),
-        (["--split", "test", "--thresholds", "f1"], "--thresholds is tuned on val"),
-        (["--split", "train", "--wanted", "0.9"], "--wanted is tuned on val"),
+        (
+            ["--split", "test", "--threshold-criterion", "f1"],
+            "--threshold-criterion is tuned on val",
+        ),
+        (["--split", "train", "--threshold-target", "0.9"], "--threshold-target is tuned on val"),
         (["--csv", "a.csv", "--images", "b", "--calibration", "one"], "--calibration is tuned on"),
         (["--csv", "a.csv", "--images", "b", "--split", "val"], "leave it out beside --csv"),
         (["--images", "b", "--split", "val"], "leave it out beside --csv"),
-        (["--images", "b", "--thresholds", "f1"], "--thresholds is tuned on val"),
+        (["--images", "b", "--threshold-criterion", "f1"], "--threshold-criterion is tuned on val"),
         (["--source", "coco"], "--source is of --csv"),
         (["--csv", "a.csv", "--source", "kitti"], "--source"),
         (["--split", "dev"], "--split dev"),
-        (["--tta", "flip", "--wanted", "0.9"], "--wanted tunes for predictions without --tta"),
+        (
+            ["--tta", "flip", "--threshold-target", "0.9"],
+            "--threshold-target tunes for predictions without --tta",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(given, named, capsys):
@@ -45,7 +51,7 @@ def test_results_that_could_not_be_written_are_told_before_the_work(
         raise OSError(30, f"Read-only file system: {dir}")
 
     monkeypatch.setattr(files.tempfile, "TemporaryFile", storage)
-    monkeypatch.setattr(evaluate, "load_run", lambda *_: run)
+    monkeypatch.setattr(evaluate, "load_trained_model", lambda *_: run)
     main, arguments = {
         "evaluate": (evaluate.main, ["--workdir", str(tmp_path)]),
         "predict": (predict.main, ["--workdir", "none", str(photos), "--csv", "predicted.csv"]),

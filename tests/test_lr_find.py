@@ -8,15 +8,15 @@ from PIL import Image
 
 from mlcls_jax import cli, lr_find
 from mlcls_jax.config import Config
-from mlcls_jax.step.lr_finder import MEMORY, RangeTest, range_test, rounded, rows
+from mlcls_jax.step.lr_finder import MEMORY, LrFinder, lr_finder_schedule, rounded, rows
 from mlcls_jax.system import devices
 
 # ml_collections loads a config file by a method that Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
-def curve(losses, steps=100) -> RangeTest:
-    test = RangeTest(steps)
+def curve(losses, steps=100) -> LrFinder:
+    test = LrFinder(steps)
     for rate, loss in zip(np.geomspace(1e-7, 10, steps), losses, strict=False):
         test.add(float(rate), float(loss))
     return test
@@ -42,7 +42,7 @@ def test_the_suggestion_is_where_a_falling_loss_falls_fastest():
 def test_a_loss_that_never_falls_suggests_nothing():
     assert curve(np.linspace(0.7, 2.0, 100)).suggestion is None
     assert curve([0.7] * 100).suggestion is None
-    assert RangeTest(100).suggestion is None
+    assert LrFinder(100).suggestion is None
 
 
 def test_batches_that_differ_neither_hide_a_fall_nor_make_one():
@@ -64,7 +64,7 @@ def test_rates_are_printed_as_they_go_into_a_config():
 
 
 def test_the_rates_of_all_groups_grow_by_one_factor():
-    make = range_test(1e-6, 1.0, highest=0.01)
+    make = lr_finder_schedule(1e-6, 1.0, highest=0.01)
     high, low = make(None, 0.01, 7, 3), make(None, 0.002, 7, 3)
     expected = np.geomspace(1e-6, 1.0, 7)
     np.testing.assert_allclose([high(step) for step in range(7)], expected, rtol=1e-5)

@@ -7,13 +7,13 @@ import pytest
 
 from mlcls_jax.config import Data
 from mlcls_jax.evaluation.decision_rule import (
-    Decisions,
-    Rule,
+    DecisionRule,
+    ThresholdCriterion,
     describe_thresholds,
-    untuned,
+    untuned_rule,
     with_threshold,
 )
-from mlcls_jax.predict import check_outputs, describe, find_images, parse
+from mlcls_jax.predict import check_outputs, describe_prediction, find_images, parse
 
 
 @pytest.fixture
@@ -81,20 +81,20 @@ CLASSES = ("a", "b", "c", "d", "e")
 )
 def test_a_line_has_all_above_the_threshold_and_at_least_three(scores, line):
     probabilities = np.array(scores)
-    assert describe("p.jpg", probabilities, probabilities >= 0.5, CLASSES) == line
+    assert describe_prediction("p.jpg", probabilities, probabilities >= 0.5, CLASSES) == line
 
 
 def test_fewer_classes_than_are_shown():
-    line = describe("p.jpg", np.array([0.25, 0.75]), np.array([False, True]), ("a", "b"))
+    line = describe_prediction("p.jpg", np.array([0.25, 0.75]), np.array([False, True]), ("a", "b"))
     assert line == "p.jpg: b 0.75; below threshold: a 0.25"
 
 
 def test_what_is_there_is_for_the_thresholds_to_say():
-    line = describe("p.jpg", np.array([0.25, 0.75]), np.array([True, False]), ("a", "b"))
+    line = describe_prediction("p.jpg", np.array([0.25, 0.75]), np.array([True, False]), ("a", "b"))
     assert line == "p.jpg: a 0.25; below threshold: b 0.75"
 
 
-TUNED = Decisions(Rule("recall", 0.8, 10, "one"), (0.25, 0.5), (2.0, 2.0))
+TUNED = DecisionRule(ThresholdCriterion("recall", 0.8, 10, "one"), (0.25, 0.5), (2.0, 2.0))
 
 
 def test_one_threshold_replaces_the_tuned_ones_and_leaves_the_probabilities():
@@ -111,7 +111,7 @@ def test_it_is_said_where_the_thresholds_are_from():
     )
     assert describe_thresholds(TUNED, 0.3) == "threshold: 0.3 for every class"
     assert "0.5 for every class, as none were tuned" in describe_thresholds(
-        untuned(("a", "b")), None
+        untuned_rule(("a", "b")), None
     )
 
 

@@ -13,10 +13,10 @@ from mlcls_jax import evaluate, predict
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 from mlcls_jax.report import __main__ as report
 from mlcls_jax.run.checkpoints import Checkpoints
-from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.train import train
 from mlcls_jax.training import compile_ahead
-from mlcls_jax.training.compile_ahead import Ahead
+from mlcls_jax.training.compile_ahead import CompileAhead
 
 
 def make_config(photos, variant, learning_rate=1e-2) -> Config:
@@ -40,12 +40,12 @@ def make_config(photos, variant, learning_rate=1e-2) -> Config:
 def records(workdir):
     """metrics.jsonl without what depends on the clock."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    clock = ("images_per_second", "seconds", "spent")
+    clock = ("images_per_second", "seconds", "timing")
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
 def final_params(workdir):
-    return jax.device_get(load_run(workdir, "latest").variables)
+    return jax.device_get(load_trained_model(workdir, "latest").variables)
 
 
 @pytest.mark.slow
@@ -53,9 +53,9 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
     config, whole, parts = make_config(photos, tiny), tmp_path / "whole", tmp_path / "parts"
     config.checkpoint.every_minutes = 1e-9  # a save at every third step, where there is none yet
     compiled = []
-    compile_step = Ahead._compile_step
+    compile_step = CompileAhead._compile_step
     monkeypatch.setattr(
-        Ahead, "_compile_step", lambda *args: compiled.append(args) or compile_step(*args)
+        CompileAhead, "_compile_step", lambda *args: compiled.append(args) or compile_step(*args)
     )
     assert train(config, whole) == 0
     assert len(compiled) == 2  # once a phase
@@ -108,7 +108,7 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
 
     assert result["tuned_for"] == "f1" and result["cross_fitted"]
     assert result["mAP_interval"]["low"] <= result["values"]["mAP"]
-    tuned = load_run(workdir, "best").decisions
+    tuned = load_trained_model(workdir, "best").decision_rule
     assert list(result["thresholds"].values()) == list(tuned.thresholds)
 
     out, names = tmp_path / "predictions.csv", tmp_path / "labels.csv"
@@ -160,18 +160,20 @@ def check_images_without_labels(workdir, photos, predicted, tmp_path):
 
 def check_tuning_anew(workdir, tuned):
     """Kept beside the checkpoint, which stays as it is."""
-    anew = ["--thresholds", "recall", "--wanted", "0.8", "--calibration", "one"]
+    anew = ["--threshold-criterion", "recall", "--threshold-target", "0.8", "--calibration", "one"]
     assert evaluate.main(["--workdir", str(workdir), "--bootstrap", "0", *anew]) == 0
     result = json.loads((workdir / "eval_val.json").read_text())
-    decisions = load_run(workdir, "best").decisions
+    decision_rule = load_trained_model(workdir, "best").decision_rule
     assert result["tuned_for"] == "recall 0.8" and result["mAP_interval"] is None
-    assert decisions.rule is not None and decisions.rule.calibration == "one"
-    assert list(result["thresholds"].values()) == list(decisions.thresholds)
-    assert decisions != tuned
-    with pytest.raises(ValueError, match=r"evaluation\.thresholds is 'accuracy'"):
-        evaluate.main(["--workdir", str(workdir), "--thresholds", "accuracy"])
-    with pytest.raises(ValueError, match="--wanted is a precision or recall"):
-        evaluate.main(["--workdir", str(workdir), "--thresholds", "f1", "--wanted", "0.8"])
+    assert decision_rule.criterion is not None and decision_rule.criterion.calibration == "one"
+    assert list(result["thresholds"].values()) == list(decision_rule.thresholds)
+    assert decision_rule != tuned
+    with pytest.raises(ValueError, match=r"evaluation\.threshold_criterion is 'accuracy'"):
+        evaluate.main(["--workdir", str(workdir), "--threshold-criterion", "accuracy"])
+    with pytest.raises(ValueError, match="--threshold-target is a precision or recall"):
+        evaluate.main(
+            ["--workdir", str(workdir), "--threshold-criterion", "f1", "--threshold-target", "0.8"]
+        )
 
 
 @pytest.mark.slow

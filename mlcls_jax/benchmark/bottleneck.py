@@ -41,7 +41,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Bottleneck:
     """bound: "input", "compute" or "host"; why: the figures; change: one advice each."""
 
     bound: str
@@ -49,7 +49,7 @@ class Verdict:
     change: tuple[str, ...]
 
 
-def judge(parts: Parts, setting: Setting) -> Verdict:
+def find_bottleneck(parts: Parts, setting: Setting) -> Bottleneck:
     """Names the longest part.
 
     On accelerators the parts run at the same time and the longest hides the others.  On the CPU
@@ -68,7 +68,7 @@ def judge(parts: Parts, setting: Setting) -> Verdict:
     change = _advice(bound, setting)
     if setting.cpu and alone[second] >= _SECOND * alone[bound]:
         change += _advice(second, setting)
-    return Verdict(bound, why, tuple(change))
+    return Bottleneck(bound, why, tuple(change))
 
 
 def _disagreement(train: float, longest: float, together: float) -> str:

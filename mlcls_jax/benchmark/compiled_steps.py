@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from mlcls_jax.benchmark.results import Cost
-from mlcls_jax.benchmark.timing import Run, agreed
+from mlcls_jax.benchmark.timing import TimedCall, agreed
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.step import programs
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system import hlo
 from mlcls_jax.system.devices import available_memory, replicated, sharded
-from mlcls_jax.training.context import Session
+from mlcls_jax.training.context import TrainContext
 
 
 class DoesNotFitError(ValueError):
@@ -56,10 +56,10 @@ def compile_program(program: programs.Program, images: int) -> tuple[Any, Cost]:
     return function, cost
 
 
-def made_up_batch(session: Session) -> Batch:
+def made_up_batch(context: TrainContext) -> Batch:
     """A training batch of random pixels, born on the devices."""
-    classes = len(session.splits["train"].classes)
-    shapes = programs.batch_shape(session.config, classes, session.mesh)
+    classes = len(context.splits["train"].classes)
+    shapes = programs.batch_shape(context.config, classes, context.mesh)
 
     def make() -> Batch:
         return Batch(
@@ -68,22 +68,22 @@ def made_up_batch(session: Session) -> Batch:
             position=jnp.arange(*shapes.position.shape, dtype=jnp.uint32),
         )
 
-    return jax.jit(make, out_shardings=sharded(session.mesh))()
+    return jax.jit(make, out_shardings=sharded(context.mesh))()
 
 
-def make_begin(session: Session, planned: PlannedPhase) -> Callable[[dict], TrainState]:
+def make_begin(context: TrainContext, phase_plan: PlannedPhase) -> Callable[[dict], TrainState]:
     """Builds `begin(variables)`, jitted: the state of a phase's first step.
 
     `variables` stay usable when the state is donated.
     """
 
     def fresh(variables: dict) -> TrainState:
-        return programs.fresh_state(jax.tree.map(jnp.copy, variables), planned)
+        return programs.fresh_state(jax.tree.map(jnp.copy, variables), phase_plan)
 
-    return jax.jit(fresh, out_shardings=replicated(session.mesh))
+    return jax.jit(fresh, out_shardings=replicated(context.mesh))
 
 
-def forward_run(function: Any, variables: dict, batch: Batch) -> Run:
+def forward_run(function: Any, variables: dict, batch: Batch) -> TimedCall:
     """Evaluations of the same batch, at most two at a time, as `scoring.score` does."""
 
     def run(steps: int) -> float:
@@ -100,13 +100,13 @@ def forward_run(function: Any, variables: dict, batch: Batch) -> Run:
 
 
 def step_run(
-    session: Session, planned: PlannedPhase, function: Any, variables: dict, batch: Batch
-) -> Run:
+    context: TrainContext, phase_plan: PlannedPhase, function: Any, variables: dict, batch: Batch
+) -> TimedCall:
     """Training steps on the same batch, each from the state that the one before it left.
 
     The state is made anew for each stretch, so that at most one phase's is alive.
     """
-    begin = make_begin(session, planned)
+    begin = make_begin(context, phase_plan)
 
     def run(steps: int) -> float:
         # The first step after another program finds cold caches and no memory of its own, and in

@@ -30,10 +30,10 @@ def contact_sheet(config: Config, batch: Batch, classes: tuple[str, ...]) -> Ima
     """
     pixels, labels = jax.jit(step_inputs(config, _UNCHANGED))(batch)
     images = np.rint(np.asarray(pixels)).astype(np.uint8)
-    return draw_grid(images, [describe(row, classes) for row in np.asarray(labels)])
+    return draw_grid(images, [describe_labels(row, classes) for row in np.asarray(labels)])
 
 
-def describe(labels: np.ndarray, classes: tuple[str, ...]) -> str:
+def describe_labels(labels: np.ndarray, classes: tuple[str, ...]) -> str:
     """The classes that are there or may be, such as "dog, cat 0.30, bird?"."""
     parts = []
     for label, name in zip(labels, classes, strict=True):

@@ -27,9 +27,9 @@ from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import console, hms, print_table
 from mlcls_jax.system.devices import put_local, sharded
-from mlcls_jax.training.context import Session
+from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.phase_transition import print_groups
-from mlcls_jax.training.setup import open_session, print_header
+from mlcls_jax.training.setup import open_run, print_header
 
 IMAGES = 24  # on the sheet
 STEPS, LONG = 5, 2.0  # that are timed; fewer where one takes so many seconds
@@ -64,12 +64,12 @@ def dry_run(config: Config, workdir: Path) -> int:
     cached = config.data.cache
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache="none"))
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
-        session, state = open_session(config, Path(folder) / "run")
-        print_header(dataclasses.replace(session, workdir=workdir), state)
-        sheet = draw_sheet(session, workdir)
-        rows = list(estimates(session, state))
-        session.checkpoints.close()
-        session.log.close()
+        context, state = open_run(config, Path(folder) / "run")
+        print_header(dataclasses.replace(context, workdir=workdir), state)
+        sheet = draw_sheet(context, workdir)
+        rows = list(estimates(context, state))
+        context.checkpoints.close()
+        context.log.close()
     print_estimates(rows)
     if cached != "none":
         console.print("The time is without data.cache, which spares decoding in every epoch.")
@@ -79,10 +79,10 @@ def dry_run(config: Config, workdir: Path) -> int:
     return 0
 
 
-def draw_sheet(session: Session, workdir: Path) -> Path:
+def draw_sheet(context: TrainContext, workdir: Path) -> Path:
     """Writes the first training images, as a step takes them; says what a batch is."""
-    config, train = session.config, session.splits["train"]
-    batch = _first_batch(session)
+    config, train = context.config, context.splits["train"]
+    batch = _first_batch(context)
     console.print(
         f"first batch: {_shape(batch.image)} images, {_shape(batch.label)} labels; "
         f"{(train.labels == 1).sum() / len(train):.2f} classes are on an image, "
@@ -94,59 +94,68 @@ def draw_sheet(session: Session, workdir: Path) -> Path:
     return workdir / SHEET
 
 
-def estimates(session: Session, state: TrainState) -> Iterator[Estimate]:
+def estimates(context: TrainContext, state: TrainState) -> Iterator[Estimate]:
     """Yields that of each phase, and of all evaluations last.
 
     A phase on cached features costs one pass over the images; its steps cost next to nothing.
     Elsewhere a step lasts as long as its arithmetic or as reading its images, whichever is
     longer: they go on beside each other, but on a CPU share its cores.
     """
-    config, splits, data = session.config, session.splits, session.config.data
-    shared = config, len(splits["train"].classes), session.origin
-    shapes = programs.variables_shape(config, shared[1], session.mesh)
-    batch = put_local(_first_batch(session), sharded(session.mesh))
-    program = programs.forward_program(*shared, data.batch_size, session.mesh, shapes)
+    config, splits, data = context.config, context.splits, context.config.data
+    shared = config, len(splits["train"].classes), context.pretrained_config
+    shapes = programs.variables_shape(config, shared[1], context.mesh)
+    batch = put_local(_first_batch(context), sharded(context.mesh))
+    program = programs.forward_program(*shared, data.batch_size, context.mesh, shapes)
     forward, cost = compile_program(program, data.batch_size)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    reading = _seconds_of_reading(session)
+    reading = _seconds_of_reading(context)
     looking = max(_seconds_each(forward_run(forward, variables, batch)), reading) / data.batch_size
     evaluations = 0
-    for planned in session.plan:
-        print_groups(planned, state.params)
-        steps, evaluations = planned.stop - planned.start, evaluations + len(planned.evaluations)
-        if views := planned.phase.cached_views:
+    for phase_plan in context.plan:
+        print_groups(phase_plan, state.params)
+        steps, evaluations = (
+            phase_plan.stop - phase_plan.start,
+            evaluations + len(phase_plan.evaluations),
+        )
+        if views := phase_plan.phase.cached_views:
             images = views * len(splits["train"]) + len(splits["val"])
             own = cost.memory.peak, 1 / looking, images * looking
-            evaluations -= len(planned.evaluations)  # of features
+            evaluations -= len(phase_plan.evaluations)  # of features
         else:
-            own = _on_images(session, planned, variables, batch, shapes, reading)
-        yield Estimate(planned.phase.name, f"{steps}", *own)
+            own = _on_images(context, phase_plan, variables, batch, shapes, reading)
+        yield Estimate(phase_plan.phase.name, f"{steps}", *own)
     seconds = evaluations * len(splits["val"]) * looking
     yield Estimate("evaluation", f"{evaluations} times", cost.memory.peak, 1 / looking, seconds)
 
 
 def _on_images(
-    session: Session,
-    planned: PlannedPhase,
+    context: TrainContext,
+    phase_plan: PlannedPhase,
     variables: dict,
     batch: Batch,
     shapes: dict,
     reading: float,
 ) -> tuple[int, float, float]:
     """Bytes, images/s and seconds of a phase, of which some steps are taken."""
-    config, classes = session.config, len(session.splits["train"].classes)
+    config, classes = context.config, len(context.splits["train"].classes)
     program = programs.step_program(
-        config, classes, session.origin, planned, session.mesh, shapes, session.base.frequencies
+        config,
+        classes,
+        context.pretrained_config,
+        phase_plan,
+        context.mesh,
+        shapes,
+        context.base.frequencies,
     )
     function, cost = compile_program(program, config.data.batch_size)
-    step = max(_seconds_each(step_run(session, planned, function, variables, batch)), reading)
-    steps = planned.stop - planned.start
+    step = max(_seconds_each(step_run(context, phase_plan, function, variables, batch)), reading)
+    steps = phase_plan.stop - phase_plan.start
     return cost.memory.peak, config.data.batch_size / step, steps * step
 
 
-def _seconds_of_reading(session: Session) -> float:
+def _seconds_of_reading(context: TrainContext) -> float:
     """Of a batch, once those that are read ahead are used up."""
-    run = input_run(session)
+    run = input_run(context)
     run(QUEUED)
     return _seconds_each(run)
 
@@ -157,18 +166,18 @@ def _seconds_each(run: Any) -> float:
     return first if first > LONG else run(STEPS) / STEPS
 
 
-def _first_batch(session: Session) -> Batch:
+def _first_batch(context: TrainContext) -> Batch:
     """On the host."""
-    config = session.config
+    config = context.config
     batches = train_batches(
-        session.splits["train"],
+        context.splits["train"],
         first_step=0,
         last_step=1,
         rows=local_rows(config.data.batch_size, "data.batch_size"),
         size=schema.image_size(config),
         augment=config.augment,
         seed=config.seed,
-        reader=session.readers["train"],
+        reader=context.readers["train"],
     )
     return next(batches)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from mlcls_jax.benchmark.timing import Run
+from mlcls_jax.benchmark.timing import TimedCall
 from mlcls_jax.system.devices import AXIS, sharded
 
 
@@ -24,7 +24,7 @@ def matmul_flops() -> float:
     return 2.0 * matmul_size() ** 3
 
 
-def matmul_run(mesh: Mesh, dtype: Any) -> Run:
+def matmul_run(mesh: Mesh, dtype: Any) -> TimedCall:
     """Products of square matrices in the compute dtype, on every device at once.
 
     All devices at once, because virtual ones share the cores, and real ones a power limit.

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 
 from mlcls_jax.benchmark.compiled_steps import make_begin
-from mlcls_jax.benchmark.timing import Run
+from mlcls_jax.benchmark.timing import TimedCall
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.training.compile_ahead import batches_on_devices
-from mlcls_jax.training.context import Session
+from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.loop import run_steps
 
 # Batches that may be ready before the first step: what is read after these is read in the open.
@@ -20,15 +20,15 @@ QUEUED = 6
 _ENDLESS = 10**7  # steps
 
 
-def endless_batches(session: Session) -> Iterator[Batch]:
+def endless_batches(context: TrainContext) -> Iterator[Batch]:
     """The training batches from the first one on."""
-    train, reader = session.splits["train"], session.readers["train"]
-    return batches_on_devices(session.config, train, session.mesh, 0, _ENDLESS, reader)
+    train, reader = context.splits["train"], context.readers["train"]
+    return batches_on_devices(context.config, train, context.mesh, 0, _ENDLESS, reader)
 
 
-def input_run(session: Session) -> Run:
+def input_run(context: TrainContext) -> TimedCall:
     """Batches from files to devices, and nothing done with them."""
-    batches = endless_batches(session)
+    batches = endless_batches(context)
 
     def run(steps: int) -> float:
         began = time.perf_counter()
@@ -40,21 +40,25 @@ def input_run(session: Session) -> Run:
 
 
 def loop_run(
-    session: Session, planned: PlannedPhase, step: Any, variables: dict, batches: Iterator[Batch]
-) -> Run:
+    context: TrainContext,
+    phase_plan: PlannedPhase,
+    step: Any,
+    variables: dict,
+    batches: Iterator[Batch],
+) -> TimedCall:
     """The loop of training, which stretch by stretch goes on from where it was.
 
     Args:
         step: compiled; the phase's, or one of nothing for the loop's own time.
         batches: endless, on the devices.
     """
-    state = make_begin(session, planned)(variables)
+    state = make_begin(context, phase_plan)(variables)
 
     def run(steps: int) -> float:
         nonlocal state
         first = int(state.step)
         began = time.perf_counter()
-        state, _ = run_steps(session, step, batches, state, planned.phase.name, first + steps)
+        state, _ = run_steps(context, step, batches, state, phase_plan.phase.name, first + steps)
         return time.perf_counter() - began
 
     return run

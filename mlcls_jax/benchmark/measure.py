@@ -18,9 +18,9 @@ from mlcls_jax.benchmark.compiled_steps import (
     step_run,
 )
 from mlcls_jax.benchmark.loops import QUEUED, endless_batches, input_run, loop_run
-from mlcls_jax.benchmark.results import Cost, Figures, Matmul, Place, Program
+from mlcls_jax.benchmark.results import Cost, Figures, Matmul, Place, ProgramResult
 from mlcls_jax.benchmark.synthetic_images import HEIGHT, WIDTH, write_images
-from mlcls_jax.benchmark.timing import Run, Spread, seconds_per_step
+from mlcls_jax.benchmark.timing import Spread, TimedCall, seconds_per_step
 from mlcls_jax.config import Config, schema
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.data.batch import Batch
@@ -30,8 +30,8 @@ from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import compute_dtype, is_first_process, keeps_heap
-from mlcls_jax.training.context import Session
-from mlcls_jax.training.setup import open_session
+from mlcls_jax.training.context import TrainContext
+from mlcls_jax.training.setup import open_run
 
 WHAT = ("input", "step", "train", "all")
 FORWARD, MATMUL = "forward", "matmul"
@@ -52,7 +52,7 @@ class Plan:
     repeats: int
     trace: Path | None
 
-    def time(self, runs: dict[str, Run]) -> dict[str, Spread]:
+    def time(self, runs: dict[str, TimedCall]) -> dict[str, Spread]:
         """See timing.seconds_per_step."""
         # As training does: garbage collection never looks through what is there by now again.
         gc.unfreeze()
@@ -60,7 +60,7 @@ class Plan:
         gc.freeze()
         return seconds_per_step(runs, self.seconds, self.repeats)
 
-    def trace_run(self, run: Run) -> None:
+    def trace_run(self, run: TimedCall) -> None:
         """A few steps under the profiler, where a trace is wanted."""
         if self.trace and is_first_process():
             with jax.profiler.trace(str(self.trace)):
@@ -73,10 +73,10 @@ class Plan:
 class _Phase:
     """A phase with its compiled step and where its figures go."""
 
-    planned: PlannedPhase
+    phase_plan: PlannedPhase
     program: programs.Program
     function: Any  # compiled
-    figures: Program
+    figures: ProgramResult
 
 
 def measure(config: Config, plan: Plan, folder: Path) -> Figures:
@@ -91,18 +91,18 @@ def measure(config: Config, plan: Plan, folder: Path) -> Figures:
         jax.errors.JaxRuntimeError: a device's memory is too small.
     """
     config, images = _prepared(config, folder)
-    session, state = open_session(config, folder / "run")
+    context, state = open_run(config, folder / "run")
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     del state
-    figures = _empty(session, plan, images)
+    figures = _empty(context, plan, images)
     try:
         if plan.what in ("input", "all"):
-            _measure_input(session, plan, figures)
+            _measure_input(context, plan, figures)
         if plan.what != "input":
-            _measure_programs(session, plan, figures, variables)
+            _measure_programs(context, plan, figures, variables)
     finally:
-        session.checkpoints.close()
-        session.log.close()
+        context.checkpoints.close()
+        context.log.close()
     figures.peak_rss, figures.device_peak = hardware.peak_rss(), hardware.device_peak()
     return figures
 
@@ -120,8 +120,8 @@ def _prepared(config: Config, folder: Path) -> tuple[Config, str]:
     return config, f"made-up JPEGs of {WIDTH} x {HEIGHT}"
 
 
-def _empty(session: Session, plan: Plan, images: str) -> Figures:
-    config, table = session.config, session.splits["train"]
+def _empty(context: TrainContext, plan: Plan, images: str) -> Figures:
+    config, table = context.config, context.splits["train"]
     place = Place(
         backend=jax.default_backend(),
         kind=jax.devices()[0].device_kind,
@@ -140,63 +140,63 @@ def _empty(session: Session, plan: Plan, images: str) -> Figures:
     )
 
 
-def _measure_input(session: Session, plan: Plan, figures: Figures) -> None:
+def _measure_input(context: TrainContext, plan: Plan, figures: Figures) -> None:
     console.print("input: measuring")
-    run = input_run(session)
+    run = input_run(context)
     run(QUEUED)
     figures.input = plan.time({"input": run})["input"]
     if plan.what == "input":
         plan.trace_run(run)
 
 
-def _measure_programs(session: Session, plan: Plan, figures: Figures, variables: dict) -> None:
-    forward, phases = _compile(session, figures, variables)
-    batch = made_up_batch(session)
+def _measure_programs(context: TrainContext, plan: Plan, figures: Figures, variables: dict) -> None:
+    forward, phases = _compile(context, figures, variables)
+    batch = made_up_batch(context)
     if plan.what in ("step", "all"):
-        runs = _step_runs(session, forward, phases, variables, batch)
-        _measure_steps(session, plan, figures, runs)
-        _measure_loop(session, plan, phases, variables, batch)
+        runs = _step_runs(context, forward, phases, variables, batch)
+        _measure_steps(context, plan, figures, runs)
+        _measure_loop(context, plan, phases, variables, batch)
     if plan.what in ("train", "all"):
-        _measure_train(session, plan, phases, variables)
+        _measure_train(context, plan, phases, variables)
 
 
-def _compile(session: Session, figures: Figures, variables: dict) -> tuple[Any, list[_Phase]]:
+def _compile(context: TrainContext, figures: Figures, variables: dict) -> tuple[Any, list[_Phase]]:
     """Evaluation and each phase's step; their costs go into the figures."""
     images = figures.batch_size // figures.place.devices
-    shared = session.config, figures.classes, session.origin
-    shapes = programs.variables_shape(session.config, figures.classes, session.mesh)
-    program = programs.forward_program(*shared, figures.batch_size, session.mesh, shapes)
+    shared = context.config, figures.classes, context.pretrained_config
+    shapes = programs.variables_shape(context.config, figures.classes, context.mesh)
+    program = programs.forward_program(*shared, figures.batch_size, context.mesh, shapes)
     forward, cost = _compile_one(FORWARD, program, images)
-    figures.programs.append(Program(FORWARD, trainable=0, share=0.0, cost=cost))
+    figures.programs.append(ProgramResult(FORWARD, trainable=0, share=0.0, cost=cost))
     leaves, phases = flatten(variables["params"]), []
-    for planned, share in zip(session.plan, shares(session.plan), strict=True):
+    for phase_plan, share in zip(context.plan, shares(context.plan), strict=True):
         program = programs.step_program(
-            *shared, planned, session.mesh, shapes, session.base.frequencies
+            *shared, phase_plan, context.mesh, shapes, context.base.frequencies
         )
-        function, cost = _compile_one(planned.phase.name, program, images)
-        trainable = trainable_paths(variables["params"], planned.phase)
-        own = Program(
-            planned.phase.name,
+        function, cost = _compile_one(phase_plan.phase.name, program, images)
+        trainable = trainable_paths(variables["params"], phase_plan.phase)
+        own = ProgramResult(
+            phase_plan.phase.name,
             trainable=sum(leaves[path].size for path in trainable),
             share=share,
             cost=cost,
         )
-        if planned.phase.cached_views:
+        if phase_plan.phase.cached_views:
             console.print(
                 f"{own.name}: measured on images, which it needs once; a run then trains it on "
                 "cached features"
             )
         figures.programs.append(own)
-        phases.append(_Phase(planned, program, function, own))
+        phases.append(_Phase(phase_plan, program, function, own))
     return forward, phases
 
 
 def shares(plan: Sequence[PlannedPhase]) -> list[float]:
     """Of each phase in the steps that a run takes on images; where it takes none, in all."""
-    lengths = [planned.stop - planned.start for planned in plan]
+    lengths = [phase_plan.stop - phase_plan.start for phase_plan in plan]
     on_images = [
-        length * (not planned.phase.cached_views)
-        for length, planned in zip(lengths, plan, strict=True)
+        length * (not phase_plan.phase.cached_views)
+        for length, phase_plan in zip(lengths, plan, strict=True)
     ]
     counted = on_images if any(on_images) else lengths
     return [length / sum(counted) for length in counted]
@@ -210,20 +210,24 @@ def _compile_one(name: str, program: programs.Program, images: int) -> tuple[Any
 
 
 def _step_runs(
-    session: Session, forward: Any, phases: list[_Phase], variables: dict, batch: Batch
-) -> list[Run]:
+    context: TrainContext, forward: Any, phases: list[_Phase], variables: dict, batch: Batch
+) -> list[TimedCall]:
     """In the order of Figures.programs."""
-    steps = [step_run(session, phase.planned, phase.function, variables, batch) for phase in phases]
+    steps = [
+        step_run(context, phase.phase_plan, phase.function, variables, batch) for phase in phases
+    ]
     return [forward_run(forward, variables, batch), *steps]
 
 
-def _measure_steps(session: Session, plan: Plan, figures: Figures, runs: list[Run]) -> None:
+def _measure_steps(
+    context: TrainContext, plan: Plan, figures: Figures, runs: list[TimedCall]
+) -> None:
     """Evaluation, the phases' steps and the matmul, in turn."""
     console.print("steps: measuring")
     # Numbered, as a phase may have any name.
     named = {str(number): run for number, run in enumerate(runs)}
-    dtype = compute_dtype(session.config.model.compute_dtype)
-    times = plan.time({MATMUL: hardware.matmul_run(session.mesh, dtype), **named})
+    dtype = compute_dtype(context.config.model.compute_dtype)
+    times = plan.time({MATMUL: hardware.matmul_run(context.mesh, dtype), **named})
     figures.matmul = Matmul(hardware.matmul_size(), times[MATMUL].rate(hardware.matmul_flops()))
     for number, program in enumerate(figures.programs):
         program.step = times[str(number)]
@@ -232,22 +236,24 @@ def _measure_steps(session: Session, plan: Plan, figures: Figures, runs: list[Ru
 
 
 def _measure_loop(
-    session: Session, plan: Plan, phases: list[_Phase], variables: dict, batch: Batch
+    context: TrainContext, plan: Plan, phases: list[_Phase], variables: dict, batch: Batch
 ) -> None:
     """The loop around a step of nothing."""
     console.print("loop around a step of nothing: measuring")
     for phase in phases:
         nothing = step_of_nothing(phase.program)
-        run = loop_run(session, phase.planned, nothing, variables, itertools.repeat(batch))
+        run = loop_run(context, phase.phase_plan, nothing, variables, itertools.repeat(batch))
         phase.figures.host = plan.time({"host": run})["host"]
 
 
-def _measure_train(session: Session, plan: Plan, phases: list[_Phase], variables: dict) -> None:
+def _measure_train(
+    context: TrainContext, plan: Plan, phases: list[_Phase], variables: dict
+) -> None:
     """The loop with the pipeline and the step, phase after phase."""
     for phase in phases:
         console.print(f"{phase.figures.name}: measuring end to end")
-        batches = endless_batches(session)
-        run = loop_run(session, phase.planned, phase.function, variables, batches)
+        batches = endless_batches(context)
+        run = loop_run(context, phase.phase_plan, phase.function, variables, batches)
         run(QUEUED)
         phase.figures.train = plan.time({"train": run})["train"]
         if phase is phases[-1]:

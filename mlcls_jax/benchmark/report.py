@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mlcls_jax.benchmark.results import Figures, Program
+from mlcls_jax.benchmark.results import Figures, ProgramResult
 from mlcls_jax.benchmark.timing import Spread
 from mlcls_jax.step.programs import describe_network
 from mlcls_jax.system.console import console, print_table
@@ -46,7 +46,7 @@ def _memory_rows(figures: Figures) -> list[list[str]]:
 
 
 def _print_programs(figures: Figures) -> None:
-    lines: dict[str, Callable[[Program], str]] = {
+    lines: dict[str, Callable[[ProgramResult], str]] = {
         "trainable parameters": lambda program: f"{program.trainable:,}",
         "images/s, step alone": lambda program: _rate(figures, program.step),
         "  per device": lambda program: _per_device(figures, program.step),
@@ -98,7 +98,7 @@ def to_json(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _program(figures: Figures, program: Program) -> dict[str, Any]:
+def _program(figures: Figures, program: ProgramResult) -> dict[str, Any]:
     cost, verdict = program.cost, figures.verdict(program)
     flops = cost.flops_per_image
     return {
@@ -128,13 +128,13 @@ def _timing(figures: Figures, seconds: Spread | None) -> dict[str, Any] | None:
     }
 
 
-def _communicated(program: Program) -> str:
+def _communicated(program: ProgramResult) -> str:
     if not program.cost.collectives:
         return _NOT_MEASURED
     return _bytes(sum(collective.bytes for collective in program.cost.collectives))
 
 
-def _compile_time(program: Program) -> str:
+def _compile_time(program: ProgramResult) -> str:
     return f"{program.cost.seconds:.1f} s" + (" (cached)" if program.cost.cached else "")
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from mlcls_jax.benchmark.bottleneck import Parts, Setting, Verdict, judge
+from mlcls_jax.benchmark.bottleneck import Bottleneck, Parts, Setting, find_bottleneck
 from mlcls_jax.benchmark.timing import Spread
 from mlcls_jax.config import Config
-from mlcls_jax.system.hlo import Collective, Memory
+from mlcls_jax.system.hlo import Collective, MemoryUse
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Cost:
     seconds: float
     cached: bool
     flops_per_image: float
-    memory: Memory
+    memory: MemoryUse
     collectives: tuple[Collective, ...]
 
 
 @dataclass
-class Program:
+class ProgramResult:
     """A program of the run: evaluation ("forward") or the step of a phase, by the phase's name.
 
     trainable: parameters that train.
@@ -81,7 +81,7 @@ class Figures:
     compute_dtype: str
     input: Spread | None = None
     matmul: Matmul | None = None
-    programs: list[Program] = field(default_factory=list)
+    programs: list[ProgramResult] = field(default_factory=list)
     peak_rss: int = 0  # bytes, of the whole process so far
     device_peak: int | None = None  # bytes, of one device so far; None: it does not count
 
@@ -90,14 +90,14 @@ class Figures:
         """Images of one step, over all devices."""
         return self.config.data.batch_size
 
-    def peak_share(self, program: Program) -> float | None:
+    def peak_share(self, program: ProgramResult) -> float | None:
         """Of the measured matmul peak (MFU relative to that peak); None where not measured."""
         if program.step is None or self.matmul is None:
             return None
         rate = self.batch_size / self.place.devices / program.step.median
         return program.cost.flops_per_image * rate / self.matmul.flops_per_second.median
 
-    def verdict(self, program: Program) -> Verdict | None:
+    def verdict(self, program: ProgramResult) -> Bottleneck | None:
         """What bounds a phase; None where not all of its parts were measured."""
         share = self.peak_share(program)
         if not (program.step and program.host and program.train and self.input) or share is None:
@@ -115,7 +115,7 @@ class Figures:
             cache=self.config.data.cache,
             peak_share=share,
         )
-        return judge(parts, setting)
+        return find_bottleneck(parts, setting)
 
     @property
     def images_per_second(self) -> float:

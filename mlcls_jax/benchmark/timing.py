@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 # Takes so many steps, waits for the last, and gives the seconds that it took.
-Run = Callable[[int], float]
+TimedCall = Callable[[int], float]
 
 _MOST_STEPS = 10_000
 
@@ -45,7 +45,7 @@ def agreed(value: float) -> float:
     return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
 
 
-def seconds_per_step(runs: dict[str, Run], seconds: float, repeats: int) -> dict[str, Spread]:
+def seconds_per_step(runs: dict[str, TimedCall], seconds: float, repeats: int) -> dict[str, Spread]:
     """Times each run `repeats` times, in turn, so that a slow minute falls on all of them.
 
     Args:
@@ -61,7 +61,7 @@ def seconds_per_step(runs: dict[str, Run], seconds: float, repeats: int) -> dict
     return {name: spread(values) for name, values in times.items()}
 
 
-def _warm_up(run: Run, seconds: float) -> int:
+def _warm_up(run: TimedCall, seconds: float) -> int:
     """Runs until a stretch is long enough to tell how many steps the wanted seconds hold."""
     run(1)
     steps = 1

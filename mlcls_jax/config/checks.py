@@ -110,8 +110,16 @@ def _check_ranges(config: Config) -> None:
             f"a multiple of {HEADS}, the number of attention heads",
         ),
         ("evaluation.min_positives", config.evaluation.min_positives >= 1, "at least 1"),
-        ("evaluation.wanted", 0 < config.evaluation.wanted <= 1, "above 0 and at most 1"),
-        ("evaluation.tuned_positives", config.evaluation.tuned_positives >= 1, "at least 1"),
+        (
+            "evaluation.threshold_target",
+            0 < config.evaluation.threshold_target <= 1,
+            "above 0 and at most 1",
+        ),
+        (
+            "evaluation.min_positives_to_tune",
+            config.evaluation.min_positives_to_tune >= 1,
+            "at least 1",
+        ),
         (
             "checkpoint.every_minutes",
             0 <= config.checkpoint.every_minutes < math.inf,

@@ -5,7 +5,7 @@ import re
 LONGEST = 1e9  # epochs or steps
 
 
-def steps_of(duration: str, images: int, batch_size: int, times: int = 1) -> int:
+def duration_in_steps(duration: str, images: int, batch_size: int, times: int = 1) -> int:
     """Steps of `times` durations such as "5 epochs", "0.5 epochs" or "300 steps" in a row.
 
     An epoch is as many steps as it takes to draw each training image once, rounded to whole

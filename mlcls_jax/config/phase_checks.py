@@ -2,7 +2,7 @@
 
 import re
 
-from mlcls_jax.config.durations import steps_of
+from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.schema import Augment, Group, Loss, Phase
 
 # Fields of Augment that change an image each time.
@@ -65,7 +65,7 @@ def _check_optimizer(path: str, phase: Phase) -> None:
             f"config: {path}.momentum is {phase.momentum}, but {path}.optimizer is "
             f'{phase.optimizer!r}; it belongs to "sgd", so leave one of them as it was'
         )
-    if phase.schedule == "onecycle" and steps_of(phase.warmup, images=1, batch_size=1):
+    if phase.schedule == "onecycle" and duration_in_steps(phase.warmup, images=1, batch_size=1):
         raise ValueError(
             f'config: {path}.warmup is {phase.warmup!r}, but {path}.schedule="onecycle" has a '
             'rise of its own; set warmup to "0 steps"'
@@ -99,7 +99,7 @@ def check_cached_views(phases: list[Phase], augment: Augment) -> None:
                 f"config: {path} is 2, but augment.flip is False and forbids the mirrored "
                 "image; set this to 1, or that to True"
             )
-    lasting = [phase for phase in phases if steps_of(phase.duration, 1, 1)]
+    lasting = [phase for phase in phases if duration_in_steps(phase.duration, 1, 1)]
     if not lasting or not all(phase.cached_views for phase in lasting):
         return
     off = Augment()
@@ -115,7 +115,7 @@ def check_cached_views(phases: list[Phase], augment: Augment) -> None:
 def check_duration(path: str, duration: str, at_least_a_step: bool = False) -> None:
     """Raises ValueError for what is no duration; path: of the field."""
     try:
-        steps = steps_of(duration, images=1, batch_size=1)
+        steps = duration_in_steps(duration, images=1, batch_size=1)
     except ValueError as error:
         raise ValueError(f"config: {path}: {error}") from error
     if at_least_a_step and steps == 0:

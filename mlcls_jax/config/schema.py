@@ -183,10 +183,10 @@ class Evaluation:
     every: str = "1 epoch"
     min_positives: int = 1  # classes with fewer (in all splits together) are in no mean
     # Tuned on val: from which probability on a class is said to be there.  The highest F1, or a
-    # precision or recall of at least `wanted`.
-    thresholds: str = _choice("f1", "precision", "recall")
-    wanted: float = 0.9
-    tuned_positives: int = 10  # classes with fewer in val share a threshold (and temperature)
+    # precision or recall of at least `threshold_target`.
+    threshold_criterion: str = _choice("f1", "precision", "recall")
+    threshold_target: float = 0.9
+    min_positives_to_tune: int = 10  # classes with fewer in val share a threshold (and temperature)
     calibration: str = _choice("none", "one", "class")  # temperatures: of all classes, or of each
     # Training images that are scored like those of val, to compare: the same ones each time, at
     # most as many as val has; 0: off.

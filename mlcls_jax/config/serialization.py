@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,27 @@ import dacite
 from mlcls_jax.config.schema import PATHS, Config
 from mlcls_jax.models.weights.aliases import is_name
 
+# Former names of fields, and the present ones.
+RENAMED = {
+    "thresholds": "threshold_criterion",
+    "wanted": "threshold_target",
+    "tuned_positives": "min_positives_to_tune",
+}
+
+
+def renaming_hint(section: str, given: Collection[str]) -> str:
+    """Returns a hint such as " (evaluation.wanted is now …)", or "" if no former name is given.
+
+    Args:
+        section: name of the section of the config, such as "evaluation".
+        given: names of fields of that section.
+    """
+    if section != "evaluation":
+        return ""
+    former = [name for name in RENAMED if name in given]
+    pairs = [f"{section}.{name} is now {section}.{RENAMED[name]}" for name in former]
+    return f" ({'; '.join(pairs)})" if pairs else ""
+
 
 def from_dict(values: dict) -> Config:
     """The Config of `dataclasses.asdict`; ValueError names an unknown field or a wrong type."""
@@ -17,7 +39,9 @@ def from_dict(values: dict) -> Config:
     try:
         return dacite.from_dict(Config, values, dacite.Config(strict=True, type_hooks=numbers))
     except (dacite.DaciteError, AttributeError, TypeError) as error:  # the latter two: no dict
-        raise ValueError(f"config: {' '.join(str(error).split())}") from error
+        evaluation = values.get("evaluation") if isinstance(values, dict) else None
+        hint = renaming_hint("evaluation", evaluation if isinstance(evaluation, dict) else ())
+        raise ValueError(f"config: {' '.join(str(error).split())}{hint}") from error
 
 
 def _refuse_bool(kind: type, value):
@@ -38,8 +62,13 @@ def may_change(config: Config) -> set[str]:
     fields |= {f"data.{name}" for name in ("threads", "on_bad_image", "max_bad_fraction")}
     fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may go on otherwise
     fields |= {"distributed.timeout", "distributed.start_timeout"}
-    decisions = ("thresholds", "wanted", "tuned_positives", "calibration")
-    fields |= {f"evaluation.{name}" for name in (*decisions, "train_sample")}
+    decision_rule = (
+        "threshold_criterion",
+        "threshold_target",
+        "min_positives_to_tune",
+        "calibration",
+    )
+    fields |= {f"evaluation.{name}" for name in (*decision_rule, "train_sample")}
     # Crops from cached images are not quite those from the files.
     squash = config.augment.train_resize == "squash"
     return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})

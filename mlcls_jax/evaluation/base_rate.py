@@ -16,11 +16,12 @@ class BaseRate:
     """What the training labels alone say.
 
     frequencies: share of positives among the known labels of the training images, per class.
-    counted: False for classes that are in no mean, for want of positives in all splits together.
+    included_classes: False for classes that no mean includes, as all splits together have
+        too few positives.
     """
 
     frequencies: tuple[float, ...]
-    counted: tuple[bool, ...]
+    included_classes: tuple[bool, ...]
 
 
 def base_rate(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
@@ -73,4 +74,6 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def _scores(table: LabelTable, predicted: np.ndarray, base: BaseRate) -> Scores:
-    return evaluate_scores(table.labels, predicted, table.classes, np.asarray(base.counted))
+    return evaluate_scores(
+        table.labels, predicted, table.classes, np.asarray(base.included_classes)
+    )

@@ -20,7 +20,7 @@ HIGHEST = 10.0  # and its inverse the lowest: labels that scores separate have n
 def fit_temperatures(
     labels: Int8[np.ndarray, "image class"],
     logits: Float[np.ndarray, "image class"],
-    counted: Bool[np.ndarray, " class"],
+    included_classes: Bool[np.ndarray, " class"],
     minimum: int,
     per_class: bool,
 ) -> Float[np.ndarray, " class"]:
@@ -29,14 +29,14 @@ def fit_temperatures(
     Args:
         labels: 1, 0 or UNKNOWN, which has no influence.
         logits: finite.
-        counted: classes that the one temperature of all is fitted on.
+        included_classes: classes that the one temperature of all is fitted on.
         minimum: positives that a class needs for a temperature of its own.
         per_class: whether classes have their own; those with fewer positives take the one of all.
 
     Returns:
         Float64 [class], in [1 / HIGHEST, HIGHEST].
     """
-    known = (labels != UNKNOWN) & counted
+    known = (labels != UNKNOWN) & included_classes
     result = np.full(labels.shape[1], fit_temperature(labels[known] == 1, logits[known]))
     if per_class:
         for c in np.flatnonzero((labels == 1).sum(axis=0) >= minimum):

@@ -15,7 +15,7 @@ from mlcls_jax.system.console import Meter, progress_bar
 from mlcls_jax.system.devices import sharded
 
 
-def score(
+def predict_dataset(
     predict: Callable[[dict, Any], jax.Array],
     variables: dict,
     paths: Sequence[str],
@@ -32,11 +32,11 @@ def score(
         Float32 [image, class], and bool [image]: False where the image was skipped, so that
         its logits mean nothing.
     """
-    parts = list(outputs(predict, variables, paths, config, mesh, reader, title))
+    parts = list(predict_batches(predict, variables, paths, config, mesh, reader, title))
     return np.concatenate(parts), readable(paths, reader)
 
 
-def outputs(
+def predict_batches(
     predict: Callable[[dict, Any], jax.Array],
     variables: dict,
     paths: Sequence[str],

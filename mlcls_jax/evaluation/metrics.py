@@ -25,19 +25,19 @@ class Scores:
     values: mAP, loss, CP, CR, CF1, OP, OR, OF1, and the last six again with the suffix @3, where
         the three most probable classes of each image count as predicted.
     class_ap: average precision per class name; NaN for a class that is left out.
-    left_out: names of the classes that are in no mean, for want of positives.
+    excluded_classes: names of the classes that are in no mean, for want of positives.
     """
 
     values: dict[str, float]
     class_ap: dict[str, float]
-    left_out: list[str]
+    excluded_classes: list[str]
 
 
 def evaluate_scores(
     labels: Int8[np.ndarray, "image class"],
     probabilities: Float[np.ndarray, "image class"],
     classes: tuple[str, ...],
-    counted: Bool[np.ndarray, " class"] | None = None,
+    included_classes: Bool[np.ndarray, " class"] | None = None,
 ) -> Scores:
     """All metrics of a split.
 
@@ -45,10 +45,10 @@ def evaluate_scores(
         labels: 1, 0 or UNKNOWN.
         probabilities: in [0, 1].
         classes: names, in column order.
-        counted: False for classes to leave out of every mean; those without a positive label
-            here are left out as well.
+        included_classes: False for classes that no mean includes; those without a positive
+            label here are excluded as well.
     """
-    included = included_classes(labels, counted)
+    included = classes_to_average(labels, included_classes)
     aps = average_precisions(labels, probabilities, included)
     values = {
         "mAP": float(np.mean(aps[included])) if included.any() else float("nan"),
@@ -58,17 +58,18 @@ def evaluate_scores(
     for suffix, predicted in (("", at_threshold), (f"@{TOP_K}", top_k(probabilities, TOP_K))):
         counts = decision_values(labels, predicted, included)
         values |= {f"{name}{suffix}": value for name, value in counts.items()}
-    left_out = [name for name, keep in zip(classes, included, strict=True) if not keep]
+    excluded_classes = [name for name, keep in zip(classes, included, strict=True) if not keep]
     class_ap = {name: float(ap) for name, ap in zip(classes, aps, strict=True)}
-    return Scores(values, class_ap, left_out)
+    return Scores(values, class_ap, excluded_classes)
 
 
-def included_classes(
-    labels: Int8[np.ndarray, "image class"], counted: Bool[np.ndarray, " class"] | None = None
+def classes_to_average(
+    labels: Int8[np.ndarray, "image class"],
+    included_classes: Bool[np.ndarray, " class"] | None = None,
 ) -> Bool[np.ndarray, " class"]:
     """Classes that are in the means: with a positive label, and counted."""
     there = (labels == 1).any(axis=0)
-    return there if counted is None else there & counted
+    return there if included_classes is None else there & included_classes
 
 
 def average_precisions(

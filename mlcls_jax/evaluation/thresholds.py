@@ -20,20 +20,20 @@ class Tuned:
 
     thresholds: float64 [class]; -inf where every image is taken.
     pooled: bool [class], True where the threshold is the one of all classes together.
-    missed: bool [class], True where no threshold reaches the precision that was wanted.
+    unreached_classes: bool [class], True where no threshold reaches the target precision.
     """
 
     thresholds: Float[np.ndarray, " class"]
     pooled: Bool[np.ndarray, " class"]
-    missed: Bool[np.ndarray, " class"]
+    unreached_classes: Bool[np.ndarray, " class"]
 
 
 def tune(
     labels: Int8[np.ndarray, "image class"],
     logits: Float[np.ndarray, "image class"],
-    counted: Bool[np.ndarray, " class"],
+    included_classes: Bool[np.ndarray, " class"],
     goal: str,
-    wanted: float,
+    target: float,
     minimum: int,
 ) -> Tuned:
     """Thresholds for each class on the images given.
@@ -45,37 +45,37 @@ def tune(
     Args:
         labels: 1, 0 or UNKNOWN, which has no influence.
         logits: or any other scores that can be compared between the classes.
-        counted: False for classes that are not to be pooled.
-        goal, wanted: see `tune_one`.
+        included_classes: False for classes that are not to be pooled.
+        goal, target: see `tune_one`.
         minimum: positives that a class needs for a threshold of its own, at least 1.
     """
     positives = (labels == 1).sum(axis=0)
     pooled = positives < minimum
     thresholds = np.full(labels.shape[1], NOTHING_KNOWN)
-    missed = np.zeros(labels.shape[1], bool)
+    unreached_classes = np.zeros(labels.shape[1], bool)
     for c in np.flatnonzero(~pooled):
         known = labels[:, c] != UNKNOWN
-        thresholds[c], reached = tune_one(labels[known, c] == 1, logits[known, c], goal, wanted)
-        missed[c] = not reached
-    if pooled.any() and positives[counted].any():
-        known = (labels != UNKNOWN) & counted
-        thresholds[pooled], reached = tune_one(labels[known] == 1, logits[known], goal, wanted)
-        missed[pooled] = not reached
-    return Tuned(thresholds, pooled, missed)
+        thresholds[c], reached = tune_one(labels[known, c] == 1, logits[known, c], goal, target)
+        unreached_classes[c] = not reached
+    if pooled.any() and positives[included_classes].any():
+        known = (labels != UNKNOWN) & included_classes
+        thresholds[pooled], reached = tune_one(labels[known] == 1, logits[known], goal, target)
+        unreached_classes[pooled] = not reached
+    return Tuned(thresholds, pooled, unreached_classes)
 
 
 def tune_one(
-    positive: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"], goal: str, wanted: float
+    positive: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"], goal: str, target: float
 ) -> tuple[float, bool]:
-    """The threshold of one class, and whether what is wanted is reached.
+    """The threshold of one class, and whether the target is reached.
 
     Args:
         positive: at least one is True.
         scores: finite.
         goal: "f1": the highest F1, of equal ones the highest threshold.  "recall": the highest
-            threshold whose recall is at least `wanted`.  "precision": the lowest whose precision
+            threshold whose recall is at least `target`.  "precision": the lowest whose precision
             is; where there is none, the one with the highest precision.
-        wanted: in (0, 1].
+        target: in (0, 1].
     """
     order = np.argsort(-scores)  # not stable, which is twice as fast: equal scores count together
     scores = scores[order].astype(np.float64)
@@ -87,9 +87,9 @@ def tune_one(
     if goal == "f1":
         best = int(np.argmax(2 * true / (taken + true[-1])))
     elif goal == "recall":
-        best = int(np.argmax(recall >= wanted))
+        best = int(np.argmax(recall >= target))
     else:
-        enough = np.flatnonzero(precision >= wanted)
+        enough = np.flatnonzero(precision >= target)
         reached = bool(len(enough))
         best = int(enough[-1] if reached else np.argmax(precision))
     levels = np.append(scores[last], -np.inf)

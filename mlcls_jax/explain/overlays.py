@@ -13,7 +13,7 @@ from mlcls_jax.data.images.decoding import open_image, read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.loaders.threads import Reader, eval_batches, local_rows
 from mlcls_jax.explain.grad_cam import make_explain_step, overlay
-from mlcls_jax.run.trained_model import Run
+from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.step.programs import build_model
 from mlcls_jax.system.devices import put_local, sharded
 from mlcls_jax.system.files import new_folder
@@ -24,7 +24,12 @@ _NAME = 25  # characters of each part of a file name: four bytes each still fit 
 
 
 def write_overlays(
-    folder: Path, run: Run, paths: list[str], names: list[str], chosen: np.ndarray, reader: Reader
+    folder: Path,
+    run: TrainedModel,
+    paths: list[str],
+    names: list[str],
+    chosen: np.ndarray,
+    reader: Reader,
 ) -> int:
     """Writes a PNG per image and class into a new folder, and returns how many.
 
@@ -78,11 +83,11 @@ def file_name(index: int, rank: int, image: str, label: str) -> str:
 
 
 def class_maps(
-    run: Run, paths: list[str], chosen: np.ndarray, reader: Reader
+    run: TrainedModel, paths: list[str], chosen: np.ndarray, reader: Reader
 ) -> Iterator[np.ndarray]:
     """Float32 [k, rows, columns] of each image, for the classes chosen, int32 [image, k]."""
-    model = build_model(run.config, len(run.classes), run.origin.lineage)
-    explain = make_explain_step(model, run.origin.normalization, run.mesh)
+    model = build_model(run.config, len(run.classes), run.pretrained_config.convention)
+    explain = make_explain_step(model, run.pretrained_config.normalization, run.mesh)
     rows = local_rows(run.config.data.eval_batch_size, "data.eval_batch_size")
     how = {"size": image_size(run.config), "augment": run.config.augment}
     batches = eval_batches(paths, rows=rows, reader=reader, **how)

@@ -34,7 +34,7 @@ from mlcls_jax.export.portable import (
 from mlcls_jax.models.weights.formats import SIDECAR
 from mlcls_jax.models.weights.provenance import OWN, to_json
 from mlcls_jax.models.weights.save import keras_builder, save_keras, save_timm, timm_builder
-from mlcls_jax.run.trained_model import Run, describe_checkpoint, load_run
+from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint, load_trained_model
 from mlcls_jax.run.workdir import RAW
 from mlcls_jax.step.programs import build_model
 from mlcls_jax.system import distributed
@@ -46,12 +46,12 @@ def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     options = parse(argv)
     distributed.start()
-    run, out = load_run(Path(options.workdir), options.checkpoint), Path(options.out)
+    run, out = load_trained_model(Path(options.workdir), options.checkpoint), Path(options.out)
     with new_folder(out) as folder:
         path, config, usage = WRITERS[options.format](run, folder)
-        own = {"file": path.name, "format": options.format} | describe(run)
+        own = {"file": path.name, "format": options.format} | describe_usage(run)
         write_text(folder / SIDECAR, json.dumps(config | {OWN: own}, indent=2) + "\n")
-    console.print(f"From the {describe_checkpoint(run.meta)}")
+    console.print(f"From the {describe_checkpoint(run.metadata)}")
     console.print(f"Written: {out / path.name} and {out / SIDECAR}")
     console.print(usage.replace("OUT", str(out)))
     return 0
@@ -70,7 +70,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def describe(run: Run) -> dict[str, Any]:
+def describe_usage(run: TrainedModel) -> dict[str, Any]:
     """What has to be known to use a model of the run, JSON-ready.
 
     Images are RGB, 0 to 255, resized as `resize` says to `image_size` pixels; what the model
@@ -85,21 +85,23 @@ def describe(run: Run) -> dict[str, Any]:
         "resize": config.augment.eval_resize,
         "crop": _crop(run),
         "interpolation": config.augment.interpolation,
-        "origin": to_json(run.origin),
+        "pretrained_config": to_json(run.pretrained_config),
         "classes": list(run.classes),
-        "thresholds": dict(zip(run.classes, run.decisions.thresholds, strict=True)),
-        "temperatures": dict(zip(run.classes, run.decisions.temperatures, strict=True)),
-        "step": run.meta["step"],
-        "weights": run.meta.get("weights", RAW),
-        "val": finite_or_none(run.meta["val"] or {}),
+        "thresholds": dict(zip(run.classes, run.decision_rule.thresholds, strict=True)),
+        "temperatures": dict(zip(run.classes, run.decision_rule.temperatures, strict=True)),
+        "step": run.metadata["step"],
+        "weights": run.metadata.get("weights", RAW),
+        "val": finite_or_none(run.metadata["val"] or {}),
     }
 
 
-def write_safetensors(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
+def write_safetensors(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], str]:
     """For timm; the config is the one that timm reads from a folder."""
     _refuse_decoder(run, "timm.create_model")
     size, (mean, std) = image_size(run.config), _unit(run)
-    builder = timm_builder(run.config.model.variant, run.origin.lineage, len(run.classes))
+    builder = timm_builder(
+        run.config.model.variant, run.pretrained_config.convention, len(run.classes)
+    )
     model_args = {k: v for k, v in builder.arguments.items() if k != "num_classes"}
     config = {
         "architecture": builder.name,
@@ -126,17 +128,21 @@ def write_safetensors(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str
     return save_timm(folder, run.variables, run.config.model.variant), config, usage
 
 
-def write_keras(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
+def write_keras(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], str]:
     """For keras.applications; the config says which function, with which arguments."""
     _refuse_decoder(run, "keras.applications")
     variant = run.config.model.variant
-    builder = keras_builder(variant, run.origin, len(run.classes), image_size(run.config))
+    builder = keras_builder(
+        variant, run.pretrained_config, len(run.classes), image_size(run.config)
+    )
     inside = builder.arguments.get("include_preprocessing", True)
     config = {
         "application": builder.name,
         "arguments": builder.arguments,
         "input": "images of 0 to 255" if inside else "images of 0 to 255, less mean, over std",
-        "normalization": "inside" if inside else dataclasses.asdict(run.origin.normalization),
+        "normalization": "inside"
+        if inside
+        else dataclasses.asdict(run.pretrained_config.normalization),
     }
     usage = (
         f"model = keras.applications.{builder.name}({builder.keywords})\n"
@@ -145,13 +151,17 @@ def write_keras(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     )
     if not inside:
         mean, std = (
-            list(part) for part in (run.origin.normalization.mean, run.origin.normalization.std)
+            list(part)
+            for part in (
+                run.pretrained_config.normalization.mean,
+                run.pretrained_config.normalization.std,
+            )
         )
         usage = usage.replace("(images)", f"((images - {mean}) / {std})")
-    return save_keras(folder, run.variables, variant, run.origin), config, usage
+    return save_keras(folder, run.variables, variant, run.pretrained_config), config, usage
 
 
-def write_stablehlo(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
+def write_stablehlo(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], str]:
     """One function for JAX; the config says what it takes and gives."""
     path = save_stablehlo(folder, _predictor(run), image_size(run.config))
     usage = (
@@ -161,7 +171,7 @@ def write_stablehlo(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
     return path, _signature(run) | {"jax": jax.__version__}, usage
 
 
-def write_onnx(run: Run, folder: Path) -> tuple[Path, dict[str, Any], str]:
+def write_onnx(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], str]:
     """The same for onnxruntime."""
     path = save_onnx(folder, _predictor(run, portable=True), image_size(run.config))
     usage = (
@@ -179,7 +189,7 @@ WRITERS = {
 }
 
 
-def _refuse_decoder(run: Run, builder: str) -> None:
+def _refuse_decoder(run: TrainedModel, builder: str) -> None:
     if run.config.model.head == "mldecoder":
         raise ValueError(
             f"{builder} makes no EfficientNet with an ML-Decoder as its head; export to stablehlo "
@@ -187,22 +197,22 @@ def _refuse_decoder(run: Run, builder: str) -> None:
         )
 
 
-def _predictor(run: Run, portable: bool = False) -> Predictor:
-    model = build_model(run.config, len(run.classes), run.origin.lineage)
+def _predictor(run: TrainedModel, portable: bool = False) -> Predictor:
+    model = build_model(run.config, len(run.classes), run.pretrained_config.convention)
     # In float32 everywhere: who loads the file may have no bfloat16.
     model = model.clone(dtype=jnp.dtype("float32"), portable=portable)
-    temperatures = run.decisions.temperatures
+    temperatures = run.decision_rule.temperatures
     if all(temperature == 1 for temperature in temperatures):
         temperatures = ()
-    return make_predictor(model, run.variables, run.origin.normalization, temperatures)
+    return make_predictor(model, run.variables, run.pretrained_config.normalization, temperatures)
 
 
-def _shape(run: Run) -> str:
+def _shape(run: TrainedModel) -> str:
     size = image_size(run.config)
     return f"uint8 [batch, {size}, {size}, 3], RGB"
 
 
-def _signature(run: Run) -> dict[str, Any]:
+def _signature(run: TrainedModel) -> dict[str, Any]:
     size = image_size(run.config)
     return {
         "input": {"name": INPUT, "dtype": "uint8", "shape": ["batch", size, size, 3]},
@@ -211,15 +221,15 @@ def _signature(run: Run) -> dict[str, Any]:
     }
 
 
-def _crop(run: Run) -> float:
+def _crop(run: TrainedModel) -> float:
     """Share of an image's short side that is resized to the image size."""
     cropped = run.config.augment.eval_resize == "center_crop"
     return center_crop_share(image_size(run.config)) if cropped else 1.0
 
 
-def _unit(run: Run) -> tuple[list[float], list[float]]:
+def _unit(run: TrainedModel) -> tuple[list[float], list[float]]:
     """Mean and std in units of 0 to 1, as timm has them."""
-    by = run.origin.normalization
+    by = run.pretrained_config.normalization
     return [value / 255 for value in by.mean], [value / 255 for value in by.std]
 
 

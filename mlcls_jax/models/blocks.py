@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mlcls_jax.models.batch_norm import Activation, BatchNorm, identity
-from mlcls_jax.models.conventions import KERAS, Lineage, Padding
+from mlcls_jax.models.conventions import KERAS, Convention, Padding
 from mlcls_jax.models.ops.conv import conv, native_conv, pointwise
 from mlcls_jax.models.ops.depthwise import depthwise_conv
 from mlcls_jax.models.ops.gated import gated_product, scaled_values
@@ -75,7 +75,7 @@ class Network(nn.Module):
     """What every part below shares.
 
     Attributes:
-        lineage: of the weights, with what belongs to it.
+        convention: of the weights, with what belongs to it.
         dtype: of the computation.
         active: paths of the modules that behave as in training when `train=True`; None means all.
             A batch normalisation outside it uses its running statistics and keeps them; a block
@@ -84,7 +84,7 @@ class Network(nn.Module):
         statistics_axis: of the mesh, over which the statistics of batches are taken; see BatchNorm.
     """
 
-    lineage: Lineage = KERAS
+    convention: Convention = KERAS
     dtype: jnp.dtype = jnp.float32
     active: frozenset[str] | None = None
     portable: bool = False
@@ -98,7 +98,7 @@ class Network(nn.Module):
     @property
     def common(self) -> dict:
         """The fields to pass to a child."""
-        names = ("lineage", "dtype", "active", "portable", "statistics_axis")
+        names = ("convention", "dtype", "active", "portable", "statistics_axis")
         return {name: getattr(self, name) for name in names}
 
 
@@ -112,9 +112,9 @@ class NormalizedConv(Network):
 
     @nn.compact
     def __call__(self, x, train: bool, gate=None):
-        lineage = self.lineage
+        convention = self.convention
         how = {
-            "padding": lineage.padding,
+            "padding": convention.padding,
             "dtype": self.dtype,
             "portable": self.portable,
             "name": "conv",
@@ -125,9 +125,9 @@ class NormalizedConv(Network):
             convolution = DepthwiseConv(self.kernel_size, self.stride, **how)
         norm = BatchNorm(
             self.activation,
-            momentum=lineage.decay,
-            epsilon=lineage.epsilon,
-            unbiased=lineage.unbiased,
+            momentum=convention.decay,
+            epsilon=convention.epsilon,
+            unbiased=convention.unbiased,
             dtype=self.dtype,
             axis=self.statistics_axis,
             name="norm",

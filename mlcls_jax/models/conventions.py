@@ -35,7 +35,7 @@ def pad_widths(padding: Padding, size: int, k: int, stride: int) -> tuple[int, i
 
 
 @dataclass(frozen=True)
-class Lineage:
+class Convention:
     """What a code base does differently, as fields of the modules.
 
     Attributes:
@@ -60,14 +60,14 @@ class Lineage:
             )
 
 
-KERAS = Lineage()
-KERAS_V2 = Lineage(decay=0.9)
-TIMM_TF = Lineage(decay=0.9, unbiased=True)
-TIMM = Lineage("symmetric", 1e-5, 0.9, unbiased=True)
+KERAS = Convention()
+KERAS_V2 = Convention(decay=0.9)
+TIMM_TF = Convention(decay=0.9, unbiased=True)
+TIMM = Convention("symmetric", 1e-5, 0.9, unbiased=True)
 TORCHVISION = TIMM  # B0 to B4
-TORCHVISION_LARGE = Lineage("symmetric", 1e-3, 0.99, unbiased=True)  # B5 to B7
-TORCHVISION_V2 = Lineage("symmetric", 1e-3, 0.9, unbiased=True)
-LUKEMELAS = Lineage(unbiased=True)  # EfficientNet-PyTorch, and its Lite fork
+TORCHVISION_LARGE = Convention("symmetric", 1e-3, 0.99, unbiased=True)  # B5 to B7
+TORCHVISION_V2 = Convention("symmetric", 1e-3, 0.9, unbiased=True)
+LUKEMELAS = Convention(unbiased=True)  # EfficientNet-PyTorch, and its Lite fork
 
 
 @dataclass(frozen=True)
@@ -108,40 +108,40 @@ KERAS_V2_LARGE = Normalization((128.0, 128.0, 128.0), (128.0, 128.0, 128.0))  # 
 
 
 @dataclass(frozen=True)
-class Origin:
+class PretrainedConfig:
     """What has to be known of weights besides their tensors."""
 
-    lineage: Lineage
+    convention: Convention
     normalization: Normalization
 
     def __str__(self) -> str:
         """What a person should see, since a wrong one fails nothing."""
         return (
-            f"{self.lineage.padding} padding, epsilon {self.lineage.epsilon:g}, "
+            f"{self.convention.padding} padding, epsilon {self.convention.epsilon:g}, "
             f"mean / std {self.normalization}"
         )
 
 
 # Code base, pattern of the variants, and what its models of them are.
 CODE_BASES = (
-    ("keras", r"b\d", Origin(KERAS, IMAGENET)),
-    ("keras", r"v2b\d", Origin(KERAS_V2, IMAGENET)),
-    ("keras", r"v2[sml]", Origin(KERAS_V2, KERAS_V2_LARGE)),
-    ("timm tf", r"b\d|v2b\d", Origin(TIMM_TF, IMAGENET)),
-    ("timm tf", r"lite\d|v2[sml]", Origin(TIMM_TF, HALF)),
-    ("timm", r"b\d|lite\d|v2[sml]", Origin(TIMM, IMAGENET)),
-    ("torchvision", r"b[0-4]", Origin(TORCHVISION, IMAGENET)),
-    ("torchvision", r"b[5-7]", Origin(TORCHVISION_LARGE, IMAGENET)),
-    ("torchvision", r"v2[sm]", Origin(TORCHVISION_V2, IMAGENET)),
-    ("torchvision", r"v2l", Origin(TORCHVISION_V2, HALF)),
-    ("lukemelas", r"b\d", Origin(LUKEMELAS, IMAGENET)),
-    ("lukemelas", r"lite\d", Origin(LUKEMELAS, LITE)),
+    ("keras", r"b\d", PretrainedConfig(KERAS, IMAGENET)),
+    ("keras", r"v2b\d", PretrainedConfig(KERAS_V2, IMAGENET)),
+    ("keras", r"v2[sml]", PretrainedConfig(KERAS_V2, KERAS_V2_LARGE)),
+    ("timm tf", r"b\d|v2b\d", PretrainedConfig(TIMM_TF, IMAGENET)),
+    ("timm tf", r"lite\d|v2[sml]", PretrainedConfig(TIMM_TF, HALF)),
+    ("timm", r"b\d|lite\d|v2[sml]", PretrainedConfig(TIMM, IMAGENET)),
+    ("torchvision", r"b[0-4]", PretrainedConfig(TORCHVISION, IMAGENET)),
+    ("torchvision", r"b[5-7]", PretrainedConfig(TORCHVISION_LARGE, IMAGENET)),
+    ("torchvision", r"v2[sm]", PretrainedConfig(TORCHVISION_V2, IMAGENET)),
+    ("torchvision", r"v2l", PretrainedConfig(TORCHVISION_V2, HALF)),
+    ("lukemelas", r"b\d", PretrainedConfig(LUKEMELAS, IMAGENET)),
+    ("lukemelas", r"lite\d", PretrainedConfig(LUKEMELAS, LITE)),
 )
 
 
-def origin_of(code_base: str, variant: str) -> Origin | None:
+def pretrained_config_of(code_base: str, variant: str) -> PretrainedConfig | None:
     """What a code base's own models of a variant are; None if it has no such variant."""
-    for name, variants, origin in CODE_BASES:
+    for name, variants, pretrained_config in CODE_BASES:
         if name == code_base and re.fullmatch(variants, variant):
-            return origin
+            return pretrained_config
     return None

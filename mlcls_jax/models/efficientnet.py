@@ -1,7 +1,7 @@
 """EfficientNet B0–B7, Lite0–4 and V2 in Flax linen.
 
 Sources: Tan and Le, arXiv:1905.11946 and arXiv:2104.00298; the TensorFlow reference implementation
-for drop path and the Lite variants.  What code bases do differently is the field `lineage`.
+for drop path and the Lite variants.  What code bases do differently is the field `convention`.
 
 Parameter paths are backbone/stem, backbone/stage{1..}/block{i}/{expand,depthwise,se,project},
 backbone/top and head, so that a group of parameters is a short regular expression.
@@ -98,7 +98,7 @@ class EfficientNet(Network):
         dropout: rate before the dense layer, or inside the decoder; None is the published rate, of
             the variant or of the decoder.
         remat: keep the input of each block only, and compute the block again for its gradient.
-        lineage, active, portable, statistics_axis: see Network.
+        convention, active, portable, statistics_axis: see Network.
         dtype: of the computation.  Parameters, statistics, pooled features and logits are float32.
     """
 

@@ -123,16 +123,16 @@ def reliability(bins: Sequence[Bin]) -> Markup:
     return _chart("calibration", draw)
 
 
-def seconds(spent: dict[str, float]) -> Markup:
+def seconds(timing: dict[str, float]) -> Markup:
     """What the run's seconds went into.
 
     Args:
-        spent: seconds by what they went into, not empty.
+        timing: seconds by what they went into, not empty.
     """
 
     def draw(axes: Any) -> None:
-        names = sorted(spent, key=lambda name: spent[name])
-        values = [spent[name] for name in names]
+        names = sorted(timing, key=lambda name: timing[name])
+        values = [timing[name] for name in names]
         total = max(sum(values), 1e-9)
         bars = axes.barh(names, values, color=VAL, height=0.6)
         texts = [f"{value:,.0f} s, {value / total:.0%}" for value in values]

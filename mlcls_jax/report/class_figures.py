@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int8
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.evaluation.metrics import average_precisions, included_classes
+from mlcls_jax.evaluation.metrics import average_precisions, classes_to_average
 
 PAIRS = 15  # of classes in a table
 LEAST = 2  # images: one alone is chance
@@ -47,7 +47,7 @@ def class_rows(
         thresholds: per class.
     """
     labels = table.labels
-    aps = average_precisions(labels, probabilities, included_classes(labels))
+    aps = average_precisions(labels, probabilities, classes_to_average(labels))
     positive, taken = labels == 1, present & (labels != UNKNOWN)
     true, guessed, there = (x.sum(axis=0) for x in (positive & taken, taken, positive))
     return [

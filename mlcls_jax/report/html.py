@@ -22,7 +22,7 @@ from mlcls_jax.report.class_figures import (
     reliability,
     together,
 )
-from mlcls_jax.report.inputs import Facts, Scored, gather
+from mlcls_jax.report.inputs import ReportInputs, Scored, gather
 from mlcls_jax.report.thumbnails import Example, Explain, Thumbnails, hits, mistakes
 from mlcls_jax.run.workdir import REPORT
 from mlcls_jax.step.programs import describe_network
@@ -54,7 +54,7 @@ def write_report(
     return facts.findings
 
 
-def render(facts: Facts, thumbnails: Thumbnails, explain: Explain | None = None) -> str:
+def render(facts: ReportInputs, thumbnails: Thumbnails, explain: Explain | None = None) -> str:
     """The page."""
     environment = Environment(
         loader=PackageLoader("mlcls_jax.report"),
@@ -81,7 +81,7 @@ def render(facts: Facts, thumbnails: Thumbnails, explain: Explain | None = None)
     )
 
 
-def _run(facts: Facts) -> dict[str, Any]:
+def _run(facts: ReportInputs) -> dict[str, Any]:
     """What the run is."""
     config, train = facts.config, facts.splits["train"]
     sizes = ", ".join(f"{len(table):,} {name}" for name, table in facts.splits.items())
@@ -101,37 +101,37 @@ def _run(facts: Facts) -> dict[str, Any]:
     return {"rows_of_run": rows, "groups": groups, "fields": fields}
 
 
-def _training(facts: Facts) -> dict[str, Any]:
+def _training(facts: ReportInputs) -> dict[str, Any]:
     """Curves, and where the time went."""
     records = facts.records
     if not records:
-        return {"last": None, "best": None, "curves": [], "times": [], "spent": {}}
-    spent: dict[str, float] = {}
+        return {"last": None, "best": None, "curves": [], "times": [], "timing": {}}
+    timing: dict[str, float] = {}
     for record in records:
-        for what, seconds in record.get("spent", {}).items():
-            spent[what] = spent.get(what, 0.0) + seconds
-    times = [charts.seconds(spent)] if spent else []
+        for what, seconds in record.get("timing", {}).items():
+            timing[what] = timing.get(what, 0.0) + seconds
+    times = [charts.seconds(timing)] if timing else []
     scored = [record for record in records if facts.kept and record["step"] == facts.kept.step]
     return {
         "last": records[-1],
         "best": scored[-1] if scored else None,
         "curves": [charts.curves(records, "mAP"), charts.curves(records, "loss")],
         "times": [*times, charts.speed(records)],
-        "spent": spent,
+        "timing": timing,
     }
 
 
-def _scores(facts: Facts, thumbnails: Thumbnails, explain: Explain | None) -> dict[str, Any]:
+def _scores(facts: ReportInputs, thumbnails: Thumbnails, explain: Explain | None) -> dict[str, Any]:
     """What the best evaluation says of classes and images; nothing where there is none."""
-    scored, decisions = facts.scored, facts.decisions
-    if scored is None or decisions is None or not len(scored.table):
+    scored, decision_rule = facts.scored, facts.decision_rule
+    if scored is None or decision_rule is None or not len(scored.table):
         return {"classes": [], "galleries": [], "explained": False}
     table, probabilities, present = scored.table, scored.probabilities, scored.present
     labels, names = table.labels, table.classes
     train = facts.splits["train"]
     return {
-        "classes": class_rows(train, table, probabilities, present, decisions.thresholds),
-        "tuned_for": decisions.rule.text if decisions.rule else None,
+        "classes": class_rows(train, table, probabilities, present, decision_rule.thresholds),
+        "tuned_for": decision_rule.criterion.text if decision_rule.criterion else None,
         "curve": charts.precision_recall(*precision_recall(labels, probabilities)),
         "calibration": charts.reliability(reliability(labels, probabilities)),
         "error": calibration_error(labels, probabilities),

@@ -14,11 +14,11 @@ from mlcls_jax.config import Config
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.diagnose import diagnose
 from mlcls_jax.diagnosis.finding import Finding
-from mlcls_jax.evaluation.decision_rule import Decisions
-from mlcls_jax.run.best_scores import Kept, read_kept
+from mlcls_jax.evaluation.decision_rule import DecisionRule
+from mlcls_jax.run.best_scores import BestEvaluation, read_best_evaluation
 from mlcls_jax.run.metrics_log import read_metrics
-from mlcls_jax.run.trained_model import read_decisions
-from mlcls_jax.run.workdir import DECISIONS, RAW, read_config, read_splits_of
+from mlcls_jax.run.trained_model import read_decision_rule
+from mlcls_jax.run.workdir import DECISION_RULE, RAW, read_config, read_splits_of
 
 _TINY = 1e-6  # predictions have six decimals
 
@@ -38,7 +38,7 @@ class Scored:
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
+class ReportInputs:
     """All that a report is made from.
 
     splits: labels of the run.
@@ -49,19 +49,19 @@ class Facts:
     config: Config
     records: list[dict[str, Any]]
     splits: dict[str, LabelTable]
-    kept: Kept | None
-    decisions: Decisions | None
+    kept: BestEvaluation | None
+    decision_rule: DecisionRule | None
 
     @cached_property
     def scored(self) -> Scored | None:
         """The best evaluation with its labels."""
-        if self.kept is None or self.decisions is None:
+        if self.kept is None or self.decision_rule is None:
             return None
         val = self.splits["val"]
         row = {name: number for number, name in enumerate(val.filenames)}
         table = val.take([row[name] for name in self.kept.filenames])
-        probabilities = self.decisions.probabilities(self.kept.logits)
-        return Scored(table, probabilities, self.decisions.present(probabilities))
+        probabilities = self.decision_rule.probabilities(self.kept.logits)
+        return Scored(table, probabilities, self.decision_rule.present(probabilities))
 
     @cached_property
     def findings(self) -> list[Finding]:
@@ -71,7 +71,7 @@ class Facts:
         return diagnose(self.config, self.records, self.splits["train"], self.splits["val"], of_val)
 
 
-def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> Facts:
+def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> ReportInputs:
     """Reads a workdir.
 
     Args:
@@ -83,22 +83,22 @@ def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> Facts:
     """
     config = read_config(workdir)
     splits = splits or read_splits_of(workdir, config.data)
-    records, kept = read_metrics(workdir), read_kept(workdir)
+    records, kept = read_metrics(workdir), read_best_evaluation(workdir)
     if kept is None:
         kept = _of_predictions(workdir, splits["val"])
     elif kept.step not in {record["step"] for record in records}:
         kept = None  # of a stretch that was lost
-    decisions = None
+    decision_rule = None
     if kept is not None:
-        decisions = kept.decisions
-        if (workdir / DECISIONS).exists():  # tuned later
+        decision_rule = kept.decision_rule
+        if (workdir / DECISION_RULE).exists():  # tuned later
             later = {"step": kept.step, "classes": splits["val"].classes}
-            tuned = read_decisions(workdir, later)
-            decisions = tuned if tuned.rule else decisions
-    return Facts(workdir, config, records, splits, kept, decisions)
+            tuned = read_decision_rule(workdir, later)
+            decision_rule = tuned if tuned.criterion else decision_rule
+    return ReportInputs(workdir, config, records, splits, kept, decision_rule)
 
 
-def _of_predictions(workdir: Path, val: LabelTable) -> Kept | None:
+def _of_predictions(workdir: Path, val: LabelTable) -> BestEvaluation | None:
     """What `evaluate` has written for val, of a run from before scores.npz."""
     predictions, evaluated = workdir / "predictions_val.csv", workdir / "eval_val.json"
     if not (predictions.exists() and evaluated.exists()):
@@ -114,13 +114,13 @@ def _of_predictions(workdir: Path, val: LabelTable) -> Kept | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None  # of another version
     logits = logit(np.clip(probabilities, _TINY, 1 - _TINY)).astype(np.float32)
-    decisions = Decisions(None, thresholds, (1.0,) * len(val.classes))
-    return Kept(
+    decision_rule = DecisionRule(None, thresholds, (1.0,) * len(val.classes))
+    return BestEvaluation(
         step=result["step"],
         weights=result.get("weights", RAW),
         filenames=names,
         logits=logits,
-        decisions=decisions,
+        decision_rule=decision_rule,
         devices="",
         groups={},
     )

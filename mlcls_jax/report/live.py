@@ -11,7 +11,7 @@ from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.report.html import write_report
 from mlcls_jax.report.thumbnails import Thumbnails
-from mlcls_jax.run.best_scores import Kept, write_kept
+from mlcls_jax.run.best_scores import BestEvaluation, write_best_evaluation
 from mlcls_jax.run.metrics_log import read_metrics
 from mlcls_jax.system import threads
 from mlcls_jax.system.console import print_warning
@@ -19,7 +19,7 @@ from mlcls_jax.system.console import print_warning
 SHARE = 0.05  # of the time may go into reports; the last one is made in any case
 
 
-class Refresher:
+class LiveReport:
     """Writes report.html in a thread, after evaluations and at the end of a run.
 
     A report that fails is told, and the training goes on.
@@ -43,7 +43,7 @@ class Refresher:
         records = read_metrics(workdir) if enabled else []
         self._best = max((_comparable(record["val"]["mAP"]) for record in records), default=-1.0)
 
-    def evaluated(self, value: float, make_kept: Callable[[], Kept]) -> None:
+    def evaluated(self, value: float, make_kept: Callable[[], BestEvaluation]) -> None:
         """Keeps an evaluation if it is the best so far; refreshes the report if there is time.
 
         Args:
@@ -57,7 +57,7 @@ class Refresher:
             return
         if _comparable(value) >= self._best:
             self._best = _comparable(value)
-            write_kept(self._workdir, make_kept())
+            write_best_evaluation(self._workdir, make_kept())
         busy = self._running is not None and not self._running.done()
         if not busy and time.perf_counter() >= self._not_before:
             self._running = threads.run(self._write)

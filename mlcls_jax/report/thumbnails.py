@@ -16,7 +16,7 @@ from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.loaders.threads import make_reader
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import class_maps
-from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.run.trained_model import load_trained_model
 
 # (path and class of each image) -> for each, what draws its map over the image.
 Draw = Callable[[np.ndarray], np.ndarray]
@@ -36,7 +36,7 @@ def explain_by(workdir: Path) -> Explain:
     def explain(asked: Sequence[tuple[str, int]]) -> list[Draw]:
         if not asked:
             return []
-        run = load_run(workdir, "best")
+        run = load_trained_model(workdir, "best")
         paths = [path for path, _ in asked]
         chosen = np.array([[column] for _, column in asked], np.int32)
         maps = class_maps(run, paths, chosen, make_reader(run.config.data, len(paths)))

@@ -15,22 +15,22 @@ from mlcls_jax.system.files import FILE as SUMS
 from mlcls_jax.system.files import damage, write_checksums
 
 FORMAT = 1  # of what is in a checkpoint; 0 had no such number, and no checksums
-META, SCORE = "meta", "metrics"  # items with what it says of itself, and its mAP
+METADATA, SCORE = "metadata", "metrics"  # items with what it says of itself, and its mAP
 _PARTIAL = ".orbax-checkpoint-tmp"
 
 
-def steps_of(folder: Path) -> list[int]:
+def steps_in_folder(folder: Path) -> list[int]:
     """Of the checkpoints, newest first; none where there is no folder."""
     names = [child.name for child in folder.iterdir()] if folder.is_dir() else []
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
-def read_meta(checkpoint: Path) -> dict[str, Any]:
+def read_metadata(checkpoint: Path) -> dict[str, Any]:
     """As Orbax's JsonSave wrote it; OSError or ValueError where it cannot be read."""
-    meta = json.loads((checkpoint / META / "metadata").read_text(encoding="utf-8"))
-    if not isinstance(meta, dict):
+    metadata = json.loads((checkpoint / METADATA / "metadata").read_text(encoding="utf-8"))
+    if not isinstance(metadata, dict):
         raise ValueError("it is no JSON object")
-    return meta
+    return metadata
 
 
 def damage_of(checkpoint: Path, items: Iterable[str] | None = None) -> str:
@@ -38,9 +38,9 @@ def damage_of(checkpoint: Path, items: Iterable[str] | None = None) -> str:
     if (checkpoint / SUMS).exists():
         return damage(checkpoint, items)
     try:
-        is_old = not read_meta(checkpoint).get("format")
+        is_old = not read_metadata(checkpoint).get("format")
     except (OSError, ValueError) as error:
-        return f"{META} cannot be read: {one_line(error)}"
+        return f"{METADATA} cannot be read: {one_line(error)}"
     return "" if is_old else f"{SUMS} is missing"
 
 
@@ -67,7 +67,7 @@ def set_damaged_aside(folder: Path) -> int | None:
     Raises:
         ValueError: all are damaged; they stay, as without them the run would begin anew.
     """
-    steps, damaged = steps_of(folder), {}
+    steps, damaged = steps_in_folder(folder), {}
     for step in steps:
         if not (wrong := damage_of(folder / str(step))):
             break
@@ -103,7 +103,7 @@ def _unused(path: Path) -> Path:
 
 def others_of(folder: Path, step: int) -> str:
     """For an error about a checkpoint: which others there are."""
-    others = [str(other) for other in reversed(steps_of(folder)) if other != step]
+    others = [str(other) for other in reversed(steps_in_folder(folder)) if other != step]
     if not others:
         return "there is no other"
     return f"beside it there are {', '.join(others)}, for --checkpoint STEP"

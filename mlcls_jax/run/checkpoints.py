@@ -1,9 +1,9 @@
 """Orbax checkpoints of a run: the two latest and the best by validation mAP.
 
 Each holds three items: `model` (parameters and statistics, all that evaluation needs), `training`
-(optimiser state and running totals) and `meta` (JSON: phase, config, classes, normalisation and
+(optimiser state and running totals) and `metadata` (JSON: phase, config, classes, normalisation and
 metrics), so that a checkpoint explains itself; and where a phase averages what it trains, a fourth,
-`average`.
+`ema`.
 """
 
 import math
@@ -23,18 +23,18 @@ from orbax.checkpoint.checkpoint_managers import (
 from mlcls_jax import __version__
 from mlcls_jax.run.checkpoint_integrity import (
     FORMAT,
-    META,
+    METADATA,
     SCORE,
     add_checksums,
     damage_of,
     one_line,
     others_of,
-    read_meta,
+    read_metadata,
     remove_partial,
     set_damaged_aside,
-    steps_of,
+    steps_in_folder,
 )
-from mlcls_jax.step.ema import NO_AVERAGE, Average, with_average
+from mlcls_jax.step.ema import NO_EMA, EmaState, with_ema
 from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import print_warning
@@ -77,7 +77,7 @@ class Checkpoints:
         self._whole: int | None = None  # a step that was found to be so
         self._unranked: dict[int, str] = {}  # steps whose score cannot be read, and why
         if read_only:
-            found = {step: self._wrong(step, [SCORE]) for step in steps_of(self._folder)}
+            found = {step: self._wrong(step, [SCORE]) for step in steps_in_folder(self._folder)}
             self._unranked = {step: wrong for step, wrong in found.items() if wrong}
         elif is_first_process():  # the others wait in the manager's __init__
             remove_partial(self._folder)
@@ -107,7 +107,7 @@ class Checkpoints:
         self._lost = ""  # why there is no checkpoint of the step that was to be saved last
 
     def save(
-        self, step: int, state: TrainState, meta: dict[str, Any], val_map: float | None
+        self, step: int, state: TrainState, metadata: dict[str, Any], val_map: float | None
     ) -> None:
         """Starts to write the state in the background; waits for the save before it, if need be.
 
@@ -116,7 +116,7 @@ class Checkpoints:
         Args:
             step: of the state.
             state: of the end of the step; may be donated as soon as this returns.
-            meta: JSON-ready.
+            metadata: JSON-ready.
             val_map: validation mAP of this state; None between evaluations, which never counts
                 as best.
 
@@ -125,8 +125,8 @@ class Checkpoints:
         """
         self._settle()
         saves = {item: ocp.args.StandardSave(tree) for item, tree in _trees(state).items()}
-        meta = meta | {"format": FORMAT, "version": __version__}
-        args = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **saves)
+        metadata = metadata | {"format": FORMAT, "version": __version__}
+        args = ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **saves)
         metrics = None if val_map is None else {"mAP": val_map}
         self._saving, self._lost = step, ""
         try:
@@ -177,23 +177,23 @@ class Checkpoints:
     def restore(self, step: int, state: TrainState) -> TrainState:
         """The saved state, with the structure, shapes and sharding of `state`."""
         restored = self._restore(step, _trees(state))
-        average = _flat(restored["average"]) if state.average else NO_AVERAGE
-        return TrainState(**restored["model"], **restored["training"], average=average)
+        ema = _flat(restored["ema"]) if state.ema else NO_EMA
+        return TrainState(**restored["model"], **restored["training"], ema=ema)
 
-    def restore_variables(self, step: int, variables: dict, average: Average = NO_AVERAGE) -> dict:
+    def restore_variables(self, step: int, variables: dict, ema: EmaState = NO_EMA) -> dict:
         """{params, batch_stats} only, with the structure, shapes and sharding of `variables`.
 
         Args:
             step: of the checkpoint.
             variables: or their shapes.
-            average: of the shapes that the checkpoint has, to get it in place of the leaves that
+            ema: of the shapes that the checkpoint has, to get it in place of the leaves that
                 it is of; without it, the variables as they were trained.
         """
-        trees = {"model": variables} | ({"average": _nested(average)} if average else {})
+        trees = {"model": variables} | ({"ema": _nested(ema)} if ema else {})
         restored = self._restore(step, trees)
-        if not average:
+        if not ema:
             return restored["model"]
-        return with_average(restored["model"], _flat(restored["average"]))
+        return with_ema(restored["model"], _flat(restored["ema"]))
 
     def _restore(self, step: int, trees: dict[str, Any]) -> Any:
         """The items of a checkpoint, with the structure, shapes and sharding of these trees."""
@@ -204,31 +204,31 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:  # such as too little memory
             raise
         except Exception as error:  # of another version, or damaged and without checksums
-            version = self.meta(step).get("version", "an earlier version")
+            version = self.metadata(step).get("version", "an earlier version")
             raise ValueError(
                 f"the checkpoint {self._folder / str(step)} of mlcls_jax {version} cannot be "
                 f"restored by {__version__} ({one_line(error)}); use that version, or, if the "
                 f"folder is damaged, move it away: {others_of(self._folder, step)}"
             ) from error
 
-    def meta(self, step: int) -> dict[str, Any]:
+    def metadata(self, step: int) -> dict[str, Any]:
         """The JSON that was saved with the step.
 
         Raises:
             ValueError: it is damaged, or of a later format than this version reads.
         """
-        self._check(step, [META])
+        self._check(step, [METADATA])
         try:
-            meta = read_meta(self._folder / str(step))
+            metadata = read_metadata(self._folder / str(step))
         except OSError as error:  # it may have been whole a moment ago
             raise ValueError(self._damaged(step, one_line(error))) from error
-        if meta.get("format", 0) > FORMAT:
+        if metadata.get("format", 0) > FORMAT:
             raise ValueError(
-                f"{self._folder / str(step)} was written by mlcls_jax {meta.get('version')} in "
-                f"format {meta['format']}; this is mlcls_jax {__version__}, which reads formats up "
-                f"to {FORMAT}: install that version, or a later one"
+                f"{self._folder / str(step)} was written by mlcls_jax {metadata.get('version')} "
+                f"in format {metadata['format']}; this is mlcls_jax {__version__}, which reads "
+                f"formats up to {FORMAT}: install that version, or a later one"
             )
-        return meta
+        return metadata
 
     def wait(self) -> None:
         """Waits for a save that is being written; OSError if it failed."""
@@ -303,17 +303,17 @@ def _trees(state: TrainState) -> dict[str, Any]:
     trees: dict[str, Any] = {
         item: {name: getattr(state, name) for name in names} for item, names in _ITEMS.items()
     }
-    return trees | ({"average": _nested(state.average)} if state.average else {})
+    return trees | ({"ema": _nested(state.ema)} if state.ema else {})
 
 
-def _nested(average: Average) -> dict[str, dict]:
+def _nested(ema: EmaState) -> dict[str, dict]:
     """As trees of modules: a path with slashes would be no name of a file."""
-    trees = {"params": average.params, "batch_stats": average.batch_stats}
+    trees = {"params": ema.params, "batch_stats": ema.batch_stats}
     return {name: unflatten(leaves) for name, leaves in trees.items()}
 
 
-def _flat(trees: dict[str, dict]) -> Average:
-    return Average(flatten(trees["params"]), flatten(trees["batch_stats"]))
+def _flat(trees: dict[str, dict]) -> EmaState:
+    return EmaState(flatten(trees["params"]), flatten(trees["batch_stats"]))
 
 
 def _abstract(tree):

@@ -11,14 +11,14 @@ import pandas as pd
 
 from mlcls_jax.config import Config
 from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
-from mlcls_jax.evaluation.decision_rule import Decisions, untuned
-from mlcls_jax.evaluation.decision_rule import from_dict as decisions_from_dict
-from mlcls_jax.models.conventions import Origin
+from mlcls_jax.evaluation.decision_rule import DecisionRule, untuned_rule
+from mlcls_jax.evaluation.decision_rule import decision_rule_from_dict as decisions_from_dict
+from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.models.weights.provenance import from_json
 from mlcls_jax.run.checkpoints import Checkpoints
-from mlcls_jax.run.workdir import DECISIONS, EMA, read_config
-from mlcls_jax.step.ema import NO_AVERAGE
-from mlcls_jax.step.programs import averaged_leaves, build_model, variables_shape
+from mlcls_jax.run.workdir import DECISION_RULE, EMA, read_config
+from mlcls_jax.step.ema import NO_EMA
+from mlcls_jax.step.programs import build_model, ema_leaves, variables_shape
 from mlcls_jax.step.train_step import make_eval_step
 from mlcls_jax.system.devices import make_mesh
 from mlcls_jax.system.files import write_text
@@ -27,7 +27,7 @@ from mlcls_jax.system.files import write_text
 @dataclass(frozen=True)
 class _BaseRate:
     frequencies: list[float]
-    counted: list[bool]
+    included_classes: list[bool]
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class _Needed:
     phase: str
     classes: list[str]
     base_rate: _BaseRate
-    origin: dict
+    pretrained_config: dict
 
 
-def check_meta(meta: Any, step: int) -> dict[str, Any]:
+def check_metadata(metadata: Any, step: int) -> dict[str, Any]:
     """The same, if it may be the metadata of the checkpoint of a step.
 
     Raises:
@@ -49,7 +49,7 @@ def check_meta(meta: Any, step: int) -> dict[str, Any]:
     """
     what = f"the metadata of checkpoint {step} are damaged"
     try:
-        needed = dacite.from_dict(_Needed, meta)
+        needed = dacite.from_dict(_Needed, metadata)
     except (dacite.DaciteError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())  # it quotes values
         raise ValueError(f"{what}: {reason}; take another checkpoint") from error
@@ -58,35 +58,35 @@ def check_meta(meta: Any, step: int) -> dict[str, Any]:
         f"it is of step {needed.step}": needed.step != step,
         "it names no class, or one twice": not classes or len(set(classes)) < len(classes),
         "its base rates are not one for each class": not (
-            len(classes) == len(base.frequencies) == len(base.counted)
+            len(classes) == len(base.frequencies) == len(base.included_classes)
         ),
         "a base rate is no share": not all(0 <= share <= 1 for share in base.frequencies),
     }
     for problem, is_so in wrong.items():
         if is_so:
             raise ValueError(f"{what}: {problem}; take another checkpoint")
-    return meta
+    return metadata
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedModel:
     """A trained model with all that belongs to it.
 
-    decisions: thresholds and temperatures of the checkpoint.
+    decision_rule: thresholds and temperatures of the checkpoint.
     predict: (variables, uint8 images sharded over the mesh) -> float32 logits.
     """
 
     config: Config
     classes: tuple[str, ...]
-    meta: dict[str, Any]
+    metadata: dict[str, Any]
     variables: dict
-    origin: Origin  # of the weights that it was trained from
-    decisions: Decisions
+    pretrained_config: PretrainedConfig  # of the weights that it was trained from
+    decision_rule: DecisionRule
     predict: Any
     mesh: jax.sharding.Mesh
 
 
-def load_run(workdir: Path, which: str) -> Run:
+def load_trained_model(workdir: Path, which: str) -> TrainedModel:
     """The run of a workdir at a checkpoint: "best", "latest" or a step.
 
     Raises:
@@ -95,91 +95,95 @@ def load_run(workdir: Path, which: str) -> Run:
     config, mesh = read_config(workdir), make_mesh()
     checkpoints = Checkpoints(workdir, read_only=True)
     step = checkpoints.resolve(which)
-    meta = check_meta(checkpoints.meta(step), step)
-    classes = tuple(meta["classes"])
-    origin = read_origin(meta)
-    model = build_model(config, len(classes), origin.lineage)
+    metadata = check_metadata(checkpoints.metadata(step), step)
+    classes = tuple(metadata["classes"])
+    pretrained_config = read_pretrained_config(metadata)
+    model = build_model(config, len(classes), pretrained_config.convention)
     target = variables_shape(config, len(classes), mesh)
-    variables = better_variables(checkpoints, meta, target, config)
+    variables = best_variables(checkpoints, metadata, target, config)
     checkpoints.close()
-    predict = make_eval_step(model, origin.normalization, mesh)
-    decisions = read_decisions(workdir, meta)
-    return Run(config, classes, meta, variables, origin, decisions, predict, mesh)
+    predict = make_eval_step(model, pretrained_config.normalization, mesh)
+    decision_rule = read_decision_rule(workdir, metadata)
+    return TrainedModel(
+        config, classes, metadata, variables, pretrained_config, decision_rule, predict, mesh
+    )
 
 
-def better_variables(
-    checkpoints: Checkpoints, meta: dict[str, Any], shapes: dict, config: Config
+def best_variables(
+    checkpoints: Checkpoints, metadata: dict[str, Any], shapes: dict, config: Config
 ) -> dict:
     """The parameters and statistics of a checkpoint, or their averages if these scored higher.
 
     Args:
         checkpoints: of the run.
-        meta: of the checkpoint.
+        metadata: of the checkpoint.
         shapes: the variables, or their shapes with shardings.
         config: of the run.
     """
-    average = NO_AVERAGE
-    if is_averaged(meta):
-        phase = next((phase for phase in config.phases if phase.name == meta["phase"]), None)
+    ema = NO_EMA
+    if uses_ema(metadata):
+        phase = next((phase for phase in config.phases if phase.name == metadata["phase"]), None)
         if phase is None:
-            raise ValueError(f"the run has no phase {meta['phase']!r}, of which its checkpoint is")
-        average = averaged_leaves(shapes, phase)
-    return checkpoints.restore_variables(meta["step"], shapes, average)
+            raise ValueError(
+                f"the run has no phase {metadata['phase']!r}, of which its checkpoint is"
+            )
+        ema = ema_leaves(shapes, phase)
+    return checkpoints.restore_variables(metadata["step"], shapes, ema)
 
 
-def is_averaged(meta: dict[str, Any]) -> bool:
+def uses_ema(metadata: dict[str, Any]) -> bool:
     """Whether the average of what was trained scored higher than the parameters themselves."""
-    return meta.get("weights") == EMA
+    return metadata.get("weights") == EMA
 
 
-def describe_checkpoint(meta: dict[str, Any]) -> str:
+def describe_checkpoint(metadata: dict[str, Any]) -> str:
     """Such as "checkpoint of step 120 (phase finetune), averaged parameters"."""
-    averaged = ", averaged parameters" if is_averaged(meta) else ""
-    return f"checkpoint of step {meta['step']} (phase {meta['phase']}){averaged}"
+    averaged = ", averaged parameters" if uses_ema(metadata) else ""
+    return f"checkpoint of step {metadata['step']} (phase {metadata['phase']}){averaged}"
 
 
-def read_origin(meta: dict[str, Any]) -> Origin:
+def read_pretrained_config(metadata: dict[str, Any]) -> PretrainedConfig:
     """The origin of the weights that a checkpoint was trained from; ValueError without one."""
-    if "origin" not in meta:
+    if "pretrained_config" not in metadata:
         raise ValueError(
             "the checkpoint is of an earlier version of mlcls_jax, which kept no lineage of its "
             "weights; use it with that version, or train again"
         )
-    return from_json(meta["origin"])
+    return from_json(metadata["pretrained_config"])
 
 
-def read_decisions(workdir: Path, meta: dict[str, Any]) -> Decisions:
+def read_decision_rule(workdir: Path, metadata: dict[str, Any]) -> DecisionRule:
     """Those that were tuned last for the checkpoint: by `evaluate`, or in training.
 
     `untuned` where the checkpoint has none: it was saved between two evaluations, or is older.
 
     Raises:
-        ValueError: decisions.json cannot be read.
+        ValueError: decision_rule.json cannot be read.
     """
-    path = workdir / DECISIONS
+    path = workdir / DECISION_RULE
     try:
         later = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        if later is not None and later["step"] == meta["step"]:
-            return _of_classes(decisions_from_dict(later["decisions"]), meta["classes"])
+        if later is not None and later["step"] == metadata["step"]:
+            return _of_classes(decisions_from_dict(later["decision_rule"]), metadata["classes"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); remove it") from error
-    values = meta.get("decisions")
+    values = metadata.get("decision_rule")
     if values is None:
-        return untuned(meta["classes"])
-    return _of_classes(decisions_from_dict(values), meta["classes"])
+        return untuned_rule(metadata["classes"])
+    return _of_classes(decisions_from_dict(values), metadata["classes"])
 
 
-def _of_classes(decisions: Decisions, classes: list[str]) -> Decisions:
+def _of_classes(decision_rule: DecisionRule, classes: list[str]) -> DecisionRule:
     """The same; ValueError where they are not one for each class."""
-    if not len(decisions.thresholds) == len(decisions.temperatures) == len(classes):
+    if not len(decision_rule.thresholds) == len(decision_rule.temperatures) == len(classes):
         raise ValueError(f"decisions: they are not of {len(classes)} classes")
-    return decisions
+    return decision_rule
 
 
-def write_decisions(workdir: Path, step: int, decisions: Decisions) -> None:
+def write_decision_rule(workdir: Path, step: int, decision_rule: DecisionRule) -> None:
     """Keeps decisions that were tuned for the checkpoint of a step after its training."""
-    values = {"step": step, "decisions": asdict(decisions)}
-    write_text(workdir / DECISIONS, json.dumps(values, indent=2) + "\n")
+    values = {"step": step, "decision_rule": asdict(decision_rule)}
+    write_text(workdir / DECISION_RULE, json.dumps(values, indent=2) + "\n")
 
 
 def write_predictions(

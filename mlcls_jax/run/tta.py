@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.run.trained_model import Run
+from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.step.programs import build_model
 from mlcls_jax.step.train_step import normalize, over_devices
 from mlcls_jax.system.devices import AXIS, replicated
@@ -32,7 +32,7 @@ NAMES = ("none", "flip", "crops")
 MARGIN = 32  # pixels; as much as the centre crop of evaluation leaves out
 
 
-def with_views(run: Run, name: str) -> Run:
+def with_views(run: TrainedModel, name: str) -> TrainedModel:
     """The run with the mean prediction over views in place of one, from images as large as that
     needs: its config has their size.
 
@@ -48,8 +48,10 @@ def with_views(run: Run, name: str) -> Run:
             "use --tta crops, which leaves these out, or none"
         )
     larger = dataclasses.replace(run.config.model, image_size=size + margin(name))
-    model = build_model(run.config, len(run.classes), run.origin.lineage)
-    predict = make_view_step(model, run.origin.normalization, views(name, flip), size, run.mesh)
+    model = build_model(run.config, len(run.classes), run.pretrained_config.convention)
+    predict = make_view_step(
+        model, run.pretrained_config.normalization, views(name, flip), size, run.mesh
+    )
     config = dataclasses.replace(run.config, model=larger)
     return dataclasses.replace(run, config=config, predict=predict)
 

@@ -1,8 +1,8 @@
 """The folder of a run: what is in it, and how a run is built from it again.
 
 config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
-eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv  decisions.json
-run.lock, as long as a training runs; contact_sheet.png; scores.npz  report.html
+eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv
+decision_rule.json  run.lock, as long as a training runs; contact_sheet.png; scores.npz  report.html
 """
 
 import json
@@ -22,7 +22,7 @@ from mlcls_jax.system.files import leftovers, write_text
 from mlcls_jax.system.lock import HeldError, held
 
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
-BAD_IMAGES, DECISIONS, LOCK = "bad_images.csv", "decisions.json", "run.lock"
+BAD_IMAGES, DECISION_RULE, LOCK = "bad_images.csv", "decision_rule.json", "run.lock"
 SHEET = "contact_sheet.png"
 SCORES, REPORT = "scores.npz", "report.html"  # of report/
 RAW, EMA = "raw", "ema"  # as meta.json and metrics.jsonl name the parameters and their average

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlcls_jax import cli
 from mlcls_jax.evaluation.decision_rule import describe_thresholds
-from mlcls_jax.run.trained_model import describe_checkpoint, load_run
+from mlcls_jax.run.trained_model import describe_checkpoint, load_trained_model
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
 
@@ -36,8 +36,10 @@ def main(argv: list[str]) -> int:
     distributed.start()
     listener = listen(options.host, options.port)
     workdir = Path(options.workdir)
-    run = load_run(workdir, options.checkpoint)
-    console.print(f"{describe_checkpoint(run.meta)}; {describe_thresholds(run.decisions, None)}")
+    run = load_trained_model(workdir, options.checkpoint)
+    console.print(
+        f"{describe_checkpoint(run.metadata)}; {describe_thresholds(run.decision_rule, None)}"
+    )
     limits = Limits()
     app = make_app(Service(run, limits), workdir.resolve().name, (*LOCAL, options.host))
     config = uvicorn.Config(

@@ -24,7 +24,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from mlcls_jax.data.images.decoding import ImageError
 from mlcls_jax.run.trained_model import describe_checkpoint
 from mlcls_jax.serve.batching import BusyError
-from mlcls_jax.serve.limits import Guard, refusal
+from mlcls_jax.serve.limits import RequestLimits, refusal
 from mlcls_jax.serve.service import Answer, Decoded, Service
 from mlcls_jax.step.programs import describe_network
 
@@ -110,7 +110,7 @@ def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastA
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(Guard, limits=service.limits, policy=policy(page))
+    app.add_middleware(RequestLimits, limits=service.limits, policy=policy(page))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     _add_errors(app)
 
@@ -200,7 +200,7 @@ def _scores(service: Service, answer: Answer) -> list[ClassScore]:
     rows = zip(
         run.classes,
         answer.probabilities.tolist(),
-        run.decisions.thresholds,
+        run.decision_rule.thresholds,
         answer.present.tolist(),
         strict=True,
     )
@@ -219,12 +219,12 @@ def _part(decoded: Decoded) -> Part:
 
 def _describe(service: Service, name: str) -> Model:
     run, limits = service.run, service.limits
-    rows = zip(run.classes, run.decisions.thresholds, strict=True)
+    rows = zip(run.classes, run.decision_rule.thresholds, strict=True)
     return Model(
         run=name,
         network=describe_network(run.config, len(run.classes)),
-        checkpoint=describe_checkpoint(run.meta),
-        tuned=run.decisions.rule is not None,
+        checkpoint=describe_checkpoint(run.metadata),
+        tuned=run.decision_rule.criterion is not None,
         classes=[ModelClass(name=label, threshold=threshold) for label, threshold in rows],
         image_bytes=limits.image_bytes,
         images=limits.images,

@@ -18,7 +18,7 @@ SAFE = {
 }
 
 
-class Guard:
+class RequestLimits:
     """ASGI middleware: refuses what is beyond the limits with a status and one line."""
 
     def __init__(self, app: ASGIApp, limits: Limits, policy: str):

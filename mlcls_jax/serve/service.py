@@ -17,7 +17,7 @@ from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.transforms import Box, eval_image, seen_box
 from mlcls_jax.data.loaders.threads import Reader
 from mlcls_jax.explain.grad_cam import make_explain_step
-from mlcls_jax.run.trained_model import Run
+from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.serve.batching import Batcher
 from mlcls_jax.step.programs import build_model
 from mlcls_jax.system.devices import put_local, sharded
@@ -73,7 +73,7 @@ class Answer:
 class Service:
     """A run behind a queue; used by one event loop."""
 
-    def __init__(self, run: Run, limits: Limits, sizes: Sequence[int] = SIZES):
+    def __init__(self, run: TrainedModel, limits: Limits, sizes: Sequence[int] = SIZES):
         """Compiles a program per batch size, and takes the time of each.
 
         Logits and a map are one program: next to the network, a map of one class is no work.
@@ -107,8 +107,8 @@ class Service:
     async def answer(self, decoded: Decoded) -> Answer:
         """After its turn in the queue."""
         logits, heat = await self.batcher.submit(decoded)
-        probabilities = self.run.decisions.probabilities(logits[None])
-        return Answer(probabilities[0], self.run.decisions.present(probabilities)[0], heat)
+        probabilities = self.run.decision_rule.probabilities(logits[None])
+        return Answer(probabilities[0], self.run.decision_rule.present(probabilities)[0], heat)
 
     def _decode(self, contents: bytes, explained: int) -> Decoded:
         source = open_image(contents, self._max_pixels)
@@ -134,9 +134,9 @@ class Service:
         return time.perf_counter() - began
 
 
-def _compile(run: Run, rows: int) -> Any:
-    model = build_model(run.config, len(run.classes), run.origin.lineage)
-    explain: Any = make_explain_step(model, run.origin.normalization, run.mesh)
+def _compile(run: TrainedModel, rows: int) -> Any:
+    model = build_model(run.config, len(run.classes), run.pretrained_config.convention)
+    explain: Any = make_explain_step(model, run.pretrained_config.normalization, run.mesh)
     size, rows_over = image_size(run.config), sharded(run.mesh)
     images = jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8, sharding=rows_over)
     chosen = jax.ShapeDtypeStruct((rows, 1), jnp.int32, sharding=rows_over)

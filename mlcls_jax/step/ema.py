@@ -16,7 +16,7 @@ from mlcls_jax.step.param_tree import flatten, unflatten
 
 
 @struct.dataclass
-class Average:
+class EmaState:
     """The averaged leaves, each as a flat {path: array}; both are empty where nothing is averaged.
 
     params: of the trainable parameters.
@@ -30,7 +30,7 @@ class Average:
         return bool(self.params)
 
 
-NO_AVERAGE = Average({}, {})
+NO_EMA = EmaState({}, {})
 
 # The step of the run, int32 -> the decay of the average at it, float32.
 Decay = Callable[[jax.Array], jax.Array]
@@ -52,11 +52,11 @@ def decay_by_step(most: float, start: int) -> Decay:
     return decay
 
 
-def updated(average: Average, params: dict, batch_stats: dict, decay: jax.Array) -> Average:
+def update_ema(ema: EmaState, params: dict, batch_stats: dict, decay: jax.Array) -> EmaState:
     """The average after a step.
 
     Args:
-        average: before it.
+        ema: before it.
         params, batch_stats: after it, flat {path: array} with the leaves of the average.
         decay: float32, of this step.
     """
@@ -64,13 +64,13 @@ def updated(average: Average, params: dict, batch_stats: dict, decay: jax.Array)
     def mix(old: jax.Array, new: jax.Array) -> jax.Array:
         return old + (1 - decay) * (new - old)
 
-    new = Average(params, batch_stats)
-    return jax.tree.map(mix, average, new)
+    new = EmaState(params, batch_stats)
+    return jax.tree.map(mix, ema, new)
 
 
-def with_average(variables: dict, average: Average) -> dict:
+def with_ema(variables: dict, ema: EmaState) -> dict:
     """{params, batch_stats} with the averages in place of the leaves that they are of."""
     return {
-        "params": unflatten(flatten(variables["params"]) | average.params),
-        "batch_stats": unflatten(flatten(variables["batch_stats"]) | average.batch_stats),
+        "params": unflatten(flatten(variables["params"]) | ema.params),
+        "batch_stats": unflatten(flatten(variables["batch_stats"]) | ema.batch_stats),
     }

@@ -93,7 +93,7 @@ def initial_variables(
         fresh = [f"head/* ({len(fresh)} arrays)"]
     fit = "classes" if pretrained.classes else "width; the file names no classes"
     console.print(
-        f"Weights {config.model.weights} ({pretrained.variant}: {pretrained.origin}); "
+        f"Weights {config.model.weights} ({pretrained.variant}: {pretrained.pretrained_config}); "
         f"new: {', '.join(fresh) if fresh else f'nothing, the head fits by its {fit}'}"
     )
     return replicate(merged, mesh)

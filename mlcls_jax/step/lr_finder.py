@@ -23,7 +23,7 @@ ROUNDING = 1e-9  # a slope per step that is none
 
 
 @dataclass
-class RangeTest:
+class LrFinder:
     """What was measured so far.
 
     steps: that the test takes if it does not diverge.
@@ -82,7 +82,7 @@ def rounded(rate: float) -> float:
     return float(f"{rate:.1e}")
 
 
-def rows(test: RangeTest, count: int, width: int) -> list[list[str]]:
+def rows(test: LrFinder, count: int, width: int) -> list[list[str]]:
     """At most so many lines of a table: rate, smoothed loss, and a bar of `width` signs that is
     empty at the lowest of these losses and full at the highest."""
     shown = range(0, len(test.rates), math.ceil(len(test.rates) / count))
@@ -98,7 +98,7 @@ def rows(test: RangeTest, count: int, width: int) -> list[list[str]]:
     ]
 
 
-def range_test(low: float, high: float, highest: float) -> MakeSchedule:
+def lr_finder_schedule(low: float, high: float, highest: float) -> MakeSchedule:
     """Schedules of a learning-rate range test (arXiv:1506.01186): from `low` to `high` by the same
     factor at each step, whatever the phase's own schedule is.
 

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 
 from mlcls_jax.config import Config, Phase
-from mlcls_jax.config.durations import steps_of
+from mlcls_jax.config.durations import duration_in_steps
 
 
 @dataclass(frozen=True)
@@ -42,34 +42,35 @@ def plan_phases(config: Config, images: int) -> list[PlannedPhase]:
         ValueError: every phase lasts 0 steps.
     """
     batch_size, every = config.data.batch_size, config.evaluation.every
-    planned, start = [], 0
+    phase_plan, start = [], 0
     for phase in config.phases:
-        steps = steps_of(phase.duration, images, batch_size)
+        steps = duration_in_steps(phase.duration, images, batch_size)
         if not steps:
             continue
         stop = start + steps
         evaluations = {start + step for step in _multiples(every, steps, images, batch_size)}
-        warmup = steps_of(phase.warmup, images, batch_size)
-        planned.append(PlannedPhase(phase, start, stop, warmup, tuple(sorted(evaluations))))
+        warmup = duration_in_steps(phase.warmup, images, batch_size)
+        phase_plan.append(PlannedPhase(phase, start, stop, warmup, tuple(sorted(evaluations))))
         start = stop
-    if not planned:
+    if not phase_plan:
         raise ValueError("config: phases last 0 steps together; give one a phases[i].duration")
-    return planned
+    return phase_plan
 
 
 def check_parts(plan: list[PlannedPhase], batch_size: int, devices: int) -> None:
     """ValueError where the rows of each device do not divide by a phase's `accumulate`."""
     rows = batch_size // devices
-    for planned in plan:
-        if rows % planned.phase.accumulate:
+    for phase_plan in plan:
+        if rows % phase_plan.phase.accumulate:
             raise ValueError(
-                f"config: phase {planned.phase.name!r} has accumulate={planned.phase.accumulate}, "
-                f"which does not divide the {rows} rows that each of {devices} devices has of "
+                f"config: phase {phase_plan.phase.name!r} has "
+                f"accumulate={phase_plan.phase.accumulate}, which "
+                f"does not divide the {rows} rows that each of {devices} devices has of "
                 f"data.batch_size={batch_size}; change one of the two"
             )
 
 
 def _multiples(every: str, steps: int, images: int, batch_size: int) -> set[int]:
     """Steps at the ends of whole multiples of `every`, and at the end of the phase."""
-    ends = (steps_of(every, images, batch_size, times) for times in itertools.count(1))
+    ends = (duration_in_steps(every, images, batch_size, times) for times in itertools.count(1))
     return {*itertools.takewhile(lambda end: end < steps, ends), steps}

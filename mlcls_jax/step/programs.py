@@ -13,11 +13,11 @@ from jax.sharding import Mesh, NamedSharding
 from mlcls_jax.config import Config, Phase
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.batch import Batch
-from mlcls_jax.models.conventions import KERAS, Lineage, Normalization, Origin
+from mlcls_jax.models.conventions import KERAS, Convention, Normalization, PretrainedConfig
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.ml_decoder import DecoderSize, query_count
 from mlcls_jax.models.variants import STRIDE
-from mlcls_jax.step.ema import NO_AVERAGE, Average, Decay, decay_by_step
+from mlcls_jax.step.ema import NO_EMA, Decay, EmaState, decay_by_step
 from mlcls_jax.step.feature_step import (
     FeatureChunk,
     Features,
@@ -66,7 +66,7 @@ def describe_network(config: Config, num_classes: int) -> str:
 def build_model(
     config: Config,
     num_classes: int,
-    lineage: Lineage = KERAS,
+    convention: Convention = KERAS,
     active: frozenset[str] | None = None,
 ) -> EfficientNet:
     """The network of a config; see EfficientNet.  Its shapes do not depend on the lineage."""
@@ -74,7 +74,7 @@ def build_model(
         variant=config.model.variant,
         num_classes=num_classes,
         decoder=_decoder_size(config),
-        lineage=lineage,
+        convention=convention,
         dropout=config.model.dropout,
         dtype=compute_dtype(config.model.compute_dtype),
         remat=config.model.remat,
@@ -90,30 +90,30 @@ def variables_shape(config: Config, num_classes: int, mesh: Mesh) -> dict:
     return _with_sharding(dict(shapes), replicated(mesh))
 
 
-def fresh_state(variables: dict, planned: PlannedPhase) -> TrainState:
+def fresh_state(variables: dict, phase_plan: PlannedPhase) -> TrainState:
     """The state at the start of a phase: these variables, a new optimiser's state and, where the
     phase averages what it trains, the average of these variables alone."""
     params = variables["params"]
-    leaves, _ = partition(params, trainable_paths(params, planned.phase))
-    opt_state = _optimizer(planned, params).init(leaves)
+    leaves, _ = partition(params, trainable_paths(params, phase_plan.phase))
+    opt_state = _optimizer(phase_plan, params).init(leaves)
     # Copies, because one buffer cannot be donated twice.
-    average = jax.tree.map(jnp.copy, averaged_leaves(variables, planned.phase))
-    return make_state(variables, opt_state, planned.start, average)
+    ema = jax.tree.map(jnp.copy, ema_leaves(variables, phase_plan.phase))
+    return make_state(variables, opt_state, phase_plan.start, ema)
 
 
-def averaged_leaves(variables: dict, phase: Phase) -> Average:
+def ema_leaves(variables: dict, phase: Phase) -> EmaState:
     """Those of the variables (or of their shapes) that the phase averages; none without `ema`."""
     if not phase.ema:
-        return NO_AVERAGE
+        return NO_EMA
     trainable = trainable_paths(variables["params"], phase)
     leaves, _ = partition(variables["params"], trainable)
     active = active_modules(trainable, phase)
-    return Average(leaves, changed_statistics(variables["batch_stats"], active))
+    return EmaState(leaves, changed_statistics(variables["batch_stats"], active))
 
 
-def state_shape(variables: dict, planned: PlannedPhase, mesh: Mesh) -> Any:
+def state_shape(variables: dict, phase_plan: PlannedPhase, mesh: Mesh) -> Any:
     """The state of a phase as shapes, replicated over the mesh, from the shapes of variables."""
-    state = jax.eval_shape(partial(fresh_state, planned=planned), variables)
+    state = jax.eval_shape(partial(fresh_state, phase_plan=phase_plan), variables)
     return _with_sharding(state, replicated(mesh))
 
 
@@ -131,8 +131,8 @@ def batch_shape(config: Config, num_classes: int, mesh: Mesh) -> Batch:
 def step_program(
     config: Config,
     num_classes: int,
-    origin: Origin,
-    planned: PlannedPhase,
+    pretrained_config: PretrainedConfig,
+    phase_plan: PlannedPhase,
     mesh: Mesh,
     variables: dict | None = None,
     frequencies: Sequence[float] | np.ndarray | None = None,
@@ -144,28 +144,28 @@ def step_program(
     the classes in train, see make_loss; `schedule` makes that of each group's rate.
     """
     variables = variables or variables_shape(config, num_classes, mesh)
-    trainable = trainable_paths(variables["params"], planned.phase)
-    active = active_modules(trainable, planned.phase)
+    trainable = trainable_paths(variables["params"], phase_plan.phase)
+    active = active_modules(trainable, phase_plan.phase)
     step = make_train_step(
-        build_model(config, num_classes, origin.lineage, active),
-        _optimizer(planned, variables["params"], schedule),
+        build_model(config, num_classes, pretrained_config.convention, active),
+        _optimizer(phase_plan, variables["params"], schedule),
         trainable,
-        step_inputs(config, origin.normalization),
+        step_inputs(config, pretrained_config.normalization),
         make_loss(config.loss, num_classes, frequencies),
         config.seed,
         mesh,
-        planned.phase.accumulate,
-        _decay(planned),
+        phase_plan.phase.accumulate,
+        _decay(phase_plan),
         config.train.on_nan == "skip",
     )
-    shapes = state_shape(variables, planned, mesh), batch_shape(config, num_classes, mesh)
+    shapes = state_shape(variables, phase_plan, mesh), batch_shape(config, num_classes, mesh)
     return Program(step, shapes)
 
 
 def forward_program(
     config: Config,
     num_classes: int,
-    origin: Origin,
+    pretrained_config: PretrainedConfig,
     batch_size: int,
     mesh: Mesh,
     variables: dict | None = None,
@@ -175,11 +175,11 @@ def forward_program(
     With num_classes=0, what the head takes instead; the variables may hold a head all the same.
     `variables` is what `variables_shape` gives, where it is there already.
     """
-    model = build_model(config, num_classes, origin.lineage)
+    model = build_model(config, num_classes, pretrained_config.convention)
     images = jax.ShapeDtypeStruct(
         (batch_size, image_size(config), image_size(config), 3), jnp.uint8, sharding=sharded(mesh)
     )
-    predict = make_eval_step(model, origin.normalization, mesh)
+    predict = make_eval_step(model, pretrained_config.normalization, mesh)
     variables = variables or variables_shape(config, num_classes, mesh)
     return Program(predict, (variables, images))
 
@@ -187,7 +187,7 @@ def forward_program(
 def feature_step_program(
     config: Config,
     num_classes: int,
-    planned: PlannedPhase,
+    phase_plan: PlannedPhase,
     images: int,
     mesh: Mesh,
     variables: dict,
@@ -200,26 +200,26 @@ def feature_step_program(
     Args:
         config: of the run.
         num_classes: of the head.
-        planned: the phase; its cached_views is how many features an image has.
+        phase_plan: the phase; its cached_views is how many features an image has.
         images: of the training split.
         mesh: of all devices.
         variables: what `variables_shape` gives.
         frequencies: of the classes in train; see make_loss.
     """
-    trainable = trainable_paths(variables["params"], planned.phase)
+    trainable = trainable_paths(variables["params"], phase_plan.phase)
     step = make_feature_step(
         build_model(config, num_classes),
-        _optimizer(planned, variables["params"]),
+        _optimizer(phase_plan, variables["params"]),
         trainable,
         make_loss(config.loss, num_classes, frequencies),
         config.seed,
         mesh,
-        planned.phase.accumulate,
-        _decay(planned),
+        phase_plan.phase.accumulate,
+        _decay(phase_plan),
         config.train.on_nan == "skip",
     )
-    each, views = head_input(config, variables), planned.phase.cached_views
-    rows = planned.chunk_steps(config.log_every), config.data.batch_size
+    each, views = head_input(config, variables), phase_plan.phase.cached_views
+    rows = phase_plan.chunk_steps(config.log_every), config.data.batch_size
     features = Features(
         inputs=jax.ShapeDtypeStruct((images, views, *each.shape), each.dtype),
         label=jax.ShapeDtypeStruct((images, num_classes), jnp.int8),
@@ -227,7 +227,7 @@ def feature_step_program(
     chunk = FeatureChunk(
         row=jax.ShapeDtypeStruct(rows, jnp.int32), position=jax.ShapeDtypeStruct(rows, jnp.uint32)
     )
-    state = state_shape(variables, planned, mesh)
+    state = state_shape(variables, phase_plan, mesh)
     features = _with_sharding(features, replicated(mesh))
     return Program(step, (state, features, _with_sharding(chunk, chunk_sharding(mesh))))
 
@@ -271,21 +271,21 @@ def step_inputs(config: Config, by: Normalization) -> Inputs:
     return make_mixed_inputs(inputs, config.augment, config.seed)
 
 
-def _optimizer(planned: PlannedPhase, params: dict, schedule: MakeSchedule = make_schedule):
+def _optimizer(phase_plan: PlannedPhase, params: dict, schedule: MakeSchedule = make_schedule):
     """Of a phase, from the parameters or their shapes."""
     return make_optimizer(
-        planned.phase,
-        trainable_paths(params, planned.phase),
-        planned.stop - planned.start,
-        planned.warmup,
+        phase_plan.phase,
+        trainable_paths(params, phase_plan.phase),
+        phase_plan.stop - phase_plan.start,
+        phase_plan.warmup,
         stages=count_stages(params),
         schedule=schedule,
     )
 
 
-def _decay(planned: PlannedPhase) -> Decay | None:
-    ema = planned.phase.ema
-    return decay_by_step(ema, planned.start) if ema else None
+def _decay(phase_plan: PlannedPhase) -> Decay | None:
+    ema = phase_plan.phase.ema
+    return decay_by_step(ema, phase_plan.start) if ema else None
 
 
 def _with_sharding(tree: Any, sharding: NamedSharding) -> Any:

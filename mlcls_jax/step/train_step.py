@@ -22,8 +22,7 @@ from jaxtyping import Array, Float, UInt8
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.step import ema
-from mlcls_jax.step.ema import NO_AVERAGE, Average, Decay
+from mlcls_jax.step.ema import NO_EMA, Decay, EmaState, update_ema
 from mlcls_jax.step.losses import Loss, known_sum
 from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.system.devices import AXIS, replicated
@@ -43,11 +42,11 @@ class TrainState:
     opt_state: optax.OptState
     loss_sum: jax.Array  # float32, since the last evaluation
     label_count: jax.Array  # float32, known labels since the last evaluation
-    average: Average = NO_AVERAGE  # of what the phase trains
+    ema: EmaState = NO_EMA  # of what the phase trains
 
 
 def make_state(
-    variables: dict, opt_state: optax.OptState, step: int, average: Average = NO_AVERAGE
+    variables: dict, opt_state: optax.OptState, step: int, ema: EmaState = NO_EMA
 ) -> TrainState:
     """A state with these variables and no running totals yet."""
     return TrainState(
@@ -57,7 +56,7 @@ def make_state(
         opt_state=opt_state,
         loss_sum=jnp.zeros((), jnp.float32),
         label_count=jnp.zeros((), jnp.float32),
-        average=average,
+        ema=ema,
     )
 
 
@@ -181,9 +180,9 @@ def make_update(
         stats = {path: total / (mesh.size * accumulate) for path, total in stats.items()}
         updates, opt_state = optimizer.update(grads, state.opt_state, leaves)
         leaves: Any = optax.apply_updates(leaves, updates)
-        average = state.average
+        ema = state.ema
         if decay:
-            average = ema.updated(average, leaves, stats, decay(state.step))
+            ema = update_ema(ema, leaves, stats, decay(state.step))
         after = TrainState(
             step=state.step + 1,
             params=unflatten(leaves | frozen),
@@ -191,7 +190,7 @@ def make_update(
             opt_state=opt_state,
             loss_sum=state.loss_sum + loss_sum,
             label_count=state.label_count + count,
-            average=average,
+            ema=ema,
         )
         metrics = {"loss": loss_sum / known, "grad_norm": optax.tree.norm(grads)}
         return _unless_spoilt(state, after, metrics) if skip else (after, metrics)

@@ -39,7 +39,7 @@ _over = threading.Event()
 _speaking = threading.Lock()  # never given back: the process ends
 
 
-def several() -> bool:
+def is_multiprocess() -> bool:
     """Whether this process has joined others."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
@@ -63,7 +63,7 @@ def join(timeout: int, start_timeout: int, **others: Any) -> None:
             heartbeat_timeout_seconds=2 * timeout,
             shutdown_timeout_seconds=timeout,
         )
-    if not several():
+    if not is_multiprocess():
         return
     thread = threading.Thread(target=_watch, args=(timeout,), name="peers", daemon=True)
     thread.start()
@@ -95,7 +95,7 @@ def share(topic: str, own: dict[str, str]) -> dict[str, str]:
 
 def is_lost(error: BaseException) -> bool:
     """Whether an error is of a collective whose other end is gone."""
-    return several() and bool(_LOST.search(str(error)))
+    return is_multiprocess() and bool(_LOST.search(str(error)))
 
 
 def end(text: str, code: int) -> NoReturn:

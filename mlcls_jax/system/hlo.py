@@ -48,7 +48,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryUse:
     """Bytes on one device, by the compiler's analysis.
 
     temporary: beside arguments and results, at the highest point.
@@ -117,10 +117,10 @@ def flops(compiled: jax.stages.Compiled) -> float:
     return float(cost["flops"]) if cost else math.nan
 
 
-def memory(compiled: jax.stages.Compiled) -> Memory:
+def memory(compiled: jax.stages.Compiled) -> MemoryUse:
     """See Memory."""
     stats: Any = compiled.memory_analysis()
-    return Memory(
+    return MemoryUse(
         temporary=stats.temp_size_in_bytes,
         arguments=stats.argument_size_in_bytes,
         results=stats.output_size_in_bytes,

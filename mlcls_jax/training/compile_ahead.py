@@ -18,7 +18,7 @@ from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.batch import Batch, to_devices
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.threads import Reader, local_rows, train_batches
-from mlcls_jax.models.conventions import Origin
+from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.programs import (
     classify_program,
@@ -31,7 +31,7 @@ from mlcls_jax.system.devices import sharded
 from mlcls_jax.system.signals import Stop
 
 
-class Ahead:
+class CompileAhead:
     """Compiled programs and batches of a run; `start` and `read` begin them, the others wait."""
 
     def __init__(
@@ -60,48 +60,50 @@ class Ahead:
         self._head_inputs: Future | None = None
         self._classify: Future | None = None
 
-    def start(self, planned: PlannedPhase, origin: Origin) -> None:
+    def start(self, phase_plan: PlannedPhase, pretrained_config: PretrainedConfig) -> None:
         """Begins to compile for a phase; does nothing if that has begun.
 
         Args:
-            planned: the phase.
-            origin: of the weights.
+            phase_plan: the phase.
+            pretrained_config: of the weights.
         """
-        if planned.start in self._steps:
+        if phase_plan.start in self._steps:
             return
-        if planned.phase.cached_views and self._head_inputs is None:
-            self._head_inputs = threads.run(self._compile_forward, origin, 0)  # first: the longest
+        if phase_plan.phase.cached_views and self._head_inputs is None:
+            self._head_inputs = threads.run(
+                self._compile_forward, pretrained_config, 0
+            )  # first: the longest
             self._classify = threads.run(self._compile_classify)
-        step = threads.run(self._compile_step, planned, origin)
-        self._steps[planned.start] = step
-        if planned.phase.cached_views:
+        step = threads.run(self._compile_step, phase_plan, pretrained_config)
+        self._steps[phase_plan.start] = step
+        if phase_plan.phase.cached_views:
             return  # no evaluation but of features
         if self._evaluation is None:
-            self._evaluation = threads.run(self._compile_evaluation, origin, step)
+            self._evaluation = threads.run(self._compile_evaluation, pretrained_config, step)
 
-    def read(self, planned: PlannedPhase, first_step: int, reader: Reader) -> None:
+    def read(self, phase_plan: PlannedPhase, first_step: int, reader: Reader) -> None:
         """Begins to read the images of a phase; does nothing if that has begun, or if it reads
         none but those of the pass for cached features.
 
         Args:
-            planned: the phase.
+            phase_plan: the phase.
             first_step: whose batch is the first one needed.
             reader: of the training images.
         """
-        if planned.start not in self._batches and not planned.phase.cached_views:
-            first = threads.run(self._first_batch, planned, first_step, reader)
-            self._batches[planned.start] = first
+        if phase_plan.start not in self._batches and not phase_plan.phase.cached_views:
+            first = threads.run(self._first_batch, phase_plan, first_step, reader)
+            self._batches[phase_plan.start] = first
 
-    def step(self, planned: PlannedPhase, stop: Stop) -> tuple[Any, float, float]:
+    def step(self, phase_plan: PlannedPhase, stop: Stop) -> tuple[Any, float, float]:
         """The step of the phase, which can never recompile; seconds of tracing and compiling.
 
         StoppedError where `stop` is set before it is compiled.
         """
-        return threads.result(self._steps[planned.start], stop)
+        return threads.result(self._steps[phase_plan.start], stop)
 
-    def batches(self, planned: PlannedPhase) -> Iterator[Batch]:
+    def batches(self, phase_plan: PlannedPhase) -> Iterator[Batch]:
         """Of the phase, on the devices; ValueError if an image of the first cannot be read."""
-        return self._batches.pop(planned.start).result()
+        return self._batches.pop(phase_plan.start).result()
 
     def predict(self, variables: dict, images: jax.Array) -> jax.Array:
         """Logits of images, see `make_eval_step`; a phase must have begun."""
@@ -124,25 +126,29 @@ class Ahead:
             raise RuntimeError("classify before start of a phase with cached views")
         return self._classify.result()(variables, inputs)
 
-    def _compile_step(self, planned: PlannedPhase, origin: Origin) -> tuple[Any, float, float]:
+    def _compile_step(
+        self, phase_plan: PlannedPhase, pretrained_config: PretrainedConfig
+    ) -> tuple[Any, float, float]:
         began, classes = time.perf_counter(), len(self._train.classes)
         config, mesh = self._config, self._mesh
         more = self._variables, self._train.frequencies
-        if planned.phase.cached_views:
+        if phase_plan.phase.cached_views:
             size = len(self._train)
-            program = feature_step_program(config, classes, planned, size, mesh, *more)
+            program = feature_step_program(config, classes, phase_plan, size, mesh, *more)
         else:
-            program = step_program(config, classes, origin, planned, mesh, *more)
+            program = step_program(config, classes, pretrained_config, phase_plan, mesh, *more)
         lowered, traced = program.lower(), time.perf_counter()
         return lowered.compile(), traced - began, time.perf_counter() - traced
 
-    def _compile_evaluation(self, origin: Origin, step: Future) -> Any:
+    def _compile_evaluation(self, pretrained_config: PretrainedConfig, step: Future) -> Any:
         wait([step])  # the run waits for that one first
-        return self._compile_forward(origin, len(self._train.classes))
+        return self._compile_forward(pretrained_config, len(self._train.classes))
 
-    def _compile_forward(self, origin: Origin, classes: int) -> Any:
+    def _compile_forward(self, pretrained_config: PretrainedConfig, classes: int) -> Any:
         rows = self._config.data.eval_batch_size
-        program = forward_program(self._config, classes, origin, rows, self._mesh, self._variables)
+        program = forward_program(
+            self._config, classes, pretrained_config, rows, self._mesh, self._variables
+        )
         return program.lower().compile()
 
     def _compile_classify(self) -> Any:
@@ -151,10 +157,10 @@ class Ahead:
         return program.lower().compile()
 
     def _first_batch(
-        self, planned: PlannedPhase, first_step: int, reader: Reader
+        self, phase_plan: PlannedPhase, first_step: int, reader: Reader
     ) -> Iterator[Batch]:
         batches = batches_on_devices(
-            self._config, self._train, self._mesh, first_step, planned.stop, reader
+            self._config, self._train, self._mesh, first_step, phase_plan.stop, reader
         )
         return itertools.chain([next(batches)], batches)
 

@@ -39,7 +39,7 @@ def check_config(config: Config) -> None:
     Raises:
         ValueError: on every process, with the fields and packages that differ.
     """
-    if distributed.several():
+    if distributed.is_multiprocess():
         _compare("config", config_facts(config))
 
 
@@ -49,7 +49,7 @@ def check_data(splits: dict[str, LabelTable], config: Config, workdir: Path) -> 
     Raises:
         ValueError: on every process, with what differs.
     """
-    if not distributed.several():
+    if not distributed.is_multiprocess():
         return
     facts = data_facts(splits)
     steps, weights = saved_steps(workdir), config.model.weights

@@ -13,18 +13,18 @@ from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.threads import Reader
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores
 from mlcls_jax.evaluation.metrics import Scores
-from mlcls_jax.models.conventions import Origin
-from mlcls_jax.run.best_scores import Kept
+from mlcls_jax.models.conventions import PretrainedConfig
+from mlcls_jax.run.best_scores import BestEvaluation
 from mlcls_jax.run.checkpoints import Checkpoints
 from mlcls_jax.run.metrics_log import MetricsLog
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.system.signals import SaveClock, Stop
-from mlcls_jax.training.compile_ahead import Ahead
-from mlcls_jax.training.timing import Spent
+from mlcls_jax.training.compile_ahead import CompileAhead
+from mlcls_jax.training.timing import PhaseTimer
 
 
 @dataclass(frozen=True)
-class Session:
+class TrainContext:
     """What stays the same over a run."""
 
     config: Config
@@ -32,17 +32,17 @@ class Session:
     plan: list[PlannedPhase]
     splits: dict[str, LabelTable]
     base: BaseRate
-    origin: Origin  # lineage and normalisation of the weights
+    pretrained_config: PretrainedConfig  # lineage and normalisation of the weights
     mesh: jax.sharding.Mesh
     readers: dict[str, Reader]  # of splits, and of the sample under SAMPLE
-    ahead: Ahead
+    compile_ahead: CompileAhead
     checkpoints: Checkpoints
     log: MetricsLog
     sample: np.ndarray  # rows of the training images that are scored as well, see sample_rows
-    spent: Spent = field(default_factory=Spent)
+    timer: PhaseTimer = field(default_factory=PhaseTimer)
     stop: Stop = field(default_factory=Stop)
     # Called with the mAP of an evaluation and a function that makes what is kept of it.
-    on_evaluation: Callable[[float, Callable[[], Kept]], None] = lambda *_: None
+    on_evaluation: Callable[[float, Callable[[], BestEvaluation]], None] = lambda *_: None
     skipped: list[int] = field(default_factory=list)  # steps since the start, see train.on_nan
 
     @cached_property

@@ -20,7 +20,7 @@ from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.threads import Reader, Rows
 from mlcls_jax.data.sampling import stream_order, substitutes
 from mlcls_jax.evaluation.base_rate import sample_size
-from mlcls_jax.evaluation.inference import outputs
+from mlcls_jax.evaluation.inference import predict_batches
 from mlcls_jax.step.feature_step import NO_STEP, FeatureChunk, Features
 from mlcls_jax.step.optimizer import trainable_paths
 from mlcls_jax.step.phases import PlannedPhase
@@ -54,45 +54,46 @@ def with_room(
     Raises:
         ValueError: a phase with cached views that trains parameters outside the head.
     """
-    cached = [planned for planned in plan if planned.phase.cached_views]
-    for planned in cached:
-        _check_frozen(planned, variables["params"])
+    cached = [phase_plan for phase_plan in plan if phase_plan.phase.cached_views]
+    for phase_plan in cached:
+        _check_frozen(phase_plan, variables["params"])
     free = _free_everywhere(mesh) if cached else 0.0
     network = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
     each = head_input(config, variables)
     sampled = sample_size(splits, config.evaluation.train_sample)
-    return [_with_room(planned, splits, each, sampled, network, free) for planned in plan]
+    return [_with_room(phase_plan, splits, each, sampled, network, free) for phase_plan in plan]
 
 
-def _check_frozen(planned: PlannedPhase, params: dict) -> None:
-    paths = sorted(trainable_paths(params, planned.phase))
+def _check_frozen(phase_plan: PlannedPhase, params: dict) -> None:
+    paths = sorted(trainable_paths(params, phase_plan.phase))
     others = [path for path in paths if not path.startswith("head/")]
     if others:
         raise ValueError(
-            f"config: phase {planned.phase.name!r} has cached_views={planned.phase.cached_views}, "
+            f"config: phase {phase_plan.phase.name!r} has "
+            f"cached_views={phase_plan.phase.cached_views}, "
             f"but its groups train {len(others)} arrays of the backbone, such as {others[0]}; "
             "leave the backbone out of its groups, or set cached_views=0"
         )
 
 
 def _with_room(
-    planned: PlannedPhase,
+    phase_plan: PlannedPhase,
     splits: dict[str, LabelTable],
     each: jax.ShapeDtypeStruct,
     sampled: int,
     network: int,
     free: float,
 ) -> PlannedPhase:
-    phase = planned.phase
+    phase = phase_plan.phase
     needed = feature_bytes(splits, phase.cached_views, each, sampled)
     if not phase.cached_views or needed + network <= _SHARE * free:
-        return planned
+        return phase_plan
     print_warning(
         f"{phase.name}: features would take {_size(needed)} on each device beside "
         f"{_size(network)} of the network, more than half of the {_size(free)} that are free; "
         "the phase runs with cached_views=0 and computes them anew in each step"
     )
-    return dataclasses.replace(planned, phase=dataclasses.replace(phase, cached_views=0))
+    return dataclasses.replace(phase_plan, phase=dataclasses.replace(phase, cached_views=0))
 
 
 def feature_bytes(
@@ -109,7 +110,7 @@ def make_features(
     head_inputs: Callable[[dict, jax.Array], jax.Array],
     variables: dict,
     splits: dict[str, LabelTable],
-    planned: PlannedPhase,
+    phase_plan: PlannedPhase,
     config: Config,
     mesh: jax.sharding.Mesh,
     readers: dict[str, Reader],
@@ -121,7 +122,7 @@ def make_features(
         head_inputs: (variables, images) -> what the head takes, [image, ...], on every device.
         variables: on every device.
         splits: of the run.
-        planned: the phase.
+        phase_plan: the phase.
         config: batch size of the pass, image size and resize.
         mesh: over whose axis the images are spread.
         readers: of both splits; features of one that is skipped mean nothing.
@@ -135,11 +136,11 @@ def make_features(
         StoppedError: stop was set before the last image.
         ValueError: an image that cannot be read.
     """
-    train, val, views = splits["train"], splits["val"], planned.phase.cached_views
+    train, val, views = splits["train"], splits["val"], phase_plan.phase.cached_views
     size = feature_bytes(splits, views, head_input(config, variables))
     seen = "plain and mirrored, not augmented" if views == 2 else "plain, not augmented"
     console.print(
-        f"{planned.phase.name}: one pass for the features of {len(train)} training images "
+        f"{phase_plan.phase.name}: one pass for the features of {len(train)} training images "
         f"({seen}) and {len(val)} validation images, {_size(size)} on each device"
     )
     began = time.perf_counter()
@@ -152,7 +153,7 @@ def make_features(
     features = replicate((Features(of_train, train.labels), of_val), mesh)
     seconds = time.perf_counter() - began
     rate = (views * len(train) + len(val)) / seconds
-    console.print(f"{planned.phase.name}: features in {seconds:.1f} s, {rate:.1f} images/s")
+    console.print(f"{phase_plan.phase.name}: features in {seconds:.1f} s, {rate:.1f} images/s")
     return features
 
 
@@ -176,7 +177,7 @@ def with_sample(features: Features, of_val: jax.Array, sample: np.ndarray) -> ja
 
 def feature_chunks(
     readable: np.ndarray,
-    planned: PlannedPhase,
+    phase_plan: PlannedPhase,
     *,
     first_step: int,
     steps: int,
@@ -191,8 +192,8 @@ def feature_chunks(
     mirrored: those with odd places in another permutation, a function of (seed, epoch), so that
     the view is one of (seed, epoch, index).  It is not the flip that `train_batches` draws.
     """
-    views, images = planned.phase.cached_views, len(readable)
-    for end in [evaluation for evaluation in planned.evaluations if evaluation > first_step]:
+    views, images = phase_plan.phase.cached_views, len(readable)
+    for end in [evaluation for evaluation in phase_plan.evaluations if evaluation > first_step]:
         for begin in range(first_step, end, steps):
             step = np.arange(begin, begin + steps, dtype=np.int64)[:, None]
             position = step * rows.batch_size + rows.start + np.arange(rows.count)
@@ -223,7 +224,7 @@ def _collect(
     """The outputs of all images; StoppedError if stop was set before the last."""
     title, begin = "features" if is_first_process() else "", 0
     whole: Any = None
-    for part in outputs(predict, variables, paths, config, mesh, reader, title):
+    for part in predict_batches(predict, variables, paths, config, mesh, reader, title):
         if stop.is_set():
             raise StoppedError
         if whole is None:  # in place: feature maps may fill half of the memory

@@ -21,16 +21,21 @@ from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import Meter, progress_bar
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.threads import StoppedError
-from mlcls_jax.training.context import Session
+from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.nan_guard import check_losses
-from mlcls_jax.training.phase_inputs import make_work
-from mlcls_jax.training.phase_transition import Patience, ended_early, patience_of, say_ended
-from mlcls_jax.training.timing import FirstStep
+from mlcls_jax.training.phase_inputs import make_phase_inputs
+from mlcls_jax.training.phase_transition import (
+    EarlyStopping,
+    early_stopping_at,
+    ended_early,
+    say_ended,
+)
+from mlcls_jax.training.timing import StartupTimer
 from mlcls_jax.training.validation import evaluate_and_save, save_between
 
 
 def run_phase(
-    session: Session, planned: PlannedPhase, state: TrainState, first_step: FirstStep
+    context: TrainContext, phase_plan: PlannedPhase, state: TrainState, first_step: StartupTimer
 ) -> TrainState:
     """Trains from the state's step to the end of the phase, or until session.stop is set.
 
@@ -42,35 +47,35 @@ def run_phase(
     """
     number = int(state.step)
     try:
-        work = make_work(session, planned, state, first_step)
+        work = make_phase_inputs(context, phase_plan, state, first_step)
     except StoppedError:
         return state
     step = first_step.watched(work.step)
-    patience = patience_of(session, planned, number)
-    for end in [evaluation for evaluation in planned.evaluations if evaluation > number]:
-        session.stop.decide()  # the evaluation before, or the features, may have taken long
-        moment = partial(_decide, session, planned, patience, end)
-        title = planned.phase.name
-        state, meter = run_steps(session, step, work.batches, state, title, end, work.steps, moment)
+    patience = early_stopping_at(context, phase_plan, number)
+    for end in [evaluation for evaluation in phase_plan.evaluations if evaluation > number]:
+        context.stop.decide()  # the evaluation before, or the features, may have taken long
+        moment = partial(_decide, context, phase_plan, patience, end)
+        title = phase_plan.phase.name
+        state, meter = run_steps(context, step, work.batches, state, title, end, work.steps, moment)
         number += meter.done
         if number == end:
             state, patience = evaluate_and_save(
-                session, planned, work, state, meter, patience, number
+                context, phase_plan, work, state, meter, patience, number
             )
-            if number < planned.stop and patience.is_over(planned.phase.patience):
-                say_ended(planned, patience, number)
-                return ended_early(state, planned, session.mesh)
-        elif meter.done and number != session.checkpoints.latest():
-            save_between(session, planned, state, patience, number)
-        if session.stop.is_set():
+            if number < phase_plan.stop and patience.is_over(phase_plan.phase.patience):
+                say_ended(phase_plan, patience, number)
+                return ended_early(state, phase_plan, context.mesh)
+        elif meter.done and number != context.checkpoints.latest():
+            save_between(context, phase_plan, state, patience, number)
+        if context.stop.is_set():
             break
     return state
 
 
 def _decide(
-    session: Session,
-    planned: PlannedPhase,
-    patience: Patience,
+    context: TrainContext,
+    phase_plan: PlannedPhase,
+    patience: EarlyStopping,
     end: int,
     state: TrainState,
     number: int,
@@ -79,13 +84,13 @@ def _decide(
 
     At the evaluation, `end`, there is one anyway.  A save that has not ended is not waited for.
     """
-    due = session.clock.is_due() and not session.checkpoints.is_saving()
-    if session.stop.decide(save=due) and number != end:
-        save_between(session, planned, state, patience, number)
+    due = context.clock.is_due() and not context.checkpoints.is_saving()
+    if context.stop.decide(save=due) and number != end:
+        save_between(context, phase_plan, state, patience, number)
 
 
 def run_steps(
-    session: Session,
+    context: TrainContext,
     step,
     batches: Iterator[Any],
     state: TrainState,
@@ -108,13 +113,13 @@ def run_steps(
     Raises:
         FloatingPointError: a metric that is not finite; names step and images.
     """
-    config, first = session.config, int(state.step)
+    config, first = context.config, int(state.step)
     number, meter = first, Meter(end - first, config.data.batch_size)
     waited, began = 0.0, time.perf_counter()
     running: deque[tuple[int, Any]] = deque()  # losses that may still be on the devices
     unchecked: list[tuple[range, dict]] = []
     with progress_bar(title, meter, is_first_process()) as refresh:
-        while number < end and not session.stop.is_set():
+        while number < end and not context.stop.is_set():
             asked = time.perf_counter()
             batch = next(batches)
             if not running or running[-1][1].is_ready():  # the devices waited as well
@@ -127,15 +132,15 @@ def run_steps(
             unchecked.append((taken, metrics))
             number = taken.stop
             if number + steps - unchecked[0][0].start > config.log_every or number == end:
-                check_losses(session, unchecked)
+                check_losses(context, unchecked)
                 unchecked = []
                 if moment:
                     moment(state, number)
             while running and running[0][1].is_ready():  # asks, and does not wait
                 meter.advance(running.popleft()[0])
             refresh()
-        check_losses(session, unchecked)
+        check_losses(context, unchecked)
         meter.advance(sum(count for count, _ in running))
-    session.spent.add("input", waited)
-    session.spent.add("steps", time.perf_counter() - began - waited)
+    context.timer.add("input", waited)
+    context.timer.add("steps", time.perf_counter() - began - waited)
     return state, meter

@@ -13,11 +13,11 @@ from mlcls_jax.data.loaders.threads import Reader, local_rows, make_reader
 from mlcls_jax.data.readers.read_table import has_folder
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.evaluation.base_rate import SAMPLE, base_rate, sample_rows
-from mlcls_jax.models.conventions import IMAGENET, KERAS, Origin
-from mlcls_jax.models.weights.load import known_origin
+from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
+from mlcls_jax.models.weights.load import known_pretrained_config
 from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
 from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
-from mlcls_jax.run.trained_model import check_meta, read_origin
+from mlcls_jax.run.trained_model import check_metadata, read_pretrained_config
 from mlcls_jax.run.workdir import BAD_IMAGES, SPLITS, prepare, read_splits_of
 from mlcls_jax.step.init import initial_variables, random_variables, read_weights
 from mlcls_jax.step.losses import make_loss
@@ -30,18 +30,18 @@ from mlcls_jax.step.train_step import TrainState, make_state
 from mlcls_jax.system.console import console, print_table, print_warning
 from mlcls_jax.system.devices import describe_devices, is_first_process, keeps_heap, make_mesh
 from mlcls_jax.training import consistency
-from mlcls_jax.training.compile_ahead import Ahead
-from mlcls_jax.training.context import Session
+from mlcls_jax.training.compile_ahead import CompileAhead
+from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.feature_cache import with_room
-from mlcls_jax.training.phase_transition import ended_early, read_patience
-from mlcls_jax.training.timing import FirstStep, Spent
+from mlcls_jax.training.phase_transition import ended_early, read_early_stopping
+from mlcls_jax.training.timing import PhaseTimer, StartupTimer
 
 RAREST = 5
 
 
-def open_session(
-    config: Config, workdir: Path, first_step: FirstStep | None = None
-) -> tuple[Session, TrainState]:
+def open_run(
+    config: Config, workdir: Path, first_step: StartupTimer | None = None
+) -> tuple[TrainContext, TrainState]:
     """Reads the data, opens the workdir, and gives the state to go on from.
 
     Args:
@@ -63,26 +63,26 @@ def open_session(
     if first_step:
         first_step.reached("data")
     shapes = variables_shape(config, len(classes), mesh)
-    for planned in plan:  # ValueError: a pattern that matches nothing
-        trainable_paths(shapes["params"], planned.phase)
+    for phase_plan in plan:  # ValueError: a pattern that matches nothing
+        trainable_paths(shapes["params"], phase_plan.phase)
     plan = with_room(plan, splits, shapes, config, mesh)
     images = sum(map(len, splits.values()))
     reader = make_reader(config.data, images, workdir / BAD_IMAGES, print_warning)
     sample = sample_rows(splits, config.evaluation.train_sample, config.seed)
-    ahead = Ahead(config, splits, shapes, mesh, len(sample))
+    compile_ahead = CompileAhead(config, splits, shapes, mesh, len(sample))
 
-    def start(step: int, origin: Origin | None) -> None:
-        planned = next((planned for planned in plan if step < planned.stop), None)
-        if first_step and planned and origin:
-            ahead.start(planned, origin)
+    def start(step: int, pretrained_config: PretrainedConfig | None) -> None:
+        phase_plan = next((phase_plan for phase_plan in plan if step < phase_plan.stop), None)
+        if first_step and phase_plan and pretrained_config:
+            compile_ahead.start(phase_plan, pretrained_config)
             if config.data.cache == "none":  # else the run reads them, once the cache is there
-                ahead.read(planned, step, reader)
+                compile_ahead.read(phase_plan, step, reader)
 
     if has_checkpoint(workdir):
         checkpoints = _open_workdir(config, workdir, splits)
-        state, origin = _continued(checkpoints, plan, shapes, mesh, start)
+        state, pretrained_config = _continued(checkpoints, plan, shapes, mesh, start)
     else:  # the weights before anything is written: they may fail
-        state, origin = _initial(config, classes, base.frequencies, shapes, mesh, start)
+        state, pretrained_config = _initial(config, classes, base.frequencies, shapes, mesh, start)
         checkpoints = _open_workdir(config, workdir, splits)
     reader.bad.write()  # those of the first batch, which may be older than the workdir
     if first_step:
@@ -91,22 +91,22 @@ def open_session(
     readers = _readers(config, splits | {SAMPLE: sampled}, reader)
     if first_step and config.data.cache != "none":
         first_step.reached("cache of images")
-    session = Session(
+    context = TrainContext(
         config=config,
         workdir=workdir,
         plan=plan,
         splits=splits,
         base=base,
-        origin=origin,
+        pretrained_config=pretrained_config,
         mesh=mesh,
         readers=readers,
-        ahead=ahead,
+        compile_ahead=compile_ahead,
         checkpoints=checkpoints,
         log=MetricsLog(workdir, checkpoints.latest() or 0, is_first_process()),
         sample=sample,
-        spent=Spent(first_step.began if first_step else None),
+        timer=PhaseTimer(first_step.began if first_step else None),
     )
-    return session, state
+    return context, state
 
 
 def _read_data(data: Data, workdir: Path) -> dict[str, LabelTable]:
@@ -127,8 +127,8 @@ def _check_rows(config: Config, plan: list[PlannedPhase], devices: int) -> None:
     local_rows(config.data.eval_batch_size, "data.eval_batch_size")
     check_parts(plan, config.data.batch_size, devices)
     if mixes(config.augment):
-        for planned in plan:
-            check_pairs(config.data.batch_size // devices // planned.phase.accumulate)
+        for phase_plan in plan:
+            check_pairs(config.data.batch_size // devices // phase_plan.phase.accumulate)
 
 
 def _readers(config: Config, splits: dict[str, LabelTable], reader: Reader) -> dict[str, Reader]:
@@ -153,19 +153,19 @@ def _continued(
     plan: list[PlannedPhase],
     shapes: dict,
     mesh: jax.sharding.Mesh,
-    start: Callable[[int, Origin | None], None],
-) -> tuple[TrainState, Origin]:
+    start: Callable[[int, PretrainedConfig | None], None],
+) -> tuple[TrainState, PretrainedConfig]:
     """The state of the latest checkpoint."""
     latest = checkpoints.resolve("latest")
-    meta = check_meta(checkpoints.meta(latest), latest)
-    origin = read_origin(meta)
-    saved = next(planned for planned in plan if planned.phase.name == meta["phase"])
-    over = read_patience(meta).is_over(saved.phase.patience)
+    metadata = check_metadata(checkpoints.metadata(latest), latest)
+    pretrained_config = read_pretrained_config(metadata)
+    saved = next(phase_plan for phase_plan in plan if phase_plan.phase.name == metadata["phase"])
+    over = read_early_stopping(metadata).is_over(saved.phase.patience)
     step = saved.stop if over else latest
-    start(step, origin)
+    start(step, pretrained_config)
     state = checkpoints.restore(latest, state_shape(shapes, saved, mesh))
-    console.print(f"Continuing at step {step} of {plan[-1].stop}; weights: {origin}.")
-    return ended_early(state, saved, mesh) if over else state, origin
+    console.print(f"Continuing at step {step} of {plan[-1].stop}; weights: {pretrained_config}.")
+    return ended_early(state, saved, mesh) if over else state, pretrained_config
 
 
 def _initial(
@@ -174,27 +174,27 @@ def _initial(
     frequencies: tuple[float, ...],
     shapes: dict,
     mesh: jax.sharding.Mesh,
-    start: Callable[[int, Origin | None], None],
-) -> tuple[TrainState, Origin]:
+    start: Callable[[int, PretrainedConfig | None], None],
+) -> tuple[TrainState, PretrainedConfig]:
     """The state before the first phase; without an optimiser's, which begin_phase makes."""
     if config.model.weights:
         # Of weights with a name, the origin is known before the file is.
-        start(0, known_origin(config.model.weights, config.model.variant))
+        start(0, known_pretrained_config(config.model.weights, config.model.variant))
         pretrained = read_weights(config, classes, shapes)
-        start(0, pretrained.origin)
+        start(0, pretrained.pretrained_config)
         variables = initial_variables(config, pretrained, frequencies, shapes, mesh)
-        origin = pretrained.origin
+        pretrained_config = pretrained.pretrained_config
     else:
-        origin = Origin(KERAS, IMAGENET)
-        start(0, origin)
+        pretrained_config = PretrainedConfig(KERAS, IMAGENET)
+        start(0, pretrained_config)
         variables = random_variables(config, frequencies, mesh)
-    return make_state(variables, (), 0), origin
+    return make_state(variables, (), 0), pretrained_config
 
 
-def print_header(session: Session, state: TrainState) -> None:
+def print_header(context: TrainContext, state: TrainState) -> None:
     """What is about to happen: devices, network, parameters, images, rarest classes."""
-    config, train = session.config, session.splits["train"]
-    sizes = ", ".join(f"{len(table)} {name}" for name, table in session.splits.items())
+    config, train = context.config, context.splits["train"]
+    sizes = ", ".join(f"{len(table)} {name}" for name, table in context.splits.items())
     total = sum(leaf.size for leaf in flatten(state.params).values())
     rare = sorted(zip(train.positives, train.classes, strict=True))[:RAREST]
     kind = jax.devices()[0].device_kind
@@ -205,27 +205,27 @@ def print_header(session: Session, state: TrainState) -> None:
         ["images", sizes],
         ["rarest in train", ", ".join(f"{name} ({count})" for count, name in rare)],
     ]
-    print_table("", ["run", str(session.workdir)], rows)
+    print_table("", ["run", str(context.workdir)], rows)
 
 
-def print_end(session: Session, finished: bool) -> None:
+def print_end(context: TrainContext, finished: bool) -> None:
     """The phases' results and where everything is."""
-    records = read_metrics(session.workdir) if is_first_process() else []
+    records = read_metrics(context.workdir) if is_first_process() else []
     rows = []
-    for planned in session.plan:
-        own = [record for record in records if record["phase"] == planned.phase.name]
+    for phase_plan in context.plan:
+        own = [record for record in records if record["phase"] == phase_plan.phase.name]
         if own:
             values = [record["val"]["mAP"] for record in own]
-            rows.append([planned.phase.name, f"{values[-1]:.4f}", f"{max(values):.4f}"])
+            rows.append([phase_plan.phase.name, f"{values[-1]:.4f}", f"{max(values):.4f}"])
     if rows:
         print_table("val mAP", ["phase", "at its end", "best"], rows)
-    session.readers["train"].bad.write()  # with those of the other processes
-    if skipped := session.readers["train"].bad.summary():
+    context.readers["train"].bad.write()  # with those of the other processes
+    if skipped := context.readers["train"].bad.summary():
         print_warning(skipped)
     if not finished:
-        console.print(f"Stopped; the same command continues {session.workdir}.")
+        console.print(f"Stopped; the same command continues {context.workdir}.")
         return
     console.print(
-        f"Done. Everything is in {session.workdir}; next: "
-        f"python -m mlcls_jax.evaluate --workdir {session.workdir}"
+        f"Done. Everything is in {context.workdir}; next: "
+        f"python -m mlcls_jax.evaluate --workdir {context.workdir}"
     )

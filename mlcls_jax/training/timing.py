@@ -14,7 +14,7 @@ from mlcls_jax.system.console import console
 OTHER = "other"
 
 
-class Spent:
+class PhaseTimer:
     """Adds up seconds by what they went into, in the main thread; `take` empties it."""
 
     def __init__(self, began: float | None = None):
@@ -50,7 +50,7 @@ class Spent:
         return time.perf_counter() - self._began - sum(self._seconds.values())
 
 
-class FirstStep:
+class StartupTimer:
     """The stretches of a start, told when the first step has ended.
 
     Until then there is no garbage collection: imports and tracing make many objects that stay, and
@@ -63,7 +63,7 @@ class FirstStep:
         self.began, self._stretches, self._is_watched = began, {}, False
         self._last = began
 
-    def __enter__(self) -> "FirstStep":
+    def __enter__(self) -> "StartupTimer":
         gc.disable()
         return self
 

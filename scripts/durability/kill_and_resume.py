@@ -80,7 +80,7 @@ def evaluate_and_save(*args, evaluate=loop.evaluate_and_save):
 loop.evaluate_and_save = evaluate_and_save
 cli.run(train.main)
 """
-CLOCK = ("images_per_second", "seconds", "spent")
+CLOCK = ("images_per_second", "seconds", "timing")
 POLL_SECONDS = 0.001
 HANGS_SECONDS = 300.0
 
@@ -244,7 +244,7 @@ def differences(workdir: Path, reference: Path) -> list[str]:
         elif ours[name].tobytes() != theirs[name].tobytes():
             of = np.abs(ours[name].astype(float) - theirs[name].astype(float)).max()
             found.append(f"{name} differs by up to {of:.3g}")
-    metas = [(of / FOLDER / str(ends[0]) / "meta" / "metadata") for of in (workdir, reference)]
+    metas = [(of / FOLDER / str(ends[0]) / "metadata" / "metadata") for of in (workdir, reference)]
     if len({path.read_bytes() for path in metas}) > 1:
         found.append("what the last checkpoint says of itself")
     return found + [f"{name} was left" for name, _ in sorted(_unfinished(workdir))]

@@ -44,7 +44,7 @@ from mlcls_jax.run.checkpoints import Checkpoints
 from mlcls_jax.system import distributed
 from mlcls_jax.train import train
 from mlcls_jax.training import loop
-from mlcls_jax.training.timing import FirstStep
+from mlcls_jax.training.timing import StartupTimer
 
 SLOW = 3.0  # times the median
 BUSY = 0.5  # of the time above the median in CPU time as well: less was spent in waiting
@@ -118,9 +118,9 @@ class Recorder:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Notes the steps of all trainings inside."""
-        watched, save = FirstStep.watched, Checkpoints.save
+        watched, save = StartupTimer.watched, Checkpoints.save
 
-        def watching(first_step: FirstStep, step: Callable) -> Callable:
+        def watching(first_step: StartupTimer, step: Callable) -> Callable:
             return self.timed(watched(first_step, step))
 
         def saving(checkpoints: Checkpoints, *args) -> None:
@@ -140,7 +140,7 @@ class Recorder:
             for name, what in noted.items():
                 function = self.noted(getattr(loop, name), what)
                 stack.enter_context(mock.patch.object(loop, name, function))
-            stack.enter_context(mock.patch.object(FirstStep, "watched", watching))
+            stack.enter_context(mock.patch.object(StartupTimer, "watched", watching))
             stack.enter_context(mock.patch.object(Checkpoints, "save", saving))
             gc.callbacks.append(collecting)
             stack.callback(gc.callbacks.remove, collecting)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.models.variants import VARIANTS, Variant
-from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.train import train
 
 NAME, SIZE, IMAGES = "narrow", 32, 12
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         make_images(Path("photos"))
         if train(make_config(), Path("run")):
             return 1
-        run = load_run(Path("run"), "latest")
+        run = load_trained_model(Path("run"), "latest")
         logits = np.asarray(run.predict(run.variables, random_images()))
         out.mkdir(parents=True)
         for name in KEPT:
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
             else:
                 shutil.copyfile(source, out / name)
         os.chdir(out)
-    expected = {"step": run.meta["step"], "logits": logits.tolist()}
+    expected = {"step": run.metadata["step"], "logits": logits.tolist()}
     (out / "expected.json").write_text(json.dumps(expected) + "\n")
     return 0
 

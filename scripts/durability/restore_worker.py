@@ -11,9 +11,9 @@ from mlcls_jax import cli
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.data.loaders.threads import Reader
 from mlcls_jax.evaluation.base_rate import probabilities
-from mlcls_jax.evaluation.inference import score
+from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.run.checkpoints import has_checkpoint
-from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.run.workdir import read_splits_of
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.system import devices, distributed
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     if code := train(config, workdir):
         return code
     found = predicted(workdir) if found is None else found
-    leaves = flatten(load_run(workdir, "latest").variables["params"]).values()
+    leaves = flatten(load_trained_model(workdir, "latest").variables["params"]).values()
     if devices.is_first_process():
         parameters = np.concatenate([np.ravel(leaf) for leaf in leaves])
         np.savez(out, probabilities=found, parameters=parameters)
@@ -44,10 +44,10 @@ def main(arguments: list[str]) -> int:
 
 def predicted(workdir: Path) -> np.ndarray:
     """Float64 [image, class] of the validation images at the latest checkpoint."""
-    run = load_run(workdir, "latest")
+    run = load_trained_model(workdir, "latest")
     paths = read_splits_of(workdir, run.config.data)["val"].paths
     return probabilities(
-        score(run.predict, run.variables, paths, run.config, run.mesh, Reader())[0]
+        predict_dataset(run.predict, run.variables, paths, run.config, run.mesh, Reader())[0]
     )
 
 

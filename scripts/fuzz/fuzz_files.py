@@ -18,14 +18,14 @@ from mlcls_jax.config import Augment, Config
 from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.transforms import eval_image, train_image
 from mlcls_jax.data.sampling import generator
-from mlcls_jax.evaluation.decision_rule import Decisions, Rule
-from mlcls_jax.evaluation.decision_rule import from_dict as decisions_from_dict
-from mlcls_jax.models.conventions import IMAGENET, KERAS, Origin
+from mlcls_jax.evaluation.decision_rule import DecisionRule, ThresholdCriterion
+from mlcls_jax.evaluation.decision_rule import decision_rule_from_dict as decisions_from_dict
+from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.weights import provenance
 from mlcls_jax.models.weights.formats import read_tensors
 from mlcls_jax.models.weights.layouts import LAYOUTS
-from mlcls_jax.run.trained_model import check_meta, read_decisions
-from mlcls_jax.run.workdir import CONFIG, DECISIONS, read_config
+from mlcls_jax.run.trained_model import check_metadata, read_decision_rule
+from mlcls_jax.run.workdir import CONFIG, DECISION_RULE, read_config
 
 SIZE = 64
 MAX_PIXELS = 4_000_000
@@ -89,7 +89,7 @@ SIDECAR = {
         "file": "b.safetensors",
         "variant": "b0",
         "classes": ["a", "b", "c"],
-        "origin": provenance.to_json(Origin(KERAS, IMAGENET)),
+        "pretrained_config": provenance.to_json(PretrainedConfig(KERAS, IMAGENET)),
     },
 }
 
@@ -121,7 +121,7 @@ def load(value: tuple[str, bytes, bytes], place: Path) -> None:
 
 def _origins(path: Path) -> None:
     for layout in LAYOUTS:
-        provenance.find_origin(path, layout, "b0", {})
+        provenance.find_pretrained_config(path, layout, "b0", {})
     provenance.read_classes(path, 3)
 
 
@@ -134,19 +134,19 @@ def _json(value, number: int) -> bytes:
 
 def run_files() -> dict[str, dict]:
     """What is in the JSON files of a run, of two classes."""
-    rule = Rule("f1", 0.9, 10, "one")
-    decisions = asdict(Decisions(rule, (0.5, 0.25), (1.0, 2.0), ("a",), ()))
-    meta = {
+    rule = ThresholdCriterion("f1", 0.9, 10, "one")
+    decision_rule = asdict(DecisionRule(rule, (0.5, 0.25), (1.0, 2.0), ("a",), ()))
+    metadata = {
         "step": 4,
         "phase": "head",
         "classes": ["a", "b"],
-        "base_rate": {"frequencies": [0.5, 0.25], "counted": [True, False]},
-        "origin": provenance.to_json(Origin(KERAS, IMAGENET)),
+        "base_rate": {"frequencies": [0.5, 0.25], "included_classes": [True, False]},
+        "pretrained_config": provenance.to_json(PretrainedConfig(KERAS, IMAGENET)),
         "weights": "raw",
-        "decisions": decisions,
+        "decision_rule": decision_rule,
     }
-    later = {"step": 4, "decisions": decisions}
-    return {CONFIG: asdict(Config()), "meta": meta, DECISIONS: later}
+    later = {"step": 4, "decision_rule": decision_rule}
+    return {CONFIG: asdict(Config()), "metadata": metadata, DECISION_RULE: later}
 
 
 def runs() -> st.SearchStrategy:
@@ -164,15 +164,15 @@ def read_run(value: tuple[str, bytes], place: Path) -> None:
     if name == CONFIG:
         read_config(place)
         return
-    if name == DECISIONS:
-        read_decisions(place, run_files()["meta"])
+    if name == DECISION_RULE:
+        read_decision_rule(place, run_files()["metadata"])
         return
     try:
-        meta = json.loads(contents)
+        metadata = json.loads(contents)
     except (ValueError, RecursionError):
         return  # is for Orbax to say
-    check_meta(meta, 4)
-    provenance.from_json(meta["origin"])
-    if (decisions := meta.get("decisions")) is not None:
-        decisions_from_dict(decisions)
-    read_decisions(place, meta)
+    check_metadata(metadata, 4)
+    provenance.from_json(metadata["pretrained_config"])
+    if (decision_rule := metadata.get("decision_rule")) is not None:
+        decisions_from_dict(decision_rule)
+    read_decision_rule(place, metadata)

@@ -20,7 +20,7 @@ from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
 from mlcls_jax.data.readers.csv_cells import read_csv
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.splits import make_splits, read_splits, write_splits
-from mlcls_jax.evaluation.decision_rule import untuned
+from mlcls_jax.evaluation.decision_rule import untuned_rule
 from mlcls_jax.run.trained_model import write_predictions
 from mlcls_jax.system.console import escaped
 
@@ -195,8 +195,13 @@ def say(value: tuple[list[str], int], place: Path) -> None:
 
 def _stub(place: Path) -> SimpleNamespace:
     config = Config(data=Data(csv=str(place / "labels.csv")))
-    parts = {"predict": None, "variables": None, "mesh": None, "decisions": untuned(CLASSES)}
-    return SimpleNamespace(config=config, classes=CLASSES, meta={}, **parts)
+    parts = {
+        "predict": None,
+        "variables": None,
+        "mesh": None,
+        "decision_rule": untuned_rule(CLASSES),
+    }
+    return SimpleNamespace(config=config, classes=CLASSES, metadata={}, **parts)
 
 
 def _score(predict, variables, paths, config, mesh, reader, title):

@@ -41,7 +41,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.evaluation.base_rate import base_rate
-from mlcls_jax.evaluation.metrics import average_precisions, included_classes
+from mlcls_jax.evaluation.metrics import average_precisions, classes_to_average
 from mlcls_jax.models.weights.load import load_pretrained
 from mlcls_jax.run.metrics_log import read_metrics
 from mlcls_jax.run.workdir import read_config, read_splits_of
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     ours = curve_of(options.run)
     minutes = options.minutes or ours[-1].minutes
     splits = read_splits_of(options.run, with_files(config, options.csv, options.images))
-    counted = np.array(base_rate(splits, config.evaluation.min_positives).counted)
+    included_classes = np.array(base_rate(splits, config.evaluation.min_positives).included_classes)
     pretrained, size = load_pretrained(config.model.weights, VARIANT), image_size(config)
     train, val = (read_images(splits[name], size) for name in ("train", "val"))
     base = build_base(pretrained, size)
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
     print(f"the base's features are ours within {difference:.1e}", file=sys.stderr)
     epochs: list[Epoch] = []
     for script in SCRIPTS if options.fixed else SCRIPTS[:1]:
-        for epoch in train_script(base, script, train, val, counted, minutes):
+        for epoch in train_script(base, script, train, val, included_classes, minutes):
             epochs.append(epoch)
             print(epoch, file=sys.stderr)
     epochs += ours
@@ -147,7 +147,7 @@ def train_script(
     script: Script,
     train: Images,
     val: Images,
-    counted: np.ndarray,
+    included_classes: np.ndarray,
     minutes: float,
 ) -> Iterable[Epoch]:
     """Trains for so many minutes or a little more, and yields each epoch.
@@ -156,13 +156,13 @@ def train_script(
         base: from `build_base`; it stays as it is.
         script: what to put on it.
         train, val: the splits.
-        counted: bool [class], False for classes that are in no mean.
+        included_classes: bool [class], False for classes that are in no mean.
         minutes: of training.
     """
     keras.utils.set_random_seed(0)
     model = build_classifier(base, script, train.labels.shape[1])
     batches, held_out = train.dataset(script, True), val.dataset(script, False)
-    included = included_classes(val.labels.astype(np.int8), counted)
+    included = classes_to_average(val.labels.astype(np.int8), included_classes)
     seconds, number = 0.0, 0
     while seconds < 60 * minutes:
         began = time.perf_counter()

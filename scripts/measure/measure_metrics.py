@@ -16,7 +16,7 @@ from mlcls_jax.config import Evaluation
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.evaluation.base_rate import probabilities
 from mlcls_jax.evaluation.bootstrap import map_interval
-from mlcls_jax.evaluation.decision_rule import cross_fit, decide, rule_of
+from mlcls_jax.evaluation.decision_rule import criterion_from_config, cross_fit, fit_decision_rule
 from mlcls_jax.evaluation.metrics import evaluate_scores
 
 POSITIVES = 0.03
@@ -28,15 +28,19 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=80)
     options = parser.parse_args()
     table, logits = made_up(options.images, options.classes)
-    counted, included = [True] * options.classes, np.ones(options.classes, bool)
-    plain, calibrated = (rule_of(Evaluation(calibration=kind)) for kind in ("none", "one"))
+    included_classes, included = [True] * options.classes, np.ones(options.classes, bool)
+    plain, calibrated = (
+        criterion_from_config(Evaluation(calibration=kind)) for kind in ("none", "one")
+    )
     work: dict[str, Callable[[], object]] = {
         "all metrics": lambda: evaluate_scores(
             table.labels, probabilities(logits), table.classes, included
         ),
-        "thresholds": lambda: decide(table, logits, counted, plain),
-        "thresholds and a temperature": lambda: decide(table, logits, counted, calibrated),
-        "thresholds, cross-fitted": lambda: cross_fit(table, logits, counted, plain),
+        "thresholds": lambda: fit_decision_rule(table, logits, included_classes, plain),
+        "thresholds and a temperature": lambda: fit_decision_rule(
+            table, logits, included_classes, calibrated
+        ),
+        "thresholds, cross-fitted": lambda: cross_fit(table, logits, included_classes, plain),
         "interval of mAP": lambda: map_interval(table.labels, logits, included, 1000, 0),
     }
     for name, task in work.items():

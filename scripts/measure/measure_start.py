@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mlcls_jax.models.conventions import IMAGENET, TIMM, Origin
+from mlcls_jax.models.conventions import IMAGENET, TIMM, PretrainedConfig
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.weights.convert import variable_shapes
 from mlcls_jax.models.weights.formats import SIDECAR
@@ -77,7 +77,11 @@ def write_weights(folder: Path, variant: str) -> Path:
         {"/".join(path): _draw(rng, path, shape) for path, shape in shapes.items()}
     )
     path = save_timm(target, variables, variant)
-    own = {"file": path.name, "variant": variant, "origin": to_json(Origin(TIMM, IMAGENET))}
+    own = {
+        "file": path.name,
+        "variant": variant,
+        "pretrained_config": to_json(PretrainedConfig(TIMM, IMAGENET)),
+    }
     (target / SIDECAR).write_text(json.dumps({OWN: own}))
     return path
 

@@ -10,7 +10,7 @@ from peer_worker import NUM_CLASSES, Step, random_batch
 from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.batch import Batch
-from mlcls_jax.models.conventions import IMAGENET, KERAS, Origin
+from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.step.phases import plan_phases
 from mlcls_jax.step.programs import build_model, forward_program, fresh_state, step_program
 from mlcls_jax.system import devices, distributed
@@ -26,7 +26,7 @@ def versions() -> str:
 def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step]:
     """See peer_worker.py.  Everything trains, on statistics of the batch and without clipping."""
     distributed.start()
-    mesh, origin = devices.make_mesh(), Origin(KERAS, IMAGENET)
+    mesh, pretrained_config = devices.make_mesh(), PretrainedConfig(KERAS, IMAGENET)
     everything = Phase(
         "all",
         f"{STEPS} steps",
@@ -40,12 +40,12 @@ def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step
         model=Model(variant=variant, image_size=size, dropout=dropout, compute_dtype="float32"),
         phases=[everything],
     )
-    planned = plan_phases(config, images=batch)[0]
-    predict = forward_program(config, NUM_CLASSES, origin, batch, mesh).function
-    step = step_program(config, NUM_CLASSES, origin, planned, mesh).function
+    phase_plan = plan_phases(config, images=batch)[0]
+    predict = forward_program(config, NUM_CLASSES, pretrained_config, batch, mesh).function
+    step = step_program(config, NUM_CLASSES, pretrained_config, phase_plan, mesh).function
     rows = Batch(*random_batch(size, batch), np.arange(batch, dtype=np.uint32))
     rows = jax.device_put(rows, devices.sharded(mesh))
-    state = jax.jit(lambda key: fresh_state(_variables(config, key), planned))(jax.random.key(0))
+    state = jax.jit(lambda key: fresh_state(_variables(config, key), phase_plan))(jax.random.key(0))
     state = jax.device_put(state, devices.replicated(mesh))
 
     def forward() -> np.ndarray:

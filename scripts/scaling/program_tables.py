@@ -21,7 +21,7 @@ from tpu_compiler import has_tpu_compiler, tpu_mesh
 
 from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.config.schema import image_size
-from mlcls_jax.models.conventions import IMAGENET, KERAS, Origin
+from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.variants import VARIANTS, scaled_stages
 from mlcls_jax.step.optimizer import group_table
 from mlcls_jax.step.phases import plan_phases
@@ -29,7 +29,7 @@ from mlcls_jax.step.programs import Program, forward_program, step_program, vari
 from mlcls_jax.system import hlo
 from mlcls_jax.system.devices import make_mesh
 
-ORIGIN = Origin(KERAS, IMAGENET)
+ORIGIN = PretrainedConfig(KERAS, IMAGENET)
 DEVICES, ROWS = 8, 8
 KNOWN = list(BATCH)
 TABLES = ("frozen", "memory", "collectives", "heads")
@@ -56,8 +56,8 @@ class Setting:
 
     def step(self, config: Config) -> Program:
         """The step of the config's only phase."""
-        (planned,) = plan_phases(config, images=1)
-        return step_program(config, CLASSES, ORIGIN, planned, self.mesh)
+        (phase_plan,) = plan_phases(config, images=1)
+        return step_program(config, CLASSES, ORIGIN, phase_plan, self.mesh)
 
     def compile(self, program: Program) -> jax.stages.Compiled:
         """Quickly, where the compiler can be asked to."""

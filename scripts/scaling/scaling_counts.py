@@ -23,7 +23,7 @@ from tpu_compiler import has_tpu_compiler, tpu_mesh
 
 from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.config.schema import image_size
-from mlcls_jax.models.conventions import IMAGENET, KERAS, Origin
+from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.step.phases import plan_phases
 from mlcls_jax.step.programs import step_program
 from mlcls_jax.system import hlo
@@ -76,8 +76,8 @@ def count(variant: str, phase: str, batch: int, mesh: jax.sharding.Mesh) -> Coun
         model=Model(variant=variant, compute_dtype="bfloat16"),
         phases=[PHASES[phase]],
     )
-    (planned,) = plan_phases(config, images=1)
-    program = step_program(config, CLASSES, Origin(KERAS, IMAGENET), planned, mesh)
+    (phase_plan,) = plan_phases(config, images=1)
+    program = step_program(config, CLASSES, PretrainedConfig(KERAS, IMAGENET), phase_plan, mesh)
     compiler = mesh.devices.flat[0].device_kind
     executable = program.lower().compile(QUICK if compiler.startswith("TPU") else None)
     cost = executable.cost_analysis() or {}

@@ -12,7 +12,7 @@ from mlcls_jax.benchmark.measure import shares
 from mlcls_jax.benchmark.sweep import Sweep, parse_sweep
 from mlcls_jax.benchmark.synthetic_images import CLASSES
 from mlcls_jax.config import Config, Data, Model
-from mlcls_jax.models.conventions import IMAGENET, KERAS, Origin
+from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.step.phases import plan_phases
 from mlcls_jax.step.programs import forward_program
@@ -144,7 +144,7 @@ def test_other_errors_of_the_devices_end_a_sweep(call, photos, monkeypatch):
 
 def test_a_step_that_the_cpu_has_no_memory_for_is_refused(tiny, monkeypatch):
     config = Config(model=Model(variant=tiny, image_size=32), data=Data(batch_size=8))
-    program = forward_program(config, 3, Origin(KERAS, IMAGENET), 8, make_mesh())
+    program = forward_program(config, 3, PretrainedConfig(KERAS, IMAGENET), 8, make_mesh())
     monkeypatch.setattr(compiled_steps, "available_memory", lambda: 1e5)
     with pytest.raises(DoesNotFitError, match=r"0\.0 GB are free; lower data\.batch_size"):
         compiled_steps.compile_program(program, 1)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mlcls_jax.benchmark.bottleneck import Parts, Setting, judge
+from mlcls_jax.benchmark.bottleneck import Parts, Setting, find_bottleneck
 
 GPU = Setting(
     cpu=False,
@@ -28,7 +28,7 @@ CPU = replace(GPU, cpu=True, keeps_heap=True, compute_dtype="float32")
     ],
 )
 def test_the_longest_part_bounds(parts, setting, bound):
-    verdict = judge(parts, setting)
+    verdict = find_bottleneck(parts, setting)
     assert verdict.bound == bound
     assert verdict.why.startswith(bound)
     assert f"end to end {parts.train * 1e3:.3g} ms" in verdict.why
@@ -37,9 +37,9 @@ def test_the_longest_part_bounds(parts, setting, bound):
 
 
 def test_cpu_says_that_times_add_up_and_advises_on_a_long_second_part():
-    long = judge(Parts(compute=0.10, input=0.06, host=0.001, train=0.16), CPU)
-    short = judge(Parts(compute=0.10, input=0.04, host=0.001, train=0.14), CPU)
-    apart = judge(Parts(compute=0.10, input=0.06, host=0.001, train=0.10), GPU)
+    long = find_bottleneck(Parts(compute=0.10, input=0.06, host=0.001, train=0.16), CPU)
+    short = find_bottleneck(Parts(compute=0.10, input=0.04, host=0.001, train=0.14), CPU)
+    apart = find_bottleneck(Parts(compute=0.10, input=0.06, host=0.001, train=0.10), GPU)
     assert "add up" in long.why and "add up" not in apart.why
     assert any("decoding" in advice for advice in long.change)
     assert not any("decoding" in advice for advice in (*short.change, *apart.change))
@@ -58,24 +58,26 @@ def test_cpu_says_that_times_add_up_and_advises_on_a_long_second_part():
     ],
 )
 def test_advice_for_compute_fits_the_setting(change, advised, text):
-    verdict = judge(Parts(compute=1.0, input=0.1, host=0.001, train=1.0), replace(GPU, **change))
+    verdict = find_bottleneck(
+        Parts(compute=1.0, input=0.1, host=0.001, train=1.0), replace(GPU, **change)
+    )
     assert any(text in advice for advice in verdict.change) == advised
 
 
 def test_a_long_step_is_written_out():
-    verdict = judge(Parts(compute=1.291, input=0.0589, host=0.001, train=1.36), CPU)
+    verdict = find_bottleneck(Parts(compute=1.291, input=0.0589, host=0.001, train=1.36), CPU)
     assert verdict.why.startswith("compute 1291 ms, input 58.9 ms, host 1 ms; end to end 1360 ms")
 
 
 @pytest.mark.parametrize(("cache", "advised"), [("none", True), ("disk", False)])
 def test_advice_for_input_fits_the_config(cache, advised):
     setting = replace(GPU, cache=cache)
-    verdict = judge(Parts(compute=0.1, input=1.0, host=0.001, train=1.0), setting)
+    verdict = find_bottleneck(Parts(compute=0.1, input=1.0, host=0.001, train=1.0), setting)
     assert any("data.cache" in advice for advice in verdict.change) == advised
 
 
 def test_figures_that_disagree_are_said_to():
-    busy = judge(Parts(compute=0.10, input=0.02, host=0.001, train=0.05), CPU)
-    slow = judge(Parts(compute=0.10, input=0.02, host=0.001, train=0.20), GPU)
+    busy = find_bottleneck(Parts(compute=0.10, input=0.02, host=0.001, train=0.05), CPU)
+    slow = find_bottleneck(Parts(compute=0.10, input=0.02, host=0.001, train=0.20), GPU)
     assert "measure again" in busy.why
     assert "50% of that is in no part alone" in slow.why

@@ -11,8 +11,8 @@ from mlcls_jax.data.label_table import UNKNOWN
 
 def test_labels_read_as_the_loss_takes_them():
     row = np.array([1.0, 0.0, 0.25, UNKNOWN])
-    assert sheet.describe(row, ("cat", "dog", "cow", "hen")) == "cat, cow 0.25, hen?"
-    assert sheet.describe(np.zeros(1), ("cat",)) == "none"
+    assert sheet.describe_labels(row, ("cat", "dog", "cow", "hen")) == "cat, cow 0.25, hen?"
+    assert sheet.describe_labels(np.zeros(1), ("cat",)) == "none"
 
 
 def test_images_stand_in_the_order_of_the_batch():

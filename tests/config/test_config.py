@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlcls_jax import config as config_module
 from mlcls_jax.config import Config, Data, Group, Loss, Model, Phase, loading
 from mlcls_jax.config.checks import validate
-from mlcls_jax.config.durations import steps_of
+from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.config.serialization import differences, from_dict, to_json, with_absolute_paths
 from mlcls_jax.models.variants import VARIANTS
@@ -154,11 +154,11 @@ def test_an_own_image_size_replaces_the_published_one():
         ("evaluation.every", "0 epochs"),
         ("evaluation.every", "often"),
         ("evaluation.min_positives", 0),
-        ("evaluation.thresholds", "accuracy"),
-        ("evaluation.wanted", 0.0),
-        ("evaluation.wanted", 1.01),
-        ("evaluation.wanted", float("nan")),
-        ("evaluation.tuned_positives", 0),
+        ("evaluation.threshold_criterion", "accuracy"),
+        ("evaluation.threshold_target", 0.0),
+        ("evaluation.threshold_target", 1.01),
+        ("evaluation.threshold_target", float("nan")),
+        ("evaluation.min_positives_to_tune", 0),
         ("evaluation.calibration", "platt"),
         ("train.on_nan", "ignore"),
         ("train.max_skipped", 0),
@@ -221,9 +221,9 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("augment.rand_augment", 2.0),
         ("model.dropout", "0.2"),
         ("evaluation.every", 1),
-        ("evaluation.wanted", "0.9"),
+        ("evaluation.threshold_target", "0.9"),
         ("checkpoint.every_minutes", "10"),
-        ("evaluation.tuned_positives", 2.5),
+        ("evaluation.min_positives_to_tune", 2.5),
         ("train.max_skipped", "10"),
         ("evaluation.train_sample", 0.5),
         ("seed", True),
@@ -276,8 +276,8 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("distributed.start_timeout", 86_400),
         ("data.label_delimiter", " "),
         ("data.label_delimiter", "; "),
-        ("evaluation.wanted", 1.0),
-        ("evaluation.tuned_positives", 1),
+        ("evaluation.threshold_target", 1.0),
+        ("evaluation.min_positives_to_tune", 1),
         ("checkpoint.every_minutes", 0),
         ("checkpoint.every_minutes", 1e9),
         ("evaluation.calibration", "class"),
@@ -397,7 +397,7 @@ def test_defaults_are_not_shared_between_configs():
     ],
 )
 def test_durations(duration, images, batch_size, times, steps):
-    assert steps_of(duration, images, batch_size, times) == steps
+    assert duration_in_steps(duration, images, batch_size, times) == steps
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_durations(duration, images, batch_size, times, steps):
 )
 def test_what_is_no_duration_is_refused_and_quoted(duration):
     with pytest.raises(ValueError, match="is no duration") as info:
-        steps_of(duration, 10, 10)
+        duration_in_steps(duration, 10, 10)
     assert repr(duration) in str(info.value)
 
 
@@ -439,7 +439,7 @@ def test_what_is_no_duration_is_refused_and_quoted(duration):
     times=st.integers(1, 20),
 )
 def test_epochs_are_at_most_half_a_step_from_the_exact_number(tenths, images, batch_size, times):
-    steps = steps_of(f"{tenths / 10} epochs", images, batch_size, times)
+    steps = duration_in_steps(f"{tenths / 10} epochs", images, batch_size, times)
     exact = Fraction(tenths * times * images, 10 * batch_size)
     assert steps >= 1
     assert abs(steps - max(exact, 1)) <= Fraction(1, 2) + Fraction(1, 10**6)

@@ -14,18 +14,18 @@ from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.evaluation.base_rate import BaseRate
 from mlcls_jax.evaluation.decision_rule import (
     FOLDS,
-    Rule,
+    ThresholdCriterion,
+    criterion_from_config,
     cross_fit,
-    decide,
-    describe_report,
+    decision_rule_from_dict,
+    describe_threshold_report,
+    fit_decision_rule,
     folds,
-    from_dict,
-    judge,
-    rule_of,
-    untuned,
+    threshold_report,
+    untuned_rule,
 )
 
-F1 = rule_of(Evaluation())
+F1 = criterion_from_config(Evaluation())
 
 
 def table(labels) -> LabelTable:
@@ -44,26 +44,34 @@ def drawn(images=400, classes=3, seed=0, unknown=0.0):
 
 
 def test_the_rule_is_that_of_the_config():
-    assert Rule("f1", 0.9, 10, "none") == F1
+    assert ThresholdCriterion("f1", 0.9, 10, "none") == F1
     assert F1.text == "f1"
-    assert rule_of(Evaluation(thresholds="recall", wanted=0.75)).text == "recall 0.75"
+    assert (
+        criterion_from_config(Evaluation(threshold_criterion="recall", threshold_target=0.75)).text
+        == "recall 0.75"
+    )
 
 
 def test_tuned_thresholds_are_better_than_one_half_and_survive_json():
     data, logits = drawn()
-    decisions = decide(data, logits, [True] * 3, F1)
-    probabilities = decisions.probabilities(logits)
+    decision_rule = fit_decision_rule(data, logits, [True] * 3, F1)
+    probabilities = decision_rule.probabilities(logits)
     np.testing.assert_array_equal(probabilities, expit(logits.astype(np.float64)))
-    tuned = f1_score(data.labels, decisions.present(probabilities), average="macro")
+    tuned = f1_score(data.labels, decision_rule.present(probabilities), average="macro")
     assert tuned > f1_score(data.labels, probabilities >= 0.5, average="macro") + 0.1
-    assert from_dict(json.loads(json.dumps(dataclasses.asdict(decisions)))) == decisions
+    assert (
+        decision_rule_from_dict(json.loads(json.dumps(dataclasses.asdict(decision_rule))))
+        == decision_rule
+    )
 
 
 @pytest.mark.parametrize("calibration", ["one", "class"])
 def test_a_temperature_moves_probabilities_and_thresholds_alike(calibration):
     data, logits = drawn()
-    plain = decide(data, logits, [True] * 3, F1)
-    calibrated = decide(data, logits, [True] * 3, dataclasses.replace(F1, calibration=calibration))
+    plain = fit_decision_rule(data, logits, [True] * 3, F1)
+    calibrated = fit_decision_rule(
+        data, logits, [True] * 3, dataclasses.replace(F1, calibration=calibration)
+    )
     assert calibrated.temperatures != plain.temperatures == (1.0, 1.0, 1.0)
     assert len(set(calibrated.temperatures)) == (1 if calibration == "one" else 3)
     np.testing.assert_array_equal(
@@ -78,10 +86,16 @@ def test_classes_that_share_a_threshold_or_miss_the_goal_are_named():
     data.labels[:4, 1] = 1
     logits[10, 2] = 50  # a confident mistake, and a precision of 1 is out of reach
     data.labels[10, 2] = 0
-    decisions = decide(data, logits, [True] * 3, Rule("precision", 1.0, 10, "none"))
-    assert decisions.pooled == ("b",)
-    assert set(decisions.missed) == {"b", "c"}
-    text = " ".join(describe_report(judge(data, logits, base(3), decisions, False), decisions))
+    decision_rule = fit_decision_rule(
+        data, logits, [True] * 3, ThresholdCriterion("precision", 1.0, 10, "none")
+    )
+    assert decision_rule.pooled == ("b",)
+    assert set(decision_rule.unreached_classes) == {"b", "c"}
+    text = " ".join(
+        describe_threshold_report(
+            threshold_report(data, logits, base(3), decision_rule, False), decision_rule
+        )
+    )
     assert "fewer than 10 positives in val: b" in text
     assert "No threshold reaches precision 1 in val: b, c" in text
 
@@ -95,9 +109,11 @@ def test_thresholds_flatter_on_their_own_images_and_cross_fitting_does_not():
     rng = np.random.default_rng(0)
     labels = (rng.random((100, 10)) < 0.5).astype(np.int8)
     data, logits = table(labels), rng.normal(size=labels.shape).astype(np.float32)
-    rule = Rule("precision", 0.7, 10, "none")
-    decisions = decide(data, logits, [True] * 10, rule)
-    judged = [judge(data, logits, base(10), decisions, here) for here in (False, True)]
+    rule = ThresholdCriterion("precision", 0.7, 10, "none")
+    decision_rule = fit_decision_rule(data, logits, [True] * 10, rule)
+    judged = [
+        threshold_report(data, logits, base(10), decision_rule, here) for here in (False, True)
+    ]
     own, fitted = (values["at_thresholds"]["CP"] for values in judged)
     assert own >= 0.7
     assert fitted < 0.6
@@ -132,12 +148,14 @@ def test_unknown_labels_have_no_influence():
     known = data.labels != UNKNOWN
     other = np.where(known, logits, np.float32(7))
     rule = dataclasses.replace(F1, calibration="class")
-    assert decide(data, logits, [True] * 3, rule) == decide(data, other, [True] * 3, rule)
+    assert fit_decision_rule(data, logits, [True] * 3, rule) == fit_decision_rule(
+        data, other, [True] * 3, rule
+    )
     one, two = (cross_fit(data, x, [True] * 3, rule) for x in (logits, other))
     np.testing.assert_array_equal(one[1][known], two[1][known])
-    decisions = decide(data, logits, [True] * 3, rule)
-    assert judge(data, logits, base(3), decisions, True) == judge(
-        data, other, base(3), decisions, True
+    decision_rule = fit_decision_rule(data, logits, [True] * 3, rule)
+    assert threshold_report(data, logits, base(3), decision_rule, True) == threshold_report(
+        data, other, base(3), decision_rule, True
     )
 
 
@@ -145,19 +163,19 @@ def test_unknown_labels_have_no_influence():
 def test_very_few_images_are_decided_as_well(images):
     data, logits = table(np.ones((images, 2))), np.zeros((images, 2), np.float32)
     rule = dataclasses.replace(F1, calibration="one")
-    decisions = decide(data, logits, [True] * 2, rule)
-    judged = judge(data, logits, base(2), decisions, True)
+    decision_rule = fit_decision_rule(data, logits, [True] * 2, rule)
+    judged = threshold_report(data, logits, base(2), decision_rule, True)
     assert json.loads(json.dumps(judged, allow_nan=False)) == judged
 
 
 def test_what_is_not_tuned_is_one_half_and_has_no_figures():
     data, logits = drawn()
-    decisions = untuned(data.classes)
-    judged = judge(data, logits, base(3), decisions, True)
+    decision_rule = untuned_rule(data.classes)
+    judged = threshold_report(data, logits, base(3), decision_rule, True)
     assert judged["at_thresholds"] is judged["tuned_for"] is None
     assert judged["thresholds"] == dict.fromkeys("abc", 0.5)
     assert judged["calibration"]["ece_after"] is None
-    assert "none were tuned" in describe_report(judged, decisions)[0]
+    assert "none were tuned" in describe_threshold_report(judged, decision_rule)[0]
 
 
 def test_calibration_is_reported_before_and_after():
@@ -166,12 +184,12 @@ def test_calibration_is_reported_before_and_after():
     data = table(rng.random(logits.shape) < expit(logits))
     logits = 4 * logits
     rule = dataclasses.replace(F1, calibration="one")
-    decisions = decide(data, logits, [True] * 3, rule)
-    judged = judge(data, logits, base(3), decisions, True)
+    decision_rule = fit_decision_rule(data, logits, [True] * 3, rule)
+    judged = threshold_report(data, logits, base(3), decision_rule, True)
     errors = judged["calibration"]
     assert errors["ece_after"] < 0.03 < 0.15 < errors["ece_before"]
     assert errors["temperature"]["a"] == pytest.approx(4, rel=0.1)
-    line = describe_report(judged, decisions)[-1]
+    line = describe_threshold_report(judged, decision_rule)[-1]
     assert f"expected error {errors['ece_before']:.4f}, after it" in line
 
 
@@ -182,12 +200,12 @@ def test_calibration_is_reported_before_and_after():
         ({"temperatures": [1.0, float("inf")]}, "temperature"),
         ({"thresholds": [0.5, float("nan")]}, "threshold"),
         ({"thresholds": 0.5}, "not iterable"),
-        ({"rule": {}}, "rule"),
+        ({"criterion": {}}, "criterion"),
         ({"more": 1}, "more"),
     ],
 )
 def test_decisions_that_nobody_has_made_are_refused(change, words):
-    values = json.loads(json.dumps(dataclasses.asdict(untuned(("a", "b")))))
-    assert from_dict(values) == untuned(("a", "b"))
+    values = json.loads(json.dumps(dataclasses.asdict(untuned_rule(("a", "b")))))
+    assert decision_rule_from_dict(values) == untuned_rule(("a", "b"))
     with pytest.raises(ValueError, match=f"decisions: .*{words}"):
-        from_dict(values | change)
+        decision_rule_from_dict(values | change)

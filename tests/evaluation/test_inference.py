@@ -25,9 +25,9 @@ def test_frequencies_are_of_the_known_training_labels_and_counts_of_all_splits()
     }
     base = base_rate(splits, min_positives=3)
     assert base.frequencies == (1 / 2, 1 / 3, 0.0, 2 / 3)
-    assert base.counted == (False, True, False, False)
-    assert base_rate(splits, 2).counted == (True, True, False, True)
-    assert base_rate(splits, 1).counted == (True, True, True, True)
+    assert base.included_classes == (False, True, False, False)
+    assert base_rate(splits, 2).included_classes == (True, True, False, True)
+    assert base_rate(splits, 1).included_classes == (True, True, True, True)
 
 
 def test_nothing_to_measure_in_val_is_refused():
@@ -38,8 +38,11 @@ def test_nothing_to_measure_in_val_is_refused():
 
 def test_the_base_rate_survives_json():
     base = base_rate(dict.fromkeys(["train", "val"], table([[1, 0], [1, 1]])), 1)
-    fields = {"frequencies": base.frequencies, "counted": base.counted}
-    assert json.loads(json.dumps(fields)) == {"frequencies": [1.0, 0.5], "counted": [True, True]}
+    fields = {"frequencies": base.frequencies, "included_classes": base.included_classes}
+    assert json.loads(json.dumps(fields)) == {
+        "frequencies": [1.0, 0.5],
+        "included_classes": [True, True],
+    }
 
 
 def test_constant_scores_are_those_of_a_model_that_knows_only_the_frequencies():
@@ -52,14 +55,14 @@ def test_constant_scores_are_those_of_a_model_that_knows_only_the_frequencies():
     model = model_scores(splits["val"], logit(np.tile(base.frequencies, (2, 1))), base)
     assert constant.values == pytest.approx(model.values)
     assert constant.values["mAP"] == 0.5
-    assert constant.left_out == model.left_out == ["c"]
+    assert constant.excluded_classes == model.excluded_classes == ["c"]
 
 
 def test_a_class_with_too_few_positives_is_in_no_mean():
     splits = {"train": table([[1, 1], [0, 1]]), "val": table([[1, 1], [0, 0]])}
     base = base_rate(splits, min_positives=3)
-    assert model_scores(splits["val"], np.zeros((2, 2)), base).left_out == ["a"]
-    assert constant_scores(splits["val"], base).left_out == ["a"]
+    assert model_scores(splits["val"], np.zeros((2, 2)), base).excluded_classes == ["a"]
+    assert constant_scores(splits["val"], base).excluded_classes == ["a"]
 
 
 def test_the_sample_is_always_the_same_one_and_no_larger_than_val():

@@ -29,8 +29,8 @@ def splits(draw):
     labels[:, empty] = np.minimum(labels[:, empty], 0)
     levels = draw(st.sampled_from([1, 2, 4, 1000]))  # 4: scores 0, 0.25, 0.5 (the threshold), ...
     scores = rng.integers(0, levels + 1, (n, c)) / levels
-    counted = rng.random(c) < draw(st.sampled_from([0.6, 1.0]))
-    return labels, scores, counted
+    included_classes = rng.random(c) < draw(st.sampled_from([0.6, 1.0]))
+    return labels, scores, included_classes
 
 
 def names(labels) -> tuple[str, ...]:
@@ -60,9 +60,9 @@ def first_three(row) -> set[int]:
 @settings(max_examples=120, deadline=None)
 @given(splits())
 def test_everything_equals_scikit_learn(split):
-    labels, scores, counted = split
-    result = evaluate_scores(labels, scores, names(labels), counted)
-    included = (labels == 1).any(axis=0) & counted
+    labels, scores, included_classes = split
+    result = evaluate_scores(labels, scores, names(labels), included_classes)
+    included = (labels == 1).any(axis=0) & included_classes
     expected = {}
     for c, name in enumerate(names(labels)):
         known = labels[:, c] != UNKNOWN
@@ -71,7 +71,7 @@ def test_everything_equals_scikit_learn(split):
             assert result.class_ap[name] == pytest.approx(expected[name], abs=1e-12)
         else:
             assert np.isnan(result.class_ap[name])
-    assert result.left_out == [name for name in names(labels) if name not in expected]
+    assert result.excluded_classes == [name for name in names(labels) if name not in expected]
     if not expected:
         assert np.isnan([result.values[key] for key in ("mAP", "CP", "CR", "CF1")]).all()
         return
@@ -150,12 +150,12 @@ def test_top_k_takes_the_k_highest_and_of_equal_ones_the_first(split, k):
 @settings(max_examples=40, deadline=None)
 @given(splits(), st.randoms(use_true_random=False))
 def test_the_order_of_the_images_does_not_matter(split, random):
-    labels, scores, counted = split
+    labels, scores, included_classes = split
     order = list(range(len(labels)))
     random.shuffle(order)
-    a = evaluate_scores(labels, scores, names(labels), counted)
-    b = evaluate_scores(labels[order], scores[order], names(labels), counted)
-    assert a.left_out == b.left_out
+    a = evaluate_scores(labels, scores, names(labels), included_classes)
+    b = evaluate_scores(labels[order], scores[order], names(labels), included_classes)
+    assert a.excluded_classes == b.excluded_classes
     for name in a.values:
         assert a.values[name] == pytest.approx(b.values[name], abs=1e-12, nan_ok=True)
 
@@ -185,7 +185,7 @@ def test_no_class_with_positives_is_nan_not_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = evaluate_scores(labels, np.full((4, 2), 0.3), ("a", "b"))
-    assert result.left_out == ["a", "b"]
+    assert result.excluded_classes == ["a", "b"]
     assert np.isnan(result.values["mAP"])
     assert result.values["loss"] == pytest.approx(-np.log(0.7))
 

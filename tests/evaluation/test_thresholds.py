@@ -39,19 +39,19 @@ def test_no_threshold_has_a_higher_f1(drawn):
 
 @settings(max_examples=100, deadline=None)
 @given(classes(), st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]))
-def test_the_lowest_threshold_of_a_precision_and_the_highest_of_a_recall(drawn, wanted):
+def test_the_lowest_threshold_of_a_precision_and_the_highest_of_a_recall(drawn, target):
     positive, scores = drawn
     precision, recall, thresholds = curve(positive, scores)
-    threshold, reached = tune_one(positive, scores, "precision", wanted)
+    threshold, reached = tune_one(positive, scores, "precision", target)
     taken = scores >= threshold
-    assert reached == (precision >= wanted).any()
+    assert reached == (precision >= target).any()
     if reached:
-        expected = scores >= thresholds[precision >= wanted].min()
+        expected = scores >= thresholds[precision >= target].min()
         np.testing.assert_array_equal(taken, expected)
     else:
         assert positive[taken].mean() == precision.max()
-    threshold, reached = tune_one(positive, scores, "recall", wanted)
-    expected = scores >= thresholds[recall >= wanted].max()
+    threshold, reached = tune_one(positive, scores, "recall", target)
+    expected = scores >= thresholds[recall >= target].max()
     np.testing.assert_array_equal(scores >= threshold, expected)
     assert reached
 
@@ -70,8 +70,8 @@ LOGITS = np.array([[4, 3, 3], [3, 2, 2], [1, 1, 1], [0, 0, 0]], np.float32)
 
 
 def test_a_class_with_too_few_positives_takes_the_threshold_of_all_counted_ones():
-    counted = np.array([True, False, True])
-    tuned = tune(LABELS, LOGITS, counted, "f1", 0.9, minimum=2)
+    included_classes = np.array([True, False, True])
+    tuned = tune(LABELS, LOGITS, included_classes, "f1", 0.9, minimum=2)
     assert tuned.pooled.tolist() == [False, False, True]
     assert tuned.thresholds[0] == 2.0
     both = LABELS[:, [0, 2]].ravel() == 1, LOGITS[:, [0, 2]].ravel()
@@ -87,7 +87,7 @@ def test_a_precision_that_is_out_of_reach_is_named():
     labels = np.array([[0, 1], [1, 0]], np.int8)
     logits = np.array([[1, 1], [0, 0]], np.float32)
     tuned = tune(labels, logits, np.ones(2, bool), "precision", 0.9, 1)
-    assert tuned.missed.tolist() == [True, False]
+    assert tuned.unreached_classes.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("goal", ["f1", "precision", "recall"])

@@ -18,11 +18,11 @@ from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 from mlcls_jax.data.loaders.threads import local_rows, train_batches
 from mlcls_jax.evaluation.base_rate import probabilities
 from mlcls_jax.export import __main__, portable
-from mlcls_jax.models.conventions import IMAGENET, LITE, LUKEMELAS, TIMM, Origin
+from mlcls_jax.models.conventions import IMAGENET, LITE, LUKEMELAS, TIMM, PretrainedConfig
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.ml_decoder import DecoderSize
 from mlcls_jax.models.weights.load import load_pretrained
-from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.run.workdir import read_splits_of
 from mlcls_jax.step.init import initial_variables, read_weights
 from mlcls_jax.step.param_tree import flatten
@@ -57,7 +57,7 @@ def workdir(photos, tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(workdir):
     """Some images and what the run itself says of them."""
-    run = load_run(workdir, "best")
+    run = load_trained_model(workdir, "best")
     images = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8)
     return images, probabilities(np.asarray(run.predict(run.variables, images)))
 
@@ -70,16 +70,18 @@ def exported(workdir, out, form):
 @pytest.mark.slow
 def test_safetensors(workdir, tmp_path, expected, capsys):
     config = exported(workdir, tmp_path / "out", "safetensors")
-    run = load_run(workdir, "best")
+    run = load_trained_model(workdir, "best")
     assert config["architecture"] == "tf_efficientnet_lite0"
     assert config["label_names"] == list(run.classes)
     assert config["pretrained_cfg"]["input_size"] == [3, SIZE, SIZE]
     own = config["mlcls_jax"]
-    assert own["thresholds"] == dict(zip(run.classes, run.decisions.thresholds, strict=True))
+    assert own["thresholds"] == dict(zip(run.classes, run.decision_rule.thresholds, strict=True))
     assert own["temperatures"] == dict.fromkeys(run.classes, 1.0)
-    assert own["val"]["mAP"] == run.meta["val"]["mAP"]
+    assert own["val"]["mAP"] == run.metadata["val"]["mAP"]
     again = load_pretrained(tmp_path / "out/model.safetensors")
-    assert again.origin == run.origin == Origin(LUKEMELAS, LITE)  # from the weights, by training
+    assert (
+        again.pretrained_config == run.pretrained_config == PretrainedConfig(LUKEMELAS, LITE)
+    )  # from the weights, by training
     for got, saved in zip(
         jax.tree.leaves(again.variables), jax.tree.leaves(run.variables), strict=True
     ):
@@ -139,7 +141,7 @@ def test_stablehlo_holds_the_native_convolution_for_accelerators(workdir, tmp_pa
     exported(workdir, tmp_path / "cuda", "stablehlo")
     data = bytearray((tmp_path / "cuda/model.stablehlo").read_bytes())
     text = jax.export.deserialize(data).mlir_module()
-    kernels = [path for path in flatten(load_run(workdir, "best").variables["params"])]
+    kernels = [path for path in flatten(load_trained_model(workdir, "best").variables["params"])]
     depthwise = sum(path.endswith("depthwise/conv/kernel") for path in kernels)
     assert text.count("stablehlo.convolution") == depthwise + 1  # and the stem
 
@@ -167,8 +169,8 @@ def b0_workdir(photos, tmp_path_factory):
 def test_a_run_computes_as_the_weights_were_trained(b0_workdir, tmp_path):
     """The lineage goes from the file through training and the checkpoint into what is computed."""
     workdir, file = b0_workdir
-    run, pretrained = load_run(workdir, "best"), load_pretrained(file)
-    assert run.origin == pretrained.origin == Origin(TIMM, IMAGENET)
+    run, pretrained = load_trained_model(workdir, "best"), load_pretrained(file)
+    assert run.pretrained_config == pretrained.pretrained_config == PretrainedConfig(TIMM, IMAGENET)
     images = random_images(np.random.default_rng(0), (8, SIZE, SIZE, 3))  # even: paddings differ
     x = (images - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)
     model = pretrained.model.clone(num_classes=len(run.classes))
@@ -203,7 +205,9 @@ def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp
     model = pretrained.model.clone(active=frozenset({"backbone/stem/norm"}), dropout=0.0)
     apply = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
     _, updated = apply(pretrained.variables, x)
-    stem = load_run(tmp_path / "run", "best").variables["batch_stats"]["backbone"]["stem"]["norm"]
+    stem = load_trained_model(tmp_path / "run", "best").variables["batch_stats"]["backbone"][
+        "stem"
+    ]["norm"]
     wanted = updated["batch_stats"]["backbone"]["stem"]["norm"]
     # The variance is the mean of the devices' own, of an image each: only means are alike.
     np.testing.assert_allclose(stem["mean"], wanted["mean"], rtol=1e-4, atol=1e-5)
@@ -217,7 +221,7 @@ def test_keras(photos, tmp_path):
     file = reference.save(tmp_path / "files")["named .safetensors"]
     workdir = run_one_step(photos, tmp_path / "run", "b0", str(file))
     config = exported(workdir, tmp_path / "out", "keras")
-    run = load_run(workdir, "best")
+    run = load_trained_model(workdir, "best")
     model = getattr(keras.applications, config["application"])(**config["arguments"])
     model.load_weights(tmp_path / "out/model.weights.h5")
     images = random_images(np.random.default_rng(0), (8, SIZE, SIZE, 3))
@@ -232,7 +236,7 @@ def test_an_exported_head_is_taken_over_by_the_names_of_its_classes(
     workdir, photos, tmp_path, capsys
 ):
     exported(workdir, tmp_path / "out", "safetensors")
-    run = load_run(workdir, "best")
+    run = load_trained_model(workdir, "best")
     head = run.variables["params"]["head"]["kernel"]
     mesh = make_mesh()
     config = Config(model=Model(variant="lite0", weights=str(tmp_path / "out"), image_size=SIZE))

@@ -212,7 +212,7 @@ def test_the_counts_are_those_of_timm(timm_decoder):
 
 
 @pytest.mark.parametrize(
-    ("head", "size", "dtype", "lineage"),
+    ("head", "size", "dtype", "convention"),
     [
         ("gap", 65, "bfloat16", KERAS),
         ("mldecoder", 32, "float32", KERAS),
@@ -220,9 +220,9 @@ def test_the_counts_are_those_of_timm(timm_decoder):
         ("mldecoder", 65, "float32", TIMM),
     ],
 )
-def test_the_head_takes_what_is_said_without_tracing(tiny, head, size, dtype, lineage):
+def test_the_head_takes_what_is_said_without_tracing(tiny, head, size, dtype, convention):
     config = Config(model=Model(tiny, image_size=size, head=head, compute_dtype=dtype))
-    model = build_model(config, 3, lineage)
+    model = build_model(config, 3, convention)
     image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     inputs = jax.eval_shape(

@@ -16,15 +16,15 @@ from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.threads import Reader
 from mlcls_jax.evaluation.base_rate import BaseRate, model_scores
-from mlcls_jax.evaluation.decision_rule import Decisions, Rule
-from mlcls_jax.evaluation.inference import score
+from mlcls_jax.evaluation.decision_rule import DecisionRule, ThresholdCriterion
+from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.report import live
 from mlcls_jax.report.__main__ import main
 from mlcls_jax.report.html import write_report
 from mlcls_jax.report.inputs import gather
-from mlcls_jax.report.live import Refresher
-from mlcls_jax.run.best_scores import Kept, read_kept, write_kept
-from mlcls_jax.run.trained_model import load_run, write_predictions
+from mlcls_jax.report.live import LiveReport
+from mlcls_jax.run.best_scores import BestEvaluation, read_best_evaluation, write_best_evaluation
+from mlcls_jax.run.trained_model import load_trained_model, write_predictions
 from mlcls_jax.run.workdir import REPORT, SCORES, prepare
 from mlcls_jax.train import train
 
@@ -35,7 +35,7 @@ HOSTILE = (
     "$\\frac{$ & co",
     "猫<!--",
 )
-VOID = {"meta", "img", "br", "path", "use", "rect"}
+VOID = {"metadata", "img", "br", "path", "use", "rect"}
 
 
 class Page(HTMLParser):
@@ -78,7 +78,7 @@ def a_record(step: int, phase: str, value: float, sampled: bool = True) -> dict:
     }
     if sampled:
         sample = {"mAP": value, "loss": 0.3, "val_mAP": value, "classes": 2, "images": 9}
-        record |= {"train_sample": sample, "spent": {"steps": 3.0, "evaluation": 1.0}}
+        record |= {"train_sample": sample, "timing": {"steps": 3.0, "evaluation": 1.0}}
     return record
 
 
@@ -92,14 +92,16 @@ def a_run(folder, names=HOSTILE, sampled=True, val=30):
     return workdir, splits
 
 
-def a_kept(table: LabelTable, step: int = 20) -> Kept:
+def a_kept(table: LabelTable, step: int = 20) -> BestEvaluation:
     logits = np.random.default_rng(step).normal(size=table.labels.shape) + 2 * table.labels - 1
     count = len(table.classes)
-    decisions = Decisions(Rule("f1", 0.9, 10, "none"), (0.5,) * count, (1.0,) * count)
+    decision_rule = DecisionRule(
+        ThresholdCriterion("f1", 0.9, 10, "none"), (0.5,) * count, (1.0,) * count
+    )
     groups = {"head": [{"pattern": "<u>head/.*", "parameters": 7}]}
     groups["head"][0] |= {"learning_rate": 1e-2, "weight_decay": 0.0}
-    return Kept(
-        step, "raw", table.filenames, logits.astype(np.float32), decisions, "8 x CPU", groups
+    return BestEvaluation(
+        step, "raw", table.filenames, logits.astype(np.float32), decision_rule, "8 x CPU", groups
     )
 
 
@@ -112,7 +114,7 @@ def page_of(workdir, splits) -> Page:
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     workdir, splits = a_run(folder)
-    write_kept(workdir, a_kept(splits["val"]))
+    write_best_evaluation(workdir, a_kept(splits["val"]))
     return page_of(workdir, splits)
 
 
@@ -126,7 +128,7 @@ def test_hostile_names_are_text_and_nothing_else(page):
         "style",
         "script",
         "body",
-        "meta",
+        "metadata",
         "svg",
         "details",
         "summary",
@@ -145,7 +147,7 @@ def test_the_page_needs_no_network_and_runs_no_script_but_its_own(page):
     assert all(value.startswith("data:image/jpeg;base64,") for value in addresses)
     inside = [attrs["xlink:href"] for _, attrs in page.tags if "xlink:href" in attrs]
     assert inside and all(value.startswith("#") for value in inside)
-    policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv"))
+    policy = next(a["content"] for a in page.named("metadata") if a.get("http-equiv"))
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
@@ -176,14 +178,14 @@ def test_a_run_without_scores_or_samples_has_a_report_without_them(tmp_path):
 
 def test_scores_of_a_lost_stretch_are_not_shown(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))
-    write_kept(workdir, a_kept(splits["val"], step=30))
+    write_best_evaluation(workdir, a_kept(splits["val"], step=30))
     assert gather(workdir, splits).kept is None
 
 
 def test_an_older_run_is_shown_by_what_evaluate_wrote(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))
     val, kept = splits["val"], a_kept(splits["val"])
-    probabilities = kept.decisions.probabilities(kept.logits)
+    probabilities = kept.decision_rule.probabilities(kept.logits)
     write_predictions(workdir / "predictions_val.csv", val.filenames, probabilities, val.classes)
     result = {"step": 20, "thresholds": {"a": 0.25, "b": 0.75}}
     (workdir / "eval_val.json").write_text(json.dumps(result))
@@ -198,8 +200,8 @@ def test_an_older_run_is_shown_by_what_evaluate_wrote(tmp_path):
 def test_what_is_kept_reads_back_and_what_is_broken_is_named(tmp_path):
     table = a_table(tmp_path, HOSTILE, 7, "v")
     kept = a_kept(table)
-    write_kept(tmp_path, kept)
-    back = read_kept(tmp_path)
+    write_best_evaluation(tmp_path, kept)
+    back = read_best_evaluation(tmp_path)
     assert back is not None
     np.testing.assert_array_equal(back.logits, kept.logits)
     assert back.logits.dtype == np.float32
@@ -207,31 +209,31 @@ def test_what_is_kept_reads_back_and_what_is_broken_is_named(tmp_path):
     for contents in (b"", b"PK\3\4", (tmp_path / SCORES).read_bytes()[:-40]):
         (tmp_path / SCORES).write_bytes(contents)
         with pytest.raises(ValueError, match=r"scores\.npz cannot be read .*; remove it"):
-            read_kept(tmp_path)
+            read_best_evaluation(tmp_path)
 
 
 def test_a_report_of_80_classes_is_small(tmp_path):
     names = tuple(f"class {number}" for number in range(80))
     workdir, splits = a_run(tmp_path, names, val=400)
-    write_kept(workdir, a_kept(splits["val"]))
+    write_best_evaluation(workdir, a_kept(splits["val"]))
     write_report(workdir, splits)
     assert (workdir / REPORT).stat().st_size < 1e6  # without images: 36 of at most 60 kB
 
 
 def test_the_best_evaluation_is_kept_and_the_last_report_made(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))
-    refresher = Refresher(workdir, splits, 10**7, enabled=True)
+    refresher = LiveReport(workdir, splits, 10**7, enabled=True)
     kept = a_kept(splits["val"])
     refresher.evaluated(0.5, lambda: pytest.fail("0.6 was better"))
     refresher.evaluated(0.6, lambda: kept)
     found = refresher.close()
-    assert read_kept(workdir) is not None and (workdir / REPORT).exists()
+    assert read_best_evaluation(workdir) is not None and (workdir / REPORT).exists()
     assert found == gather(workdir, splits).findings
 
 
 def test_only_the_first_process_writes(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))
-    refresher = Refresher(workdir, splits, 10**7, enabled=False)
+    refresher = LiveReport(workdir, splits, 10**7, enabled=False)
     refresher.evaluated(1.0, lambda: pytest.fail("nothing is to be kept"))
     assert refresher.close() == []
     assert not (workdir / REPORT).exists()
@@ -248,7 +250,7 @@ def test_reports_take_their_share_of_the_time_and_a_failure_is_told(tmp_path, mo
 
     monkeypatch.setattr(live, "write_report", write)
     monkeypatch.setattr(live.time, "perf_counter", lambda: now[0])
-    refresher = Refresher(workdir, splits, 10**7, enabled=True)
+    refresher = LiveReport(workdir, splits, 10**7, enabled=True)
     for at in (1.0, 10.0, 42.0, 44.0, 50.0):
         now[0] = max(now[0], at)
         refresher.evaluated(0.1, lambda: pytest.fail("not the best"))
@@ -286,20 +288,20 @@ def test_training_scores_the_same_sample_on_images_and_on_features(photos, tiny,
     config.data.eval_batch_size = 8
     workdir = tmp_path / "run"
     assert train(config, workdir) == 0
-    run, facts = load_run(workdir, "latest"), gather(workdir)
+    run, facts = load_trained_model(workdir, "latest"), gather(workdir)
     train_split = facts.splits["train"]
     rows = np.sort(np.random.default_rng(0).choice(len(train_split), 7, replace=False))
     sampled = train_split.take(rows)
     how = run.config, run.mesh, Reader()
-    logits, _ = score(run.predict, run.variables, sampled.paths, *how)
-    values = model_scores(sampled, logits, BaseRate(**run.meta["base_rate"])).values
+    logits, _ = predict_dataset(run.predict, run.variables, sampled.paths, *how)
+    values = model_scores(sampled, logits, BaseRate(**run.metadata["base_rate"])).values
     for record in facts.records:
         sample = record["train_sample"]
         assert sample["images"] == 7
         for name in ("loss", "mAP"):
             assert sample[name] == pytest.approx(values[name], rel=1e-5)
-        assert set(record["spent"]) >= {"compilation", "steps", "evaluation"}
-    assert "start" in facts.records[0]["spent"]
+        assert set(record["timing"]) >= {"compilation", "steps", "evaluation"}
+    assert "start" in facts.records[0]["timing"]
     page = Page((workdir / REPORT).read_text(encoding="utf-8"))
     assert "train mAP, evaluation mode" in page.text and "head/.*" in page.text
     assert any(attrs["src"] for attrs in page.named("img"))
@@ -313,10 +315,10 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 def test_a_click_on_a_header_sorts_by_value_and_turns_round(tmp_path):
     names = ("b", "c", "a")
     workdir, splits = a_run(tmp_path, names)
-    write_kept(workdir, a_kept(splits["val"]))
+    write_best_evaluation(workdir, a_kept(splits["val"]))
     page = page_of(workdir, splits)
     text = (workdir / REPORT).read_text(encoding="utf-8")
-    policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv")) or ""
+    policy = next(a["content"] for a in page.named("metadata") if a.get("http-equiv")) or ""
     clicks = """<script>
     const seen = [], buttons = document.querySelectorAll("th button");
     for (const column of [0, 0, 6, 6]) {

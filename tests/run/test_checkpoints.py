@@ -16,9 +16,9 @@ import pytest
 from mlcls_jax import __version__
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.run import checkpoints as checkpoints_module
-from mlcls_jax.run.checkpoint_integrity import FORMAT, META, SCORE, steps_of
+from mlcls_jax.run.checkpoint_integrity import FORMAT, METADATA, SCORE, steps_in_folder
 from mlcls_jax.run.checkpoints import FOLDER, Checkpoints, has_checkpoint
-from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.run.workdir import read_config
 from mlcls_jax.step.phases import plan_phases
 from mlcls_jax.step.programs import state_shape, variables_shape
@@ -52,7 +52,7 @@ def test_the_two_latest_and_the_best_are_kept(tmp_path):
     restored = checkpoints.restore(4, state(0))
     np.testing.assert_array_equal(restored.params["w"], np.full(3, 4.0))
     assert int(restored.step) == 4
-    assert checkpoints.meta(4) == {"phase": "head", "format": FORMAT, "version": __version__}
+    assert checkpoints.metadata(4) == {"phase": "head", "format": FORMAT, "version": __version__}
 
 
 def test_a_state_may_be_donated_while_it_is_written(tmp_path):
@@ -120,7 +120,7 @@ def test_a_full_disk_is_a_warning_and_the_next_save_tries_again(
         checkpoints.wait()  # a run must not end like that
     save(checkpoints, 3, 0.7)
     checkpoints.close()
-    assert steps_of(tmp_path / FOLDER) == [3, 1]
+    assert steps_in_folder(tmp_path / FOLDER) == [3, 1]
 
 
 @pytest.mark.parametrize("call", ["save", "check", "close"])
@@ -195,7 +195,7 @@ def lose_lines(folder):
 def change(what):
     return {
         "a bit of an array": lambda folder: flip(largest(folder / "model" / "ocdbt.process_0")),
-        "a bit of meta": lambda folder: flip(folder / META / "metadata"),
+        "a bit of meta": lambda folder: flip(folder / METADATA / "metadata"),
         "a bit of the score": lambda folder: flip(folder / SCORE / "metrics"),
         "a file cut short": lambda folder: os.truncate(folder / "training" / "manifest.ocdbt", 20),
         "an item deleted": lambda folder: shutil.rmtree(folder / "training"),
@@ -243,7 +243,7 @@ def test_where_none_is_whole_nothing_is_moved(workdir):
     for _ in range(2):
         with pytest.raises(ValueError, match=r"is whole \(step 3: model/.*; step 2: mod"):
             Checkpoints(workdir)
-    assert steps_of(workdir / FOLDER) == [3, 2, 1]
+    assert steps_in_folder(workdir / FOLDER) == [3, 2, 1]
 
 
 @pytest.mark.parametrize("what", DAMAGES)
@@ -252,7 +252,7 @@ def test_a_reader_refuses_a_damaged_one_and_names_the_others(workdir, what):
     with pytest.raises(ValueError, match=r"1 is damaged \(.*there are 2, 3, for --ch"):
         checkpoints = Checkpoints(workdir, read_only=True)
         assert checkpoints.resolve("best") == 1
-        checkpoints.meta(1)
+        checkpoints.metadata(1)
         if what != "an item deleted":  # of training only, which a reader does not read
             template = state(0)
             checkpoints.restore_variables(
@@ -290,7 +290,7 @@ def test_the_system_s_tool_reads_the_checksums(workdir):
     assert {line.split("  ")[1].split("/")[0] for line in lines} >= {
         "model",
         "training",
-        META,
+        METADATA,
         SCORE,
     }
 
@@ -303,7 +303,7 @@ def test_a_later_format_is_refused_with_the_version_that_wrote_it(tmp_path, monk
     checkpoints.close()
     monkeypatch.undo()
     with pytest.raises(ValueError, match=rf"by mlcls_jax 9\.8 in format {FORMAT + 1}; this is"):
-        Checkpoints(tmp_path, read_only=True).meta(1)
+        Checkpoints(tmp_path, read_only=True).metadata(1)
 
 
 @pytest.fixture
@@ -315,8 +315,8 @@ def old(tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_an_older_version_predicts_as_it_did(old):
     expected = json.loads((old / "expected.json").read_text())
-    run = load_run(old, "latest")
-    assert run.meta["step"] == expected["step"] and "format" not in run.meta
+    run = load_trained_model(old, "latest")
+    assert run.metadata["step"] == expected["step"] and "format" not in run.metadata
     logits = run.predict(run.variables, make_old_checkpoint.random_images())
     np.testing.assert_allclose(logits, expected["logits"], atol=1e-5)
 
@@ -325,14 +325,14 @@ def test_training_goes_on_from_a_checkpoint_of_an_older_version(old):
     config, checkpoints = read_config(old), Checkpoints(old)
     mesh = make_mesh()
     shapes = variables_shape(config, 2, mesh)
-    planned = plan_phases(config, 9)[0]
-    restored = checkpoints.restore(4, state_shape(shapes, planned, mesh))
-    checkpoints.save(5, restored, checkpoints.meta(4), None)
+    phase_plan = plan_phases(config, 9)[0]
+    restored = checkpoints.restore(4, state_shape(shapes, phase_plan, mesh))
+    checkpoints.save(5, restored, checkpoints.metadata(4), None)
     checkpoints.close()
     again = Checkpoints(old)
-    assert (again.meta(5)["format"], again.meta(5)["version"]) == (FORMAT, __version__)
+    assert (again.metadata(5)["format"], again.metadata(5)["version"]) == (FORMAT, __version__)
     for ours, theirs in zip(
-        jax.tree.leaves(again.restore(5, state_shape(shapes, planned, mesh))),
+        jax.tree.leaves(again.restore(5, state_shape(shapes, phase_plan, mesh))),
         jax.tree.leaves(restored),
         strict=True,
     ):
@@ -342,7 +342,7 @@ def test_training_goes_on_from_a_checkpoint_of_an_older_version(old):
 def test_an_older_checkpoint_that_cannot_be_restored_names_its_version(old):
     (old / FOLDER / "4" / "model" / "_METADATA").write_text("")
     with pytest.raises(ValueError, match=r"of mlcls_jax an earlier version cannot be restored"):
-        load_run(old, "latest")
+        load_trained_model(old, "latest")
 
 
 @pytest.mark.parametrize("kept", ["of a TPU", "of 16 devices", "missing"])

@@ -7,10 +7,10 @@ import pytest
 from scipy.special import expit, logit
 
 from mlcls_jax.config import Augment, Config, Model
-from mlcls_jax.evaluation.decision_rule import untuned
-from mlcls_jax.models.conventions import IMAGENET, KERAS, Origin
+from mlcls_jax.evaluation.decision_rule import untuned_rule
+from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.run.trained_model import Run
+from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.run.tta import MARGIN, of_mean_probability, views, with_views
 from mlcls_jax.step.train_step import make_eval_step
 from mlcls_jax.system.devices import make_mesh, replicate, sharded
@@ -19,23 +19,23 @@ SIZE, ROWS, CLASSES = 32, 8, ("a", "b", "c")
 
 
 @pytest.fixture
-def run(tiny) -> Run:
+def run(tiny) -> TrainedModel:
     model, mesh = EfficientNet(variant=tiny, num_classes=len(CLASSES)), make_mesh(8)
     drawn = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     config = Config(model=Model(tiny, image_size=SIZE))
-    return Run(
+    return TrainedModel(
         config=config,
         classes=CLASSES,
-        meta={},
+        metadata={},
         variables=replicate(dict(drawn), mesh),
-        origin=Origin(KERAS, IMAGENET),
-        decisions=untuned(CLASSES),
+        pretrained_config=PretrainedConfig(KERAS, IMAGENET),
+        decision_rule=untuned_rule(CLASSES),
         predict=make_eval_step(model, IMAGENET, mesh),
         mesh=mesh,
     )
 
 
-def predicted(run: Run, images: np.ndarray) -> np.ndarray:
+def predicted(run: TrainedModel, images: np.ndarray) -> np.ndarray:
     on_devices = jax.device_put(np.ascontiguousarray(images), sharded(run.mesh))
     return np.asarray(run.predict(run.variables, on_devices))
 

@@ -13,12 +13,12 @@ import pytest
 from mlcls_jax.config import Config
 from mlcls_jax.config.serialization import to_json
 from mlcls_jax.data.readers.csv_labels import read_labels
-from mlcls_jax.evaluation.decision_rule import Decisions, Rule, untuned
-from mlcls_jax.run.trained_model import read_decisions, write_decisions, write_predictions
+from mlcls_jax.evaluation.decision_rule import DecisionRule, ThresholdCriterion, untuned_rule
+from mlcls_jax.run.trained_model import read_decision_rule, write_decision_rule, write_predictions
 from mlcls_jax.run.workdir import (
     CLASSES,
     CONFIG,
-    DECISIONS,
+    DECISION_RULE,
     LOCK,
     in_use,
     prepare,
@@ -281,24 +281,30 @@ def test_how_a_run_reads_may_change_between_its_starts(tmp_path, monkeypatch):
         prepare(tmp_path, config, ("a",))
 
 
-IN_TRAINING = Decisions(Rule("f1", 0.9, 10, "none"), (0.25, 0.125), (1.0, 1.0), ("a",))
-LATER = Decisions(Rule("recall", 0.8, 5, "one"), (0.5, 0.75), (2.0, 2.0), (), ("b",))
+IN_TRAINING = DecisionRule(
+    ThresholdCriterion("f1", 0.9, 10, "none"), (0.25, 0.125), (1.0, 1.0), ("a",)
+)
+LATER = DecisionRule(
+    ThresholdCriterion("recall", 0.8, 5, "one"), (0.5, 0.75), (2.0, 2.0), (), ("b",)
+)
 
 
 def test_decisions_that_were_tuned_later_take_the_place_of_the_checkpoint_s_own(tmp_path):
-    meta = {"step": 7, "classes": ["a", "b"], "decisions": dataclasses.asdict(IN_TRAINING)}
-    assert read_decisions(tmp_path, meta) == IN_TRAINING
-    write_decisions(tmp_path, 7, LATER)
-    assert read_decisions(tmp_path, meta) == LATER
-    assert read_decisions(tmp_path, meta | {"step": 8}) == IN_TRAINING  # of another checkpoint
+    metadata = {"step": 7, "classes": ["a", "b"], "decision_rule": dataclasses.asdict(IN_TRAINING)}
+    assert read_decision_rule(tmp_path, metadata) == IN_TRAINING
+    write_decision_rule(tmp_path, 7, LATER)
+    assert read_decision_rule(tmp_path, metadata) == LATER
+    assert (
+        read_decision_rule(tmp_path, metadata | {"step": 8}) == IN_TRAINING
+    )  # of another checkpoint
 
 
 def test_a_checkpoint_without_decisions_is_untuned(tmp_path):
-    assert read_decisions(tmp_path, {"step": 7, "classes": ["a", "b"]}) == untuned("ab")
+    assert read_decision_rule(tmp_path, {"step": 7, "classes": ["a", "b"]}) == untuned_rule("ab")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "7", '{"step": 7}', '{"step": 7, "decisions": {}}'])
 def test_decisions_that_cannot_be_read_are_named(tmp_path, text):
-    (tmp_path / DECISIONS).write_text(text)
+    (tmp_path / DECISION_RULE).write_text(text)
     with pytest.raises(ValueError, match=r"decisions\.json cannot be read .*; remove it"):
-        read_decisions(tmp_path, {"step": 7, "classes": ["a"]})
+        read_decision_rule(tmp_path, {"step": 7, "classes": ["a"]})

@@ -18,7 +18,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from mlcls_jax.data.loaders.threads import make_reader
-from mlcls_jax.evaluation.inference import score
+from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.serve.__main__ import listen, parse
 from mlcls_jax.serve.app import make_app
 from mlcls_jax.serve.batching import Batcher
@@ -57,15 +57,15 @@ def png(height: int, width: int) -> bytes:
 def test_probabilities_are_those_of_predict(client, run, images):
     paths = list(map(str, images))
     reader = make_reader(run.config.data, len(paths))
-    logits, _ = score(run.predict, run.variables, paths, run.config, run.mesh, reader)
-    expected = run.decisions.probabilities(logits)
+    logits, _ = predict_dataset(run.predict, run.variables, paths, run.config, run.mesh, reader)
+    expected = run.decision_rule.probabilities(logits)
     rows = []
     for some in (images[:4], images[4:]):
         rows += client.post("/api/predict", files=fields(*some)).json()
     assert [row["filename"] for row in rows] == [path.name for path in images]
     got = np.array([[one["probability"] for one in row["classes"]] for row in rows])
     np.testing.assert_allclose(got, expected, rtol=1e-5)
-    for row, present in zip(rows, run.decisions.present(expected), strict=True):
+    for row, present in zip(rows, run.decision_rule.present(expected), strict=True):
         assert [one["present"] for one in row["classes"]] == present.tolist()
         assert [one["threshold"] for one in row["classes"]] == [0.01, 0.99, 0.5]
         assert [one["name"] for one in row["classes"]] == list(run.classes)

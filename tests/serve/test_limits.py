@@ -6,7 +6,7 @@ import json
 import pytest
 from starlette.exceptions import HTTPException
 
-from mlcls_jax.serve.limits import Guard
+from mlcls_jax.serve.limits import RequestLimits
 from mlcls_jax.serve.service import Limits
 
 LIMITS = Limits(body_bytes=10, requests=1, upload_seconds=0.05)
@@ -51,7 +51,7 @@ async def never():
 
 def test_what_fits_goes_through_with_safe_headers():
     # Ten bytes, and a client that stays for longer than an upload may take.
-    answer = ask(Guard(read, LIMITS, "policy"), body(b"12345", b"67890", then=0.1))
+    answer = ask(RequestLimits(read, LIMITS, "policy"), body(b"12345", b"67890", then=0.1))
     status, headers, _ = asyncio.run(answer)
     assert status == 200
     assert headers[b"content-security-policy"] == b"policy"
@@ -61,7 +61,7 @@ def test_what_fits_goes_through_with_safe_headers():
 @pytest.mark.parametrize(("receive", "status"), [(body(b"12345", b"678901"), 413), (never, 408)])
 def test_a_body_that_is_too_large_or_too_slow_is_an_error_of_the_application(receive, status):
     with pytest.raises(HTTPException) as refused:
-        asyncio.run(ask(Guard(read, LIMITS, ""), receive))
+        asyncio.run(ask(RequestLimits(read, LIMITS, ""), receive))
     assert refused.value.status_code == status
 
 
@@ -77,12 +77,12 @@ def test_a_body_that_is_too_large_or_too_slow_is_an_error_of_the_application(rec
     ],
 )
 def test_headers_can_be_enough(headers, status):
-    assert asyncio.run(ask(Guard(read, LIMITS, ""), body(b""), headers))[0] == status
+    assert asyncio.run(ask(RequestLimits(read, LIMITS, ""), body(b""), headers))[0] == status
 
 
 def test_of_too_many_at_once_the_last_is_told_when_to_come_back():
     async def two():
-        guard = Guard(read, LIMITS, "")
+        guard = RequestLimits(read, LIMITS, "")
         first = asyncio.create_task(ask(guard, body(b"", then=0.05)))
         await asyncio.sleep(0)
         second = await ask(guard, body(b""))

@@ -50,7 +50,7 @@ def test_only_a_fresh_head_beside_weights_begins_at_the_frequencies(tiny, head_b
     if own_classes:
         params["head"] = {"kernel": kernel, "bias": np.full(own_classes, 7, np.float32)}
     pretrained = Pretrained(
-        EfficientNet(variant=tiny, num_classes=own_classes, lineage=KERAS),
+        EfficientNet(variant=tiny, num_classes=own_classes, convention=KERAS),
         variables | {"params": params},
         IMAGENET,
     )

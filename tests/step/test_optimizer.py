@@ -60,9 +60,9 @@ def norm(leaves) -> float:
 
 def leaves_of(groups, **fields):
     """(phase, the trainable leaves, their paths)."""
-    planned = phase(*groups, **fields)
-    trainable = trainable_paths(PARAMS, planned)
-    return planned, partition(PARAMS, trainable)[0], trainable
+    phase_plan = phase(*groups, **fields)
+    trainable = trainable_paths(PARAMS, phase_plan)
+    return phase_plan, partition(PARAMS, trainable)[0], trainable
 
 
 def test_flatten_is_undone_by_unflatten():
@@ -114,8 +114,8 @@ def test_trainable_paths_are_the_matched_ones():
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_active_modules_hold_a_trainable_leaf(batch_norm):
-    planned = phase(Group("backbone/block/.*", 1.0), batch_norm=batch_norm)
-    active = active_modules(trainable_paths(PARAMS, planned), planned)
+    phase_plan = phase(Group("backbone/block/.*", 1.0), batch_norm=batch_norm)
+    active = active_modules(trainable_paths(PARAMS, phase_plan), phase_plan)
     expected = {"backbone", "backbone/block", "backbone/block/conv"}
     if batch_norm == "train":
         expected |= {"backbone/block/norm"}
@@ -123,8 +123,8 @@ def test_active_modules_hold_a_trainable_leaf(batch_norm):
 
 
 def test_a_frozen_backbone_is_active_nowhere():
-    planned = phase(Group("head/.*", 1.0), batch_norm="train")
-    assert active_modules(trainable_paths(PARAMS, planned), planned) == {"head"}
+    phase_plan = phase(Group("head/.*", 1.0), batch_norm="train")
+    assert active_modules(trainable_paths(PARAMS, phase_plan), phase_plan) == {"head"}
 
 
 def test_group_table_counts_every_parameter_once():
@@ -140,12 +140,12 @@ def test_group_table_counts_every_parameter_once():
 
 def test_group_table_of_shapes_needs_no_arrays():
     shapes = jax.eval_shape(lambda: PARAMS)
-    planned = phase(Group("head/.*", 1.0))
-    assert group_table(shapes, planned) == group_table(PARAMS, planned)
+    phase_plan = phase(Group("head/.*", 1.0))
+    assert group_table(shapes, phase_plan) == group_table(PARAMS, phase_plan)
 
 
-def rates(planned: Phase, steps: int, warmup: int, peak: float = 0.8) -> list[float]:
-    schedule = make_schedule(planned, peak, steps, warmup)
+def rates(phase_plan: Phase, steps: int, warmup: int, peak: float = 0.8) -> list[float]:
+    schedule = make_schedule(phase_plan, peak, steps, warmup)
     return [float(schedule(step)) for step in range(steps + 1)]
 
 
@@ -181,10 +181,10 @@ def test_no_step_of_a_short_phase_is_for_nothing(schedule, steps, warmup):
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 def test_weight_decay_moves_kernels_only(clip_norm):
-    planned, leaves, trainable = leaves_of(
+    phase_plan, leaves, trainable = leaves_of(
         [Group("head/.*", 0.1, 0.5), Group("backbone/.*", 0.2, 0.25)], clip_norm=clip_norm
     )
-    optimizer = make_optimizer(planned, trainable, 10, 0)
+    optimizer = make_optimizer(phase_plan, trainable, 10, 0)
     after = run(optimizer, leaves, jax.tree.map(jnp.zeros_like, leaves))
     for path, leaf in leaves.items():
         shrink = 0.1 * 0.5 if path.startswith("head") else 0.2 * 0.25
@@ -195,18 +195,18 @@ def test_weight_decay_moves_kernels_only(clip_norm):
 
 
 def test_each_group_moves_at_its_own_rate():
-    planned, leaves, trainable = leaves_of([Group("head/.*", 0.1), Group("backbone/.*", 0.001)])
+    phase_plan, leaves, trainable = leaves_of([Group("head/.*", 0.1), Group("backbone/.*", 0.001)])
     ones = jax.tree.map(jnp.ones_like, leaves)
-    after = run(make_optimizer(planned, trainable, 10, 0), leaves, ones)
+    after = run(make_optimizer(phase_plan, trainable, 10, 0), leaves, ones)
     for path in leaves:  # Adam's first step is the rate against the gradient's sign
         rate = 0.1 if path.startswith("head") else 0.001
         np.testing.assert_allclose(leaves[path] - after[path], rate, rtol=1e-3)
 
 
 def test_a_warmup_reaches_the_optimizer():
-    planned, leaves, trainable = leaves_of([Group("head/.*", 0.1)], warmup="4 steps")
+    phase_plan, leaves, trainable = leaves_of([Group("head/.*", 0.1)], warmup="4 steps")
     ones = jax.tree.map(jnp.ones_like, leaves)
-    after = run(make_optimizer(planned, trainable, 10, 4), leaves, ones)
+    after = run(make_optimizer(phase_plan, trainable, 10, 4), leaves, ones)
     np.testing.assert_allclose(leaves["head/bias"] - after["head/bias"], 0.02, rtol=1e-4)
 
 
@@ -232,8 +232,8 @@ def test_clipping_divides_by_the_norm_of_the_trainable_gradients_alone():
 
 
 def test_optimizer_state_holds_trainable_leaves_only():
-    planned, leaves, trainable = leaves_of([Group("head/.*", 0.1)])
-    state = make_optimizer(planned, trainable, 10, 0).init(leaves)
+    phase_plan, leaves, trainable = leaves_of([Group("head/.*", 0.1)])
+    state = make_optimizer(phase_plan, trainable, 10, 0).init(leaves)
     sizes = sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim)
     assert sizes == 2 * sum(leaf.size for leaf in leaves.values())  # Adam's two moments
     assert set(leaves) == {"head/kernel", "head/bias"}
@@ -285,8 +285,10 @@ def with_torch(make, leaves):
 )
 def test_an_optimizer_is_that_of_torch(fields, theirs):
     """Weight decay of adam and sgd is an L2 penalty there, too, and of adamw it is not."""
-    planned, leaves, trainable = leaves_of([Group("head/.*", RATE, DECAY)], clip_norm=0.0, **fields)
-    ours = run(make_optimizer(planned, trainable, 12, 0), leaves, *GRADIENTS)
+    phase_plan, leaves, trainable = leaves_of(
+        [Group("head/.*", RATE, DECAY)], clip_norm=0.0, **fields
+    )
+    ours = run(make_optimizer(phase_plan, trainable, 12, 0), leaves, *GRADIENTS)
     for path, expected in with_torch(theirs, leaves).items():
         np.testing.assert_allclose(
             ours[path], expected, rtol=0, atol=1e-6 + 1e-6 * abs(expected).max()
@@ -294,10 +296,10 @@ def test_an_optimizer_is_that_of_torch(fields, theirs):
 
 
 def test_lion_is_that_of_optax():
-    planned, leaves, trainable = leaves_of(
+    phase_plan, leaves, trainable = leaves_of(
         [Group("head/.*", RATE, DECAY)], clip_norm=0.0, optimizer="lion"
     )
-    ours = run(make_optimizer(planned, trainable, 12, 0), leaves, *GRADIENTS)
+    ours = run(make_optimizer(phase_plan, trainable, 12, 0), leaves, *GRADIENTS)
     mask = {"head/kernel": True, "head/bias": False}
     theirs = run(optax.lion(RATE, weight_decay=DECAY, mask=mask), leaves, *GRADIENTS)
     for path in leaves:
@@ -306,8 +308,8 @@ def test_lion_is_that_of_optax():
 
 @pytest.mark.parametrize(("name", "vectors"), [("adam", 2), ("sgd", 1), ("lion", 1)])
 def test_moments_are_vectors_of_the_trainable_leaves(name, vectors):
-    planned, leaves, trainable = leaves_of([Group("head/.*", 0.1)], optimizer=name)
-    state = make_optimizer(planned, trainable, 10, 0).init(leaves)
+    phase_plan, leaves, trainable = leaves_of([Group("head/.*", 0.1)], optimizer=name)
+    state = make_optimizer(phase_plan, trainable, 10, 0).init(leaves)
     sizes = [leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim]
     assert sizes == vectors * [sum(leaf.size for leaf in leaves.values())]
 
@@ -348,9 +350,9 @@ def test_group_table_shows_the_rate_of_each_layer(variant, stages):
 
 def test_layers_move_at_the_rates_of_the_table():
     params = params_of("b0")
-    planned = phase(Group(".*", 0.1), layer_decay=0.7)
-    leaves, trainable = flatten(params), trainable_paths(params, planned)
-    optimizer = make_optimizer(planned, trainable, 10, 0, stages=count_stages(params))
+    phase_plan = phase(Group(".*", 0.1), layer_decay=0.7)
+    leaves, trainable = flatten(params), trainable_paths(params, phase_plan)
+    optimizer = make_optimizer(phase_plan, trainable, 10, 0, stages=count_stages(params))
     after = run(optimizer, leaves, jax.tree.map(jnp.ones_like, leaves))
     for path, leaf in leaves.items():  # Adam's first step is the rate
         rate = 0.1 * 0.7 ** depth_below_head(path, 7)

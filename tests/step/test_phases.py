@@ -90,7 +90,7 @@ def test_any_plan_covers_all_steps_once_and_ends_in_an_evaluation(
     assert len(plan) == sum(n > 0 for n in epochs)
     assert plan[0].start == 0
     assert all(a.stop == b.start for a, b in pairwise(plan))
-    for planned in plan:
-        assert planned.start < planned.stop == planned.evaluations[-1]
-        assert planned.evaluations[0] > planned.start
-        assert list(planned.evaluations) == sorted(set(planned.evaluations))
+    for phase_plan in plan:
+        assert phase_plan.start < phase_plan.stop == phase_plan.evaluations[-1]
+        assert phase_plan.evaluations[0] > phase_plan.start
+        assert list(phase_plan.evaluations) == sorted(set(phase_plan.evaluations))

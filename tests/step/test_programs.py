@@ -14,7 +14,7 @@ import pytest
 from jax import export
 
 from mlcls_jax.config import Augment, Config, Data, Group, Loss, Model, Phase, Train
-from mlcls_jax.models.conventions import IMAGENET, KERAS, Origin
+from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.step.feature_step import FeatureChunk, Features
@@ -36,7 +36,7 @@ from mlcls_jax.system.hlo import collectives, donated, elements, flops, memory, 
 
 CLASSES = 5
 ROWS = 11  # of a device; no parameter's size is a multiple, so that it marks the activations
-ORIGIN = Origin(KERAS, IMAGENET)
+ORIGIN = PretrainedConfig(KERAS, IMAGENET)
 HEAD = Phase("head", "10 steps", [Group("head/.*", 1e-2)])
 TAIL = Phase("tail", "10 steps", [Group("(head|backbone/top|backbone/stage7)/.*", 1e-2)])
 FULL = Phase("full", "10 steps", [Group(".*", 1e-2)])
@@ -59,8 +59,8 @@ def make_config(phase: Phase, devices: int = 1, **model) -> Config:
 
 def step(phase: Phase, devices: int = 1, **model) -> Program:
     config = make_config(phase, devices, **model)
-    (planned,) = plan_phases(config, images=100)
-    return step_program(config, CLASSES, ORIGIN, planned, make_mesh(devices))
+    (phase_plan,) = plan_phases(config, images=100)
+    return step_program(config, CLASSES, ORIGIN, phase_plan, make_mesh(devices))
 
 
 @functools.cache
@@ -90,12 +90,12 @@ def trained(phase: Phase) -> tuple[dict, frozenset[str]]:
 def test_a_step_that_skips_says_whether_it_did(on_nan, features, more):
     phase = dataclasses.replace(HEAD, cached_views=int(features))
     config = dataclasses.replace(make_config(phase), train=Train(on_nan))
-    (planned,), mesh = plan_phases(config, images=100), make_mesh(1)
+    (phase_plan,), mesh = plan_phases(config, images=100), make_mesh(1)
     if features:
         shapes = variables_shape(config, CLASSES, mesh)
-        program = feature_step_program(config, CLASSES, planned, 100, mesh, shapes)
+        program = feature_step_program(config, CLASSES, phase_plan, 100, mesh, shapes)
     else:
-        program = step_program(config, CLASSES, ORIGIN, planned, mesh)
+        program = step_program(config, CLASSES, ORIGIN, phase_plan, mesh)
     state, metrics = jax.eval_shape(program.function, *program.arguments)
     assert set(metrics) == {"loss", "grad_norm"} | more
     assert jax.tree.structure(state) == jax.tree.structure(program.arguments[0])
@@ -184,8 +184,8 @@ def test_images_are_mixed_where_the_config_says_so():
     texts = []
     for augment in (Augment(mixed_labels="union"), Augment(cutmix=1.0)):
         config = dataclasses.replace(make_config(HEAD, devices=2), augment=augment)
-        (planned,) = plan_phases(config, images=100)
-        program = step_program(config, CLASSES, ORIGIN, planned, make_mesh(1))
+        (phase_plan,) = plan_phases(config, images=100)
+        program = step_program(config, CLASSES, ORIGIN, phase_plan, make_mesh(1))
         texts.append(program.lower().as_text())
     # Half of the rows, as uint32: a place in the stream for each pair.
     assert [f"tensor<{ROWS}xui32>" in text for text in texts] == [False, True]
@@ -210,12 +210,12 @@ def test_one_sum_even_of_hundreds_of_arrays():
 
 def test_the_step_on_images_has_the_loss_of_the_config():
     config, mesh = make_config(HEAD), make_mesh(1)
-    (planned,) = plan_phases(config, images=100)
+    (phase_plan,) = plan_phases(config, images=100)
 
     def lowered(loss: Loss) -> str:
         config.loss = loss
         shares = (0.1, 0.2, 0.3, 0.4, 0.5)
-        program = step_program(config, CLASSES, ORIGIN, planned, mesh, frequencies=shares)
+        program = step_program(config, CLASSES, ORIGIN, phase_plan, mesh, frequencies=shares)
         return program.lower().as_text()
 
     texts = {lowered(loss) for loss in (Loss(), Loss(pos_weight="auto"))}
@@ -231,17 +231,17 @@ def test_every_loss_trains_a_head_on_features(loss):
     phase = Phase("head", "10 steps", HEAD.groups, schedule="constant", cached_views=1)
     config, mesh, rng = make_config(phase, dropout=0.0), make_mesh(1), np.random.default_rng(0)
     config.loss = loss
-    (planned,) = plan_phases(config, images=ROWS)
+    (phase_plan,) = plan_phases(config, images=ROWS)
     labels = np.where(rng.random((ROWS, CLASSES)) < 0.3, 1, 0).astype(np.int8)
     shapes = variables_shape(config, CLASSES, mesh)
-    arguments = config, CLASSES, planned, ROWS, mesh, shapes, labels.mean(axis=0)
+    arguments = config, CLASSES, phase_plan, ROWS, mesh, shapes, labels.mean(axis=0)
     step = feature_step_program(*arguments).function
     shape = (ROWS, 1, *head_input(config, shapes).shape)
     inputs = rng.standard_normal(shape).astype(np.float32)
     every = np.tile(np.arange(ROWS), (10, 1))
     chunk = FeatureChunk(every.astype(np.int32), every.astype(np.uint32))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    _, metrics = step(fresh_state(zeros, planned), Features(inputs, labels), chunk)
+    _, metrics = step(fresh_state(zeros, phase_plan), Features(inputs, labels), chunk)
     losses = np.asarray(metrics["loss"])
     assert np.isfinite(losses).all() and losses[-1] < 0.9 * losses[0]
 
@@ -321,8 +321,8 @@ def test_the_average_is_of_what_the_phase_trains_and_each_step_gives_it_back():
     assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
         lambda leaf: leaf.shape, state
     )
-    assert set(state.average.params) == set(flatten(state.params))
-    assert set(state.average.batch_stats) == set(flatten(state.batch_stats))
-    head = step(dataclasses.replace(HEAD, ema=0.99)).arguments[0].average
+    assert set(state.ema.params) == set(flatten(state.params))
+    assert set(state.ema.batch_stats) == set(flatten(state.batch_stats))
+    head = step(dataclasses.replace(HEAD, ema=0.99)).arguments[0].ema
     assert (set(head.params), set(head.batch_stats)) == ({"head/kernel", "head/bias"}, set())
-    assert not step(HEAD).arguments[0].average
+    assert not step(HEAD).arguments[0].ema

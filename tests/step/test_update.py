@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from mlcls_jax.data.label_table import UNKNOWN
-from mlcls_jax.step.ema import Average, decay_by_step, updated, with_average
+from mlcls_jax.step.ema import EmaState, decay_by_step, update_ema, with_ema
 from mlcls_jax.step.losses import known_sum, sigmoid_bce
 from mlcls_jax.step.train_step import make_state, make_update, over_devices
 from mlcls_jax.system.devices import AXIS, make_mesh, replicated, sharded
@@ -51,9 +51,9 @@ def run(devices: int, accumulate: int = 1, decay=None, start: int = 0, skip=Fals
     update = make_update(forward, optimizer, TRAINABLE, mesh, accumulate, decay, skip)
     step = over_devices(update, (P(), P(AXIS)), (P(), P()), mesh)
     leaves = {"head/kernel": PARAMS["head"]["kernel"]}
-    average = Average(leaves, {"backbone/mean": STATS["backbone"]["mean"]}) if decay else None
+    ema = EmaState(leaves, {"backbone/mean": STATS["backbone"]["mean"]}) if decay else None
     variables = {"params": PARAMS, "batch_stats": STATS}
-    args = (average,) if average else ()
+    args = (ema,) if ema else ()
     state = make_state(variables, optimizer.init(leaves), start, *args)
     state, history = jax.device_put(state, replicated(mesh)), []
     for batch in batches or map(batch_of, range(STEPS)):
@@ -83,8 +83,8 @@ def test_the_average_is_the_recurrence_with_its_rising_decay():
         assert decay < most or t > 2  # both branches are seen
         kernel = decay * kernel + (1 - decay) * state.params["head"]["kernel"]
         mean = decay * mean + (1 - decay) * state.batch_stats["backbone"]["mean"]
-        np.testing.assert_allclose(state.average.params["head/kernel"], kernel, rtol=1e-5)
-        np.testing.assert_allclose(state.average.batch_stats["backbone/mean"], mean, rtol=1e-5)
+        np.testing.assert_allclose(state.ema.params["head/kernel"], kernel, rtol=1e-5)
+        np.testing.assert_allclose(state.ema.batch_stats["backbone/mean"], mean, rtol=1e-5)
     assert not np.allclose(kernel, history[-1][0].params["head"]["kernel"], rtol=1e-2)
 
 
@@ -95,7 +95,7 @@ def test_the_average_changes_nothing_else_and_no_number_of_devices_changes_it():
         np.testing.assert_array_equal(
             ours.params["head"]["kernel"], theirs.params["head"]["kernel"]
         )
-        assert metrics == others and not theirs.average
+        assert metrics == others and not theirs.ema
     assert_close(run(8, 2, decay_by_step(0.9, 0)), averaged)
 
 
@@ -103,17 +103,17 @@ def test_an_average_of_constants_is_they_and_strict_about_dtypes():
     leaves = {"a": jnp.full(3, 0.7)}
     with jax.numpy_dtype_promotion("strict"):
         decay = decay_by_step(0.999, 100)(jnp.asarray(105, jnp.int32))
-        average = updated(Average(leaves, {}), leaves, {}, decay)
+        ema = update_ema(EmaState(leaves, {}), leaves, {}, decay)
     assert decay == np.float32(6 / 15)
-    np.testing.assert_array_equal(average.params["a"], leaves["a"])
+    np.testing.assert_array_equal(ema.params["a"], leaves["a"])
 
 
 def test_averages_take_the_place_of_their_leaves():
-    average = Average({"head/kernel": np.zeros(1)}, {"backbone/mean": np.ones(1)})
-    merged = with_average({"params": PARAMS, "batch_stats": STATS}, average)
+    ema = EmaState({"head/kernel": np.zeros(1)}, {"backbone/mean": np.ones(1)})
+    merged = with_ema({"params": PARAMS, "batch_stats": STATS}, ema)
     assert merged["params"]["backbone"]["scale"] is PARAMS["backbone"]["scale"]
-    assert merged["params"]["head"]["kernel"] is average.params["head/kernel"]
-    assert merged["batch_stats"]["backbone"]["mean"] is average.batch_stats["backbone/mean"]
+    assert merged["params"]["head"]["kernel"] is ema.params["head/kernel"]
+    assert merged["batch_stats"]["backbone"]["mean"] is ema.batch_stats["backbone/mean"]
 
 
 def spoilt(row: int, by: float) -> list:

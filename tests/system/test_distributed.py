@@ -40,5 +40,5 @@ def test_without_a_look_everybody_is_silent():
 )
 def test_an_error_of_a_collective_is_told_from_others(monkeypatch, text, lost):
     assert not distributed.is_lost(ValueError(text))  # of a single process
-    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(distributed, "is_multiprocess", lambda: True)
     assert distributed.is_lost(ValueError(text)) == lost

@@ -95,7 +95,7 @@ def test_other_weights_and_a_workdir_that_is_not_shared_are_refused(tmp_path, mo
             consistency.check_data(SPLITS, config, workdir)
         assert name in str(info.value)
 
-    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(distributed, "is_multiprocess", lambda: True)
     other = {}
 
     def exchange(topic, text):

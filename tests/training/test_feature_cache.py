@@ -27,14 +27,14 @@ from mlcls_jax.data.loaders.threads import (
     train_batches,
 )
 from mlcls_jax.evaluation.inference import readable
-from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.step.feature_step import NO_STEP, Features
 from mlcls_jax.step.phases import PlannedPhase, plan_phases
 from mlcls_jax.step.programs import head_input
 from mlcls_jax.system.devices import free_memory, make_mesh, replicate
 from mlcls_jax.train import train
 from mlcls_jax.training import compile_ahead, feature_cache, loop, phase_inputs
-from mlcls_jax.training.compile_ahead import Ahead
+from mlcls_jax.training.compile_ahead import CompileAhead
 from mlcls_jax.training.feature_cache import (
     feature_bytes,
     feature_chunks,
@@ -66,7 +66,7 @@ def records(workdir):
 
 
 def final_variables(workdir):
-    return jax.tree.leaves(jax.device_get(load_run(workdir, "latest").variables))
+    return jax.tree.leaves(jax.device_get(load_trained_model(workdir, "latest").variables))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeyp
     """But for rounding: a batch of other images may order the backbone's sums otherwise."""
     cached, plain, config = tmp_path / "cached", tmp_path / "plain", make_config(photos, tiny)
     with pytest.MonkeyPatch.context() as patch, compilations() as compiled:
-        patch.setattr(Ahead, "predict", None)  # the validation images' features do
+        patch.setattr(CompileAhead, "predict", None)  # the validation images' features do
         late = [counted(patch, name, compiled) for name in ("run_steps", "evaluate_and_save")]
         assert train(config, cached) == 0
     assert compiled and late == [[0, 0, 0], [0, 0, 0]]  # chunks of one step and of two
@@ -198,9 +198,9 @@ def test_features_that_do_not_fit_are_computed_anew(free, views, monkeypatch, ca
     assert feature_bytes(splits, 2, head_input(config, variables)) == 4 * 20 * 44 + 40
     monkeypatch.setattr(feature_cache, "free_memory", lambda _: free)
     plan = plan_phases(config, 20)
-    (planned,) = with_room(plan, splits, variables, config, make_mesh(1))
-    assert planned.phase.cached_views == views
-    assert dataclasses.replace(planned, phase=plan[0].phase) == plan[0]
+    (phase_plan,) = with_room(plan, splits, variables, config, make_mesh(1))
+    assert phase_plan.phase.cached_views == views
+    assert dataclasses.replace(phase_plan, phase=plan[0].phase) == plan[0]
     assert config.phases[0].cached_views == 2
     warned = "warning: head: features would take 3.9 kB on each device" in capsys.readouterr().out
     assert warned == (views == 0)
@@ -229,7 +229,7 @@ def test_free_memory_is_that_of_the_fullest_device():
     assert 0 < eight < one / 4 or one == math.inf  # of one memory
 
 
-def planned(views: int, stop: int, *evaluations: int) -> PlannedPhase:
+def phase_plan(views: int, stop: int, *evaluations: int) -> PlannedPhase:
     phase = Phase("head", "1 step", [Group("head/.*", 1e-2)], cached_views=views)
     return PlannedPhase(phase, 3, stop, 0, (*evaluations, stop))
 
@@ -253,7 +253,7 @@ def taken(chunks):
 
 
 def test_chunks_follow_the_order_of_the_images_and_end_at_evaluations():
-    phase = planned(1, 13, 7, 9)
+    phase = phase_plan(1, 13, 7, 9)
     chunks = rows_of(phase, 3, 3)
     assert [(row != NO_STEP).all(axis=1).sum() for row, _ in chunks] == [3, 1, 2, 3, 1]
     assert {row.shape for row, _ in chunks} == {(3, 8)}
@@ -268,7 +268,7 @@ def test_chunks_follow_the_order_of_the_images_and_end_at_evaluations():
 
 
 def test_chunks_of_any_length_from_any_step_and_process_are_one_stream():
-    phase = planned(2, 13, 7)
+    phase = phase_plan(2, 13, 7)
     row, position = taken(rows_of(phase, 3, 4))
     for first_step, steps in ((3, 1), (5, 3), (8, 4)):
         later, places = taken(rows_of(phase, first_step, steps))
@@ -279,7 +279,7 @@ def test_chunks_of_any_length_from_any_step_and_process_are_one_stream():
 
 
 def test_each_epoch_has_every_image_once_and_half_of_them_mirrored():
-    phase = planned(2, 3 + 30)  # eight epochs, from inside the first
+    phase = phase_plan(2, 3 + 30)  # eight epochs, from inside the first
     row, position = taken(rows_of(phase, 3, 10))
     epochs = {}
     for number, at in zip(row.ravel(), position.ravel(), strict=True):
@@ -313,7 +313,7 @@ def test_skipped_images_are_replaced_as_without_the_cache(photos):
     expected = np.concatenate([batch.label for batch in batches])[:, 0]
     good = readable(broken.paths, reader)
     assert list(np.flatnonzero(~good)) == [0, 4]
-    row, _ = taken(rows_of(planned(1, 13), 3, 4, readable=good))
+    row, _ = taken(rows_of(phase_plan(1, 13), 3, 4, readable=good))
     np.testing.assert_array_equal(row.ravel(), expected)
 
 
@@ -326,7 +326,7 @@ def test_the_pass_sees_each_image_once_and_its_mirror(photos):
         "train": LabelTable(photos, names[:30], labels[:30], ("a",)),
         "val": LabelTable(photos, names[30:], labels[30:], ("a",)),
     }
-    phase = planned(2, 5)
+    phase = phase_plan(2, 5)
     mesh, ramp = make_mesh(8), jnp.arange(32.0)
     variables = {"params": {"backbone": top(3)}}
     calls: list[int] = []

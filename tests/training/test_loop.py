@@ -16,7 +16,7 @@ from mlcls_jax.system.threads import is_busy, run
 from mlcls_jax.train import train
 from mlcls_jax.training import loop
 from mlcls_jax.training.loop import run_steps
-from mlcls_jax.training.timing import Spent
+from mlcls_jax.training.timing import PhaseTimer
 from mlcls_jax.training.validation import epoch_line
 
 
@@ -46,18 +46,18 @@ def test_values_are_fetched_every_log_every_steps_and_at_the_end():
         steps.append(len(steps))
         return state, {"loss": OnDevice(fetched, steps), "grad_norm": OnDevice(fetched, steps)}
 
-    session: Any = SimpleNamespace(
+    context: Any = SimpleNamespace(
         config=Config(log_every=4),
         stop=threading.Event(),
         checkpoints=SimpleNamespace(check=lambda: None),
         log=SimpleNamespace(write_scalars=lambda number, _: logged.append(number)),
-        spent=Spent(),
+        timer=PhaseTimer(),
     )
     state: Any = SimpleNamespace(step=20)  # a dispatched step never reads it again
     batches: Any = count()
     moments: list[int] = []
     _, meter = run_steps(
-        session, step, batches, state, "phase", 30, 1, lambda _, number: moments.append(number)
+        context, step, batches, state, "phase", 30, 1, lambda _, number: moments.append(number)
     )
     assert (len(steps), meter.done) == (10, 10)
     assert moments == [24, 28, 30]  # the same in each process, as no clock is asked
@@ -97,10 +97,10 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
 
     late: dict[str, int] = {}
 
-    def counted(session, step, batches, state, title, end, steps, moment):
-        session.ahead._evaluation.result()  # compiles beside the first steps
+    def counted(context, step, batches, state, title, end, steps, moment):
+        context.compile_ahead._evaluation.result()  # compiles beside the first steps
         seen = len(compiled)
-        state, meter = run_steps(session, step, batches, state, title, end, steps, moment)
+        state, meter = run_steps(context, step, batches, state, title, end, steps, moment)
         late[f"{title} {end}"] = len(compiled) - seen
         return state, meter
 

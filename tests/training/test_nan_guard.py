@@ -52,29 +52,29 @@ def call(first: int, losses, norms=None, **more) -> tuple[range, dict]:
     ],
 )
 def test_the_first_number_that_is_not_finite_stops_the_run(losses, norms, what):
-    session = make_session(Train())
+    context = make_session(Train())
     with pytest.raises(FloatingPointError) as caught:
-        check_losses(session, [call(8, [1.0, 2.0]), call(10, losses, norms)])
+        check_losses(context, [call(8, [1.0, 2.0]), call(10, losses, norms)])
     text = str(caught.value)
     assert text.startswith(f"{what} at step 12; the checkpoint of step 8 stays. Lower the learning")
     assert "set --config.train.on_nan=skip to leave such steps out, or look at" in text
     assert text.endswith("images: " + images_of(11))
-    assert "\n" not in text and not session.logged
+    assert "\n" not in text and not context.logged
 
 
 def test_skipped_steps_are_told_counted_and_limited(capsys):
-    session = make_session(Train("skip", max_skipped=2), saved=None)
+    context = make_session(Train("skip", max_skipped=2), saved=None)
     skipped = {"skipped": np.array([False, True, False, True])}
-    check_losses(session, [call(4, [1.0, np.nan, 3.0, 1.0], [1.0, 1.0, 2.0, np.inf], **skipped)])
+    check_losses(context, [call(4, [1.0, np.nan, 3.0, 1.0], [1.0, 1.0, 2.0, np.inf], **skipped)])
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("warning: loss is nan at step 6, which is skipped (1 since the start, ")
     assert second.startswith("warning: grad_norm is inf at step 8, which is skipped (2 since the")
     assert second.endswith("images: " + images_of(7))
     # The last step that was taken: a curve has no use for the others.
-    assert session.logged == [(8, {"step/loss": 3.0, "step/grad_norm": 2.0, "step/skipped": 2})]
-    assert session.skipped == [5, 7]
+    assert context.logged == [(8, {"step/loss": 3.0, "step/grad_norm": 2.0, "step/skipped": 2})]
+    assert context.skipped == [5, 7]
     with pytest.raises(FloatingPointError) as caught:
-        check_losses(session, [call(8, [np.inf], skipped=np.array(True))])
+        check_losses(context, [call(8, [np.inf], skipped=np.array(True))])
     text = str(caught.value)
     assert text.startswith("3 steps were skipped, more than train.max_skipped=2: loss is inf at ")
     assert (
@@ -83,7 +83,7 @@ def test_skipped_steps_are_told_counted_and_limited(capsys):
 
 
 def test_parameters_are_refused_by_the_step_that_made_them():
-    session = make_session(Train("skip"))
-    check_finite(session, 12, True)
+    context = make_session(Train("skip"))
+    check_finite(context, 12, True)
     with pytest.raises(FloatingPointError, match="parameter is not finite at step 12; the checkp"):
-        check_finite(session, 12, False)
+        check_finite(context, 12, False)

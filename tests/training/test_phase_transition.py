@@ -14,10 +14,10 @@ import pytest
 from mlcls_jax import lr_find
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.run.checkpoints import Checkpoints
-from mlcls_jax.run.trained_model import load_run
+from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.train import train
 from mlcls_jax.training import loop, phase_inputs, validation
-from mlcls_jax.training.phase_transition import Patience
+from mlcls_jax.training.phase_transition import EarlyStopping
 
 # (of the parameters, of their average) at the evaluations of the first phase, which is best at
 # step 4; and of the second one, which never gets there.
@@ -40,14 +40,14 @@ def make_config(photos, variant) -> Config:
 
 
 def test_patience_counts_evaluations_since_the_best():
-    patience, counts = Patience(), []
+    patience, counts = EarlyStopping(), []
     for value in (0.3, float("nan"), 0.3, 0.4, 0.1):
         patience = patience.after(value)
         counts.append(patience.without)
     assert counts == [0, 1, 2, 0, 1] and patience.best == 0.4
     assert patience.is_over(1) and not patience.is_over(2) and not patience.is_over(0)
-    assert Patience().after(float("nan")) == Patience(None, 1)
-    assert Patience(**json.loads(json.dumps(dataclasses.asdict(patience)))) == patience
+    assert EarlyStopping().after(float("nan")) == EarlyStopping(None, 1)
+    assert EarlyStopping(**json.loads(json.dumps(dataclasses.asdict(patience)))) == patience
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def records(workdir):
 
 
 def variables(workdir, which):
-    return jax.tree.leaves(jax.device_get(load_run(workdir, which).variables))
+    return jax.tree.leaves(jax.device_get(load_trained_model(workdir, which).variables))
 
 
 def assert_equal(ours, theirs):
@@ -91,11 +91,11 @@ def test_an_early_end_hands_on_the_best_and_survives_stops(
     begun = {}
     make_work = loop.make_work
 
-    def noted(session, planned, state, first_step):
-        begun[planned.phase.name] = int(state.step), jax.device_get(state.params["head"])
-        return make_work(session, planned, state, first_step)
+    def noted(context, phase_plan, state, first_step):
+        begun[phase_plan.phase.name] = int(state.step), jax.device_get(state.params["head"])
+        return make_work(context, phase_plan, state, first_step)
 
-    monkeypatch.setattr(loop, "make_work", noted)
+    monkeypatch.setattr(loop, "make_phase_inputs", noted)
     left = scripted()
     assert train(config, whole) == 0 and not left
     check_whole(whole, begun, capsys.readouterr().out)
@@ -136,8 +136,8 @@ def check_whole(workdir, begun, said):
     assert "the average scored this: mAP 0.4000 of the parameters, 0.5000 averaged" in said
 
     step, head = begun["second"]
-    best = load_run(workdir, "best")
-    assert step == 20 and best.meta["step"] == 4 and best.meta["weights"] == "ema"
+    best = load_trained_model(workdir, "best")
+    assert step == 20 and best.metadata["step"] == 4 and best.metadata["weights"] == "ema"
     assert_equal(
         jax.tree.leaves(head), jax.tree.leaves(jax.device_get(best.variables["params"]["head"]))
     )
@@ -151,10 +151,12 @@ def check_range_test_from(workdir, best):
     """It begins with the best of a run, and changes nothing in its folder."""
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     train_split = SimpleNamespace(classes=best.classes)
-    session: Any = SimpleNamespace(origin=best.origin, splits={"train": train_split})
-    begun = lr_find._trained(workdir, session, best.variables)
+    context: Any = SimpleNamespace(
+        pretrained_config=best.pretrained_config, splits={"train": train_split}
+    )
+    begun = lr_find._trained(workdir, context, best.variables)
     assert_equal(jax.tree.leaves(begun), jax.tree.leaves(best.variables))
     train_split.classes = ("cat", *best.classes[1:])
     with pytest.raises(ValueError, match="a run of another network, of other weights or for other"):
-        lr_find._trained(workdir, session, best.variables)
+        lr_find._trained(workdir, context, best.variables)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before

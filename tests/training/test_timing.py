@@ -5,7 +5,7 @@ import time
 import pytest
 
 from mlcls_jax.training import timing
-from mlcls_jax.training.timing import OTHER, Spent
+from mlcls_jax.training.timing import OTHER, PhaseTimer
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def clock(monkeypatch):
 
 
 def test_all_seconds_are_somewhere_and_each_once(clock):
-    seconds = Spent(began=98.0)
+    seconds = PhaseTimer(began=98.0)
     clock[0] += 1
     seconds.so_far("start")
     with seconds.on("evaluation"):
@@ -30,7 +30,7 @@ def test_all_seconds_are_somewhere_and_each_once(clock):
 
 
 def test_a_block_that_fails_has_taken_its_time(clock):
-    seconds = Spent()
+    seconds = PhaseTimer()
     with pytest.raises(ValueError), seconds.on("evaluation"):
         clock[0] += 4
         raise ValueError
@@ -39,4 +39,4 @@ def test_a_block_that_fails_has_taken_its_time(clock):
 
 def test_by_default_it_begins_now():
     before = time.perf_counter()
-    assert sum(Spent().take().values()) <= time.perf_counter() - before + 1e-3
+    assert sum(PhaseTimer().take().values()) <= time.perf_counter() - before + 1e-3

@@ -11,7 +11,7 @@ from mlcls_jax.data.images.decoding import ImageFile, open_image, read_file
 from mlcls_jax.data.images.transforms import eval_image, train_image
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Images of a split by their index, at one size."""
 
     @property
@@ -29,7 +29,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Files:
+class ImageFiles:
     """The source that decodes each image anew; fields as in `train_image`, `open_image`."""
 
     paths: Sequence[str]

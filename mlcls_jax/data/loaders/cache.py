@@ -24,7 +24,7 @@ import PIL
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images import decoding, transforms
 from mlcls_jax.data.images.decoding import ImageFile
-from mlcls_jax.data.images.image_source import Files
+from mlcls_jax.data.images.image_source import ImageFiles
 from mlcls_jax.data.images.transforms import (
     center_crop_share,
     resize,
@@ -79,7 +79,7 @@ class Cache:
 
     at_once = _AT_ONCE
 
-    def __init__(self, store: InMemory | OnDisk, files: Files):
+    def __init__(self, store: InMemory | OnDisk, files: ImageFiles):
         """store: with the images of the files, in the form of their split."""
         self._store, self._files = store, files
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.images.decoding import ImageError
-from mlcls_jax.data.images.image_source import Files
+from mlcls_jax.data.images.image_source import ImageFiles
 from mlcls_jax.data.images.transforms import short_side
 from mlcls_jax.data.loaders.cache import Cache, Form, file_name, make_header
 from mlcls_jax.data.loaders.cache_store import Appending, InMemory, OnDisk, Store, read_rows
@@ -60,7 +60,7 @@ def with_cache(
     if data.cache == "none":
         return reader
     form = Form.of_split(split, augment, size, reader.max_pixels)
-    files = Files(paths, size, augment, reader.max_pixels)
+    files = ImageFiles(paths, size, augment, reader.max_pixels)
     build = _Build(reader, files, form, split)
     if data.cache == "memory":
         store = build.in_memory()
@@ -74,7 +74,7 @@ class _Build:
     """The making of a split's cache."""
 
     reader: Reader
-    files: Files
+    files: ImageFiles
     form: Form
     split: str
 

@@ -28,14 +28,14 @@ from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.images.bad_images import BadImages
 from mlcls_jax.data.images.decoding import MAX_PIXELS, ImageError
-from mlcls_jax.data.images.image_source import Files, Source
+from mlcls_jax.data.images.image_source import ImageFiles, ImageSource
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.sampling import generator, stream_order, substitutes
 from mlcls_jax.system import distributed
 from mlcls_jax.system.devices import is_first_process
 
 
-class Memory:
+class BufferPool:
     """Memory of batches, used again when a batch and all that look at it are gone.
 
     Fresh pages cost more than a copy of cached images does; and as it is aligned, a CPU's devices
@@ -86,7 +86,7 @@ class Reader:
     max_pixels: int = MAX_PIXELS
     threads: int = 0
     bad: BadImages = field(default_factory=BadImages)
-    cache: Source | None = None
+    cache: ImageSource | None = None
 
     def workers(self) -> int:
         """How many threads that is here."""
@@ -108,7 +108,7 @@ def make_reader(
         tell: see BadImages.
     """
     limit, skip = int(data.max_bad_fraction * images), data.on_bad_image == "skip"
-    if not distributed.several():
+    if not distributed.is_multiprocess():
         bad = BadImages(skip, limit, written, tell)
     else:
         share = partial(distributed.share, "bad_images")
@@ -166,8 +166,8 @@ def train_batches(
         ValueError: an image cannot be read; names it.
     """
     reader, paths = reader or Reader(), table.paths
-    source = reader.cache or Files(paths, size, augment, reader.max_pixels)
-    memory = Memory((rows.count, size, size, 3))
+    source = reader.cache or ImageFiles(paths, size, augment, reader.max_pixels)
+    memory = BufferPool((rows.count, size, size, 3))
 
     def draw(epoch: int, index: int, out: np.ndarray) -> int:
         """Writes the image, and returns its index: another one where it had to be replaced."""
@@ -220,8 +220,8 @@ def eval_batches(
         ValueError: an image cannot be read; names it.
     """
     reader = reader or Reader()
-    source = reader.cache or Files(paths, size, augment, reader.max_pixels)
-    memory = Memory((rows.count, size, size, 3))
+    source = reader.cache or ImageFiles(paths, size, augment, reader.max_pixels)
+    memory = BufferPool((rows.count, size, size, 3))
 
     def draw(index: int, out: np.ndarray) -> None:
         try:

@@ -15,20 +15,20 @@ import numpy as np
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import check_folder, make_table
-from mlcls_jax.data.readers.detection import Doubts, entries, object_labels
+from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
 
 # Bytes.  The largest of the known sets, Objects365, is a file of 6 GB; reading takes twice as much.
 MOST = 16 * 2**30
 _HEAVY = ("segmentation", "keypoints", "caption")
 
 
-def read_coco(path: str | Path, images: str | Path, doubts: Doubts) -> LabelTable:
+def read_coco(path: str | Path, images: str | Path, policy: AnnotationPolicy) -> LabelTable:
     """Reads the annotations of objects.
 
     Args:
       path: the JSON file.
       images: the folder that the `file_name`s start from.
-      doubts: what crowds and small objects say.
+      policy: what crowds and small objects say.
 
     Returns:
       A LabelTable in the order of the file's images, with its categories in their order.
@@ -51,14 +51,14 @@ def read_coco(path: str | Path, images: str | Path, doubts: Doubts) -> LabelTabl
     shape = (len(names), len(classes))
     if "annotations" in content:
         columns = _index(path, "categories", categories)
-        labels = _labels(path, _list(path, content, "annotations"), index, columns, doubts, shape)
+        labels = _labels(path, _list(path, content, "annotations"), index, columns, policy, shape)
     else:
         labels = np.full(shape, UNKNOWN, np.int8)
     return make_table(entries(path, "images", names), labels, classes, folder)
 
 
 def _labels(
-    path: Path, annotations: list, images: dict, categories: dict, doubts: Doubts, shape
+    path: Path, annotations: list, images: dict, categories: dict, policy: AnnotationPolicy, shape
 ) -> np.ndarray:
     places: dict[str, dict] = {"image_id": images, "category_id": categories}
     found: dict[str, list[int]] = {key: [] for key in places}
@@ -76,8 +76,8 @@ def _labels(
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
             raise ValueError(f"{path}: annotations[{i}]: iscrowd is {crowd!r}; it must be 0 or 1")
-        area = _area(path, i, entry) if doubts.min_area else np.inf
-        says.append(doubts.says(crowd=bool(crowd), area=area))
+        area = _area(path, i, entry) if policy.min_area else np.inf
+        says.append(policy.says(crowd=bool(crowd), area=area))
     return object_labels(found["image_id"], found["category_id"], says, shape)
 
 

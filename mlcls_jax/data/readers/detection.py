@@ -13,7 +13,7 @@ SAYS = {"present": 1, "unknown": UNKNOWN, "absent": 0}
 
 
 @dataclass(frozen=True)
-class Doubts:
+class AnnotationPolicy:
     """What objects say that are in doubt: a key of SAYS each, see `config.Data`."""
 
     crowd: str

@@ -7,7 +7,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.coco import read_coco
 from mlcls_jax.data.readers.csv_labels import read_labels, with_categories
-from mlcls_jax.data.readers.detection import Doubts
+from mlcls_jax.data.readers.detection import AnnotationPolicy
 from mlcls_jax.data.readers.packed import is_packed, read_packed
 from mlcls_jax.data.readers.tfds import TfdsSet, read_tfds
 from mlcls_jax.data.readers.voc import read_voc
@@ -39,13 +39,13 @@ def read_table(
     Raises:
       ValueError: one line, see the reader of each source.
     """
-    doubts = Doubts(data.crowd, data.difficult, data.min_area)
+    policy = AnnotationPolicy(data.crowd, data.difficult, data.min_area)
     if data.source == "coco":
-        table = read_coco(place, images, doubts)
+        table = read_coco(place, images, policy)
     elif data.source == "voc":
-        table = read_voc(place, doubts, classes)
+        table = read_voc(place, policy, classes)
     elif data.source == "tfds":
-        table = read_tfds(TfdsSet(place, images, data.image_feature, data.label_feature, doubts))
+        table = read_tfds(TfdsSet(place, images, data.image_feature, data.label_feature, policy))
     else:
         return _read_csv(data, place, images, classes, unlabelled)
     return with_categories(table, data.categories)

@@ -22,7 +22,7 @@ import numpy as np
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_labels import make_table
-from mlcls_jax.data.readers.detection import Doubts, entries, object_labels
+from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
 from mlcls_jax.data.readers.storage import Part, file_sizes, file_system_of, is_remote
 from mlcls_jax.system.files import cache_folder, replacing
 
@@ -129,7 +129,7 @@ class TfdsSet:
     data_dir: str
     image: str
     label: str
-    doubts: Doubts
+    policy: AnnotationPolicy
 
 
 @dataclass
@@ -276,7 +276,7 @@ class _Reader:
             values = _numbers(features, f"{owner}{feature}") if owner else []
             for given, value in zip(options, values, strict=False):
                 given[option] = value
-        return [self._wanted.doubts.says(**given) for given in options]
+        return [self._wanted.policy.says(**given) for given in options]
 
 
 def _numbers(features: Any, key: str) -> list:

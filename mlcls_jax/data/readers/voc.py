@@ -20,7 +20,7 @@ from mlcls_jax.data.images.decoding import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import make_table
-from mlcls_jax.data.readers.detection import Doubts, entries, object_labels
+from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _SPLITS = ("train", "val", "test")
@@ -29,7 +29,9 @@ _SPLITS = ("train", "val", "test")
 Objects = list[tuple[str, int]] | None
 
 
-def read_voc(place: str | Path, doubts: Doubts, classes: Sequence[str] | None = None) -> LabelTable:
+def read_voc(
+    place: str | Path, policy: AnnotationPolicy, classes: Sequence[str] | None = None
+) -> LabelTable:
     """Reads the annotations of objects.
 
     A list of which no image has an annotation, as VOC2012's test.txt, is one of images of which
@@ -39,7 +41,7 @@ def read_voc(place: str | Path, doubts: Doubts, classes: Sequence[str] | None = 
       place: the folder with Annotations in it, for all images with their splits by train.txt,
         val.txt and test.txt as far as they are there; or another list, such as trainval.txt, for
         its images without splits.
-      doubts: what difficult objects say.
+      policy: what difficult objects say.
       classes: all that there are; None: the names of objects that occur, sorted.
 
     Raises:
@@ -56,7 +58,7 @@ def read_voc(place: str | Path, doubts: Doubts, classes: Sequence[str] | None = 
     lists = _lists(place, tree)
     objects: list[Objects] = []
     for path, stems in lists:
-        objects += _objects_of(path, tree, stems, doubts)
+        objects += _objects_of(path, tree, stems, policy)
     stems = [stem for _, listed in lists for stem in listed]
     found = sorted({name for listed in objects for name, _ in listed or ()})
     names = tuple(classes or found)
@@ -124,7 +126,9 @@ def _read_list(path: Path) -> list[str]:
     return stems
 
 
-def _objects_of(path: Path, tree: Path, stems: list[str], doubts: Doubts) -> list[Objects]:
+def _objects_of(
+    path: Path, tree: Path, stems: list[str], policy: AnnotationPolicy
+) -> list[Objects]:
     files = [tree / _ANNOTATIONS / f"{stem}.xml" for stem in stems]
     there = [file.is_file() for file in files]
     if not any(there):
@@ -135,10 +139,10 @@ def _objects_of(path: Path, tree: Path, stems: list[str], doubts: Doubts) -> lis
             f"{path}: {len(gone)} of {len(files)} images have no annotation in "
             f"{tree / _ANNOTATIONS}: {quoted(gone)}; add these files, or remove the names"
         )
-    return [_objects(file, doubts) for file in files]
+    return [_objects(file, policy) for file in files]
 
 
-def _objects(path: Path, doubts: Doubts) -> list[tuple[str, int]]:
+def _objects(path: Path, policy: AnnotationPolicy) -> list[tuple[str, int]]:
     """Of each object its class and what it says; parts of objects are none."""
     found = []
     for i, node in enumerate(_parse(path).findall("object")):
@@ -147,7 +151,7 @@ def _objects(path: Path, doubts: Doubts) -> list[tuple[str, int]]:
         if not name or difficult not in ("0", "1"):
             what = f"difficult is {difficult!r}, neither 0 nor 1" if name else "it has no name"
             raise ValueError(f"{path}: object {i + 1}: {what}; correct it")
-        found.append((name, doubts.says(difficult=difficult == "1")))
+        found.append((name, policy.says(difficult=difficult == "1")))
     return found
 
 

@@ -11,7 +11,7 @@ Lite3 and Lite4 have no pinned file.
 import difflib
 
 from mlcls_jax.models.variants import VARIANTS
-from mlcls_jax.models.weights.catalog import SOURCES, Source
+from mlcls_jax.models.weights.catalog import CATALOG, WeightsEntry
 
 ALIASES = {
     "imagenet": {
@@ -47,7 +47,7 @@ def is_name(weights: str) -> bool:
     return weights in ALIASES or weights.startswith(PREFIXES)
 
 
-def resolve(name: str, variant: str | None = None) -> Source:
+def resolve(name: str, variant: str | None = None) -> WeightsEntry:
     """The file that a name stands for.
 
     Args:
@@ -62,9 +62,9 @@ def resolve(name: str, variant: str | None = None) -> Source:
         raise ValueError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
     if name in ALIASES:
         name = _file_of(name, variant)
-    if name not in SOURCES:
+    if name not in CATALOG:
         raise ValueError(_unknown(name))
-    source = SOURCES[name]
+    source = CATALOG[name]
     if variant not in (None, source.variant):
         raise ValueError(
             f"{name} holds the weights of {source.variant}, not of {variant}; change either"
@@ -86,11 +86,11 @@ def _file_of(alias: str, variant: str | None) -> str:
 
 
 def _files(variant: str) -> list[str]:
-    return [source.name for source in SOURCES.values() if source.variant == variant]
+    return [source.name for source in CATALOG.values() if source.variant == variant]
 
 
 def _unknown(name: str) -> str:
-    known = [*ALIASES, *SOURCES]
+    known = [*ALIASES, *CATALOG]
     if tagged := [other for other in known if other.startswith(f"{name}.")]:
         return f"{name} is several weight files; say which: {', '.join(tagged)}"
     near = difflib.get_close_matches(name, known)
@@ -122,14 +122,14 @@ HEADER = (
 def format_table() -> str:
     """All files in the order of VARIANTS, in aligned columns under a header."""
     order = list(VARIANTS)
-    sources = sorted(SOURCES.values(), key=lambda source: order.index(source.variant))
+    sources = sorted(CATALOG.values(), key=lambda source: order.index(source.variant))
     rows = [HEADER, *map(_cells, sources)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (map(str.ljust, row, widths) for row in rows)
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def _cells(source: Source) -> tuple[str, ...]:
+def _cells(source: WeightsEntry) -> tuple[str, ...]:
     aliases = [alias for alias, files in ALIASES.items() if source.name in files.values()]
     return (
         ", ".join(aliases),
@@ -137,8 +137,8 @@ def _cells(source: Source) -> tuple[str, ...]:
         source.variant,
         str(source.image_size),
         str(source.normalization),
-        source.lineage.padding,
-        f"{source.lineage.epsilon:g}",
+        source.convention.padding,
+        f"{source.convention.epsilon:g}",
         f"{source.crop:.3f}",
         source.interpolation,
         source.trained_on,
@@ -149,7 +149,7 @@ def _cells(source: Source) -> tuple[str, ...]:
     )
 
 
-def _checksum(source: Source) -> str:
+def _checksum(source: WeightsEntry) -> str:
     if source.md5:
         return f"MD5 {source.md5}"
     return "SHA-256, kept at download" if source.url else "by pip"

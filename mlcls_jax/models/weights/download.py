@@ -20,7 +20,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from mlcls_jax.models.weights.catalog import Source
+from mlcls_jax.models.weights.catalog import WeightsEntry
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import cache_folder, replacing, write_text
 
@@ -30,7 +30,7 @@ CHUNK_BYTES = 1 << 20
 ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256"}  # as told, and as hashlib has it
 
 
-def local_file(source: Source) -> Path:
+def local_file(source: WeightsEntry) -> Path:
     """The local copy of a weight file; downloads it unless a copy with its sum is in the cache.
 
     Several processes may fetch one file at a time: each writes a file of its own, and a name in
@@ -65,7 +65,7 @@ def local_file(source: Source) -> Path:
     return target
 
 
-def _by_hand(source: Source, target: Path, known: str, present: str) -> str:
+def _by_hand(source: WeightsEntry, target: Path, known: str, present: str) -> str:
     """The end of the message: which sum the file should have and where it should be."""
     kind = _kind(source)
     known_sum = f", {kind} sum {known}," if known else ""
@@ -99,7 +99,7 @@ def packaged_weights(variant: str) -> Path:
     return files[0]
 
 
-def _kind(source: Source) -> str:
+def _kind(source: WeightsEntry) -> str:
     """Of the sum that a file is known by; a key of ALGORITHMS."""
     return "MD5" if source.md5 else "SHA-256"
 
@@ -166,7 +166,7 @@ def _opener(redirects: _Redirects) -> urllib.request.OpenerDirector:
     return opener
 
 
-def _download(source: Source, path: Path, kind: str, known: str) -> str:
+def _download(source: WeightsEntry, path: Path, kind: str, known: str) -> str:
     """Writes the file with a progress bar on standard error; returns its sum.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mlcls_jax.models.conventions import Normalization, Origin
+from mlcls_jax.models.conventions import Normalization, PretrainedConfig
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.aliases import format_table, is_name, resolve
@@ -31,7 +31,7 @@ from mlcls_jax.models.weights.download import local_file
 from mlcls_jax.models.weights.formats import find_file, read_tensors
 from mlcls_jax.models.weights.layouts import HEAD, LAYOUTS, Layout, Shape
 from mlcls_jax.models.weights.layouts import Path as Names
-from mlcls_jax.models.weights.provenance import find_origin, read_classes
+from mlcls_jax.models.weights.provenance import find_pretrained_config, read_classes
 
 LISTED = 20  # differences in an error
 
@@ -66,12 +66,12 @@ class Pretrained:
         return self.model.num_classes
 
     @property
-    def origin(self) -> Origin:
+    def pretrained_config(self) -> PretrainedConfig:
         """Lineage and normalisation: what has to be kept beside the variables."""
-        return Origin(self.model.lineage, self.normalization)
+        return PretrainedConfig(self.model.convention, self.normalization)
 
 
-def known_origin(source: str | Path, variant: str) -> Origin | None:
+def known_pretrained_config(source: str | Path, variant: str) -> PretrainedConfig | None:
     """The origin of weights that have a name, without their file; None for a path.
 
     Raises:
@@ -80,7 +80,7 @@ def known_origin(source: str | Path, variant: str) -> Origin | None:
     if not is_name(str(source)):
         return None
     known = resolve(str(source), variant)
-    return Origin(known.lineage, known.normalization)
+    return PretrainedConfig(known.convention, known.normalization)
 
 
 def load_pretrained(
@@ -123,11 +123,16 @@ def load_pretrained(
             + _listed(differences)
         )
     if known:  # its head is ImageNet's, whose classes nobody here has
-        origin, classes = Origin(known.lineage, known.normalization), None
+        pretrained_config, classes = PretrainedConfig(known.convention, known.normalization), None
     else:
-        origin = find_origin(path, layout, variant, tensors)
+        pretrained_config = find_pretrained_config(path, layout, variant, tensors)
         classes = read_classes(path, num_classes)
-    return Pretrained(model.clone(lineage=origin.lineage), variables, origin.normalization, classes)
+    return Pretrained(
+        model.clone(convention=pretrained_config.convention),
+        variables,
+        pretrained_config.normalization,
+        classes,
+    )
 
 
 def merge(pretrained: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict, list[str]]:

@@ -18,13 +18,13 @@ import numpy as np
 from mlcls_jax.models.conventions import (
     HALF,
     IMAGENET_STD,
-    Lineage,
+    Convention,
     Normalization,
-    Origin,
+    PretrainedConfig,
     from_unit,
-    origin_of,
+    pretrained_config_of,
 )
-from mlcls_jax.models.weights.catalog import SOURCES
+from mlcls_jax.models.weights.catalog import CATALOG
 from mlcls_jax.models.weights.formats import SIDECAR, read_sidecar
 from mlcls_jax.models.weights.layouts import Layout
 
@@ -37,9 +37,9 @@ AS_OURS = {"in_chans": 3, "global_pool": "avg"}  # arguments that timm writes do
 FREE = {"num_classes", "drop_rate", "drop_path_rate", "bn_eps", "bn_momentum"}
 
 
-def find_origin(
+def find_pretrained_config(
     path: Path, layout: Layout, variant: str, tensors: Mapping[str, np.ndarray]
-) -> Origin:
+) -> PretrainedConfig:
     """The lineage and the normalisation of a local weight file.
 
     Args:
@@ -56,23 +56,25 @@ def find_origin(
     if own := _own_part(sidecar, path):
         _check_variant(path, SIDECAR, own.get("variant"), variant)
         try:
-            return from_json(own.get("origin", {}))
+            return from_json(own.get("pretrained_config", {}))
         except ValueError as error:
             raise ValueError(f"{path.parent / SIDECAR}: {error}; export again") from error
     if layout.code_base is None:
         return _timm_origin(path, sidecar, variant)
-    origin = origin_of(layout.code_base, variant)
-    if origin is None:
+    pretrained_config = pretrained_config_of(layout.code_base, variant)
+    if pretrained_config is None:
         raise ValueError(
             f"{path} holds {variant} as {layout.title} names its tensors, but {layout.title} has "
             "no such model; say where it is from in a timm file's name or config.json"
         )
     if layout.extra and layout.extra.keys() <= tensors.keys():
         mean, variance = (tensors[name] for name in layout.extra)
-        return Origin(origin.lineage, stored_normalization(mean, variance, path))
+        return PretrainedConfig(
+            pretrained_config.convention, stored_normalization(mean, variance, path)
+        )
     if re.search(layout.advprop, path.stem):
-        return Origin(origin.lineage, HALF)
-    return origin
+        return PretrainedConfig(pretrained_config.convention, HALF)
+    return pretrained_config
 
 
 def read_classes(path: Path, num_classes: int) -> tuple[str, ...] | None:
@@ -99,15 +101,15 @@ def _own_part(sidecar: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return own if isinstance(own, dict) and own.get("file") == path.name else {}
 
 
-def to_json(origin: Origin) -> dict[str, Any]:
+def to_json(pretrained_config: PretrainedConfig) -> dict[str, Any]:
     """An origin as JSON, exact, where timm's units of 0 to 1 would round."""
-    return dataclasses.asdict(origin)
+    return dataclasses.asdict(pretrained_config)
 
 
-def from_json(value: Mapping[str, Any]) -> Origin:
+def from_json(value: Mapping[str, Any]) -> PretrainedConfig:
     """The inverse; ValueError names a missing or a superfluous field."""
     try:
-        return dacite.from_dict(Origin, value, CAST)
+        return dacite.from_dict(PretrainedConfig, value, CAST)
     except (dacite.DaciteError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())  # it quotes values
         raise ValueError(f"the origin of the weights is not as it was written: {reason}") from error
@@ -144,7 +146,7 @@ def stored_normalization(mean: np.ndarray, variance: np.ndarray, path: Path) -> 
         ) from error
 
 
-def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> Origin:
+def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> PretrainedConfig:
     by = SIDECAR if "architecture" in sidecar else "its name"
     name = str(sidecar.get("architecture", path.stem))
     architecture = ARCHITECTURE.match(name)
@@ -156,8 +158,8 @@ def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> Origin
         )
     tf, v2, size = architecture.groups()
     _check_variant(path, by, ("v2" if v2 else "") + size, variant)
-    origin = origin_of("timm tf" if tf else "timm", variant)
-    if origin is None:
+    pretrained_config = pretrained_config_of("timm tf" if tf else "timm", variant)
+    if pretrained_config is None:
         raise ValueError(f"{path}: timm has no model {architecture[0]}; mend {by}")
     own_name = ARCHITECTURE.match(path.stem)
     if own_name and own_name[0] != architecture[0]:
@@ -165,7 +167,9 @@ def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> Origin
             f"{path} is named as {own_name[0]}, but {SIDECAR} beside it says {architecture[0]}; "
             "mend either"
         )
-    named = _named_normalization(path.stem if own_name else name, architecture[0], origin)
+    named = _named_normalization(
+        path.stem if own_name else name, architecture[0], pretrained_config
+    )
     configured = _configured(path, sidecar)
     normalization = configured or named
     if normalization is None:
@@ -179,10 +183,12 @@ def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> Origin
             f"{path}: its name says mean / std {named}, but {SIDECAR} beside it says {configured}; "
             "mend either"
         )
-    return Origin(_configured_lineage(path, sidecar, origin), normalization)
+    return PretrainedConfig(_configured_lineage(path, sidecar, pretrained_config), normalization)
 
 
-def _named_normalization(name: str, architecture: str, origin: Origin) -> Normalization | None:
+def _named_normalization(
+    name: str, architecture: str, pretrained_config: PretrainedConfig
+) -> Normalization | None:
     """By the tag after the architecture, in timm's or in its former spelling; None: unknown."""
 
     def plain(text: str) -> str:
@@ -190,7 +196,7 @@ def _named_normalization(name: str, architecture: str, origin: Origin) -> Normal
 
     rows = {
         row.name.removeprefix("timm:"): row.normalization
-        for row in SOURCES.values()
+        for row in CATALOG.values()
         if row.name.startswith(f"timm:{architecture}.")
     }
     if old := OLD_TAG.match(name[len(architecture) :]):
@@ -199,8 +205,8 @@ def _named_normalization(name: str, architecture: str, origin: Origin) -> Normal
     if matches:
         return rows[max(matches, key=len)]
     is_untagged = re.fullmatch(r"(-[0-9a-f]{8})?", name[len(architecture) :])
-    if is_untagged or set(rows.values()) <= {origin.normalization}:
-        return origin.normalization
+    if is_untagged or set(rows.values()) <= {pretrained_config.normalization}:
+        return pretrained_config.normalization
     return None
 
 
@@ -215,7 +221,9 @@ def _configured(path: Path, sidecar: Mapping[str, Any]) -> Normalization | None:
         ) from error
 
 
-def _configured_lineage(path: Path, sidecar: Mapping[str, Any], origin: Origin) -> Lineage:
+def _configured_lineage(
+    path: Path, sidecar: Mapping[str, Any], pretrained_config: PretrainedConfig
+) -> Convention:
     """The lineage with the model's arguments in timm's config.json."""
     arguments = sidecar.get("model_args") or {}
     try:
@@ -224,9 +232,9 @@ def _configured_lineage(path: Path, sidecar: Mapping[str, Any], origin: Origin) 
             names = " ".join(", ".join(sorted(unknown)).split())
             raise ValueError(f"{names} would make another network")
         return dataclasses.replace(
-            origin.lineage,
-            epsilon=float(arguments.get("bn_eps", origin.lineage.epsilon)),
-            decay=1 - float(arguments.get("bn_momentum", 1 - origin.lineage.decay)),
+            pretrained_config.convention,
+            epsilon=float(arguments.get("bn_eps", pretrained_config.convention.epsilon)),
+            decay=1 - float(arguments.get("bn_momentum", 1 - pretrained_config.convention.decay)),
         )
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(

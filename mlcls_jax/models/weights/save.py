@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from safetensors.numpy import save
 
-from mlcls_jax.models.conventions import Lineage, Origin, origin_of
+from mlcls_jax.models.conventions import Convention, PretrainedConfig, pretrained_config_of
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.convert import to_tensors
 from mlcls_jax.models.weights.keras_h5 import layer_order
@@ -46,25 +46,25 @@ class Builder:
         return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
 
 
-def timm_builder(variant: str, lineage: Lineage, num_classes: int) -> Builder:
+def timm_builder(variant: str, convention: Convention, num_classes: int) -> Builder:
     """The arguments of `timm.create_model` for the model that gives our logits.
 
     Raises:
         ValueError: timm has no model of the variant with this padding.
     """
-    tf = lineage.padding == "same"
-    origin = origin_of("timm tf" if tf else "timm", variant)
-    if origin is None:
+    tf = convention.padding == "same"
+    pretrained_config = pretrained_config_of("timm tf" if tf else "timm", variant)
+    if pretrained_config is None:
         raise ValueError(
-            f"timm has no {variant} with {lineage.padding} padding, so none of its models gives "
+            f"timm has no {variant} with {convention.padding} padding, so none of its models gives "
             "these logits; export to another format"
         )
     family = f"efficientnetv2_{variant[2:]}" if VARIANTS[variant].v2 else f"efficientnet_{variant}"
     arguments: dict[str, Any] = {"num_classes": num_classes}
-    if lineage.epsilon != origin.lineage.epsilon:
-        arguments["bn_eps"] = lineage.epsilon
-    if lineage.decay != origin.lineage.decay:
-        arguments["bn_momentum"] = round(1 - lineage.decay, 9)
+    if convention.epsilon != pretrained_config.convention.epsilon:
+        arguments["bn_eps"] = convention.epsilon
+    if convention.decay != pretrained_config.convention.decay:
+        arguments["bn_momentum"] = round(1 - convention.decay, 9)
     return Builder(f"{'tf_' if tf else ''}{family}", arguments)
 
 
@@ -84,7 +84,9 @@ def save_timm(folder: Path, variables: Mapping[str, Any], variant: str) -> Path:
     return folder / TIMM_FILE
 
 
-def keras_builder(variant: str, origin: Origin, num_classes: int, image_size: int) -> Builder:
+def keras_builder(
+    variant: str, pretrained_config: PretrainedConfig, num_classes: int, image_size: int
+) -> Builder:
     """The function of `keras.applications`, and its arguments, whose model gives our logits.
 
     V2 models normalise by constants that are no weights; where the weights need others, the model
@@ -93,10 +95,10 @@ def keras_builder(variant: str, origin: Origin, num_classes: int, image_size: in
     Raises:
         ValueError: Keras has no model of the variant, or none with this padding and epsilon.
     """
-    own = origin_of("keras", variant)
+    own = pretrained_config_of("keras", variant)
     if own is None:
         raise ValueError(f"keras.applications has no {variant}; export to another format")
-    theirs, ours = own.lineage, origin.lineage
+    theirs, ours = own.convention, pretrained_config.convention
     if (theirs.padding, theirs.epsilon) != (ours.padding, ours.epsilon):
         raise ValueError(
             f"keras.applications pads its convolutions {theirs.padding} with epsilon "
@@ -110,19 +112,21 @@ def keras_builder(variant: str, origin: Origin, num_classes: int, image_size: in
         "classifier_activation": None,
     }
     if VARIANTS[variant].v2:
-        arguments["include_preprocessing"] = own.normalization == origin.normalization
+        arguments["include_preprocessing"] = own.normalization == pretrained_config.normalization
     return Builder(f"EfficientNet{variant.upper()}", arguments)
 
 
-def save_keras(folder: Path, variables: Mapping[str, Any], variant: str, origin: Origin) -> Path:
+def save_keras(
+    folder: Path, variables: Mapping[str, Any], variant: str, pretrained_config: PretrainedConfig
+) -> Path:
     """Writes model.weights.h5 in the layout of Keras 3's `save_weights`.
 
-    Args and returns: as `save_timm`; the normalisation of `origin` goes into the layer that B0 to
-    B7 have for it.
+    Args and returns: as `save_timm`; B0 to B7 have a layer for the normalisation of
+    `pretrained_config`.
     """
     tensors = to_tensors(variables, variant, KERAS)
     if not VARIANTS[variant].v2:
-        normalization = origin.normalization
+        normalization = pretrained_config.normalization
         mean, std = (np.array(part) / 255 for part in (normalization.mean, normalization.std))
         tensors["normalization/mean"] = mean.astype(np.float32)
         tensors["normalization/variance"] = np.square(std).astype(np.float32)

@@ -33,8 +33,8 @@ IDENTITY_AT_0 = [i for i in range(14) if i not in (1, 2)]  # AutoContrast and Eq
 def timm_file():
     """timm's operations, which need Pillow alone: its package would import torch."""
     package = importlib.util.find_spec("timm")
-    assert package is not None and package.origin is not None
-    path = Path(package.origin).parent / "data/auto_augment.py"
+    assert package is not None and package.pretrained_config is not None
+    path = Path(package.pretrained_config).parent / "data/auto_augment.py"
     spec = importlib.util.spec_from_file_location("timm_auto_augment", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

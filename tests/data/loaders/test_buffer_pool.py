@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 
-from mlcls_jax.data.loaders.threads import Memory
+from mlcls_jax.data.loaders.threads import BufferPool
 
 
 def test_memory_is_used_again_when_all_views_are_gone():
-    memory = Memory((4, 8, 8, 3))
+    memory = BufferPool((4, 8, 8, 3))
     first = memory.take()
     assert first.shape == (4, 8, 8, 3) and first.dtype == np.uint8
     place = first.ctypes.data
@@ -24,7 +24,7 @@ def test_memory_is_used_again_when_all_views_are_gone():
 
 
 def test_arrays_on_devices_keep_it():
-    memory = Memory((4, 8, 8, 3))
+    memory = BufferPool((4, 8, 8, 3))
     images = memory.take()
     images[:] = 1
     on_device = jax.device_put(images, jax.devices()[0])

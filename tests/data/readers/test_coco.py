@@ -9,10 +9,10 @@ from layouts import coco_json, make_coco
 from mlcls_jax.config import Data
 from mlcls_jax.data.readers import coco
 from mlcls_jax.data.readers.coco import read_coco
-from mlcls_jax.data.readers.detection import Doubts
+from mlcls_jax.data.readers.detection import AnnotationPolicy
 from mlcls_jax.data.splits import load_splits
 
-USUAL = Doubts("present", "unknown", 0.0)
+USUAL = AnnotationPolicy("present", "unknown", 0.0)
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def place(tmp_path):
     return make_coco(tmp_path)
 
 
-def read(place, doubts=USUAL, split="train", kind="instances"):
+def read(place, policy=USUAL, split="train", kind="instances"):
     return read_coco(
-        place / "annotations" / f"{kind}_{split}2017.json", place / f"{split}2017", doubts
+        place / "annotations" / f"{kind}_{split}2017.json", place / f"{split}2017", policy
     )
 
 
@@ -36,17 +36,17 @@ def test_every_annotation_counts_and_classes_are_in_the_files_order(place):
 
 
 @pytest.mark.parametrize(
-    ("doubts", "labels"),
+    ("policy", "labels"),
     [
-        (Doubts("unknown", "unknown", 0.0), [[1, 1, 0], [1, 0, -1], [0, 0, 0]]),
-        (Doubts("absent", "unknown", 0.0), [[1, 1, 0], [1, 0, 0], [0, 0, 0]]),
-        (Doubts("present", "unknown", 120.5), [[1, 1, 0], [1, 0, 1], [0, 0, 0]]),
-        (Doubts("present", "unknown", 121.0), [[-1, 1, 0], [1, 0, 1], [0, 0, 0]]),
-        (Doubts("absent", "unknown", 1e9), [[-1, -1, 0], [-1, 0, 0], [0, 0, 0]]),
+        (AnnotationPolicy("unknown", "unknown", 0.0), [[1, 1, 0], [1, 0, -1], [0, 0, 0]]),
+        (AnnotationPolicy("absent", "unknown", 0.0), [[1, 1, 0], [1, 0, 0], [0, 0, 0]]),
+        (AnnotationPolicy("present", "unknown", 120.5), [[1, 1, 0], [1, 0, 1], [0, 0, 0]]),
+        (AnnotationPolicy("present", "unknown", 121.0), [[-1, 1, 0], [1, 0, 1], [0, 0, 0]]),
+        (AnnotationPolicy("absent", "unknown", 1e9), [[-1, -1, 0], [-1, 0, 0], [0, 0, 0]]),
     ],
 )
-def test_crowds_and_small_objects_say_what_was_chosen(place, doubts, labels):
-    assert read(place, doubts).labels.tolist() == labels
+def test_crowds_and_small_objects_say_what_was_chosen(place, policy, labels):
+    assert read(place, policy).labels.tolist() == labels
 
 
 def test_without_area_the_box_has_one(place):
@@ -55,8 +55,8 @@ def test_without_area_the_box_has_one(place):
         entry["area"] = None  # the boxes have 80 square pixels
     del content["annotations"][0]["area"]
     write(place, content)
-    assert (read(place, Doubts("present", "unknown", 80.0)).labels == 1).sum() == 4
-    assert (read(place, Doubts("present", "unknown", 81.0)).labels == -1).sum() == 4
+    assert (read(place, AnnotationPolicy("present", "unknown", 80.0)).labels == 1).sum() == 4
+    assert (read(place, AnnotationPolicy("present", "unknown", 81.0)).labels == -1).sum() == 4
 
 
 def test_an_area_that_is_no_number_of_pixels_is_named(place):
@@ -64,7 +64,7 @@ def test_an_area_that_is_no_number_of_pixels_is_named(place):
     content["annotations"][1]["area"] = 10**400
     write(place, content)
     with pytest.raises(ValueError, match=r"annotations\[1\] has neither area nor"):
-        read(place, Doubts("present", "unknown", 80.0))
+        read(place, AnnotationPolicy("present", "unknown", 80.0))
 
 
 def test_of_images_without_annotations_nothing_is_known(place):

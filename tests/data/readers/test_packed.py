@@ -20,7 +20,7 @@ from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.packed import is_packed, packing, read_packed
 from mlcls_jax.data.readers.storage import Part
 from mlcls_jax.data.splits import load_splits
-from mlcls_jax.training.setup import open_session
+from mlcls_jax.training.setup import open_run
 
 SHARD = 20_000  # about three of the images
 AUGMENT = Augment(train_resize="random_crop")
@@ -271,7 +271,7 @@ def test_the_config_of_a_packed_data_set(photos, packed, tmp_path):
     assert "data.val_images" in refusal(load_splits, val)
     assert "no packed data set" in refusal(load_splits, Data(csv=str(photos)))
     for data in (Data(), Data(csv=str(photos / "labels.csv"))):
-        assert "or a packed data set" in refusal(open_session, Config(data=data), tmp_path)
+        assert "or a packed data set" in refusal(open_run, Config(data=data), tmp_path)
 
 
 def test_errors_about_labels_name_the_bucket(bucket):

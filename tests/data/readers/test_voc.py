@@ -4,11 +4,11 @@ import pytest
 from layouts import make_voc
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.readers.detection import Doubts
+from mlcls_jax.data.readers.detection import AnnotationPolicy
 from mlcls_jax.data.readers.voc import read_voc
 from mlcls_jax.data.splits import load_splits
 
-USUAL = Doubts("present", "unknown", 0.0)
+USUAL = AnnotationPolicy("present", "unknown", 0.0)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_tree_has_its_splits_and_a_difficult_object_alone_is_unknown(tree):
 
 @pytest.mark.parametrize(("difficult", "value"), [("present", 1), ("absent", 0)])
 def test_difficult_objects_say_what_was_chosen(tree, difficult, value):
-    table = read_voc(tree, Doubts("present", difficult, 0.0))
+    table = read_voc(tree, AnnotationPolicy("present", difficult, 0.0))
     assert table.labels[0].tolist() == [0, value, 1] and table.labels[3].tolist() == [0, 0, value]
 
 

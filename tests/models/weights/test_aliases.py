@@ -2,14 +2,14 @@ import pytest
 
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.aliases import ALIASES, format_table, is_name, resolve
-from mlcls_jax.models.weights.catalog import SOURCES
+from mlcls_jax.models.weights.catalog import CATALOG
 
 
 def plain(variant):
     """The files with a head that were trained on ImageNet-1k alone."""
     return [
         source
-        for source in SOURCES.values()
+        for source in CATALOG.values()
         if source.variant == variant
         and source.trained_on == "ImageNet-1k"
         and source.num_classes == 1000
@@ -39,7 +39,7 @@ def test_the_other_short_names(alias, words):
 
 
 def test_every_file_resolves_with_or_without_its_variant():
-    for name, source in SOURCES.items():
+    for name, source in CATALOG.items():
         assert resolve(name) is resolve(name, source.variant) is source
 
 
@@ -65,7 +65,7 @@ def test_refuses(name, variant, message):
 
 
 def test_names_and_paths():
-    for name in [*ALIASES, *SOURCES, "timm:unknown", "keras:", "pypi:x"]:
+    for name in [*ALIASES, *CATALOG, "timm:unknown", "keras:", "pypi:x"]:
         assert is_name(name)
     for path in ["", "imagenet.pth", "./imagenet", "runs/advprop", "/data/timm/model.safetensors"]:
         assert not is_name(path)
@@ -73,9 +73,9 @@ def test_names_and_paths():
 
 def test_table():
     header, *lines = format_table().splitlines()
-    assert len(lines) == len(SOURCES)
+    assert len(lines) == len(CATALOG)
     start = header.index("  name") + 2
-    assert {line[start:].split()[0] for line in lines} == SOURCES.keys()
+    assert {line[start:].split()[0] for line in lines} == CATALOG.keys()
     aliases = [name for line in lines for name in line[:start].split()]
     assert sorted(aliases) == sorted(name for name, files in ALIASES.items() for _ in files)
     (b0,) = (line for line in lines if " timm:efficientnet_b0.ra4" in line)

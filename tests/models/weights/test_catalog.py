@@ -8,12 +8,12 @@ import pytest
 from mlcls_jax.models import conventions
 from mlcls_jax.models.conventions import from_unit
 from mlcls_jax.models.variants import VARIANTS
-from mlcls_jax.models.weights.catalog import SOURCES
+from mlcls_jax.models.weights.catalog import CATALOG
 
 
 def of(publisher):
     prefix = f"{publisher}:"
-    return {n.removeprefix(prefix): s for n, s in SOURCES.items() if n.startswith(prefix)}
+    return {n.removeprefix(prefix): s for n, s in CATALOG.items() if n.startswith(prefix)}
 
 
 def test_keras_files_and_their_sums_are_those_of_keras():
@@ -72,11 +72,11 @@ def test_timm_files_are_all_that_timm_has_of_these_networks(timm_configs):
 
 
 def test_each_has_a_variant_and_a_file_of_its_own():
-    assert {source.variant for source in SOURCES.values()} == VARIANTS.keys()
-    files = [source.filename for source in SOURCES.values() if source.url]
+    assert {source.variant for source in CATALOG.values()} == VARIANTS.keys()
+    files = [source.filename for source in CATALOG.values() if source.url]
     assert len(files) == len(set(files))
-    assert SOURCES["timm:tf_efficientnet_b0.in1k"].filename == "tf_efficientnet_b0.in1k.safetensors"
-    assert SOURCES["keras:efficientnetb0_notop"].filename == "efficientnetb0_notop.h5"
+    assert CATALOG["timm:tf_efficientnet_b0.in1k"].filename == "tf_efficientnet_b0.in1k.safetensors"
+    assert CATALOG["keras:efficientnetb0_notop"].filename == "efficientnetb0_notop.h5"
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_each_has_a_variant_and_a_file_of_its_own():
         ("pypi:", conventions.LUKEMELAS),
     ],
 )
-def test_lineages(prefix, lineage):
-    found = [s for name, s in SOURCES.items() if name.startswith(prefix)]
+def test_lineages(prefix, convention):
+    found = [s for name, s in CATALOG.items() if name.startswith(prefix)]
     assert found
-    assert {s.lineage for s in found} == {lineage}
+    assert {s.convention for s in found} == {convention}
 
 
 def test_tags_of_timm_say_what_a_network_was_trained_on():
@@ -105,5 +105,5 @@ def test_tags_of_timm_say_what_a_network_was_trained_on():
 
 
 def test_only_files_with_a_head_for_imagenet_have_an_accuracy():
-    for name, source in SOURCES.items():
+    for name, source in CATALOG.items():
         assert (source.top1 is not None) == (source.num_classes == 1000), name

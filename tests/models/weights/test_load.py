@@ -84,7 +84,9 @@ def test_lite_logits_are_those_of_the_reference(variant, right):
         filenames, labels, expected = (reference[k] for k in ("filenames", "labels", variant))
     pretrained = load_pretrained("imagenet", variant)
     assert (pretrained.variant, pretrained.num_classes) == (variant, 1000)
-    assert pretrained.origin == conventions.Origin(conventions.LUKEMELAS, conventions.LITE)
+    assert pretrained.pretrained_config == conventions.PretrainedConfig(
+        conventions.LUKEMELAS, conventions.LITE
+    )
     images = foolbox_images(filenames, VARIANTS[variant].image_size)
     mean = np.array(pretrained.normalization.mean, np.float32)
     std = np.array(pretrained.normalization.std, np.float32)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mlcls_jax.models import conventions
-from mlcls_jax.models.conventions import Lineage, Origin, from_unit
+from mlcls_jax.models.conventions import Convention, PretrainedConfig, from_unit
 from mlcls_jax.models.weights import provenance
-from mlcls_jax.models.weights.catalog import SOURCES
+from mlcls_jax.models.weights.catalog import CATALOG
 from mlcls_jax.models.weights.layouts import KERAS, LUKEMELAS, TIMM, TORCHVISION
 from mlcls_jax.models.weights.provenance import from_json, stored_normalization, to_json
 
@@ -17,58 +17,72 @@ TF, NATIVE = conventions.TIMM_TF, conventions.TIMM
 
 
 def find_origin(path, layout, variant):
-    return provenance.find_origin(path, layout, variant, {})
+    return provenance.find_pretrained_config(path, layout, variant, {})
 
 
 @pytest.mark.parametrize(
-    ("name", "variant", "origin"),
+    ("name", "variant", "pretrained_config"),
     [
-        ("tf_efficientnet_b0.ns_jft_in1k", "b0", Origin(TF, conventions.IMAGENET)),
-        ("tf_efficientnet_b0.ap_in1k", "b0", Origin(TF, conventions.HALF)),
-        ("tf_efficientnet_b4_ap-dedb23e6", "b4", Origin(TF, conventions.HALF)),
-        ("tf_efficientnet_b0_ns-c0e6a31c", "b0", Origin(TF, conventions.IMAGENET)),
-        ("tf_efficientnet_b0-0af12548", "b0", Origin(TF, conventions.IMAGENET)),
-        ("efficientnet_b0_ra4_e3600_r224_in1k", "b0", Origin(NATIVE, conventions.HALF)),
-        ("efficientnet_b0.ra4_e3600_r224_in1k (1)", "b0", Origin(NATIVE, conventions.HALF)),
-        ("efficientnet_b0_ra-3dd342df", "b0", Origin(NATIVE, conventions.IMAGENET)),
-        ("tf_efficientnet_lite3", "lite3", Origin(TF, conventions.HALF)),
-        ("efficientnet_b0", "b0", Origin(NATIVE, conventions.IMAGENET)),
-        ("efficientnet_b0.ra4_e3600_r224_in1k", "b0", Origin(NATIVE, conventions.HALF)),
-        ("efficientnet_b6.mine", "b6", Origin(NATIVE, conventions.IMAGENET)),
-        ("tf_efficientnetv2_s.in21k_ft_in1k", "v2s", Origin(TF, conventions.HALF)),
-        ("tf_efficientnetv2_b3.in21k", "v2b3", Origin(TF, conventions.HALF)),
-        ("tf_efficientnetv2_b3.in1k", "v2b3", Origin(TF, conventions.IMAGENET)),
-        ("efficientnetv2_m", "v2m", Origin(NATIVE, conventions.IMAGENET)),
+        ("tf_efficientnet_b0.ns_jft_in1k", "b0", PretrainedConfig(TF, conventions.IMAGENET)),
+        ("tf_efficientnet_b0.ap_in1k", "b0", PretrainedConfig(TF, conventions.HALF)),
+        ("tf_efficientnet_b4_ap-dedb23e6", "b4", PretrainedConfig(TF, conventions.HALF)),
+        ("tf_efficientnet_b0_ns-c0e6a31c", "b0", PretrainedConfig(TF, conventions.IMAGENET)),
+        ("tf_efficientnet_b0-0af12548", "b0", PretrainedConfig(TF, conventions.IMAGENET)),
+        ("efficientnet_b0_ra4_e3600_r224_in1k", "b0", PretrainedConfig(NATIVE, conventions.HALF)),
+        (
+            "efficientnet_b0.ra4_e3600_r224_in1k (1)",
+            "b0",
+            PretrainedConfig(NATIVE, conventions.HALF),
+        ),
+        ("efficientnet_b0_ra-3dd342df", "b0", PretrainedConfig(NATIVE, conventions.IMAGENET)),
+        ("tf_efficientnet_lite3", "lite3", PretrainedConfig(TF, conventions.HALF)),
+        ("efficientnet_b0", "b0", PretrainedConfig(NATIVE, conventions.IMAGENET)),
+        ("efficientnet_b0.ra4_e3600_r224_in1k", "b0", PretrainedConfig(NATIVE, conventions.HALF)),
+        ("efficientnet_b6.mine", "b6", PretrainedConfig(NATIVE, conventions.IMAGENET)),
+        ("tf_efficientnetv2_s.in21k_ft_in1k", "v2s", PretrainedConfig(TF, conventions.HALF)),
+        ("tf_efficientnetv2_b3.in21k", "v2b3", PretrainedConfig(TF, conventions.HALF)),
+        ("tf_efficientnetv2_b3.in1k", "v2b3", PretrainedConfig(TF, conventions.IMAGENET)),
+        ("efficientnetv2_m", "v2m", PretrainedConfig(NATIVE, conventions.IMAGENET)),
     ],
 )
-def test_timm_by_the_files_name(tmp_path, name, variant, origin):
-    assert find_origin(tmp_path / f"{name}.safetensors", TIMM, variant) == origin
+def test_timm_by_the_files_name(tmp_path, name, variant, pretrained_config):
+    assert find_origin(tmp_path / f"{name}.safetensors", TIMM, variant) == pretrained_config
 
 
 def test_every_timm_file_of_the_table_is_known_by_its_name(tmp_path):
-    rows = [row for row in SOURCES.values() if row.name.startswith("timm:")]
+    rows = [row for row in CATALOG.values() if row.name.startswith("timm:")]
     assert len(rows) > 50
     for row in rows:
         found = find_origin(tmp_path / row.filename, TIMM, row.variant)
-        assert found == Origin(row.lineage, row.normalization), row.name
+        assert found == PretrainedConfig(row.convention, row.normalization), row.name
 
 
 @pytest.mark.parametrize(
-    ("layout", "name", "variant", "origin"),
+    ("layout", "name", "variant", "pretrained_config"),
     [
-        (KERAS, "a", "b3", Origin(conventions.KERAS, conventions.IMAGENET)),
-        (KERAS, "a", "v2b1", Origin(conventions.KERAS_V2, conventions.IMAGENET)),
-        (KERAS, "a", "v2l", Origin(conventions.KERAS_V2, conventions.KERAS_V2_LARGE)),
-        (TORCHVISION, "a", "b4", Origin(conventions.TORCHVISION, conventions.IMAGENET)),
-        (TORCHVISION, "a", "b5", Origin(conventions.TORCHVISION_LARGE, conventions.IMAGENET)),
-        (TORCHVISION, "a", "v2l", Origin(conventions.TORCHVISION_V2, conventions.HALF)),
-        (LUKEMELAS, "a", "b7", Origin(conventions.LUKEMELAS, conventions.IMAGENET)),
-        (LUKEMELAS, "adv-efficientnet-b0", "b0", Origin(conventions.LUKEMELAS, conventions.HALF)),
-        (LUKEMELAS, "a", "lite2", Origin(conventions.LUKEMELAS, conventions.LITE)),
+        (KERAS, "a", "b3", PretrainedConfig(conventions.KERAS, conventions.IMAGENET)),
+        (KERAS, "a", "v2b1", PretrainedConfig(conventions.KERAS_V2, conventions.IMAGENET)),
+        (KERAS, "a", "v2l", PretrainedConfig(conventions.KERAS_V2, conventions.KERAS_V2_LARGE)),
+        (TORCHVISION, "a", "b4", PretrainedConfig(conventions.TORCHVISION, conventions.IMAGENET)),
+        (
+            TORCHVISION,
+            "a",
+            "b5",
+            PretrainedConfig(conventions.TORCHVISION_LARGE, conventions.IMAGENET),
+        ),
+        (TORCHVISION, "a", "v2l", PretrainedConfig(conventions.TORCHVISION_V2, conventions.HALF)),
+        (LUKEMELAS, "a", "b7", PretrainedConfig(conventions.LUKEMELAS, conventions.IMAGENET)),
+        (
+            LUKEMELAS,
+            "adv-efficientnet-b0",
+            "b0",
+            PretrainedConfig(conventions.LUKEMELAS, conventions.HALF),
+        ),
+        (LUKEMELAS, "a", "lite2", PretrainedConfig(conventions.LUKEMELAS, conventions.LITE)),
     ],
 )
-def test_the_others_by_their_layout(tmp_path, layout, name, variant, origin):
-    assert find_origin(tmp_path / f"{name}.pth", layout, variant) == origin
+def test_the_others_by_their_layout(tmp_path, layout, name, variant, pretrained_config):
+    assert find_origin(tmp_path / f"{name}.pth", layout, variant) == pretrained_config
 
 
 def write(folder, **config):
@@ -83,30 +97,32 @@ def test_timms_config(tmp_path):
         pretrained_cfg={"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
         model_args={"bn_eps": 1e-3, "bn_momentum": 0.01, "in_chans": 3, "global_pool": "avg"},
     )
-    origin = find_origin(path, TIMM, "b5")
-    assert origin.normalization == from_unit((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert origin.lineage == Lineage("symmetric", 1e-3, 0.99, unbiased=True)
+    pretrained_config = find_origin(path, TIMM, "b5")
+    assert pretrained_config.normalization == from_unit((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert pretrained_config.convention == Convention("symmetric", 1e-3, 0.99, unbiased=True)
     older = write(tmp_path, architecture="tf_efficientnet_b0_ap", mean=[0.5] * 3, std=[0.5] * 3)
-    assert find_origin(older, TIMM, "b0") == Origin(TF, conventions.HALF)
+    assert find_origin(older, TIMM, "b0") == PretrainedConfig(TF, conventions.HALF)
     older = write(tmp_path, architecture="tf_efficientnet_b0_ap")
-    assert find_origin(older, TIMM, "b0") == Origin(TF, conventions.HALF)
+    assert find_origin(older, TIMM, "b0") == PretrainedConfig(TF, conventions.HALF)
     named = write(tmp_path, architecture="tf_efficientnet_b0").with_stem(
         "tf_efficientnet_b0.ap_in1k"
     )
-    assert find_origin(named, TIMM, "b0") == Origin(TF, conventions.HALF)
+    assert find_origin(named, TIMM, "b0") == PretrainedConfig(TF, conventions.HALF)
     path = write(tmp_path, architecture="tf_efficientnet_lite0")
-    assert find_origin(path, TIMM, "lite0") == Origin(TF, conventions.HALF)
+    assert find_origin(path, TIMM, "lite0") == PretrainedConfig(TF, conventions.HALF)
 
 
 def test_our_own_config_is_exact_and_is_about_its_own_file(tmp_path):
-    odd = Origin(Lineage("symmetric", 0.01, 0.7), conventions.Normalization((1, 2, 3), (0.1, 5, 6)))
+    odd = PretrainedConfig(
+        Convention("symmetric", 0.01, 0.7), conventions.Normalization((1, 2, 3), (0.1, 5, 6))
+    )
     assert from_json(json.loads(json.dumps(to_json(odd)))) == odd
-    own = {"file": "model.safetensors", "variant": "b0", "origin": to_json(odd)}
+    own = {"file": "model.safetensors", "variant": "b0", "pretrained_config": to_json(odd)}
     path = write(tmp_path, mlcls_jax=own)
     assert find_origin(path, TIMM, "b0") == odd
     assert find_origin(path, KERAS, "b0") == odd
     other = find_origin(tmp_path / "other.h5", KERAS, "b0")
-    assert other == Origin(conventions.KERAS, conventions.IMAGENET)
+    assert other == PretrainedConfig(conventions.KERAS, conventions.IMAGENET)
 
 
 @pytest.mark.parametrize(
@@ -171,17 +187,23 @@ def test_our_own_config_is_exact_and_is_about_its_own_file(tmp_path):
         ("a", {"mlcls_jax": {"file": "a.safetensors", "variant": "b0"}}, "missing value.*lineage"),
         (
             "a",
-            {"mlcls_jax": {"file": "a.safetensors", "variant": "b0", "origin": {"lineage": 3}}},
+            {
+                "mlcls_jax": {
+                    "file": "a.safetensors",
+                    "variant": "b0",
+                    "pretrained_config": {"convention": 3},
+                }
+            },
             r"config\.json: the origin of the weights is not as it was written",
         ),
         (
             "a",
-            {"mlcls_jax": {"file": "a.safetensors", "variant": "b0", "origin": [3]}},
+            {"mlcls_jax": {"file": "a.safetensors", "variant": "b0", "pretrained_config": [3]}},
             r"config\.json: the origin of the weights is not as it was written",
         ),
         (
             "a",
-            {"mlcls_jax": {"file": "a.safetensors", "variant": "b7", "origin": {}}},
+            {"mlcls_jax": {"file": "a.safetensors", "variant": "b7", "pretrained_config": {}}},
             r"config\.json says b7",
         ),
     ],
@@ -232,11 +254,11 @@ def test_what_we_wrote_ourselves_is_not_read_again_from_rounded_weights(tmp_path
     own = {
         "file": "a.h5",
         "variant": "b0",
-        "origin": to_json(Origin(conventions.KERAS, conventions.HALF)),
+        "pretrained_config": to_json(PretrainedConfig(conventions.KERAS, conventions.HALF)),
     }
     write(tmp_path, mlcls_jax=own)
     stored = {"normalization/mean": np.ones(3), "normalization/variance": np.ones(3)}
-    found = provenance.find_origin(tmp_path / "a.h5", KERAS, "b0", stored)
-    assert found == Origin(conventions.KERAS, conventions.HALF)
-    other = provenance.find_origin(tmp_path / "b.h5", KERAS, "b0", stored)
+    found = provenance.find_pretrained_config(tmp_path / "a.h5", KERAS, "b0", stored)
+    assert found == PretrainedConfig(conventions.KERAS, conventions.HALF)
+    other = provenance.find_pretrained_config(tmp_path / "b.h5", KERAS, "b0", stored)
     assert other.normalization.std == (255, 255, 255)

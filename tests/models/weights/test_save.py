@@ -12,7 +12,7 @@ from reference_torch import import_torchvision
 from reference_weights import NUM_CLASSES, random_images
 
 from mlcls_jax.models import conventions
-from mlcls_jax.models.conventions import Normalization, Origin
+from mlcls_jax.models.conventions import Normalization, PretrainedConfig
 from mlcls_jax.models.weights.load import Pretrained, load_pretrained
 from mlcls_jax.models.weights.provenance import OWN, to_json
 from mlcls_jax.models.weights.save import keras_builder, save_keras, save_timm, timm_builder
@@ -58,7 +58,7 @@ def describe(path, pretrained):
     own = {
         "file": path.name,
         "variant": pretrained.variant,
-        "origin": to_json(pretrained.origin),
+        "pretrained_config": to_json(pretrained.pretrained_config),
     }
     (path.parent / "config.json").write_text(json.dumps({OWN: own}))
 
@@ -66,7 +66,10 @@ def describe(path, pretrained):
 def assert_reads_back(path, pretrained):
     describe(path, pretrained)
     again = load_pretrained(path)
-    assert (again.origin, again.model) == (pretrained.origin, pretrained.model)
+    assert (again.pretrained_config, again.model) == (
+        pretrained.pretrained_config,
+        pretrained.model,
+    )
     assert jax.tree.structure(again.variables) == jax.tree.structure(pretrained.variables)
     for got, saved in zip(
         jax.tree.leaves(again.variables), jax.tree.leaves(pretrained.variables), strict=True
@@ -80,7 +83,7 @@ def timm_logits(pretrained, path):
     import torch
     from safetensors.torch import load_file
 
-    builder = timm_builder(pretrained.variant, pretrained.model.lineage, NUM_CLASSES)
+    builder = timm_builder(pretrained.variant, pretrained.model.convention, NUM_CLASSES)
     model = timm.create_model(builder.name, **builder.arguments).eval()
     model.load_state_dict(load_file(path), strict=True)
     x = torch.from_numpy(normalized(pretrained).transpose(0, 3, 1, 2).copy())
@@ -116,7 +119,7 @@ def test_timm_loads_what_is_written(tmp_path, read, code_base, variant):
 def test_an_epsilon_that_is_not_timms_is_an_argument(tmp_path, read):
     """As torchvision's B5 to B7 have it."""
     pretrained = read("timm", "b0")
-    model = pretrained.model.clone(lineage=conventions.TORCHVISION_LARGE)
+    model = pretrained.model.clone(convention=conventions.TORCHVISION_LARGE)
     pretrained = dataclasses.replace(pretrained, model=model)
     builder = timm_builder("b0", conventions.TORCHVISION_LARGE, 3)
     assert builder.name == "efficientnet_b0"
@@ -148,10 +151,10 @@ def test_a_normalisation_that_keras_has_no_weights_for_is_left_to_the_user(tmp_p
 def assert_keras_loads(pretrained, folder):
     import keras
 
-    variant, origin = pretrained.variant, pretrained.origin
-    path = save_keras(folder, pretrained.variables, variant, origin)
+    variant, pretrained_config = pretrained.variant, pretrained.pretrained_config
+    path = save_keras(folder, pretrained.variables, variant, pretrained_config)
     assert_reads_back(path, pretrained)
-    builder = keras_builder(variant, origin, NUM_CLASSES, SIZE)
+    builder = keras_builder(variant, pretrained_config, NUM_CLASSES, SIZE)
     model = getattr(keras.applications, builder.name)(**builder.arguments)
     model.load_weights(path)
     inside = builder.arguments.get("include_preprocessing", True)
@@ -164,15 +167,15 @@ def test_what_a_code_base_cannot_compute_is_refused():
     with pytest.raises(ValueError, match="timm has no v2b0 with symmetric padding"):
         timm_builder("v2b0", conventions.TIMM, 3)
     with pytest.raises(ValueError, match=r"keras\.applications has no lite0"):
-        keras_builder("lite0", Origin(conventions.LUKEMELAS, conventions.LITE), 3, 224)
+        keras_builder("lite0", PretrainedConfig(conventions.LUKEMELAS, conventions.LITE), 3, 224)
     with pytest.raises(
         ValueError, match=r"pads its convolutions same .* need symmetric with 1e-05"
     ):
-        keras_builder("b0", Origin(conventions.TIMM, conventions.IMAGENET), 3, 224)
+        keras_builder("b0", PretrainedConfig(conventions.TIMM, conventions.IMAGENET), 3, 224)
 
 
 @pytest.mark.parametrize(
-    ("variant", "lineage", "name"),
+    ("variant", "convention", "name"),
     [
         ("b5", conventions.KERAS, "tf_efficientnet_b5"),
         ("b5", conventions.TORCHVISION_LARGE, "efficientnet_b5"),
@@ -182,5 +185,5 @@ def test_what_a_code_base_cannot_compute_is_refused():
         ("v2b3", conventions.KERAS_V2, "tf_efficientnetv2_b3"),
     ],
 )
-def test_names_of_timms_models(variant, lineage, name):
-    assert timm_builder(variant, lineage, 3).name == name
+def test_names_of_timms_models(variant, convention, name):
+    assert timm_builder(variant, convention, 3).name == name

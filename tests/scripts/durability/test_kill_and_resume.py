@@ -32,7 +32,7 @@ def test_a_killed_run_comes_to_the_same_end(tmp_path, capsys, monkeypatch):
     run, reference = tmp_path / "run1", tmp_path / "undisturbed"
     state = read_state(run, newest(run))
     items = {name.split("[")[0] for name in state}
-    assert items == {"model", "training", "average"}
+    assert items == {"model", "training", "ema"}
     lines = (run / METRICS).read_text().splitlines(keepends=True)
     (run / METRICS).write_text("".join([*lines, lines[-1]]))
     assert differences(run, reference) == [f"{METRICS} has {len(lines) + 1} lines for {len(lines)}"]

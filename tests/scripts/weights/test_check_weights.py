@@ -15,7 +15,7 @@ from reference_weights import random_images
 
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.layouts import TIMM
-from mlcls_jax.models.weights.provenance import ARCHITECTURE, find_origin
+from mlcls_jax.models.weights.provenance import ARCHITECTURE, find_pretrained_config
 
 # Keras's variables have an __array__ of before NumPy 2.
 pytestmark = pytest.mark.filterwarnings(
@@ -52,7 +52,9 @@ def test_normalisation_of_every_file_that_timm_publishes(tmp_path, timm):
     ours = [pair for pair in zip(names, variants, strict=True) if pair[1] in VARIANTS]
     assert len(ours) > 50
     for name, variant in ours:
-        found = find_origin(tmp_path / f"{name}.safetensors", TIMM, variant, {}).normalization
+        found = find_pretrained_config(
+            tmp_path / f"{name}.safetensors", TIMM, variant, {}
+        ).normalization
         wanted = get_pretrained_cfg(name)
         np.testing.assert_allclose(found.mean, 255 * np.array(wanted.mean), rtol=1e-6, err_msg=name)
         np.testing.assert_allclose(found.std, 255 * np.array(wanted.std), rtol=1e-6, err_msg=name)
