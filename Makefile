@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# Freed memory is kept, in huge pages (README, "On CPU").
+# glibc keeps freed memory, in huge pages (docs/performance.md, "On CPU").
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 
 .PHONY: demo test
@@ -24,7 +24,8 @@ test: .venv/test.installed
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
-# jax2onnx pins an older Orbax than the one that the tests are for (README, "Taking a model elsewhere").
+# jax2onnx pins an older Orbax than the tests need (docs/export.md), so it is installed without
+# its dependencies.
 .venv/test.installed: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	$(BIN)/python -m pip install --quiet --no-deps 'jax2onnx>=0.17.1,<0.18'

@@ -4,7 +4,7 @@ python -m mlcls_jax.train --config configs/b3.py --workdir runs/b3 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.
-Hardware, time, metric: not measured yet at this size; the README's table says what was.
+Hardware, time, metric: not measured at this size; docs/results.md has the measured ones.
 """
 
 from mlcls_jax.config import Config, Data, Model

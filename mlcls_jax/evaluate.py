@@ -1,4 +1,4 @@
-"""Scores a trained run: metrics beside the base rate, and a probability per image and class.
+"""Evaluates a trained run: metrics next to the base rate, and a probability per image and class.
 
 python -m mlcls_jax.evaluate --workdir runs/b5 --split val
 python -m mlcls_jax.evaluate --workdir runs/b5 --csv test.csv --images test/
@@ -6,9 +6,9 @@ python -m mlcls_jax.evaluate --workdir runs/b5 --split val \\
     --threshold-criterion precision --threshold-target 0.95
 python -m mlcls_jax.evaluate --workdir runs/b5 --images photos/
 
-The second writes eval_csv_test.json and predictions_csv_test.csv.  The third tunes the thresholds
-anew and keeps them in decision_rule.json, for predict and export.  Of images without labels, in a
-folder or in a CSV of file names alone, it writes predictions only.
+The second command writes eval_csv_test.json and predictions_csv_test.csv. The third tunes the
+thresholds again and writes them to decision_rule.json, which predict and export read. For images
+without labels, in a folder or in a CSV of file names, evaluate writes predictions only.
 """
 
 import argparse
@@ -49,14 +49,34 @@ from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console, escaped, print_table, print_warning
 from mlcls_jax.system.files import check_writable, write_text
 
-PRINTED = ("mAP", "CF1", "CP", "CR", "OF1", "OP", "OR", "CF1@3", "OF1@3", "loss")
+# Metrics of the first table, with what each of them is.
+PRINTED = {
+    "mAP": "mean average precision",
+    "CF1": "F1 of CP and CR",
+    "CP": "mean class precision",
+    "CR": "mean class recall",
+    "OF1": "F1 of OP and OR",
+    "OP": "overall precision",
+    "OR": "overall recall",
+    "CF1@3": "CF1 of the top 3",
+    "OF1@3": "OF1 of the top 3",
+    "loss": "binary cross-entropy",
+}
+METRICS = """metrics:
+  mAP    mean over classes of the average precision
+  CF1    F1 of the mean per-class precision CP and the mean per-class recall CR
+  OF1    F1 of the overall precision OP and the overall recall OR, in which all
+         pairs of image and class count the same
+  CF1@3, OF1@3
+         the same if the 3 most probable classes of each image are predicted
+"""
 RESAMPLES = 1000
 SOURCES = Data.__dataclass_fields__["source"].metadata["choices"]
-TUNED_BY = ("threshold_criterion", "threshold_target", "calibration")  # options that tune anew
+TUNED_BY = ("threshold_criterion", "threshold_target", "calibration")  # options that tune again
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Runs the command and returns its exit code."""
     options = parse(argv)
     distributed.start()
     workdir = Path(options.workdir)
@@ -66,11 +86,11 @@ def main(argv: list[str]) -> int:
     table = _table(run, workdir, options)
     name = _name(options)
     data = cli.with_on_bad_image(run.config.data, options.on_bad_image)
-    if (table.labels == UNKNOWN).all():  # as in predict
+    if (table.labels == UNKNOWN).all():  # bad images without labels change no metric
         data = dataclasses.replace(data, max_bad_fraction=1.0)
     reader = make_reader(data, len(table), workdir / f"bad_images_{name}.csv", print_warning)
     logits, readable = predict_dataset(
-        run.predict, run.variables, table.paths, run.config, run.mesh, reader, name
+        run.predict, run.variables, table.paths, run.evaluation, run.mesh, reader, name
     )
     table, logits = table.take(np.flatnonzero(readable)), logits[readable]
     if (table.labels == UNKNOWN).all():
@@ -114,46 +134,63 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The options, checked."""
+    """Returns the options after checking that they go together."""
     parser = cli.Parser(
         prog="python -m mlcls_jax.evaluate",
-        description="Metrics of a trained run on one of its splits, or on other images.",
+        description="Evaluates a trained run on one of its splits, or on other images.",
+        epilog=METRICS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--split", default="", help="train, val or test (default val)")
+    parser.add_argument("--split", default="", help="split of the run: train, val (default) or test")
     parser.add_argument(
         "--csv",
         default="",
-        help="labels of other images, as data.csv: in the same columns, or file names alone",
+        help="labels of other images, in the same format as data.csv, or file names only",
     )
     parser.add_argument(
-        "--images", default="", help="their folder; alone: all of its images, without labels"
+        "--images",
+        default="",
+        help="folder of the images of --csv; without --csv, predictions for all images in it",
     )
     parser.add_argument(
         "--source",
         choices=SOURCES,
-        help="what --csv is (default: csv by its name, or as the run's data.source)",
+        help="format of --csv (default: csv if its name ends in .csv, otherwise the run's "
+        "data.source)",
     )
-    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    parser.add_argument("--checkpoint", default="best", help="best (default), latest, or a step")
     cli.add_tta(parser)
     cli.add_on_bad_image(parser)
     parser.add_argument(
         "--bootstrap",
         type=int,
         default=RESAMPLES,
-        help=f"resamples for the interval of mAP (default {RESAMPLES}; 0: none)",
+        help=f"bootstrap resamples for the confidence interval of mAP (default {RESAMPLES}); 0 for no "
+        "interval",
     )
     tuning = parser.add_argument_group(
-        "tuning on val", "any of these tunes anew, for this checkpoint; the others stay as they are"
+        "tuning on val",
+        "Each of these options tunes the thresholds of this checkpoint again; settings that are not "
+        "given keep their values.",
     )
-    tuning.add_argument("--threshold-criterion", help="f1, precision or recall")
-    tuning.add_argument("--threshold-target", type=float, help="precision or recall to reach")
-    tuning.add_argument("--calibration", help="none, one temperature, or one per class")
+    tuning.add_argument("--threshold-criterion", metavar="CRITERION", help="f1, precision or recall")
+    tuning.add_argument(
+        "--threshold-target",
+        type=float,
+        metavar="VALUE",
+        help="precision or recall that each class must reach on val, such as 0.95",
+    )
+    tuning.add_argument(
+        "--calibration",
+        metavar="KIND",
+        help="temperature scaling: none, one (for all classes) or class (one for each class)",
+    )
     options = parser.parse_args(argv)
     if (options.csv or options.images) and options.split:
-        parser.error("--split is one of the run's own; leave it out beside --csv and --images")
+        parser.error("--split names a split of the run; leave it out with --csv or --images")
     if options.source and not options.csv:
-        parser.error("--source is of --csv; leave it out")
+        parser.error("--source is the format of --csv; add --csv, or leave --source out")
     options.split = options.split or "val"
     if options.split not in ("train", "val", "test"):
         parser.error(f"--split {options.split}: it must be train, val or test")
@@ -163,14 +200,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for name in TUNED_BY:
         option = name.replace("_", "-")
         if getattr(options, name) is not None and (other or options.split != "val"):
-            parser.error(f"--{option} is tuned on val; leave it out, or give --split val")
+            parser.error(f"--{option} tunes on val; leave it out, or evaluate --split val")
         if getattr(options, name) is not None and options.tta != "none":
-            parser.error(f"--{option} tunes for predictions without --tta; leave one of them out")
+            parser.error(f"--{option} tunes without --tta; leave out one of the two options")
     return options
 
 
 def _new_rule(run: TrainedModel, options: argparse.Namespace) -> ThresholdCriterion | None:
-    """What to tune by: the rule so far with what the options change; None if they say nothing."""
+    """Returns the criterion so far with the changes of the options; None if they change nothing."""
     given = {name: value for name in TUNED_BY if (value := getattr(options, name)) is not None}
     if not given:
         return None
@@ -180,35 +217,38 @@ def _new_rule(run: TrainedModel, options: argparse.Namespace) -> ThresholdCriter
     validate(Config(evaluation=evaluation))
     if "threshold_target" in given and rule.threshold_criterion == "f1":
         raise ValueError(
-            "--threshold-target is a precision or recall; add --threshold-criterion precision, "
-            "or recall"
+            "--threshold-target needs a precision or a recall to reach, but the criterion is f1; "
+            "add --threshold-criterion precision or --threshold-criterion recall"
         )
     return rule
 
 
 def _table(run: TrainedModel, workdir: Path, options: argparse.Namespace) -> LabelTable:
+    """Returns the images to evaluate, with their labels if they have any."""
     data = run.config.data
     if options.csv:
-        # The run's classes take the place of categories: their order is the outputs'.
-        # Names of images come in a CSV, wherever the labels of the run were from.
+        # The classes of the run replace data.categories, because they are in the order of the
+        # outputs. A list of file names is always a CSV, whatever the format of the run's labels.
         usual = "csv" if options.csv.lower().endswith(".csv") else data.source
         data = dataclasses.replace(data, source=options.source or usual, categories="")
         if not options.images and has_folder(data, options.csv):
-            raise ValueError("--csv needs --images, the folder of its images")
+            raise ValueError("--csv needs --images; set it to the folder of the images")
         if options.images and data.source != "tfds" and not has_folder(data, options.csv):
-            raise ValueError(f"--csv {options.csv} finds its images itself; leave --images out")
+            raise ValueError(f"--csv {options.csv} already names its folders; leave --images out")
         table = read_table(data, options.csv, options.images, classes=run.classes, unlabelled=True)
         return table.with_classes(run.classes, options.csv, str(workdir))
     if options.images:
         return folder_table(options.images, run.classes)
     splits = read_splits_of(workdir, data)
     if options.split not in splits:
-        raise ValueError(f"the run has no {options.split} split; it has {', '.join(splits)}")
+        raise ValueError(
+            f"--split {options.split}: the run has no such split; choose from {', '.join(splits)}"
+        )
     return splits[options.split]
 
 
 def _name(options: argparse.Namespace) -> str:
-    """What the files that are written are called after."""
+    """Returns the name of the evaluated images, which is part of the names of the output files."""
     if options.csv:
         return f"csv_{Path(options.csv).stem}"
     return f"images_{Path(options.images).resolve().name}" if options.images else options.split
@@ -223,16 +263,18 @@ def _predict_only(
     rule: ThresholdCriterion | None,
     reader: Reader,
 ) -> int:
-    """Of images of which nothing is known."""
+    """Writes predictions for images without labels, and returns the exit code."""
     if rule is not None:
-        raise ValueError(f"no label of {name} is known, so nothing can be tuned on it")
+        raise ValueError(
+            f"{name}: no label is known, so thresholds cannot be tuned; leave out the tuning options"
+        )
     written = workdir / f"predictions_{name}.csv"
     write_predictions(
         written, table.filenames, run.decision_rule.probabilities(logits), run.classes
     )
     console.print(
         f"{name}: {len(table)} images, {describe_checkpoint(run.metadata)}; no label is known, so "
-        "there are predictions and no metrics"
+        "only predictions are written"
     )
     if skipped := reader.bad.summary():
         print_warning(skipped)
@@ -243,19 +285,25 @@ def _predict_only(
 def _print(
     metadata: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores
 ) -> None:
-    console.print(f"{result['split']}: {result['images']} images, {describe_checkpoint(metadata)}")
+    """Prints the metrics, and the average precision and threshold of each class."""
+    console.print(f"{result['split']}: {len(table)} images, {describe_checkpoint(metadata)}")
     if result["views"] > 1:
-        console.print(f"--tta {result['tta']}: mean over {result['views']} views of each image")
+        console.print(f"--tta {result['tta']}: average over {result['views']} views of each image")
     if interval := result["mAP_interval"]:
         low, high, count = interval["low"], interval["high"], interval["resamples"]
         console.print(
-            f"mAP {scores.values['mAP']:.4f}, {interval['level']:.0%} interval {low:.4f} to "
-            f"{high:.4f} ({count} resamples of the images)"
+            f"mAP {scores.values['mAP']:.4f}, {interval['level']:.0%} confidence interval {low:.4f} "
+            f"to {high:.4f} ({count} bootstrap resamples of the images)"
         )
     tuned = {k: f"{v:.4f}" for k, v in (result["at_thresholds"] or {}).items() if v is not None}
     rows = [
-        [name, f"{scores.values[name]:.4f}", tuned.get(name, ""), f"{constant.values[name]:.4f}"]
-        for name in PRINTED
+        [
+            f"{name} ({meaning})",
+            f"{scores.values[name]:.4f}",
+            tuned.get(name, ""),
+            f"{constant.values[name]:.4f}",
+        ]
+        for name, meaning in PRINTED.items()
     ]
     print_table("", ["metric", "model", "at thresholds", "base rate"], rows)
     per_class = [
@@ -272,7 +320,10 @@ def _print(
     print_table("", ["class", "positives", "AP", "base rate", "threshold"], per_class)
     if scores.excluded_classes:
         console.print(
-            escaped(f"In no mean, for want of positives: {', '.join(scores.excluded_classes)}")
+            escaped(
+                "Excluded from the averages over classes, because of too few positives: "
+                f"{', '.join(scores.excluded_classes)}"
+            )
         )
 
 

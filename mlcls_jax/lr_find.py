@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlcls_jax import cli
-from mlcls_jax.config import Config, Phase
+from mlcls_jax.config import Phase
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.run.trained_model import load_trained_model
@@ -52,12 +53,11 @@ def main(argv: list[str]) -> int:
             phase_plan = _planned(context, options.phase, options.steps)
             test = find(context, phase_plan, variables, options.low, options.high)
         finally:
-            context.checkpoints.close()
-            context.log.close()
+            context.services.close()
     if not test.rates:
         raise ValueError(f"the loss is not finite at {options.low:g}; lower --low, or the dtype")
     if devices.is_first_process():
-        _report(test, phase_plan.phase, context.config, Path(options.out))
+        _report(test, phase_plan.phase, config.phases, Path(options.out))
     return 0
 
 
@@ -104,28 +104,18 @@ def find(
         variables: to start from, on every device; the step takes their memory.
         low, high: the first and the last rate, of the group with the highest one.
     """
-    config, train, mesh, steps = (
-        context.config,
-        context.splits["train"],
-        context.mesh,
-        phase_plan.stop,
-    )
+    inputs, mesh, steps = context.inputs, context.inputs.mesh, phase_plan.stop
     highest = max(group.learning_rate for group in phase_plan.phase.groups)
     schedule = lr_finder_schedule(low, high, highest)
     rate = schedule(phase_plan.phase, highest, steps, 0)
     program = step_program(
-        config,
-        len(train.classes),
-        context.pretrained_config,
-        phase_plan,
-        mesh,
-        frequencies=context.base.frequencies,
-        schedule=schedule,
+        inputs.step, inputs.pretrained_config, phase_plan, mesh, schedule=schedule
     )
     step = program.lower().compile()  # it can never recompile
     state = new_state(variables, phase_plan, mesh)
-    batches = batches_on_devices(config, train, mesh, 0, steps, context.readers["train"])
-    test, meter = LrFinder(steps), Meter(steps, config.data.batch_size)
+    train, reader = inputs.splits["train"], inputs.readers["train"]
+    batches = batches_on_devices(inputs.step, train, mesh, 0, steps, reader)
+    test, meter = LrFinder(steps), Meter(steps, inputs.step.batch_size)
     with progress_bar(phase_plan.phase.name, meter, devices.is_first_process()) as refresh:
         for number, batch in enumerate(batches):
             state, metrics = step(state, batch)
@@ -141,10 +131,10 @@ def find(
 
 def _planned(context: TrainContext, name: str, steps: int) -> PlannedPhase:
     """The phase, as long as the test and on images, whether or not it would cache features."""
-    named = {phase_plan.phase.name: phase_plan for phase_plan in context.plan}
+    named = {phase_plan.phase.name: phase_plan for phase_plan in context.inputs.plan}
     if name and name not in named:
         raise ValueError(f"--phase {name}: the config has {', '.join(named)}")
-    phase_plan = named[name] if name else context.plan[0]
+    phase_plan = named[name] if name else context.inputs.plan[0]
     phase = dataclasses.replace(phase_plan.phase, cached_views=0)
     return PlannedPhase(phase, 0, steps, 0, (steps,))
 
@@ -152,10 +142,10 @@ def _planned(context: TrainContext, name: str, steps: int) -> PlannedPhase:
 def _trained(workdir: Path, context: TrainContext, variables: dict) -> dict:
     """The variables of a run's best checkpoint; ValueError unless they are of the same network, of
     the same weights and for the same classes as these."""
-    run, classes = load_trained_model(workdir, "best"), context.splits["train"].classes
+    run, classes = load_trained_model(workdir, "best"), context.inputs.splits["train"].classes
     shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (run.variables, variables)]
     if shapes[0] != shapes[1] or (run.pretrained_config, run.classes) != (
-        context.pretrained_config,
+        context.inputs.pretrained_config,
         classes,
     ):
         raise ValueError(
@@ -165,7 +155,7 @@ def _trained(workdir: Path, context: TrainContext, variables: dict) -> dict:
     return run.variables
 
 
-def _report(test: LrFinder, phase: Phase, config: Config, out: Path) -> None:
+def _report(test: LrFinder, phase: Phase, phases: Sequence[Phase], out: Path) -> None:
     print_table(phase.name, ["learning rate", "smoothed loss", ""], rows(test, ROWS, WIDTH))
     draw(test, phase.name, out)
     end = "diverged" if test.has_diverged or len(test.rates) < test.steps else "did not diverge"
@@ -177,7 +167,7 @@ def _report(test: LrFinder, phase: Phase, config: Config, out: Path) -> None:
         )
         return
     highest = max(group.learning_rate for group in phase.groups)
-    names = [of.name for of in config.phases]
+    names = [other.name for other in phases]
     console.print("It fell fastest at the rates of these overrides:")
     for j, group in enumerate(phase.groups):
         rate = rounded(test.suggestion * group.learning_rate / highest)

@@ -1,42 +1,46 @@
-"""A packed data set, for network disks and buckets: few large files instead of many small ones.
+"""Packs a data set into a few large files, for network disks and buckets.
 
     python -m mlcls_jax.pack --csv labels.csv --images photos --out photos.pack [--check]
-    python -m mlcls_jax.pack --tfds coco/2017 --split train --image_feature image \\
-        --label_feature objects/label --out gs://bucket/coco_train
+    python -m mlcls_jax.pack --tfds coco/2017 --split train --image-feature image \\
+        --label-feature objects/label --out gs://bucket/coco_train
 
-Then --config.data.csv=photos.pack, without data.images.  The files of the images are packed as
-they are, so training on them gives the same run;
-mlcls_jax/data/readers/packed.py describes the format.
+Train from it with --config.data.csv=photos.pack, without data.images. Image files are packed
+unchanged, so training on them gives the same result. mlcls_jax/data/readers/packed.py describes
+the format.
 """
 
 import argparse
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from to_csv import labels_csv
-
-from mlcls_jax.cli import INTERRUPTED
+from mlcls_jax import cli
 from mlcls_jax.config import Data
 from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
-from mlcls_jax.data.readers.csv_labels import SPLIT_COLUMN, read_labels
+from mlcls_jax.data.readers.csv_labels import SPLIT_COLUMN, labels_csv, read_labels
 from mlcls_jax.data.readers.packed import packing, read_packed
 from mlcls_jax.data.readers.read_table import read_table
 
 MEGABYTE = 1_000_000
-READERS = 16  # threads: on a network disk, a small file is mostly waiting
-AHEAD = 64  # images that are read before they are written
+READERS = 16  # threads; reading small files from a network disk is mostly waiting
+AHEAD = 64  # images that are read in advance
 
 Images = Iterator[tuple[str, bytes | ImageError]]
 
 
 def read_images(names: Iterable[str], paths: Iterable[str]) -> Images:
-    """Names and contents in their order; in place of contents, why there are none."""
+    """Yields (file name, contents) of each image, in order.
+
+    The contents are an ImageError if the image cannot be read.
+
+    Args:
+      names: file names.
+      paths: the path of each image.
+    """
 
     def read(path: str) -> bytes | ImageError:
         try:
@@ -67,18 +71,19 @@ def pack(
     """Writes a packed data set.
 
     Args:
-        images: file names and contents.
-        labels: the label CSV's contents; asked for after the last image.
-        out: a new folder or address.
-        shard_bytes: see `packing`.
-        check: whether to read the header of each image.
-        columns: filename_column and split_column of the CSV.
+      images: file names and contents, from `read_images`.
+      labels: returns the contents of the label CSV; called after the last image.
+      out: a new folder or address.
+      shard_bytes: the largest size of each file, see `packing`.
+      check: whether to read the header of each image.
+      columns: filename_column and split_column of the CSV.
 
     Returns:
-        How many images there are.
+      The number of images.
 
     Raises:
-        ValueError: images that cannot be read, all of them named; bad labels; see `packing`.
+      ValueError: images cannot be read (the message names all of them), the labels are wrong, or
+        `out` already exists or cannot be written.
     """
     count, bad = 0, {}
     with packing(out, shard_bytes) as packer:
@@ -94,15 +99,15 @@ def pack(
         if bad:
             raise ValueError(
                 f"{len(bad)} of {count} images cannot be read: {quoted(bad, len(bad))}; the "
-                f"first: {next(iter(bad.values()))}; mend the files or remove their rows"
+                f"first: {next(iter(bad.values()))}; replace the files or remove their rows"
             )
         packer.finish(labels())
-        read_packed(packer.folder, **columns)  # ValueError about labels that nobody could read
+        read_packed(packer.folder, **columns)  # refuses labels that training could not read
     return count
 
 
 def header_error(contents: bytes) -> ImageError | None:
-    """Why an image cannot be opened, or None."""
+    """Returns the error from opening an image, or None."""
     try:
         open_image(contents)
     except ImageError as error:
@@ -110,66 +115,99 @@ def header_error(contents: bytes) -> ImageError | None:
     return None
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = _parse(arguments)
-    columns = {"filename_column": options.filename_column, "split_column": options.split_column}
-    try:
-        if options.tfds:
-            table = _tfds_table(options)
-            columns = {"filename_column": "filename", "split_column": ""}
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit code.
 
-            def labels() -> bytes:
-                return labels_csv(table).encode()
-        else:
-            table = read_labels(options.csv, options.images, **columns)
-            labels = Path(options.csv).expanduser().read_bytes
-        images = read_images(table.filenames, table.paths)
-        count = pack(
-            images,
-            labels,
-            options.out,
-            shard_bytes=int(options.shard_mb * MEGABYTE),
-            check=options.check,
-            columns=columns,
-        )
-    except (ValueError, OSError) as error:
-        print(f"pack_dataset: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"pack_dataset: stopped; {options.out} is not finished", file=sys.stderr)
-        return INTERRUPTED
-    print(f"packed {count} images; use them with --config.data.csv={options.out}")
+    Raises:
+      ValueError: an option, the labels or an image is wrong; nothing is written then.
+    """
+    options = _parse(argv)
+    columns = {"filename_column": options.filename_column, "split_column": options.split_column}
+    if options.tfds:
+        table = _tfds_table(options)
+        columns = {"filename_column": "filename", "split_column": ""}
+
+        def labels() -> bytes:
+            return labels_csv(table).encode()
+    else:
+        table = read_labels(options.csv, options.images, **columns)
+        labels = Path(options.csv).expanduser().read_bytes
+    count = pack(
+        read_images(table.filenames, table.paths),
+        labels,
+        options.out,
+        shard_bytes=int(options.shard_mb * MEGABYTE),
+        check=options.check,
+        columns=columns,
+    )
+    print(f"packed {count} images; train from them with --config.data.csv={options.out}")
     return 0
 
 
 def _tfds_table(options: argparse.Namespace) -> LabelTable:
-    """Of one split, by the usual rules about crowds and difficult objects."""
-    wanted = Data(source="tfds", csv=f"{options.tfds}[{options.split}]", images=options.data_dir)
-    wanted.image_feature, wanted.label_feature = options.image_feature, options.label_feature
-    return read_table(wanted, wanted.csv, wanted.images)
+    """One split, with the default rules for crowds and difficult objects."""
+    data = Data(source="tfds", csv=f"{options.tfds}[{options.split}]", images=options.data_dir)
+    data.image_feature, data.label_feature = options.image_feature, options.label_feature
+    return read_table(data, data.csv, data.images)
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Packs images and labels into few large files.")
-    parser.add_argument("--csv", default="", help="labels, as for training")
-    parser.add_argument("--images", default="", help="folder of the images in it")
-    parser.add_argument("--filename_column", default="filename")
-    parser.add_argument("--split_column", default=SPLIT_COLUMN)
-    parser.add_argument("--tfds", default="", help="instead: a TFDS data set, such as coco/2017")
-    parser.add_argument("--split", default="train", help="of the TFDS data set")
-    parser.add_argument("--image_feature", default=Data().image_feature)
-    parser.add_argument("--label_feature", default=Data().label_feature)
-    parser.add_argument("--data_dir", default="", help="where TFDS keeps its data sets")
-    parser.add_argument("--out", required=True, help="new folder, or an address like gs://b/photos")
-    parser.add_argument("--shard_mb", type=float, default=256, help="size of the files")
-    parser.add_argument("--check", action="store_true", help="read the header of each image")
-    options = parser.parse_args(arguments)
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(
+        prog="python -m mlcls_jax.pack",
+        description="Packs images and labels into a few large files, for network disks and "
+        "buckets.",
+        epilog="Give either --csv and --images, or --tfds. Train from the packed data set with "
+        "--config.data.csv=OUT, without data.images.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--out", required=True, help="new folder, or a new address such as gs://bucket/photos"
+    )
+    parser.add_argument(
+        "--shard-mb",
+        type=float,
+        default=256,
+        help="largest size of each file in megabytes (default %(default)s)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read the header of each image, and write nothing if one is not an image",
+    )
+    csv = parser.add_argument_group("from a label CSV")
+    csv.add_argument("--csv", default="", help="label CSV, as for training")
+    csv.add_argument("--images", default="", help="folder of its images")
+    csv.add_argument(
+        "--filename-column", default="filename", help="column of file names (default %(default)s)"
+    )
+    csv.add_argument(
+        "--split-column",
+        default=SPLIT_COLUMN,
+        help="column of train, val and test (default %(default)s)",
+    )
+    tfds = parser.add_argument_group("from TensorFlow Datasets (TFDS)")
+    tfds.add_argument("--tfds", default="", help="name of the data set, such as coco/2017")
+    tfds.add_argument("--split", default="train", help="split to pack (default %(default)s)")
+    tfds.add_argument(
+        "--image-feature",
+        default=Data().image_feature,
+        help="feature of the images (default %(default)s)",
+    )
+    tfds.add_argument(
+        "--label-feature",
+        default=Data().label_feature,
+        help="feature of the labels (default %(default)s)",
+    )
+    tfds.add_argument(
+        "--data-dir", default="", help="folder of its data sets (default: that of TFDS)"
+    )
+    options = parser.parse_args(argv)
     if bool(options.tfds) == bool(options.csv) or bool(options.images) != bool(options.csv):
-        parser.error("name either --csv and --images, or --tfds")
+        parser.error("give either --csv and --images, or --tfds")
     if options.shard_mb <= 0:
-        parser.error(f"--shard_mb {options.shard_mb:g}: it must be above 0")
+        parser.error(f"--shard-mb is {options.shard_mb:g}; it must be above 0")
     return options
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -25,7 +25,7 @@ from mlcls_jax.data.loaders.threads import make_reader
 from mlcls_jax.data.readers.unlabelled import images_in, listed_images
 from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
 from mlcls_jax.evaluation.inference import predict_dataset
-from mlcls_jax.explain.overlays import MOST, choose, write_overlays
+from mlcls_jax.explain.overlays import MAX_CLASSES, choose, write_overlays
 from mlcls_jax.run.trained_model import (
     TrainedModel,
     describe_checkpoint,
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     data = cli.with_on_bad_image(data, options.on_bad_image)
     reader = make_reader(data, len(paths))
     logits, readable = predict_dataset(
-        run.predict, run.variables, paths, config, run.mesh, reader, title
+        run.predict, run.variables, paths, run.evaluation, run.mesh, reader, title
     )
     names = [name for name, good in zip(names, readable, strict=True) if good]
     for path, reason in reader.bad.reasons.items():
@@ -104,7 +104,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description="Probabilities per class for images, from a trained run.",
     )
     parser.add_argument(
-        "images",
+        "inputs",
         nargs="+",
         metavar="IMAGE_OR_FOLDER",
         help="images and folders of them; or one CSV with a column of file names",
@@ -121,7 +121,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default="",
         metavar="FOLDER",
         help="write an image here per class that is there: where its evidence is (at most "
-        f"{MOST} an image)",
+        f"{MAX_CLASSES} an image)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
@@ -139,7 +139,7 @@ def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] 
     """ValueError where an option names a file that the run's labels are in: predictions would take
     the place of what somebody has looked at, and --csv is where `evaluate` reads labels from.
     Or where labels of these names could not be written so that they are found again."""
-    theirs = (data.csv, data.val_csv, data.test_csv, data.categories, *options.images)
+    theirs = (data.csv, data.val_csv, data.test_csv, data.categories, *options.inputs)
     read = {Path(file).resolve() for file in theirs if file and "://" not in file}
     for name in ("csv", "labels"):
         file = getattr(options, name)
@@ -205,11 +205,11 @@ def describe_prediction(
 
 def _images(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """See find_images; or those that a CSV names, as the only argument."""
-    first = options.images[0]
-    if not (len(options.images) == 1 and first.lower().endswith(".csv")):
+    first = options.inputs[0]
+    if not (len(options.inputs) == 1 and first.lower().endswith(".csv")):
         if options.images:
             raise ValueError("--images is the folder of a single CSV of file names; leave it out")
-        return find_images(options.images)
+        return find_images(options.inputs)
     column = read_config(Path(options.workdir)).data.filename_column
     return listed_images(first, options.images, column)
 

@@ -1,21 +1,20 @@
-"""Labels from any source as CSVs to look at, to correct and to train from.
+"""Writes the labels of any data source as CSVs, to inspect, correct and train from.
 
     python -m mlcls_jax.to_csv --out coco --config.data.source=coco \\
         --config.data.csv=annotations/instances_train2017.json --config.data.images=train2017 \\
         --config.data.val_csv=annotations/instances_val2017.json --config.data.val_images=val2017
 
-writes coco/labels.csv, with one column per class, coco/val.csv and coco/categories.csv, and prints
-how to train from them.  Images stay where they are, unless they are inside larger files, as those
-of TFDS: --images FOLDER writes them out.
+writes coco/labels.csv with one column per class, coco/val.csv and coco/categories.csv, and prints
+how to train from them. Images are not copied. If they are inside larger files, such as those of
+TFDS, use --images FOLDER to write them as files.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import pandas as pd
 
-from mlcls_jax.cli import INTERRUPTED, USER_ERROR
+from mlcls_jax import cli
 from mlcls_jax.config import Data
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.data.images.decoding import read_file
@@ -24,12 +23,22 @@ from mlcls_jax.data.readers.csv_labels import labels_csv
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.system.files import new_folder, write_text
 
-DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
 PARTS = {"": "labels.csv", "val_": "val.csv", "test_": "test.csv"}
 
 
 def read_tables(data: Data) -> dict[str, LabelTable]:
-    """Tables by the prefix of their fields; the others' classes in the order of the first's."""
+    """Reads the tables of data.csv, data.val_csv and data.test_csv.
+
+    Args:
+      data: the sources.
+
+    Returns:
+      Tables by the prefix of their config fields ("", "val_", "test_"), all with the classes in
+      the order of data.csv.
+
+    Raises:
+      ValueError: see `read_table`, or the classes differ.
+    """
     tables: dict[str, LabelTable] = {}
     for prefix in PARTS:
         if place := getattr(data, f"{prefix}csv"):
@@ -41,7 +50,12 @@ def read_tables(data: Data) -> dict[str, LabelTable]:
 
 
 def write_images(tables: dict[str, LabelTable], folder: Path) -> None:
-    """Writes all images, as they are; ImageError where one cannot be read."""
+    """Writes all images unchanged to a new folder.
+
+    Raises:
+      ImageError: an image cannot be read.
+      ValueError: the folder already exists or cannot be written.
+    """
     with new_folder(folder) as partial:
         for table in tables.values():
             for name, path in zip(table.filenames, table.paths, strict=True):
@@ -50,38 +64,36 @@ def write_images(tables: dict[str, LabelTable], folder: Path) -> None:
                 file.write_bytes(read_file(path))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options, overrides = _parse(arguments)
-    try:
-        data = load_config(options.config, overrides).data
-        if not data.csv:
-            raise ValueError("config: data.csv is empty; name what to read")
-        tables = read_tables(data)
-        with new_folder(Path(options.out)) as folder:
-            if options.images:
-                write_images(tables, Path(options.images))
-            for prefix, table in tables.items():
-                write_text(folder / PARTS[prefix], labels_csv(table))
-            categories = pd.DataFrame({"Labels": tables[""].classes})
-            write_text(folder / "categories.csv", categories.to_csv(index=False))
-    except (ValueError, OSError) as error:
-        print(f"to_csv: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print(f"to_csv: stopped; {options.out} is not there", file=sys.stderr)
-        return INTERRUPTED
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit code.
+
+    Raises:
+      ValueError: the config, the labels or an image is wrong; nothing is written then.
+    """
+    options, overrides = _parse(argv)
+    data = load_config(options.config, overrides).data
+    if not data.csv:
+        raise ValueError("config: data.csv is empty; set it to the labels to read")
+    tables = read_tables(data)
+    with new_folder(Path(options.out)) as folder:
+        if options.images:
+            write_images(tables, Path(options.images))
+        for prefix, table in tables.items():
+            write_text(folder / PARTS[prefix], labels_csv(table))
+        categories = pd.DataFrame({"Labels": tables[""].classes})
+        write_text(folder / "categories.csv", categories.to_csv(index=False))
     for prefix, table in tables.items():
         known = table.labels != UNKNOWN
         print(
             f"{Path(options.out) / PARTS[prefix]}: {len(table)} images, {len(table.classes)} "
-            f"classes, {table.positives.sum()} positives, {(~known).sum()} unknown"
+            f"classes, {table.positives.sum()} positive labels, {(~known).sum()} unknown"
         )
     print(f"train from them with {' '.join(_fields(data, tables, options))}")
     return 0
 
 
 def _fields(data: Data, tables: dict[str, LabelTable], options: argparse.Namespace) -> list[str]:
-    """The options of a training run on what was written."""
+    """The options with which to train from the CSVs."""
     fields = []
     for prefix, table in tables.items():
         folder = options.images or str(table.folder)
@@ -91,16 +103,22 @@ def _fields(data: Data, tables: dict[str, LabelTable], options: argparse.Namespa
     return fields
 
 
-def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description="Writes the labels of any data.source as CSVs.",
-        epilog="Fields of data, such as data.source, are given as --config.data.source=coco.",
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = cli.Parser(
+        prog="python -m mlcls_jax.to_csv",
+        description="Writes the labels of any data source (CSV, COCO, VOC, TFDS) as CSVs, to "
+        "inspect, correct and train from.",
+        epilog="Set the source with fields of the config, such as --config.data.source=coco "
+        "--config.data.csv=instances_train2017.json --config.data.images=train2017",
+        allow_abbrev=False,
     )
     parser.add_argument("--out", required=True, help="new folder for the CSVs")
-    parser.add_argument("--images", default="", help="new folder to write the images to, too")
-    parser.add_argument("--config", default=str(DEFAULT), help="config file (default: default.py)")
-    return parser.parse_known_args(arguments)
+    parser.add_argument(
+        "--images", default="", help="new folder for the images (default: not copied)"
+    )
+    parser.add_argument("--config", default="", help="config file (default: default values)")
+    return parser.parse_known_args(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -1,17 +1,17 @@
-"""Makes the demo's images: handwritten digits on pieces of two photographs.
+"""Makes the demo's images: handwritten digits on crops of two photographs.
 
     python scripts/make_demo_data.py --out data/demo
 
-Digits and photographs ship inside scikit-learn, so nothing is downloaded. Every image holds one
-to four different digits at random places, sizes and tints, and its labels are which digits are
-there. The two splits share neither a digit's drawing nor a part of a photograph. The result is a
-CSV and a folder as a user of the trainer has them:
+Digits and photographs ship with scikit-learn, so nothing is downloaded. Each image contains one to
+four different digits at random positions, in random sizes and colours; its labels name these
+digits. The two splits share no drawing of a digit and no region of a photograph. The output is a
+CSV and a folder, as a user of the trainer would have them:
 
     data/demo/labels.csv   filename,zero,one,…,nine,split
     data/demo/images/      train_00000.jpg, …
 
-The same arguments give the same images. Data that are complete are left alone; the CSV is
-written last, so without it an interrupted run is started again.
+The same arguments give the same images. A complete data set is not written again. The CSV is
+written last, so a data set without it is incomplete and is made from scratch.
 """
 
 import argparse
@@ -34,14 +34,14 @@ SPLITS = ("train", "val")
 HEADER = ("filename", *CLASSES, "split")
 IMAGE_SIZE = 128
 
-# Train has the first 70 % of each photograph's columns and of the drawings, val has the rest.
-# The drawings are ordered by writer, so that most writers are in one split only.
+# Train uses the first 70 % of each photograph's columns and of the drawings; val uses the rest.
+# The drawings are ordered by writer, so most writers are in one split only.
 TRAIN_SHARE = 0.7
 CROP_SIDES = (96, 190)
 DIGIT_SIZES = (40, 68)
-SMALLER_PER_DIGIT = 8  # four of the largest would leave no room for each other
+SMALLER_PER_DIGIT = 8  # four of the largest digits would not fit
 MOST_DIGITS = 4
-MOST_OVERLAP = 0.15  # of the smaller digit's square
+MOST_OVERLAP = 0.15  # share of the smaller digit's square
 _LAYOUTS = 64
 LARGEST_ANGLE = 15.0
 LEAST_CONTRAST = 0.35
@@ -50,7 +50,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True)
 class Digit:
-    """One drawing: its number in scikit-learn's digits, and how it is put on the image."""
+    """One drawing and its placement; `sample` is its index in scikit-learn's digits."""
 
     sample: int
     value: int
@@ -64,7 +64,7 @@ class Digit:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is random about one image; `crop` is left, top, side in the photograph."""
+    """Everything random about one image; `crop` is (left, top, side) in the photograph."""
 
     name: str
     split: str
@@ -76,19 +76,19 @@ class Scene:
 
     @property
     def row(self) -> list[str]:
-        """The image's row of the CSV."""
+        """The image's row in the CSV."""
         present = {digit.value for digit in self.digits}
         return [self.name, *(str(int(value in present)) for value in range(10)), self.split]
 
 
 def plan(train: int, val: int, seed: int) -> Iterator[Scene]:
-    """Draws everything random; an image depends on seed, split and index, not on the counts."""
+    """Yields the scenes; each depends on seed, split and index only, not on the counts."""
     values = np.asarray(load_digits(return_X_y=True)[1])
     widths = [(photo.shape[1], photo.shape[0]) for photo in load_sample_images().images]
     first_val = int(TRAIN_SHARE * len(values))
     for split, count in zip(SPLITS, (train, val), strict=True):
-        own = range(first_val) if split == "train" else range(first_val, len(values))
-        samples = [[i for i in own if values[i] == value] for value in range(10)]
+        in_split = range(first_val) if split == "train" else range(first_val, len(values))
+        samples = [[i for i in in_split if values[i] == value] for value in range(10)]
         for index in range(count):
             rng = np.random.default_rng([seed, SPLITS.index(split), index])
             photo = int(rng.integers(len(widths)))
@@ -129,11 +129,11 @@ def _draw_digits(rng, samples: list[list[int]]) -> tuple[Digit, ...]:
 
 
 def _draw_boxes(rng, count: int) -> list[tuple[int, int, int]]:
-    """Left, top and size of squares that overlap little; the more of them, the smaller."""
+    """(left, top, size) of squares with little overlap; the largest size falls with the count."""
     largest = DIGIT_SIZES[1] - SMALLER_PER_DIGIT * (count - 1)
     while True:
-        # All at once, for large ones may leave no room for another; and many times at once,
-        # for most attempts fail.
+        # Draw all squares of a layout together, because large ones may leave no room for another,
+        # and draw many layouts at once, because most attempts fail.
         sizes = rng.integers(DIGIT_SIZES[0], largest + 1, (_LAYOUTS, count))
         room = IMAGE_SIZE - sizes[:, :, None] + 1
         corners = rng.integers(0, room, (_LAYOUTS, count, 2))
@@ -154,11 +154,12 @@ def render(scene: Scene, drawings: np.ndarray, photos: list[np.ndarray]) -> Imag
     """Paints a scene.
 
     Args:
-        drawings: float [n, 8, 8] in 0 to 16, scikit-learn's digits.
+        scene: from `plan`.
+        drawings: scikit-learn's digits, float [n, 8, 8] from 0 to 16.
         photos: uint8 [height, width, 3] each.
 
     Returns:
-        An RGB image of IMAGE_SIZE squared.
+        An RGB image of IMAGE_SIZE × IMAGE_SIZE pixels.
     """
     left, top, side = scene.crop
     crop = Image.fromarray(photos[scene.photo][top : top + side, left : left + side])
@@ -175,8 +176,8 @@ def render(scene: Scene, drawings: np.ndarray, photos: list[np.ndarray]) -> Imag
 
 
 def _opacity(drawing: np.ndarray, digit: Digit) -> np.ndarray:
-    """The strokes of a drawing, enlarged with smooth edges: float [size, size] in 0 to 1."""
-    # The border keeps the ends of strokes inside when the drawing is turned.
+    """The strokes of a drawing, enlarged with smooth edges: float [size, size] from 0 to 1."""
+    # The border keeps the ends of the strokes inside when the drawing is rotated.
     small = Image.fromarray(np.pad(drawing / 16, 1).astype(np.float32))
     large = small.resize((digit.size, digit.size), Image.Resampling.BICUBIC)
     strokes = np.asarray(large.rotate(digit.angle, Image.Resampling.BICUBIC), np.float64)
@@ -185,7 +186,7 @@ def _opacity(drawing: np.ndarray, digit: Digit) -> np.ndarray:
 
 
 def _tint(digit: Digit, behind: float) -> np.ndarray:
-    """The digit's colour, as light or dark as it must be to be seen on what is behind it."""
+    """The digit's colour, lightened or darkened until it contrasts with the background."""
     tint = np.array(colorsys.hsv_to_rgb(digit.hue, digit.saturation, 0.8))
     goal = np.zeros(3) if behind > 0.5 else np.ones(3)
     for share in np.linspace(0, 1, 21):
@@ -196,35 +197,41 @@ def _tint(digit: Digit, behind: float) -> np.ndarray:
 
 
 def labels_text(scenes: list[Scene]) -> str:
-    """The text of labels.csv."""
+    """Returns the text of labels.csv."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([HEADER, *(scene.row for scene in scenes)])
     return text.getvalue()
 
 
 def make(out: Path, *, train: int, val: int, seed: int) -> bool:
-    """Writes the data set to `out`, unless it is there already.
+    """Writes the data set to `out`, unless it already exists.
+
+    Args:
+        out: folder to write to.
+        train: number of training images.
+        val: number of validation images.
+        seed: random seed.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        ValueError: the counts or the seed are out of range, or `out` holds other data.
+        ValueError: a count or the seed is out of range, or `out` contains other data.
     """
     for name, value, least in (("--train", train, 1), ("--val", val, 1), ("--seed", seed, 0)):
         if value < least:
             raise ValueError(f"{name} is {value}; use {least} or more")
     table, folder = out / "labels.csv", out / "images"
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; choose a folder as --out")
+        raise ValueError(f"{out} is a file; choose a folder for --out")
     written = table.read_text(encoding="utf-8", errors="replace") if table.exists() else None
     if written is not None and written.split("\n", 1)[0] != ",".join(HEADER):
-        raise ValueError(f"{table} isn't the demo's; choose another folder as --out")
+        raise ValueError(f"{table} isn't the demo's; choose another folder for --out")
     scenes = list(plan(train, val, seed))
     text = labels_text(scenes)
     if written == text and all((folder / scene.name).is_file() for scene in scenes):
         return False
-    # From here until the end the data are incomplete, which is what no CSV means.
+    # Without a CSV the data count as incomplete, in case this is interrupted.
     table.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
@@ -245,14 +252,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to write to")
     parser.add_argument("--train", type=int, default=1600, help="number of training images")
     parser.add_argument("--val", type=int, default=400, help="number of validation images")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other images")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; it decides the images")
     options = parser.parse_args(arguments)
     try:
         is_new = make(options.out, train=options.train, val=options.val, seed=options.seed)
     except (ValueError, OSError) as error:
         print(f"make_demo_data: {error}", file=sys.stderr)
         return 2
-    done = "wrote" if is_new else "nothing to do, complete already:"
+    done = "wrote" if is_new else "nothing to do, already complete:"
     print(f"{done} {options.train} training and {options.val} validation images, {options.out}")
     return 0
 

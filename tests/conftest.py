@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10.")
 )
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,11 +25,15 @@ from mlcls_jax.models.conventions import KERAS, LITE, PretrainedConfig
 from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.models.weights import load
 from mlcls_jax.run.trained_model import TrainedModel
-from mlcls_jax.step.programs import build_model
+from mlcls_jax.step.network import build_model, network_spec
 from mlcls_jax.step.train_step import make_eval_step
 from mlcls_jax.system import devices, distributed
 
 CLASSES = ("red", "green", "blue")
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 # Tracing makes millions of objects that stay, and looking through them again and again for garbage
 # took a tenth of the time.
@@ -96,7 +101,7 @@ def run():
         config = Config(data=Data(eval_batch_size=8), model=Model(variant="tiny", image_size=64))
         pretrained_config = PretrainedConfig(KERAS, LITE)
         model, mesh = (
-            build_model(config, len(names), pretrained_config.convention),
+            build_model(network_spec(config.model, len(names)), pretrained_config.convention),
             devices.make_mesh(),
         )
         variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlcls_jax import cli, lr_find
-from mlcls_jax.config import Config
+from mlcls_jax import lr_find
+from mlcls_jax.config import Config, loading
 from mlcls_jax.step.lr_finder import MEMORY, LrFinder, lr_finder_schedule, rounded, rows
-from mlcls_jax.system import devices
+from mlcls_jax.system import distributed
 
 # ml_collections loads a config file by a method that Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -93,7 +93,7 @@ def get_config():
 
 @pytest.fixture
 def config_file(photos, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "validate", lambda _: None)  # it has no variant "tiny"
+    monkeypatch.setattr(loading, "validate", lambda _: None)  # it has no variant "tiny"
     path = tmp_path / "own.py"
     fields = {"csv": str(photos / "labels.csv"), "images": str(photos), "variant": tiny}
     path.write_text(CONFIG.format(**fields))
@@ -103,7 +103,7 @@ def config_file(photos, tiny, tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def _no_second_start(monkeypatch):
     """It would keep what is compiled in the user's folder."""
-    monkeypatch.setattr(devices, "start", lambda *_: None)
+    monkeypatch.setattr(distributed, "start", lambda *_: None)
 
 
 def test_the_command_prints_overrides_and_writes_a_image_and_nothing_else(

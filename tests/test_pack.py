@@ -1,18 +1,18 @@
-"""pack_dataset.py: what training reads is what was in the folder, or nothing is written."""
+"""pack writes exactly the images and labels of the folder, or nothing."""
 
 import shutil
 from pathlib import Path
 
-import pack_dataset
 import pytest
 
+from mlcls_jax import pack
 from mlcls_jax.data.images.decoding import ImageError, read_file
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.packed import read_packed
 
 
 def run(*arguments) -> int:
-    return pack_dataset.main([str(argument) for argument in arguments])
+    return pack.main([str(argument) for argument in arguments])
 
 
 def source(photos: Path) -> tuple:
@@ -21,7 +21,7 @@ def source(photos: Path) -> tuple:
 
 @pytest.fixture
 def broken(photos, tmp_path):
-    """The images, one of them gone wrong."""
+    """A copy of the images, one of which cannot be read."""
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
     (folder / "07.png").write_bytes(b"<html>")
     return folder
@@ -29,8 +29,10 @@ def broken(photos, tmp_path):
 
 def test_a_folder_is_packed(photos, tmp_path, capsys):
     out = tmp_path / "photos.pack"
-    assert run(*source(photos), "--out", out, "--shard_mb", 0.02, "--check") == 0
-    assert f"packed 40 images; use them with --config.data.csv={out}" in capsys.readouterr().out
+    assert run(*source(photos), "--out", out, "--shard-mb", 0.02, "--check") == 0
+    assert (
+        f"packed 40 images; train from them with --config.data.csv={out}" in capsys.readouterr().out
+    )
     table, folder = read_packed(out), read_labels(photos / "labels.csv", photos)
     assert (out / "labels.csv").read_bytes() == (photos / "labels.csv").read_bytes()
     assert table.filenames == folder.filenames
@@ -38,32 +40,32 @@ def test_a_folder_is_packed(photos, tmp_path, capsys):
     assert len(list(out.glob("pack-*.tar"))) > 5
 
 
-def test_nothing_is_replaced(photos, tmp_path, capsys):
+def test_an_existing_folder_is_not_replaced(photos, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
-    assert run(*source(photos), "--out", tmp_path / "mine") == 2
-    assert "is there already" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="already exists"):
+        run(*source(photos), "--out", tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
 
 
-def test_bad_images_are_found_where_asked_for(broken, tmp_path, capsys):
-    assert run(*source(broken), "--out", tmp_path / "checked", "--check") == 2
-    error = capsys.readouterr().err
-    assert "1 of 40 images cannot be read: '07.png'; the first: it is HTML" in error
+def test_check_finds_bad_images(broken, tmp_path):
+    reason = "1 of 40 images cannot be read: '07\\.png'; the first: it is HTML"
+    with pytest.raises(ValueError, match=reason):
+        run(*source(broken), "--out", tmp_path / "checked", "--check")
     assert run(*source(broken), "--out", tmp_path / "packed") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["packed", "photos"]
 
 
-def test_all_that_cannot_be_read_are_named(photos, tmp_path, capsys, monkeypatch):
+def test_all_unreadable_images_are_named(photos, tmp_path, monkeypatch):
     def read(path: str) -> bytes:
         if path.endswith(("03.png", "21.png")):
             raise ImageError("no permission")
         return b"an image"
 
-    monkeypatch.setattr(pack_dataset, "read_file", read)
-    assert run(*source(photos), "--out", tmp_path / "out") == 2
-    error = capsys.readouterr().err
-    assert "2 of 40" in error and "'03.png', '21.png'; the first: no permission" in error
+    monkeypatch.setattr(pack, "read_file", read)
+    reason = r"2 of 40.*'03\.png', '21\.png'; the first: no permission"
+    with pytest.raises(ValueError, match=reason):
+        run(*source(photos), "--out", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -71,21 +73,21 @@ def test_the_order_is_kept_while_threads_read(tmp_path):
     names = [f"{i:03}" for i in range(300)]
     for name in names:
         (tmp_path / name).write_text(name)
-    images = list(pack_dataset.read_images(names, [str(tmp_path / name) for name in names]))
+    images = list(pack.read_images(names, [str(tmp_path / name) for name in names]))
     assert images == [(name, name.encode()) for name in names]
 
 
 def test_wrong_commands_are_refused(photos, tmp_path, capsys):
     out = ("--out", tmp_path / "out")
     for arguments, words in [
-        ((), "either --csv and --images, or --tfds"),
+        ((), "give either --csv and --images, or --tfds"),
         (("--csv", photos / "labels.csv"), "either --csv"),
         ((*source(photos), "--tfds", "coco/2017"), "either --csv"),
-        ((*source(photos), "--shard_mb", 0), "must be above 0"),
+        ((*source(photos), "--shard-mb", 0), "must be above 0"),
     ]:
         with pytest.raises(SystemExit) as caught:
             run(*arguments, *out)
         assert caught.value.code == 2 and words in capsys.readouterr().err
-    assert run("--csv", tmp_path / "no.csv", "--images", photos, *out) == 2
-    assert "no such CSV file" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no such CSV file"):
+        run("--csv", tmp_path / "no.csv", "--images", photos, *out)
     assert not (tmp_path / "out").exists()

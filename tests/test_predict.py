@@ -63,7 +63,7 @@ def test_what_is_not_there_is_named(folder):
 
 
 def test_a_folder_without_images_is_an_error_that_lists_the_endings(folder):
-    with pytest.raises(ValueError, match=r"folder\.jpg holds no image .*\.jpeg.*\.webp"):
+    with pytest.raises(ValueError, match=r"folder\.jpg contains no images .*\.jpeg.*\.webp"):
         find_images([str(folder / "folder.jpg")])
 
 

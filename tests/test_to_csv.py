@@ -1,9 +1,9 @@
-"""Labels of any source as CSVs that are read back as the same table."""
+"""to_csv writes the labels of any source as CSVs that are read back as the same table."""
 
 import pytest
-import to_csv
 from layouts import make_coco, make_voc
 
+from mlcls_jax import to_csv
 from mlcls_jax.config import Data
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.read_table import read_table
@@ -40,14 +40,14 @@ def test_coco(tmp_path, capsys):
         assert_same(table, read_table(Data(**data), data[f"{prefix}csv"], folder))
     text = (out / "labels.csv").read_text()
     assert text.startswith("filename,dog,person,cat\n000000391895.jpg,1,1,0\n")
-    assert "522418.jpg,1,0,\n" in text  # a crowd of cats, that said nothing
+    assert "522418.jpg,1,0,\n" in text  # a crowd of cats is unknown
     printed = capsys.readouterr().out
-    assert "3 images, 3 classes, 3 positives, 1 unknown" in printed
+    assert "3 images, 3 classes, 3 positive labels, 1 unknown" in printed
     assert f"--config.data.val_csv={out / 'val.csv'}" in printed
     assert f"--config.data.val_images={place / 'val2017'}" in printed
 
-    assert convert(out, data) == 2
-    assert "is there already" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="out already exists"):
+        convert(out, data)
 
 
 def test_voc_with_its_splits_and_images(tmp_path):
@@ -62,13 +62,12 @@ def test_voc_with_its_splits_and_images(tmp_path):
             assert a.read() == b.read()
 
 
-def test_mistakes_leave_nothing(tmp_path, capsys):
+def test_mistakes_write_nothing(tmp_path):
     for data, words in [
         ({"source": "coco", "csv": "nowhere.json", "images": str(tmp_path)}, "cannot be read"),
         ({"source": "kitti", "csv": "x"}, "data.source is 'kitti'"),
         ({}, "data.csv is empty"),
     ]:
-        assert convert(tmp_path / "out", data) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("to_csv: ") and words in error
+        with pytest.raises(ValueError, match=words):
+            convert(tmp_path / "out", data)
     assert list(tmp_path.iterdir()) == []

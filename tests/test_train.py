@@ -95,7 +95,7 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
     assert report.main(["--workdir", str(workdir), "--explain"]) == 0
     page = (workdir / "report.html").read_text(encoding="utf-8")
     shown = page.count("<img src=")
-    assert shown and page.count('alt="where the evidence is"') == shown / 2
+    assert shown and page.count('alt="map of the evidence"') == shown / 2
     assert evaluate.main(["--workdir", str(workdir), "--split", "val"]) == 0
     best = max(records(workdir), key=lambda record: record["val"]["mAP"])
     result = json.loads((workdir / "eval_val.json").read_text())

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mlcls_jax.system.console import format_ms
+
 _GOOD_SHARE = 0.3  # of the matmul peak; EfficientNets on accelerators rarely reach more
 _SECOND = 0.5  # a part this large beside the longest one is worth its own advice
 _UNEXPLAINED = 0.2
@@ -60,8 +62,8 @@ def find_bottleneck(parts: Parts, setting: Setting) -> Bottleneck:
     order = sorted(alone, key=lambda name: -alone[name])
     bound, second = order[0], order[1]
     together = parts.input + parts.compute + parts.host if setting.cpu else alone[bound]
-    figures = ", ".join(f"{name} {_ms(alone[name])}" for name in order)
-    why = f"{figures}; end to end {_ms(parts.train)}"
+    figures = ", ".join(f"{name} {format_ms(alone[name])} ms" for name in order)
+    why = f"{figures}; end to end {format_ms(parts.train)} ms"
     if setting.cpu:
         why += "; the same cores read and compute, so times add up"
     why += _disagreement(parts.train, alone[bound], together)
@@ -116,8 +118,3 @@ def _compute_advice(setting: Setting) -> list[str]:
         "a smaller model.image_size or model.variant",
         "a faster device" if setting.cpu else "more devices",
     ]
-
-
-def _ms(seconds: float) -> str:
-    milliseconds = seconds * 1e3
-    return f"{milliseconds:.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"

@@ -58,8 +58,8 @@ def compile_program(program: programs.Program, images: int) -> tuple[Any, Cost]:
 
 def made_up_batch(context: TrainContext) -> Batch:
     """A training batch of random pixels, born on the devices."""
-    classes = len(context.splits["train"].classes)
-    shapes = programs.batch_shape(context.config, classes, context.mesh)
+    spec = context.inputs.step
+    shapes = programs.batch_shape(spec.network, spec.batch_size, context.inputs.mesh)
 
     def make() -> Batch:
         return Batch(
@@ -68,7 +68,7 @@ def made_up_batch(context: TrainContext) -> Batch:
             position=jnp.arange(*shapes.position.shape, dtype=jnp.uint32),
         )
 
-    return jax.jit(make, out_shardings=sharded(context.mesh))()
+    return jax.jit(make, out_shardings=sharded(context.inputs.mesh))()
 
 
 def make_begin(context: TrainContext, phase_plan: PlannedPhase) -> Callable[[dict], TrainState]:
@@ -80,7 +80,7 @@ def make_begin(context: TrainContext, phase_plan: PlannedPhase) -> Callable[[dic
     def fresh(variables: dict) -> TrainState:
         return programs.fresh_state(jax.tree.map(jnp.copy, variables), phase_plan)
 
-    return jax.jit(fresh, out_shardings=replicated(context.mesh))
+    return jax.jit(fresh, out_shardings=replicated(context.inputs.mesh))
 
 
 def forward_run(function: Any, variables: dict, batch: Batch) -> TimedCall:

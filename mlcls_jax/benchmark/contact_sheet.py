@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mlcls_jax.config import Config
+from mlcls_jax.config import Augment
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.models.conventions import Normalization
@@ -20,15 +20,18 @@ COLUMNS, GAP, LINE = 6, 6, 14  # images; pixels
 _UNCHANGED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def contact_sheet(config: Config, batch: Batch, classes: tuple[str, ...]) -> Image.Image:
+def contact_sheet(
+    augment: Augment, seed: int, batch: Batch, classes: tuple[str, ...]
+) -> Image.Image:
     """All images of a batch, augmented and mixed as its step would do it.
 
     Args:
-        config: of the run.
+        augment: the section of the config.
+        seed: of mixup and CutMix.
         batch: of training; uint8 [image, size, size, 3] and its labels.
         classes: names, in the order of the labels.
     """
-    pixels, labels = jax.jit(step_inputs(config, _UNCHANGED))(batch)
+    pixels, labels = jax.jit(step_inputs(augment, seed, _UNCHANGED))(batch)
     images = np.rint(np.asarray(pixels)).astype(np.uint8)
     return draw_grid(images, [describe_labels(row, classes) for row in np.asarray(labels)])
 

@@ -23,6 +23,7 @@ from mlcls_jax.data.loaders.threads import local_rows, train_batches
 from mlcls_jax.run.checkpoints import has_checkpoint
 from mlcls_jax.run.workdir import SHEET
 from mlcls_jax.step import programs
+from mlcls_jax.step.network import variables_shape
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import console, hms, print_table
@@ -65,11 +66,10 @@ def dry_run(config: Config, workdir: Path) -> int:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache="none"))
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
         context, state = open_run(config, Path(folder) / "run")
-        print_header(dataclasses.replace(context, workdir=workdir), state)
+        print_header(dataclasses.replace(context.inputs, workdir=workdir), state)
         sheet = draw_sheet(context, workdir)
         rows = list(estimates(context, state))
-        context.checkpoints.close()
-        context.log.close()
+        context.services.close()
     print_estimates(rows)
     if cached != "none":
         console.print("The time is without data.cache, which spares decoding in every epoch.")
@@ -81,7 +81,7 @@ def dry_run(config: Config, workdir: Path) -> int:
 
 def draw_sheet(context: TrainContext, workdir: Path) -> Path:
     """Writes the first training images, as a step takes them; says what a batch is."""
-    config, train = context.config, context.splits["train"]
+    config, train = context.inputs.config, context.inputs.splits["train"]
     batch = _first_batch(context)
     console.print(
         f"first batch: {_shape(batch.image)} images, {_shape(batch.label)} labels; "
@@ -90,7 +90,7 @@ def draw_sheet(context: TrainContext, workdir: Path) -> Path:
     )
     some = jax.tree.map(lambda rows: rows[:IMAGES], batch)
     workdir.mkdir(parents=True, exist_ok=True)
-    contact_sheet(config, some, train.classes).save(workdir / SHEET)
+    contact_sheet(config.augment, config.seed, some, train.classes).save(workdir / SHEET)
     return workdir / SHEET
 
 
@@ -101,22 +101,22 @@ def estimates(context: TrainContext, state: TrainState) -> Iterator[Estimate]:
     Elsewhere a step lasts as long as its arithmetic or as reading its images, whichever is
     longer: they go on beside each other, but on a CPU share its cores.
     """
-    config, splits, data = context.config, context.splits, context.config.data
-    shared = config, len(splits["train"].classes), context.pretrained_config
-    shapes = programs.variables_shape(config, shared[1], context.mesh)
-    batch = put_local(_first_batch(context), sharded(context.mesh))
-    program = programs.forward_program(*shared, data.batch_size, context.mesh, shapes)
-    forward, cost = compile_program(program, data.batch_size)
+    inputs, splits = context.inputs, context.inputs.splits
+    batch_size, network = inputs.step.batch_size, inputs.step.network
+    shapes = variables_shape(network, inputs.mesh)
+    batch = put_local(_first_batch(context), sharded(inputs.mesh))
+    program = programs.forward_program(
+        network, inputs.pretrained_config, batch_size, inputs.mesh, shapes
+    )
+    forward, cost = compile_program(program, batch_size)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     reading = _seconds_of_reading(context)
-    looking = max(_seconds_each(forward_run(forward, variables, batch)), reading) / data.batch_size
+    looking = max(_seconds_each(forward_run(forward, variables, batch)), reading) / batch_size
     evaluations = 0
-    for phase_plan in context.plan:
+    for phase_plan in inputs.plan:
         print_groups(phase_plan, state.params)
-        steps, evaluations = (
-            phase_plan.stop - phase_plan.start,
-            evaluations + len(phase_plan.evaluations),
-        )
+        steps = phase_plan.stop - phase_plan.start
+        evaluations += len(phase_plan.evaluations)
         if views := phase_plan.phase.cached_views:
             images = views * len(splits["train"]) + len(splits["val"])
             own = cost.memory.peak, 1 / looking, images * looking
@@ -137,20 +137,14 @@ def _on_images(
     reading: float,
 ) -> tuple[int, float, float]:
     """Bytes, images/s and seconds of a phase, of which some steps are taken."""
-    config, classes = context.config, len(context.splits["train"].classes)
+    inputs, batch_size = context.inputs, context.inputs.step.batch_size
     program = programs.step_program(
-        config,
-        classes,
-        context.pretrained_config,
-        phase_plan,
-        context.mesh,
-        shapes,
-        context.base.frequencies,
+        inputs.step, inputs.pretrained_config, phase_plan, inputs.mesh, shapes
     )
-    function, cost = compile_program(program, config.data.batch_size)
+    function, cost = compile_program(program, batch_size)
     step = max(_seconds_each(step_run(context, phase_plan, function, variables, batch)), reading)
     steps = phase_plan.stop - phase_plan.start
-    return cost.memory.peak, config.data.batch_size / step, steps * step
+    return cost.memory.peak, batch_size / step, steps * step
 
 
 def _seconds_of_reading(context: TrainContext) -> float:
@@ -168,16 +162,16 @@ def _seconds_each(run: Any) -> float:
 
 def _first_batch(context: TrainContext) -> Batch:
     """On the host."""
-    config = context.config
+    config = context.inputs.config
     batches = train_batches(
-        context.splits["train"],
+        context.inputs.splits["train"],
         first_step=0,
         last_step=1,
         rows=local_rows(config.data.batch_size, "data.batch_size"),
-        size=schema.image_size(config),
+        size=schema.image_size(config.model),
         augment=config.augment,
         seed=config.seed,
-        reader=context.readers["train"],
+        reader=context.inputs.readers["train"],
     )
     return next(batches)
 

@@ -22,8 +22,8 @@ _ENDLESS = 10**7  # steps
 
 def endless_batches(context: TrainContext) -> Iterator[Batch]:
     """The training batches from the first one on."""
-    train, reader = context.splits["train"], context.readers["train"]
-    return batches_on_devices(context.config, train, context.mesh, 0, _ENDLESS, reader)
+    train, reader = context.inputs.splits["train"], context.inputs.readers["train"]
+    return batches_on_devices(context.inputs.step, train, context.inputs.mesh, 0, _ENDLESS, reader)
 
 
 def input_run(context: TrainContext) -> TimedCall:
@@ -58,7 +58,9 @@ def loop_run(
         nonlocal state
         first = int(state.step)
         began = time.perf_counter()
-        state, _ = run_steps(context, step, batches, state, phase_plan.phase.name, first + steps)
+        state, _ = run_steps(
+            context, step, batches, state, end=first + steps, title=phase_plan.phase.name
+        )
         return time.perf_counter() - began
 
     return run

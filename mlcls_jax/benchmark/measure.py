@@ -25,6 +25,7 @@ from mlcls_jax.config import Config, schema
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.step import programs
+from mlcls_jax.step.network import variables_shape
 from mlcls_jax.step.optimizer import trainable_paths
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.phases import PlannedPhase
@@ -101,8 +102,7 @@ def measure(config: Config, plan: Plan, folder: Path) -> Figures:
         if plan.what != "input":
             _measure_programs(context, plan, figures, variables)
     finally:
-        context.checkpoints.close()
-        context.log.close()
+        context.services.close()
     figures.peak_rss, figures.device_peak = hardware.peak_rss(), hardware.device_peak()
     return figures
 
@@ -121,7 +121,7 @@ def _prepared(config: Config, folder: Path) -> tuple[Config, str]:
 
 
 def _empty(context: TrainContext, plan: Plan, images: str) -> Figures:
-    config, table = context.config, context.splits["train"]
+    config, table = context.inputs.config, context.inputs.splits["train"]
     place = Place(
         backend=jax.default_backend(),
         kind=jax.devices()[0].device_kind,
@@ -135,7 +135,7 @@ def _empty(context: TrainContext, plan: Plan, images: str) -> Figures:
         place=place,
         images=f"{len(table)} of {images}",
         classes=len(table.classes),
-        image_size=schema.image_size(config),
+        image_size=schema.image_size(config.model),
         compute_dtype=str(compute_dtype(config.model.compute_dtype)),
     )
 
@@ -163,16 +163,16 @@ def _measure_programs(context: TrainContext, plan: Plan, figures: Figures, varia
 def _compile(context: TrainContext, figures: Figures, variables: dict) -> tuple[Any, list[_Phase]]:
     """Evaluation and each phase's step; their costs go into the figures."""
     images = figures.batch_size // figures.place.devices
-    shared = context.config, figures.classes, context.pretrained_config
-    shapes = programs.variables_shape(context.config, figures.classes, context.mesh)
-    program = programs.forward_program(*shared, figures.batch_size, context.mesh, shapes)
+    inputs, weights = context.inputs, context.inputs.pretrained_config
+    shapes = variables_shape(inputs.step.network, inputs.mesh)
+    program = programs.forward_program(
+        inputs.step.network, weights, figures.batch_size, inputs.mesh, shapes
+    )
     forward, cost = _compile_one(FORWARD, program, images)
     figures.programs.append(ProgramResult(FORWARD, trainable=0, share=0.0, cost=cost))
     leaves, phases = flatten(variables["params"]), []
-    for phase_plan, share in zip(context.plan, shares(context.plan), strict=True):
-        program = programs.step_program(
-            *shared, phase_plan, context.mesh, shapes, context.base.frequencies
-        )
+    for phase_plan, share in zip(inputs.plan, shares(inputs.plan), strict=True):
+        program = programs.step_program(inputs.step, weights, phase_plan, inputs.mesh, shapes)
         function, cost = _compile_one(phase_plan.phase.name, program, images)
         trainable = trainable_paths(variables["params"], phase_plan.phase)
         own = ProgramResult(
@@ -226,8 +226,8 @@ def _measure_steps(
     console.print("steps: measuring")
     # Numbered, as a phase may have any name.
     named = {str(number): run for number, run in enumerate(runs)}
-    dtype = compute_dtype(context.config.model.compute_dtype)
-    times = plan.time({MATMUL: hardware.matmul_run(context.mesh, dtype), **named})
+    dtype = compute_dtype(context.inputs.config.model.compute_dtype)
+    times = plan.time({MATMUL: hardware.matmul_run(context.inputs.mesh, dtype), **named})
     figures.matmul = Matmul(hardware.matmul_size(), times[MATMUL].rate(hardware.matmul_flops()))
     for number, program in enumerate(figures.programs):
         program.step = times[str(number)]

@@ -7,8 +7,8 @@ from typing import Any
 
 from mlcls_jax.benchmark.results import Figures, ProgramResult
 from mlcls_jax.benchmark.timing import Spread
-from mlcls_jax.step.programs import describe_network
-from mlcls_jax.system.console import console, print_table
+from mlcls_jax.step.network import describe_network, network_spec
+from mlcls_jax.system.console import console, format_ms, print_table
 from mlcls_jax.system.devices import describe_devices
 
 _NOT_MEASURED = "–"
@@ -18,7 +18,7 @@ def print_figures(figures: Figures) -> None:
     """All that was measured, and the verdicts."""
     place, config = figures.place, figures.config
     devices = describe_devices(place.devices, place.kind, place.processes, place.keeps_heap)
-    network = describe_network(config, figures.classes)
+    network = describe_network(network_spec(config.model, figures.classes))
     rows = [
         ["network", f"{network}, {figures.compute_dtype}, random weights"],
         ["batch", f"{figures.batch_size} images over all devices, {figures.classes} classes"],
@@ -155,7 +155,7 @@ def _share(spread: Spread) -> str:
 
 
 def _ms(seconds: Spread | None) -> str:
-    return _NOT_MEASURED if seconds is None else f"{seconds.median * 1e3:.4g}"
+    return _NOT_MEASURED if seconds is None else format_ms(seconds.median)
 
 
 def _percent(share: float | None) -> str:

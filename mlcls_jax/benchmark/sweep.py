@@ -12,7 +12,7 @@ from mlcls_jax.benchmark.compiled_steps import DoesNotFitError
 from mlcls_jax.benchmark.report import to_json
 from mlcls_jax.benchmark.results import Figures
 from mlcls_jax.config import Config
-from mlcls_jax.system.console import console, print_table
+from mlcls_jax.system.console import console, one_line, print_table
 
 _SECTIONS = ("data", "augment", "model")
 
@@ -120,7 +120,7 @@ def _row(value: str, measured: Callable[[str], Figures]) -> Row:
     except jax.errors.JaxRuntimeError as error:
         if not cli.out_of_memory(error):
             raise
-        return Row(value, None, " ".join(str(error).split())[:200])
+        return Row(value, None, one_line(error, limit=200))
 
 
 def _rates(figures: Figures) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a config may be: every mistake is one line that names the field."""
+"""Checks a config: each mistake is one line with the field, what is wrong and what to do."""
 
 import dataclasses
 import math
@@ -13,14 +13,14 @@ from mlcls_jax.config.schema import Augment, Config, Data, Loss, Model, Train
 from mlcls_jax.config.serialization import flatten_fields, from_dict
 from mlcls_jax.models.variants import HEADS
 
-# Fields of `loss` that belong to one of its names.
+# Fields of `loss` that only one loss uses.
 LOSS_FIELDS = {
     "bce": ("pos_weight", "pos_weight_max"),
     "focal": ("gamma", "alpha"),
     "asl": ("gamma_pos", "gamma_neg", "clip", "focus_gradient"),
 }
 
-# Fields of `data` that belong to some of its sources.
+# Fields of `data` that only some sources use.
 SOURCE_FIELDS = {
     "filename_column": ("csv",),
     "split_column": ("csv",),
@@ -32,11 +32,15 @@ SOURCE_FIELDS = {
     "image_feature": ("tfds",),
     "label_feature": ("tfds",),
 }
-MAX_TIMEOUT = 24 * 3600
+MAX_TIMEOUT = 24 * 3600  # seconds
 
 
 def validate(config: Config) -> None:
-    """Raises ValueError that names the first field with a wrong type or impossible value."""
+    """Checks the types and values of all fields.
+
+    Raises:
+        ValueError: a field has a wrong type or an impossible value; names the first one.
+    """
     from_dict(dataclasses.asdict(config))
     _check_choices(config, "")
     _check_ranges(config)
@@ -48,8 +52,8 @@ def validate(config: Config) -> None:
     _check_head(config.model)
     if config.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in config.phases):
         raise ValueError(
-            'config: model.sync_batch_norm needs a phase with batch_norm="train"; the others '
-            "normalise by the running statistics"
+            "config: model.sync_batch_norm is True, but it needs a phase with "
+            'batch_norm="train"; set phases[i].batch_norm="train", or remove it'
         )
 
 
@@ -77,7 +81,7 @@ def _check_ranges(config: Config) -> None:
         (
             "data.test_fraction",
             data.val_fraction + data.test_fraction < 1,
-            "so small that training images are left beside data.val_fraction",
+            f"below 1 - data.val_fraction ({1 - data.val_fraction:g}), to leave training images",
         ),
         ("data.split_seed", 0 <= data.split_seed < 2**32, "at least 0 and below 2**32"),
         ("data.batch_size", data.batch_size >= 1, "at least 1"),
@@ -87,22 +91,30 @@ def _check_ranges(config: Config) -> None:
         (
             "data.cache_folder",
             "://" not in data.cache_folder,
-            "a folder of this machine, as the file is mapped into memory",
+            "a local folder, because its files are mapped into memory",
         ),
         ("data.max_pixels", data.max_pixels >= 1, "at least 1"),
         ("data.filename_column", bool(data.filename_column), "the name of a column"),
         (
             "data.label_delimiter",
             not any(mark.isalnum() for mark in data.label_delimiter),
-            "a mark that is in no label, such as ; or a space",
+            'without letters and digits, such as ";" or " "',
         ),
-        ("data.min_area", 0 <= data.min_area < math.inf, "at least 0, which turns it off"),
+        ("data.min_area", 0 <= data.min_area < math.inf, "0 (off) or more, and finite"),
         ("data.image_feature", bool(data.image_feature), "the name of a feature"),
         ("data.label_feature", bool(data.label_feature), "the name of a feature"),
         ("augment.min_scale", 0 < augment.min_scale <= 1, "above 0 and at most 1"),
         *_augment_ranges(augment),
-        ("model.image_size", size == 0 or 32 <= size <= 4096, "0, or 32 to 4096 pixels"),
-        ("model.dropout", model.dropout is None or 0 <= model.dropout < 1, "in [0, 1) or None"),
+        (
+            "model.image_size",
+            size == 0 or 32 <= size <= 4096,
+            "0 (the published size) or 32 to 4096 pixels",
+        ),
+        (
+            "model.dropout",
+            model.dropout is None or 0 <= model.dropout < 1,
+            "at least 0 and below 1, or None",
+        ),
         ("model.decoder_groups", model.decoder_groups >= 0, "at least 0"),
         (
             "model.decoder_width",
@@ -123,10 +135,10 @@ def _check_ranges(config: Config) -> None:
         (
             "checkpoint.every_minutes",
             0 <= config.checkpoint.every_minutes < math.inf,
-            "at least 0, which leaves the saves to the evaluations",
+            "0 (no saves between evaluations) or more, and finite",
         ),
         ("train.max_skipped", config.train.max_skipped >= 1, "at least 1"),
-        ("evaluation.train_sample", config.evaluation.train_sample >= 0, "at least 0 (off)"),
+        ("evaluation.train_sample", config.evaluation.train_sample >= 0, "0 (off) or more"),
         (
             "distributed.timeout",
             5 <= config.distributed.timeout <= MAX_TIMEOUT,
@@ -139,33 +151,33 @@ def _check_ranges(config: Config) -> None:
         ),
         ("phases", bool(config.phases), "a list of at least one phase"),
     ]
-    for path, holds, wanted in rules:
-        if not holds:
-            value = flatten_fields(dataclasses.asdict(config)).get(path)
-            raise ValueError(f"config: {path} is {value!r}; it must be {wanted}")
+    for path, is_valid, expected in rules:
+        if not is_valid:
+            value = flatten_fields(dataclasses.asdict(config)).get(path, [])  # no phases
+            raise ValueError(f"config: {path} is {value!r}; it must be {expected}")
     check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
 
 
 def _check_source(data: Data) -> None:
     default = Data()
-    for name, owners in SOURCE_FIELDS.items():
+    for name, sources in SOURCE_FIELDS.items():
         value = getattr(data, name)
-        if data.source not in owners and value != getattr(default, name):
+        if data.source not in sources and value != getattr(default, name):
             raise ValueError(
-                f"config: data.{name} is {value!r}, but data.source is {data.source!r}, which has "
-                f"none; leave it out, or set data.source={owners[0]!r}"
+                f"config: data.{name} is {value!r}, but data.source is {data.source!r}, which does "
+                f"not use it; remove it, or set data.source={sources[0]!r}"
             )
     if data.label_column and not data.label_delimiter:
         raise ValueError(
             f"config: data.label_column is {data.label_column!r}, but data.label_delimiter is "
-            'empty; set that to what is between the labels, such as ";"'
+            'empty; set data.label_delimiter to what separates the labels, such as ";"'
         )
-    places = ("val_images", "test_images") if data.source in ("voc", "tfds") else ()
-    for name in ("images", *places) if data.source == "voc" else places:
+    folders = ("val_images", "test_images") if data.source in ("voc", "tfds") else ()
+    for name in ("images", *folders) if data.source == "voc" else folders:
         if getattr(data, name):
             raise ValueError(
                 f"config: data.{name} is {getattr(data, name)!r}, but the images of "
-                f"data.source={data.source!r} are found without it; leave it out"
+                f"data.source={data.source!r} are found without it; remove it"
             )
 
 
@@ -173,35 +185,35 @@ def _check_loss(loss: Loss) -> None:
     rules = [
         ("label_smoothing", 0 <= loss.label_smoothing < 1, "at least 0 and below 1"),
         ("pos_weight", _is_weight(loss.pos_weight), 'a number above 0, a list of them, or "auto"'),
-        ("pos_weight_max", 1 <= loss.pos_weight_max < math.inf, "at least 1"),
-        ("gamma", 0 <= loss.gamma < math.inf, "at least 0"),
+        ("pos_weight_max", 1 <= loss.pos_weight_max < math.inf, "at least 1 and finite"),
+        ("gamma", 0 <= loss.gamma < math.inf, "at least 0 and finite"),
         ("alpha", loss.alpha is None or 0 < loss.alpha < 1, "above 0 and below 1, or None"),
-        ("gamma_pos", 0 <= loss.gamma_pos < math.inf, "at least 0"),
-        ("gamma_neg", 0 <= loss.gamma_neg < math.inf, "at least 0"),
+        ("gamma_pos", 0 <= loss.gamma_pos < math.inf, "at least 0 and finite"),
+        ("gamma_neg", 0 <= loss.gamma_neg < math.inf, "at least 0 and finite"),
         ("clip", 0 <= loss.clip < 1, "at least 0 and below 1"),
     ]
     check_rules("loss", loss, rules)
     default = Loss()
-    for owner, names in LOSS_FIELDS.items():
-        for name in names:
+    for loss_name, fields in LOSS_FIELDS.items():
+        for name in fields:
             value = getattr(loss, name)
-            if owner != loss.name and value != getattr(default, name):
+            if loss_name != loss.name and value != getattr(default, name):
                 raise ValueError(
-                    f"config: loss.{name} is {value!r}, but loss.name is {loss.name!r}, which has "
-                    f"none; leave it out, or set loss.name={owner!r}"
+                    f"config: loss.{name} is {value!r}, but loss.name is {loss.name!r}, which does "
+                    f"not use it; remove it, or set loss.name={loss_name!r}"
                 )
     if loss.pos_weight != "auto" and loss.pos_weight_max != default.pos_weight_max:
         raise ValueError(
             f"config: loss.pos_weight_max is {loss.pos_weight_max}, but loss.pos_weight is "
-            f'{loss.pos_weight!r}; it limits "auto" only, so leave it out'
+            f'{loss.pos_weight!r}; remove it, or set loss.pos_weight="auto", which it limits'
         )
 
 
 def _check_train(train: Train) -> None:
     if train.on_nan == "stop" and train.max_skipped != Train().max_skipped:
         raise ValueError(
-            f"config: train.max_skipped is {train.max_skipped}, but train.on_nan is 'stop'; it "
-            'limits "skip" only, so leave it out'
+            f"config: train.max_skipped is {train.max_skipped}, but train.on_nan is 'stop'; "
+            'remove it, or set train.on_nan="skip"'
         )
 
 
@@ -219,8 +231,8 @@ def _augment_ranges(augment: Augment) -> list[tuple[str, bool, str]]:
     shares = ("brightness", "contrast", "saturation", "cutout", "erase")
     return [
         *((f"augment.{x}", 0 <= getattr(augment, x) <= 1, "0 (off) to 1") for x in shares),
-        ("augment.hue", 0 <= augment.hue <= 0.5, "0 (off) to 0.5, half of the colour circle"),
-        ("augment.rand_augment", augment.rand_augment >= 0, "at least 0 (off)"),
+        ("augment.hue", 0 <= augment.hue <= 0.5, "0 (off) to 0.5 (half of the colour circle)"),
+        ("augment.rand_augment", augment.rand_augment >= 0, "0 (off) or more"),
         ("augment.magnitude", 0 <= augment.magnitude <= 10, "0 to 10"),
         *(
             (f"augment.{x}", alpha == 0 or 0.01 <= alpha <= 100, "0 (off), or 0.01 to 100")
@@ -230,11 +242,11 @@ def _augment_ranges(augment: Augment) -> list[tuple[str, bool, str]]:
 
 
 def _check_head(model: Model) -> None:
-    published = Model()
+    default = Model()
     for name in ("decoder_groups", "decoder_width"):
         value = getattr(model, name)
-        if model.head == "gap" and value != getattr(published, name):
+        if model.head == "gap" and value != getattr(default, name):
             raise ValueError(
-                f"config: model.{name} is {value}, but model.head is 'gap', which has no decoder; "
-                'set that to "mldecoder", or leave this out'
+                f"config: model.{name} is {value}, but model.head is 'gap', which does not use it; "
+                'remove it, or set model.head="mldecoder"'
             )

@@ -15,7 +15,7 @@ from mlcls_jax.system.console import one_line
 
 
 class _PosWeightParser(flags.ArgumentParser):
-    """A number or a list of numbers; what is neither stays text, which `validate` judges."""
+    """Parses a number or a list of numbers; any other text is returned for `validate` to check."""
 
     def parse(self, argument):
         try:
@@ -28,28 +28,40 @@ config_flags.register_flag_parser_for_type(PosWeight, _PosWeightParser())
 
 
 def load_config(path: str, overrides: list[str]) -> Config:
-    """The Config of a config file with `--config.field=value` overrides, checked.
+    """Loads a config file, applies overrides, and checks the result.
+
+    Args:
+        path: of the config file; "" for the default config.
+        overrides: command-line arguments such as "--config.data.batch_size=64".
 
     Raises:
-        ValueError: no such file, an error in it, an unknown field, a value of the wrong type, or
-            an impossible one.
+        ValueError: the file does not exist or has an error, or a field is unknown, has a wrong
+            type or an impossible value.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"--config {path}: no such file; the configs/ folder has one per variant")
+    if path and not Path(path).is_file():
+        raise ValueError(f"--config {path}: no such file; the folder configs/ has one per variant")
     values = flags.FlagValues()
-    argv = ["train", f"--config={path}", *overrides]
+    argv = ["train", *([f"--config={path}"] if path else []), *overrides]
     try:
-        holder = config_flags.DEFINE_config_file(
-            "config", flag_values=values, sys_argv=argv, lock_config=False
-        )
+        if path:
+            holder = config_flags.DEFINE_config_file(
+                "config", flag_values=values, sys_argv=argv, lock_config=False
+            )
+        else:
+            holder = config_flags.DEFINE_config_dataclass(
+                "config", Config(), flag_values=values, sys_argv=argv
+            )
         rest = values(argv)[1:]
         config = holder.value
-    except Exception as error:  # a config file is Python: anything can come out of it
+    except Exception as error:  # a config file is Python and can raise anything
         raise ValueError(_explain(error, path, overrides)) from error
     if rest:
-        raise ValueError(f"{rest[0]!r} is no option; see --help")
+        raise ValueError(f"{rest[0]!r} is not an option; see --help")
     if not isinstance(config, Config):
-        raise ValueError("config: get_config() of the file must return a mlcls_jax.config.Config")
+        raise ValueError(
+            f"{path}: get_config() returns {type(config).__name__}; it must return a "
+            "mlcls_jax.config.Config"
+        )
     validate(config)
     return config
 
@@ -58,7 +70,7 @@ def _explain(error: Exception, path: str, overrides: list[str]) -> str:
     """Describes an error of a config file or of an override in one line."""
     lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == path]
     reason = f"{type(error).__name__}: {one_line(error)}"
-    if "Traceback" in str(error):  # a TypeError of the file, as text in an error of absl
+    if "Traceback" in str(error):  # absl wraps a TypeError of the file as text
         lines = re.findall(rf'File "{re.escape(path)}", line (\d+)', str(error))
         reason = str(error).strip().splitlines()[-1]
     if lines or isinstance(error, SyntaxError | ImportError):
@@ -68,5 +80,5 @@ def _explain(error: Exception, path: str, overrides: list[str]) -> str:
     if isinstance(error, KeyError | IndexError | AttributeError):
         given = " ".join(" ".join(overrides).split())
         hint = renaming_hint("evaluation", re.findall(r"--config\.evaluation\.(\w+)", given))
-        return f"config: no such field in {given}: {one_line(error)}{hint}"
+        return f"config: {given} names no such field: {one_line(error)}{hint}"
     return f"config: {one_line(error)}"

@@ -1,8 +1,8 @@
-"""The configuration: dataclasses with every default in one place; config_checks.py checks them.
+"""The configuration of a run: every option, its unit or range, and its default.
 
-A config file is Python with a function `get_config()` that returns a `Config`; each field can be
-overridden on the command line (`--config.data.batch_size=64`).  Durations are text with a unit,
-"5 epochs" or "300 steps", so that no field needs a twin.
+A config file is Python with a function `get_config()` that returns a `Config`.  The command line
+overrides single fields, as in `--config.data.batch_size=64`.  Durations are text with a unit, such
+as "5 epochs", "0.5 epochs" or "300 steps".  `checks.py` refuses impossible values.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Annotated
 
 from mlcls_jax.models.variants import VARIANTS
 
-# Fields of Data.
+# Fields of Data that hold paths or addresses.
 PATHS = (
     "csv",
     "images",
@@ -23,7 +23,7 @@ PATHS = (
     "cache_folder",
 )
 
-# Annotated, as the command line has a parser for each type (cli.py), and none for a bare union.
+# Annotated, because the command line needs one parser per type and has none for a plain union.
 PosWeight = Annotated[float | list[float] | str, "number, list of numbers or auto"]
 
 
@@ -32,195 +32,218 @@ def _choice(*values: str):
 
 
 def _choice_of(values: Mapping[str, object]):
-    """One of the keys; the first is the default."""
+    """Returns a field that must be one of the keys; the first is the default."""
     return field(default=next(iter(values)), metadata={"choices": values})
 
 
 @dataclass(slots=True)
 class Data:
-    """Where images and labels are, and how they are split and batched."""
+    """Where the images and labels are, and how they are split, batched and read."""
 
-    # What csv, val_csv and test_csv name: a CSV file or a packed data set (a folder, or an address
-    # such as gs://bucket/photos), an instances_*.json of COCO, a tree such as VOCdevkit/VOC2007 (or
-    # one of its lists, .../ImageSets/Main/trainval.txt), or a set of TFDS such as coco/2017.
+    # The kind of data set that csv, val_csv and test_csv name.
+    # csv: a CSV file, or a packed data set (a folder, or an address such as gs://bucket/photos).
+    # coco: a file instances_*.json.
+    # voc: a folder such as VOCdevkit/VOC2007, or one of its ImageSets/Main/*.txt.
+    # tfds: the name of a data set of TensorFlow Datasets, such as coco/2017.
     source: str = _choice("csv", "coco", "voc", "tfds")
-    # Labels of all images, or of the training images when val_csv is given.
-    csv: str = ""
-    # csv, coco: folder that the file names start from; tfds: that its sets are in, "": its own.
+    csv: str = ""  # labels of all images; of the training images only, if val_csv is set
+    # csv, coco: the folder that file names are relative to.  tfds: the folder of its data sets; "":
+    # the default of TFDS.  Unused for voc and packed data sets.
     images: str = ""
-    val_csv: str = ""
-    val_images: str = ""  # "": the same folder as images
-    test_csv: str = ""
-    test_images: str = ""  # "": the same folder as images
-    categories: str = ""  # optional CSV with a column Labels: the class names, in order
-    filename_column: str = "filename"
-    split_column: str = "split"  # used where the CSV has it
-    # csv: between the labels of one column, such as ";" or " "; "": a column of 0 and 1 per class
+    val_csv: str = ""  # labels of the validation images; "": see val_fraction
+    val_images: str = ""  # image folder of val_csv; "": images
+    test_csv: str = ""  # labels of the test images; "": see test_fraction
+    test_images: str = ""  # image folder of test_csv; "": images
+    categories: str = ""  # CSV with a column Labels: the class names, in order; "": as in the data
+    filename_column: str = "filename"  # csv: name of the column of file names
+    # csv: name of the column of "train", "val" and "test"; the default may be absent.  "": none.
+    split_column: str = "split"
+    # csv: what separates the labels in one column, such as ";" or " ".  "": one column of 0 and 1
+    # per class.
     label_delimiter: str = ""
-    label_column: str = ""  # of these; "": the one beside file names and splits
-    # An image's objects of a class say that it is present, if one of them is not in doubt, and
-    # else what these say.  ASL, ML-GCN and Query2Label count every annotation of COCO; VOC's own
-    # evaluation leaves out what is difficult.
-    crowd: str = _choice("present", "unknown", "absent")  # coco, tfds: a region, not one object
-    difficult: str = _choice("unknown", "present", "absent")  # voc, tfds
-    min_area: float = 0.0  # coco, tfds: in square pixels; objects that are smaller say "unknown"
-    image_feature: str = "image"  # tfds
-    # tfds: indices of classes, 0 and 1 for each class, or a dictionary of 0 and 1 by name
+    label_column: str = ""  # csv: the column that label_delimiter splits; "": the only other one
+    # A class is present in an image if one of its objects there is certain.  Otherwise, crowd,
+    # difficult and min_area decide.  Papers on COCO (ASL, ML-GCN, Query2Label) use the defaults;
+    # VOC's own evaluation ignores difficult objects.
+    crowd: str = _choice("present", "unknown", "absent")  # coco, tfds: label of a crowd region
+    difficult: str = _choice("unknown", "present", "absent")  # voc, tfds: label of such an object
+    min_area: float = 0.0  # coco, tfds: square pixels; smaller objects are unknown; 0: off
+    image_feature: str = "image"  # tfds: path of the feature with the image
+    # tfds: path of the feature with the labels: class indices, a vector of 0 and 1, or a dictionary
+    # of 0 and 1 by class name.
     label_feature: str = "objects/label"
-    val_fraction: float = 0.25  # of all images; used where nothing else names validation ones
-    test_fraction: float = 0.0
-    split_seed: int = 42
-    batch_size: int = 32  # over all devices
-    eval_batch_size: int = 64  # over all devices
-    threads: int = 0  # that decode images, per process; 0: one more than it has cores
-    cache: str = _choice("none", "memory", "disk")  # of decoded images, made before training
-    cache_folder: str = ""  # of cache="disk"; "": $MLCLS_JAX_CACHE or ~/.cache/mlcls_jax
-    on_bad_image: str = _choice("error", "skip")  # at an image that cannot be read
-    max_bad_fraction: float = 0.01  # of all images; when more are skipped, the run stops
-    max_pixels: int = 80_000_000  # an image that claims more is a bad one
+    # Share of the training images drawn for validation, above 0 and below 1.  Used only if neither
+    # val_csv nor the split column names validation images.
+    val_fraction: float = 0.25
+    test_fraction: float = 0.0  # the same for test, from 0; 0: no test split
+    split_seed: int = 42  # of that draw
+    batch_size: int = 32  # training images per step, over all devices
+    eval_batch_size: int = 64  # images per evaluation step, over all devices
+    threads: int = 0  # threads that decode images, per process; 0: the number of cores plus 1
+    # Keeps decoded images, which are made before training, in main memory or in a file.
+    cache: str = _choice("none", "memory", "disk")
+    cache_folder: str = ""  # for cache="disk"; "": $MLCLS_JAX_CACHE, or ~/.cache/mlcls_jax
+    on_bad_image: str = _choice("error", "skip")  # what to do with an image that cannot be read
+    max_bad_fraction: float = 0.01  # share of all images; the run stops when more are skipped
+    max_pixels: int = 80_000_000  # width times height; a larger image counts as unreadable
 
 
 @dataclass(slots=True)
 class Augment:
-    """From a decoded image to a square one, and what training changes of it.
+    """How an image becomes a square of model.image_size, and how training images are changed.
 
-    Of the fields after flip, in their order: data/augment.py changes the pixels, mixing.py mixes
-    pairs of images.  What is 0 is off.
+    0 turns off each change from brightness to cutmix.
     """
 
+    # squash: the whole image, ignoring its aspect ratio.  random_crop: a random part of it.
     train_resize: str = _choice("squash", "random_crop")
-    eval_resize: str = _choice("squash", "center_crop")
-    interpolation: str = _choice("bilinear", "bicubic")  # bicubic only where images grow
-    min_scale: float = 0.35  # random_crop: smallest share of the image's area
-    flip: bool = True
-    brightness: float = 0.0  # factor uniform in [1 - brightness, 1 + brightness]
-    contrast: float = 0.0  # the same
-    saturation: float = 0.0  # the same
-    hue: float = 0.0  # shift uniform in [-hue, hue], in shares of the colour circle
-    rand_augment: int = 0  # RandAugment's operations per image
-    magnitude: float = 9.0  # of these, 0 to 10
-    cutout: float = 0.0  # side of a square of one colour, as a share of the image's
-    erase: float = 0.0  # probability of a rectangle of noise
-    mixup: float = 0.0  # alpha of the Beta distribution of a pair's shares
-    cutmix: float = 0.0  # the same; with both on, each pair takes one of them at random
-    mixed_labels: str = _choice("mixed", "union")  # by the shares, or all that either image has
+    eval_resize: str = _choice("squash", "center_crop")  # center_crop: the central square
+    # For sides that grow, or shrink to more than half; others are averaged over pixels.
+    interpolation: str = _choice("bilinear", "bicubic")
+    min_scale: float = 0.35  # random_crop: smallest share of the image's area, above 0 and up to 1
+    flip: bool = True  # mirrors half of the training images, left to right
+    brightness: float = 0.0  # 0 to 1; the factor is uniform in [1 - brightness, 1 + brightness]
+    contrast: float = 0.0  # 0 to 1; the same for contrast
+    saturation: float = 0.0  # 0 to 1; the same for saturation
+    hue: float = 0.0  # 0 to 0.5; the shift is uniform in [-hue, hue] of the colour circle
+    rand_augment: int = 0  # RandAugment: operations per image
+    magnitude: float = 9.0  # RandAugment: strength of each operation, 0 to 10
+    cutout: float = 0.0  # 0 to 1; side of a square of one colour, as a share of the image's side
+    erase: float = 0.0  # 0 to 1; probability that a rectangle is replaced by noise
+    mixup: float = 0.0  # 0.01 to 100; alpha of the Beta distribution of the mixing shares
+    # 0.01 to 100; the same for CutMix.  With mixup on as well, each pair uses one at random.
+    cutmix: float = 0.0
+    # Labels of mixed images.  mixed: weighted by the shares.  union: all labels of both.
+    mixed_labels: str = _choice("mixed", "union")
 
 
 @dataclass(slots=True)
 class Model:
-    """The network and the weights that it starts from."""
+    """The network, and the weights that it starts from."""
 
     variant: str = _choice_of(VARIANTS)
-    weights: str = "imagenet"  # or another name (models/names.py), or a path; "": random
-    image_size: int = 0  # pixels; 0: the size the variant was published with
-    # A dense layer on the mean of the feature map, or an ML-Decoder (models/decoder.py) on the map,
-    # which was published with learning rates of at most 1e-4.
+    # A name (see models/weights/aliases.py) or the path of a file; "": random weights.
+    weights: str = "imagenet"
+    image_size: int = 0  # side of the input in pixels, 32 to 4096; 0: the published size
+    # gap: global average pooling and a dense layer.  mldecoder: ML-Decoder, which attends to the
+    # feature map and was published with learning rates of at most 1e-4.
     head: str = _choice("gap", "mldecoder")
-    decoder_groups: int = 0  # of classes, each with a query; 0: as many as classes
-    decoder_width: int = 768  # of the embedding
-    dropout: float | None = None  # before or in the head; None: the published rate
-    compute_dtype: str = _choice("auto", "float32", "bfloat16")  # auto: float32 on CPU only
-    head_bias: str = _choice("log_odds", "zero")  # of a fresh head: of the class frequencies
-    remat: bool = False  # less memory in training: blocks are computed again for their gradients
-    sync_batch_norm: bool = False  # training norms by the statistics of all devices' rows
+    decoder_groups: int = 0  # mldecoder: groups of classes, one query each; 0: one per class
+    decoder_width: int = 768  # mldecoder: width of the embedding
+    # Rate in [0, 1), before the dense layer or inside the decoder; None: the published rate.
+    dropout: float | None = None
+    # Of activations and products; parameters are float32.  auto: float32 on CPU, else bfloat16.
+    compute_dtype: str = _choice("auto", "float32", "bfloat16")
+    # Bias of a new head.  log_odds: predicts the class frequencies of the training labels.
+    head_bias: str = _choice("log_odds", "zero")
+    remat: bool = False  # recomputes blocks in the backward pass: less memory, slower steps
+    sync_batch_norm: bool = False  # batch statistics over all devices instead of each one's images
 
 
 @dataclass(slots=True)
 class Loss:
-    """What training minimises: the mean over known labels.  Metrics keep to plain BCE."""
+    """The training loss, averaged over the known labels.  Evaluations always report plain BCE."""
 
     name: str = _choice("bce", "focal", "asl")
-    label_smoothing: float = 0.0  # of every label, to one half
-    # bce: how much a positive counts, of all classes or of each; "auto": negatives per positive in
-    # train, at most pos_weight_max and at least 1 / pos_weight_max.
+    label_smoothing: float = 0.0  # 0 to below 1; moves labels towards one half by this share
+    # bce: weight of positive labels: one number, or one per class.  "auto": the number of negatives
+    # per positive in train, limited to 1 / pos_weight_max to pos_weight_max.
     pos_weight: PosWeight = 1.0
-    pos_weight_max: float = 10.0
-    # focal
-    gamma: float = 2.0
-    alpha: float | None = None  # weight of positives, of negatives 1 - alpha; None: 1 of both
-    # asl
-    gamma_pos: float = 0.0
-    gamma_neg: float = 4.0
-    clip: float = 0.05  # negatives with a lower probability teach nothing
-    focus_gradient: bool = False  # whether the focusing weights have a gradient too
+    pos_weight_max: float = 10.0  # bce: limit for pos_weight="auto", at least 1
+    gamma: float = 2.0  # focal: focusing exponent; 0: none
+    # focal: weight of positives, between 0 and 1; negatives get 1 - alpha.  None: both get 1.
+    alpha: float | None = None
+    gamma_pos: float = 0.0  # asl: focusing exponent of positives
+    gamma_neg: float = 4.0  # asl: focusing exponent of negatives
+    clip: float = 0.05  # asl: negatives with a probability below this have no loss
+    focus_gradient: bool = False  # asl: whether gradients also flow through the focusing weights
 
 
 @dataclass(slots=True)
 class Group:
-    """Parameters whose whole path matches the pattern train with this rate and decay."""
+    """Parameters that train with the same learning rate and weight decay."""
 
-    pattern: str
-    learning_rate: float
-    weight_decay: float = 0.0  # on kernels only, never on biases and normalisations
+    pattern: str  # regular expression that must match the whole path, such as "head/.*"
+    learning_rate: float  # highest rate of the schedule
+    weight_decay: float = 0.0  # on kernels only, not on biases or normalisation parameters
 
 
 @dataclass(slots=True)
 class Phase:
-    """A stretch of training.  The first group that matches a parameter takes it; none: frozen."""
+    """A part of training.  The first group that matches a parameter trains it; others freeze."""
 
     name: str
-    duration: str  # "5 epochs" or "300 steps"; "0 steps" leaves the phase out
+    duration: str  # such as "5 epochs" or "300 steps"; "0 steps" skips the phase
     groups: list[Group]
     optimizer: str = _choice("adamw", "adam", "sgd", "lion")
-    momentum: float = 0.9  # of sgd, Nesterov's; 0: none
-    warmup: str = "0 steps"  # linear, part of the duration
-    schedule: str = _choice("cosine", "constant", "onecycle")  # onecycle has a rise of its own
-    layer_decay: float = 1.0  # factor on the rates per stage from the head down; 1: off
-    clip_norm: float = 1.0  # global norm of the trainable gradients; 0: off
-    accumulate: int = 1  # parts of a batch, one after the other, that make one update
-    ema: float = 0.0  # decay per step of an average of the parameters, scored beside them; 0: off
-    patience: int = 0  # evaluations without a better val mAP that end the phase; 0: off
-    batch_norm: str = _choice("frozen", "train")  # train: batch statistics where scale trains
-    # Features kept in place of images: 0: off; 1: of the plain image; 2: also of the mirrored
-    # one.  No other augmentation in this phase.
+    momentum: float = 0.9  # sgd: Nesterov momentum, 0 to below 1; 0: none
+    warmup: str = "0 steps"  # part of the duration in which the learning rate rises linearly
+    schedule: str = _choice("cosine", "constant", "onecycle")  # onecycle contains its own warmup
+    # Above 0 and up to 1: each stage below the head multiplies the learning rate by it; 1: off.
+    layer_decay: float = 1.0
+    clip_norm: float = 1.0  # largest global norm of the trainable gradients; 0: no clipping
+    accumulate: int = 1  # number of equal parts in which a batch is computed, for less memory
+    # Decay per step of an exponential moving average (EMA) of the parameters, 0 to below 1; 0: off.
+    # Evaluations score the EMA as well, and the better one counts.
+    ema: float = 0.0
+    # Ends the phase after this many evaluations in a row without a better val mAP; 0: off.
+    patience: int = 0
+    # train: normalisations whose scale trains use and update batch statistics.  frozen: none do.
+    batch_norm: str = _choice("frozen", "train")
+    # Computes the backbone's features once, for phases that train only the head.  0: off; 1: of the
+    # plain image; 2: also of the mirrored image.  The phase uses no other augmentation.
     cached_views: int = 0
 
 
 @dataclass(slots=True)
 class Evaluation:
-    """When and over which classes the validation images are scored, and what follows from it."""
+    """How often the validation images are scored, and how thresholds are tuned on them."""
 
+    # Duration between evaluations, restarting with each phase.  The end of a phase is another one.
     every: str = "1 epoch"
-    min_positives: int = 1  # classes with fewer (in all splits together) are in no mean
-    # Tuned on val: from which probability on a class is said to be there.  The highest F1, or a
-    # precision or recall of at least `threshold_target`.
+    # Classes with fewer positives in all splits together are excluded from averages over classes.
+    min_positives: int = 1
+    # How the threshold of each class is tuned on val.  f1: highest F1.  precision, recall: at least
+    # threshold_target.
     threshold_criterion: str = _choice("f1", "precision", "recall")
-    threshold_target: float = 0.9
-    min_positives_to_tune: int = 10  # classes with fewer in val share a threshold (and temperature)
-    calibration: str = _choice("none", "one", "class")  # temperatures: of all classes, or of each
-    # Training images that are scored like those of val, to compare: the same ones each time, at
-    # most as many as val has; 0: off.
+    threshold_target: float = 0.9  # for precision and recall, above 0 and up to 1
+    # Classes with fewer positives in val share one threshold, and one temperature.
+    min_positives_to_tune: int = 10
+    # Temperature scaling of the logits.  one: one temperature.  class: one per class.
+    calibration: str = _choice("none", "one", "class")
+    # Training images that every evaluation also scores, to show overfitting: a fixed sample, at
+    # most as large as val; 0: off.
     train_sample: int = 500
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """When the state is saved, beside each evaluation and each stop."""
+    """When the state is saved, in addition to every evaluation and every stop."""
 
-    # At the next step that log_every counts; 0: between evaluations not at all.
+    # Minutes since the last save, checked every log_every steps; 0: no saves between evaluations.
     every_minutes: float = 10.0
 
 
 @dataclass(slots=True)
 class Train:
-    """What a step does whose loss or gradients are not finite."""
+    """What happens if the loss or the gradient norm of a step is not finite."""
 
-    # stop: it ends the run, whose last checkpoint stays.  skip: the step changes nothing but its
-    # number, and the next images follow.
+    # stop: ends the run and keeps its last checkpoint.  skip: leaves the parameters unchanged and
+    # continues with the next batch.
     on_nan: str = _choice("stop", "skip")
-    max_skipped: int = 10  # steps since the start or restart; one more ends the run
+    max_skipped: int = 10  # the run ends if more steps are skipped after a start or restart
 
 
 @dataclass(slots=True)
 class Distributed:
-    """How long several processes wait for each other."""
+    """How long the processes of a run wait for each other, in seconds from 5 to 86,400."""
 
-    timeout: int = 100  # seconds of silence after which a process is gone, and the others end
-    start_timeout: int = 300  # seconds until all must be there
+    timeout: int = 100  # silence after which a process is considered dead and the others end
+    start_timeout: int = 300  # time for all processes to start
 
 
 def default_phases() -> list[Phase]:
-    """The head on a frozen backbone, then everything at a lower rate."""
+    """Returns a phase for the head on a frozen backbone, then one for the whole network."""
     return [
         Phase("head", "6 epochs", [Group("head/.*", 1e-2)], cached_views=1),
         Phase(
@@ -236,8 +259,8 @@ def default_phases() -> list[Phase]:
 class Config:
     """Everything that determines a run."""
 
-    seed: int = 0  # initial parameters, order, crops and dropout
-    log_every: int = 20  # steps
+    seed: int = 0  # of initial parameters, order of images, augmentation and dropout
+    log_every: int = 20  # steps between two checks and log entries of the training loss
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     model: Model = field(default_factory=Model)
@@ -249,6 +272,6 @@ class Config:
     phases: list[Phase] = field(default_factory=default_phases)
 
 
-def image_size(config: Config) -> int:
-    """Side of the images in pixels: model.image_size, or the variant's published one."""
-    return config.model.image_size or VARIANTS[config.model.variant].image_size
+def image_size(model: Model) -> int:
+    """Returns the side of the images in pixels: model.image_size, or the variant's own."""
+    return model.image_size or VARIANTS[model.variant].image_size

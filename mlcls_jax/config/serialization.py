@@ -10,6 +10,7 @@ import dacite
 
 from mlcls_jax.config.schema import PATHS, Config
 from mlcls_jax.models.weights.aliases import is_name
+from mlcls_jax.system.console import one_line
 
 # Former names of fields, and the present ones.
 RENAMED = {
@@ -34,33 +35,40 @@ def renaming_hint(section: str, given: Collection[str]) -> str:
 
 
 def from_dict(values: dict) -> Config:
-    """The Config of `dataclasses.asdict`; ValueError names an unknown field or a wrong type."""
+    """Returns the Config of a dictionary such as that of `dataclasses.asdict`.
+
+    Raises:
+        ValueError: a field is missing, unknown or of the wrong type; names it.
+    """
     numbers = {kind: partial(_refuse_bool, kind) for kind in (int, float)}
     try:
         return dacite.from_dict(Config, values, dacite.Config(strict=True, type_hooks=numbers))
-    except (dacite.DaciteError, AttributeError, TypeError) as error:  # the latter two: no dict
+    except (dacite.DaciteError, AttributeError, TypeError) as error:  # the latter two: not a dict
         evaluation = values.get("evaluation") if isinstance(values, dict) else None
         hint = renaming_hint("evaluation", evaluation if isinstance(evaluation, dict) else ())
-        raise ValueError(f"config: {' '.join(str(error).split())}{hint}") from error
+        raise ValueError(f"config: {one_line(error)}{hint}") from error
 
 
 def _refuse_bool(kind: type, value):
-    """To Python True is the int 1; a config that sets seed=True means something else."""
+    """Refuses True and False as numbers, which Python accepts: seed=True is a mistake."""
     if isinstance(value, bool):
         raise dacite.WrongTypeError(kind, value)
     return value
 
 
 def to_json(config: Config) -> str:
-    """All fields, as text that `from_dict(json.loads(...))` reads back."""
+    """Returns all fields as JSON, which `from_dict(json.loads(...))` reads back."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
 def may_change(config: Config) -> set[str]:
-    """Fields of a run that another start may have otherwise: they decide how, and not what."""
+    """Returns the fields that may change when a run is resumed.
+
+    They decide how a run works, not what it computes.
+    """
     fields = {"log_every", "checkpoint.every_minutes"}
     fields |= {f"data.{name}" for name in ("threads", "on_bad_image", "max_bad_fraction")}
-    fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may go on otherwise
+    fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may skip after a restart
     fields |= {"distributed.timeout", "distributed.start_timeout"}
     decision_rule = (
         "threshold_criterion",
@@ -69,19 +77,19 @@ def may_change(config: Config) -> set[str]:
         "calibration",
     )
     fields |= {f"evaluation.{name}" for name in (*decision_rule, "train_sample")}
-    # Crops from cached images are not quite those from the files.
+    # Random crops of cached images differ slightly from those of the files.
     squash = config.augment.train_resize == "squash"
     return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})
 
 
 def per_machine(config: Config) -> set[str]:
-    """Fields that processes of one run may have otherwise: where a machine keeps its files."""
+    """Returns the fields that may differ between the processes of a run, such as paths."""
     weights = set() if is_name(config.model.weights) else {"model.weights"}
     return weights | {"data.threads"} | {f"data.{name}" for name in PATHS}
 
 
 def differences(a: Config, b: Config) -> list[str]:
-    """One "field: a's value -> b's value" for each field that differs."""
+    """Returns a line "field: value in a -> value in b" for each field that differs."""
     left, right = flatten_fields(dataclasses.asdict(a)), flatten_fields(dataclasses.asdict(b))
     paths = [*left, *(path for path in right if path not in left)]
     return [
@@ -92,12 +100,12 @@ def differences(a: Config, b: Config) -> list[str]:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """The same config, readable from any working directory."""
+    """Returns a copy with absolute paths, valid from any working directory."""
     config = from_dict(dataclasses.asdict(config))
     for name in PATHS:
         value = getattr(config.data, name)
-        named = config.data.source == "tfds" and name in ("csv", "val_csv", "test_csv")
-        if value and "://" not in value and not named:
+        is_tfds_name = config.data.source == "tfds" and name in ("csv", "val_csv", "test_csv")
+        if value and "://" not in value and not is_tfds_name:
             setattr(config.data, name, str(Path(value).expanduser().absolute()))
     weights = config.model.weights
     if weights and not is_name(weights):
@@ -106,7 +114,15 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def flatten_fields(value, prefix: str = "") -> dict:
-    """{"data.batch_size": 32, "phases[0].groups[0].pattern": ..., ...} of `dataclasses.asdict`."""
+    """Returns the leaves of nested dictionaries and lists by their paths.
+
+    Args:
+        value: such as the result of `dataclasses.asdict`.
+        prefix: path of the value.
+
+    Returns:
+        Such as {"data.batch_size": 32, "phases[0].groups[0].pattern": "head/.*"}.
+    """
     if isinstance(value, dict):
         items = [(f"{prefix}.{key}" if prefix else key, child) for key, child in value.items()]
     elif isinstance(value, list):

@@ -1,1 +1,1 @@
-"""From files on disk to batches on the devices."""
+"""Reads labels and images from files, and delivers batches to the devices."""

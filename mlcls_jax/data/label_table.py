@@ -1,4 +1,4 @@
-"""The label table: file names, classes and multi-hot labels."""
+"""The label table: file names, class names and multi-hot labels."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,13 +14,14 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:
-    """Images and what is on them.
+    """Images and their labels.
 
-    filenames: n paths relative to `folder`, with `/` between folders on every system.
-    labels: int8 [n, c] of 1 (there), 0 (not there) and UNKNOWN (-1, nobody has looked).
+    folder: the image folder.
+    filenames: n paths relative to `folder`, with forward slashes on every system.
+    labels: int8 [n, c]: 1 (present), 0 (absent) or UNKNOWN (-1, not annotated).
     classes: c names, in the order of the columns of `labels`.
-    splits: "train", "val" or "test" per image where the CSV has a split column, else None.
-    sources: by file name, the path to read the image from where that is not a file in `folder`.
+    splits: "train", "val" or "test" per image; None without a split column.
+    sources: the path to read each image from, by file name; None: the files are in `folder`.
     """
 
     folder: str | Path
@@ -35,28 +36,32 @@ class LabelTable:
 
     @property
     def paths(self) -> list[str]:
-        """n paths for `read_file`, `folder` included."""
+        """The n paths to pass to `read_file`."""
         if self.sources is not None:
             return [self.sources[name] for name in self.filenames]
         return [os.path.join(self.folder, name) for name in self.filenames]
 
     @property
     def positives(self) -> np.ndarray:
-        """int64 [c]: images on which the class is known to be there."""
+        """The number of images on which each class is present: int64 [c]."""
         return np.asarray((self.labels == 1).sum(axis=0, dtype=np.int64))
 
     @property
     def known(self) -> np.ndarray:
-        """int64 [c]: images of which it is known whether the class is there."""
+        """The number of images with a known label for each class: int64 [c]."""
         return np.asarray((self.labels != UNKNOWN).sum(axis=0, dtype=np.int64))
 
     @property
     def frequencies(self) -> np.ndarray:
-        """float64 [c]: positives / known; 0 for a class of which nothing is known."""
+        """Positives divided by known labels: float64 [c]; 0 for a class without known labels."""
         return self.positives / np.maximum(self.known, 1)
 
     def take(self, rows: Iterable[int] | np.ndarray) -> "LabelTable":
-        """The given rows, in the given order. rows: n' indices into the table."""
+        """Returns a table of the given rows, in the given order.
+
+        Args:
+          rows: indices into this table.
+        """
         rows = np.asarray(rows, dtype=np.int64)
         return replace(
             self,
@@ -65,19 +70,24 @@ class LabelTable:
             splits=None if self.splits is None else tuple(self.splits[i] for i in rows),
         )
 
-    def with_classes(self, classes: Sequence[str], here: str, there: str) -> "LabelTable":
-        """The same table with its classes in the order of `classes`.
+    def with_classes(self, classes: Sequence[str], owner: str, other: str) -> "LabelTable":
+        """Returns the table with its classes in the order of `classes`.
 
-        here, there: what to call the owners of this table's classes and of `classes` in the
-        ValueError that names the differing classes when the two aren't the same set.
+        Args:
+          classes: the same class names, in the new order.
+          owner: what the error message calls this table, such as its file.
+          other: what the error message calls the origin of `classes`.
+
+        Raises:
+          ValueError: the classes are not the same; names the classes that only one side has.
         """
         only_here = [name for name in self.classes if name not in set(classes)]
-        only_there = [name for name in classes if name not in set(self.classes)]
-        parts = [f"only in {here}: {quoted(only_here)}"] if only_here else []
-        parts += [f"only in {there}: {quoted(only_there)}"] if only_there else []
-        if parts:
+        only_other = [name for name in classes if name not in set(self.classes)]
+        differences = [f"only in {owner}: {quoted(only_here)}"] if only_here else []
+        differences += [f"only in {other}: {quoted(only_other)}"] if only_other else []
+        if differences:
             raise ValueError(
-                f"{here} and {there} must name the same classes; {'; '.join(parts)}; "
+                f"{owner} and {other} must have the same classes; {'; '.join(differences)}; "
                 "rename or remove these"
             )
         order = [self.classes.index(name) for name in classes]

@@ -1,6 +1,6 @@
-"""Which image is for training, validation or test: from a column, from files, or drawn.
+"""Splits images into train, val and test: by a CSV column, by separate CSVs, or at random.
 
-Drawn or not, it is written to the run's `splits.csv` and read from there again.
+A run saves its splits as `splits.csv` and reads them from there when it continues.
 """
 
 import os
@@ -18,23 +18,22 @@ from mlcls_jax.data.stratification import draw_splits
 from mlcls_jax.system.files import write_text
 
 SPLITS = ("train", "val", "test")
-_AGAIN = "put the file back as it was, or start in another workdir"
+_RESTORE = "restore the file, or choose another --workdir"
 
 
 def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelTable]:
-    """Reads the label CSVs and splits them, or splits them again as a run did before.
+    """Reads the labels and splits them, or applies the saved splits of a run.
 
     Args:
-      data: where the CSVs or other sources are and how to split. The folders of val_csv and
-        test_csv default to `images`. Their classes may be in another order than in `csv`, which
-        decides.
-      saved: a `splits.csv` to apply; nothing is drawn then. Never written here.
+      data: the sources and how to split them. The image folders of val_csv and test_csv default to
+        data.images. The classes of all tables get the order of data.csv.
+      saved: the `splits.csv` of a run to apply; None draws the splits. It is not written here.
 
     Returns:
-      "train", "val" and perhaps "test"; all with the same classes in the same order.
+      "train", "val" and, if there is one, "test", all with the same classes in the same order.
 
     Raises:
-      ValueError: one line, see `read_labels`, `make_splits` and `read_splits`.
+      ValueError: one line from `read_table`, `make_splits` or `read_splits`.
     """
 
     def read(
@@ -43,7 +42,7 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
         if data.source == "csv" and images and not has_folder(data, place):
             raise ValueError(
                 f"config: data.{prefix}images is {images!r}, but data.{prefix}csv is a packed data "
-                f"set, which holds its images; set data.{prefix}images=''"
+                f"set, which contains its images; set data.{prefix}images=''"
             )
         folder = images or (data.images if has_folder(data, place) or data.source == "tfds" else "")
         return read_table(data, place, folder, classes=classes)
@@ -72,45 +71,56 @@ def make_splits(
     test_fraction: float,
     seed: int,
 ) -> dict[str, LabelTable]:
-    """Splits by tables of their own, by the split column, or else by a draw from train's rows.
+    """Splits by separate tables, by the split column, or at random.
 
-    Where neither a table nor the column names val rows, val is drawn from the train rows, and so
-    is test if `test_fraction` is above 0. Rows that are named val or test are never touched.
+    If neither a table nor the column names val rows, val is drawn from the train rows. The same
+    holds for test if `test_fraction` is above 0. Rows that the column names val or test are kept.
 
     Args:
-      train: all images, or those that `val` and `test` leave.
-      val, test: their images where they have CSVs of their own, else None.
-      val_fraction: share for val of the rows that are drawn from, in (0, 1).
-      test_fraction: share for test of the same rows, in [0, 1); 0 makes no test split.
-      seed: of the draw, see `draw_splits`.
+      train: all images, or those that are not in `val` and `test`.
+      val, test: the images of separate CSVs, or None.
+      val_fraction: the share of the train rows that is drawn for val, in (0, 1).
+      test_fraction: the share of the train rows that is drawn for test, in [0, 1); 0: no test.
+      seed: the seed of the draw, see `draw_splits`.
 
     Returns:
-      "train", "val" and perhaps "test", the rows of each in the order of its table.
+      "train", "val" and, if there is one, "test", each in the order of its table.
 
     Raises:
-      ValueError: an impossible draw, differing classes, the same image in two splits, or a split
-        column that has no train rows or says something else than the file.
+      ValueError: the draw is impossible, classes differ, an image is in two splits, or the split
+        column has no train rows or contradicts the separate CSVs.
+
+    >>> labels = np.array([[1, 0], [0, 1]] * 4, np.int8)
+    >>> table = LabelTable("images", tuple("abcdefgh"), labels, ("cat", "dog"))
+    >>> splits = make_splits(table, val_fraction=0.25, test_fraction=0.0, seed=0)
+    >>> {split: part.filenames for split, part in splits.items()}
+    {'train': ('a', 'b', 'c', 'd', 'g', 'h'), 'val': ('e', 'f')}
     """
     given = _given(train, val, test)
     names = np.array(train.splits if train.splits is not None else ["train"] * len(train))
     pool = np.flatnonzero(names == "train")
     if not len(pool):
-        raise ValueError("the split column has no train rows; write train in some of them")
+        raise ValueError("the split column has no train rows; write train in some rows")
     named = {*names.tolist(), *given}
-    wanted = {}
+    shares = {}
     if "test" not in named and test_fraction != 0:
-        wanted["test"] = test_fraction
+        shares["test"] = test_fraction
     if "val" not in named:
-        wanted["val"] = val_fraction
-    names[pool] = draw_splits(train.take(pool), wanted, seed)
+        shares["val"] = val_fraction
+    names[pool] = draw_splits(train.take(pool), shares, seed)
     return _assembled(train, names, given)
 
 
 def write_splits(path: str | Path, splits: Mapping[str, LabelTable]) -> None:
-    """Writes columns `filename` and `split`."""
+    """Writes a CSV with the columns `filename` and `split`.
+
+    Args:
+      path: the file to write.
+      splits: the table of each split.
+    """
     rows = [(name, split) for split, table in splits.items() for name in table.filenames]
     frame = pd.DataFrame(rows, columns=["filename", "split"], dtype=str)
-    # Names exactly as they are, formulas or not: it is read again, and by us.
+    # File names are not escaped for spreadsheets, because this file is read back.
     quotes = quoting(name for name, _ in rows)
     write_text(Path(path), frame.to_csv(index=False, lineterminator="\n", quoting=quotes))
 
@@ -121,17 +131,21 @@ def read_splits(
     val: LabelTable | None = None,
     test: LabelTable | None = None,
 ) -> dict[str, LabelTable]:
-    """Applies a `splits.csv` to the tables it was made from.
+    """Applies a `splits.csv` to the tables that it was made from.
 
-    A split that has a table of its own takes exactly that table's rows; the others divide
-    `train`. So a name that is in two folders is no ambiguity.
+    A split with a separate table has exactly the rows of that table; the other splits divide
+    `train`. Therefore a file name may occur in two image folders.
+
+    Args:
+      path: the `splits.csv`.
+      train, val, test: as in `make_splits`.
 
     Returns:
-      As `make_splits` returned when the file was written.
+      What `make_splits` returned when the file was written.
 
     Raises:
-      ValueError: an unreadable file, or rows that don't match the tables: the labels have changed
-        since, and scores on other images would not compare.
+      ValueError: the file cannot be read, or its rows do not match the tables. The labels have
+        then changed, and scores on other images would not be comparable.
     """
     given = _given(train, val, test)
     saved = _saved_names(path)
@@ -141,7 +155,7 @@ def read_splits(
             twice = [name for name in saved[split] if name in drawn]
             if twice:
                 raise ValueError(
-                    f"{path}: {quoted(twice)} in both {drawn[twice[0]]} and {split}; {_AGAIN}"
+                    f"{path}: {quoted(twice)} in both {drawn[twice[0]]} and {split}; {_RESTORE}"
                 )
             drawn |= dict.fromkeys(saved[split], split)
     for split, table in given.items():
@@ -152,25 +166,32 @@ def read_splits(
         _check_column(path, train, names)
     splits = _assembled(train, names, given)
     if missing := [name for name in ("train", "val") if name not in splits]:
-        raise ValueError(f"{path}: no row is {missing[0]}; {_AGAIN}")
+        raise ValueError(f"{path}: no row is {missing[0]}; {_RESTORE}")
     return splits
 
 
 def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
-    """Warnings: for each split, one sentence naming the classes without any positive label.
+    """Returns a warning for each split that has classes without positive labels.
+
+    Args:
+      splits: the table of each split.
 
     Raises:
-      ValueError: no label of train is known, so there is nothing to learn.
+      ValueError: all labels of train are unknown.
+
+    >>> train = LabelTable("images", ("a",), np.array([[1, 0]], np.int8), ("cat", "dog"))
+    >>> check_train({"train": train})[0]
+    "1 of 2 classes have no positive label in train (1 images), so they cannot be learned: 'dog'."
     """
     if (splits["train"].labels == UNKNOWN).all():
         raise ValueError(
             f"all labels of train ({len(splits['train'])} images) are empty or -1, so there is "
-            "nothing to learn; write 1 where the class is in the image and 0 where it is not"
+            "nothing to learn; write 1 if the class is in the image and 0 if it is not"
         )
     consequences = {
-        "train": "nothing can be learned about them",
-        "val": "they are left out of the val metrics",
-        "test": "they are left out of the test metrics",
+        "train": "they cannot be learned",
+        "val": "they are excluded from the val metrics",
+        "test": "they are excluded from the test metrics",
     }
     warnings = []
     for split, table in splits.items():
@@ -178,7 +199,7 @@ def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
         if empty:
             warnings.append(
                 f"{len(empty)} of {len(table.classes)} classes have no positive label in {split} "
-                f"({len(table)} images), {consequences[split]}: {quoted(empty, len(empty))}."
+                f"({len(table)} images), so {consequences[split]}: {quoted(empty, len(empty))}."
             )
     return warnings
 
@@ -186,7 +207,7 @@ def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
 def _given(
     train: LabelTable, val: LabelTable | None, test: LabelTable | None
 ) -> dict[str, LabelTable]:
-    """The tables beside train's, with train's classes."""
+    """The tables of val and test, with their classes in the order of train's."""
     files = {"train": train, "val": val, "test": test}
     given = {split: table for split, table in files.items() if table is not None}
     if len(given) == 1:
@@ -195,8 +216,8 @@ def _given(
         others = sorted(set(table.splits or ()) - {split})
         if others:
             raise ValueError(
-                f"the CSV of {split} says {others[0]} in its split column, but {split} has a file "
-                "of its own; correct the column, or set data.split_column='' and remove it"
+                f"the CSV of {split} has {others[0]} in its split column, but the splits have "
+                "separate CSVs; correct the column, or remove it and set data.split_column=''"
             )
     return {
         split: table.with_classes(train.classes, f"the CSV of {split}", "the CSV of train")
@@ -208,7 +229,7 @@ def _given(
 def _assembled(
     train: LabelTable, names: np.ndarray, given: dict[str, LabelTable]
 ) -> dict[str, LabelTable]:
-    """All splits in their usual order. names: str [n], the split of each row of train's table."""
+    """All splits in the order of SPLITS; names: str [n], the split of each row of train."""
     rows = {split: np.flatnonzero(names == split) for split in SPLITS}
     splits = {split: train.take(rows[split]) for split in SPLITS if len(rows[split])} | given
     splits = {split: splits[split] for split in SPLITS if split in splits}
@@ -235,16 +256,16 @@ def _check_disjoint(splits: Mapping[str, LabelTable]) -> None:
 
 
 def _saved_names(path: str | Path) -> dict[str, dict[str, None]]:
-    """The file names of each split, in the file's order."""
+    """The file names of each split, in the order of the file."""
     if not Path(path).exists():
-        raise ValueError(f"{path} is missing, which says what was trained on; {_AGAIN}")
+        raise ValueError(f"{path} is missing, which lists the images trained on; {_RESTORE}")
     saved = read_csv(path)
-    names, splits = saved.column("filename", _AGAIN), saved.column("split", _AGAIN)
+    names, splits = saved.column("filename", _RESTORE), saved.column("split", _RESTORE)
     rows = list(zip(names.texts, splits.texts, strict=True))
     for i, (_, split) in enumerate(rows):
         if split not in SPLITS:
-            raise splits.error(i, f"{split!r} is no split; write train, val or test")
-    names.check_unique(rows, lambda i: f"{rows[i][0]!r} is in {rows[i][1]} twice; {_AGAIN}")
+            raise splits.error(i, f"{split!r} is not a split; write train, val or test")
+    names.check_unique(rows, lambda i: f"{rows[i][0]!r} is in {rows[i][1]} twice; {_RESTORE}")
     return {split: {name: None for name, owner in rows if owner == split} for split in SPLITS}
 
 
@@ -258,20 +279,20 @@ def _check_same_images(
     parts += [f"{len(gone)} of its images are not in {source}: {quoted(gone)}"] if gone else []
     if parts:
         raise ValueError(
-            f"{path}: {'; '.join(parts)}; restore the CSV, or start in another workdir"
+            f"{path}: {'; '.join(parts)}; restore the CSV, or choose another --workdir"
         )
 
 
 def _check_column(path: str | Path, table: LabelTable, names: np.ndarray) -> None:
-    """The saved split against the CSV's column, which may have been edited since."""
+    """Refuses saved splits that differ from the CSV's column, which may have been edited."""
     column = np.array(table.splits)
-    # Rows of train may have become val or test where the column names none of these.
+    # Rows of train may have been drawn for val or test if the column does not name these.
     drawn = (column == "train") & ~np.isin(names, column)
     differ = np.flatnonzero((column != names) & ~drawn)
     if len(differ):
         i = differ[0]
         raise ValueError(
             f"{path}: {len(differ)} images have another split in the CSV's column, the first "
-            f"{table.filenames[i]!r} ({column[i]}, was {names[i]}); restore the column, or start "
-            "in another workdir"
+            f"{table.filenames[i]!r} ({column[i]}, was {names[i]}); restore the column, or choose "
+            "another --workdir"
         )

@@ -1,1 +1,1 @@
-"""What the figures of a run say, in words: each with its numbers and with what to try next."""
+"""Rules that turn the figures of a run into findings: what stands out, and what to try next."""

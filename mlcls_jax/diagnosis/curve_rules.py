@@ -1,232 +1,301 @@
-"""What the curves of train and val say.
+"""Rules for the curves of train and val.
 
-mAP is compared between images of train and val over the same classes, in evaluation mode; of
-records without `evaluation.train_sample`, nothing is said that would need it.
+The mAP of train and val is compared over the same classes, in evaluation mode.  A rule that needs
+the training sample (`evaluation.train_sample`) does not apply to records without it.
 """
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mlcls_jax.config import Config, Phase
-from mlcls_jax.diagnosis.finding import Finding, longer, more_decay, scaled_rates
-from mlcls_jax.diagnosis.live_warnings import ABOVE, FAR, NOTHING
+from mlcls_jax.config import Phase
+from mlcls_jax.diagnosis.comparison import (
+    has_diverged,
+    is_above_base_rate,
+    knows_nothing,
+    share_of_way,
+    val_share,
+)
+from mlcls_jax.diagnosis.finding import Evidence, Finding
+from mlcls_jax.diagnosis.overrides import longer, more_decay, phase_override, scaled_rates
 from mlcls_jax.evaluation.base_rate import SAMPLE
 
-FITTED = 0.5  # of the way from the base rate's mAP to 1: below it, images are not fitted
-LEAST = 50  # images in the sample: the mAP of fewer is luck
-GAP = 0.1  # of mAP between train and val: above it, images are remembered
+FITTED = 0.5  # share of the way from the base rate's mAP to 1; below it, images are not fitted
+MIN_SAMPLE = 50  # images in the sample: the mAP of fewer is too noisy
+GAP = 0.1  # mAP of train minus mAP of val: above it, the network memorises its images
 FELL, ROSE = 0.01, 1.05  # mAP of val below its best, and its loss as a multiple of its lowest
-FLAT = 0.005  # mAP over the last third of a phase's evaluations: less is a ceiling
-SHORT = 4  # evaluations: of fewer, nobody can say that they are flat
+FLAT = 0.005  # rise of the mAP over the last third of a phase: less is a ceiling
+MIN_EVALUATIONS = 4  # to tell whether a phase still improves
 
-_PARTS = ("stem", *(f"stage{number}" for number in range(1, 8)), "top")
+_PARTS = ("stem", *(f"stage{i}" for i in range(1, 8)), "top")
 _BACKBONE = tuple(f"backbone/{part}/conv/kernel" for part in _PARTS)
 _UNFREEZE = (
-    'a phase after it that trains the backbone as well: Phase("finetune", "12 epochs", '
+    'add a phase that trains the backbone as well: Phase("finetune", "12 epochs", '
     '[Group("head/.*", 5e-4, 1e-2), Group("backbone/.*", 3e-4, 1e-2)], warmup="1 epoch")'
 )
 
 
-def of_curves(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
-    """Worse than the base rate, underfitting, overfitting, and what a frozen backbone allows.
-
-    Args:
-        config: of the run.
-        records: of metrics.jsonl, in their order.
-    """
-    if not records:
-        return []
-    last = records[-1]
-    if _is_ignorant(last) or _has_diverged(last):
-        return _worse(config, last) + _frozen(config, records)
-    found = [*_underfitting(config, records), *_overfitting(config, records)]
-    if _is_above_base_rate(last):
-        if _val_share(last) >= FITTED:
-            found += _too_sure(last)
-        elif not {finding.kind for finding in found} & {"underfitting", "overfitting"}:
-            found += _worse(config, last)
-    return found + _frozen(config, records)
-
-
-def beats_base_rate(record: dict[str, Any]) -> bool:
-    """Whether the probabilities for val say more than the class frequencies alone."""
-    return not _is_ignorant(record) and not _is_above_base_rate(record)
-
-
-def _is_ignorant(record: dict[str, Any]) -> bool:
-    return _val_share(record) < NOTHING
-
-
-def _is_above_base_rate(record: dict[str, Any], times: float = ABOVE) -> bool:
-    """Of BCE alone: focal losses and the like leave probabilities that need not be right."""
-    above = record["val"]["loss"] > times * record["base_rate"]["loss"]
-    return above and record["loss_name"] == "bce"
-
-
-def _has_diverged(record: dict[str, Any]) -> bool:
-    """Far above on val, and on what it trains with as well."""
-    return _is_above_base_rate(record, FAR) and record["train_loss"] > record["base_rate"]["loss"]
-
-
-def _val_share(record: dict[str, Any]) -> float:
-    return _share(record["val"]["mAP"], record["base_rate"]["mAP"])
-
-
-def _beside_base_rate(record: dict[str, Any]) -> str:
-    val, base = record["val"], record["base_rate"]
-    return (
-        f"val loss {val['loss']:.4f}, and {base['loss']:.4f} of the class frequencies alone; "
-        f"val mAP {val['mAP']:.4f}, and {base['mAP']:.4f}"
-    )
-
-
-def _worse(config: Config, last: dict[str, Any]) -> list[Finding]:
-    index = _index(config, last)
-    lower = scaled_rates(index, config.phases[index], 0.1)
-    more = ["--config.model.weights=imagenet"] if config.model.weights != "imagenet" else []
-    if config.model.head != "gap":
-        more.append("--config.model.head=gap")
+def underfitting(evidence: Evidence) -> Finding | None:
+    """Finds training images that are not fitted, with val close to them."""
+    sample = _sample(evidence)
+    if sample is None:
+        return None
+    share = share_of_way(sample["mAP"], evidence.records[-1]["base_rate"]["mAP"])
+    if share >= FITTED or _gap(sample) >= GAP:
+        return None
+    index, phase = evidence.current
     text = (
-        f"Worse than the base rate, or no better ({_beside_base_rate(last)}): a learning rate that "
-        "is too high, weights with another normalisation than their own, or a head too large for "
-        "these images."
+        f"Underfitting: mAP on training images is {sample['mAP']:.4f}, {share:.0%} of the way "
+        f"from the base rate to 1 (below {FITTED:.0%}), and val is close to it "
+        f"({sample['val_mAP']:.4f}, less than {GAP:g} apart). "
     )
-    return [Finding("base rate", text, (*lower, *more))]
-
-
-def _too_sure(last: dict[str, Any]) -> list[Finding]:
-    text = (
-        f"It orders the images well, but is too sure of itself ({_beside_base_rate(last)}): its "
-        "probabilities are worse than none."
-    )
-    return [
-        Finding(
-            "too sure",
-            text,
-            ("--config.evaluation.calibration=one", "--config.loss.label_smoothing=0.1"),
-        )
-    ]
-
-
-def _underfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
-    last, index = records[-1], _index(config, records[-1])
-    sample = last.get(SAMPLE)
-    if not sample or sample["images"] < LEAST:
-        return []
-    share, gap = _share(sample["mAP"], last["base_rate"]["mAP"]), sample["mAP"] - sample["val_mAP"]
-    if share >= FITTED or gap >= GAP:
-        return []
-    phase = config.phases[index]
-    text = (
-        f"Underfitting: mAP {sample['mAP']:.4f} on training images is {share:.0%} of the way "
-        f"from the base rate to 1 (below {FITTED:.0%}), and val is near it ({sample['val_mAP']:.4f}"
-        f", less than {GAP:g} apart). "
-    )
-    rise = _late_rise([record for record in records if record["phase"] == phase.name])
+    rise = _late_rise([record for record in evidence.records if record["phase"] == phase.name])
     faster = scaled_rates(index, phase, 3)
     if rise is None or rise > FLAT:
-        text += "It still rises, or was evaluated too rarely to tell: train longer."
-        return [Finding("underfitting", text, (longer(index, phase), *faster))]
-    text += f"The last third of {phase.name} brought {rise:+.4f}: longer alone will not do."
-    if _is_frozen(phase):
-        return [Finding("underfitting", text, (*faster, _UNFREEZE))]
-    return [
-        Finding(
-            "underfitting",
-            text,
-            (*faster, "a larger --config.model.variant"),
+        text += "It still rises, or there are too few evaluations to tell: train longer."
+        return Finding("underfitting", text, (longer(index, phase), *faster))
+    text += f"The last third of {phase.name} added {rise:+.4f}: training longer will not be enough."
+    larger = _UNFREEZE if _is_frozen(phase) else "a larger --config.model.variant"
+    return Finding("underfitting", text, (*faster, larger))
+
+
+def overfitting(evidence: Evidence) -> Finding | None:
+    """Finds training images that are memorised while val gets worse."""
+    sample = _memorised(evidence)
+    if sample is None:
+        return None
+    decline = _decline(evidence.records)
+    if not (decline.is_worse and decline.train_holds(sample)):
+        return None
+    earlier = decline.earlier
+    before = f" ({_gap(earlier):.4f} before)" if earlier else ""
+    text = (
+        f"Overfitting: {_both(sample)}, a gap of {_gap(sample):.4f}{before}, while val mAP is "
+        f"{decline.fell:.4f} below its best (step {decline.best['step']}) and val loss is "
+        f"{decline.rose:.2f} times its lowest (step {decline.lowest['step']}). The best checkpoint "
+        "is kept in any case."
+    )
+    index, phase = evidence.current
+    stop = phase_override(index, "patience", 3)
+    return Finding("overfitting", text, (stop, *_regularise(index, phase)))
+
+
+def gap(evidence: Evidence) -> Finding | None:
+    """Finds training images that are memorised without overfitting."""
+    sample = _memorised(evidence)
+    if sample is None:
+        return None
+    decline = _decline(evidence.records)
+    index, phase = evidence.current
+    milder = _regularise(index, phase)
+    text = f"The network memorises its training images ({_both(sample)}; a gap above {GAP:g})"
+    if not decline.is_worse:
+        text += (
+            f", but val mAP does not fall ({decline.fell:.4f} below its best): more images or more "
+            "augmentation would help most."
         )
-    ]
+        return Finding("gap", text, milder)
+    if decline.train_holds(sample):
+        return None  # this is overfitting
+    text += (
+        f", and both have become worse: val mAP is {decline.fell:.4f} below its best, val loss is "
+        f"{decline.rose:.2f} times its lowest, and training images were fitted better before."
+    )
+    return Finding("gap", text, (*scaled_rates(index, phase, 1 / 3), *milder))
 
 
-def _overfitting(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
-    last, index = records[-1], _index(config, records[-1])
-    sample = last.get(SAMPLE)
-    if not sample or sample["images"] < LEAST:
-        return []
+def overconfident(evidence: Evidence) -> Finding | None:
+    """Finds a good ranking of the images with probabilities worse than the base rate's."""
+    if not evidence.records or _is_hopeless(evidence.records[-1]):
+        return None
+    last = evidence.records[-1]
+    if not (is_above_base_rate(last) and val_share(last) >= FITTED):
+        return None
+    text = (
+        f"The network ranks the images well but is overconfident ({_next_to_base_rate(last)}): "
+        "its probabilities are worse than the class frequencies."
+    )
+    calibrate = ("--config.evaluation.calibration=one", "--config.loss.label_smoothing=0.1")
+    return Finding("overconfident", text, calibrate)
+
+
+def worse_than_base_rate(evidence: Evidence) -> Finding | None:
+    """Finds a loss or an mAP that is no better than the base rate, if no other rule says why."""
+    if not evidence.records:
+        return None
+    last = evidence.records[-1]
+    if not _is_hopeless(last):
+        if not is_above_base_rate(last) or val_share(last) >= FITTED:
+            return None
+        if underfitting(evidence) or overfitting(evidence):
+            return None
+    pretrained = ["--config.model.weights=imagenet"] if evidence.weights != "imagenet" else []
+    smaller = ["--config.model.head=gap"] if evidence.head != "gap" else []
+    text = (
+        f"The loss or the mAP of val is no better than the base rate ({_next_to_base_rate(last)}). "
+        "Likely causes: a learning rate that is too high, weights that expect another input "
+        "normalisation, or a head that is too large for this data set."
+    )
+    lower = scaled_rates(*evidence.current, 0.1)
+    return Finding("base rate", text, (*lower, *pretrained, *smaller))
+
+
+def fine_tuning(evidence: Evidence) -> Finding | None:
+    """Reports what the phases after a frozen backbone have gained."""
+    frozen = _last_frozen(evidence)
+    if frozen is None or frozen.gain is None or not frozen.gain > FLAT:
+        return None
+    return Finding("fine-tuning", frozen.gain_text)
+
+
+def no_gain(evidence: Evidence) -> Finding | None:
+    """Finds phases after a frozen backbone that have gained nothing."""
+    frozen = _last_frozen(evidence)
+    if frozen is None or frozen.gain is None or frozen.gain > FLAT:
+        return None
+    index, phase = evidence.current
+    rates = scaled_rates(index, phase, 1 / 3)
+    return Finding("no gain", frozen.gain_text, (*rates, longer(index, phase)))
+
+
+def ceiling(evidence: Evidence) -> Finding | None:
+    """Finds a frozen backbone with which val no longer improves."""
+    frozen = _last_frozen(evidence)
+    if frozen is None or frozen.gain is not None:
+        return None
+    rise, last = _late_rise(frozen.records), frozen.records[-1]
+    if rise is None or rise > FLAT:
+        return None
+    if last["loss_name"] == "bce" and last["train_loss"] > last["base_rate"]["loss"]:
+        return None  # it has hardly begun to learn
+    text = (
+        f"With a frozen backbone, the network has reached its ceiling: val mAP is "
+        f"{frozen.ceiling:.4f}, and the last third of {frozen.name} added {rise:+.4f} (less than "
+        f"{FLAT:g})."
+    )
+    return Finding("ceiling", text, (_UNFREEZE,))
+
+
+@dataclass(frozen=True)
+class _Decline:
+    """How much worse val is now than at its best.
+
+    best, lowest: records with the highest mAP and the lowest loss of val.
+    fell, rose: mAP below its best; loss as a multiple of its lowest.
+    """
+
+    best: dict[str, Any]
+    lowest: dict[str, Any]
+    fell: float
+    rose: float
+
+    @property
+    def is_worse(self) -> bool:
+        return self.fell >= FELL or self.rose >= ROSE
+
+    @property
+    def earlier(self) -> dict[str, Any] | None:
+        """The training sample at the better evaluation."""
+        return (self.lowest if self.rose >= ROSE else self.best).get(SAMPLE)
+
+    def train_holds(self, sample: dict[str, Any]) -> bool:
+        """Whether training images are fitted at least as well as before."""
+        return not self.earlier or sample["mAP"] >= self.earlier["mAP"]
+
+
+def _decline(records: Sequence[dict[str, Any]]) -> _Decline:
+    val = records[-1]["val"]
     best = max(records, key=lambda record: np.nan_to_num(record["val"]["mAP"]))
     lowest = min(records, key=lambda record: record["val"]["loss"])
-    fell = best["val"]["mAP"] - last["val"]["mAP"]
-    rose = last["val"]["loss"] / lowest["val"]["loss"]
-    gap, earlier = sample["mAP"] - sample["val_mAP"], (lowest if rose >= ROSE else best).get(SAMPLE)
-    if gap < GAP:
-        return []
-    apart = f"mAP {sample['mAP']:.4f} on training images, {sample['val_mAP']:.4f} on val"
-    milder = (
-        "--config.augment.rand_augment=2",
-        "--config.augment.train_resize=random_crop",
-        *more_decay(index, config.phases[index]),
-    )
-    holds = not earlier or sample["mAP"] >= earlier["mAP"]  # or all have become worse
-    if holds and (fell >= FELL or rose >= ROSE):
-        since = f" ({earlier['mAP'] - earlier['val_mAP']:.4f} before)" if earlier else ""
-        text = (
-            f"Overfitting: {apart}, a gap of {gap:.4f}{since}, while val mAP is {fell:.4f} below "
-            f"its best (step {best['step']}) and val loss {rose:.2f} times its lowest (step "
-            f"{lowest['step']}). The best checkpoint is kept whatever comes after it."
-        )
-        stop = f"--config.phases[{index}].patience=3"
-        return [Finding("overfitting", text, (stop, *milder))]
-    remembers = f"It remembers its images ({apart}; a gap above {GAP:g})"
-    if fell >= FELL or rose >= ROSE:
-        text = (
-            f"{remembers}, and lost ground in both: val mAP is {fell:.4f} below its best and val "
-            f"loss {rose:.2f} times its lowest, while training images were fitted better before."
-        )
-        slower = scaled_rates(index, config.phases[index], 1 / 3)
-        return [Finding("gap", text, (*slower, *milder))]
-    text = (
-        f"{remembers}, but val does not fall ({fell:.4f} below its best): more images or more "
-        "augmentation would help most."
-    )
-    return [Finding("gap", text, milder)]
+    fell, rose = best["val"]["mAP"] - val["mAP"], val["loss"] / lowest["val"]["loss"]
+    return _Decline(best, lowest, fell, rose)
 
 
-def _frozen(config: Config, records: Sequence[dict[str, Any]]) -> list[Finding]:
-    """The ceiling of a phase with a frozen backbone, or what the phases after it have brought."""
-    names = list(dict.fromkeys(record["phase"] for record in records))
-    phases = {phase.name: phase for phase in config.phases}
+@dataclass(frozen=True)
+class _Frozen:
+    """The last phase with a frozen backbone.
+
+    ceiling, tuned: best mAP of val in it and after it; tuned is None without a later evaluation.
+    """
+
+    name: str
+    records: Sequence[dict[str, Any]]
+    ceiling: float
+    tuned: float | None
+
+    @property
+    def gain(self) -> float | None:
+        return None if self.tuned is None else self.tuned - self.ceiling
+
+    @property
+    def gain_text(self) -> str:
+        return (
+            f"Fine-tuning changed val mAP by {self.gain:+.4f}: {self.ceiling:.4f} at best with "
+            f"the backbone frozen ({self.name}), {self.tuned:.4f} afterwards."
+        )
+
+
+def _last_frozen(evidence: Evidence) -> _Frozen | None:
+    phases = {phase.name: phase for phase in evidence.phases.values()}
+    names = dict.fromkeys(record["phase"] for record in evidence.records)
     frozen = [name for name in names if name in phases and _is_frozen(phases[name])]
     if not frozen:
-        return []
-    own = [record for record in records if record["phase"] == frozen[-1]]
-    later = [record for record in records if record["step"] > own[-1]["step"]]
-    ceiling = max(record["val"]["mAP"] for record in own)
-    if later:
-        tuned = max(record["val"]["mAP"] for record in later)
-        text = (
-            f"Fine-tuning brought {tuned - ceiling:+.4f} of val mAP: {ceiling:.4f} at best with "
-            f"the backbone frozen ({frozen[-1]}), {tuned:.4f} after it."
-        )
-        if tuned - ceiling > FLAT:
-            return [Finding("fine-tuning", text)]
-        index = _index(config, later[-1])
-        phase = config.phases[index]
-        rates = scaled_rates(index, phase, 1 / 3)
-        return [Finding("no gain", text, (*rates, longer(index, phase)))]
-    rise = _late_rise(own)
-    if rise is None or rise > FLAT:
-        return []
-    if own[-1]["loss_name"] == "bce" and own[-1]["train_loss"] > own[-1]["base_rate"]["loss"]:
-        return []  # it has hardly learnt yet
-    text = (
-        f"With its backbone frozen, the network is at its ceiling: val mAP {ceiling:.4f}, and the "
-        f"last third of {frozen[-1]} brought {rise:+.4f} (less than {FLAT:g})."
+        return None
+    records = [record for record in evidence.records if record["phase"] == frozen[-1]]
+    later = [record for record in evidence.records if record["step"] > records[-1]["step"]]
+    best = max(record["val"]["mAP"] for record in records)
+    tuned = max(record["val"]["mAP"] for record in later) if later else None
+    return _Frozen(frozen[-1], records, best, tuned)
+
+
+def _is_hopeless(record: dict[str, Any]) -> bool:
+    return knows_nothing(record) or has_diverged(record)
+
+
+def _sample(evidence: Evidence) -> dict[str, Any] | None:
+    """The last training sample; None if it is missing or small, or if nothing is learnt."""
+    if not evidence.records or _is_hopeless(evidence.records[-1]):
+        return None
+    sample = evidence.records[-1].get(SAMPLE)
+    return sample if sample and sample["images"] >= MIN_SAMPLE else None
+
+
+def _memorised(evidence: Evidence) -> dict[str, Any] | None:
+    """The last training sample if it is fitted much better than val."""
+    sample = _sample(evidence)
+    return None if sample is None or _gap(sample) < GAP else sample
+
+
+def _gap(sample: dict[str, Any]) -> float:
+    return sample["mAP"] - sample["val_mAP"]
+
+
+def _both(sample: dict[str, Any]) -> str:
+    return f"mAP is {sample['mAP']:.4f} on training images and {sample['val_mAP']:.4f} on val"
+
+
+def _regularise(index: int, phase: Phase) -> tuple[str, ...]:
+    return (
+        "--config.augment.rand_augment=2",
+        "--config.augment.train_resize=random_crop",
+        *more_decay(index, phase),
     )
-    return [Finding("ceiling", text, (_UNFREEZE,))]
 
 
-def _share(value: float, base: float) -> float:
-    """How much of the way from the base rate to 1."""
-    return (value - base) / max(1 - base, 1e-9)
+def _next_to_base_rate(record: dict[str, Any]) -> str:
+    val, base = record["val"], record["base_rate"]
+    return (
+        f"val loss {val['loss']:.4f}, base rate {base['loss']:.4f}; "
+        f"val mAP {val['mAP']:.4f}, base rate {base['mAP']:.4f}"
+    )
 
 
 def _late_rise(records: Sequence[dict[str, Any]]) -> float | None:
-    """What the last third of the evaluations has brought over the best before it; None: too few."""
-    if len(records) < SHORT:
+    """Rise of the best mAP in the last third of the evaluations; None if there are too few."""
+    if len(records) < MIN_EVALUATIONS:
         return None
     values = [record["val"]["mAP"] for record in records]
     before = len(values) - -(-len(values) // 3)
@@ -235,9 +304,3 @@ def _late_rise(records: Sequence[dict[str, Any]]) -> float | None:
 
 def _is_frozen(phase: Phase) -> bool:
     return not any(re.fullmatch(g.pattern, path) for g in phase.groups for path in _BACKBONE)
-
-
-def _index(config: Config, record: dict[str, Any]) -> int:
-    """Of the record's phase in the config; the last one if it has none of that name."""
-    names = [phase.name for phase in config.phases]
-    return names.index(record["phase"]) if record["phase"] in names else len(names) - 1

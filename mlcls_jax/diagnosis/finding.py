@@ -1,22 +1,25 @@
-"""Findings of the diagnosis, and the config overrides that they propose."""
+"""What a rule of the diagnosis is, what it looks at and what it returns."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from mlcls_jax.config import Phase
+from mlcls_jax.data.label_table import LabelTable
 
-NAMED = 6  # classes or files in a sentence
-FIRST_DECAY = 0.01  # for what has none yet
+MAX_NAMED = 6  # classes or files in one sentence
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence of the diagnosis.
+    """One result of the diagnosis.
 
-    kind: "base rate", "too sure", "underfitting", "overfitting", "gap", "ceiling",
-        "fine-tuning", "no gain", "few positives", "val unlike train", "label noise" or "nothing".
-    text: with its numbers.
-    next: what to try: config overrides, or sentences.
+    Attributes:
+        kind: the kind of the rule, such as "overfitting"; "nothing" if no rule applies.
+        text: a sentence with its figures.
+        next: what to try: config overrides or sentences.
     """
 
     kind: str
@@ -24,30 +27,72 @@ class Finding:
     next: tuple[str, ...] = ()
 
 
-def some(names: Sequence[str]) -> str:
-    """The first of them, and how many more there are."""
-    more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return "; ".join(names[:NAMED]) + more
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The labels of a run and, if there is one, its best evaluation.
+
+    Attributes:
+        train, val: labels of the splits.
+        separate_val: whether val has its own CSV (`data.val_csv`).
+        scored: labels of the val images that could be read, and their probabilities by the best
+            evaluation, float64 [image, class].
+    """
+
+    train: LabelTable
+    val: LabelTable
+    separate_val: bool = False
+    scored: tuple[LabelTable, np.ndarray] | None = None
 
 
-def scaled_rates(index: int, phase: Phase, factor: float) -> tuple[str, ...]:
-    """All learning rates of a phase times a factor. index: of the phase in the config."""
-    return tuple(
-        f"--config.phases[{index}].groups[{number}].learning_rate={factor * group.learning_rate:g}"
-        for number, group in enumerate(phase.groups)
-    )
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Everything that the rules look at.
+
+    Attributes:
+        records: records of metrics.jsonl, in order.
+        phases: phases by their index in the config.
+        weights, head: `model.weights` and `model.head`.
+        labels: None while a run trains.
+    """
+
+    records: Sequence[dict[str, Any]]
+    phases: Mapping[int, Phase] = field(default_factory=dict)
+    weights: str = "imagenet"
+    head: str = "gap"
+    labels: Labels | None = None
+
+    @property
+    def current(self) -> tuple[int, Phase]:
+        """Index and phase of the last record; the last phase if none has its name."""
+        name = self.records[-1]["phase"]
+        indices = [index for index, phase in self.phases.items() if phase.name == name]
+        index = indices[0] if indices else max(self.phases)
+        return index, self.phases[index]
 
 
-def more_decay(index: int, phase: Phase) -> tuple[str, ...]:
-    """The decay of all weights three times as strong, or begun."""
-    return tuple(
-        f"--config.phases[{index}].groups[{number}].weight_decay="
-        f"{3 * group.weight_decay or FIRST_DECAY:g}"
-        for number, group in enumerate(phase.groups)
-    )
+@dataclass(frozen=True)
+class Rule:
+    """A rule of the diagnosis.
+
+    Attributes:
+        kind: the kind of its findings.
+        check: returns the finding, or None if the rule does not apply or lacks its evidence.
+        live: True for a warning while a run trains, which looks at the records of one phase;
+            False for a finding of the report.
+    """
+
+    kind: str
+    check: Callable[[Evidence], Finding | None]
+    live: bool = False
 
 
-def longer(index: int, phase: Phase) -> str:
-    """Twice its duration."""
-    amount, unit = phase.duration.split()
-    return f'--config.phases[{index}].duration="{2 * float(amount):g} {unit}"'
+def apply_rules(rules: Sequence[Rule], evidence: Evidence) -> list[Finding]:
+    """Returns the findings of the rules that apply, in the order of the rules."""
+    findings = (rule.check(evidence) for rule in rules)
+    return [finding for finding in findings if finding is not None]
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Returns the first names of a list and how many more there are."""
+    more = f", and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return "; ".join(names[:MAX_NAMED]) + more

@@ -1,4 +1,4 @@
-"""Scores a model next to a constant predictor of the class frequencies."""
+"""The class frequencies of a data set, and scores of a model next to a predictor of them."""
 
 from dataclasses import dataclass
 
@@ -8,33 +8,39 @@ from scipy.special import expit
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.evaluation.metrics import Scores, constant_predictor, evaluate_scores
 
-SAMPLE = "train_sample"  # in records, and among the readers
+SAMPLE = "train_sample"  # key of the sampled training images in metrics.jsonl and in readers
 
 
 @dataclass(frozen=True)
 class BaseRate:
-    """What the training labels alone say.
+    """What the labels alone determine, per class.
 
-    frequencies: share of positives among the known labels of the training images, per class.
-    included_classes: False for classes that no mean includes, as all splits together have
-        too few positives.
+    Attributes:
+        frequencies: share of positives among the known labels of the training images.
+        included_classes: False for classes that the averages exclude, because all splits together
+            have too few positives.
     """
 
     frequencies: tuple[float, ...]
     included_classes: tuple[bool, ...]
 
 
-def base_rate(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
-    """Frequencies of the training split, and the classes with enough positives in all splits.
+def base_rates(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
+    """Returns the class frequencies of the training split and the classes to include.
+
+    Args:
+        splits: label table per split; "train" and "val" are required.
+        min_positives: positives in all splits together that a class needs to be included.
 
     Raises:
-        ValueError: none of these classes has a positive in val, so there would be no mAP.
+        ValueError: no included class has a positive in val, so mAP would be undefined.
     """
     positives = np.sum([table.positives for table in splits.values()], axis=0)
     if not (splits["val"].positives[positives >= min_positives] > 0).any():
         raise ValueError(
             "no class with evaluation.min_positives positive labels has one in val, so nothing "
-            "can be measured; lower it, hold out more images, or check the labels"
+            "can be measured; lower evaluation.min_positives, hold out more images, or check the "
+            "labels"
         )
     frequencies = splits["train"].frequencies
     return BaseRate(
@@ -43,33 +49,52 @@ def base_rate(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
     )
 
 
-def sample_size(splits: dict[str, LabelTable], wanted: int) -> int:
-    """Of the training images that are scored beside those of val; wanted: at most so many."""
-    return min(wanted, len(splits["train"]), len(splits["val"]))
-
-
 def sample_rows(splits: dict[str, LabelTable], wanted: int, seed: int) -> np.ndarray:
-    """Rows of the training images that are scored beside those of val: int64 [image], sorted.
+    """Returns the rows of the training images that each evaluation scores as well.
 
-    Always the same ones: the scores of two evaluations differ by the model alone.
+    They depend on the splits and the seed only, so the scores of two evaluations differ by the
+    model alone.
+
+    Args:
+        splits: label table per split; "train" and "val" are required.
+        wanted: number of images; fewer are drawn if train or val has fewer.
+        seed: seed of the draw.
+
+    Returns:
+        Int64 [image], sorted.
     """
     rng = np.random.default_rng(seed)
-    size = sample_size(splits, wanted)
+    size = min(wanted, len(splits["train"]), len(splits["val"]))
     return np.sort(rng.choice(len(splits["train"]), size, replace=False))
 
 
 def model_scores(table: LabelTable, logits: np.ndarray, base: BaseRate) -> Scores:
-    """Metrics of the logits of a table's images."""
+    """Returns the metrics of a model.
+
+    Args:
+        table: labels of the images.
+        logits: float [image, class].
+        base: class frequencies and included classes.
+    """
     return _scores(table, probabilities(logits), base)
 
 
 def constant_scores(table: LabelTable, base: BaseRate) -> Scores:
-    """What to compare them with: the same metrics of the training frequencies."""
+    """Returns the same metrics for a predictor of the training frequencies, as a baseline.
+
+    Args:
+        table: labels of the images.
+        base: class frequencies and included classes.
+    """
     return _scores(table, constant_predictor(np.asarray(base.frequencies), len(table)), base)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Sigmoid in float64, so that the loss of a confident mistake is exact."""
+    """Returns the sigmoid in float64, so that the loss of a confident mistake is exact.
+
+    >>> probabilities(np.array([0.0, 100.0], np.float32)).tolist()
+    [0.5, 1.0]
+    """
     return expit(logits.astype(np.float64))
 
 

@@ -1,7 +1,7 @@
-"""Probabilities that say how often the class is there: temperature scaling, and its measure.
+"""Temperature scaling, which calibrates probabilities, and the expected calibration error.
 
-A temperature divides the logits (Guo et al., arXiv:1706.04599).  It never reorders the images of
-a class, and a logit of 0 stays a probability of one half.
+A temperature divides the logits (Guo et al., arXiv:1706.04599). It never reorders the images of a
+class, and a logit of 0 stays a probability of 0.5.
 """
 
 import math
@@ -14,7 +14,9 @@ from scipy.special import expit
 from mlcls_jax.data.label_table import UNKNOWN
 
 BINS = 15  # as in Guo et al.
-HIGHEST = 10.0  # and its inverse the lowest: labels that scores separate have no best temperature
+# The lowest temperature is 1 / MAX_TEMPERATURE. Labels that the scores separate perfectly have no
+# best temperature, so the search needs bounds.
+MAX_TEMPERATURE = 10.0
 
 
 def fit_temperatures(
@@ -24,17 +26,18 @@ def fit_temperatures(
     minimum: int,
     per_class: bool,
 ) -> Float[np.ndarray, " class"]:
-    """The temperatures with the lowest cross-entropy on the images given.
+    """Returns the temperatures with the lowest cross-entropy.
 
     Args:
-        labels: 1, 0 or UNKNOWN, which has no influence.
-        logits: finite.
-        included_classes: classes that the one temperature of all is fitted on.
-        minimum: positives that a class needs for a temperature of its own.
-        per_class: whether classes have their own; those with fewer positives take the one of all.
+        labels: int8 [image, class], each 1, 0 or UNKNOWN; unknown labels have no influence.
+        logits: float [image, class], finite.
+        included_classes: bool [class], the classes that the shared temperature is fitted on.
+        minimum: positives that a class needs for its own temperature.
+        per_class: whether each class has its own temperature; classes with too few positives take
+            the shared one. If False, all classes take the shared one.
 
     Returns:
-        Float64 [class], in [1 / HIGHEST, HIGHEST].
+        Float64 [class], in [1 / MAX_TEMPERATURE, MAX_TEMPERATURE].
     """
     known = (labels != UNKNOWN) & included_classes
     result = np.full(labels.shape[1], fit_temperature(labels[known] == 1, logits[known]))
@@ -46,9 +49,22 @@ def fit_temperatures(
 
 
 def fit_temperature(positive: Bool[np.ndarray, " n"], logits: Float[np.ndarray, " n"]) -> float:
-    """The temperature with the lowest cross-entropy; 1 where all labels are the same.
+    """Returns the temperature with the lowest cross-entropy; 1 if all labels are the same.
 
-    The cross-entropy is convex in 1 / temperature, so that the zero of its slope is the minimum.
+    The cross-entropy is convex in 1 / temperature, so it is lowest where its slope is zero.
+
+    Args:
+        positive: bool [n], the labels.
+        logits: float [n], finite.
+
+    Returns:
+        A temperature in [1 / MAX_TEMPERATURE, MAX_TEMPERATURE].
+
+    A logit of 4 means 98 %, but three in four of these are positive, which is a logit of log 3:
+
+    >>> positive, logits = np.array([True, True, True, False]), np.full(4, 4.0)
+    >>> round(fit_temperature(positive, logits), 3), round(4 / math.log(3), 3)
+    (3.641, 3.641)
     """
     if positive.all() or not positive.any():
         return 1.0
@@ -57,12 +73,12 @@ def fit_temperature(positive: Bool[np.ndarray, " n"], logits: Float[np.ndarray, 
     def slope(log_inverse: float) -> float:
         return float(((expit(logits * math.exp(log_inverse)) - positive) * logits).sum())
 
-    lowest, highest = -math.log(HIGHEST), math.log(HIGHEST)
+    lowest, highest = -math.log(MAX_TEMPERATURE), math.log(MAX_TEMPERATURE)
     if slope(lowest) >= 0:
-        return HIGHEST
+        return MAX_TEMPERATURE
     if slope(highest) <= 0:
-        return 1 / HIGHEST
-    # Four digits: the images determine fewer.
+        return 1 / MAX_TEMPERATURE
+    # Four digits suffice: the images do not determine more.
     root = root_scalar(slope, bracket=(lowest, highest), method="brentq", xtol=1e-5).root
     return math.exp(-root)
 
@@ -70,13 +86,24 @@ def fit_temperature(positive: Bool[np.ndarray, " n"], logits: Float[np.ndarray, 
 def calibration_error(
     labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
 ) -> float:
-    """Expected calibration error over all known labels; NaN where there is none.
+    """Returns the expected calibration error over all known labels; NaN if none is known.
 
-    The pairs of image and class fall into 15 bins of equal width by their probability; in each,
-    the mean probability is compared with the share of positives; the mean of the absolute
-    differences, weighted by the bins' sizes.  Bins of equal width are those of the literature;
-    most pairs are absences near 0, so that the figure is small where classes are rare: compare it
-    between models of the same data only.
+    The pairs of image and class fall into 15 bins of equal width by their probability. The error of
+    a bin is the absolute difference between its mean probability and its share of positives; the
+    result is the mean over the bins, weighted by their sizes (Guo et al., arXiv:1706.04599).
+
+    Most pairs are absent classes with probabilities near 0, so the figure is small if classes are
+    rare. Compare it only between models on the same data.
+
+    Args:
+        labels: int8 [image, class], each 1, 0 or UNKNOWN.
+        probabilities: float [image, class], in [0, 1].
+
+    >>> labels = np.array([[1], [0], [1], [1]], np.int8)
+    >>> calibration_error(labels, np.full((4, 1), 0.75))
+    0.0
+    >>> calibration_error(labels, np.full((4, 1), 0.25))
+    0.5
     """
     known = labels != UNKNOWN
     if not known.any():

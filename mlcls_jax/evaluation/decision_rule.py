@@ -1,7 +1,18 @@
-"""From logits to yes or no: what is tuned on the validation images and kept with a checkpoint.
+"""Decision rules: thresholds and temperatures per class, tuned on val and kept with a checkpoint.
 
-Thresholds flatter on the images that they were tuned on.  There, `cross_fit` decides each image
-by what is tuned on the others; everywhere else the kept `Decisions` are used as they are.
+This module is the only entry point for thresholds; thresholds.py and calibration.py are its parts.
+Callers use, in this order:
+
+    criterion_from_config   what to tune, from the config
+    fit_decision_rule       tunes a DecisionRule; untuned_rule is the one without tuning
+    DecisionRule            its `probabilities` and `present` decide which classes are present
+    with_threshold          replaces the thresholds by one number
+    threshold_report        the figures of a rule on labelled images
+    describe_thresholds, describe_threshold_report          the same in words
+    decision_rule_from_dict     reads a rule from JSON
+
+Metrics on the images that the thresholds were tuned on are too good. On these, `threshold_report`
+therefore cross-fits: each image is decided by thresholds that were tuned on other images.
 """
 
 import dataclasses
@@ -27,13 +38,23 @@ from mlcls_jax.evaluation.metrics import (
     finite_or_none,
 )
 from mlcls_jax.evaluation.thresholds import tune
+from mlcls_jax.system.console import one_line
 
 FOLDS = 5
 
 
 @dataclass(frozen=True)
 class ThresholdCriterion:
-    """What is tuned; the fields are those of `config.Evaluation`."""
+    """What the thresholds are tuned for.
+
+    Attributes:
+        threshold_criterion: "f1", "precision" or "recall".
+        threshold_target: the precision or recall to reach; unused for "f1".
+        min_positives_to_tune: positives that a class needs for its own threshold.
+        calibration: "none", "one" temperature for all classes, or one per "class".
+
+    The fields are those of `config.Evaluation`.
+    """
 
     threshold_criterion: str
     threshold_target: float
@@ -42,29 +63,36 @@ class ThresholdCriterion:
 
     @property
     def text(self) -> str:
-        """Such as "f1" or "precision 0.9"."""
-        return self.threshold_criterion + (
-            "" if self.threshold_criterion == "f1" else f" {self.threshold_target:g}"
-        )
+        """Returns the criterion in words.
+
+        >>> ThresholdCriterion("precision", 0.9, 10, "none").text
+        'precision 0.9'
+        """
+        if self.threshold_criterion == "f1":
+            return "f1"
+        return f"{self.threshold_criterion} {self.threshold_target:g}"
 
 
 def criterion_from_config(evaluation: Evaluation) -> ThresholdCriterion:
-    """The rule that a config asks for."""
-    e = evaluation
+    """Returns the criterion of a config."""
     return ThresholdCriterion(
-        e.threshold_criterion, e.threshold_target, e.min_positives_to_tune, e.calibration
+        evaluation.threshold_criterion,
+        evaluation.threshold_target,
+        evaluation.min_positives_to_tune,
+        evaluation.calibration,
     )
 
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """Which classes are said to be in an image.
+    """Decides which classes are predicted present in an image.
 
-    criterion: that they were tuned by; None where nothing was tuned.
-    thresholds: per class, of the probabilities that `probabilities` gives.
-    temperatures: per class; 1 without calibration.
-    pooled: classes with too few positives for a threshold of their own.
-    unreached_classes: classes in which no threshold reaches the precision that was wanted.
+    Attributes:
+        criterion: what the thresholds were tuned for; None if they were not tuned.
+        thresholds: per class, for the probabilities that `probabilities` returns.
+        temperatures: per class; 1 without calibration.
+        pooled: names of the classes with too few positives for their own threshold.
+        unreached_classes: names of the classes in which no threshold reaches the target precision.
     """
 
     criterion: ThresholdCriterion | None
@@ -76,18 +104,23 @@ class DecisionRule:
     def probabilities(
         self, logits: Float[np.ndarray, "image class"]
     ) -> Float[np.ndarray, "image class"]:
-        """Sigmoid of the logits over their temperatures, in float64."""
+        """Returns the sigmoid of the logits divided by their temperatures, in float64."""
         return expit(logits.astype(np.float64) / np.array(self.temperatures))
 
     def present(
         self, probabilities: Float[np.ndarray, "image class"]
     ) -> Bool[np.ndarray, "image class"]:
-        """True where the class is said to be there."""
+        """Returns True for each class whose probability reaches its threshold."""
         return probabilities >= np.array(self.thresholds)
 
 
 def untuned_rule(classes: Sequence[str]) -> DecisionRule:
-    """One half for every class, and no calibration."""
+    """Returns the rule with a threshold of 0.5 for every class and no calibration.
+
+    >>> rule = untuned_rule(("cat", "dog"))
+    >>> rule.present(rule.probabilities(np.array([[0.0, -1.0]]))).tolist()
+    [[True, False]]
+    """
     return DecisionRule(None, (THRESHOLD,) * len(classes), (1.0,) * len(classes))
 
 
@@ -95,34 +128,34 @@ def fit_decision_rule(
     table: LabelTable,
     logits: np.ndarray,
     included_classes: Sequence[bool],
-    rule: ThresholdCriterion,
+    criterion: ThresholdCriterion,
 ) -> DecisionRule:
-    """Tunes on images and their logits, float32 [image, class], finite.
+    """Returns the decision rule that is best on the images given.
 
     Args:
-        table: labels of the images; unknown ones have no influence.
-        logits: of the parameters that the decisions are kept with.
-        included_classes: per class, whether it is in the means; others are not pooled.
-        rule: what to tune.
+        table: labels of the images; unknown labels have no influence.
+        logits: float32 [image, class], finite, of the parameters that the rule is kept with.
+        included_classes: per class, whether the averages include it; others are not pooled.
+        criterion: what to tune for.
     """
-    labels, means = table.labels, np.asarray(included_classes)
+    labels, included = table.labels, np.asarray(included_classes)
     temperatures = np.ones(labels.shape[1])
-    if rule.calibration != "none":
-        per_class = rule.calibration == "class"
+    if criterion.calibration != "none":
+        per_class = criterion.calibration == "class"
         temperatures = fit_temperatures(
-            labels, logits, means, rule.min_positives_to_tune, per_class
+            labels, logits, included, criterion.min_positives_to_tune, per_class
         )
         logits = logits / temperatures
     tuned = tune(
         labels,
         logits,
-        means,
-        rule.threshold_criterion,
-        rule.threshold_target,
-        rule.min_positives_to_tune,
+        included,
+        criterion.threshold_criterion,
+        criterion.threshold_target,
+        criterion.min_positives_to_tune,
     )
     return DecisionRule(
-        rule,
+        criterion,
         tuple(map(float, expit(tuned.thresholds))),
         tuple(map(float, temperatures)),
         _names(table.classes, tuned.pooled),
@@ -134,36 +167,45 @@ def cross_fit(
     table: LabelTable,
     logits: np.ndarray,
     included_classes: Sequence[bool],
-    rule: ThresholdCriterion,
+    criterion: ThresholdCriterion,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What decisions tuned on other images say of each.
+    """Returns predictions for each image from rules that were tuned on other images.
 
-    Each of FOLDS parts is decided by what `decide` tunes on the others, where a class needs its
-    share of the positives that the rule wants.
+    The images are divided into FOLDS parts. Each part is decided by a rule tuned on the others,
+    for which a class needs only its share of min_positives_to_tune.
 
-    Args: as of `decide`.
+    Args: see `fit_decision_rule`.
 
     Returns:
-        Probabilities, float64 [image, class], and bool [image, class].
+        Probabilities, float64 [image, class], and whether a class is predicted present, bool
+        [image, class].
     """
     fold = folds(table.filenames)
-    fewer = dataclasses.replace(
-        rule, min_positives_to_tune=max(1, rule.min_positives_to_tune * (FOLDS - 1) // FOLDS)
-    )
+    fewer = max(1, criterion.min_positives_to_tune * (FOLDS - 1) // FOLDS)
+    criterion = dataclasses.replace(criterion, min_positives_to_tune=fewer)
     probabilities = np.zeros(logits.shape)
     present = np.zeros(logits.shape, bool)
-    for number in range(FOLDS):
-        own, rest = fold == number, fold != number
+    for index in range(FOLDS):
+        held_out, rest = fold == index, fold != index
         decision_rule = fit_decision_rule(
-            table.take(np.flatnonzero(rest)), logits[rest], included_classes, fewer
+            table.take(np.flatnonzero(rest)), logits[rest], included_classes, criterion
         )
-        probabilities[own] = decision_rule.probabilities(logits[own])
-        present[own] = decision_rule.present(probabilities[own])
+        probabilities[held_out] = decision_rule.probabilities(logits[held_out])
+        present[held_out] = decision_rule.present(probabilities[held_out])
     return probabilities, present
 
 
 def folds(filenames: Sequence[str]) -> np.ndarray:
-    """int64 [image], 0 to FOLDS - 1: of equal sizes, by a hash of the names, in any order."""
+    """Returns the fold of each image, 0 to FOLDS - 1.
+
+    Folds have equal sizes. They depend on a hash of the file names, not on their order.
+
+    Returns:
+        Int64 [image].
+
+    >>> np.bincount(folds([f"{i}.jpg" for i in range(10)])).tolist()
+    [2, 2, 2, 2, 2]
+    """
     digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in filenames]
     order = sorted(range(len(digests)), key=digests.__getitem__)
     result = np.zeros(len(order), np.int64)
@@ -172,27 +214,26 @@ def folds(filenames: Sequence[str]) -> np.ndarray:
 
 
 def decision_rule_from_dict(values: dict[str, Any]) -> DecisionRule:
-    """Of `dataclasses.asdict` after a way through JSON.
+    """Returns the decision rule that `dataclasses.asdict` has turned into JSON.
 
     Raises:
-        ValueError: a field is missing, unknown or of another type, or a number is none that
-            `decide` gives.
+        ValueError: a field is missing, unknown or of another type, or a number is impossible.
     """
     try:
         decision_rule = dacite.from_dict(
             DecisionRule, values, dacite.Config(strict=True, cast=[tuple])
         )
     except (dacite.DaciteError, AttributeError, TypeError) as error:
-        raise ValueError(f"decisions: {' '.join(str(error).split())}") from error
+        raise ValueError(f"decision rule: {one_line(error)}") from error
     if not all(0 < temperature < math.inf for temperature in decision_rule.temperatures):
-        raise ValueError("decisions: a temperature is not above 0 and finite")
+        raise ValueError("decision rule: every temperature must be finite and above 0")
     if not all(0 <= threshold <= 1 for threshold in decision_rule.thresholds):
-        raise ValueError("decisions: a threshold is no probability")
+        raise ValueError("decision rule: every threshold must be a probability")
     return decision_rule
 
 
 def _names(classes: Sequence[str], chosen: np.ndarray) -> tuple[str, ...]:
-    return tuple(name for name, there in zip(classes, chosen, strict=True) if there)
+    return tuple(name for name, keep in zip(classes, chosen, strict=True) if keep)
 
 
 def threshold_report(
@@ -202,41 +243,44 @@ def threshold_report(
     decision_rule: DecisionRule,
     tuned_here: bool,
 ) -> dict[str, Any]:
-    """The decisions and their figures, JSON-ready.
+    """Returns a decision rule and its figures on labelled images, JSON-ready.
 
     Args:
         table: labels of the images.
         logits: float32 [image, class].
-        base: of the run.
+        base: class frequencies and included classes of the run.
         decision_rule: of the checkpoint.
-        tuned_here: whether they were tuned on these images, which others then have to decide.
+        tuned_here: whether the rule was tuned on these images; its figures are then cross-fitted.
 
     Returns:
-        tuned_for: such as "f1"; None where nothing was tuned.
+        A dictionary with
+
+        tuned_for: the criterion, such as "f1"; None if nothing was tuned.
         thresholds: probability per class name.
-        at_thresholds: CP, CR, CF1, OP, OR, OF1 by these thresholds; None where none were tuned.
-        cross_fitted: whether at_thresholds and ece_after are.
-        calibration: temperature per class name; expected calibration error of the plain sigmoid
-            (ece_before), and with the temperatures (ece_after; None without).
+        at_thresholds: CP, CR, CF1, OP, OR and OF1 at these thresholds, see metrics.py; None if
+            nothing was tuned.
+        cross_fitted: whether at_thresholds and ece_after are cross-fitted.
+        calibration: temperature per class name; the expected calibration error of the plain sigmoid
+            (ece_before) and with the temperatures (ece_after; None without calibration).
     """
-    labels, rule = table.labels, decision_rule.criterion
+    labels, criterion = table.labels, decision_rule.criterion
     values, after = None, float("nan")
-    if rule is not None:
+    if criterion is not None:
         if tuned_here:
-            predicted, present = cross_fit(table, logits, base.included_classes, rule)
+            predicted, present = cross_fit(table, logits, base.included_classes, criterion)
         else:
             predicted = decision_rule.probabilities(logits)
             present = decision_rule.present(predicted)
         included = classes_to_average(labels, np.array(base.included_classes))
         values = finite_or_none(decision_values(labels, present, included))
-        if rule.calibration != "none":
+        if criterion.calibration != "none":
             after = calibration_error(labels, predicted)
     errors = {"ece_before": calibration_error(labels, probabilities(logits)), "ece_after": after}
     return {
-        "tuned_for": None if rule is None else rule.text,
+        "tuned_for": None if criterion is None else criterion.text,
         "thresholds": dict(zip(table.classes, decision_rule.thresholds, strict=True)),
         "at_thresholds": values,
-        "cross_fitted": rule is not None and tuned_here,
+        "cross_fitted": criterion is not None and tuned_here,
         "calibration": {
             "temperature": dict(zip(table.classes, decision_rule.temperatures, strict=True)),
             **finite_or_none(errors),
@@ -245,41 +289,53 @@ def threshold_report(
 
 
 def describe_threshold_report(report: dict[str, Any], decision_rule: DecisionRule) -> list[str]:
-    """Lines on where thresholds and temperatures are from, for a person."""
-    rule = decision_rule.criterion
-    if rule is None:
+    """Returns lines for the terminal on the thresholds and temperatures of an evaluation.
+
+    Args:
+        report: from `threshold_report`.
+        decision_rule: the rule that the report is about.
+    """
+    criterion = decision_rule.criterion
+    if criterion is None:
         return [
-            "Thresholds: one half, as none were tuned for this checkpoint; "
+            "Thresholds: 0.5, as none were tuned for this checkpoint; "
             "--split val --threshold-criterion f1 tunes and keeps them"
         ]
-    how = "as tuned on val"
+    tuning = "tuned on val"
     if report["cross_fitted"]:
-        how = f"cross-fitted: each of {FOLDS} parts decided by what is tuned on the others"
-    lines = [f"At thresholds: for {rule.text}, {how}; the model column: at one half"]
+        tuning = f"cross-fitted (each of {FOLDS} parts decided by thresholds tuned on the others)"
+    lines = [f"At thresholds: for {criterion.text}, {tuning}; the model column is at 0.5"]
     if decision_rule.pooled:
         lines.append(
-            f"Threshold of all classes together, for fewer than "
-            f"{rule.min_positives_to_tune} positives in val: {', '.join(decision_rule.pooled)}"
+            f"Shared threshold of all classes, because of fewer than "
+            f"{criterion.min_positives_to_tune} positives in val: {', '.join(decision_rule.pooled)}"
         )
     if names := ", ".join(decision_rule.unreached_classes):
-        lines.append(f"No threshold reaches {rule.text} in val: {names}")
-    return [*lines, _calibration(report["calibration"], rule.calibration)]
+        lines.append(f"No threshold reaches {criterion.text} in val: {names}")
+    return [*lines, _describe_calibration(report["calibration"], criterion.calibration)]
 
 
-def _calibration(report: dict[str, Any], kind: str) -> str:
+def _describe_calibration(report: dict[str, Any], kind: str) -> str:
     before, after = (
         "none" if error is None else f"{error:.4f}"
         for error in (report["ece_before"], report["ece_after"])
     )
     if kind == "none":
-        return f"Calibration: off, expected error {before}"
+        return f"Calibration: off; expected calibration error {before}"
     low, high = min(report["temperature"].values()), max(report["temperature"].values())
     temperature = f"{low:.3f}" if kind == "one" else f"{low:.3f} to {high:.3f}"
-    return f"Calibration: temperature {temperature}, expected error {before}, after it {after}"
+    return (
+        f"Calibration: temperature {temperature}; expected calibration error {before} before, "
+        f"{after} after"
+    )
 
 
 def with_threshold(decision_rule: DecisionRule, threshold: float | None) -> DecisionRule:
-    """The same probabilities, and one threshold for all classes, if it is given."""
+    """Returns the rule with this threshold for all classes; the same rule if it is None.
+
+    >>> with_threshold(untuned_rule(("cat", "dog")), 0.3).thresholds
+    (0.3, 0.3)
+    """
     if threshold is None:
         return decision_rule
     return dataclasses.replace(
@@ -288,7 +344,15 @@ def with_threshold(decision_rule: DecisionRule, threshold: float | None) -> Deci
 
 
 def describe_thresholds(decision_rule: DecisionRule, threshold: float | None) -> str:
-    """One line: where the thresholds are from."""
+    """Returns a line that says how the thresholds were chosen.
+
+    Args:
+        decision_rule: of the checkpoint.
+        threshold: the one that the user has set for all classes; None if none is set.
+
+    >>> describe_thresholds(untuned_rule(("cat", "dog")), 0.3)
+    'threshold: 0.3 for every class'
+    """
     if threshold is not None:
         return f"threshold: {threshold:g} for every class"
     if decision_rule.criterion is None:

@@ -1,13 +1,14 @@
-"""Images to logits with a trained model, and logits to metrics beside the base rate."""
+"""Predictions of a trained model for many images, in batches on all devices."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mlcls_jax.config import Config
+from mlcls_jax.config import Augment, Config
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.batch import to_devices
 from mlcls_jax.data.loaders.threads import Reader, eval_batches, local_rows
@@ -15,24 +16,47 @@ from mlcls_jax.system.console import Meter, progress_bar
 from mlcls_jax.system.devices import sharded
 
 
+@dataclass(frozen=True)
+class EvalSpec:
+    """How images are batched and resized for evaluation.
+
+    Attributes:
+        batch_size: images per batch, over all devices.
+        image_size: side of the square input in pixels.
+        augment: the section of the config; evaluation needs eval_resize and interpolation.
+    """
+
+    batch_size: int
+    image_size: int
+    augment: Augment
+
+
+def eval_spec(config: Config) -> EvalSpec:
+    """Returns how a run batches and resizes images for evaluation."""
+    return EvalSpec(config.data.eval_batch_size, image_size(config.model), config.augment)
+
+
 def predict_dataset(
     predict: Callable[[dict, Any], jax.Array],
     variables: dict,
     paths: Sequence[str],
-    config: Config,
+    spec: EvalSpec,
     mesh: jax.sharding.Mesh,
     reader: Reader,
     title: str = "",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of images, each once, on any number of devices.
+    """Returns the logits of all images, and which images could be read.
 
-    Args: as of `outputs`.
+    Args: see `predict_batches`.
 
     Returns:
-        Float32 [image, class], and bool [image]: False where the image was skipped, so that
-        its logits mean nothing.
+        Float32 [image, class], and bool [image], False if the image was skipped; the logits of a
+        skipped image are meaningless.
+
+    Raises:
+        ValueError: an image cannot be read and must not be skipped.
     """
-    parts = list(predict_batches(predict, variables, paths, config, mesh, reader, title))
+    parts = list(predict_batches(predict, variables, paths, spec, mesh, reader, title))
     return np.concatenate(parts), readable(paths, reader)
 
 
@@ -40,50 +64,59 @@ def predict_batches(
     predict: Callable[[dict, Any], jax.Array],
     variables: dict,
     paths: Sequence[str],
-    config: Config,
+    spec: EvalSpec,
     mesh: jax.sharding.Mesh,
     reader: Reader,
     title: str = "",
 ) -> Iterator[np.ndarray]:
-    """Yields what `predict` gives for images, in their order, batch after batch, on the host.
+    """Yields the outputs of `predict` batch by batch, in the order of the images, on the host.
 
     Args:
-        predict: (variables, images) -> an array with a row per image on every device, such as
+        predict: (variables, images) -> an array with a row per image, on every device; for example
             from `make_eval_step`.
         variables: of the model, on every device of the mesh.
         paths: files of the images.
-        config: batch size, image size and resize.
-        mesh: over whose axis the images are spread.
-        reader: of the images.
-        title: of the progress bar; "" for none.
+        spec: batch size, image size and resizing.
+        mesh: the images of a batch are sharded over its axis.
+        reader: reads the images.
+        title: title of the progress bar; "" for none.
 
     Raises:
-        ValueError: an image cannot be read, and must not be skipped.
+        ValueError: an image cannot be read and must not be skipped.
     """
-    batch_size = config.data.eval_batch_size
+    batch_size = spec.batch_size
     rows = local_rows(batch_size, "data.eval_batch_size")
-    how = {"size": image_size(config), "augment": config.augment}
-    batches = eval_batches(paths, rows=rows, reader=reader, **how)
-    meter, last = Meter(-(-len(paths) // batch_size), batch_size), None
+    batches = eval_batches(
+        paths, rows=rows, size=spec.image_size, augment=spec.augment, reader=reader
+    )
+    meter, previous = Meter(-(-len(paths) // batch_size), batch_size), None
     with progress_bar(title, meter, visible=bool(title)) as refresh:
         for images in to_devices(batches, sharded(mesh)):
             current = predict(variables, images)
-            # One batch behind: the devices have the next one while this waits for the last.
-            if last is None:
+            # Wait for the previous batch only now, while the devices work on the current one.
+            if previous is None:
                 meter.begin()
             else:
-                yield np.asarray(last)
+                yield np.asarray(previous)
                 meter.advance()
                 refresh()
-            last = current
-    if last is not None:
-        yield np.asarray(last)[: len(paths) - meter.done * batch_size]
+            previous = current
+    if previous is not None:
+        yield np.asarray(previous)[: len(paths) - meter.done * batch_size]
 
 
 def readable(paths: Sequence[str], reader: Reader) -> np.ndarray:
-    """Which images were not skipped, in any process: bool [image]; after `outputs`."""
+    """Returns which images no process has skipped; call it after `predict_batches`.
+
+    Args:
+        paths: files of the images.
+        reader: the reader that has read them.
+
+    Returns:
+        Bool [image].
+    """
     good = np.array([path not in reader.bad for path in paths])
-    if jax.process_count() > 1:  # each has read its own rows only
+    if jax.process_count() > 1:  # each process has read only its own rows
         good = multihost_utils.process_allgather(good).all(axis=0)
-        reader.bad.write()  # with theirs
+        reader.bad.write()  # now with the bad images of the other processes
     return good

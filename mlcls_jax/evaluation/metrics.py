@@ -1,9 +1,19 @@
-"""Multi-label metrics over all scores of a split, unknown labels left out of each.
+"""Multi-label metrics of a split; unknown labels are excluded from all of them.
 
-mAP is the mean over classes of the non-interpolated average precision (scikit-learn's
-`average_precision_score`, ties included).  Per-class (C) and overall (O) precision, recall and F1
-follow Wu and Zhou, arXiv:1609.00288, and the multi-label literature since: CF1 is the harmonic
-mean of CP and CR, not the mean of the classes' F1.
+mAP is the mean over classes of the non-interpolated average precision, which equals scikit-learn's
+`average_precision_score`, ties included.
+
+Precision, recall and F1 follow Wu and Zhou (arXiv:1609.00288) and the multi-label literature since:
+
+    CP   per-class precision: the mean over classes of each class's precision
+    CR   per-class recall: the mean over classes of each class's recall
+    CF1  per-class F1: the harmonic mean of CP and CR, not the mean of the classes' F1
+    OP   overall precision, over all pairs of image and class together
+    OR   overall recall, over all pairs of image and class together
+    OF1  overall F1: the harmonic mean of OP and OR
+
+The suffix @3 marks the same metrics when the three most probable classes of each image count as
+predicted.
 """
 
 import math
@@ -22,10 +32,11 @@ TOP_K = 3
 class Scores:
     """Metrics of one split.
 
-    values: mAP, loss, CP, CR, CF1, OP, OR, OF1, and the last six again with the suffix @3, where
-        the three most probable classes of each image count as predicted.
-    class_ap: average precision per class name; NaN for a class that is left out.
-    excluded_classes: names of the classes that are in no mean, for want of positives.
+    Attributes:
+        values: mAP, loss, CP, CR, CF1, OP, OR and OF1; the last six also with the suffix @3.
+        class_ap: average precision per class name; NaN for an excluded class.
+        excluded_classes: names of the classes that the averages over classes exclude, because
+            they have too few positives.
     """
 
     values: dict[str, float]
@@ -39,14 +50,25 @@ def evaluate_scores(
     classes: tuple[str, ...],
     included_classes: Bool[np.ndarray, " class"] | None = None,
 ) -> Scores:
-    """All metrics of a split.
+    """Returns all metrics of a split.
 
     Args:
-        labels: 1, 0 or UNKNOWN.
-        probabilities: in [0, 1].
-        classes: names, in column order.
-        included_classes: False for classes that no mean includes; those without a positive
-            label here are excluded as well.
+        labels: int8 [image, class], each 1, 0 or UNKNOWN.
+        probabilities: float [image, class], in [0, 1].
+        classes: class names, in column order.
+        included_classes: bool [class], False for classes that the averages exclude; None includes
+            all. Classes without a positive label here are always excluded.
+
+    Returns:
+        The metrics, at a threshold of 0.5 and for the three most probable classes.
+
+    >>> labels = np.array([[1, 0], [1, 1], [0, -1]], np.int8)
+    >>> probabilities = np.array([[0.9, 0.6], [0.4, 0.7], [0.5, 0.9]])
+    >>> scores = evaluate_scores(labels, probabilities, ("cat", "dog"))
+    >>> {name: round(scores.values[name], 3) for name in ("mAP", "CP", "CR", "CF1")}
+    {'mAP': 0.917, 'CP': 0.5, 'CR': 0.75, 'CF1': 0.6}
+    >>> {name: round(ap, 3) for name, ap in scores.class_ap.items()}
+    {'cat': 0.833, 'dog': 1.0}
     """
     included = classes_to_average(labels, included_classes)
     aps = average_precisions(labels, probabilities, included)
@@ -56,8 +78,8 @@ def evaluate_scores(
     }
     at_threshold = probabilities >= THRESHOLD
     for suffix, predicted in (("", at_threshold), (f"@{TOP_K}", top_k(probabilities, TOP_K))):
-        counts = decision_values(labels, predicted, included)
-        values |= {f"{name}{suffix}": value for name, value in counts.items()}
+        metrics = decision_values(labels, predicted, included)
+        values |= {f"{name}{suffix}": value for name, value in metrics.items()}
     excluded_classes = [name for name, keep in zip(classes, included, strict=True) if not keep]
     class_ap = {name: float(ap) for name, ap in zip(classes, aps, strict=True)}
     return Scores(values, class_ap, excluded_classes)
@@ -67,9 +89,20 @@ def classes_to_average(
     labels: Int8[np.ndarray, "image class"],
     included_classes: Bool[np.ndarray, " class"] | None = None,
 ) -> Bool[np.ndarray, " class"]:
-    """Classes that are in the means: with a positive label, and counted."""
-    there = (labels == 1).any(axis=0)
-    return there if included_classes is None else there & included_classes
+    """Returns the classes that the averages include: those with a positive label.
+
+    Args:
+        labels: int8 [image, class], each 1, 0 or UNKNOWN.
+        included_classes: bool [class], False for classes to exclude as well; None for no others.
+
+    Returns:
+        Bool [class].
+
+    >>> classes_to_average(np.array([[1, 0, -1], [0, 0, 1]], np.int8)).tolist()
+    [True, False, True]
+    """
+    has_positive = (labels == 1).any(axis=0)
+    return has_positive if included_classes is None else has_positive & included_classes
 
 
 def average_precisions(
@@ -77,8 +110,22 @@ def average_precisions(
     scores: Float[np.ndarray, "image class"],
     included: Bool[np.ndarray, " class"],
 ) -> Float[np.ndarray, " class"]:
-    """Average precision per class over its known labels; NaN where not included."""
-    from sklearn.metrics import average_precision_score  # most of a second, after the first steps
+    """Returns the average precision of each class over its known labels.
+
+    Args:
+        labels: int8 [image, class], each 1, 0 or UNKNOWN.
+        scores: float [image, class]; only their order matters.
+        included: bool [class]; each included class has a positive label.
+
+    Returns:
+        Float64 [class]; NaN for classes that are not included.
+
+    >>> labels = np.array([[1, 1], [0, 0], [1, 0]], np.int8)
+    >>> scores = np.array([[0.9, 0.2], [0.8, 0.8], [0.7, 0.1]])
+    >>> average_precisions(labels, scores, np.array([True, True])).round(3).tolist()
+    [0.833, 0.5]
+    """
+    from sklearn.metrics import average_precision_score  # imported late: takes most of a second
 
     result = np.full(labels.shape[1], np.nan)
     for c in np.flatnonzero(included):
@@ -90,15 +137,37 @@ def average_precisions(
 def binary_cross_entropy(
     labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
 ) -> float:
-    """Mean over the known labels, in nats; NaN where there is none."""
+    """Returns the mean cross-entropy over the known labels, in nats; NaN if none is known.
+
+    Args:
+        labels: int8 [image, class], each 1, 0 or UNKNOWN.
+        probabilities: float [image, class], in [0, 1].
+
+    >>> labels = np.array([[1, 0, -1]], np.int8)
+    >>> round(binary_cross_entropy(labels, np.array([[0.5, 0.5, 0.9]])), 4)  # log 2
+    0.6931
+    """
     known = labels != UNKNOWN
     tiny = np.finfo(np.float32).tiny
-    of_truth = np.where(labels == 1, probabilities, 1.0 - probabilities)[known]
-    return float(-np.log(np.maximum(of_truth, tiny)).mean()) if known.any() else float("nan")
+    probability_of_label = np.where(labels == 1, probabilities, 1.0 - probabilities)[known]
+    if not known.any():
+        return float("nan")
+    return float(-np.log(np.maximum(probability_of_label, tiny)).mean())
 
 
 def top_k(scores: Float[np.ndarray, "image class"], k: int) -> Bool[np.ndarray, "image class"]:
-    """True at the k highest scores of each image; of equal scores the first classes win."""
+    """Returns a mask of the k highest scores of each image; ties go to the earlier classes.
+
+    Args:
+        scores: float [image, class].
+        k: number of classes per image; all of them if there are fewer.
+
+    Returns:
+        Bool [image, class].
+
+    >>> top_k(np.array([[0.2, 0.9, 0.2]]), 2).tolist()
+    [[True, True, False]]
+    """
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     chosen = np.zeros(scores.shape, bool)
     np.put_along_axis(chosen, order, True, axis=1)
@@ -108,7 +177,18 @@ def top_k(scores: Float[np.ndarray, "image class"], k: int) -> Bool[np.ndarray, 
 def constant_predictor(
     frequencies: Float[np.ndarray, " class"], images: int
 ) -> Float[np.ndarray, "image class"]:
-    """What every model has to beat: each class's training frequency, for every image."""
+    """Returns the baseline that every model must beat: the class frequencies for every image.
+
+    Args:
+        frequencies: float [class], of the training labels.
+        images: number of images.
+
+    Returns:
+        Float [image, class], read-only.
+
+    >>> constant_predictor(np.array([0.5, 0.25]), 2).tolist()
+    [[0.5, 0.25], [0.5, 0.25]]
+    """
     return np.broadcast_to(frequencies, (images, len(frequencies)))
 
 
@@ -117,7 +197,22 @@ def decision_values(
     predicted: Bool[np.ndarray, "image class"],
     included: Bool[np.ndarray, " class"],
 ) -> dict[str, float]:
-    """CP, CR, CF1, OP, OR and OF1 of the included classes; 0 where nothing was predicted."""
+    """Returns precision, recall and F1 of predicted classes: CP, CR, CF1, OP, OR and OF1.
+
+    Args:
+        labels: int8 [image, class], each 1, 0 or UNKNOWN.
+        predicted: bool [image, class], True where the class is predicted present.
+        included: bool [class], the classes to include.
+
+    Returns:
+        The metrics that the module's docstring spells out, by name. The precision of a class that
+        is never predicted is 0, and so is the recall of one without positives.
+
+    >>> labels = np.array([[1, 0], [1, 1], [0, 0]], np.int8)
+    >>> predicted = np.array([[True, True], [False, True], [False, False]])
+    >>> decision_values(labels, predicted, np.array([True, True]))["CP"]  # mean of 1 and 1/2
+    0.75
+    """
     labels, predicted = labels[:, included], predicted[:, included]
     positive, predicted = labels == 1, predicted & (labels != UNKNOWN)
     true = (positive & predicted).sum(axis=0)
@@ -138,5 +233,9 @@ def _f1(precision: float, recall: float) -> float:
 
 
 def finite_or_none(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
+    """Returns the values with None in place of NaN and infinities, which JSON does not have.
+
+    >>> finite_or_none({"mAP": 0.5, "loss": float("nan")})
+    {'mAP': 0.5, 'loss': None}
+    """
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

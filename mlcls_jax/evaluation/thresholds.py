@@ -1,7 +1,10 @@
-"""From which score on a class is said to be there: tuned per class, by sorting its scores once.
+"""Decision thresholds per class, tuned by sorting the scores of each class once.
 
-Candidates lie midway between consecutive scores, as no image tells which score between them
-would be better; the lowest candidate takes every image.
+A class is predicted present when its score reaches its threshold. Candidate thresholds lie midway
+between consecutive scores, because no image tells which score between them is better; the lowest
+candidate, -inf, predicts the class for every image.
+
+Callers outside this package use `fit_decision_rule` in decision_rule.py.
 """
 
 from dataclasses import dataclass
@@ -11,16 +14,18 @@ from jaxtyping import Bool, Float, Int8
 
 from mlcls_jax.data.label_table import UNKNOWN
 
-NOTHING_KNOWN = 0.0  # the logit of one half
+DEFAULT_LOGIT = 0.0  # a probability of 0.5; used when no class has a positive
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A threshold per class, of logits.
+    """Thresholds per class, for logits.
 
-    thresholds: float64 [class]; -inf where every image is taken.
-    pooled: bool [class], True where the threshold is the one of all classes together.
-    unreached_classes: bool [class], True where no threshold reaches the target precision.
+    Attributes:
+        thresholds: float64 [class]; -inf if the class is predicted for every image.
+        pooled: bool [class], True if the threshold is the shared one, tuned on all included
+            classes together.
+        unreached_classes: bool [class], True if no threshold reaches the target precision.
     """
 
     thresholds: Float[np.ndarray, " class"]
@@ -36,22 +41,28 @@ def tune(
     target: float,
     minimum: int,
 ) -> Tuned:
-    """Thresholds for each class on the images given.
+    """Returns a threshold for each class.
 
-    A threshold tuned on a handful of positives says more of these than of the class, so a class
-    with fewer than `minimum` takes the threshold that is tuned on the pooled images of all
-    counted classes.
+    A threshold tuned on a handful of positives fits these rather than the class. A class with fewer
+    than `minimum` positives therefore takes a shared threshold, tuned on the pooled scores of all
+    included classes.
 
     Args:
-        labels: 1, 0 or UNKNOWN, which has no influence.
-        logits: or any other scores that can be compared between the classes.
-        included_classes: False for classes that are not to be pooled.
-        goal, target: see `tune_one`.
-        minimum: positives that a class needs for a threshold of its own, at least 1.
+        labels: int8 [image, class], each 1, 0 or UNKNOWN; unknown labels have no influence.
+        logits: float [image, class], finite; any scores that are comparable between classes.
+        included_classes: bool [class], False for classes to exclude from pooling.
+        goal: "f1", "precision" or "recall"; see `tune_one`.
+        target: the precision or recall to reach; see `tune_one`.
+        minimum: positives that a class needs for its own threshold, at least 1.
+
+    >>> labels = np.array([[1, 1], [0, 0], [0, 1]], np.int8)
+    >>> logits = np.array([[2.0, 3.0], [1.0, 1.0], [0.0, 2.0]])
+    >>> tune(labels, logits, np.array([True, True]), "f1", 0.9, minimum=1).thresholds.tolist()
+    [1.5, 1.5]
     """
     positives = (labels == 1).sum(axis=0)
     pooled = positives < minimum
-    thresholds = np.full(labels.shape[1], NOTHING_KNOWN)
+    thresholds = np.full(labels.shape[1], DEFAULT_LOGIT)
     unreached_classes = np.zeros(labels.shape[1], bool)
     for c in np.flatnonzero(~pooled):
         known = labels[:, c] != UNKNOWN
@@ -67,21 +78,32 @@ def tune(
 def tune_one(
     positive: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"], goal: str, target: float
 ) -> tuple[float, bool]:
-    """The threshold of one class, and whether the target is reached.
+    """Returns the threshold of one class, and whether it reaches the target.
 
     Args:
-        positive: at least one is True.
-        scores: finite.
-        goal: "f1": the highest F1, of equal ones the highest threshold.  "recall": the highest
-            threshold whose recall is at least `target`.  "precision": the lowest whose precision
-            is; where there is none, the one with the highest precision.
-        target: in (0, 1].
+        positive: bool [n], the labels; at least one is True.
+        scores: float [n], finite.
+        goal: "f1" takes the highest F1, and the highest threshold among equal ones. "recall" takes
+            the highest threshold with a recall of at least `target`. "precision" takes the lowest
+            threshold with a precision of at least `target`, or, if there is none, the one with the
+            highest precision.
+        target: in (0, 1]; ignored for "f1".
+
+    Returns:
+        The threshold, and False only if the precision `target` is out of reach.
+
+    >>> positive = np.array([True, True, False, True])
+    >>> scores = np.array([4.0, 3.0, 2.0, 1.0])
+    >>> tune_one(positive, scores, "precision", 0.9)
+    (2.5, True)
+    >>> tune_one(positive, scores, "recall", 1.0)
+    (-inf, True)
     """
-    order = np.argsort(-scores)  # not stable, which is twice as fast: equal scores count together
+    order = np.argsort(-scores)  # not stable, which is twice as fast: ties are counted together
     scores = scores[order].astype(np.float64)
-    last = np.append(scores[:-1] > scores[1:], True)  # of the equal scores
-    true = np.cumsum(positive[order])[last]
-    taken = np.flatnonzero(last) + 1
+    ends_tie = np.append(scores[:-1] > scores[1:], True)  # the last one of equal scores
+    true = np.cumsum(positive[order])[ends_tie]
+    taken = np.flatnonzero(ends_tie) + 1
     precision, recall = true / taken, true / true[-1]
     reached = True
     if goal == "f1":
@@ -92,5 +114,5 @@ def tune_one(
         enough = np.flatnonzero(precision >= target)
         reached = bool(len(enough))
         best = int(enough[-1] if reached else np.argmax(precision))
-    levels = np.append(scores[last], -np.inf)
+    levels = np.append(scores[ends_tie], -np.inf)
     return float((levels[best] + levels[best + 1]) / 2), reached

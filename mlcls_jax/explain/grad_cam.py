@@ -1,12 +1,13 @@
-"""Where in an image the evidence for a class is: a map per class, and its overlay.
+"""Evidence maps: which parts of an image support a class, and their overlay on the image.
 
-For the dense head on the mean of the feature map this is Grad-CAM (Selvaraju et al. 2017,
-arXiv:1610.02391) of the last feature map.  Its gradient is known: that of a class's logit is the
-class's kernel column over the number of places, everywhere the same.  So Grad-CAM is CAM (Zhou et
-al. 2016, arXiv:1512.04150) with the negative places cut off, and takes no backward pass.
+For the dense head on the averaged feature map, the map is Grad-CAM (Selvaraju et al. 2017,
+arXiv:1610.02391) of the last feature map.  The gradient of a class's logit is known: it is the
+class's kernel column over the number of positions, the same at every position.  Grad-CAM is
+therefore CAM (Zhou et al. 2016, arXiv:1512.04150) with negative values set to 0, without a backward
+pass.
 
-For an ML-Decoder it is the attention of the class's query, the mean over the heads.  This is where
-the query looked, also where the class is not there; classes of one group share a map.
+For an ML-Decoder, the map is the attention of the class's query, averaged over the heads.  It shows
+where the query attended, even if the class is absent.  Classes of one group share a map.
 """
 
 from collections.abc import Callable
@@ -30,24 +31,27 @@ from mlcls_jax.system.devices import AXIS, replicated
 # (variables, images, chosen) -> (logits, maps); see `make_explain_step`.
 Explain = Callable[[dict, Any, Any], tuple[jax.Array, jax.Array]]
 
-STRENGTH = 0.6  # of the colour where a map is highest
+MAX_OPACITY = 0.6  # of the colour, where a map is highest
 
 
 def make_explain_step(model: EfficientNet, by: Normalization, mesh: Mesh) -> Explain:
-    """Builds `explain(variables, images, chosen)`, the evaluation step with maps beside the logits.
+    """Builds the compiled step `explain(variables, images, chosen) -> (logits, maps)`.
 
-    Its arguments are the variables, on every device; images, uint8 [image, size, size, 3]; and
-    int32 [image, k], the classes to explain in each, both with their rows over the mesh's axis.
-    It returns on every device
-        logits: float32 [image, class], as of `make_eval_step`;
-        maps: float32 [image, k, rows, columns], none negative.  Of a dense head, what each place
-            adds to the logit: without the cut at 0 they would sum up to logit - bias.  Of an
-            ML-Decoder, the shares of the attention: they sum up to 1.
+    Arguments of the step:
+        variables: parameters and statistics, on every device.
+        images: uint8 [image, size, size, 3], with rows split over the mesh's axis.
+        chosen: int32 [image, k], indices of the classes to explain, split in the same way.
+
+    Results of the step, on every device:
+        logits: float32 [image, class], the same as of `make_eval_step`.
+        maps: float32 [image, k, rows, columns], non-negative.  For a dense head, a value is what
+            its position adds to the logit; without the cut at 0, the values of a map would sum to
+            logit - bias.  For an ML-Decoder, the values are attention weights that sum to 1.
 
     Args:
         model: the network, with its head.
-        by: the normalisation of the weights.
-        mesh: of the devices.
+        by: normalisation that the weights expect.
+        mesh: the devices.
     """
 
     def explain(variables, images, chosen):
@@ -74,8 +78,8 @@ def _cam(
     features = features.astype(jnp.float32)
     logits: Any = model.apply(variables, features.mean(axis=(1, 2)), method="classify")
     weights = variables["params"]["head"]["kernel"].T[chosen]
-    places = features.shape[1] * features.shape[2]
-    return logits, jax.nn.relu(jnp.einsum("phwc,pkc->pkhw", features, weights)) / places
+    positions = features.shape[1] * features.shape[2]
+    return logits, jax.nn.relu(jnp.einsum("phwc,pkc->pkhw", features, weights)) / positions
 
 
 def _attention(
@@ -85,8 +89,8 @@ def _attention(
     chosen: Int32[Array, "image k"],
 ) -> tuple[Float[Array, "image class"], Float[Array, "image k rows columns"]]:
     result: Any = model.apply(variables, features, method="classify", mutable=[INTERMEDIATES])
-    logits, left = result
-    (weights,) = left[INTERMEDIATES]["head"][ATTENTION]
+    logits, sown = result
+    (weights,) = sown[INTERMEDIATES]["head"][ATTENTION]
     groups = model.decoder.groups if model.decoder else 0
     queries = jnp.asarray(query_of_class(model.num_classes, groups))[chosen]
     shares = jnp.take_along_axis(weights.mean(axis=1), queries[..., None], axis=1)
@@ -98,21 +102,24 @@ def overlay(
     heat: Float[np.ndarray, "rows columns"],
     box: Box,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The image with a map over the part that the network saw: yellow where it is highest.
+    """Draws an evidence map over the part of the image that the network saw.
 
-    The scale is the map's own, from 0 to its highest place, so that colours of two maps do not
-    compare; a map of zeros leaves the image as it is.
+    Each map is scaled by its own maximum, so colours of different maps are not comparable.  A map
+    of zeros leaves the image unchanged.
 
     Args:
-        image: upright.
-        heat: none negative.
-        box: of the image, in its pixels.
+        image: the image, after its EXIF rotation.
+        heat: the map, non-negative.
+        box: the part that the network saw, in pixels of the image.
+
+    Returns:
+        A new image; the colours are OpenCV's "inferno" map, yellow at the maximum.
     """
     largest = float(heat.max())
     scaled = (heat / largest if largest > 0 else heat).astype(np.float32)
-    grown = cv2.resize(scaled, (box.width, box.height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colours = cv2.applyColorMap(np.rint(grown * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    weight = STRENGTH * grown[..., None]
+    resized = cv2.resize(scaled, (box.width, box.height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    colours = cv2.applyColorMap(np.rint(resized * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    weight = MAX_OPACITY * resized[..., None]
     result = image.copy()
     part = result[box.top : box.top + box.height, box.left : box.left + box.width]
     part[:] = np.rint(part * (1 - weight) + colours[..., ::-1] * weight)

@@ -1,4 +1,4 @@
-"""Writes a trained model in a format that other programs load without this package.
+"""Exports a trained model to a format that other programs load without this package.
 
 python -m mlcls_jax.export --workdir runs/b5 --format safetensors --out exported/b5
 
@@ -7,7 +7,7 @@ keras        for keras.applications: model.weights.h5
 stablehlo    for JAX: model.stablehlo, uint8 images to probabilities
 onnx         for onnxruntime and others: model.onnx, the same function
 
-Beside each stands a config.json with the classes, their thresholds and how to call the model.
+Each export includes a config.json with the classes, their thresholds and how to call the model.
 """
 
 import argparse
@@ -36,52 +36,52 @@ from mlcls_jax.models.weights.provenance import OWN, to_json
 from mlcls_jax.models.weights.save import keras_builder, save_keras, save_timm, timm_builder
 from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint, load_trained_model
 from mlcls_jax.run.workdir import RAW
-from mlcls_jax.step.programs import build_model
+from mlcls_jax.step.network import build_model
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
 from mlcls_jax.system.files import new_folder, write_text
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Runs the command and returns its exit code."""
     options = parse(argv)
     distributed.start()
     run, out = load_trained_model(Path(options.workdir), options.checkpoint), Path(options.out)
     with new_folder(out) as folder:
         path, config, usage = WRITERS[options.format](run, folder)
-        own = {"file": path.name, "format": options.format} | describe_usage(run)
-        write_text(folder / SIDECAR, json.dumps(config | {OWN: own}, indent=2) + "\n")
-    console.print(f"From the {describe_checkpoint(run.metadata)}")
-    console.print(f"Written: {out / path.name} and {out / SIDECAR}")
+        section = {"file": path.name, "format": options.format} | describe_usage(run)
+        write_text(folder / SIDECAR, json.dumps(config | {OWN: section}, indent=2) + "\n")
+    console.print(f"Exported the {describe_checkpoint(run.metadata)}")
+    console.print(f"Wrote {out / path.name} and {out / SIDECAR}")
     console.print(usage.replace("OUT", str(out)))
     return 0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The options."""
+    """Parses the options."""
     parser = cli.Parser(
         prog="python -m mlcls_jax.export",
-        description="Writes a trained model for timm, Keras, JAX alone or onnxruntime.",
+        description="Exports a trained model for timm, Keras, plain JAX or onnxruntime.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--format", required=True, choices=WRITERS)
-    parser.add_argument("--out", required=True, help="new folder to write to")
+    parser.add_argument("--format", required=True, choices=WRITERS, help="format to write")
+    parser.add_argument("--out", required=True, help="new folder for the files")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     return parser.parse_args(argv)
 
 
 def describe_usage(run: TrainedModel) -> dict[str, Any]:
-    """What has to be known to use a model of the run, JSON-ready.
+    """Returns what a user of the exported model must know, ready for JSON.
 
-    Images are RGB, 0 to 255, resized as `resize` says to `image_size` pixels; what the model
-    gives is a logit or a probability per class in the order of `classes`.  A class is said to be
-    there from its threshold on, of the probability: the sigmoid of the logit over its temperature,
-    which a format that gives probabilities has inside.
+    The model takes RGB images from 0 to 255, resized to `image_size` pixels by the method `resize`.
+    It returns one logit or probability per class, in the order of `classes`.  A class is predicted
+    present when its probability reaches its threshold.  The probability is the sigmoid of the logit
+    divided by the class's temperature; formats that return probabilities include this step.
     """
     config = run.config
     return {
         "variant": config.model.variant,
-        "image_size": image_size(config),
+        "image_size": image_size(config.model),
         "resize": config.augment.eval_resize,
         "crop": _crop(run),
         "interpolation": config.augment.interpolation,
@@ -96,9 +96,20 @@ def describe_usage(run: TrainedModel) -> dict[str, Any]:
 
 
 def write_safetensors(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], str]:
-    """For timm; the config is the one that timm reads from a folder."""
+    """Writes weights for timm, with the config that timm reads from a folder.
+
+    Args:
+        run: the trained run.
+        folder: an existing folder.
+
+    Returns:
+        The file, the content of config.json, and example code that loads the model.
+
+    Raises:
+        ValueError: the model has an ML-Decoder head.
+    """
     _refuse_decoder(run, "timm.create_model")
-    size, (mean, std) = image_size(run.config), _unit(run)
+    size, (mean, std) = image_size(run.config.model), _unit(run)
     builder = timm_builder(
         run.config.model.variant, run.pretrained_config.convention, len(run.classes)
     )
@@ -129,17 +140,23 @@ def write_safetensors(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, 
 
 
 def write_keras(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], str]:
-    """For keras.applications; the config says which function, with which arguments."""
+    """Writes weights for keras.applications, with the function and its arguments as config.
+
+    Args and returns are those of `write_safetensors`.
+
+    Raises:
+        ValueError: the model has an ML-Decoder head, or keras.applications cannot build it.
+    """
     _refuse_decoder(run, "keras.applications")
     variant = run.config.model.variant
     builder = keras_builder(
-        variant, run.pretrained_config, len(run.classes), image_size(run.config)
+        variant, run.pretrained_config, len(run.classes), image_size(run.config.model)
     )
     inside = builder.arguments.get("include_preprocessing", True)
     config = {
         "application": builder.name,
         "arguments": builder.arguments,
-        "input": "images of 0 to 255" if inside else "images of 0 to 255, less mean, over std",
+        "input": "images of 0 to 255" if inside else "images of 0 to 255, minus mean, over std",
         "normalization": "inside"
         if inside
         else dataclasses.asdict(run.pretrained_config.normalization),
@@ -162,8 +179,11 @@ def write_keras(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], 
 
 
 def write_stablehlo(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], str]:
-    """One function for JAX; the config says what it takes and gives."""
-    path = save_stablehlo(folder, _predictor(run), image_size(run.config))
+    """Writes the model as one JAX function, with its inputs and outputs as config.
+
+    Args and returns are those of `write_safetensors`.
+    """
+    path = save_stablehlo(folder, _predictor(run), image_size(run.config.model))
     usage = (
         'predict = jax.export.deserialize(bytearray(open("OUT/model.stablehlo", "rb").read())).call'
         f"\nprobabilities = predict(images)  # {_shape(run)}"
@@ -172,8 +192,14 @@ def write_stablehlo(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, An
 
 
 def write_onnx(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], str]:
-    """The same for onnxruntime."""
-    path = save_onnx(folder, _predictor(run, portable=True), image_size(run.config))
+    """Writes the model as one ONNX function, with its inputs and outputs as config.
+
+    Args and returns are those of `write_safetensors`.
+
+    Raises:
+        ValueError: a package is missing, or onnxruntime computes other probabilities.
+    """
+    path = save_onnx(folder, _predictor(run, portable=True), image_size(run.config.model))
     usage = (
         'session = onnxruntime.InferenceSession("OUT/model.onnx")\n'
         f'probabilities, = session.run(None, {{"images": images}})  # {_shape(run)}'
@@ -192,14 +218,14 @@ WRITERS = {
 def _refuse_decoder(run: TrainedModel, builder: str) -> None:
     if run.config.model.head == "mldecoder":
         raise ValueError(
-            f"{builder} makes no EfficientNet with an ML-Decoder as its head; export to stablehlo "
+            f"{builder} has no EfficientNet with an ML-Decoder as its head; export to stablehlo "
             "or onnx"
         )
 
 
 def _predictor(run: TrainedModel, portable: bool = False) -> Predictor:
-    model = build_model(run.config, len(run.classes), run.pretrained_config.convention)
-    # In float32 everywhere: who loads the file may have no bfloat16.
+    model = build_model(run.network, run.pretrained_config.convention)
+    # float32, because the program that loads the file may not support bfloat16.
     model = model.clone(dtype=jnp.dtype("float32"), portable=portable)
     temperatures = run.decision_rule.temperatures
     if all(temperature == 1 for temperature in temperatures):
@@ -208,12 +234,12 @@ def _predictor(run: TrainedModel, portable: bool = False) -> Predictor:
 
 
 def _shape(run: TrainedModel) -> str:
-    size = image_size(run.config)
+    size = image_size(run.config.model)
     return f"uint8 [batch, {size}, {size}, 3], RGB"
 
 
 def _signature(run: TrainedModel) -> dict[str, Any]:
-    size = image_size(run.config)
+    size = image_size(run.config.model)
     return {
         "input": {"name": INPUT, "dtype": "uint8", "shape": ["batch", size, size, 3]},
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(run.classes)]},
@@ -222,15 +248,15 @@ def _signature(run: TrainedModel) -> dict[str, Any]:
 
 
 def _crop(run: TrainedModel) -> float:
-    """Share of an image's short side that is resized to the image size."""
+    """Returns the fraction of an image's short side that is resized to the image size."""
     cropped = run.config.augment.eval_resize == "center_crop"
-    return center_crop_share(image_size(run.config)) if cropped else 1.0
+    return center_crop_share(image_size(run.config.model)) if cropped else 1.0
 
 
 def _unit(run: TrainedModel) -> tuple[list[float], list[float]]:
-    """Mean and std in units of 0 to 1, as timm has them."""
-    by = run.pretrained_config.normalization
-    return [value / 255 for value in by.mean], [value / 255 for value in by.std]
+    """Returns mean and std for pixel values from 0 to 1, as timm expects them."""
+    normalization = run.pretrained_config.normalization
+    return [value / 255 for value in normalization.mean], [v / 255 for v in normalization.std]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A trained model as one function from uint8 images to probabilities, in portable files."""
+"""Portable files of a trained model: one function from uint8 images to probabilities."""
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -16,11 +16,11 @@ from mlcls_jax.step.train_step import normalize
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 STABLEHLO_FILE, ONNX_FILE = "model.stablehlo", "model.onnx"
-TINY = 1e-30  # below it float32 has no digits
+TINY = 1e-30  # close to the smallest float32
 INPUT, OUTPUT = "images", "probabilities"
-OPSET = 18  # the newest that onnxruntime 1.19 reads as well
-TOLERANCE = 1e-3  # relative, of the logarithm of a probability, between JAX and onnxruntime
-JAX2ONNX = "jax2onnx>=0.17.1,<0.18"  # without what it asks for: it pins an older Orbax than ours
+OPSET = 18  # the newest that onnxruntime 1.19 supports
+TOLERANCE = 1e-3  # relative difference of log-probabilities between JAX and onnxruntime
+JAX2ONNX = "jax2onnx>=0.17.1,<0.18"  # installed without dependencies: it pins an older Orbax
 
 # uint8 [batch, size, size, 3] -> float32 [batch, class]
 Predictor = Callable[[jax.Array], jax.Array]
@@ -29,20 +29,23 @@ Predictor = Callable[[jax.Array], jax.Array]
 def make_predictor(
     model: EfficientNet, variables: dict, by: Normalization, temperatures: Sequence[float] = ()
 ) -> Predictor:
-    """Normalisation, network and sigmoid as one function, with its weights inside.
+    """Returns normalisation, network and sigmoid as one function with the weights as constants.
 
     Args:
-        model: that computes in float32.
-        variables: {params, batch_stats}, nested; held as NumPy arrays.
-        by: the normalisation of the weights.
-        temperatures: per class, to divide the logits by; empty for none.
+        model: a network that computes in float32.
+        variables: nested dict with params and batch_stats.
+        by: normalisation that the weights expect.
+        temperatures: divisor of the logits of each class; empty for none.
+
+    Returns:
+        A function from uint8 [image, size, size, 3] to probabilities, float32 [image, class].
     """
-    inside = jax.device_get(variables)
-    divide = np.array(temperatures, np.float32)
+    constants = jax.device_get(variables)
+    divisors = np.array(temperatures, np.float32)
 
     def probabilities(images):
-        logits: Any = model.apply(inside, normalize(images, by), train=False)
-        return jax.nn.sigmoid(logits / divide if divide.size else logits)
+        logits: Any = model.apply(constants, normalize(images, by), train=False)
+        return jax.nn.sigmoid(logits / divisors if divisors.size else logits)
 
     return probabilities
 
@@ -50,13 +53,17 @@ def make_predictor(
 def save_stablehlo(folder: Path, predictor: Predictor, size: int) -> Path:
     """Writes model.stablehlo, for any batch size, on CPU, GPU or TPU.
 
-    `jax.export.deserialize(bytearray(data)).call(images)` needs JAX and flatbuffers alone: the
-    JAX that wrote it and, as jax.export promises, any of the six months after it.
+    `jax.export.deserialize(bytearray(data)).call(images)` needs only JAX and flatbuffers.  It works
+    with the JAX version that wrote the file and, as jax.export guarantees, with the versions of the
+    following six months.
 
     Args:
-        folder: an existing one.
-        predictor: see `make_predictor`.
+        folder: an existing folder.
+        predictor: from `make_predictor`.
         size: side of the images in pixels.
+
+    Returns:
+        Path of the file.
     """
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
@@ -66,14 +73,19 @@ def save_stablehlo(folder: Path, predictor: Predictor, size: int) -> Path:
 
 
 def save_onnx(folder: Path, predictor: Predictor, size: int) -> Path:
-    """Writes model.onnx, for any batch size, after running it in onnxruntime.
+    """Writes model.onnx, for any batch size, after comparing onnxruntime with JAX.
 
     Args:
-        folder, size: as `save_stablehlo`.
-        predictor: of a `portable` model: ONNX has no choice by platform.
+        folder: an existing folder.
+        predictor: from `make_predictor`, for a model with `portable` set, because ONNX cannot
+            choose code by platform.
+        size: side of the images in pixels.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        ValueError: the extra is not installed, or onnxruntime gives other probabilities.
+        ValueError: a package is missing, or onnxruntime computes other probabilities.
     """
     missing = [name for name in ("jax2onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
@@ -81,9 +93,9 @@ def save_onnx(folder: Path, predictor: Predictor, size: int) -> Path:
             f"the export to ONNX needs {' and '.join(missing)}; run: pip install onnx onnx-ir "
             f"onnxruntime && pip install --no-deps '{JAX2ONNX}'"
         )
-    for name in ("jax2onnx", "onnx_ir"):  # they warn of what this conversion does not use
+    for name in ("jax2onnx", "onnx_ir"):  # they warn about features that are not used here
         getLogger(name).setLevel("ERROR")
-    import jax2onnx  # here, as the other formats do without
+    import jax2onnx  # an optional dependency
 
     images = jax.ShapeDtypeStruct(("batch", size, size, 3), jnp.uint8)
     model = jax2onnx.to_onnx(
@@ -102,13 +114,15 @@ def _check_onnx(data: bytes, predictor: Predictor, size: int) -> None:
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     for rows in (1, 3):
-        (theirs,) = session.run([OUTPUT], {INPUT: images[:rows]})
-        ours = np.asarray(jax.jit(predictor)(images[:rows]))
-        # Logarithms: noise has no class in it, so that all probabilities are small.
-        expected, got = (np.log(values + np.float32(TINY)) for values in (ours, np.asarray(theirs)))
+        (onnx,) = session.run([OUTPUT], {INPUT: images[:rows]})
+        reference = np.asarray(jax.jit(predictor)(images[:rows]))
+        # Logarithms, because all probabilities can be small for images of noise.
+        expected, got = (
+            np.log(values + np.float32(TINY)) for values in (reference, np.asarray(onnx))
+        )
         difference = (np.abs(got - expected) / np.maximum(1, np.abs(expected))).max()
         if not difference <= TOLERANCE:
             raise ValueError(
-                f"the logarithms of the probabilities that the ONNX file gives in onnxruntime are "
-                f"{difference:.1e} off, so it is not written; export to stablehlo"
+                f"log-probabilities of the ONNX file in onnxruntime differ from JAX by "
+                f"{difference:.1e}, so the file was not written; export to stablehlo instead"
             )

@@ -1,1 +1,1 @@
-"""The network and its pretrained weights."""
+"""EfficientNet with its two heads, and its pretrained weights."""

@@ -1,8 +1,8 @@
-"""Batch normalisation with its activation, as one function with its own gradient.
+"""Batch normalisation fused with its activation, with a handwritten gradient.
 
-Automatic differentiation keeps the normalised values and the activation's mask besides the input.
-Here the backward pass keeps the input alone and computes the rest again, which is cheap arithmetic
-in place of memory traffic.
+Automatic differentiation stores the normalised values and the activation's mask in addition to the
+input.  Here the forward pass stores only the input and the backward pass recomputes the rest, which
+trades memory traffic for cheap arithmetic.
 """
 
 from collections.abc import Callable
@@ -16,27 +16,29 @@ from jax import lax
 from jaxtyping import Array, Float
 
 Activation = Callable[[jax.Array], jax.Array]
-AXES = (0, 1, 2)  # all but the channels
+AXES = (0, 1, 2)  # batch, height, width: all but the channels
 
 
 def identity(x: jax.Array) -> jax.Array:
-    """No activation."""
+    """Returns x unchanged: the activation of layers that have none."""
     return x
 
 
 class BatchNorm(nn.Module):
-    """activation(scale * (x - mean) / sqrt(variance + epsilon) + bias), per channel.
+    """Batch normalisation over all axes but the last, followed by an activation.
+
+    Computes activation(scale * (x - mean) / sqrt(variance + epsilon) + bias) per channel.  The
+    variables are those of `flax.linen.BatchNorm`: params scale and bias, batch_stats mean and var.
 
     Attributes:
-        activation: elementwise.
-        momentum: share of a running statistic that stays at each update (PyTorch's is one minus).
+        activation: elementwise function of the normalised values.
+        momentum: decay of the running statistics, as in Flax: the share of the old value that an
+            update keeps.  PyTorch's momentum is 1 - decay.
         epsilon: added to the variance.
-        unbiased: whether the running variance is updated by the sum of squares over n - 1.
-        dtype: of the result; the arithmetic is float32.
-        axis: of the mesh, over whose devices the batch's statistics are taken; None: each device
-            normalises by those of its own rows.
-
-    Variables are those of `flax.linen.BatchNorm`: params scale and bias, batch_stats mean and var.
+        unbiased: whether the running variance is updated with the unbiased estimate (n - 1).
+        dtype: dtype of the result; the arithmetic is float32.
+        axis: mesh axis over which the batch statistics are averaged; with None, each device
+            normalises by the statistics of its own rows.
     """
 
     activation: Activation
@@ -50,7 +52,7 @@ class BatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channel"], train: bool
     ) -> Float[Array, "batch height width channel"]:
-        """Normalises by the batch's own statistics if `train`, else by the running ones."""
+        """Normalises by the batch statistics if `train`, otherwise by the running ones."""
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
@@ -60,28 +62,33 @@ class BatchNorm(nn.Module):
             inverse = lax.rsqrt(var.value + self.epsilon)
             y: Any = normalize_by(x, mean.value, inverse, scale, bias, self.activation)
             return y.astype(self.dtype)
-        # An initialisation runs on one device, outside of any mesh.
+        # Initialisation runs on one device, outside any mesh.
         axis = None if self.is_initializing() else self.axis
-        of_batch: Any = normalize_batch(x, scale, bias, self.activation, self.epsilon, axis)
-        y, batch_mean, batch_var = of_batch
+        normalized: Any = normalize_batch(x, scale, bias, self.activation, self.epsilon, axis)
+        y, batch_mean, batch_var = normalized
         if not self.is_initializing():
             if self.unbiased:
                 count = _count(x, axis)
                 batch_var = batch_var * (count / max(count - 1, 1))
-            rest = 1.0 - self.momentum
-            mean.value = self.momentum * mean.value + rest * batch_mean
-            var.value = self.momentum * var.value + rest * batch_var
+            update = 1.0 - self.momentum
+            mean.value = self.momentum * mean.value + update * batch_mean
+            var.value = self.momentum * var.value + update * batch_var
         return y.astype(self.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def normalize_by(x, mean, inverse, scale, bias, activation: Activation):
-    """activation(scale * (x - mean) * inverse + bias) in float32, with given statistics.
+    """Normalises by given statistics and applies the activation.
 
     Args:
         x: [batch, height, width, channel], any float dtype.
-        mean, inverse: float32 [channel], constants: their gradient is zero.
+        mean, inverse: float32 [channel]: the mean, and 1 / sqrt(variance + epsilon).  They are
+            treated as constants: their gradient is zero.
         scale, bias: float32 [channel].
+        activation: elementwise function.
+
+    Returns:
+        activation(scale * (x - mean) * inverse + bias), float32, of x's shape.
     """
     return activation(_affine(x, *_coefficients(mean, inverse, scale, bias)))
 
@@ -105,12 +112,21 @@ normalize_by.defvjp(_normalize_by_forward, _normalize_by_backward)
 def normalize_batch(
     x, scale, bias, activation: Activation, epsilon: float, axis: str | None = None
 ):
-    """The same by the batch's own mean and variance; returns (y, mean, variance).
+    """Normalises by the mean and variance of the batch and applies the activation.
 
-    With `axis`, the batch is that of all devices of this axis of the mesh.
+    The gradient of y flows through the statistics into x.  No gradient flows through the returned
+    mean and variance, which are meant for the running averages.
 
-    The gradient goes through the statistics into x, but nothing that depends on the returned mean
-    and variance reaches x: they are for running averages.
+    Args:
+        x: [batch, height, width, channel], any float dtype.
+        scale, bias: float32 [channel].
+        activation: elementwise function.
+        epsilon: added to the variance.
+        axis: mesh axis; if given, the statistics are those of the rows of all its devices.
+
+    Returns:
+        (y, mean, variance): y is float32 and of x's shape; mean and variance (the biased one) are
+        float32 [channel].
     """
     return _normalize_batch_forward(x, scale, bias, activation, epsilon, axis)[0]
 
@@ -126,12 +142,13 @@ def _normalize_batch_forward(x, scale, bias, activation, epsilon, axis):
 
 
 def _normalize_batch_backward(activation, epsilon, axis, residuals, grads):
-    del epsilon  # is in the residuals, as part of inverse
+    del epsilon  # already part of `inverse` in the residuals
     x, mean, inverse, scale, _ = residuals
     before, dscale, dbias = _gradients(residuals, grads[0], activation)
-    # Those of scale and bias stay this device's share, as all gradients of parameters do.
+    # dscale and dbias stay per device: the train step combines the gradients of parameters.
     sums = lax.psum((dscale, dbias), axis) if axis else (dscale, dbias)
-    # scale * inverse * (before - mean of before - normalised x * mean of (before * normalised x))
+    # dx = scale * inverse * (before - mean(before) - x_hat * mean(before * x_hat)), where x_hat is
+    # the normalised x, rearranged into one multiply-add for each of `before` and x.
     count = _count(x, axis)
     factor = scale * inverse
     slope = -factor * inverse * sums[0] / count
@@ -144,12 +161,12 @@ normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
 
 
 def _count(x, axis: str | None) -> int:
-    """Values per channel that the statistics are of."""
+    """Returns the number of values per channel that enter the statistics."""
     return x.size // x.shape[-1] * (lax.axis_size(axis) if axis else 1)
 
 
 def _coefficients(mean, inverse, scale, bias):
-    """(factor, offset): normalisation as one multiply-add per value."""
+    """Returns (factor, offset), which make normalisation one multiply-add per value."""
     factor = scale * inverse
     return factor, bias - mean * factor
 
@@ -159,9 +176,8 @@ def _affine(x, factor, offset):
 
 
 def _gradients(residuals, grad, activation):
-    """The gradient before the activation, and those of scale and bias."""
-    # The barrier keeps XLA from sharing intermediate values with the forward pass, which it would
-    # have to store.
+    """Returns the gradients of the activation's input, of scale and of bias."""
+    # Without the barrier, XLA would share intermediate values with the forward pass and store them.
     (x, mean, inverse, scale, bias), grad = lax.optimization_barrier((residuals, grad))
     z = _affine(x, *_coefficients(mean, inverse, scale, bias))
     before = jax.vjp(activation, z)[1](grad)[0]

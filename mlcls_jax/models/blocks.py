@@ -1,4 +1,4 @@
-"""What an EfficientNet is built of: convolutions with their normalisation, and the two blocks.
+"""Building blocks of EfficientNet: normalised convolutions, and inverted and fused residual blocks.
 
 Sources: inverted residuals, arXiv:1801.04381; squeeze-excite, arXiv:1709.01507; fused blocks,
 arXiv:2104.00298; drop path, arXiv:1603.09382.
@@ -20,8 +20,17 @@ from mlcls_jax.models.variants import B0_STAGES, Stage
 
 
 class Conv(nn.Module):
-    """Convolution; a 1x1 one is a matrix product over the channels, which a gate
-    [batch, channel] may scale first."""
+    """Convolution over all channels; 1x1 ones are computed as a matrix product.
+
+    Attributes:
+        features: number of output channels.
+        kernel_size: height and width of the kernel.
+        stride: step along both image axes.
+        padding: see `conventions.pad_widths`.
+        use_bias: whether a bias is added.
+        dtype: dtype of the computation; parameters are float32.
+        portable: compute in the same way on every platform, which converters need.
+    """
 
     features: int
     kernel_size: int = 1
@@ -33,13 +42,17 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x, gate=None):
+        """Convolves x [batch, ..., channel]; a 1x1 one scales x by gate [batch, channel] first."""
         k = self.kernel_size
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         kernel = self.param("kernel", init, (k, k, x.shape[-1], self.features), jnp.float32)
         kernel = kernel.astype(self.dtype)
         if gate is not None:
             if (k, self.stride) != (1, 1):
-                raise ValueError(f"a gate is for 1x1 convolutions; this one is {k}x{k}")
+                raise ValueError(
+                    f"a gate needs a 1x1 convolution with stride 1, not {k}x{k} with stride "
+                    f"{self.stride}"
+                )
             product: Any = scaled_values if self.portable else gated_product
             x = product(x, gate, kernel[0, 0])
         elif k == 1 and self.stride == 1:
@@ -54,7 +67,7 @@ class Conv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """One k*k kernel per channel."""
+    """Depthwise convolution: one k*k kernel per channel; attributes as in `Conv`."""
 
     kernel_size: int
     stride: int
@@ -72,16 +85,16 @@ class DepthwiseConv(nn.Module):
 
 
 class Network(nn.Module):
-    """What every part below shares.
+    """Base class of all modules below, with the fields that they share.
 
     Attributes:
-        convention: of the weights, with what belongs to it.
-        dtype: of the computation.
-        active: paths of the modules that behave as in training when `train=True`; None means all.
-            A batch normalisation outside it uses its running statistics and keeps them; a block
-            outside it drops no path.
+        convention: padding, epsilon and decay of the code base that the weights come from.
+        dtype: dtype of the computation.
+        active: paths of the modules that are in training mode when `train=True`; None means all.
+            A batch normalisation that is not active uses its running statistics and does not update
+            them; a block that is not active drops no path.
         portable: compute in the same way on every platform, which converters need.
-        statistics_axis: of the mesh, over which the statistics of batches are taken; see BatchNorm.
+        statistics_axis: mesh axis over which batch statistics are averaged; see `BatchNorm.axis`.
     """
 
     convention: Convention = KERAS
@@ -91,38 +104,44 @@ class Network(nn.Module):
     statistics_axis: str | None = None
 
     def trains(self, train: bool, *name: str) -> bool:
-        """Whether this module, or its named child, behaves as in training."""
+        """Returns whether this module, or its child of that name, is in training mode."""
         path = "/".join((*self.path, *name))
         return train and (self.active is None or path in self.active)
 
     @property
     def common(self) -> dict:
-        """The fields to pass to a child."""
+        """The shared fields, as keyword arguments for a child module."""
         names = ("convention", "dtype", "active", "portable", "statistics_axis")
         return {name: getattr(self, name) for name in names}
 
 
 class NormalizedConv(Network):
-    """A convolution, its batch normalisation and activation."""
+    """Convolution, batch normalisation and activation.
+
+    Attributes:
+        activation: elementwise function of the normalised values.
+        features: number of output channels; 0 makes the convolution depthwise.
+        kernel_size, stride: of the convolution.
+    """
 
     activation: Activation = identity
-    features: int = 0  # 0: depthwise
+    features: int = 0
     kernel_size: int = 1
     stride: int = 1
 
     @nn.compact
     def __call__(self, x, train: bool, gate=None):
         convention = self.convention
-        how = {
+        options = {
             "padding": convention.padding,
             "dtype": self.dtype,
             "portable": self.portable,
             "name": "conv",
         }
         if self.features:
-            convolution = Conv(self.features, self.kernel_size, self.stride, **how)
+            convolution = Conv(self.features, self.kernel_size, self.stride, **options)
         else:
-            convolution = DepthwiseConv(self.kernel_size, self.stride, **how)
+            convolution = DepthwiseConv(self.kernel_size, self.stride, **options)
         norm = BatchNorm(
             self.activation,
             momentum=convention.decay,
@@ -137,7 +156,12 @@ class NormalizedConv(Network):
 
 
 class SqueezeExcite(nn.Module):
-    """A gate [batch, channel] for x, computed from the means of all channels."""
+    """Squeeze-excite: computes a gate [batch, channel] for x from the averages of its channels.
+
+    Attributes:
+        squeezed: width of the hidden layer.
+        dtype: dtype of the computation.
+    """
 
     squeezed: int
     dtype: jnp.dtype = jnp.float32
@@ -151,10 +175,16 @@ class SqueezeExcite(nn.Module):
 
 
 class Block(Network):
-    """Inverted residual: expand, depthwise, squeeze-excite, project.
+    """Residual block: expand, depthwise, squeeze-excite, project.
 
-    A fused one expands with a full convolution and has no depthwise one; without an expansion,
-    that convolution is its projection.
+    A fused block replaces the expansion and the depthwise convolution by one full convolution.  If
+    it does not expand, that convolution also takes the place of the projection.
+
+    Attributes:
+        stage: kernel size, widths and kind of the block.
+        stride: stride of this block; only the first block of a stage has the stage's stride.
+        activation: elementwise function after each convolution except a separate projection.
+        drop_path: probability of dropping the block's output during training.
     """
 
     stage: Stage = B0_STAGES[0]
@@ -209,13 +239,21 @@ class Block(Network):
 
 
 def drop(x, rate: float, key, example, shape: tuple[int, ...]):
-    """Zeroes x with probability `rate` and scales the rest by 1 / (1 - rate).
+    """Zeroes values of x with probability `rate` and scales the others by 1 / (1 - rate).
 
     Args:
-        x: [batch, ...].
-        key: rng of this call.
-        example: uint32 [batch]; row i's noise depends on key and example[i] only.
-        shape: of one row's noise, broadcast against x[i].
+        x: [batch, ...], any float dtype.
+        rate: probability from 0 to 1, exclusive.
+        key: PRNG key of this call.
+        example: uint32 [batch], a number for each row; the noise of row i depends only on `key`
+            and example[i].
+        shape: shape of the noise of one row, broadcast against x[i].
+
+    Returns:
+        An array of x's shape and dtype.
+
+    Raises:
+        ValueError: `example` is None.
     """
     if example is None:
         raise ValueError("dropout and drop path need `example`, a number for each row")

@@ -1,9 +1,13 @@
-"""What code bases do differently in one and the same network, and how each wants its images.
+"""Conventions in which code bases differ for the same network, and how each normalises its images.
 
-A lineage is where weights were trained and first published.  The tensors of one variant have the
-same shapes in all of them, so a wrong lineage fails nothing: it only gives other logits.
+A convention is the padding, epsilon and momentum of the code base in which weights were trained.
+The tensors of a variant have the same shapes under every convention, so the wrong one raises no
+error: it only gives different logits.
 
-Sources, each read in the code: keras/src/applications/efficientnet.py and efficientnet_v2.py
+Momentum has two opposite meanings.  In Keras and Flax it is the decay: the share of a running
+statistic that an update keeps.  In PyTorch it is 1 - decay.  The field here is called `decay`.
+
+Sources, read in the code: keras/src/applications/efficientnet.py and efficientnet_v2.py
 (Keras 3.15), timm/models/efficientnet.py (1.0.31), torchvision/models/efficientnet.py (0.28),
 efficientnet_pytorch/utils.py (0.7.1) and efficientnet_lite_pytorch (0.1.0).
 """
@@ -18,15 +22,16 @@ Padding = Literal["same", "symmetric"]
 
 
 def pad_widths(padding: Padding, size: int, k: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after an image axis; either way ceil(size / stride) positions come out.
+    """Returns how many zeros pad an image axis before and after.
+
+    With either padding, the convolution has ceil(size / stride) output positions.
 
     Args:
-        padding: "same" is TensorFlow's: as few zeros as needed, an odd one at the end, so that
-            they depend on the size.  "symmetric" is PyTorch's: k // 2 on both sides, whatever the
-            size; for odd k.
-        size: of the axis, in pixels.
-        k: of the kernel.
-        stride: of the kernel.
+        padding: "same" is TensorFlow's: as few zeros as needed, an odd one at the end, so they
+            depend on the size.  "symmetric" is PyTorch's: k // 2 on both sides, for odd k.
+        size: length of the axis, in pixels.
+        k: length of the kernel, in pixels.
+        stride: step of the kernel, in pixels.
     """
     if padding == "symmetric":
         return k // 2, k // 2
@@ -36,15 +41,18 @@ def pad_widths(padding: Padding, size: int, k: int, stride: int) -> tuple[int, i
 
 @dataclass(frozen=True)
 class Convention:
-    """What a code base does differently, as fields of the modules.
+    """Padding of the convolutions, and epsilon and momentum of the batch normalisations.
 
     Attributes:
-        padding: of all convolutions; see padding.py.
-        epsilon: that batch normalisation adds to the variance.
-        decay: share of a running statistic that stays at an update (PyTorch's momentum is one
-            minus it).
-        unbiased: whether the running variance is updated with the sum of squares over n - 1, as
-            PyTorch does, instead of n.
+        padding: padding of all convolutions; see `pad_widths`.
+        epsilon: what batch normalisation adds to the variance.
+        decay: share of a running statistic that an update keeps: the momentum of Keras and Flax,
+            and 1 - momentum of PyTorch.
+        unbiased: whether the running variance is updated with the unbiased estimate (n - 1), as
+            PyTorch does, instead of the biased one (n).
+
+    Raises:
+        ValueError: epsilon or decay is out of range.
     """
 
     padding: Padding = "same"
@@ -55,24 +63,28 @@ class Convention:
     def __post_init__(self):
         if not (0 < self.epsilon < 1 and 0 <= self.decay < 1):
             raise ValueError(
-                f"an epsilon of {self.epsilon} and a decay of {self.decay} are none of a batch "
-                "normalisation; both lie between 0 and 1"
+                f"a batch normalisation cannot have an epsilon of {self.epsilon} and a decay of "
+                f"{self.decay}; both must lie between 0 and 1"
             )
 
 
-KERAS = Convention()
-KERAS_V2 = Convention(decay=0.9)
-TIMM_TF = Convention(decay=0.9, unbiased=True)
-TIMM = Convention("symmetric", 1e-5, 0.9, unbiased=True)
+KERAS = Convention()  # keras.applications, B0 to B7
+KERAS_V2 = Convention(decay=0.9)  # keras.applications, V2
+TIMM_TF = Convention(decay=0.9, unbiased=True)  # timm's tf_efficientnet*: TensorFlow's padding
+TIMM = Convention("symmetric", 1e-5, 0.9, unbiased=True)  # timm's efficientnet*
 TORCHVISION = TIMM  # B0 to B4
 TORCHVISION_LARGE = Convention("symmetric", 1e-3, 0.99, unbiased=True)  # B5 to B7
 TORCHVISION_V2 = Convention("symmetric", 1e-3, 0.9, unbiased=True)
-LUKEMELAS = Convention(unbiased=True)  # EfficientNet-PyTorch, and its Lite fork
+LUKEMELAS = Convention(unbiased=True)  # EfficientNet-PyTorch and its Lite fork
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """What images are normalised by, (x - mean) / std per channel, in units of 0 to 255."""
+    """Normalisation of images: (x - mean) / std per RGB channel, for x from 0 to 255.
+
+    Raises:
+        ValueError: a number is not finite, or a std is not positive.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -80,12 +92,12 @@ class Normalization:
     def __post_init__(self):
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError(
-                f"images cannot be normalised by mean {self.mean} and std {self.std}: a number "
-                "is not finite, or a std not positive"
+                f"images cannot be normalised by mean {self.mean} and std {self.std}: all numbers "
+                "must be finite and every std must be positive"
             )
 
     def __str__(self) -> str:
-        """ "mean / std", one number each where all channels have the same."""
+        """Returns "mean / std", with one number for each that is the same in all channels."""
         return " / ".join(
             " ".join(f"{value:.4g}" for value in (part[:1] if len(set(part)) == 1 else part))
             for part in (self.mean, self.std)
@@ -93,36 +105,36 @@ class Normalization:
 
 
 def from_unit(mean: Iterable[float], std: Iterable[float]) -> Normalization:
-    """The normalisation whose mean and std, of three channels, are given in units of 0 to 1."""
+    """Returns the normalisation for a mean and std of three channels in units of 0 to 1."""
     red, green, blue = (255 * float(value) for value in mean)
     red_scale, green_scale, blue_scale = (255 * float(value) for value in std)
     return Normalization((red, green, blue), (red_scale, green_scale, blue_scale))
 
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in units of 0 to 1
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, in units of 0 to 1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET = from_unit(IMAGENET_MEAN, IMAGENET_STD)
-HALF = from_unit((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # AdvProp, EfficientNetV2, Lite in timm
+HALF = from_unit((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # AdvProp; in timm also V2 and Lite
 LITE = Normalization((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))  # Lite as first published
 KERAS_V2_LARGE = Normalization((128.0, 128.0, 128.0), (128.0, 128.0, 128.0))  # V2 S, M and L
 
 
 @dataclass(frozen=True)
 class PretrainedConfig:
-    """What has to be known of weights besides their tensors."""
+    """What the tensors of pretrained weights do not tell: convention and normalisation."""
 
     convention: Convention
     normalization: Normalization
 
     def __str__(self) -> str:
-        """What a person should see, since a wrong one fails nothing."""
+        """Returns it in words for the terminal, because a wrong one raises no error."""
         return (
             f"{self.convention.padding} padding, epsilon {self.convention.epsilon:g}, "
             f"mean / std {self.normalization}"
         )
 
 
-# Code base, pattern of the variants, and what its models of them are.
+# (code base, regular expression of variants, pretrained config of its models of these variants)
 CODE_BASES = (
     ("keras", r"b\d", PretrainedConfig(KERAS, IMAGENET)),
     ("keras", r"v2b\d", PretrainedConfig(KERAS_V2, IMAGENET)),
@@ -140,7 +152,15 @@ CODE_BASES = (
 
 
 def pretrained_config_of(code_base: str, variant: str) -> PretrainedConfig | None:
-    """What a code base's own models of a variant are; None if it has no such variant."""
+    """Returns the pretrained config of a code base's model of a variant.
+
+    Args:
+        code_base: a first column of CODE_BASES.
+        variant: a key of VARIANTS.
+
+    Returns:
+        None if the code base has no model of this variant.
+    """
     for name, variants, pretrained_config in CODE_BASES:
         if name == code_base and re.fullmatch(variants, variant):
             return pretrained_config

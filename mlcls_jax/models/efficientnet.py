@@ -1,10 +1,10 @@
 """EfficientNet B0–B7, Lite0–4 and V2 in Flax linen.
 
 Sources: Tan and Le, arXiv:1905.11946 and arXiv:2104.00298; the TensorFlow reference implementation
-for drop path and the Lite variants.  What code bases do differently is the field `convention`.
+for drop path and the Lite variants.  The field `convention` holds what differs between code bases.
 
 Parameter paths are backbone/stem, backbone/stage{1..}/block{i}/{expand,depthwise,se,project},
-backbone/top and head, so that a group of parameters is a short regular expression.
+backbone/top and head, so a short regular expression selects any group of parameters.
 """
 
 from typing import Any
@@ -25,11 +25,18 @@ from mlcls_jax.models.variants import (
     scaled_stages,
 )
 
-DROP_PATH_RATE = 0.2  # of the last block; it grows linearly from 0 at the first
+DROP_PATH_RATE = 0.2  # block i of n drops its path with probability DROP_PATH_RATE * i / n
 
 
 class StageBlocks(Network):
-    """All blocks of one stage; drop_path holds one rate per block, remat is as in EfficientNet."""
+    """The blocks of one stage.
+
+    Attributes:
+        stage: see `variants.Stage`.
+        activation: elementwise function of the blocks.
+        drop_path: one rate per block.
+        remat: as in `EfficientNet`.
+    """
 
     stage: Stage = B0_STAGES[0]
     activation: Activation = nn.silu
@@ -38,7 +45,7 @@ class StageBlocks(Network):
 
     @nn.compact
     def __call__(self, x, train: bool, example):
-        # Argument 2 is train (0 is the module): a Python bool inside as well.
+        # Argument 2 is `train` (0 is the module); static, so it stays a Python bool.
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i, rate in enumerate(self.drop_path):
             x = block(
@@ -53,7 +60,7 @@ class StageBlocks(Network):
 
 
 class Backbone(Network):
-    """Stem, stages and top: normalised images to the last feature map."""
+    """Stem, stages and top: maps normalised images to the last feature map."""
 
     variant: str = "b0"
     remat: bool = False
@@ -93,13 +100,14 @@ class EfficientNet(Network):
 
     Attributes:
         variant: a key of VARIANTS.
-        num_classes: width of the head; 0 leaves the head out and returns what it would take.
-        decoder: size of the ML-Decoder; None: global average pooling and a dense layer.
-        dropout: rate before the dense layer, or inside the decoder; None is the published rate, of
-            the variant or of the decoder.
-        remat: keep the input of each block only, and compute the block again for its gradient.
-        convention, active, portable, statistics_axis: see Network.
-        dtype: of the computation.  Parameters, statistics, pooled features and logits are float32.
+        num_classes: width of the head; 0 means no head: the network returns `head_inputs`.
+        decoder: size of the ML-Decoder; None means global average pooling and a dense layer.
+        dropout: rate before the dense layer or inside the decoder; None means the published rate
+            of the variant or of the decoder.
+        remat: store only the input of each block and recompute the block for its gradient.
+        convention, active, portable, statistics_axis: see `Network`.
+        dtype: dtype of the computation.  Parameters, statistics, pooled features and logits are
+            float32.
     """
 
     variant: str = "b0"
@@ -110,7 +118,9 @@ class EfficientNet(Network):
 
     def setup(self):
         if self.variant not in VARIANTS:
-            raise ValueError(f"model.variant {self.variant!r} is none of {', '.join(VARIANTS)}")
+            raise ValueError(
+                f"unknown model.variant {self.variant!r}; choose one of {', '.join(VARIANTS)}"
+            )
         self.backbone = Backbone(**self.common, variant=self.variant, remat=self.remat)
         if self.num_classes and self.decoder:
             rate = DROPOUT if self.dropout is None else self.dropout
@@ -124,7 +134,11 @@ class EfficientNet(Network):
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
     ) -> Float[Array, "batch rows columns channel"]:
-        """The last feature map, a 32nd of the image's height and width, in the compute dtype."""
+        """Returns the last feature map, in the compute dtype.
+
+        Its height and width are those of the image divided by 32, rounded up.  Arguments are those
+        of a call.
+        """
         return self.backbone(x, train, example)
 
     def head_inputs(
@@ -133,7 +147,11 @@ class EfficientNet(Network):
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
     ) -> Float[Array, "batch ..."]:
-        """What the head takes: the mean of the feature map in float32, or for a decoder the map."""
+        """Returns the input of the head; arguments are those of a call.
+
+        Returns:
+            The average of the feature map in float32, or the whole map for an ML-Decoder.
+        """
         features = self.features(x, train, example)
         return features if self.decoder else features.astype(jnp.float32).mean(axis=(1, 2))
 
@@ -143,13 +161,19 @@ class EfficientNet(Network):
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
     ) -> Float[Array, "batch ..."]:
-        """Logits [batch, class], float32; or `head_inputs`, without a head.
+        """Computes the logits of a batch of images.
 
         Args:
-            x: images, normalised by the mean and standard deviation of the weights.
-            train: dropout, drop path and batch statistics in the active modules.
-            example: a number for each row; the dropout of a row is a function of the "dropout"
-                rng and its number, whatever device or batch the row is in.
+            x: images, normalised by the mean and std of the pretrained weights.
+            train: whether the active modules use dropout, drop path and batch statistics.
+            example: a number for each row, needed in training.  The dropout of a row depends only
+                on the "dropout" rng and this number, not on the device or the batch of the row.
+
+        Returns:
+            Logits [batch, class], float32; without a head, `head_inputs`.
+
+        Raises:
+            ValueError: the variant is unknown, or dropout or drop path lack `example`.
         """
         inputs = self.head_inputs(x, train, example)
         return self.classify(inputs, train, example) if self.num_classes else inputs
@@ -160,7 +184,12 @@ class EfficientNet(Network):
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
     ) -> Float[Array, "batch class"]:
-        """Logits of `head_inputs`, with the same dropout as in a call of the whole network."""
+        """Computes the logits from `head_inputs`, with the dropout of a call of the network.
+
+        Args:
+            inputs: the result of `head_inputs`.
+            train, example: as in a call of the network.
+        """
         head: Any = self.head
         if self.decoder:
             return head(inputs, train, example)

@@ -1,11 +1,14 @@
-"""ML-Decoder: queries that look for their classes in the feature map, in place of its mean.
+"""ML-Decoder: a head whose queries attend to the feature map, instead of pooling it.
 
-Source: Ridnik et al., arXiv:2111.12933, and the authors' implementation, which timm has as
-`timm.layers.ml_decoder`: one transformer decoder layer that normalises after each sum, without
-self-attention, since the queries are the same for every image; and for each query a dense layer
-of its own to the logits of its classes ("group fully connected").  The queries are drawn once and
-never trained.  So they are no parameter here but a constant of the program, and every leaf of the
-head is one that trains.
+It is one transformer decoder layer that normalises after each sum.  It has no self-attention,
+because the queries are the same for every image.  Each query has its own dense layer to the logits
+of its classes ("group fully connected").
+
+The queries are drawn once and never trained.  Therefore they are a constant of the program and not
+a parameter: every parameter of the head is trained.
+
+Source: Ridnik et al., arXiv:2111.12933, and the authors' implementation, which is
+`timm.layers.ml_decoder` in timm.
 """
 
 import math
@@ -19,18 +22,19 @@ from jaxtyping import Array, Float, Int, UInt32
 from mlcls_jax.models.blocks import drop
 from mlcls_jax.models.variants import HEADS
 
-# As published, and as in the authors' implementation.
+# The published values, which are also those of the authors' implementation.
 FEED_FORWARD = 2048
 DROPOUT = 0.1
 EPSILON = 1e-5
 
-# Where `apply(..., mutable=[INTERMEDIATES])` leaves what the queries look at, float32
-# [batch, head, query, place] with a sum of 1 over the places, which are row after row.
+# `apply(..., mutable=[INTERMEDIATES])` returns the attention of the queries under these names:
+# float32 [batch, head, query, position], where the positions of the map are in row-major order and
+# the weights of a query sum to 1.
 INTERMEDIATES, ATTENTION = "intermediates", "weights"
 
-# The authors' initial kernels are PyTorch's.  It draws those of query, key and value as one Xavier
-# matrix with three times as many columns, and all others from the inputs alone.  Biases, which it
-# draws as well where they are not the attention's, begin at 0.
+# Initial kernels as in PyTorch, which the authors use.  It draws the kernels of query, key and
+# value as one Xavier matrix with three times as many columns, and scales all others by their number
+# of inputs alone.  All biases start at 0 here; in PyTorch, only those of the attention do.
 _PROJECTION = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
 _DENSE = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _GROUPS = nn.initializers.xavier_normal(in_axis=1, out_axis=0)
@@ -38,11 +42,11 @@ _GROUPS = nn.initializers.xavier_normal(in_axis=1, out_axis=0)
 
 @dataclass(frozen=True)
 class DecoderSize:
-    """Of an ML-Decoder.
+    """Size of an ML-Decoder.
 
     Attributes:
-        groups: of classes, at most; 0: each class is one.
-        width: of the embedding, a multiple of HEADS.
+        groups: maximum number of groups of classes; 0 means one group per class.
+        width: width of the embedding, a multiple of HEADS.
     """
 
     groups: int
@@ -50,17 +54,21 @@ class DecoderSize:
 
 
 def query_count(num_classes: int, groups: int) -> int:
-    """Queries of a decoder: as many as it takes where each but the last has as many classes.
+    """Returns the number of queries of a decoder; each but the last has equally many classes.
 
-    The authors' implementation computes `groups` of them even where the last ones are left with no
-    class: with 80 classes in 25 groups of 4, five.  Queries do not see each other, so the logits
-    are the same without these.
+    The authors' implementation always computes `groups` queries, although the last ones may have no
+    class: with 80 classes in 25 groups of 4, five have none.  Queries do not interact, so the
+    logits are the same without these.
+
+    Args:
+        num_classes: number of classes.
+        groups: see `DecoderSize`.
     """
     return math.ceil(num_classes / _classes_per_query(num_classes, groups))
 
 
 def query_of_class(num_classes: int, groups: int) -> Int[np.ndarray, " class"]:
-    """Number of the query that gives each class its logit."""
+    """Returns the index of the query that computes the logit of each class; arguments as above."""
     return np.arange(num_classes) // _classes_per_query(num_classes, groups)
 
 
@@ -69,18 +77,23 @@ def _classes_per_query(num_classes: int, groups: int) -> int:
 
 
 def fixed_queries(count: int, width: int) -> Float[np.ndarray, "query width"]:
-    """Float32 standard normal numbers, the same for ever: NumPy keeps this old stream (NEP 19)."""
+    """Returns the queries: float32 standard normal numbers, the same in every run.
+
+    NumPy guarantees that the stream of `RandomState` does not change (NEP 19).
+    """
     return np.random.RandomState(0).standard_normal((count, width)).astype(np.float32)
 
 
 class MLDecoder(nn.Module):
-    """The head: a feature map to logits.
+    """Head that maps a feature map to logits.
 
     Attributes:
-        num_classes: of the logits.
-        size: see DecoderSize.
-        dropout: rate of the queries, the attention, the feed-forward layer and both results.
-        dtype: of the computation, but for the softmax and from the last normalisation on.
+        num_classes: number of logits.
+        size: see `DecoderSize`.
+        dropout: rate on the queries, the attention weights, the hidden layer of the feed-forward
+            part, and the outputs of attention and feed-forward part.
+        dtype: dtype of the computation; the softmax, the last normalisation and the logits are
+            float32.
     """
 
     num_classes: int
@@ -95,7 +108,14 @@ class MLDecoder(nn.Module):
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
     ) -> Float[Array, "batch class"]:
-        """Float32 logits; the dropout of a row is a function of the "dropout" rng and `example`."""
+        """Computes float32 logits.
+
+        Args:
+            x: the last feature map, in the compute dtype.
+            train: whether dropout is applied.
+            example: a number for each row, needed for dropout; the dropout of a row depends only on
+                the "dropout" rng and this number.
+        """
 
         def dropped(x):
             if not (train and self.dropout):
@@ -106,13 +126,14 @@ class MLDecoder(nn.Module):
             return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, name=name)
 
         width = self.size.width
-        places = x.reshape(x.shape[0], -1, x.shape[-1])
-        places = nn.relu(self._dense(width, "embed")(places))
+        positions = x.reshape(x.shape[0], -1, x.shape[-1])
+        positions = nn.relu(self._dense(width, "embed")(positions))
         fixed = fixed_queries(query_count(self.num_classes, self.size.groups), width)
-        # Without dropout one row of queries is that of every image.
+        # A batch of one: without dropout, the queries are the same for every image.
         queries = jnp.asarray(fixed, self.dtype)[None]
         queries = norm("query_norm")(queries + dropped(queries))
-        queries = norm("attention_norm")(queries + dropped(self._attend(queries, places, dropped)))
+        attended = self._attend(queries, positions, dropped)
+        queries = norm("attention_norm")(queries + dropped(attended))
         hidden = dropped(nn.relu(self._dense(FEED_FORWARD, "expand")(queries)))
         hidden = dropped(self._dense(width, "project")(hidden))
         return self._logits(norm("output_norm", jnp.dtype("float32"))(queries + hidden))
@@ -120,12 +141,12 @@ class MLDecoder(nn.Module):
     def _dense(self, features: int, name: str) -> nn.Dense:
         return nn.Dense(features, dtype=self.dtype, kernel_init=_DENSE, name=name)
 
-    def _attend(self, queries, places, dropped):
+    def _attend(self, queries, positions, dropped):
         def attention(query, key, value):
             query = jnp.broadcast_to(query, (key.shape[0], *query.shape[1:]))
             scores = jnp.einsum("bqhd,bphd->bhqp", query / math.sqrt(key.shape[-1]), key)
             weights = nn.softmax(scores.astype(jnp.float32))
-            self.sow(INTERMEDIATES, ATTENTION, weights)  # nothing, where nobody asks for it
+            self.sow(INTERMEDIATES, ATTENTION, weights)  # no-op unless it is mutable
             weights = dropped(weights)
             return jnp.einsum("bhqp,bphd->bqhd", weights.astype(value.dtype), value)
 
@@ -137,12 +158,12 @@ class MLDecoder(nn.Module):
             attention_fn=attention,
             name="attention",
         )
-        return layer(queries, places, places)
+        return layer(queries, positions, positions)
 
-    def _logits(self, found: Float[Array, "batch query width"]) -> Float[Array, "batch class"]:
-        each = _classes_per_query(self.num_classes, self.size.groups)
-        shape = (*found.shape[1:], each)
+    def _logits(self, queries: Float[Array, "batch query width"]) -> Float[Array, "batch class"]:
+        classes_per_query = _classes_per_query(self.num_classes, self.size.groups)
+        shape = (*queries.shape[1:], classes_per_query)
         kernel = self.param("kernel", _GROUPS, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
-        logits = jnp.einsum("bqd,qdc->bqc", found, kernel)
-        return logits.reshape(found.shape[0], -1)[:, : self.num_classes] + bias
+        logits = jnp.einsum("bqd,qdc->bqc", queries, kernel)
+        return logits.reshape(queries.shape[0], -1)[:, : self.num_classes] + bias

@@ -1,7 +1,7 @@
-"""The table of variants: stages of blocks, and how each variant scales their widths and depths.
+"""Table of variants: stages of blocks, and how each variant scales their widths and depths.
 
-Sources: Tan and Le, arXiv:1905.11946 (B0 to B7) and arXiv:2104.00298 (V2, "v2..." here); for the
-Lite variants, and for sizes and dropout of V2, the reference implementation
+Sources: Tan and Le, arXiv:1905.11946 (B0 to B7) and arXiv:2104.00298 (V2, named "v2…" here).  The
+Lite variants, and image sizes and dropout of V2, are from the reference implementation
 (`effnetv2_configs.py` of google/automl/efficientnetv2).
 """
 
@@ -13,12 +13,17 @@ from functools import cache
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks of one output width; the first block has the stride.
+    """Blocks with the same output width.
 
     Attributes:
-        kernel_size, blocks, channels, expansion, stride: of the blocks.
-        fused: expand by a full k*k convolution in place of a 1x1 and a depthwise one.
-        squeeze: width of squeeze-excite as a share of the block's input; 0: none.
+        kernel_size: height and width of the kernels.
+        blocks: number of blocks.
+        channels: output width of each block.
+        expansion: hidden width of a block divided by its input width.
+        stride: stride of the first block; the others have stride 1.
+        fused: whether one full k*k convolution replaces the 1x1 expansion and the depthwise
+            convolution.
+        squeeze: width of squeeze-excite divided by the block's input width; 0 means none.
     """
 
     kernel_size: int
@@ -78,22 +83,24 @@ V2L_STAGES = (
     Stage(kernel_size=3, blocks=7, channels=640, expansion=6, stride=1),
 )
 TOP_CHANNELS = 1280
-STRIDE = 32  # from the image to the last feature map, rounded up, in every variant
-HEADS = 8  # of the attention of an ML-Decoder, arXiv:2111.12933
+STRIDE = 32  # image size divided by that of the last feature map (rounded up), in every variant
+HEADS = 8  # attention heads of an ML-Decoder, arXiv:2111.12933
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a variant scales its stages, and the image size in pixels it was published with.
+    """Scaling, image size and dropout of a variant.
 
     Attributes:
-        width, depth: factors of the channels and of the blocks per stage.
-        image_size: side of the images that it was published with, in pixels.
+        width: factor of the channels.
+        depth: factor of the blocks per stage.
+        image_size: side of the published images, in pixels.
         dropout: rate before the head.
-        lite: ReLU6, no squeeze-excite; stem, top, and depth of the first and last stage unscaled.
-        stages: before scaling.
-        stem_channels: before scaling.
-        keep: rounding takes no more than 1 - keep of the channels away; 0 in V2.
+        lite: whether the variant uses ReLU6, has no squeeze-excite, and does not scale the stem,
+            the top, and the depth of its first and last stage.
+        stages: stages before scaling.
+        stem_channels: width of the stem before scaling.
+        keep: minimum share of the exact width that rounding may leave; 0 (no minimum) in V2.
     """
 
     width: float
@@ -107,7 +114,7 @@ class Variant:
 
     @property
     def v2(self) -> bool:
-        """Whether it begins with fused blocks."""
+        """Whether the variant begins with fused blocks."""
         return self.stages[0].fused
 
 
@@ -140,20 +147,20 @@ VARIANTS = {
 
 
 def scaled_channels(channels: int, variant: Variant) -> int:
-    """Channels times the width, rounded to a multiple of 8 but not below `keep` of it."""
+    """Returns channels times `width`, rounded to a multiple of 8 but not below `keep` of it."""
     exact = channels * variant.width
     rounded = max(8, int(exact + 4) // 8 * 8)
     return rounded + 8 if rounded < variant.keep * exact else rounded
 
 
 def end_channels(channels: int, variant: Variant) -> int:
-    """Those of the stem or the top."""
+    """Returns the width of the stem or the top, which Lite variants do not scale."""
     return channels if variant.lite else scaled_channels(channels, variant)
 
 
 @cache
 def scaled_stages(variant: Variant) -> tuple[Stage, ...]:
-    """The stages of a variant, with their own widths, numbers of blocks and squeeze-excite."""
+    """Returns the stages of a variant with their scaled widths, depths and squeeze-excite."""
     last = len(variant.stages) - 1
     return tuple(
         dataclasses.replace(

@@ -1,1 +1,1 @@
-"""report.html of a run: what is in it, its charts, and how it is kept up to date."""
+"""report.html of a run: its contents, its charts and its updates during training."""

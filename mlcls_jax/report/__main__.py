@@ -1,4 +1,4 @@
-"""Makes the report of a run again: report.html in its workdir, and its diagnosis in words.
+"""Command that writes report.html of a run and prints its diagnosis.
 
 python -m mlcls_jax.report --workdir runs/b5 [--explain]
 """
@@ -16,16 +16,17 @@ from mlcls_jax.system.console import console
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Runs the command and returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m mlcls_jax.report",
-        description="Writes report.html of a run, finished or not, into its workdir.",
+        description="Write report.html of a run into its workdir and print the diagnosis. "
+        "The run may still be training.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="with a map below each image: where the evidence for its class is",
+        help="add a Grad-CAM map below each image: where the network sees its class",
     )
     options = parser.parse_args(argv)
     workdir = Path(options.workdir)

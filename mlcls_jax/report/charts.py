@@ -1,9 +1,8 @@
-"""The charts of the report as SVG inside the page, in the colours of its light and dark mode.
+"""Charts of the report as inline SVG, in the colours of its light and dark mode.
 
-By matplotlib, which the project has already: a chart is 10 to 40 kB of SVG, where a library that
-draws in the browser would be megabytes of JavaScript for a phone to parse.  Colours go in as
-placeholders and come out as variables of the page's style sheet.  Names of classes and files are in
-no chart: text is of ours alone.
+Matplotlib draws them: a chart is 10 to 40 kB of SVG, while a library that draws in the browser
+would be megabytes of JavaScript.  Colours are drawn as placeholders and then replaced by variables
+of the style sheet.  No chart contains names of classes or files, so its text needs no escaping.
 """
 
 import io
@@ -29,8 +28,8 @@ _COLOURS = {
 }
 INK, GRID, TRAIN, VAL, BASE, FAINT = _COLOURS
 _STYLE: Any = {
-    "svg.fonttype": "none",  # text, which the page's font shows
-    "svg.hashsalt": "mlcls_jax",  # equal names inside charts mean equal things
+    "svg.fonttype": "none",  # text in the font of the page
+    "svg.hashsalt": "mlcls_jax",  # the same identifiers in every report
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": GRID,
@@ -50,10 +49,10 @@ _SIZE = 4.2, 2.8  # inches: 302 points, about the pixels of a phone
 
 
 def curves(records: Sequence[dict[str, Any]], metric: str) -> Markup:
-    """Of train and val over the epochs, with the base rate and the bounds of the phases.
+    """Returns a metric of train and val over the epochs, with the base rate and the phases.
 
     Args:
-        records: of metrics.jsonl.
+        records: records of metrics.jsonl, in order.
         metric: "mAP" or "loss".
     """
 
@@ -71,9 +70,15 @@ def curves(records: Sequence[dict[str, Any]], metric: str) -> Markup:
             if record["phase"] != after["phase"]:
                 axes.axvline(record["epoch"], color=INK, linewidth=0.8, linestyle=":")
         for name in dict.fromkeys(record["phase"] for record in records):
-            own = [record["epoch"] for record in records if record["phase"] == name]
-            where = {"transform": axes.get_xaxis_transform(), "ha": "center", "fontsize": 9}
-            axes.text((own[0] + own[-1]) / 2, 1.02, name, **where)
+            phase = [record["epoch"] for record in records if record["phase"] == name]
+            axes.text(
+                (phase[0] + phase[-1]) / 2,
+                1.02,
+                name,
+                transform=axes.get_xaxis_transform(),
+                ha="center",
+                fontsize=9,
+            )
         if metric == "mAP":
             axes.set_ylim(0, 1.02)
         axes.set_xlabel("epoch")
@@ -83,12 +88,17 @@ def curves(records: Sequence[dict[str, Any]], metric: str) -> Markup:
 
 
 def _legend_below(axes: Any) -> None:
-    """Where no line goes through it."""
+    """Places the legend below the axes, where no line crosses it."""
     axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)
 
 
 def precision_recall(each: Sequence[np.ndarray], pooled: np.ndarray) -> Markup:
-    """Args: as `classes.precision_recall` returns them."""
+    """Returns precision over recall.
+
+    Args:
+        each: curve of each class, float64 [2, point], as `class_figures.precision_recall` returns.
+        pooled: curve of all pairs of image and class, of the same form.
+    """
 
     def draw(axes: Any) -> None:
         for recall, precision in each:
@@ -102,16 +112,16 @@ def precision_recall(each: Sequence[np.ndarray], pooled: np.ndarray) -> Markup:
 
 
 def reliability(bins: Sequence[Bin]) -> Markup:
-    """Predicted probability and share of positives: on the diagonal, the first is the second."""
+    """Returns the reliability diagram: the share of positives over the predicted probability."""
 
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=BASE, linestyle="--", linewidth=1.2)
-        x, y = [one.probability for one in bins], [one.positives for one in bins]
+        x, y = [bin_.probability for bin_ in bins], [bin_.positives for bin_ in bins]
         axes.plot(x, y, color=VAL, marker="o", markersize=4)
-        for one in bins:
+        for bin_ in bins:
             axes.annotate(
-                f"{one.count:,}",
-                (one.probability, one.positives),
+                f"{bin_.count:,}",
+                (bin_.probability, bin_.positives),
                 xytext=(0, 6),
                 textcoords="offset points",
                 ha="center",
@@ -124,10 +134,10 @@ def reliability(bins: Sequence[Bin]) -> Markup:
 
 
 def seconds(timing: dict[str, float]) -> Markup:
-    """What the run's seconds went into.
+    """Returns the seconds of a run by activity.
 
     Args:
-        timing: seconds by what they went into, not empty.
+        timing: seconds by activity, not empty.
     """
 
     def draw(axes: Any) -> None:
@@ -141,18 +151,18 @@ def seconds(timing: dict[str, float]) -> Markup:
         axes.set_xlabel("seconds")
         axes.grid(visible=False, axis="y")
 
-    return _chart("where the seconds went", draw)
+    return _chart("seconds by activity", draw)
 
 
 def speed(records: Sequence[dict[str, Any]]) -> Markup:
-    """Images/s of the steps before each evaluation, on a logarithmic scale."""
+    """Returns images per second before each evaluation, on a logarithmic scale."""
 
     def draw(axes: Any) -> None:
         rates = [max(record["images_per_second"], 1e-3) for record in records]
         epochs = [record["epoch"] for record in records]
         axes.semilogy(epochs, rates, color=VAL, marker="o", markersize=2.5)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        few = max(rates) < 10 * min(rates)  # powers of ten, so that those between have to do
+        few = max(rates) < 10 * min(rates)  # then too few powers of ten are on the axis
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:,g}" if few else "")
         axes.set(xlabel="epoch", ylabel="images/s")
 
@@ -160,26 +170,26 @@ def speed(records: Sequence[dict[str, Any]]) -> Markup:
 
 
 def _chart(title: str, draw: Callable[[Any], None]) -> Markup:
-    """title: for who cannot see it."""
-    from matplotlib import rc_context  # half a second, after the first steps
+    """The SVG of a chart; title: for screen readers."""
+    from matplotlib import rc_context  # takes half a second, so not before the first steps
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         draw(figure.add_subplot())
         file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     return _inline(file.getvalue(), title)
 
 
 def _inline(svg: str, title: str) -> Markup:
-    """The drawing alone, as wide as its place, in the page's colours."""
+    """The drawing without its size, in the colours of the page."""
     svg = svg[svg.index("<svg") :]
     view = re.search(r'viewBox="[^"]*"', svg)
-    assert view is not None, "matplotlib has written no viewBox"
+    assert view is not None, "matplotlib wrote no viewBox"
     svg = svg[svg.index(">") + 1 :]
-    # It would hold for the whole page, and for charts only the lines need it.
+    # It would apply to the whole page, and the charts do not need it.
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     for placeholder, colour in _COLOURS.items():
         svg = svg.replace(placeholder, colour)

@@ -1,4 +1,4 @@
-"""Figures per class and per pair of classes, and the curves that are drawn of them."""
+"""Figures per class and per pair of classes, and the points of the curves."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,22 @@ from jaxtyping import Bool, Float, Int8
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.evaluation.metrics import average_precisions, classes_to_average
 
-PAIRS = 15  # of classes in a table
-LEAST = 2  # images: one alone is chance
+PAIRS = 15  # most pairs of classes in a table
+MIN_IMAGES = 2  # of a pair: one image alone is chance
 BINS = 10  # of the reliability diagram
-POINTS = 60  # of a curve: more than an image of this size can show
+POINTS = 60  # of a curve: a chart of this size cannot show more
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A line of the table of classes; None where there is nothing to divide by.
+    """One row of the table of classes; a ratio with denominator 0 is None.
 
-    ap: average precision; the others by the threshold; train, val: numbers of positives.
+    Attributes:
+        name: name of the class.
+        ap: average precision.
+        f1, precision, recall: at the threshold.
+        threshold: threshold of the class.
+        train, val: number of positive images.
     """
 
     name: str
@@ -38,28 +43,30 @@ def class_rows(
     present: Bool[np.ndarray, "image class"],
     thresholds: tuple[float, ...],
 ) -> list[ClassRow]:
-    """The classes in their order.
+    """Returns the row of each class, in order.
 
     Args:
         train: labels of the training images.
         table: labels of the validation images.
-        probabilities, present: of these.
-        thresholds: per class.
+        probabilities: predicted probabilities of the validation images, float64 [image, class].
+        present: predicted classes of these images, bool [image, class].
+        thresholds: threshold of each class.
     """
     labels = table.labels
     aps = average_precisions(labels, probabilities, classes_to_average(labels))
-    positive, taken = labels == 1, present & (labels != UNKNOWN)
-    true, guessed, there = (x.sum(axis=0) for x in (positive & taken, taken, positive))
+    positive, predicted = labels == 1, present & (labels != UNKNOWN)
+    true_positives = (positive & predicted).sum(axis=0)
+    predictions, positives = predicted.sum(axis=0), positive.sum(axis=0)
     return [
         ClassRow(
             name=name,
-            ap=float(aps[c]) if there[c] else None,
-            f1=_divided(2 * true[c], guessed[c] + there[c]),
-            precision=_divided(true[c], guessed[c]),
-            recall=_divided(true[c], there[c]),
+            ap=float(aps[c]) if positives[c] else None,
+            f1=_ratio(2 * true_positives[c], predictions[c] + positives[c]),
+            precision=_ratio(true_positives[c], predictions[c]),
+            recall=_ratio(true_positives[c], positives[c]),
             threshold=thresholds[c],
             train=int(train.positives[c]),
-            val=int(there[c]),
+            val=int(positives[c]),
         )
         for c, name in enumerate(table.classes)
     ]
@@ -67,8 +74,14 @@ def class_rows(
 
 @dataclass(frozen=True)
 class Pair:
-    """Two classes: on `count` images the first was missed and the second said to be there
-    wrongly, or both were said to be there, of which `labelled` have both."""
+    """Two classes and the images they share.
+
+    Attributes:
+        first, second: names of the classes.
+        count: images on which the first was missed and the second wrongly predicted
+            (`confused`), or on which both were predicted (`together`).
+        labelled: images that are labelled with both (`together`).
+    """
 
     first: str
     second: str
@@ -81,7 +94,7 @@ def confused(
     labels: Int8[np.ndarray, "image class"],
     present: Bool[np.ndarray, "image class"],
 ) -> list[Pair]:
-    """Pairs of a class that was missed and one that was wrongly seen instead, the most first."""
+    """Returns pairs of a missed class and a wrongly predicted one, the most frequent first."""
     missed = ((labels == 1) & ~present).astype(np.int64)
     wrong = ((labels == 0) & present).astype(np.int64)
     return _pairs(classes, missed.T @ wrong)
@@ -92,32 +105,40 @@ def together(
     labels: Int8[np.ndarray, "image class"],
     present: Bool[np.ndarray, "image class"],
 ) -> list[Pair]:
-    """Pairs that are said to be there together more often than they are, the largest excess first.
+    """Returns pairs predicted together more often than labelled so, the largest excess first.
 
-    Images on which one of the two is unknown count neither here nor there.
+    Images on which the label of one of the two is unknown are ignored.
     """
     known = (labels != UNKNOWN).astype(np.int64)
-    said, are = (np.triu(x.T @ x, 1) for x in (present * known, (labels == 1).astype(np.int64)))
+    predicted, labelled = (
+        np.triu(x.T @ x, 1) for x in (present * known, (labels == 1).astype(np.int64))
+    )
     pairs = []
-    for pair in _pairs(classes, np.maximum(said - are, 0)):
-        at = classes.index(pair.first), classes.index(pair.second)
-        pairs.append(Pair(pair.first, pair.second, int(said[at]), int(are[at])))
+    for pair in _pairs(classes, np.maximum(predicted - labelled, 0)):
+        cell = classes.index(pair.first), classes.index(pair.second)
+        count, both = int(predicted[cell]), int(labelled[cell])
+        pairs.append(Pair(pair.first, pair.second, count, both))
     return pairs
 
 
 def _pairs(classes: tuple[str, ...], counts: np.ndarray) -> list[Pair]:
     order = np.argsort(-counts, axis=None, kind="stable")[:PAIRS]
-    cells = [np.unravel_index(at, counts.shape) for at in order]
+    cells = [np.unravel_index(index, counts.shape) for index in order]
     return [
-        Pair(classes[a], classes[b], int(counts[a, b])) for a, b in cells if counts[a, b] >= LEAST
+        Pair(classes[a], classes[b], int(counts[a, b]))
+        for a, b in cells
+        if counts[a, b] >= MIN_IMAGES
     ]
 
 
 def precision_recall(
     labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Curves of recall and precision, float64 [2, point]: of each class that has a positive, and
-    of all pairs of image and class together."""
+    """Returns the curves of recall and precision, each float64 [2, point].
+
+    Returns:
+        The curve of each class with a positive label, and that of all pairs of image and class.
+    """
     columns = [
         (labels[known, c], probabilities[known, c])
         for c, known in enumerate((labels != UNKNOWN).T)
@@ -128,7 +149,7 @@ def precision_recall(
 
 
 def _curve(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    from sklearn.metrics import precision_recall_curve  # most of a second, after the first steps
+    from sklearn.metrics import precision_recall_curve  # slow, so not before the first steps
 
     precision, recall, _ = precision_recall_curve(labels, probabilities)
     chosen = np.searchsorted(-recall, -np.linspace(1, 0, POINTS), side="right") - 1
@@ -138,8 +159,13 @@ def _curve(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Bin:
-    """Pairs of image and class with nearly the same probability: its mean, the share of
-    positives, and how many they are."""
+    """Pairs of image and class with similar probabilities.
+
+    Attributes:
+        probability: mean predicted probability.
+        positives: share of positive labels.
+        count: number of pairs.
+    """
 
     probability: float
     positives: float
@@ -149,16 +175,16 @@ class Bin:
 def reliability(
     labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
 ) -> list[Bin]:
-    """Ten bins of equal width, those that are empty left out (Guo et al., arXiv:1706.04599)."""
+    """Returns ten bins of equal width, without the empty ones (Guo et al., arXiv:1706.04599)."""
     known = labels != UNKNOWN
     p, positive = probabilities[known], labels[known] == 1
-    number = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+    bins = np.minimum((p * BINS).astype(np.int64), BINS - 1)
     return [
-        Bin(float(p[of].mean()), float(positive[of].mean()), int(of.sum()))
-        for of in (number == bin_number for bin_number in range(BINS))
-        if of.any()
+        Bin(float(p[inside].mean()), float(positive[inside].mean()), int(inside.sum()))
+        for inside in (bins == index for index in range(BINS))
+        if inside.any()
     ]
 
 
-def _divided(part: np.integer, whole: np.integer) -> float | None:
+def _ratio(part: np.integer, whole: np.integer) -> float | None:
     return float(part / whole) if whole else None

@@ -1,4 +1,4 @@
-"""From a workdir to report.html: one file without network, whatever its names are."""
+"""Renders report.html: one file that needs no network, whatever the names in it are."""
 
 import base64
 import dataclasses
@@ -25,7 +25,7 @@ from mlcls_jax.report.class_figures import (
 from mlcls_jax.report.inputs import ReportInputs, Scored, gather
 from mlcls_jax.report.thumbnails import Example, Explain, Thumbnails, hits, mistakes
 from mlcls_jax.run.workdir import REPORT
-from mlcls_jax.step.programs import describe_network
+from mlcls_jax.step.network import describe_network, network_spec
 from mlcls_jax.system.files import write_text
 
 _TEMPLATE, _STYLE, _SCRIPT = "report.html", "report.css", "report.js"
@@ -37,25 +37,32 @@ def write_report(
     thumbnails: Thumbnails | None = None,
     explain: Explain | None = None,
 ) -> list[Finding]:
-    """Writes report.html of a run, which may still be going on; returns the diagnosis.
+    """Writes report.html of a run and returns its diagnosis.
 
     Args:
-        workdir: of the run.
-        splits: its labels; without them, they are read.
-        thumbnails: of an earlier report of the same run.
-        explain: makes maps of evidence beside the images; None: there are none.
+        workdir: folder of the run, which may still be training.
+        splits: labels of the run by split; None: read them.
+        thumbnails: those of an earlier report of the same run, to reuse them.
+        explain: makes the Grad-CAM maps below the images; None: no maps.
 
     Raises:
-        ValueError: it holds no run, its labels cannot be read, or the report cannot be written.
+        ValueError: the folder holds no run, its labels cannot be read, or the report cannot be
+            written.
     """
-    facts = gather(workdir, splits)
-    thumbnails = thumbnails or Thumbnails(facts.config.data.max_pixels)
-    write_text(workdir / REPORT, render(facts, thumbnails, explain))
-    return facts.findings
+    inputs = gather(workdir, splits)
+    thumbnails = thumbnails or Thumbnails(inputs.config.data.max_pixels)
+    write_text(workdir / REPORT, render(inputs, thumbnails, explain))
+    return inputs.findings
 
 
-def render(facts: ReportInputs, thumbnails: Thumbnails, explain: Explain | None = None) -> str:
-    """The page."""
+def render(inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None = None) -> str:
+    """Returns the report as HTML.
+
+    Args:
+        inputs: what the report shows.
+        thumbnails: makes the small images.
+        explain: makes the Grad-CAM maps below the images; None: no maps.
+    """
     environment = Environment(
         loader=PackageLoader("mlcls_jax.report"),
         autoescape=True,
@@ -70,65 +77,67 @@ def render(facts: ReportInputs, thumbnails: Thumbnails, explain: Explain | None 
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(_TEMPLATE).render(
-        title=facts.workdir.resolve().name,
+        title=inputs.workdir.resolve().name,
         style=Markup(style),
         script=Markup(script),
         digest=digest,
-        findings=facts.findings,
-        **_run(facts),
-        **_training(facts),
-        **_scores(facts, thumbnails, explain),
+        findings=inputs.findings,
+        **_run_values(inputs),
+        **_training_values(inputs),
+        **_score_values(inputs, thumbnails, explain),
     )
 
 
-def _run(facts: ReportInputs) -> dict[str, Any]:
-    """What the run is."""
-    config, train = facts.config, facts.splits["train"]
-    sizes = ", ".join(f"{len(table):,} {name}" for name, table in facts.splits.items())
+def _run_values(inputs: ReportInputs) -> dict[str, Any]:
+    """Template values of the section on the run."""
+    config, train = inputs.config, inputs.splits["train"]
+    sizes = ", ".join(f"{len(table):,} {name}" for name, table in inputs.splits.items())
     rows = {
-        "network": describe_network(config, len(train.classes)),
+        "network": describe_network(network_spec(config.model, len(train.classes))),
         "weights": config.model.weights or "random",
         "images": sizes,
         "labels": config.data.csv,
         "classes": f"{len(train.classes)}",
     }
-    if facts.kept is not None and facts.kept.devices:
-        rows["devices"] = facts.kept.devices
-    groups = facts.kept.groups if facts.kept is not None else {}
-    changed = flatten_fields(dataclasses.asdict(config))
-    usual = flatten_fields(dataclasses.asdict(Config()))
-    fields = [(path, value, usual.get(path, None) != value) for path, value in changed.items()]
-    return {"rows_of_run": rows, "groups": groups, "fields": fields}
+    if inputs.best is not None and inputs.best.devices:
+        rows["devices"] = inputs.best.devices
+    groups = inputs.best.groups if inputs.best is not None else {}
+    values = flatten_fields(dataclasses.asdict(config))
+    defaults = flatten_fields(dataclasses.asdict(Config()))
+    fields = [(path, value, defaults.get(path) != value) for path, value in values.items()]
+    return {"run_rows": rows, "groups": groups, "fields": fields}
 
 
-def _training(facts: ReportInputs) -> dict[str, Any]:
-    """Curves, and where the time went."""
-    records = facts.records
+def _training_values(inputs: ReportInputs) -> dict[str, Any]:
+    """Template values of the curves and the times."""
+    records = inputs.records
     if not records:
         return {"last": None, "best": None, "curves": [], "times": [], "timing": {}}
     timing: dict[str, float] = {}
     for record in records:
-        for what, seconds in record.get("timing", {}).items():
-            timing[what] = timing.get(what, 0.0) + seconds
+        for activity, seconds in record.get("timing", {}).items():
+            timing[activity] = timing.get(activity, 0.0) + seconds
     times = [charts.seconds(timing)] if timing else []
-    scored = [record for record in records if facts.kept and record["step"] == facts.kept.step]
+    best = [record for record in records if inputs.best and record["step"] == inputs.best.step]
     return {
         "last": records[-1],
-        "best": scored[-1] if scored else None,
+        "best": best[-1] if best else None,
         "curves": [charts.curves(records, "mAP"), charts.curves(records, "loss")],
         "times": [*times, charts.speed(records)],
         "timing": timing,
     }
 
 
-def _scores(facts: ReportInputs, thumbnails: Thumbnails, explain: Explain | None) -> dict[str, Any]:
-    """What the best evaluation says of classes and images; nothing where there is none."""
-    scored, decision_rule = facts.scored, facts.decision_rule
+def _score_values(
+    inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None
+) -> dict[str, Any]:
+    """Template values of classes and images by the best evaluation, if there is one."""
+    scored, decision_rule = inputs.scored, inputs.decision_rule
     if scored is None or decision_rule is None or not len(scored.table):
         return {"classes": [], "galleries": [], "explained": False}
     table, probabilities, present = scored.table, scored.probabilities, scored.present
     labels, names = table.labels, table.classes
-    train = facts.splits["train"]
+    train = inputs.splits["train"]
     return {
         "classes": class_rows(train, table, probabilities, present, decision_rule.thresholds),
         "tuned_for": decision_rule.criterion.text if decision_rule.criterion else None,
@@ -145,20 +154,20 @@ def _scores(facts: ReportInputs, thumbnails: Thumbnails, explain: Explain | None
 def _galleries(
     scored: Scored, thumbnails: Thumbnails, explain: Explain | None
 ) -> list[tuple[str, str, list[tuple[str, str, Example]]]]:
-    """Title, what is below each image, and the images, with their maps."""
-    of = scored.table, scored.probabilities, scored.present
+    """Title, CSS class, and (image address, map address, example) of each gallery."""
+    evaluated = scored.table, scored.probabilities, scored.present
     kinds = [
-        ("Seen where the label says no", "wrong", mistakes(*of, label=0)),
-        ("Missed where the label says yes", "missed", mistakes(*of, label=1)),
-        ("Right in every class", "right", hits(*of)),
+        ("False positives", "wrong", mistakes(*evaluated, label=0)),
+        ("False negatives", "missed", mistakes(*evaluated, label=1)),
+        ("Correct in every class", "right", hits(*evaluated)),
     ]
     paths = scored.table.paths
     shown = [(paths[one.row], one) for _, _, examples in kinds for one in examples]
     readable = [(path, one.column) for path, one in shown if thumbnails.of(path)]
     draws = explain(readable) if explain else []
     maps = {
-        asked: thumbnails.with_map(asked[0], draw)
-        for asked, draw in zip(readable, draws, strict=bool(explain))
+        key: thumbnails.with_map(key[0], draw)
+        for key, draw in zip(readable, draws, strict=bool(explain))
     }
 
     def images(one: Example) -> tuple[str, str, Example]:
@@ -175,5 +184,5 @@ def _figure(value: float | None, digits: int = 3) -> str:
 
 
 def _percent(value: float | None) -> str:
-    """A width for the style sheet."""
+    """A value from 0 to 1 as a width in percent, without the sign."""
     return "0" if value is None or value != value else f"{100 * min(max(value, 0.0), 1.0):.1f}"

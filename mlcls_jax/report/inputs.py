@@ -1,4 +1,4 @@
-"""What the report is about: a run's config, records, labels and best evaluation."""
+"""Inputs of the report: the config, records, labels and best evaluation of a run."""
 
 import json
 from dataclasses import dataclass
@@ -13,23 +13,24 @@ from scipy.special import logit
 from mlcls_jax.config import Config
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.diagnose import diagnose
-from mlcls_jax.diagnosis.finding import Finding
+from mlcls_jax.diagnosis.finding import Evidence, Finding, Labels
 from mlcls_jax.evaluation.decision_rule import DecisionRule
 from mlcls_jax.run.best_scores import BestEvaluation, read_best_evaluation
 from mlcls_jax.run.metrics_log import read_metrics
 from mlcls_jax.run.trained_model import read_decision_rule
 from mlcls_jax.run.workdir import DECISION_RULE, RAW, read_config, read_splits_of
 
-_TINY = 1e-6  # predictions have six decimals
+_TINY = 1e-6  # predictions are written with six decimals
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The best evaluation of the validation images.
+    """The best evaluation of the validation images, with their labels.
 
-    table: labels of the images that could be read.
-    probabilities: float64 [image, class].
-    present: bool [image, class], by the thresholds.
+    Attributes:
+        table: labels of the images that could be read.
+        probabilities: float64 [image, class].
+        present: bool [image, class]: the predicted classes.
     """
 
     table: LabelTable
@@ -39,67 +40,75 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class ReportInputs:
-    """All that a report is made from.
+    """Everything that the report shows.
 
-    splits: labels of the run.
-    kept: the best evaluation, None where none was kept; decisions: by which it decides.
+    Attributes:
+        workdir: folder of the run.
+        config: config of the run.
+        records: records of metrics.jsonl, in order.
+        splits: labels of the run by split.
+        best: the best evaluation; None if there is none.
+        decision_rule: decision rule of the best evaluation.
     """
 
     workdir: Path
     config: Config
     records: list[dict[str, Any]]
     splits: dict[str, LabelTable]
-    kept: BestEvaluation | None
+    best: BestEvaluation | None
     decision_rule: DecisionRule | None
 
     @cached_property
     def scored(self) -> Scored | None:
-        """The best evaluation with its labels."""
-        if self.kept is None or self.decision_rule is None:
+        """The best evaluation with its labels; None if there is none."""
+        if self.best is None or self.decision_rule is None:
             return None
         val = self.splits["val"]
-        row = {name: number for number, name in enumerate(val.filenames)}
-        table = val.take([row[name] for name in self.kept.filenames])
-        probabilities = self.decision_rule.probabilities(self.kept.logits)
+        rows = {name: row for row, name in enumerate(val.filenames)}
+        table = val.take([rows[name] for name in self.best.filenames])
+        probabilities = self.decision_rule.probabilities(self.best.logits)
         return Scored(table, probabilities, self.decision_rule.present(probabilities))
 
     @cached_property
     def findings(self) -> list[Finding]:
         """The diagnosis."""
-        scored = self.scored
-        of_val = scored and (scored.table, scored.probabilities)
-        return diagnose(self.config, self.records, self.splits["train"], self.splits["val"], of_val)
+        scored = self.scored and (self.scored.table, self.scored.probabilities)
+        separate_val = bool(self.config.data.val_csv)
+        labels = Labels(self.splits["train"], self.splits["val"], separate_val, scored)
+        model = self.config.model
+        phases = dict(enumerate(self.config.phases))
+        return diagnose(Evidence(self.records, phases, model.weights, model.head, labels))
 
 
 def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> ReportInputs:
-    """Reads a workdir.
+    """Reads the workdir of a run.
 
     Args:
-        workdir: of a run, which may still be going on.
-        splits: its labels; without them, they are read.
+        workdir: folder of the run, which may still be training.
+        splits: labels of the run; None: read them.
 
     Raises:
-        ValueError: it holds no run, or its labels or files cannot be read.
+        ValueError: the folder holds no run, or its labels or files cannot be read.
     """
     config = read_config(workdir)
     splits = splits or read_splits_of(workdir, config.data)
-    records, kept = read_metrics(workdir), read_best_evaluation(workdir)
-    if kept is None:
-        kept = _of_predictions(workdir, splits["val"])
-    elif kept.step not in {record["step"] for record in records}:
-        kept = None  # of a stretch that was lost
+    records, best = read_metrics(workdir), read_best_evaluation(workdir)
+    if best is None:
+        best = _from_predictions(workdir, splits["val"])
+    elif best.step not in {record["step"] for record in records}:
+        best = None  # the run was resumed from an earlier checkpoint
     decision_rule = None
-    if kept is not None:
-        decision_rule = kept.decision_rule
-        if (workdir / DECISION_RULE).exists():  # tuned later
-            later = {"step": kept.step, "classes": splits["val"].classes}
-            tuned = read_decision_rule(workdir, later)
+    if best is not None:
+        decision_rule = best.decision_rule
+        if (workdir / DECISION_RULE).exists():  # tuned after training
+            metadata = {"step": best.step, "classes": splits["val"].classes}
+            tuned = read_decision_rule(workdir, metadata)
             decision_rule = tuned if tuned.criterion else decision_rule
-    return ReportInputs(workdir, config, records, splits, kept, decision_rule)
+    return ReportInputs(workdir, config, records, splits, best, decision_rule)
 
 
-def _of_predictions(workdir: Path, val: LabelTable) -> BestEvaluation | None:
-    """What `evaluate` has written for val, of a run from before scores.npz."""
+def _from_predictions(workdir: Path, val: LabelTable) -> BestEvaluation | None:
+    """The evaluation of val that `evaluate` has written, for a run without scores.npz."""
     predictions, evaluated = workdir / "predictions_val.csv", workdir / "eval_val.json"
     if not (predictions.exists() and evaluated.exists()):
         return None
@@ -112,7 +121,7 @@ def _of_predictions(workdir: Path, val: LabelTable) -> BestEvaluation | None:
         if probabilities.shape[1] != len(val.classes) or set(names) - set(val.filenames):
             return None
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # of another version
+        return None  # written by another version
     logits = logit(np.clip(probabilities, _TINY, 1 - _TINY)).astype(np.float32)
     decision_rule = DecisionRule(None, thresholds, (1.0,) * len(val.classes))
     return BestEvaluation(

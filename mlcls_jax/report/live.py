@@ -1,4 +1,4 @@
-"""Keeps the report of a run up to date beside its training, at a bounded cost."""
+"""Updates the report of a run during training, at a bounded cost."""
 
 import time
 from collections.abc import Callable
@@ -16,25 +16,25 @@ from mlcls_jax.run.metrics_log import read_metrics
 from mlcls_jax.system import threads
 from mlcls_jax.system.console import print_warning
 
-SHARE = 0.05  # of the time may go into reports; the last one is made in any case
+SHARE = 0.05  # of the time may go into reports; the last one is always written
 
 
 class LiveReport:
     """Writes report.html in a thread, after evaluations and at the end of a run.
 
-    A report that fails is told, and the training goes on.
+    If a report fails, a warning is printed and the training continues.
     """
 
     def __init__(
         self, workdir: Path, splits: dict[str, LabelTable], max_pixels: int, enabled: bool
     ):
-        """Nothing is written yet.
+        """Prepares the report; writes nothing yet.
 
         Args:
-            workdir: of the run.
-            splits: labels of the run.
-            max_pixels: see `open_image`.
-            enabled: in the first process.
+            workdir: folder of the run.
+            splits: labels of the run by split.
+            max_pixels: largest image that is decoded, as in `open_image`.
+            enabled: whether to write at all; True in the first process.
         """
         self._workdir, self._splits, self._enabled = workdir, splits, enabled
         self._thumbnails = Thumbnails(max_pixels)
@@ -43,12 +43,12 @@ class LiveReport:
         records = read_metrics(workdir) if enabled else []
         self._best = max((_comparable(record["val"]["mAP"]) for record in records), default=-1.0)
 
-    def evaluated(self, value: float, make_kept: Callable[[], BestEvaluation]) -> None:
-        """Keeps an evaluation if it is the best so far; refreshes the report if there is time.
+    def evaluated(self, value: float, make_best: Callable[[], BestEvaluation]) -> None:
+        """Keeps an evaluation if it is the best so far, and updates the report if there is time.
 
         Args:
-            value: mAP of val, whose record is written.
-            make_kept: the evaluation.
+            value: mAP of val; its record is already in metrics.jsonl.
+            make_best: returns the evaluation.
 
         Raises:
             ValueError: the scores cannot be written.
@@ -57,27 +57,28 @@ class LiveReport:
             return
         if _comparable(value) >= self._best:
             self._best = _comparable(value)
-            write_best_evaluation(self._workdir, make_kept())
+            write_best_evaluation(self._workdir, make_best())
         busy = self._running is not None and not self._running.done()
         if not busy and time.perf_counter() >= self._not_before:
             self._running = threads.run(self._write)
 
     def close(self) -> list[Finding]:
-        """Writes the last report, if there was an evaluation, and gives its diagnosis."""
+        """Writes the last report and returns its diagnosis; [] without an evaluation."""
         if self._running is not None:
             self._running.result()
         return self._write() if self._enabled and self._best >= 0 else []
 
     def _write(self) -> list[Finding]:
-        began, found = time.perf_counter(), []
+        start, findings = time.perf_counter(), []
         try:
-            found = write_report(self._workdir, self._splits, self._thumbnails)
-        except Exception as error:  # whatever it is, it is not worth a night of training
-            print_warning(f"no report was made: {type(error).__name__}: {error}")
+            findings = write_report(self._workdir, self._splits, self._thumbnails)
+        except Exception as error:  # no failure of the report may end the training
+            print_warning(f"report.html could not be written: {type(error).__name__}: {error}")
         now = time.perf_counter()
-        self._not_before = now + (now - began) / SHARE
-        return found
+        self._not_before = now + (now - start) / SHARE
+        return findings
 
 
 def _comparable(value: float) -> float:
+    """An mAP of NaN counts as 0."""
     return float(np.nan_to_num(value))

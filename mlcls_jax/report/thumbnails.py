@@ -1,4 +1,4 @@
-"""The images that the report shows: the surest mistakes and the best hits, small."""
+"""Images in the report: the most confident mistakes and the best predictions, as thumbnails."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from mlcls_jax.config import Config
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
@@ -18,58 +17,63 @@ from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import class_maps
 from mlcls_jax.run.trained_model import load_trained_model
 
-# (path and class of each image) -> for each, what draws its map over the image.
+# Draws the map of one image over it.
 Draw = Callable[[np.ndarray], np.ndarray]
+# Returns how to draw the map of each (path, class).
 Explain = Callable[[Sequence[tuple[str, int]]], list[Draw]]
 
 
 def explain_by(workdir: Path) -> Explain:
-    """By the best checkpoint of a run, which is read at the first call.
+    """Returns a function that explains images by the best checkpoint of a run.
+
+    The checkpoint is read when that function is called; it then raises a ValueError if there is
+    none, as in `load_trained_model`.  All images must be readable.
 
     Args:
-        workdir: of the run. The images are ones that can be read.
-
-    Raises:
-        ValueError: at the call; see `load_run`.
+        workdir: folder of the run.
     """
 
-    def explain(asked: Sequence[tuple[str, int]]) -> list[Draw]:
-        if not asked:
+    def explain(images: Sequence[tuple[str, int]]) -> list[Draw]:
+        if not images:
             return []
         run = load_trained_model(workdir, "best")
-        paths = [path for path, _ in asked]
-        chosen = np.array([[column] for _, column in asked], np.int32)
+        paths = [path for path, _ in images]
+        chosen = np.array([[column] for _, column in images], np.int32)
         maps = class_maps(run, paths, chosen, make_reader(run.config.data, len(paths)))
-        return [_draw(run.config, heat[0]) for heat in maps]
+        size, resize = image_size(run.config.model), run.config.augment.eval_resize
+        return [_draw(heat[0], size, resize) for heat in maps]
 
     return explain
 
 
-def _draw(config: Config, heat: np.ndarray) -> Draw:
-    size, how = image_size(config), config.augment.eval_resize
+def _draw(heat: np.ndarray, size: int, resize: str) -> Draw:
+    """How to draw a map; size, resize: model.image_size and augment.eval_resize."""
 
     def draw(image: np.ndarray) -> np.ndarray:
         height, width, _ = image.shape
-        return overlay(image, heat, seen_box(height, width, size, how))
+        return overlay(image, heat, seen_box(height, width, size, resize))
 
     return draw
 
 
-SHOWN = 12  # of each kind
-SIDE = 144  # pixels of the short side; the long one is cut off at twice as many
+SHOWN = 12  # images of each kind
+SIDE = 144  # pixels of the short side; the long side is cropped to twice as many
 QUALITY = 70  # JPEG: about 5 kB each
-LABELS = 6  # in a caption
+LABELS = 6  # most labels in a caption
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image and what is said of it.
+    """An image of the report and its caption.
 
-    row: in the table.
-    column: of the class in question; of a hit, of the surest class that is there.
-    name: of this class; "" for a hit, which is about all.
-    probability: of this class, or of the least sure of the decisions.
-    labels: names of the classes that are there.
+    Attributes:
+        row: row of the image in the table.
+        filename: file name of the image.
+        column: column of the mistaken class; for a hit, of its most probable positive class.
+        name: name of the mistaken class; "" for a hit, which is about all classes.
+        probability: probability of the mistaken class; for a hit, the confidence in its least
+            certain class.
+        labels: names of the positive classes.
     """
 
     row: int
@@ -83,30 +87,30 @@ class Example:
 def mistakes(
     table: LabelTable, probabilities: np.ndarray, present: np.ndarray, label: int
 ) -> list[Example]:
-    """The surest mistakes on labels that are 1 (missed) or 0 (wrongly seen), one an image."""
+    """Returns the most confident mistakes on labels 1 (missed) or 0, at most one per image."""
     wrong = (table.labels == label) & (present != (label == 1))
-    sure = np.where(wrong, np.abs(label - probabilities), -1.0)
-    worst = sure.argmax(axis=1)
-    rows = _first(sure.max(axis=1))
+    confidence = np.where(wrong, np.abs(label - probabilities), -1.0)
+    worst = confidence.argmax(axis=1)
+    rows = _highest(confidence.max(axis=1))
     return [_example(table, probabilities, row, int(worst[row])) for row in rows]
 
 
 def hits(table: LabelTable, probabilities: np.ndarray, present: np.ndarray) -> list[Example]:
-    """Images with something on them on which every decision is right, the surest first."""
+    """Returns images with a positive label and no mistake, the most confident first."""
     labels = table.labels
     right = ((labels == UNKNOWN) | (present == (labels == 1))).all(axis=1)
     right &= (labels == 1).any(axis=1)
-    sure = np.where(labels == 1, probabilities, 1 - probabilities)
-    sure = np.where(labels == UNKNOWN, 1.0, sure).min(axis=1)
-    surest = np.where(labels == 1, probabilities, -1.0).argmax(axis=1)
-    rows = _first(np.where(right, sure, -1.0))
+    confidence = np.where(labels == 1, probabilities, 1 - probabilities)
+    confidence = np.where(labels == UNKNOWN, 1.0, confidence).min(axis=1)
+    most_probable = np.where(labels == 1, probabilities, -1.0).argmax(axis=1)
+    rows = _highest(np.where(right, confidence, -1.0))
     return [
         Example(
             row,
             table.filenames[row],
-            int(surest[row]),
+            int(most_probable[row]),
             "",
-            float(sure[row]),
+            float(confidence[row]),
             _labels(table, row),
         )
         for row in rows
@@ -114,21 +118,21 @@ def hits(table: LabelTable, probabilities: np.ndarray, present: np.ndarray) -> l
 
 
 class Thumbnails:
-    """Small images as data addresses; each is decoded once, but for those with a map."""
+    """Thumbnails as data URLs; each is made once, except those with a map."""
 
     def __init__(self, max_pixels: int):
-        """max_pixels: see `open_image`."""
+        """Makes no thumbnail yet; max_pixels: largest image that is decoded (`open_image`)."""
         self._max_pixels = max_pixels
         self._made: dict[str, str] = {}
 
     def of(self, path: str) -> str:
-        """The address of an image; "" where it cannot be read."""
+        """Returns the thumbnail of an image as a data URL; "" if it cannot be read."""
         if path not in self._made:
             self._made[path] = self._make(path)
         return self._made[path]
 
     def with_map(self, path: str, draw: Callable[[np.ndarray], np.ndarray]) -> str:
-        """As `of`, with a map drawn over it."""
+        """Returns the thumbnail of an image with a map drawn over it."""
         return self._make(path, draw)
 
     def _make(self, path: str, draw: Callable[[np.ndarray], np.ndarray] = np.asarray) -> str:
@@ -144,10 +148,10 @@ class Thumbnails:
         return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def _first(sure: np.ndarray) -> list[int]:
-    """Rows by falling value, without the negative ones."""
-    order = np.argsort(-sure, kind="stable")[:SHOWN]
-    return [int(row) for row in order if sure[row] >= 0]
+def _highest(confidence: np.ndarray) -> list[int]:
+    """Rows with the highest values, without negative ones."""
+    order = np.argsort(-confidence, kind="stable")[:SHOWN]
+    return [int(row) for row in order if confidence[row] >= 0]
 
 
 def _example(table: LabelTable, probabilities: np.ndarray, row: int, column: int) -> Example:
@@ -162,6 +166,6 @@ def _example(table: LabelTable, probabilities: np.ndarray, row: int, column: int
 
 
 def _labels(table: LabelTable, row: int) -> tuple[str, ...]:
-    there = np.flatnonzero(table.labels[row] == 1)
-    more = (f"{len(there) - LABELS} more",) if len(there) > LABELS else ()
-    return tuple(table.classes[c] for c in there[:LABELS]) + more
+    positive = np.flatnonzero(table.labels[row] == 1)
+    rest = (f"{len(positive) - LABELS} more",) if len(positive) > LABELS else ()
+    return tuple(table.classes[c] for c in positive[:LABELS]) + rest

@@ -1,4 +1,4 @@
-"""scores.npz in the workdir: a run's best evaluation, which the report shows."""
+"""The best evaluation of a run, kept in scores.npz for the report."""
 
 import dataclasses
 import io
@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from mlcls_jax.evaluation.decision_rule import DecisionRule
-from mlcls_jax.evaluation.decision_rule import decision_rule_from_dict as decisions_from_dict
+from mlcls_jax.evaluation.decision_rule import DecisionRule, decision_rule_from_dict
 from mlcls_jax.run.workdir import SCORES
 from mlcls_jax.system.files import write_bytes
 
 
 @dataclass(frozen=True, eq=False)
 class BestEvaluation:
-    """An evaluation of the validation images.
+    """The best evaluation of the validation images.
 
-    step: after which it was.
-    weights: RAW or EMA, whichever was better.
-    filenames: of the images.
-    logits: float32 [image, class].
-    decision_rule: tuned on them.
-    devices: that the run trains on, for a person.
-    groups: rows of the table of parameter groups by phase, with the fields of GroupRow.
+    Attributes:
+        step: training step of the evaluation.
+        weights: RAW or EMA, whichever scored better.
+        filenames: file names of the images.
+        logits: float32 [image, class].
+        decision_rule: thresholds and temperatures tuned on these images.
+        devices: the devices of the run, as text.
+        groups: rows of the table of parameter groups per phase, with the fields of GroupRow.
     """
 
     step: int
@@ -38,20 +38,24 @@ class BestEvaluation:
     groups: dict[str, list[dict[str, Any]]]
 
 
-def write_best_evaluation(workdir: Path, kept: BestEvaluation) -> None:
-    """Replaces the scores of an earlier evaluation; ValueError where that fails."""
+def write_best_evaluation(workdir: Path, best: BestEvaluation) -> None:
+    """Writes scores.npz, replacing that of an earlier evaluation.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
     about = {
-        name: getattr(kept, name) for name in ("step", "weights", "filenames", "devices", "groups")
+        name: getattr(best, name) for name in ("step", "weights", "filenames", "devices", "groups")
     }
-    about["decision_rule"] = dataclasses.asdict(kept.decision_rule)
+    about["decision_rule"] = dataclasses.asdict(best.decision_rule)
     text = json.dumps(about).encode()
     file = io.BytesIO()
-    np.savez(file, about=np.frombuffer(text, np.uint8), logits=kept.logits)
+    np.savez(file, about=np.frombuffer(text, np.uint8), logits=best.logits)
     write_bytes(workdir / SCORES, file.getvalue())
 
 
 def read_best_evaluation(workdir: Path) -> BestEvaluation | None:
-    """The scores of the best evaluation; None of a run that has kept none.
+    """Returns the best evaluation, or None without scores.npz.
 
     Raises:
         ValueError: scores.npz cannot be read.
@@ -60,11 +64,11 @@ def read_best_evaluation(workdir: Path) -> BestEvaluation | None:
     if not path.exists():
         return None
     try:
-        # Of the bytes: NumPy leaves a file open that it cannot read.
+        # From bytes, as NumPy leaves a file open that it cannot read.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             about, logits = json.loads(arrays["about"].tobytes()), arrays["logits"]
         about["filenames"] = tuple(about["filenames"])
-        about["decision_rule"] = decisions_from_dict(about["decision_rule"])
+        about["decision_rule"] = decision_rule_from_dict(about["decision_rule"])
         return BestEvaluation(logits=logits, **about)
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read ({error}); remove it") from error

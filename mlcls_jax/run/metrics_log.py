@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard events of a run; only the first process writes."""
+"""The logs of a run: metrics.jsonl and TensorBoard events, written by the first process only."""
 
 import json
 import os
@@ -16,14 +16,19 @@ _FLUSH_SECONDS = 120.0
 
 
 class Events:
-    """Scalars in a new event file of a folder, which is made with the first one.
+    """Writes scalars to a new TensorBoard event file, which is created with the first scalar.
 
-    They are written by who adds them.  tensorboardX's SummaryWriter has a thread for that, which
-    ends without a word when the disk is full; its queue then keeps whoever adds to it for ever.
+    The calling thread writes. tensorboardX's SummaryWriter has a thread for that, which ends
+    silently if the disk is full; adding to its queue then blocks forever.
     """
 
     def __init__(self, folder: Path, purge_step: int):
-        """purge_step: what the folder has of this step and later ones is not shown any more."""
+        """Prepares the event file.
+
+        Args:
+            folder: for the event file; created with it.
+            purge_step: TensorBoard hides earlier events of this step and later ones.
+        """
         self._folder, self._purge_step = folder, purge_step
         self._file: Any = None
         self._new_event: Any = None
@@ -31,21 +36,22 @@ class Events:
         self._has_failed, self._due = False, 0.0
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Scalars of a step, by their names."""
-        self._while_it_lasts(lambda: self._add(step, values))
+        """Adds scalars of a step, by their names."""
+        self._try(lambda: self._add(step, values))
 
     def flush(self) -> None:
-        """Makes TensorBoard see what has been added."""
+        """Writes buffered scalars, so that TensorBoard shows them."""
         if self._file is not None:
-            self._while_it_lasts(self._file.flush)
+            self._try(self._file.flush)
 
     def close(self) -> None:
         """Flushes and closes the file."""
         if self._file is not None:
             self._at_exit.detach()
-            self._while_it_lasts(self._file.close)
+            self._try(self._file.close)
 
-    def _while_it_lasts(self, write: Callable[[], object]) -> None:
+    def _try(self, write: Callable[[], object]) -> None:
+        """Writes, unless that has failed before; a failure is a warning."""
         if self._has_failed:
             return
         try:
@@ -55,12 +61,12 @@ class Events:
             if self._at_exit:
                 self._at_exit.detach()
             print_warning(
-                f"no more TensorBoard events in {self._folder} ({error.strerror or error}); the "
-                "training goes on"
+                f"no more TensorBoard events are written to {self._folder} "
+                f"({error.strerror or error}); training continues"
             )
 
     def _add(self, step: int, values: dict[str, float]) -> None:
-        from tensorboardX.summary import scalar  # slow, as it imports torch where that is
+        from tensorboardX.summary import scalar  # slow, because it imports torch if installed
 
         if self._file is None:
             self._file = self._open()
@@ -76,10 +82,10 @@ class Events:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
-        messages: Any = event_pb2  # which protobuf fills when it is imported
+        messages: Any = event_pb2  # protobuf adds its classes at import time
         self._folder.mkdir(parents=True, exist_ok=True)
         file = EventsWriter(str(self._folder / "events"))
-        self._at_exit = weakref.finalize(self, file.close)  # also of a run that ends by an error
+        self._at_exit = weakref.finalize(self, file.close)  # also if the run fails
         self._new_event = messages.Event
         start = messages.SessionLog(status=messages.SessionLog.START)
         now = time.time()
@@ -88,24 +94,32 @@ class Events:
 
 
 class MetricsLog:
-    """One JSON object a line per evaluation, and the same numbers as TensorBoard scalars."""
+    """Writes a JSON line per evaluation, and the same numbers as TensorBoard scalars."""
 
     def __init__(self, workdir: Path, step: int, enabled: bool):
-        """Opens the log to go on after `step`; later lines, of a lost stretch, are dropped."""
+        """Opens the log of a run that continues after `step`.
+
+        Lines of later steps are removed, because these steps are repeated.
+
+        Args:
+            workdir: of the run.
+            step: the restored step; 0 for a new run.
+            enabled: False in processes that write nothing.
+        """
         self._path, self._step, self._enabled = workdir / METRICS, step, enabled
         self._events = Events(workdir / "tensorboard", step)
         if not enabled:
             return
         kept = [record for record in read_metrics(workdir) if record["step"] <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        # Without later lines and one that was cut short.
+        # Drops later lines and a truncated last line.
         if self._path.exists() and self._path.read_bytes() != text.encode():
             write_text(self._path, text)
 
     def write_epoch(self, record: dict[str, Any]) -> None:
-        """Appends an evaluation's record; its numbers go to TensorBoard as val/* and train/*.
+        """Appends the record of an evaluation; its numbers also go to TensorBoard.
 
-        The line is on the disk when this returns, lest a checkpoint outlive its line.
+        The line is on the disk when this returns, because a checkpoint must not outlive its line.
 
         Raises:
             OSError: metrics.jsonl cannot be written.
@@ -119,17 +133,17 @@ class MetricsLog:
                 os.fsync(file.fileno())
         except OSError as error:
             raise OSError(
-                f"{self._path} cannot be written ({error.strerror}). Mend that, and the same "
-                "command continues from the latest checkpoint"
+                f"{self._path} cannot be written ({error.strerror}). Fix that; the same command "
+                "then continues from the latest checkpoint"
             ) from error
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
-        for part in ("val", "val_raw", "val_ema", "base_rate", "train_sample"):  # not all each time
+        for part in ("val", "val_raw", "val_ema", "base_rate", "train_sample"):  # some are optional
             numbers |= {f"{part}/{key}": value for key, value in record.get(part, {}).items()}
         self.write_scalars(record["step"], numbers)
         self._events.flush()
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
-        """TensorBoard scalars of a step."""
+        """Adds TensorBoard scalars of a step."""
         if self._enabled:
             self._events.add(step, values)
 
@@ -139,7 +153,7 @@ class MetricsLog:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The records so far; a last line that a crash cut short is left out.
+    """Returns the records of metrics.jsonl, without a last line that a crash has truncated.
 
     Raises:
         ValueError: another line is damaged.
@@ -148,7 +162,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
-    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    return [_record(line, f"{path}, line {index}") for index, line in enumerate(lines, 1)]
 
 
 def _record(line: bytes, place: str) -> dict[str, Any]:
@@ -157,5 +171,5 @@ def _record(line: bytes, place: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{place} is damaged ({error}); remove that line") from error
     if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-        raise ValueError(f"{place} is damaged (no record of a step); remove that line")
+        raise ValueError(f"{place} is damaged (it has no step); remove that line")
     return record

@@ -1,6 +1,7 @@
-"""Loads a trained model from a workdir, and writes its predictions."""
+"""Trained models: loading one from a workdir, and writing its predictions."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,23 @@ import dacite
 import jax
 import pandas as pd
 
-from mlcls_jax.config import Config
+from mlcls_jax.config import Config, Phase
 from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
-from mlcls_jax.evaluation.decision_rule import DecisionRule, untuned_rule
-from mlcls_jax.evaluation.decision_rule import decision_rule_from_dict as decisions_from_dict
+from mlcls_jax.evaluation.decision_rule import (
+    DecisionRule,
+    decision_rule_from_dict,
+    untuned_rule,
+)
+from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.models.weights.provenance import from_json
 from mlcls_jax.run.checkpoints import Checkpoints
 from mlcls_jax.run.workdir import DECISION_RULE, EMA, read_config
 from mlcls_jax.step.ema import NO_EMA
-from mlcls_jax.step.programs import build_model, ema_leaves, variables_shape
+from mlcls_jax.step.network import NetworkSpec, build_model, network_spec, variables_shape
+from mlcls_jax.step.programs import ema_leaves
 from mlcls_jax.step.train_step import make_eval_step
+from mlcls_jax.system.console import one_line
 from mlcls_jax.system.devices import make_mesh
 from mlcls_jax.system.files import write_text
 
@@ -31,8 +38,8 @@ class _BaseRate:
 
 
 @dataclass(frozen=True)
-class _Needed:
-    """Fields without which there is no model; more of them are for other modules to read."""
+class _RequiredMetadata:
+    """The fields that every checkpoint has; other modules read further fields."""
 
     step: int
     phase: str
@@ -42,55 +49,79 @@ class _Needed:
 
 
 def check_metadata(metadata: Any, step: int) -> dict[str, Any]:
-    """The same, if it may be the metadata of the checkpoint of a step.
+    """Returns the metadata of a checkpoint after checking it.
+
+    Args:
+        metadata: as it was read.
+        step: of the checkpoint.
 
     Raises:
         ValueError: a field is missing, of another type, or contradicts another one.
     """
-    what = f"the metadata of checkpoint {step} are damaged"
+    damaged = f"the metadata of checkpoint {step} is damaged"
     try:
-        needed = dacite.from_dict(_Needed, metadata)
+        required = dacite.from_dict(_RequiredMetadata, metadata)
     except (dacite.DaciteError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())  # it quotes values
-        raise ValueError(f"{what}: {reason}; take another checkpoint") from error
-    classes, base = needed.classes, needed.base_rate
-    wrong = {
-        f"it is of step {needed.step}": needed.step != step,
-        "it names no class, or one twice": not classes or len(set(classes)) < len(classes),
-        "its base rates are not one for each class": not (
+        raise ValueError(f"{damaged}: {one_line(error)}; use another checkpoint") from error
+    classes, base = required.classes, required.base_rate
+    problems = {
+        f"it is of step {required.step}": required.step != step,
+        "it has no class, or one twice": not classes or len(set(classes)) < len(classes),
+        "it does not have one base rate for each class": not (
             len(classes) == len(base.frequencies) == len(base.included_classes)
         ),
-        "a base rate is no share": not all(0 <= share <= 1 for share in base.frequencies),
+        "a base rate is not in [0, 1]": not all(0 <= share <= 1 for share in base.frequencies),
     }
-    for problem, is_so in wrong.items():
-        if is_so:
-            raise ValueError(f"{what}: {problem}; take another checkpoint")
+    for problem, is_found in problems.items():
+        if is_found:
+            raise ValueError(f"{damaged}: {problem}; use another checkpoint")
     return metadata
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model with all that belongs to it.
+    """A trained model, ready to predict.
 
-    decision_rule: thresholds and temperatures of the checkpoint.
-    predict: (variables, uint8 images sharded over the mesh) -> float32 logits.
+    Attributes:
+        config: of the run.
+        classes: names, in the order of the outputs.
+        metadata: of the checkpoint.
+        variables: {params, batch_stats} on every device of the mesh.
+        pretrained_config: convention and normalisation of the weights it was trained from.
+        decision_rule: thresholds and temperatures of the checkpoint.
+        predict: (variables, uint8 images sharded over the mesh) -> float32 logits.
+        mesh: of all devices.
     """
 
     config: Config
     classes: tuple[str, ...]
     metadata: dict[str, Any]
     variables: dict
-    pretrained_config: PretrainedConfig  # of the weights that it was trained from
+    pretrained_config: PretrainedConfig
     decision_rule: DecisionRule
     predict: Any
     mesh: jax.sharding.Mesh
 
+    @property
+    def network(self) -> NetworkSpec:
+        """Returns the settings of the network."""
+        return network_spec(self.config.model, len(self.classes))
+
+    @property
+    def evaluation(self) -> EvalSpec:
+        """Returns how images are batched and resized."""
+        return eval_spec(self.config)
+
 
 def load_trained_model(workdir: Path, which: str) -> TrainedModel:
-    """The run of a workdir at a checkpoint: "best", "latest" or a step.
+    """Loads the model of a run from one of its checkpoints.
+
+    Args:
+        workdir: of the run.
+        which: "best", "latest" or the number of a step.
 
     Raises:
-        ValueError: no run, no checkpoint, or not this one.
+        ValueError: the workdir holds no run, or the checkpoint does not exist or is damaged.
     """
     config, mesh = read_config(workdir), make_mesh()
     checkpoints = Checkpoints(workdir, read_only=True)
@@ -98,9 +129,10 @@ def load_trained_model(workdir: Path, which: str) -> TrainedModel:
     metadata = check_metadata(checkpoints.metadata(step), step)
     classes = tuple(metadata["classes"])
     pretrained_config = read_pretrained_config(metadata)
-    model = build_model(config, len(classes), pretrained_config.convention)
-    target = variables_shape(config, len(classes), mesh)
-    variables = best_variables(checkpoints, metadata, target, config)
+    network = network_spec(config.model, len(classes))
+    model = build_model(network, pretrained_config.convention)
+    target = variables_shape(network, mesh)
+    variables = best_variables(checkpoints, metadata, target, config.phases)
     checkpoints.close()
     predict = make_eval_step(model, pretrained_config.normalization, mesh)
     decision_rule = read_decision_rule(workdir, metadata)
@@ -110,78 +142,92 @@ def load_trained_model(workdir: Path, which: str) -> TrainedModel:
 
 
 def best_variables(
-    checkpoints: Checkpoints, metadata: dict[str, Any], shapes: dict, config: Config
+    checkpoints: Checkpoints, metadata: dict[str, Any], shapes: dict, phases: Sequence[Phase]
 ) -> dict:
-    """The parameters and statistics of a checkpoint, or their averages if these scored higher.
+    """Returns the variables of a checkpoint, or their moving averages if these scored higher.
 
     Args:
         checkpoints: of the run.
         metadata: of the checkpoint.
         shapes: the variables, or their shapes with shardings.
-        config: of the run.
+        phases: of the run.
+
+    Returns:
+        {params, batch_stats}.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or its phase is not in the config.
     """
     ema = NO_EMA
     if uses_ema(metadata):
-        phase = next((phase for phase in config.phases if phase.name == metadata["phase"]), None)
+        phase = next((phase for phase in phases if phase.name == metadata["phase"]), None)
         if phase is None:
             raise ValueError(
-                f"the run has no phase {metadata['phase']!r}, of which its checkpoint is"
+                f"the checkpoint of step {metadata['step']} is from phase {metadata['phase']!r}, "
+                "which the config of the run does not have; restore the config"
             )
         ema = ema_leaves(shapes, phase)
     return checkpoints.restore_variables(metadata["step"], shapes, ema)
 
 
 def uses_ema(metadata: dict[str, Any]) -> bool:
-    """Whether the average of what was trained scored higher than the parameters themselves."""
+    """Returns whether the moving averages (EMA) scored higher than the parameters themselves."""
     return metadata.get("weights") == EMA
 
 
 def describe_checkpoint(metadata: dict[str, Any]) -> str:
-    """Such as "checkpoint of step 120 (phase finetune), averaged parameters"."""
-    averaged = ", averaged parameters" if uses_ema(metadata) else ""
-    return f"checkpoint of step {metadata['step']} (phase {metadata['phase']}){averaged}"
+    """Returns for example "checkpoint of step 120 (phase finetune), EMA of the parameters"."""
+    weights = ", EMA of the parameters" if uses_ema(metadata) else ""
+    return f"checkpoint of step {metadata['step']} (phase {metadata['phase']}){weights}"
 
 
 def read_pretrained_config(metadata: dict[str, Any]) -> PretrainedConfig:
-    """The origin of the weights that a checkpoint was trained from; ValueError without one."""
-    if "pretrained_config" not in metadata:
-        raise ValueError(
-            "the checkpoint is of an earlier version of mlcls_jax, which kept no lineage of its "
-            "weights; use it with that version, or train again"
-        )
+    """Returns the pretrained config of the weights that a checkpoint was trained from.
+
+    Args:
+        metadata: from `check_metadata`.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type.
+    """
     return from_json(metadata["pretrained_config"])
 
 
 def read_decision_rule(workdir: Path, metadata: dict[str, Any]) -> DecisionRule:
-    """Those that were tuned last for the checkpoint: by `evaluate`, or in training.
+    """Returns the decision rule that was tuned last for a checkpoint.
 
-    `untuned` where the checkpoint has none: it was saved between two evaluations, or is older.
+    This is the rule of `evaluate` in decision_rule.json, or else the one from training. A
+    checkpoint that was saved between two evaluations has none; its rule is the untuned one.
+
+    Args:
+        workdir: of the run.
+        metadata: of the checkpoint.
 
     Raises:
-        ValueError: decision_rule.json cannot be read.
+        ValueError: decision_rule.json cannot be read, or a rule is invalid.
     """
     path = workdir / DECISION_RULE
     try:
         later = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         if later is not None and later["step"] == metadata["step"]:
-            return _of_classes(decisions_from_dict(later["decision_rule"]), metadata["classes"])
+            return _checked(decision_rule_from_dict(later["decision_rule"]), metadata["classes"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); remove it") from error
     values = metadata.get("decision_rule")
     if values is None:
         return untuned_rule(metadata["classes"])
-    return _of_classes(decisions_from_dict(values), metadata["classes"])
+    return _checked(decision_rule_from_dict(values), metadata["classes"])
 
 
-def _of_classes(decision_rule: DecisionRule, classes: list[str]) -> DecisionRule:
-    """The same; ValueError where they are not one for each class."""
+def _checked(decision_rule: DecisionRule, classes: list[str]) -> DecisionRule:
+    """Returns the rule; raises ValueError if its values are not one for each class."""
     if not len(decision_rule.thresholds) == len(decision_rule.temperatures) == len(classes):
-        raise ValueError(f"decisions: they are not of {len(classes)} classes")
+        raise ValueError(f"decision rule: it is not for {len(classes)} classes")
     return decision_rule
 
 
 def write_decision_rule(workdir: Path, step: int, decision_rule: DecisionRule) -> None:
-    """Keeps decisions that were tuned for the checkpoint of a step after its training."""
+    """Writes decision_rule.json, with a rule that was tuned after training for a checkpoint."""
     values = {"step": step, "decision_rule": asdict(decision_rule)}
     write_text(workdir / DECISION_RULE, json.dumps(values, indent=2) + "\n")
 
@@ -193,14 +239,18 @@ def write_predictions(
     classes: tuple[str, ...],
     exact: bool = False,
 ) -> None:
-    """CSV: filename, then one probability per class, six decimals; or 0 or 1, if integers.
+    """Writes a CSV with the file name of each image and a column per class.
 
     Args:
-        path: of the file.
-        filenames: n, of the images.
-        probabilities: [n, c], floats or integers.
-        classes: c, their names.
-        exact: names as they are, to be read as labels again; otherwise they are `for_spreadsheets`.
+        path: of the CSV.
+        filenames: n names of images.
+        probabilities: [n, c]; floats are written with six decimals, integers (0 or 1) as they are.
+        classes: c names of classes.
+        exact: write names unchanged, so that the CSV can be read as labels; otherwise names that a
+            spreadsheet would take for a formula are escaped.
+
+    Raises:
+        ValueError: the file cannot be written.
     """
     names, columns = list(filenames), list(classes)
     if not exact:

@@ -1,13 +1,13 @@
 """Test-time augmentation: one prediction from several views of an image.
 
-"flip" is the image and its mirror image.  "crops" are the four corners and the centre of the
-image at a side of 32 pixels more, and their mirror images: the ten of Krizhevsky et al. 2012,
-section 4.1.  A run that was trained with augment.flip=False has no mirror images.
+"flip" uses the image and its mirror image. "crops" uses the four corners and the centre of the
+image, resized to a side that is 32 pixels larger, and their mirror images: the ten crops of
+Krizhevsky et al. 2012, section 4.1. A run trained with augment.flip=False uses no mirror images.
 
-An image is decoded and sent once; the views are cut and mirrored on the device, one after the
-other, so that they take no more memory than one.  Their probabilities are averaged, as in that
-paper and in Simonyan and Zisserman 2015 (arXiv:1409.1556): the logarithmic loss is convex, so the
-mean's is never above the mean loss of the views.
+An image is decoded and transferred once. The views are cropped and mirrored on the device one after
+the other, so they take no more memory than one. Their probabilities are averaged, as in that paper
+and in Simonyan and Zisserman 2015 (arXiv:1409.1556). The log loss is convex, so the loss of the
+mean is never above the mean loss of the views.
 """
 
 import dataclasses
@@ -24,31 +24,37 @@ from mlcls_jax.config.schema import image_size
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.run.trained_model import TrainedModel
-from mlcls_jax.step.programs import build_model
+from mlcls_jax.step.network import build_model
 from mlcls_jax.step.train_step import normalize, over_devices
 from mlcls_jax.system.devices import AXIS, replicated
 
 NAMES = ("none", "flip", "crops")
-MARGIN = 32  # pixels; as much as the centre crop of evaluation leaves out
+MARGIN = 32  # pixels; as much as the centre crop of evaluation removes
 
 
 def with_views(run: TrainedModel, name: str) -> TrainedModel:
-    """The run with the mean prediction over views in place of one, from images as large as that
-    needs: its config has their size.
+    """Returns the trained model with predictions averaged over views.
+
+    Args:
+        run: the trained model.
+        name: one of NAMES.
+
+    Returns:
+        The model; its config has the image size that the views need.
 
     Raises:
-        ValueError: mirror images, in a run that was trained to tell them apart.
+        ValueError: "flip" for a run that was trained with augment.flip=False.
     """
-    flip, size = run.config.augment.flip, image_size(run.config)
+    flip, size = run.config.augment.flip, image_size(run.config.model)
     if name == "none":
         return run
     if name == "flip" and not flip:
         raise ValueError(
-            "--tta flip: the run has augment.flip=False, so it never saw a mirrored image; "
-            "use --tta crops, which leaves these out, or none"
+            "--tta flip: the run has augment.flip=False, so it was not trained on mirror images; "
+            "use --tta crops, which then uses none, or --tta none"
         )
     larger = dataclasses.replace(run.config.model, image_size=size + margin(name))
-    model = build_model(run.config, len(run.classes), run.pretrained_config.convention)
+    model = build_model(run.network, run.pretrained_config.convention)
     predict = make_view_step(
         model, run.pretrained_config.normalization, views(name, flip), size, run.mesh
     )
@@ -57,30 +63,45 @@ def with_views(run: TrainedModel, name: str) -> TrainedModel:
 
 
 def margin(name: str) -> int:
-    """Pixels by which the images are larger than the network's."""
+    """Returns by how many pixels the side of the images exceeds the network's image size."""
     return MARGIN if name == "crops" else 0
 
 
 def views(name: str, flip: bool) -> np.ndarray:
-    """int32 [view, 3]: (top, left) of each view in pixels, and 1 where it is mirrored."""
-    most = margin(name)
-    corners = [(0, 0), (0, most), (most, 0), (most, most), (most // 2, most // 2)]
-    places = corners if name == "crops" else [(0, 0)]
+    """Returns the views of an image.
+
+    Args:
+        name: one of NAMES.
+        flip: whether mirror images are used.
+
+    Returns:
+        Int32 [view, 3]: top and left in pixels, and 1 if the view is mirrored.
+
+    >>> views("flip", flip=True).tolist()
+    [[0, 0, 0], [0, 0, 1]]
+    """
+    end = margin(name)
+    crops = [(0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2)]
+    offsets = crops if name == "crops" else [(0, 0)]
     mirrored = (0, 1) if flip and name != "none" else (0,)
-    return np.array([(*place, side) for place in places for side in mirrored], np.int32)
+    return np.array([(*offset, mirror) for offset in offsets for mirror in mirrored], np.int32)
 
 
 def make_view_step(
     model: EfficientNet, by: Normalization, wanted: np.ndarray, size: int, mesh: Mesh
 ) -> Callable[[dict, jax.Array], jax.Array]:
-    """Builds `logits(variables, images)`, as make_eval_step, of the mean over views.
+    """Builds `logits(variables, images)`, like make_eval_step, with the mean over views.
 
     Args:
         model: the network, with its head.
         by: the normalisation of the weights.
-        wanted: from `views`; the images, uint8 [batch, side, side, 3], hold all of them.
+        wanted: the views, from `views`.
         size: side of a view in pixels.
-        mesh: whose axis the images are sharded over.
+        mesh: the images are sharded over its axis.
+
+    Returns:
+        A compiled function of the variables and uint8 images [batch, side, side, 3], which contain
+        all views; it returns float32 logits [batch, class].
     """
 
     def logits(variables, images):
@@ -99,7 +120,7 @@ def make_view_step(
 def of_mean_probability(
     logits: Float[Array, "view batch class"],
 ) -> Float[Array, "batch class"]:
-    """The logit of the mean of the views' sigmoids, also where these are 0 or 1 in float32."""
+    """Returns the logit of the mean sigmoid over views, exact even if a sigmoid rounds to 0 or 1."""
     present = jax.nn.logsumexp(jax.nn.log_sigmoid(logits), axis=0)
     absent = jax.nn.logsumexp(jax.nn.log_sigmoid(-logits), axis=0)
     return present - absent

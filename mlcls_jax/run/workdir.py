@@ -1,8 +1,10 @@
-"""The folder of a run: what is in it, and how a run is built from it again.
+"""The workdir: the folder of a run, its files, and how they are read again.
+
+Files and folders:
 
 config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
 eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv
-decision_rule.json  run.lock, as long as a training runs; contact_sheet.png; scores.npz  report.html
+decision_rule.json  contact_sheet.png  scores.npz  report.html  run.lock (during training)
 """
 
 import json
@@ -24,9 +26,9 @@ from mlcls_jax.system.lock import HeldError, held
 CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
 BAD_IMAGES, DECISION_RULE, LOCK = "bad_images.csv", "decision_rule.json", "run.lock"
 SHEET = "contact_sheet.png"
-SCORES, REPORT = "scores.npz", "report.html"  # of report/
-RAW, EMA = "raw", "ema"  # as meta.json and metrics.jsonl name the parameters and their average
-# At the start of a run:
+SCORES, REPORT = "scores.npz", "report.html"
+RAW, EMA = "raw", "ema"  # the parameters and their moving averages in metadata and metrics.jsonl
+# A folder with only these may become a workdir:
 OWN = (
     *(CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, SCORES, REPORT),
     *("checkpoints", "tensorboard"),
@@ -35,13 +37,14 @@ OWN = (
 
 @contextmanager
 def in_use(workdir: Path) -> Iterator[None]:
-    """Keeps a workdir, which is made, from other trainings within the block; readers need not ask.
+    """Reserves a workdir for this training within the block; readers need no lock.
 
-    A new one is gone again if nothing was put there.  Does nothing in processes but the first.
+    The workdir is created if necessary, and removed again if it stays empty. Only the first process
+    does this.
 
     Raises:
-        ValueError: another process trains there; it holds something else than a run, or cannot be
-            written.
+        ValueError: another process trains in the workdir, it holds something other than a run, or
+            it cannot be written.
     """
     if not is_first_process():
         yield
@@ -56,29 +59,36 @@ def in_use(workdir: Path) -> Iterator[None]:
             left_by = stack.enter_context(held(workdir / LOCK))
         except HeldError as error:
             raise ValueError(
-                f"workdir {workdir} is in use by {error.owner}; wait for it or stop it, or name "
-                f"another --workdir. If there is no such process, delete {workdir / LOCK}"
+                f"workdir {workdir} is in use by {error.owner}; wait for it or stop it, or choose "
+                f"another --workdir. If that process no longer exists, delete {workdir / LOCK}"
             ) from error
         except OSError as error:
             raise ValueError(f"workdir {workdir} cannot be written: {error.strerror}") from error
         if left_by:
-            console.print(f"{left_by} ended here without a last word; going on in its place.")
+            console.print(
+                f"A previous run ({left_by}) exited without releasing the lock; taking over."
+            )
         yield
 
 
 def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):  # it is not empty
+    with suppress(OSError):  # not empty
         folder.rmdir()
 
 
 def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
-    """Writes config and classes into a new workdir, or checks that they are those of a used one.
+    """Writes config and classes into a new workdir, or checks those of an existing run.
 
-    A workdir is new until its first checkpoint: what a start that failed has left is replaced.
+    A workdir is new until its first checkpoint; files from a failed start are replaced.
+
+    Args:
+        workdir: of the run.
+        config: of the run. Fields that only affect speed or input errors may change.
+        classes: names, in the order of the CSV's columns.
 
     Raises:
         ValueError: the workdir belongs to a run with another config or other classes, holds
-            something else, or cannot be written.
+            something other than a run, or cannot be written.
     """
     if has_checkpoint(workdir):
         free = may_change(config)
@@ -90,12 +100,12 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
         if changed:
             raise ValueError(
                 f"{workdir} holds a run with another config ({'; '.join(changed)}); "
-                "continue it with its own config, or name another --workdir"
+                "continue it with its own config, or choose another --workdir"
             )
         if read_classes(workdir) != classes:
             raise ValueError(
-                f"{workdir} holds a run with other classes than the CSV has now; "
-                "put the CSV back, or name another --workdir"
+                f"{workdir} holds a run with classes other than those of the CSV; "
+                "restore the CSV, or choose another --workdir"
             )
         write_text(workdir / CONFIG, to_json(config))
         return
@@ -109,7 +119,7 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
 
 
 def _refuse_foreign(workdir: Path) -> None:
-    """ValueError where a folder holds something else than a run, or cannot be read."""
+    """Raises ValueError if a folder holds something other than a run, or cannot be read."""
     try:
         own = {*(workdir / name for name in OWN), *leftovers(workdir)}
         foreign = sorted(set(workdir.iterdir()) - own) if workdir.exists() else []
@@ -117,26 +127,29 @@ def _refuse_foreign(workdir: Path) -> None:
         raise ValueError(f"workdir {workdir} cannot be used: {error.strerror}") from error
     if foreign:
         raise ValueError(
-            f"{workdir} holds something else than a run of mlcls_jax ({foreign[0]}); name a new "
+            f"{workdir} holds something other than a run of mlcls_jax ({foreign[0]}); choose a new "
             "or empty --workdir"
         )
 
 
 def read_config(workdir: Path) -> Config:
-    """The config of a run, checked like one of the command line: it may be from anybody.  Fields
-    that are newer than it have their defaults.
+    """Returns the config of a run, with defaults for missing fields.
+
+    It is checked like a config from the command line, because the workdir may be from anybody.
 
     Raises:
-        ValueError: there is none, or it has an unknown field or an impossible value.
+        ValueError: config.json cannot be read, or has an unknown field or an impossible value.
     """
     path = workdir / CONFIG
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        kept = " (each checkpoint has a copy in meta/metadata)" if has_checkpoint(workdir) else ""
+        hint = ""
+        if has_checkpoint(workdir):
+            hint = " (each checkpoint has a copy in metadata/metadata)"
         raise ValueError(
-            f"{workdir} holds no run: {path} cannot be read ({error}); name the workdir of a run, "
-            f"or put the file back{kept}"
+            f"{workdir} holds no run: {path} cannot be read ({error}); choose the workdir of a "
+            f"run, or restore the file{hint}"
         ) from error
     try:
         config = from_dict(values)
@@ -147,17 +160,28 @@ def read_config(workdir: Path) -> Config:
 
 
 def read_classes(workdir: Path) -> tuple[str, ...]:
-    """Class names in the order of the model's outputs; ValueError where they are lost."""
+    """Returns the class names in the order of the model's outputs.
+
+    Raises:
+        ValueError: classes.txt cannot be read.
+    """
     path = workdir / CLASSES
     try:
         return tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
     except OSError as error:
         raise ValueError(
-            f"{workdir}: {path} cannot be read ({error}); put it back: one class a line, in the "
-            "order of the CSV's columns"
+            f"{path} cannot be read ({error}); restore it: one class per line, in the order of the "
+            "CSV's columns"
         ) from error
 
 
 def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:
-    """The label tables of a run: split as its splits.csv says, or anew before its start."""
+    """Returns the label tables of a run, by split.
+
+    The splits are those of splits.csv if the workdir has a checkpoint, and drawn again otherwise.
+
+    Args:
+        workdir: of the run.
+        data: the section of the config.
+    """
     return load_splits(data, workdir / SPLITS if has_checkpoint(workdir) else None)

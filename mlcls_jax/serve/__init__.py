@@ -1,1 +1,1 @@
-"""The page of a run and its JSON endpoint."""
+"""Web page and JSON endpoint for a trained run."""

@@ -1,9 +1,9 @@
-"""A page to drop images on, and a JSON endpoint, for a trained run.
+"""Serves a trained run as a web page for images and as a JSON endpoint.
 
 python -m mlcls_jax.serve --workdir runs/b5
 curl -F images=@photo.jpg http://127.0.0.1:8000/api/predict
 
-It answers on this machine alone; /openapi.json describes the endpoint.
+By default it is reachable from this machine only.  /openapi.json describes the endpoint.
 """
 
 import argparse
@@ -22,13 +22,13 @@ ANY = ("", "0.0.0.0", "::")
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Runs the command and returns its exit code."""
     options = parse(argv)
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise ValueError(
-            f"the page needs {' and '.join(missing)}; run: pip install 'mlcls_jax[serve]'"
+            f"the server needs {' and '.join(missing)}; run: pip install 'mlcls_jax[serve]'"
         )
-    import uvicorn  # here, as everything else does without
+    import uvicorn  # an optional dependency
 
     from mlcls_jax.serve.app import LOCAL, make_app
     from mlcls_jax.serve.service import Limits, Service
@@ -54,46 +54,63 @@ def main(argv: list[str]) -> int:
     )
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"http://{host}:{listener.getsockname()[1]}"
-    console.print(f"{address}  (Ctrl-C answers what has come in, and stops)")
+    console.print(f"{address}  (Ctrl-C answers the requests that have arrived, then stops)")
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The options."""
+    """Parses and checks the options."""
     parser = argparse.ArgumentParser(
         prog="python -m mlcls_jax.serve",
-        description="A page to drop images on, and a JSON endpoint, for a trained run.",
+        description="Serves a trained run as a web page for images and as a JSON endpoint.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
-    parser.add_argument("--host", default="127.0.0.1", help="to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="default 8000; 0: a free one")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8000,
+        help="port to listen on (default 8000; 0 chooses a free one)",
+    )
     options = parser.parse_args(argv)
     if options.host in ANY:
         parser.error(
-            f"--host {options.host or repr('')}: name the address that the page is reached at, as "
+            f"--host {options.host or repr('')}: set the address at which the page is reached; "
             "requests for other names are refused"
         )
     if ":" in options.host:
-        parser.error(f"--host {options.host}: IPv6 addresses are not served; name another one")
+        parser.error(
+            f"--host {options.host}: IPv6 is not supported; use an IPv4 address or a host name"
+        )
     if not 0 <= options.port <= 65535:
-        parser.error(f"--port {options.port}: it must be from 0 to 65535")
+        parser.error(f"--port {options.port}: it must be 0 to 65535")
     return options
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound before anything is loaded; ValueError where that cannot be."""
+    """Binds a socket, so that a wrong address is reported before the model is loaded.
+
+    Args:
+        host: IPv4 address or host name.
+        port: port; 0 chooses a free one.
+
+    Raises:
+        ValueError: the address is in use or not available.
+    """
     try:
         server = socket.create_server((host, port))
-        # Connections inherit it.  asyncio leaves it off for a socket like this one, and an answer
-        # in two parts would wait 40 ms for the other end's delayed acknowledgement of the first.
+        # Connections inherit the option, which asyncio does not set for a socket like this one.
+        # Without it, an answer in two parts waits 40 ms for the first part's acknowledgement.
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return server
     except OSError as error:
         raise ValueError(
-            f"--host {host} --port {port} cannot be listened on: {error.strerror or error}; "
-            "give another --host or --port"
+            f"cannot listen on --host {host} --port {port}: {error.strerror or error}; "
+            "choose another --host or --port"
         ) from error
 
 

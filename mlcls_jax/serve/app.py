@@ -1,7 +1,7 @@
-"""The page and its JSON endpoint, over a Service.
+"""Web application of a Service: the page, the JSON endpoint and their error messages.
 
-FastAPI makes the OpenAPI description (/openapi.json) from the types below, and checks requests by
-them.  Its own pages of documentation are off: they load their scripts from other sites.
+FastAPI derives the OpenAPI description (/openapi.json) from the types below and validates requests
+with them.  Its documentation pages are disabled because they load scripts from other sites.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from mlcls_jax.run.trained_model import describe_checkpoint
 from mlcls_jax.serve.batching import BusyError
 from mlcls_jax.serve.limits import RequestLimits, refusal
 from mlcls_jax.serve.service import Answer, Decoded, Service
-from mlcls_jax.step.programs import describe_network
+from mlcls_jax.step.network import describe_network
 
 PAGE = Path(__file__).with_name("page.html")
 LOCAL = ("127.0.0.1", "localhost")
-SHOWN = 100  # characters of a file name in an error
+MAX_NAME = 100  # characters of a file name in an error
 
 
 class ClassScore(BaseModel):
-    """One class of an image."""
+    """Result for one class of an image."""
 
     name: str
     probability: float
@@ -43,14 +43,14 @@ class ClassScore(BaseModel):
 
 
 class Prediction(BaseModel):
-    """All classes of an image, in the order of the model's outputs."""
+    """Results for all classes of an image, in the order of the model's outputs."""
 
     filename: str
     classes: list[ClassScore]
 
 
 class Part(BaseModel):
-    """Of an image, in shares of its height and width."""
+    """Part of an image, as fractions of its height and width."""
 
     top: float
     left: float
@@ -59,7 +59,7 @@ class Part(BaseModel):
 
 
 class Explanation(BaseModel):
-    """Where the evidence for a class is: rows of numbers, none negative, over a part."""
+    """Map of the evidence for a class: rows of non-negative values over a part of the image."""
 
     filename: str
     explained: ClassScore
@@ -68,14 +68,14 @@ class Explanation(BaseModel):
 
 
 class ModelClass(BaseModel):
-    """A class, and the probability from which it is said to be there."""
+    """A class, and the probability from which it is predicted present."""
 
     name: str
     threshold: float
 
 
 class Model(BaseModel):
-    """What answers, and what it takes."""
+    """The model that answers, and the limits of a request."""
 
     run: str
     network: str
@@ -87,13 +87,13 @@ class Model(BaseModel):
 
 
 def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastAPI:
-    """The application.
+    """Builds the ASGI application.
 
     Args:
-        service: that answers.
-        name: of the run, for the page.
-        hosts: that the Host header may name.  A page of another site whose name was pointed at
-            this address (DNS rebinding) has its own in it.
+        service: answers the requests.
+        name: name of the run, shown on the page.
+        hosts: accepted values of the Host header.  They protect against DNS rebinding, where the
+            page of another site points its own name at this address.
     """
     page = PAGE.read_text(encoding="utf-8")
 
@@ -104,7 +104,7 @@ def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastA
 
     app = FastAPI(
         title="mlcls_jax",
-        description="Which classes are in an image.",
+        description="Predicts which classes are present in an image.",
         version=version("mlcls_jax"),
         lifespan=lifespan,
         docs_url=None,
@@ -133,7 +133,7 @@ def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastA
     @app.post("/api/explain")
     async def explain(image: UploadFile, class_name: Annotated[str, Form()]) -> Explanation:
         if class_name not in service.run.classes:
-            raise HTTPException(422, "class_name: the model has no class of this name")
+            raise HTTPException(422, "class_name: the model has no class with this name")
         label = service.run.classes.index(class_name)
         ((decoded, answer),) = await _answers(service, [image], label)
         return Explanation(
@@ -147,15 +147,15 @@ def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastA
 
 
 def policy(page: str) -> str:
-    """The Content-Security-Policy that allows the page's own script and style, and no others."""
+    """Returns the Content-Security-Policy that allows only the page's own script and style."""
 
-    def own(tag: str) -> str:
+    def by_hash(tag: str) -> str:
         text = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         digest = hashlib.sha256((text[1] if text else "").encode()).digest()
         return f"{tag}-src 'sha256-{b64encode(digest).decode()}'"
 
     return (
-        f"default-src 'none'; {own('script')}; {own('style')}; img-src blob: data:; "
+        f"default-src 'none'; {by_hash('script')}; {by_hash('style')}; img-src blob: data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
@@ -163,19 +163,21 @@ def policy(page: str) -> str:
 async def _answers(
     service: Service, uploads: list[UploadFile], explained: int = 0
 ) -> list[tuple[Decoded, Answer]]:
-    """Of all images of a request, in their order; HTTPException where one is refused."""
+    """Answers all images of a request, in order; raises HTTPException if one is refused."""
     limits = service.limits
     if len(uploads) > limits.images:
-        raise HTTPException(413, f"images: at most {limits.images} in a request")
+        raise HTTPException(413, f"images: a request may contain at most {limits.images}")
     for upload in uploads:
         if (upload.size or 0) > limits.image_bytes:
             most = f"{limits.image_bytes / 2**20:g} MB"
-            raise HTTPException(413, f"{shown(upload)}: an image has at most {most}")
+            raise HTTPException(413, f"{shown(upload)}: an image may have at most {most}")
 
     try:
         with service.batcher.places(len(uploads)):
             async with asyncio.timeout(limits.answer_seconds):
-                decoded = await asyncio.gather(*(_decode(service, of, explained) for of in uploads))
+                decoded = await asyncio.gather(
+                    *(_decode(service, upload, explained) for upload in uploads)
+                )
                 answers = await asyncio.gather(*map(service.answer, decoded))
     except TimeoutError as error:
         raise HTTPException(504, f"no answer within {limits.answer_seconds:g} s") from error
@@ -190,9 +192,9 @@ async def _decode(service: Service, upload: UploadFile, explained: int) -> Decod
 
 
 def shown(upload: UploadFile) -> str:
-    """The name of a file as part of one line, whatever a client calls it."""
+    """Returns the name of an uploaded file, printable and truncated, for an error message."""
     name = "".join(c if c.isprintable() else "?" for c in upload.filename or "")
-    return name[:SHOWN] or "the image"
+    return name[:MAX_NAME] or "the image"
 
 
 def _scores(service: Service, answer: Answer) -> list[ClassScore]:
@@ -222,7 +224,7 @@ def _describe(service: Service, name: str) -> Model:
     rows = zip(run.classes, run.decision_rule.thresholds, strict=True)
     return Model(
         run=name,
-        network=describe_network(run.config, len(run.classes)),
+        network=describe_network(run.network),
         checkpoint=describe_checkpoint(run.metadata),
         tuned=run.decision_rule.criterion is not None,
         classes=[ModelClass(name=label, threshold=threshold) for label, threshold in rows],
@@ -232,11 +234,11 @@ def _describe(service: Service, name: str) -> Model:
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Each error as one line."""
+    """Registers handlers that answer each error with one line."""
 
     @app.exception_handler(BusyError)
     async def busy(_request: Request, _error: Exception) -> JSONResponse:
-        return refusal(503, "too many images at once; try again")
+        return refusal(503, "too many images at the same time; try again")
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""Requests that come at the same time as one call of a program with a few fixed batch sizes."""
+"""Dynamic batching: concurrent requests share one call of a program with fixed batch sizes."""
 
 import asyncio
 from collections import deque
@@ -11,11 +11,11 @@ Result = TypeVar("Result")
 
 
 class BusyError(Exception):
-    """There is no place left; who comes again later may find one."""
+    """All places are taken; a later request may succeed."""
 
 
 class Batcher(Generic[Item, Result]):
-    """A queue before a program, used by one event loop."""
+    """A queue in front of a program, used by one event loop."""
 
     def __init__(
         self,
@@ -24,14 +24,14 @@ class Batcher(Generic[Item, Result]):
         max_wait: float,
         max_places: int,
     ):
-        """Nothing runs yet.
+        """Creates an empty queue; `running` starts it.
 
         Args:
-            call: (items, size) -> their results; size is the batch size, of which the items fill
-                the first rows.  It runs in a thread, one call at a time.
-            seconds: of a call, for each batch size.
-            max_wait: seconds that an item waits for others, where no call is running.
-            max_places: items that may be on their way at once.
+            call: (items, size) -> results; the items fill the first rows of a batch of `size`.
+                It runs in a thread, one call at a time.
+            seconds: duration of a call, for each batch size.
+            max_wait: seconds that an item waits for others while no call is running.
+            max_places: number of items that may be in progress at the same time.
         """
         self.seconds = dict(seconds)
         self._call, self._max_wait, self._max_places = call, max_wait, max_places
@@ -42,7 +42,14 @@ class Batcher(Generic[Item, Result]):
 
     @contextmanager
     def places(self, count: int) -> Iterator[None]:
-        """Keeps so many places, from before an item is decoded to its answer; BusyError without."""
+        """Reserves places within the block, which spans from decoding to the answer.
+
+        Args:
+            count: number of items.
+
+        Raises:
+            BusyError: fewer places are free.
+        """
         if self._taken + count > self._max_places:
             raise BusyError
         self._taken += count
@@ -52,7 +59,7 @@ class Batcher(Generic[Item, Result]):
             self._taken -= count
 
     async def submit(self, item: Item) -> Result:
-        """The result of an item, and any error of its call."""
+        """Queues an item and returns its result; raises the error of its call, if any."""
         future = asyncio.get_running_loop().create_future()
         self._open.add(future)
         future.add_done_callback(self._open.discard)
@@ -62,7 +69,7 @@ class Batcher(Generic[Item, Result]):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Calls go on inside; what has been submitted by the end of it is still answered."""
+        """Answers items within the block; at its end, waits for those already submitted."""
         task = asyncio.create_task(self._run())
         try:
             yield
@@ -87,7 +94,7 @@ class Batcher(Generic[Item, Result]):
             )
 
     async def _answer(self, batch: list[tuple[Item, asyncio.Future[Result]]], size: int) -> None:
-        if not batch:  # their clients have given up
+        if not batch:  # all clients have disconnected
             return
         try:
             results = await asyncio.to_thread(self._call, [item for item, _ in batch], size)
@@ -106,10 +113,14 @@ class Batcher(Generic[Item, Result]):
 
 
 def best_size(waiting: int, seconds: Mapping[int, float]) -> int:
-    """The batch size with the least time for each of the items that it would answer.
+    """Returns the batch size with the least time per item answered.
 
-    A device that takes the same time for 1 and for 16 gets five items as 16 with 11 empty rows; one
-    that takes 16 times the time gets four of them, and then the fifth.
+    A device that is as fast for 16 rows as for 1 receives five items in one batch of 16, with 11
+    empty rows.  A device whose time grows with the rows receives four of them, and then the fifth.
+
+    Args:
+        waiting: number of items in the queue, at least 1.
+        seconds: duration of a call, for each batch size.
     """
 
     def cost(size: int) -> tuple[float, int, int]:

@@ -1,4 +1,4 @@
-"""Before the web library reads anything: how much, how long, how many and from where."""
+"""Limits on requests, applied before the web framework reads them."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -19,16 +19,25 @@ SAFE = {
 
 
 class RequestLimits:
-    """ASGI middleware: refuses what is beyond the limits with a status and one line."""
+    """ASGI middleware that answers requests beyond the limits with a status and one line.
+
+    It limits the size and the duration of an upload, the number of requests and their origin.
+    """
 
     def __init__(self, app: ASGIApp, limits: Limits, policy: str):
-        """Args: the application, its limits, and the Content-Security-Policy of all answers."""
+        """Wraps an application.
+
+        Args:
+            app: the application.
+            limits: its limits.
+            policy: Content-Security-Policy of all answers.
+        """
         self._app, self._limits = app, limits
         self._headers = {**SAFE, "Content-Security-Policy": policy}
         self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handles one connection, as ASGI specifies."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
 
@@ -46,19 +55,19 @@ class RequestLimits:
             self._requests -= 1
 
     def _refuse(self, headers: Headers) -> tuple[int, str] | None:
-        # Another site's page may send a form to this address, though it could not read the answer.
+        # The page of another site can send a form to this address without reading the answer.
         origin = headers.get("origin", "")
         try:
-            place = urlsplit(origin).netloc.lower()
+            source = urlsplit(origin).netloc.lower()
         except ValueError:  # such as "http://["
-            place = None
-        if origin and place != headers.get("host", "").lower():
+            source = None
+        if origin and source != headers.get("host", "").lower():
             return 403, "requests from pages of other sites are refused"
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._limits.body_bytes:
             return 413, too_large(self._limits)
         if self._requests >= self._limits.requests:
-            return 503, "too many requests at once; try again"
+            return 503, "too many requests at the same time; try again"
         return None
 
     def _limited(self, receive: Receive) -> Receive:
@@ -67,7 +76,7 @@ class RequestLimits:
 
         async def limited() -> Message:
             nonlocal left, more
-            if not more:  # the body is complete; this waits for the client to leave
+            if not more:  # the body is complete; wait for the client to disconnect
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -85,11 +94,11 @@ class RequestLimits:
 
 
 def refusal(status: int, reason: str) -> JSONResponse:
-    """An answer of one line; of 503 with the seconds to wait."""
+    """Returns a one-line error response; status 503 includes the seconds to wait."""
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
     return JSONResponse({"detail": reason}, status, headers)
 
 
 def too_large(limits: Limits) -> str:
-    """Of a request."""
-    return f"a request has at most {limits.body_bytes / 2**20:g} MB; send fewer images at once"
+    """Returns the message for a request with too large a body."""
+    return f"a request may have at most {limits.body_bytes / 2**20:g} MB; send fewer images"

@@ -1,4 +1,4 @@
-"""From the bytes of an image to its answer: decoded in threads, computed in batches."""
+"""Prediction service: decodes images in threads and computes them in batches."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from mlcls_jax.data.loaders.threads import Reader
 from mlcls_jax.explain.grad_cam import make_explain_step
 from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.serve.batching import Batcher
-from mlcls_jax.step.programs import build_model
+from mlcls_jax.step.network import build_model
 from mlcls_jax.system.devices import put_local, sharded
 
 SIZES = (1, 4, 16)
@@ -27,14 +27,14 @@ SIZES = (1, 4, 16)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client can ask of a server at most.
+    """Limits of the server.
 
-    image_bytes, body_bytes: of one file, and of a whole request.
-    images: in a request.
-    requests: at once.
-    places: images at once, of all requests, from before they are decoded to their answers.
-    upload_seconds, answer_seconds: for a request to arrive, and from there to its answer.
-    wait_seconds: that an image waits for others to share its call.
+    image_bytes, body_bytes: size of one file, and of a whole request.
+    images: number of images in a request.
+    requests: number of simultaneous requests.
+    places: number of images in progress, over all requests, from decoding to the answer.
+    upload_seconds, answer_seconds: time for a request to arrive, and from then to its answer.
+    wait_seconds: time that an image waits for others to share its call.
     """
 
     image_bytes: int = 20 * 2**20
@@ -49,9 +49,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image for the network, and the class to explain.
+    """A decoded image, and the class to explain.
 
-    box: the part that the network sees of an image of `height` x `width` pixels.
+    image: input of the network.
+    box: the part of the original image of `height` x `width` pixels that the network sees.
+    explained: index of the class to explain.
     """
 
     image: UInt8[np.ndarray, "size size 3"]
@@ -63,7 +65,11 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Answer:
-    """probabilities, present: of the run's decisions; heat: of the class that was asked for."""
+    """Result for one image.
+
+    probabilities, present: of each class, by the decision rule of the run.
+    heat: evidence map of the class to explain.
+    """
 
     probabilities: Float[np.ndarray, " class"]
     present: Bool[np.ndarray, " class"]
@@ -71,21 +77,21 @@ class Answer:
 
 
 class Service:
-    """A run behind a queue; used by one event loop."""
+    """A trained run behind a queue, used by one event loop."""
 
     def __init__(self, run: TrainedModel, limits: Limits, sizes: Sequence[int] = SIZES):
-        """Compiles a program per batch size, and takes the time of each.
+        """Compiles a program for each batch size and measures its time.
 
-        Logits and a map are one program: next to the network, a map of one class is no work.
+        One program computes both logits and a map, because the map of one class costs little.
 
         Args:
-            run: to answer by.
-            limits: see Limits.
-            sizes: of batches, each rounded up to what the devices can share evenly.
+            run: the trained run.
+            limits: limits of the server.
+            sizes: batch sizes, each rounded up to a multiple of the number of devices.
         """
         self.run, self.limits = run, limits
         config, count = run.config, run.mesh.size
-        self._size, self._augment = image_size(config), config.augment
+        self._size, self._augment = image_size(config.model), config.augment
         self._programs = {
             rows: _compile(run, rows) for rows in {-(-size // count) * count for size in sizes}
         }
@@ -96,16 +102,20 @@ class Service:
         self.batcher = Batcher(self._call, seconds, limits.wait_seconds, limits.places)
 
     async def decode(self, contents: bytes, explained: int = 0) -> Decoded:
-        """An image as `predict` sees it, and the number of a class to explain.
+        """Decodes an image in a thread, as `predict` does.
+
+        Args:
+            contents: bytes of an image file.
+            explained: index of the class to explain.
 
         Raises:
-            ImageError: the bytes are no image that it takes.
+            ImageError: the bytes are not a supported image.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._decode, contents, explained)
 
     async def answer(self, decoded: Decoded) -> Answer:
-        """After its turn in the queue."""
+        """Queues a decoded image and returns its answer."""
         logits, heat = await self.batcher.submit(decoded)
         probabilities = self.run.decision_rule.probabilities(logits[None])
         return Answer(probabilities[0], self.run.decision_rule.present(probabilities)[0], heat)
@@ -127,7 +137,7 @@ class Service:
         return list(zip(logits, maps[:, 0], strict=True))[: len(decoded)]
 
     def _measure(self, size: int) -> float:
-        """Seconds of a call, the second one: the first still takes memory."""
+        """Returns the seconds of the second call; the first one still allocates memory."""
         self._call([], size)
         began = time.perf_counter()
         self._call([], size)
@@ -135,9 +145,9 @@ class Service:
 
 
 def _compile(run: TrainedModel, rows: int) -> Any:
-    model = build_model(run.config, len(run.classes), run.pretrained_config.convention)
+    model = build_model(run.network, run.pretrained_config.convention)
     explain: Any = make_explain_step(model, run.pretrained_config.normalization, run.mesh)
-    size, rows_over = image_size(run.config), sharded(run.mesh)
+    size, rows_over = image_size(run.config.model), sharded(run.mesh)
     images = jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8, sharding=rows_over)
     chosen = jax.ShapeDtypeStruct((rows, 1), jnp.int32, sharding=rows_over)
     return explain.lower(run.variables, images, chosen).compile()

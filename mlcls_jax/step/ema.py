@@ -1,9 +1,9 @@
-"""The exponential moving average of what a phase trains, kept beside it and scored with it.
+"""Exponential moving average (EMA) of what a phase trains.
 
-After each step, average = decay * average + (1 - decay) * value, for the trainable parameters and
-for the running statistics of the normalisations that train: parameters of a hundred steps ago
-with the statistics of today would be a network that never was.  (timm's ModelEmaV3 and the
-reference implementation of EfficientNet average both, too.)
+After each step, average = decay * average + (1 - decay) * value.  This holds for the trainable
+parameters and for the running statistics of the normalisations that train, because averaged
+parameters do not match the statistics of the latest ones.  timm's ModelEmaV3 and the reference
+implementation of EfficientNet also average both.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,11 @@ from mlcls_jax.step.param_tree import flatten, unflatten
 
 @struct.dataclass
 class EmaState:
-    """The averaged leaves, each as a flat {path: array}; both are empty where nothing is averaged.
+    """The averaged leaves, as flat {path: array}; both are empty without an EMA.
 
-    params: of the trainable parameters.
-    batch_stats: of the running statistics that change.
+    Attributes:
+        params: averages of the trainable parameters.
+        batch_stats: averages of the running statistics that change.
     """
 
     params: dict
@@ -32,33 +33,35 @@ class EmaState:
 
 NO_EMA = EmaState({}, {})
 
-# The step of the run, int32 -> the decay of the average at it, float32.
+# The step of the run, int32 -> the decay at that step, float32.
 Decay = Callable[[jax.Array], jax.Array]
 
 
-def decay_by_step(most: float, start: int) -> Decay:
-    """The decay as a function of the run's step: min(most, (1 + t) / (10 + t)), as in TensorFlow's
-    ExponentialMovingAverage, so that short phases forget where they started.
+def decay_by_step(limit: float, start: int) -> Decay:
+    """Returns the decay as a function of the step: min(limit, (1 + t) / (10 + t)), t = step - start.
+
+    As in TensorFlow's ExponentialMovingAverage, the decay rises, so that the average of a short
+    phase does not keep its initial values.
 
     Args:
-        most: the decay after the first steps.
-        start: first step of the phase, where t is 0.
+        limit: the highest decay, in [0, 1).
+        start: first step of the phase.
     """
 
     def decay(step: jax.Array) -> jax.Array:
         t = (step - start).astype(jnp.float32)
-        return jnp.minimum(jnp.float32(most), (1 + t) / (10 + t))
+        return jnp.minimum(jnp.float32(limit), (1 + t) / (10 + t))
 
     return decay
 
 
 def update_ema(ema: EmaState, params: dict, batch_stats: dict, decay: jax.Array) -> EmaState:
-    """The average after a step.
+    """Returns the EMA after a step.
 
     Args:
-        ema: before it.
-        params, batch_stats: after it, flat {path: array} with the leaves of the average.
-        decay: float32, of this step.
+        ema: the EMA before the step.
+        params, batch_stats: the values after the step, flat {path: array} with the paths of `ema`.
+        decay: float32 scalar, the decay of this step.
     """
 
     def mix(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -69,7 +72,12 @@ def update_ema(ema: EmaState, params: dict, batch_stats: dict, decay: jax.Array)
 
 
 def with_ema(variables: dict, ema: EmaState) -> dict:
-    """{params, batch_stats} with the averages in place of the leaves that they are of."""
+    """Returns {params, batch_stats} with every averaged leaf replaced by its average.
+
+    Args:
+        variables: nested trees {params, batch_stats}.
+        ema: of some of their leaves.
+    """
     return {
         "params": unflatten(flatten(variables["params"]) | ema.params),
         "batch_stats": unflatten(flatten(variables["batch_stats"]) | ema.batch_stats),

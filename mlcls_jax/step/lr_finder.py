@@ -1,8 +1,9 @@
-"""A learning-rate range test: the loss while the rate grows, and the rate that it suggests.
+"""Learning-rate range test: the loss while the rate grows, and the suggested rate.
 
-Smith, arXiv:1506.01186; smoothing and end as in fastai's `lr_find`.  Not its suggestion, the
-steepest place of the smoothed loss: the smoothing lags, and where batches differ by as much as the
-loss falls, the steepest place is mostly among the first steps, after a batch that was hard.
+Smith, arXiv:1506.01186.  The smoothing and the end of the test are those of fastai's `lr_find`.
+Its suggestion, the steepest point of the smoothed loss, is not used: the smoothing lags, and if
+batches differ by as much as the loss falls, that point is mostly among the first steps, after a
+batch with a high loss.
 """
 
 import math
@@ -15,21 +16,22 @@ from jaxtyping import Float
 from mlcls_jax.config import Phase
 from mlcls_jax.step.schedules import MakeSchedule
 
-MEMORY = 0.98  # of the moving average that smooths the losses
-DIVERGED = 4.0  # times the lowest smoothed loss
-WINDOW = 0.3  # share of the steps that a slope is measured over
-CERTAIN = 3.5  # standard errors of it; losses that never fall reach that in one test of fifty
-ROUNDING = 1e-9  # a slope per step that is none
+MEMORY = 0.98  # decay of the moving average that smooths the losses
+DIVERGED = 4.0  # multiple of the lowest smoothed loss
+WINDOW = 0.3  # share of the steps over which a slope is measured
+CERTAIN = 3.5  # standard errors of a slope; losses that never fall exceed it in one test of fifty
+ROUNDING = 1e-9  # slopes per step below this are rounding errors
 
 
 @dataclass
 class LrFinder:
-    """What was measured so far.
+    """Measurements of a range test.
 
-    steps: that the test takes if it does not diverge.
-    rates: of the group with the highest rate, at each step.
-    losses: of each step, before its update.
-    smoothed: their exponential moving average, without the bias of its start.
+    Attributes:
+        steps: length of the test if it does not diverge.
+        rates: learning rate at each step, of the group with the highest rate.
+        losses: loss of each step, before its update.
+        smoothed: exponential moving average of the losses, corrected for its initial bias.
     """
 
     steps: int
@@ -38,7 +40,7 @@ class LrFinder:
     smoothed: list[float] = field(default_factory=list)
 
     def add(self, rate: float, loss: float) -> None:
-        """Notes the loss of a step, which is finite."""
+        """Adds the rate and the loss of a step; the loss must be finite."""
         count = len(self.losses)
         before = self.smoothed[-1] * (1 - MEMORY**count) if count else 0.0
         mean = MEMORY * before + (1 - MEMORY) * loss
@@ -48,13 +50,15 @@ class LrFinder:
 
     @property
     def has_diverged(self) -> bool:
-        """Whether more steps would only show more of it."""
+        """Whether the smoothed loss exceeds DIVERGED times its minimum."""
         return bool(self.smoothed) and self.smoothed[-1] > DIVERGED * min(self.smoothed)
 
     @property
     def suggestion(self) -> float | None:
-        """The rate in the middle of the steps over which the loss falls fastest, by a straight line
-        through it; None where no fall is larger than chance."""
+        """The suggested rate, or None if the loss nowhere falls by more than chance.
+
+        It is the rate at the centre of the window whose line of least squares falls fastest.
+        """
         half = round(WINDOW * self.steps / 2)
         if len(self.losses) < 2 * half + 1:
             return None
@@ -68,23 +72,28 @@ class LrFinder:
 def _slopes(
     losses: Float[np.ndarray, " step"], half: int
 ) -> tuple[Float[np.ndarray, " window"], Float[np.ndarray, " window"]]:
-    """Slopes per step of the lines through every 2 * half + 1 consecutive losses, and their
-    standard errors."""
-    at = np.arange(-half, half + 1)
-    windows = np.lib.stride_tricks.sliding_window_view(losses, len(at))
-    slopes = windows @ at / (at @ at)
-    rest = windows - windows.mean(axis=1, keepdims=True) - slopes[:, None] * at
-    return slopes, np.sqrt((rest**2).sum(axis=1) / (len(at) - 2) / (at @ at))
+    """Returns the slope per step of each window of 2 * half + 1 losses, and its standard error."""
+    offsets = np.arange(-half, half + 1)
+    windows = np.lib.stride_tricks.sliding_window_view(losses, len(offsets))
+    slopes = windows @ offsets / (offsets @ offsets)
+    residuals = windows - windows.mean(axis=1, keepdims=True) - slopes[:, None] * offsets
+    variance = (residuals**2).sum(axis=1) / (len(offsets) - 2)
+    return slopes, np.sqrt(variance / (offsets @ offsets))
 
 
 def rounded(rate: float) -> float:
-    """Two digits: a range test knows no more."""
+    """Returns the rate rounded to two digits, the precision of a range test."""
     return float(f"{rate:.1e}")
 
 
 def rows(test: LrFinder, count: int, width: int) -> list[list[str]]:
-    """At most so many lines of a table: rate, smoothed loss, and a bar of `width` signs that is
-    empty at the lowest of these losses and full at the highest."""
+    """Returns table rows: the rate, the smoothed loss, and a bar that shows the loss.
+
+    Args:
+        test: the measurements, at least one.
+        count: the largest number of rows.
+        width: characters of a bar, which is empty at the lowest loss shown and full at the highest.
+    """
     shown = range(0, len(test.rates), math.ceil(len(test.rates) / count))
     losses = [test.smoothed[i] for i in shown]
     low, span = min(losses), max(losses) - min(losses) or 1.0
@@ -99,12 +108,13 @@ def rows(test: LrFinder, count: int, width: int) -> list[list[str]]:
 
 
 def lr_finder_schedule(low: float, high: float, highest: float) -> MakeSchedule:
-    """Schedules of a learning-rate range test (arXiv:1506.01186): from `low` to `high` by the same
-    factor at each step, whatever the phase's own schedule is.
+    """Returns the schedules of a range test, which replace those of the phase.
+
+    The rate is multiplied by the same factor at each step.
 
     Args:
         low, high: rates at the first and at the last step, of the group with the highest rate.
-        highest: that rate in the config; the other groups keep their ratio to it.
+        highest: that group's rate in the config; the other groups keep their ratio to it.
     """
 
     def make(phase: Phase, peak: float, steps: int, warmup: int) -> optax.Schedule:

@@ -8,15 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from mlcls_jax.config import Config, Phase
-from mlcls_jax.config.schema import image_size
+from mlcls_jax.config import Augment, Config, Loss, Phase
 from mlcls_jax.data.batch import Batch
-from mlcls_jax.models.conventions import KERAS, Convention, Normalization, PretrainedConfig
-from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.models.ml_decoder import DecoderSize, query_count
-from mlcls_jax.models.variants import STRIDE
+from mlcls_jax.models.conventions import Normalization, PretrainedConfig
 from mlcls_jax.step.ema import NO_EMA, Decay, EmaState, decay_by_step
 from mlcls_jax.step.feature_step import (
     FeatureChunk,
@@ -27,6 +23,14 @@ from mlcls_jax.step.feature_step import (
 )
 from mlcls_jax.step.losses import make_loss
 from mlcls_jax.step.mixup import make_mixed_inputs, mixes
+from mlcls_jax.step.network import (
+    NetworkSpec,
+    build_model,
+    head_input,
+    network_spec,
+    variables_shape,
+    with_sharding,
+)
 from mlcls_jax.step.optimizer import active_modules, count_stages, make_optimizer, trainable_paths
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.schedules import MakeSchedule, make_schedule
@@ -40,7 +44,7 @@ from mlcls_jax.step.train_step import (
     make_train_step,
     partition,
 )
-from mlcls_jax.system.devices import AXIS, compute_dtype, replicated, sharded
+from mlcls_jax.system.devices import replicated, sharded
 
 
 @dataclass(frozen=True)
@@ -55,39 +59,45 @@ class Program:
         return self.function.lower(*self.arguments)
 
 
-def describe_network(config: Config, num_classes: int) -> str:
-    """Its name, the images' side, and the queries of a decoder."""
-    text = f"EfficientNet {config.model.variant}, {image_size(config)} px"
-    if size := _decoder_size(config):
-        text += f", ML-Decoder with {query_count(num_classes, size.groups)} queries"
-    return text
+@dataclass(frozen=True)
+class StepSpec:
+    """What all training steps of a run share.
+
+    Attributes:
+        network: settings of the network.
+        loss: the section of the config.
+        augment: the section of the config; a step needs mixup and CutMix.
+        frequencies: share of positives per class in train, float [class].
+        batch_size: images per step, over all devices.
+        log_every: steps between two looks at the losses.
+        seed: of dropout, drop path and mixup.
+        skip_nan: whether a step with a loss or gradient that is not finite is skipped.
+    """
+
+    network: NetworkSpec
+    loss: Loss
+    augment: Augment
+    frequencies: Sequence[float] | np.ndarray | None
+    batch_size: int
+    log_every: int
+    seed: int
+    skip_nan: bool
 
 
-def build_model(
-    config: Config,
-    num_classes: int,
-    convention: Convention = KERAS,
-    active: frozenset[str] | None = None,
-) -> EfficientNet:
-    """The network of a config; see EfficientNet.  Its shapes do not depend on the lineage."""
-    return EfficientNet(
-        variant=config.model.variant,
-        num_classes=num_classes,
-        decoder=_decoder_size(config),
-        convention=convention,
-        dropout=config.model.dropout,
-        dtype=compute_dtype(config.model.compute_dtype),
-        remat=config.model.remat,
-        statistics_axis=AXIS if config.model.sync_batch_norm else None,
-        active=active,
+def step_spec(
+    config: Config, num_classes: int, frequencies: Sequence[float] | np.ndarray | None = None
+) -> StepSpec:
+    """Returns what all training steps of a run share."""
+    return StepSpec(
+        network=network_spec(config.model, num_classes),
+        loss=config.loss,
+        augment=config.augment,
+        frequencies=frequencies,
+        batch_size=config.data.batch_size,
+        log_every=config.log_every,
+        seed=config.seed,
+        skip_nan=config.train.on_nan == "skip",
     )
-
-
-def variables_shape(config: Config, num_classes: int, mesh: Mesh) -> dict:
-    """{params, batch_stats} of the network as shapes, replicated over the mesh; no memory."""
-    model, size = build_model(config, num_classes), image_size(config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    return _with_sharding(dict(shapes), replicated(mesh))
 
 
 def fresh_state(variables: dict, phase_plan: PlannedPhase) -> TrainState:
@@ -114,161 +124,138 @@ def ema_leaves(variables: dict, phase: Phase) -> EmaState:
 def state_shape(variables: dict, phase_plan: PlannedPhase, mesh: Mesh) -> Any:
     """The state of a phase as shapes, replicated over the mesh, from the shapes of variables."""
     state = jax.eval_shape(partial(fresh_state, phase_plan=phase_plan), variables)
-    return _with_sharding(state, replicated(mesh))
+    return with_sharding(state, replicated(mesh))
 
 
-def batch_shape(config: Config, num_classes: int, mesh: Mesh) -> Batch:
-    """A training batch as shapes, its rows spread over the mesh."""
-    rows, size = config.data.batch_size, image_size(config)
+def batch_shape(network: NetworkSpec, batch_size: int, mesh: Mesh) -> Batch:
+    """Returns a training batch as shapes, its rows spread over the mesh."""
+    size = network.image_size
     batch = Batch(
-        image=jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8),
-        label=jax.ShapeDtypeStruct((rows, num_classes), jnp.int8),
-        position=jax.ShapeDtypeStruct((rows,), jnp.uint32),
+        image=jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
+        label=jax.ShapeDtypeStruct((batch_size, network.num_classes), jnp.int8),
+        position=jax.ShapeDtypeStruct((batch_size,), jnp.uint32),
     )
-    return _with_sharding(batch, sharded(mesh))
+    return with_sharding(batch, sharded(mesh))
 
 
 def step_program(
-    config: Config,
-    num_classes: int,
+    spec: StepSpec,
     pretrained_config: PretrainedConfig,
     phase_plan: PlannedPhase,
     mesh: Mesh,
     variables: dict | None = None,
-    frequencies: Sequence[float] | np.ndarray | None = None,
     schedule: MakeSchedule = make_schedule,
 ) -> Program:
-    """The training step of a phase: (state, batch) -> (state, metrics); see make_train_step.
+    """Returns the training step of a phase: (state, batch) -> (state, metrics).
 
-    `variables` is what `variables_shape` gives, where it is there already; for `frequencies`, of
-    the classes in train, see make_loss; `schedule` makes that of each group's rate.
+    Args:
+        spec: what all steps of the run share.
+        pretrained_config: convention and normalisation of the weights.
+        phase_plan: the phase.
+        mesh: of all devices.
+        variables: what `variables_shape` returns, if it is at hand.
+        schedule: makes the learning-rate schedule of each group.
     """
-    variables = variables or variables_shape(config, num_classes, mesh)
+    variables = variables or variables_shape(spec.network, mesh)
     trainable = trainable_paths(variables["params"], phase_plan.phase)
     active = active_modules(trainable, phase_plan.phase)
     step = make_train_step(
-        build_model(config, num_classes, pretrained_config.convention, active),
+        build_model(spec.network, pretrained_config.convention, active),
         _optimizer(phase_plan, variables["params"], schedule),
         trainable,
-        step_inputs(config, pretrained_config.normalization),
-        make_loss(config.loss, num_classes, frequencies),
-        config.seed,
+        step_inputs(spec.augment, spec.seed, pretrained_config.normalization),
+        make_loss(spec.loss, spec.network.num_classes, spec.frequencies),
+        spec.seed,
         mesh,
         phase_plan.phase.accumulate,
         _decay(phase_plan),
-        config.train.on_nan == "skip",
+        spec.skip_nan,
     )
-    shapes = state_shape(variables, phase_plan, mesh), batch_shape(config, num_classes, mesh)
-    return Program(step, shapes)
+    batch = batch_shape(spec.network, spec.batch_size, mesh)
+    return Program(step, (state_shape(variables, phase_plan, mesh), batch))
 
 
 def forward_program(
-    config: Config,
-    num_classes: int,
+    network: NetworkSpec,
     pretrained_config: PretrainedConfig,
     batch_size: int,
     mesh: Mesh,
     variables: dict | None = None,
 ) -> Program:
-    """The evaluation of a batch: (variables, images) -> logits; see make_eval_step.
+    """Returns the evaluation of a batch: (variables, images) -> logits; see make_eval_step.
 
-    With num_classes=0, what the head takes instead; the variables may hold a head all the same.
-    `variables` is what `variables_shape` gives, where it is there already.
+    With network.num_classes=0, it returns what the head takes; the variables may hold a head.
+    `variables` is what `variables_shape` returns, if it is at hand.
     """
-    model = build_model(config, num_classes, pretrained_config.convention)
-    images = jax.ShapeDtypeStruct(
-        (batch_size, image_size(config), image_size(config), 3), jnp.uint8, sharding=sharded(mesh)
-    )
+    model, size = build_model(network, pretrained_config.convention), network.image_size
+    shape = (batch_size, size, size, 3)
+    images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharded(mesh))
     predict = make_eval_step(model, pretrained_config.normalization, mesh)
-    variables = variables or variables_shape(config, num_classes, mesh)
+    variables = variables or variables_shape(network, mesh)
     return Program(predict, (variables, images))
 
 
 def feature_step_program(
-    config: Config,
-    num_classes: int,
-    phase_plan: PlannedPhase,
-    images: int,
-    mesh: Mesh,
-    variables: dict,
-    frequencies: Sequence[float] | np.ndarray | None = None,
+    spec: StepSpec, phase_plan: PlannedPhase, images: int, mesh: Mesh, variables: dict
 ) -> Program:
-    """The steps of a phase with cached features: (state, features, chunk) -> (state, metrics).
-
-    See make_feature_step.
+    """Returns the steps of a phase with cached features: (state, features, chunk) -> (state,
+    metrics); see make_feature_step.
 
     Args:
-        config: of the run.
-        num_classes: of the head.
-        phase_plan: the phase; its cached_views is how many features an image has.
-        images: of the training split.
+        spec: what all steps of the run share.
+        phase_plan: the phase; its cached_views is the number of features per image.
+        images: number of images in the training split.
         mesh: of all devices.
-        variables: what `variables_shape` gives.
-        frequencies: of the classes in train; see make_loss.
+        variables: what `variables_shape` returns.
     """
     trainable = trainable_paths(variables["params"], phase_plan.phase)
     step = make_feature_step(
-        build_model(config, num_classes),
+        build_model(spec.network),
         _optimizer(phase_plan, variables["params"]),
         trainable,
-        make_loss(config.loss, num_classes, frequencies),
-        config.seed,
+        make_loss(spec.loss, spec.network.num_classes, spec.frequencies),
+        spec.seed,
         mesh,
         phase_plan.phase.accumulate,
         _decay(phase_plan),
-        config.train.on_nan == "skip",
+        spec.skip_nan,
     )
-    each, views = head_input(config, variables), phase_plan.phase.cached_views
-    rows = phase_plan.chunk_steps(config.log_every), config.data.batch_size
+    each, views = head_input(spec.network, variables), phase_plan.phase.cached_views
+    rows = phase_plan.chunk_steps(spec.log_every), spec.batch_size
     features = Features(
         inputs=jax.ShapeDtypeStruct((images, views, *each.shape), each.dtype),
-        label=jax.ShapeDtypeStruct((images, num_classes), jnp.int8),
+        label=jax.ShapeDtypeStruct((images, spec.network.num_classes), jnp.int8),
     )
     chunk = FeatureChunk(
         row=jax.ShapeDtypeStruct(rows, jnp.int32), position=jax.ShapeDtypeStruct(rows, jnp.uint32)
     )
     state = state_shape(variables, phase_plan, mesh)
-    features = _with_sharding(features, replicated(mesh))
-    return Program(step, (state, features, _with_sharding(chunk, chunk_sharding(mesh))))
+    features = with_sharding(features, replicated(mesh))
+    return Program(step, (state, features, with_sharding(chunk, chunk_sharding(mesh))))
 
 
 def classify_program(
-    config: Config, num_classes: int, images: int, mesh: Mesh, variables: dict
+    network: NetworkSpec, batch_size: int, images: int, mesh: Mesh, variables: dict
 ) -> Program:
-    """Of what the head takes to logits, on every device: (variables, inputs) -> logits."""
-    classify = make_classify(build_model(config, num_classes), config.data.eval_batch_size, mesh)
-    each = head_input(config, variables)
+    """Returns the head alone, on every device: (variables, inputs) -> logits.
+
+    Args:
+        network: settings of the network.
+        batch_size: images per pass of the head.
+        images: number of images in `inputs`.
+        mesh: of all devices.
+        variables: what `variables_shape` returns.
+    """
+    classify = make_classify(build_model(network), batch_size, mesh)
+    each = head_input(network, variables)
     inputs = jax.ShapeDtypeStruct((images, *each.shape), each.dtype, sharding=replicated(mesh))
     return Program(classify, (variables, inputs))
 
 
-def head_input(config: Config, variables: dict) -> jax.ShapeDtypeStruct:
-    """What the head takes of one image, see EfficientNet.head_inputs, without tracing it.
-
-    Args:
-        config: of the run.
-        variables: of the network, or their shapes.
-    """
-    channels = variables["params"]["backbone"]["top"]["conv"]["kernel"].shape[-1]
-    if config.model.head == "gap":
-        return jax.ShapeDtypeStruct((channels,), jnp.float32)
-    side = -(-image_size(config) // STRIDE)
-    return jax.ShapeDtypeStruct((side, side, channels), compute_dtype(config.model.compute_dtype))
-
-
-def _decoder_size(config: Config) -> DecoderSize | None:
-    model = config.model
-    if model.head == "gap":
-        return None
-    return DecoderSize(groups=model.decoder_groups, width=model.decoder_width)
-
-
-def step_inputs(config: Config, by: Normalization) -> Inputs:
-    """From a batch to what the step takes, mixed in pairs where the config says so."""
-    inputs = make_inputs(by)
-    if not mixes(config.augment):
-        return inputs
-    return make_mixed_inputs(inputs, config.augment, config.seed)
+def step_inputs(augment: Augment, seed: int, normalization: Normalization) -> Inputs:
+    """Returns the function from a batch to the inputs of a step, with mixup and CutMix if set."""
+    inputs = make_inputs(normalization)
+    return make_mixed_inputs(inputs, augment, seed) if mixes(augment) else inputs
 
 
 def _optimizer(phase_plan: PlannedPhase, params: dict, schedule: MakeSchedule = make_schedule):
@@ -286,9 +273,3 @@ def _optimizer(phase_plan: PlannedPhase, params: dict, schedule: MakeSchedule = 
 def _decay(phase_plan: PlannedPhase) -> Decay | None:
     ema = phase_plan.phase.ema
     return decay_by_step(ema, phase_plan.start) if ema else None
-
-
-def _with_sharding(tree: Any, sharding: NamedSharding) -> Any:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )

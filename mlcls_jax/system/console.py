@@ -1,8 +1,7 @@
-"""What a person sees: header, tables, progress bar, one line per evaluation.
+"""Terminal output: tables, a progress bar, warnings, and values formatted as text.
 
-Names of files and classes are anybody's text.  On a terminal some characters are commands: to
-move the cursor, set the title, or show a name in another order than it has.  Here they are shown,
-not sent.
+Names of files and classes can hold any text.  Some characters are commands to a terminal: they move
+the cursor, set the title, or show a name in another order.  They are printed escaped.
 """
 
 import re
@@ -17,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 REFRESH_SECONDS = 0.1
-# Control characters, line and paragraph ends, those that turn the direction of text
-# (unicode.org/reports/tr9), and the halves of characters that stand for bytes that are no UTF-8.
+_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+# Control characters, line and paragraph ends, changes of the direction of text
+# (unicode.org/reports/tr9), and the surrogates that stand for bytes that are not UTF-8.
 _COMMANDS = (
     r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
 )
@@ -26,7 +26,7 @@ _ALL, _WITHIN_LINES = re.compile(f"[{_COMMANDS}]"), re.compile(f"(?!\n)[{_COMMAN
 
 
 def escaped(text: str) -> str:
-    """The text on one line, what a terminal would obey as Python escapes it: `\\x1b`, `\\n`."""
+    """Returns the text on one line, with terminal commands escaped as in Python: `\\x1b`, `\\n`."""
     return _ALL.sub(_escape, text)
 
 
@@ -35,22 +35,22 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class _Console(Console):
-    """Sends no command that is in what it is given to print; line ends stay."""
+    """A console that escapes terminal commands in the text that it prints, except line ends."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         lines = (_WITHIN_LINES.sub(_escape, o) if isinstance(o, str) else o for o in objects)
         super().print(*lines, **options)
 
 
-# Colour only on a terminal is rich's default; class names may hold [brackets].
+# markup=False because class names may contain [brackets].
 console = _Console(highlight=False, soft_wrap=True, markup=False)
 
 
 class Meter:
-    """Counts steps as they finish; its rate and ETA know nothing of compilation.
+    """Counter of finished steps, with their rate and the remaining time.
 
-    The clock starts with `begin`, which is called when the program is compiled and the first
-    batch is there.
+    The clock starts with `begin`, after compilation and once the first batch is available, so that
+    neither is part of the rate.
     """
 
     def __init__(self, total_steps: int, batch_size: int):
@@ -62,30 +62,36 @@ class Meter:
         self.started = time.perf_counter()
 
     def advance(self, steps: int = 1) -> None:
-        """Notes that steps have finished on the devices."""
+        """Counts steps that have finished on the devices."""
         self.done += steps
 
     @property
     def seconds(self) -> float:
-        """Since `begin`."""
+        """Seconds since `begin`."""
         return time.perf_counter() - self.started
 
     @property
     def images_per_second(self) -> float:
-        """Images finished since `begin`, per second; 0 before the first."""
+        """Images per second since `begin`; 0 before the first step."""
         return self.done * self.batch_size / max(self.seconds, 1e-9)
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end at this rate; None before the first step."""
+        """Remaining seconds at the current rate; None before the first step."""
         return self.seconds / self.done * (self.total - self.done) if self.done else None
 
 
 @contextmanager
 def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator[Callable[[], None]]:
-    """A bar with images/s and ETA on a terminal, nothing elsewhere.
+    """Shows a bar with images/s and ETA within the block, on terminals only.
 
-    Yields `refresh()`, which may be called at every step: it acts ten times a second at most.
+    Args:
+        title: text to the left of the bar.
+        meter: what to show; the caller advances it.
+        visible: whether to show the bar at all.
+
+    Yields:
+        `refresh()`, to be called at every step; it redraws at most every REFRESH_SECONDS.
     """
     if not (visible and console.is_terminal):
         yield lambda: None
@@ -111,12 +117,12 @@ def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator[Cal
 
 
 def print_warning(message: str) -> None:
-    """One line that begins with a coloured "warning:"."""
+    """Prints the message on one line after a coloured "warning:"."""
     console.print(Text.assemble(("warning:", "yellow"), " ", escaped(message)))
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A small table; the first column to the left, the others to the right."""
+    """Prints a table; the first column is left-aligned, the others are right-aligned."""
     table = Table(
         title=Text(escaped(title)) if title else None, title_justify="left", title_style="bold"
     )
@@ -128,11 +134,30 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def hms(seconds: float) -> str:
+    """Returns a duration as h:mm:ss, or as m:ss below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def one_line(error: BaseException) -> str:
+def format_ms(seconds: float) -> str:
+    """Returns a duration in milliseconds, without its unit, to four significant digits."""
+    milliseconds = seconds * 1e3
+    return f"{milliseconds:.0f}" if milliseconds >= 1000 else f"{milliseconds:.4g}"
+
+
+def format_bytes(count: float) -> str:
+    """Returns a size in kB, MB or GB (powers of 1000) with one decimal, such as "3.9 kB"."""
+    unit, scale = next(((unit, scale) for unit, scale in _UNITS if count >= scale), _UNITS[-1])
+    return f"{count / scale:.1f} {unit}"
+
+
+def one_line(error: BaseException, limit: int | None = None) -> str:
+    """Returns the message of an error on one line, or the name of its class if it has none.
+
+    Args:
+        error: any error.
+        limit: characters at most; None does not truncate.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return " ".join(text.split())[:limit] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Processes, devices and the mesh over them; the compilation cache."""
+"""Devices: the mesh over them, shardings, free memory, and the default compute dtype."""
 
 import math
 import os
@@ -12,8 +12,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = "data"
-# glibc's: large buffers come from one heap in huge pages that is never given back, so that a step
-# finds the memory of the last one instead of fresh pages that the system has to clear.
+# Settings of glibc: large buffers come from one heap of huge pages that is never returned to the
+# system, so that a step reuses the memory of the previous one instead of newly cleared pages.
 HEAP = (
     "glibc.malloc.hugetlb=1",
     "glibc.malloc.arena_max=1",
@@ -23,79 +23,91 @@ HEAP = (
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Returns whether this process is the one that writes files and prints."""
     return jax.process_index() == 0
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
-    """One axis over the first so many devices; None: over every device of every process."""
+    """Returns a mesh with the single axis AXIS.
+
+    Args:
+        devices: number of devices to use; None uses all devices of all processes.
+    """
     used = jax.devices()[:devices]
     return jax.make_mesh((len(used),), (AXIS,), axis_types=(AxisType.Auto,), devices=used)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of the state."""
+    """Returns the sharding of the training state: a full copy on every device."""
     return NamedSharding(mesh, P())
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: rows over the axis."""
+    """Returns the sharding of a batch: its rows split over AXIS."""
     return NamedSharding(mesh, P(AXIS))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """A tree of host arrays, equal on every process, as arrays on every device."""
+    """Copies a tree of host arrays, equal in all processes, to every device."""
     return put_local(jax.tree.map(np.asarray, tree), replicated(mesh))
 
 
 def put_local(tree: Any, sharding: NamedSharding) -> Any:
-    """A tree of this process's parts of global arrays as these arrays; returns before the copy."""
+    """Builds global arrays from the rows that each process holds.
+
+    Args:
+        tree: the arrays of this process.
+        sharding: of the global arrays.
+
+    Returns:
+        A tree of global arrays; the copy to the devices may still be running.
+    """
     if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)  # one call costs the host least
+        return jax.device_put(tree, sharding)  # one call is cheapest
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), tree)
 
 
 def free_memory(mesh: Mesh) -> float:
-    """Bytes that are free for each of this process's devices of the mesh; inf: not known.
+    """Returns the least free memory of this process's devices of the mesh, in bytes.
 
-    Devices that are the CPU share what the system has available.
+    CPU devices share the available memory of the system.  The result is infinite if unknown.
     """
     local = mesh.local_devices
     if local[0].platform == "cpu":
         return available_memory() / len(local)
     stats = [device.memory_stats() or {} for device in local]
-    if not all({"bytes_limit", "bytes_in_use"} <= set(of) for of in stats):
+    if not all({"bytes_limit", "bytes_in_use"} <= set(each) for each in stats):
         return math.inf
-    return float(min(of["bytes_limit"] - of["bytes_in_use"] for of in stats))
+    return float(min(each["bytes_limit"] - each["bytes_in_use"] for each in stats))
 
 
 def keeps_heap() -> bool:
-    """Whether the environment has the settings of HEAP (README, "On CPU")."""
+    """Returns whether GLIBC_TUNABLES contains the settings of HEAP."""
     return set(HEAP) <= set(os.environ.get("GLIBC_TUNABLES", "").split(":"))
 
 
 def heap_tunables() -> str:
-    """HEAP as the value of GLIBC_TUNABLES, which glibc reads when a process starts."""
+    """Returns HEAP as a value of GLIBC_TUNABLES, which glibc reads when a process starts."""
     return ":".join(HEAP)
 
 
 def describe_devices(devices: int, kind: str, processes: int, heap_is_kept: bool) -> str:
-    """What a header says of them, such as "8 x NVIDIA A100, 2 processes"."""
-    several = "es" if processes > 1 else ""
+    """Returns a description such as "8 x NVIDIA A100, 2 processes"."""
+    plural = "es" if processes > 1 else ""
     heap = ", heap kept" if heap_is_kept else ""
-    return f"{devices} x {kind}, {processes} process{several}{heap}"
+    return f"{devices} x {kind}, {processes} process{plural}{heap}"
 
 
 def compute_dtype(name: str) -> Any:
-    """The dtype of config field model.compute_dtype: "auto" is float32 on CPU, else bfloat16."""
+    """Returns the dtype that model.compute_dtype names; "auto" is float32 on CPU, else bfloat16."""
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)
 
 
 _MEMINFO = Path("/proc/meminfo")
-# Limit and use of a container: control groups, version 2 and 1.
-_GROUPS = (
+# Memory limit and use of a container, in control groups version 2 and version 1.
+_CGROUPS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (
         Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -105,19 +117,19 @@ _GROUPS = (
 
 
 def available_memory() -> float:
-    """Bytes that the host, or the container, can still give; infinite where neither says."""
-    return min([_of_system(), *(_of_container(*files) for files in _GROUPS)])
+    """Returns the available memory of the host or the container in bytes; infinite if unknown."""
+    return min([_system_memory(), *(_container_memory(*files) for files in _CGROUPS)])
 
 
-def _of_system() -> float:
+def _system_memory() -> float:
     if not _MEMINFO.exists():
         return math.inf
     fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
     return float(fields["MemAvailable"].split()[0]) * 1024
 
 
-def _of_container(limit: Path, used: Path) -> float:
+def _container_memory(limit: Path, used: Path) -> float:
     try:
         return float(limit.read_text()) - float(used.read_text())
-    except (OSError, ValueError):  # there is none, or its limit is "max"
+    except (OSError, ValueError):  # no such control group, or its limit is "max"
         return math.inf

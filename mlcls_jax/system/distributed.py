@@ -1,12 +1,12 @@
-"""The other processes of a run: texts to and from them, and the end of all when one has ended.
+"""Start of a distributed run, texts between its processes, and a common end when one fails.
 
-JAX ends a process whose peer is gone by a C++ log and SIGABRT, or leaves it in a collective that
-never returns.  Here every process says at short intervals that it is there, and one that fails says
-why, so that the others end with a line that names the cause; JAX's own heartbeat, twice as slow, is
-for when Python can no longer run.
+When a process is gone, JAX ends the others with a C++ log and SIGABRT, or leaves them in a
+collective that never returns.  Here every process writes a heartbeat at short intervals, and a
+failing process publishes the reason, so that the others end with a line that names the cause.
+JAX's own heartbeat is half as frequent; it covers a process in which Python can no longer run.
 
-The texts go through the key-value store of JAX's coordination service, in process 0.  JAX has no
-public name for it; Orbax uses the same object.
+Heartbeats and texts are kept in the key-value store of JAX's coordination service, in process 0.
+JAX has no public name for it; Orbax uses the same object.
 """
 
 import atexit
@@ -25,57 +25,60 @@ from jax._src import distributed
 
 from mlcls_jax.system.files import cache_folder
 
-FAILED = 1  # exit code of a process that another one has taken along
+FAILED = 1  # exit code of a process that ends because another one failed
 START_MARGIN, GRACE = 60, 3  # seconds
 _ROOT = "mlcls_jax"
-_LIVES, _WORDS = f"{_ROOT}/peers/life", f"{_ROOT}/peers/words"
-_NOTHING, _OVER = "", "over"
-_AGAIN = "start them all again: they continue from the last checkpoint"
-_FOREVER_MS = 7 * 24 * 3600 * 1000  # a peer that is gone ends the wait
-# In errors of collectives and of the coordination service whose other end is gone.
+_HEARTBEATS, _REASONS = f"{_ROOT}/processes/heartbeat", f"{_ROOT}/processes/reason"
+_NO_HEARTBEAT, _FINISHED = "", "finished"
+_RESTART = "restart all processes: they continue from the last checkpoint"
+_FOREVER_MS = 7 * 24 * 3600 * 1000  # the watch ends the wait if a process is gone
+# Errors of collectives and of the coordination service when the other end is gone.
 _LOST = re.compile(r"Gloo \w+ failed|NCCL operation|CoordinationService|coordination service")
 
-_over = threading.Event()
-_speaking = threading.Lock()  # never given back: the process ends
+_finished = threading.Event()
+_ending = threading.Lock()  # never released, because the process ends
 
 
 def is_multiprocess() -> bool:
-    """Whether this process has joined others."""
+    """Returns whether this process is one of several that have joined a run."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def join(timeout: int, start_timeout: int, **others: Any) -> None:
-    """`jax.distributed.initialize`, and after that the end of this process when another ends.
+def join(timeout: int, start_timeout: int, **options: Any) -> None:
+    """Joins the other processes, and ends this process when one of them fails.
 
     Args:
-        timeout: seconds after which a silent process counts as gone.
-        start_timeout: seconds to wait for all processes to be there.
-        others: arguments of `jax.distributed.initialize`.
+        timeout: seconds after which a process without heartbeat counts as gone.
+        start_timeout: seconds to wait until all processes have joined.
+        options: further arguments of `jax.distributed.initialize`.
     """
-    late = (
-        f"not all processes of the run were there after {start_timeout} s "
-        "(distributed.start_timeout); start them all, with the same --coordinator and --processes"
+    message = (
+        f"not all processes of the run joined within distributed.start_timeout={start_timeout} s; "
+        "start all of them, with the same --coordinator and --processes"
     )
-    with _deadline(start_timeout, late):
+    with _deadline(start_timeout, message):
         jax.distributed.initialize(
-            **others,
+            **options,
             initialization_timeout=start_timeout + START_MARGIN,
             heartbeat_timeout_seconds=2 * timeout,
             shutdown_timeout_seconds=timeout,
         )
     if not is_multiprocess():
         return
-    thread = threading.Thread(target=_watch, args=(timeout,), name="peers", daemon=True)
+    thread = threading.Thread(target=_watch, args=(timeout,), name="processes", daemon=True)
     thread.start()
-    atexit.register(_leave, thread)  # before JAX's, where the processes wait for each other
+    atexit.register(_leave, thread)  # runs before JAX's handler, in which the processes wait
 
 
 def exchange(topic: str, text: str) -> list[str]:
-    """The texts of all processes, by process; returns when the last one has said its own.
+    """Exchanges a text between all processes; waits until the last one has sent its own.
 
     Args:
-        topic: a name that is used once in the life of the processes.
-        text: of this process.
+        topic: a name that is used once in a run.
+        text: text of this process.
+
+    Returns:
+        The text of each process, in the order of the processes.
     """
     client = _store()
     client.key_value_set(f"{_ROOT}/{topic}/{jax.process_index()}", text)
@@ -85,114 +88,141 @@ def exchange(topic: str, text: str) -> list[str]:
     ]
 
 
-def share(topic: str, own: dict[str, str]) -> dict[str, str]:
-    """Says what this process has found so far, and returns what all have said under the topic."""
+def share(topic: str, entries: dict[str, str]) -> dict[str, str]:
+    """Publishes this process's entries and returns those of all processes, without waiting.
+
+    Args:
+        topic: a name; entries that this process published under it before are replaced.
+        entries: keys and values of this process.
+
+    Returns:
+        The entries that all processes have published so far.
+    """
     client, folder = _store(), f"{_ROOT}/{topic}"
-    client.key_value_set(f"{folder}/{jax.process_index()}", json.dumps(own), allow_overwrite=True)
+    key = f"{folder}/{jax.process_index()}"
+    client.key_value_set(key, json.dumps(entries), allow_overwrite=True)
     texts = [text for _, text in sorted(client.key_value_dir_get(f"{folder}/"))]
     return {key: value for text in texts for key, value in json.loads(text).items()}
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an error is of a collective whose other end is gone."""
+    """Returns whether an error means that another process of the run is gone."""
     return is_multiprocess() and bool(_LOST.search(str(error)))
 
 
 def end(text: str, code: int) -> NoReturn:
-    """Says in one line why this process ends, to the user and to the others, and exits."""
+    """Exits after one line on why, to the user and to the other processes.
+
+    Args:
+        text: the reason.
+        code: exit code of this process.
+    """
     _end(text, f"process {jax.process_index()} of {jax.process_count()} has ended: {text}", code)
 
 
 def end_lost() -> NoReturn:
-    """Ends this process because another one is gone, which may have said why."""
-    words = _said() or (
-        "another process of the run has ended without a word (killed, or out of memory?) or cannot "
-        f"be reached; look at the outputs of all, then {_AGAIN}"
+    """Exits because another process is gone, with the reason that it published, if any."""
+    reason = _published_reason() or (
+        "another process of the run ended without a message (killed, or out of memory?) or cannot "
+        f"be reached; check the output of every process, then {_RESTART}"
     )
-    _end(words, words, FAILED)
+    _end(reason, reason, FAILED)
 
 
-def _end(text: str, words: str, code: int, gone: int = 0) -> NoReturn:
-    """text: for the user; words: for the other processes, of which so many cannot hear them."""
-    with _speaking:
-        _say(text)
-        _tell(words, jax.process_count() - gone)
+def _end(text: str, reason: str, code: int, unreachable: int = 0) -> NoReturn:
+    """Prints `text`, publishes `reason` and exits; `unreachable` processes cannot read it."""
+    with _ending:
+        _print_error(text)
+        _publish(reason, jax.process_count() - unreachable)
         os._exit(code)
 
 
 def _watch(timeout: int) -> None:
-    """Says that this process is there, and ends it when another one has failed or is silent."""
-    client, own = _store(), jax.process_index()
+    """Writes heartbeats, and ends this process when another one has failed or is silent."""
+    client, index = _store(), jax.process_index()
     interval, beat = min(1.0, timeout / 10), 0
     silence = Silence(jax.process_count(), timeout - 2 * interval, time.monotonic())
-    while not _over.wait(interval):
+    while not _finished.wait(interval):
         beat += 1
         try:
-            client.key_value_set(f"{_LIVES}/{own}", str(beat), allow_overwrite=True)
-            lives, words = _read(_LIVES), _said()
-        except Exception:  # of the RPC
-            lives, words = {}, f"process 0 has ended or cannot be reached; {_AGAIN}"
-        gone = silence.after(lives, time.monotonic())
-        if not words and gone:
-            words = (
-                f"process {gone[0]} of {jax.process_count()} has been silent for "
-                f"distributed.timeout={timeout} s; look at its machine, then {_AGAIN}"
+            client.key_value_set(f"{_HEARTBEATS}/{index}", str(beat), allow_overwrite=True)
+            heartbeats, reason = _read(_HEARTBEATS), _published_reason()
+        except Exception:  # the RPC failed
+            heartbeats, reason = {}, f"process 0 has ended or cannot be reached; {_RESTART}"
+        silent = silence.after(heartbeats, time.monotonic())
+        if not reason and silent:
+            reason = (
+                f"process {silent[0]} of {jax.process_count()} has been silent for "
+                f"distributed.timeout={timeout} s; check its machine, then {_RESTART}"
             )
-        if words and not _over.is_set():
-            _end(words, words, FAILED, len(gone))
+        if reason and not _finished.is_set():
+            _end(reason, reason, FAILED, len(silent))
 
 
 class Silence:
-    """Which processes have not been heard of for too long."""
+    """Detector of processes whose heartbeat has stopped."""
 
     def __init__(self, processes: int, limit: float, now: float):
-        """Args: how many processes; limit and now in seconds."""
-        self._limit = limit
-        self._heard: dict[int, tuple[str, float]] = dict.fromkeys(range(processes), (_NOTHING, now))
-
-    def after(self, lives: dict[int, str], now: float) -> list[int]:
-        """Processes whose sign of life is the same for longer than the limit and not the last one.
+        """Starts to watch.
 
         Args:
-            lives: the latest sign of each process that has given one.
-            now: seconds.
+            processes: number of processes.
+            limit: seconds after which a process without new heartbeat is silent.
+            now: current time in seconds, of any clock.
         """
-        for process, life in lives.items():
-            if life != self._heard[process][0]:
-                self._heard[process] = life, now
+        self._limit = limit
+        self._heard: dict[int, tuple[str, float]] = dict.fromkeys(
+            range(processes), (_NO_HEARTBEAT, now)
+        )
+
+    def after(self, heartbeats: dict[int, str], now: float) -> list[int]:
+        """Returns the processes whose heartbeat has not changed for longer than the limit.
+
+        Processes that have finished are never silent.
+
+        Args:
+            heartbeats: the latest heartbeat of each process that has written one.
+            now: current time in seconds, of the same clock.
+        """
+        for process, heartbeat in heartbeats.items():
+            if heartbeat != self._heard[process][0]:
+                self._heard[process] = heartbeat, now
         return [
             process
-            for process, (life, since) in self._heard.items()
-            if life != _OVER and now - since > self._limit
+            for process, (heartbeat, since) in self._heard.items()
+            if heartbeat != _FINISHED and now - since > self._limit
         ]
 
 
 def _leave(thread: threading.Thread) -> None:
-    """At a good end: the others no longer expect signs of life."""
-    _over.set()
+    """Stops the heartbeats at a regular end, so that the others do not expect any more."""
+    _finished.set()
     thread.join()
-    _store().key_value_set(f"{_LIVES}/{jax.process_index()}", _OVER, allow_overwrite=True)
+    _store().key_value_set(f"{_HEARTBEATS}/{jax.process_index()}", _FINISHED, allow_overwrite=True)
 
 
-def _tell(words: str, hearing: int) -> None:
-    """Says them to the others.  Process 0 waits a little for these: without it, they cannot hear,
-    and JAX would end them by a log of its own."""
-    own = jax.process_index()
+def _publish(reason: str, readers: int) -> None:
+    """Publishes why this process ends.
+
+    Process 0 holds the store, so it waits up to GRACE seconds until the other processes have
+    published a reason too; without the store JAX would end them with a log of its own.
+    """
+    index = jax.process_index()
     try:
         client = _store()
-        client.key_value_set(f"{_WORDS}/{own}", words, allow_overwrite=True)
+        client.key_value_set(f"{_REASONS}/{index}", reason, allow_overwrite=True)
         until = time.monotonic() + GRACE
-        while own == 0 and time.monotonic() < until and len(_read(_WORDS)) < hearing:
+        while index == 0 and time.monotonic() < until and len(_read(_REASONS)) < readers:
             time.sleep(0.1)
-    except Exception:  # of the RPC: nobody is there to be told
+    except Exception:  # the RPC failed: there is no process left to inform
         return
 
 
-def _said() -> str:
-    """What the first process that failed has said; "" if none has."""
+def _published_reason() -> str:
+    """Returns the reason of the first process that failed; "" if none has."""
     try:
-        return next(iter(_read(_WORDS).values()), "")
-    except Exception:  # of the RPC
+        return next(iter(_read(_REASONS).values()), "")
+    except Exception:  # the RPC failed
         return ""
 
 
@@ -206,11 +236,11 @@ def _read(folder: str) -> dict[int, str]:
 
 
 @contextmanager
-def _deadline(seconds: float, words: str) -> Iterator[None]:
-    """Ends the process with these words if the block takes longer."""
+def _deadline(seconds: float, message: str) -> Iterator[None]:
+    """Ends the process with the message if the block takes longer."""
 
     def expired() -> None:
-        _say(words)
+        _print_error(message)
         os._exit(FAILED)
 
     timer = threading.Timer(seconds, expired)
@@ -222,9 +252,9 @@ def _deadline(seconds: float, words: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _say(words: str) -> None:
+def _print_error(message: str) -> None:
     sys.stdout.flush()
-    print(f"error: {words}", file=sys.stderr, flush=True)
+    print(f"error: {message}", file=sys.stderr, flush=True)
 
 
 def start(
@@ -235,37 +265,39 @@ def start(
     timeout: int = 100,
     start_timeout: int = 300,
 ) -> None:
-    """Turns the compilation cache on and joins the other processes, if there are any.
+    """Enables the compilation cache and joins the other processes, if there are any.
 
     Args:
         coordinator: "host:port" of process 0; "" for a single process, or with `cluster`.
-        processes: how many there are.
-        process: which one this is, from 0.
+        processes: number of processes.
+        process: index of this process, from 0.
         cluster: let JAX find all three itself (SLURM, TPU pods, Open MPI, Kubernetes).
         timeout: see `join`.
         start_timeout: see `join`.
 
     Raises:
-        ValueError: some of the three are given without the others.
+        ValueError: only some of the three are given, or `process` is out of range.
     """
     given = bool(coordinator), processes > 0, process >= 0
     if any(given) and not all(given):
-        raise ValueError("--coordinator, --processes and --process go together; give all three")
+        raise ValueError("--coordinator, --processes and --process belong together; set all three")
     if all(given) and process >= processes:
-        raise ValueError(f"--process is {process}; with --processes {processes} they count from 0")
+        raise ValueError(
+            f"--process is {process}; with --processes {processes} it must be 0 to {processes - 1}"
+        )
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-    # Small programs as well: a start has dozens, and reading one is faster than compiling it.
+    # Cache small programs too: a start has dozens, and reading one is faster than compiling it.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # On CPU a step that is dispatched ahead would allocate its activations ahead.
+    # On CPU a step that is dispatched early would also allocate its activations early.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if not cluster and not coordinator:
         return
-    others: dict[str, Any] = {}  # JAX finds them
+    options: dict[str, Any] = {}  # JAX finds the values itself
     if coordinator:
-        others = {
+        options = {
             "coordinator_address": coordinator,
             "num_processes": processes,
             "process_id": process,
         }
-    join(timeout, start_timeout, **others)
+    join(timeout, start_timeout, **options)

@@ -1,4 +1,8 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Atomic file and folder writes, and checksums of folders.
+
+A file or folder is written under a temporary name in the same folder and then renamed, so that it
+is either complete or absent.
+"""
 
 import hashlib
 import os
@@ -9,13 +13,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+CHECKSUMS = "SHA256SUMS"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new name beside `path`; the file written there takes path's place if all goes well.
+    """Yields a temporary name next to `path`; the file written there replaces `path` on success.
 
-    The name is nobody else's, on other machines neither: of several writers the last one wins.
-    It is on the disk before it has its name: a loss of power leaves no empty file.
+    The name is unique across processes and machines, so the last of several writers wins.  The file
+    is flushed to disk before it is renamed, so a power failure leaves no empty file.
+
+    Args:
+        path: file to create or replace; its folder must exist.
+
+    Raises:
+        OSError: the file cannot be written or renamed.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -30,10 +42,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A new folder that takes the name `path` if all goes well, and is gone if not.
+    """Yields a temporary folder that is renamed to `path` on success and deleted on failure.
+
+    Args:
+        path: folder to create; it must not exist, or be empty.
 
     Raises:
-        ValueError: there is something already, or the folder cannot be made.
+        ValueError: `path` already exists, or the folder cannot be created or written.
     """
     path = Path(os.path.abspath(path))  # "." has no name
     check_new(path)
@@ -42,7 +57,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
     except OSError as error:
-        raise ValueError(f"the folder {path} cannot be made: {error}") from error
+        raise ValueError(f"folder {path} cannot be created: {error}") from error
     try:
         yield partial
         os.replace(partial, path)
@@ -53,13 +68,16 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def check_new(path: Path) -> None:
-    """ValueError where there is something else than an empty folder already."""
+    """Raises ValueError if `path` exists and is not an empty folder."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(f"{path} is there already; name a new folder, or remove it first")
+        raise ValueError(f"{path} already exists; choose a new folder, or remove it first")
 
 
 def check_writable(folder: Path) -> None:
-    """ValueError where no file can be written: said before the work whose results go there."""
+    """Raises ValueError if no file can be written in the folder.
+
+    Commands call this before a long computation whose results are written there.
+    """
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
@@ -68,17 +86,25 @@ def check_writable(folder: Path) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What writers that were killed left in a folder."""
+    """Returns the temporary files that killed writers left in a folder."""
     return [file for file in folder.glob(".*.partial") if file.is_file()]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes the text as UTF-8, its line ends as they are; ValueError where that fails."""
+    """Writes text as UTF-8, with its line ends unchanged.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, contents: bytes) -> None:
-    """Writes a file; ValueError where that fails."""
+    """Writes a file atomically.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
     try:
         with replacing(path) as partial:
             partial.write_bytes(contents)
@@ -86,39 +112,43 @@ def write_bytes(path: Path, contents: bytes) -> None:
         raise ValueError(f"{path} cannot be written: {error}") from error
 
 
-FILE = "SHA256SUMS"
-
-
 def write_checksums(folder: Path) -> None:
-    """Writes FILE about all that is in the subfolders; OSError where that fails."""
+    """Writes the SHA-256 of every file in the subfolders to the file CHECKSUMS.
+
+    Raises:
+        OSError: a file cannot be read, or CHECKSUMS cannot be written.
+    """
     lines = [f"{_digest(folder / name)}  {name}\n" for name in _files(folder)]
-    (folder / FILE).write_text("".join(lines), encoding="utf-8", newline="")
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8", newline="")
 
 
 def damage(folder: Path, parts: Iterable[str] | None = None) -> str:
-    """What is wrong with a folder, such as "model/manifest.ocdbt is missing"; "" if it is whole.
+    """Describes the first difference between a folder and its checksums.
 
     Args:
-        folder: with a FILE; without one, that is what is wrong.
-        parts: subfolders to look at; None: all.
+        folder: a folder that `write_checksums` has seen; a missing CHECKSUMS counts as damage.
+        parts: names of the subfolders to check; None checks all.
+
+    Returns:
+        For example "model/manifest.ocdbt is missing"; "" if the folder is intact.
     """
     try:
-        lines = (folder / FILE).read_text(encoding="utf-8").splitlines()
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        return f"{FILE} cannot be read"
+        return f"{CHECKSUMS} cannot be read"
     listed = dict(line.split("  ", 1)[::-1] for line in lines if "  " in line)
     if len(listed) < len(lines) or not listed:
-        return f"{FILE} is cut short"
+        return f"{CHECKSUMS} is truncated"
     parts = None if parts is None else set(parts)
-    for name in _files(folder):  # a list that has lost its end is a list all the same
+    for name in _files(folder):  # catches a list that was truncated at a line end
         if name not in listed and (parts is None or name.split("/")[0] in parts):
-            return f"{name} is not in {FILE}"
+            return f"{name} is not in {CHECKSUMS}"
     for name, digest in listed.items():
         if parts is not None and name.split("/")[0] not in parts:
             continue
         try:
             if _digest(folder / name) != digest:
-                return f"{name} is not as it was written"
+                return f"{name} does not match its checksum"
         except FileNotFoundError:
             return f"{name} is missing"
         except (OSError, ValueError) as error:
@@ -137,5 +167,8 @@ def _digest(file: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where downloads and compiled programs are kept: $MLCLS_JAX_CACHE or ~/.cache/mlcls_jax."""
+    """Returns the folder of downloads and compiled programs.
+
+    It is $MLCLS_JAX_CACHE if that is set, else ~/.cache/mlcls_jax.
+    """
     return Path(os.environ.get("MLCLS_JAX_CACHE", "~/.cache/mlcls_jax")).expanduser()

@@ -1,5 +1,4 @@
-"""What a program says about itself: compiled, its arithmetic, memory and collectives; exported,
-its operations and their dtypes."""
+"""Cost of a compiled program: its arithmetic, its memory and its collectives."""
 
 import math
 import re
@@ -14,45 +13,29 @@ _COLLECTIVE = re.compile(
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(",
     re.MULTILINE,
 )
-_OPERATION = re.compile(
-    r"\b(?P<kind>stablehlo\.\w+)\b(?P<rest>.*?) : "
-    r"\((?P<operands>[^()]*)\) -> (?P<result>.+?)(?: loc|$)",
-    re.MULTILINE,
-)
-_ALIAS = re.compile(r"\{[\d, ]*\}: \((?P<argument>\d+), \{\}, (?:may|must)-alias\)")
 _ARRAY = re.compile(r"\b(?P<dtype>pred|bf16|[fsu]\d+)\[(?P<axes>[\d,]*)\]")
 _DTYPES = {"pred": "bool", "bf16": "bfloat16", "f": "float", "s": "int", "u": "uint"}
 
 
 @dataclass(frozen=True)
 class Collective:
-    """One communication between devices: its kind, such as "all-reduce", and a device's bytes."""
+    """One communication between devices.
+
+    kind: operation in HLO, such as "all-reduce".
+    bytes: size of its result on one device.
+    """
 
     kind: str
     bytes: int
 
 
 @dataclass(frozen=True)
-class Operation:
-    """One operation of StableHLO text.
-
-    kind: such as "stablehlo.convolution".
-    operands, results: types, such as "32x112x112x96xbf16".
-    groups: of a convolution's channels, else 1.
-    """
-
-    kind: str
-    operands: tuple[str, ...]
-    results: tuple[str, ...]
-    groups: int
-
-
-@dataclass(frozen=True)
 class MemoryUse:
-    """Bytes on one device, by the compiler's analysis.
+    """Bytes that a program needs on one device, by the compiler's analysis.
 
-    temporary: beside arguments and results, at the highest point.
-    arguments, results: of the program; aliased: results that take the place of an argument.
+    temporary: peak of the intermediate values, without arguments and results.
+    arguments, results: of the program.
+    aliased: results that reuse the memory of an argument.
     """
 
     temporary: int
@@ -62,12 +45,12 @@ class MemoryUse:
 
     @property
     def peak(self) -> int:
-        """All that the program needs at once."""
+        """Bytes needed at the same time."""
         return self.temporary + self.arguments + self.results - self.aliased
 
 
 def collectives(compiled: jax.stages.Compiled) -> list[Collective]:
-    """Each collective of the program, from its text."""
+    """Returns the collectives of a program, in the order of its text."""
     text = compiled.as_text() or ""
     return [
         Collective(match["kind"], sum(map(_bytes, _ARRAY.finditer(match["shape"]))))
@@ -75,50 +58,21 @@ def collectives(compiled: jax.stages.Compiled) -> list[Collective]:
     ]
 
 
-def donated(compiled: jax.stages.Compiled) -> set[int]:
-    """Numbers of the arguments, flattened, whose memory a result takes."""
-    header = (compiled.as_text() or "").split("\n", 1)[0]
-    return {int(match["argument"]) for match in _ALIAS.finditer(header)}
-
-
-def operations(stablehlo: str, *kinds: str) -> list[Operation]:
-    """The operations of these kinds ("convolution", "transpose") in StableHLO text, in order.
-
-    Those that name operands and results of one type only, such as "add", are not understood.
-    """
-    wanted = {f"stablehlo.{kind}" for kind in kinds}
-    found = []
-    for match in _OPERATION.finditer(stablehlo):
-        if match["kind"] in wanted:
-            groups = re.search(r"feature_group_count = (\d+)", match["rest"])
-            found.append(
-                Operation(
-                    kind=match["kind"],
-                    operands=tuple(re.findall(r"tensor<([^>]+)>", match["operands"])),
-                    results=tuple(re.findall(r"tensor<([^>]+)>", match["result"])),
-                    groups=int(groups[1]) if groups else 1,
-                )
-            )
-    return found
-
-
-def elements(array_type: str) -> int:
-    """Of a type such as "32x112x112x96xbf16"."""
-    return math.prod(int(size) for size in array_type.split("x")[:-1])
-
-
 def flops(compiled: jax.stages.Compiled) -> float:
-    """Floating-point operations of one call on one device, by the compiler's count.
+    """Returns the floating-point operations of one call on one device, as the compiler counts them.
 
-    It counts the body of a loop once: on CPU, the depthwise kernel gradients are such loops, so
-    that figures of training are too low there.
+    The compiler counts the body of a loop once.  On CPU the depthwise kernel gradients are such
+    loops, so the figures of training are too low there.
+
+    Returns:
+        The count; NaN if the compiler gives none.
     """
     cost = compiled.cost_analysis()
     return float(cost["flops"]) if cost else math.nan
 
 
 def memory(compiled: jax.stages.Compiled) -> MemoryUse:
-    """See Memory."""
+    """Returns the memory of a program on one device, as the compiler plans it."""
     stats: Any = compiled.memory_analysis()
     return MemoryUse(
         temporary=stats.temp_size_in_bytes,

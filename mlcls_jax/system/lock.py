@@ -1,8 +1,11 @@
-"""Locks between processes, by a file that is there while one is held.
+"""Locks between processes, each held through a lock file.
 
-The system keeps the lock (flock), so that it ends with its process, however that ends; on a network
-file system it is as good as that one's locks.  Where there are none, the file alone is the lock,
-and that its process has gone is known on the same machine only.
+The operating system holds the lock (flock), so it ends with its process, however that process ends.
+On a network file system it is as reliable as that file system's locks.  Without flock the existence
+of the file is the lock, and a dead owner is recognised on the same machine only.
+
+The library filelock does not replace this module: it raises on file systems that answer ENOLCK or
+EOPNOTSUPP, does not record who holds a lock, and leaves the file behind when it releases one.
 """
 
 import errno
@@ -18,41 +21,46 @@ from typing import Any
 
 try:
     import fcntl
-except ImportError:  # not a Unix
+except ImportError:  # Windows
     fcntl = None
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # on this file system
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # this file system has no locks
 _POLL_SECONDS = 0.2
-_NAMES = {"process": "pid", "on host": "host", "since": "since"}
+_OWNER_WORDS = {"process": "pid", "on host": "host", "since": "since"}
 
 
 class HeldError(ValueError):
-    """Another process has the lock.  owner: such as "process 7 on host a, since …"."""
+    """Another process holds the lock.
+
+    owner: the other process, for example "process 7 on host a since 2025-01-31 12:00:00".
+    """
 
     def __init__(self, path: Path, owner: str):
-        super().__init__(f"{path} is held by {owner}; if there is no such process, delete the file")
+        super().__init__(
+            f"{path} is held by {owner}; if that process no longer exists, delete the file"
+        )
         self.owner = owner
 
 
 @contextmanager
 def held(path: Path) -> Iterator[str]:
-    """Holds the lock within the block.
+    """Holds a lock within the block.
 
     Args:
-        path: of a file for this alone, in a folder that is there.
+        path: lock file, used for nothing else, in an existing folder.
 
     Yields:
-        What held it last, if that ended without letting go, as in HeldError.owner; or "".
+        The previous owner, as in HeldError.owner, if it ended without releasing the lock; else "".
 
     Raises:
-        HeldError: another process has it.
-        OSError: the file cannot be made.
+        HeldError: another process holds the lock.
+        OSError: the file cannot be created.
     """
-    file, left_by = _take(path)
+    file, previous_owner = _acquire(path)
     try:
-        yield left_by
+        yield previous_owner
     finally:
-        with suppress(OSError):  # its folder may have gone
+        with suppress(OSError):  # the folder may have been deleted
             if _is_at(file, path):
                 path.unlink()
         file.close()
@@ -60,14 +68,14 @@ def held(path: Path) -> Iterator[str]:
 
 @contextmanager
 def waited_for(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """`held`, as soon as no other process has it.
+    """Holds a lock within the block, after waiting until no other process holds it.
 
     Args:
         path: as for `held`.
-        tell: is told, once, that another process has it.
+        tell: called once with a message if another process holds the lock.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
     told = False
     with ExitStack() as stack:
@@ -77,14 +85,14 @@ def waited_for(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
                 break
             except HeldError as error:
                 if not told:
-                    tell(f"another process is at it; waiting ({error})")
+                    tell(f"waiting for another process ({error})")
                 told = True
                 time.sleep(_POLL_SECONDS)
         yield
 
 
-def _take(path: Path) -> tuple[FileIO, str]:
-    """The locked file, with this process's name in it, and whose it was; see `held`."""
+def _acquire(path: Path) -> tuple[FileIO, str]:
+    """Returns the locked file, with this process as its owner, and the previous owner."""
     while True:
         new, file = True, None
         try:
@@ -93,18 +101,18 @@ def _take(path: Path) -> tuple[FileIO, str]:
             new = False
             if path.is_symlink():
                 raise OSError(errno.ELOOP, f"{path} is a link; delete it") from None
-            with suppress(FileNotFoundError):  # it has been let go of since
+            with suppress(FileNotFoundError):  # released in the meantime
                 file = FileIO(path, "r+")
         if file is None:
             continue
         try:
-            owner = _owner(file)
-            taken = _flock(file)
-            if taken is None:  # then the file is the lock
-                taken = new or _has_gone(owner)
-            if not taken:
+            owner = _read_owner(file)
+            locked = _flock(file)
+            if locked is None:  # without flock, the file itself is the lock
+                locked = new or _is_gone(owner)
+            if not locked:
                 raise HeldError(path, _describe(owner))
-            if _is_at(file, path):  # and not a file that was unlinked between the lines above
+            if _is_at(file, path):  # it may have been unlinked between opening and locking
                 _write_owner(file)
                 return file, "" if new else _describe(owner)
         except BaseException:
@@ -114,13 +122,13 @@ def _take(path: Path) -> tuple[FileIO, str]:
 
 
 def _flock(file: FileIO) -> bool | None:
-    """Whether the system gives this process the lock; None: it keeps none here."""
+    """Returns whether the system locked the file for this process; None if it has no locks."""
     if fcntl is None:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _NO_LOCKS:
+        if error.errno in _UNSUPPORTED:
             return None
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise
@@ -129,6 +137,7 @@ def _flock(file: FileIO) -> bool | None:
 
 
 def _is_at(file: FileIO, path: Path) -> bool:
+    """Returns whether the open file is the one that the path names."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -146,8 +155,8 @@ def _write_owner(file: FileIO) -> None:
     file.write(json.dumps(owner).encode())
 
 
-def _owner(file: FileIO) -> dict[str, Any]:
-    """Empty where it has not been written yet, or cannot be read."""
+def _read_owner(file: FileIO) -> dict[str, Any]:
+    """Returns the recorded owner; empty if none was written yet or it cannot be parsed."""
     try:
         owner = json.loads(file.read())
     except (OSError, ValueError):
@@ -156,13 +165,16 @@ def _owner(file: FileIO) -> dict[str, Any]:
 
 
 def _describe(owner: dict[str, Any]) -> str:
-    named = (f"{name} {owner[key]}" for name, key in _NAMES.items() if key in owner)
-    return " ".join(named) or "another process"
+    words = (f"{word} {owner[key]}" for word, key in _OWNER_WORDS.items() if key in owner)
+    return " ".join(words) or "another process"
 
 
-def _has_gone(owner: dict[str, Any]) -> bool:
-    """Whether there is no such process: known of this machine only, and not on Windows, where the
-    same question ends the process."""
+def _is_gone(owner: dict[str, Any]) -> bool:
+    """Returns whether the owner is known to have ended.
+
+    Only processes of this machine can be checked, and none on Windows, where os.kill(pid, 0) ends
+    the process.
+    """
     if owner.get("host") != socket.gethostname() or os.name == "nt":
         return False
     try:

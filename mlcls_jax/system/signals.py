@@ -1,10 +1,11 @@
-"""What asks a run to stop or to save while it trains, decided alike by all of its processes.
+"""Requests to stop or to save during training, decided identically in all processes.
 
-A signal and a clock are of one process, while a step and a save are of all.  So with several
-processes both are decided at moments that are the same steps for each of them.
-(`multihost_utils.reached_preemption_sync_point` would find a common step as well, but it compares
-for equality with a step that is one further than the last one asked for: a call that takes several
-steps jumps over it, and Orbax asks for older ones from its thread in between.)
+A signal or a timer belongs to one process, but a step and a save involve all of them.  With several
+processes, both are therefore decided collectively, at the same steps in each process.
+
+`multihost_utils.reached_preemption_sync_point` does not fit: it compares the step for equality with
+a step one beyond the last one asked for.  A call that takes several steps jumps over that step, and
+Orbax asks for older steps from its own thread in between.
 """
 
 import signal
@@ -20,39 +21,47 @@ from jax.experimental import multihost_utils
 from mlcls_jax.system.console import console
 
 _SIGNALS = [signal.SIGINT, signal.SIGTERM]
-if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup does
-    _SIGNALS.append(signal.SIGHUP)  # the terminal has gone
+# SIGHUP means that the terminal was closed; nohup ignores it.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    _SIGNALS.append(signal.SIGHUP)
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP before there is anything to save; no Exception, lest something catch it."""
+    """SIGTERM or SIGHUP arrived before there was anything to save.
+
+    It derives from BaseException, so that no handler of ordinary errors catches it.
+    """
 
 
 class Stop:
-    """Whether a run was asked to stop, and by which signal."""
+    """A request to stop training, and the signal that made it."""
 
     def __init__(self):
-        self._asked = 0  # of this process
-        self._decided = 0  # of all processes
+        self._asked = 0  # signal number, in this process
+        self._decided = 0  # signal number, agreed by all processes
 
     def is_set(self) -> bool:
-        """Whether it stops: the same on all processes."""
+        """Returns whether training stops; the same in all processes."""
         return bool(self._decided)
 
     def set(self, number: int = signal.SIGINT) -> None:
-        """Asks for a stop: at once, or with several processes at the next `decide`."""
+        """Requests a stop: immediately, or with several processes at the next `decide`.
+
+        Args:
+            number: signal that requests it.
+        """
         self._asked = number
         if jax.process_count() == 1:
             self._decided = number
 
     def decide(self, save: bool = False) -> bool:
-        """Settles, for all processes alike, whether to stop and whether to save.
+        """Agrees among all processes on whether to stop and whether to save.
 
-        With one process this costs nothing; with several, a sum over two numbers of each, for
-        which each must call it at the same step.
+        All processes must call it at the same step.  It gathers two integers from each process,
+        and does nothing with a single process.
 
         Args:
-            save: whether it is time to; that of the first process counts.
+            save: whether a save is due; the value of the first process is used.
 
         Returns:
             Whether to save.
@@ -60,46 +69,50 @@ class Stop:
         if jax.process_count() == 1:
             return save
         own = np.asarray([self._asked, save and jax.process_index() == 0], np.int32)
-        of_all = np.max(multihost_utils.process_allgather(own), axis=0)
-        self._decided = int(of_all[0])
-        return bool(of_all[1])
+        agreed = np.max(multihost_utils.process_allgather(own), axis=0)
+        self._decided = int(agreed[0])
+        return bool(agreed[1])
 
     @property
     def by_terminal(self) -> bool:
-        """Whether Ctrl-C asked for it, after which a command fails; SIGTERM ends one in order."""
+        """Whether Ctrl-C requested the stop; the command then fails, unlike after SIGTERM."""
         return self._decided == signal.SIGINT
 
 
 class SaveClock:
-    """When the time has come for a save between two evaluations."""
+    """Timer for saves between two evaluations."""
 
     def __init__(self, minutes: float):
-        """minutes: between saves of any kind; 0: never."""
+        """Starts the timer.
+
+        Args:
+            minutes: interval since the last save of any kind; 0 disables the timer.
+        """
         self._seconds, self._last = 60 * minutes, time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the last save was begun that long ago."""
+        """Returns whether the interval has passed since the last save began."""
         return 0 < self._seconds <= time.monotonic() - self._last
 
     def restart(self) -> None:
-        """Notes that a save was begun."""
+        """Restarts the interval because a save began."""
         self._last = time.monotonic()
 
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP set `stop`; the second Ctrl-C interrupts at once.
+    """Sets `stop` on Ctrl-C, SIGTERM or SIGHUP within the block; a second Ctrl-C interrupts.
 
-    In place of JAX's own handler of SIGTERM, which a run of several processes has.
+    It replaces the SIGTERM handler that JAX installs when there are several processes.
     """
 
     def request(number: int, _) -> None:
         stop.set(number)
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-        with suppress(RuntimeError):  # it may have interrupted another print, which is no loss
-            console.print(f"{signal.Signals(number).name}: stopping after this step{again}.")
+        hint = "; press Ctrl-C again to stop immediately" if number == signal.SIGINT else ""
+        with suppress(RuntimeError):  # the signal may have interrupted another print
+            console.print(f"{signal.Signals(number).name}: stopping after this step{hint}.")
 
     with _handlers(request, *_SIGNALS):
         yield
@@ -107,11 +120,11 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def leave_on_sigterm() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Terminated, as Ctrl-C raises KeyboardInterrupt."""
+    """Raises Terminated on SIGTERM or SIGHUP within the block."""
 
     def leave(number: int, _) -> None:
         name = signal.Signals(number).name
-        raise Terminated(f"{name}: stopped before a step was taken; the same command goes on.")
+        raise Terminated(f"{name}: stopped before the first step; run the same command to continue")
 
     with _handlers(leave, *(number for number in _SIGNALS if number != signal.SIGINT)):
         yield
@@ -119,13 +132,14 @@ def leave_on_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _handlers(handler, *numbers: int) -> Iterator[None]:
-    """Handles the signals so; Python lets the main thread alone do that."""
+    """Installs the handler within the block; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in numbers}
+    previous_handlers = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, of in previous.items():
-            signal.signal(number, signal.SIG_DFL if of is None else of)  # None: not Python's
+        for number, previous in previous_handlers.items():
+            # None means that the previous handler was not installed by Python.
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)

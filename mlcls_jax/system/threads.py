@@ -1,4 +1,4 @@
-"""Work beside the main thread, so that a run starts sooner."""
+"""Background threads that prepare work while the main thread continues."""
 
 import time
 from collections.abc import Callable
@@ -7,15 +7,15 @@ from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
-IMPORTED = time.perf_counter()  # train.py imports this before anything large
+IMPORTED = time.perf_counter()  # train.py imports this module before any large one
 
 _threads = ThreadPoolExecutor(thread_name_prefix="mlcls_jax")
 _running: set[Future] = set()
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 class StoppedError(Exception):
-    """Raised in place of a result that nobody needs any more."""
+    """A stop was requested before the result of a background call was available."""
 
 
 class _Stop(Protocol):
@@ -23,7 +23,11 @@ class _Stop(Protocol):
 
 
 def run(function: Callable[..., T], *args) -> Future[T]:
-    """Starts the call in a thread.  `result()` of what is returned waits and raises its error."""
+    """Calls the function in a thread.
+
+    Returns:
+        A future, whose `result()` waits for the call and raises its error.
+    """
     future = _threads.submit(function, *args)
     _running.add(future)
     future.add_done_callback(_running.discard)
@@ -31,14 +35,18 @@ def run(function: Callable[..., T], *args) -> Future[T]:
 
 
 def result(future: Future[T], stop: _Stop) -> T:
-    """Waits for what `run` gave; StoppedError where `stop` is set before it is there."""
+    """Waits for a call started by `run` and returns its result.
+
+    Raises:
+        StoppedError: `stop` was set before the call ended.
+    """
     while not future.done():
         if stop.is_set():
             raise StoppedError
-        wait([future], _LOOK_SECONDS)
+        wait([future], _POLL_SECONDS)
     return future.result()
 
 
 def is_busy() -> bool:
-    """Whether a call has not ended: a process that leaves by `sys.exit` would wait for it."""
+    """Returns whether a call is still running; `sys.exit` would wait for it."""
     return bool(_running)

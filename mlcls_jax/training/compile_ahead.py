@@ -1,10 +1,11 @@
-"""What a phase needs, made in threads while the main thread goes on: its compiled step, its first
-batch, and once per run the compiled evaluation; for cached features, the pass instead of the batch.
+"""Prepares a phase in threads: its compiled step, its first batch and the compiled evaluation.
 
-XLA compiles, and images are decoded, without Python's lock, so they go on beside each other and
-beside the reading of the weights.
+XLA compiles, and images are decoded, without Python's lock, so both run in parallel with each
+other and with reading the weights.  For cached features, the pass over all images is compiled in
+place of a batch.
 """
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterator
@@ -13,14 +14,14 @@ from typing import Any
 
 import jax
 
-from mlcls_jax.config import Config
-from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.batch import Batch, to_devices
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.threads import Reader, local_rows, train_batches
 from mlcls_jax.models.conventions import PretrainedConfig
+from mlcls_jax.step.network import NetworkSpec
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.programs import (
+    StepSpec,
     classify_program,
     feature_step_program,
     forward_program,
@@ -36,24 +37,26 @@ class CompileAhead:
 
     def __init__(
         self,
-        config: Config,
+        spec: StepSpec,
+        eval_batch_size: int,
         splits: dict[str, LabelTable],
         variables: dict,
         mesh: jax.sharding.Mesh,
         sampled: int = 0,
     ):
-        """Nothing is begun yet.
+        """Starts nothing yet.
 
         Args:
-            config: of the run.
+            spec: what all training steps share.
+            eval_batch_size: images per batch of an evaluation, over all devices.
             splits: of the run.
-            variables: shapes of the network's, replicated over the mesh.
+            variables: shapes of the network's variables, replicated over the mesh.
             mesh: of all devices.
-            sampled: training images that are evaluated beside those of val.
+            sampled: number of training images that each evaluation scores as well.
         """
+        self._spec, self._eval_batch_size = spec, eval_batch_size
         self._evaluated = len(splits["val"]) + sampled
-        self._config, self._variables, self._mesh = config, variables, mesh
-        self._train = splits["train"]
+        self._variables, self._mesh, self._train = variables, mesh, splits["train"]
         self._steps: dict[int, Future] = {}
         self._batches: dict[int, Future] = {}
         self._evaluation: Future | None = None
@@ -61,7 +64,7 @@ class CompileAhead:
         self._classify: Future | None = None
 
     def start(self, phase_plan: PlannedPhase, pretrained_config: PretrainedConfig) -> None:
-        """Begins to compile for a phase; does nothing if that has begun.
+        """Starts compiling for a phase; does nothing if that has started.
 
         Args:
             phase_plan: the phase.
@@ -69,25 +72,23 @@ class CompileAhead:
         """
         if phase_plan.start in self._steps:
             return
-        if phase_plan.phase.cached_views and self._head_inputs is None:
-            self._head_inputs = threads.run(
-                self._compile_forward, pretrained_config, 0
-            )  # first: the longest
+        cached = bool(phase_plan.phase.cached_views)
+        if cached and self._head_inputs is None:  # first: it takes longest
+            headless = dataclasses.replace(self._spec.network, num_classes=0)
+            self._head_inputs = threads.run(self._compile_forward, headless, pretrained_config)
             self._classify = threads.run(self._compile_classify)
         step = threads.run(self._compile_step, phase_plan, pretrained_config)
         self._steps[phase_plan.start] = step
-        if phase_plan.phase.cached_views:
-            return  # no evaluation but of features
-        if self._evaluation is None:
+        if not cached and self._evaluation is None:  # cached features are evaluated by the head
             self._evaluation = threads.run(self._compile_evaluation, pretrained_config, step)
 
     def read(self, phase_plan: PlannedPhase, first_step: int, reader: Reader) -> None:
-        """Begins to read the images of a phase; does nothing if that has begun, or if it reads
-        none but those of the pass for cached features.
+        """Starts reading the first batch of a phase; does nothing if that has started, or if the
+        phase trains on cached features.
 
         Args:
             phase_plan: the phase.
-            first_step: whose batch is the first one needed.
+            first_step: step whose batch is needed first.
             reader: of the training images.
         """
         if phase_plan.start not in self._batches and not phase_plan.phase.cached_views:
@@ -129,59 +130,58 @@ class CompileAhead:
     def _compile_step(
         self, phase_plan: PlannedPhase, pretrained_config: PretrainedConfig
     ) -> tuple[Any, float, float]:
-        began, classes = time.perf_counter(), len(self._train.classes)
-        config, mesh = self._config, self._mesh
-        more = self._variables, self._train.frequencies
+        began, spec, variables = time.perf_counter(), self._spec, self._variables
         if phase_plan.phase.cached_views:
-            size = len(self._train)
-            program = feature_step_program(config, classes, phase_plan, size, mesh, *more)
+            images = len(self._train)
+            program = feature_step_program(spec, phase_plan, images, self._mesh, variables)
         else:
-            program = step_program(config, classes, pretrained_config, phase_plan, mesh, *more)
+            program = step_program(spec, pretrained_config, phase_plan, self._mesh, variables)
         lowered, traced = program.lower(), time.perf_counter()
         return lowered.compile(), traced - began, time.perf_counter() - traced
 
     def _compile_evaluation(self, pretrained_config: PretrainedConfig, step: Future) -> Any:
-        wait([step])  # the run waits for that one first
-        return self._compile_forward(pretrained_config, len(self._train.classes))
+        wait([step])  # the run needs the step first
+        return self._compile_forward(self._spec.network, pretrained_config)
 
-    def _compile_forward(self, pretrained_config: PretrainedConfig, classes: int) -> Any:
-        rows = self._config.data.eval_batch_size
+    def _compile_forward(self, network: NetworkSpec, pretrained_config: PretrainedConfig) -> Any:
         program = forward_program(
-            self._config, classes, pretrained_config, rows, self._mesh, self._variables
+            network, pretrained_config, self._eval_batch_size, self._mesh, self._variables
         )
         return program.lower().compile()
 
     def _compile_classify(self) -> Any:
-        how = self._config, len(self._train.classes), self._evaluated
-        program = classify_program(*how, self._mesh, self._variables)
+        program = classify_program(
+            self._spec.network, self._eval_batch_size, self._evaluated, self._mesh, self._variables
+        )
         return program.lower().compile()
 
     def _first_batch(
         self, phase_plan: PlannedPhase, first_step: int, reader: Reader
     ) -> Iterator[Batch]:
         batches = batches_on_devices(
-            self._config, self._train, self._mesh, first_step, phase_plan.stop, reader
+            self._spec, self._train, self._mesh, first_step, phase_plan.stop, reader
         )
         return itertools.chain([next(batches)], batches)
 
 
 def batches_on_devices(
-    config: Config,
+    spec: StepSpec,
     train: LabelTable,
     mesh: jax.sharding.Mesh,
-    first: int,
-    last: int,
+    first_step: int,
+    last_step: int,
     reader: Reader,
 ) -> Iterator[Batch]:
-    """The training batches of steps first to last - 1, on the devices ahead of time."""
+    """Yields the training batches of steps first_step to last_step - 1, on the devices ahead of
+    time."""
     batches = train_batches(
         train,
-        first_step=first,
-        last_step=last,
-        rows=local_rows(config.data.batch_size, "data.batch_size"),
-        size=image_size(config),
-        augment=config.augment,
-        seed=config.seed,
+        first_step=first_step,
+        last_step=last_step,
+        rows=local_rows(spec.batch_size, "data.batch_size"),
+        size=spec.network.image_size,
+        augment=spec.augment,
+        seed=spec.seed,
         reader=reader,
     )
     return to_devices(batches, sharded(mesh))

@@ -43,7 +43,7 @@ def check_config(config: Config) -> None:
         _compare("config", config_facts(config))
 
 
-def check_data(splits: dict[str, LabelTable], config: Config, workdir: Path) -> None:
+def check_data(splits: dict[str, LabelTable], weights: str, workdir: Path) -> None:
     """Returns when all processes have been here with the same data, weights and checkpoints.
 
     Raises:
@@ -52,7 +52,7 @@ def check_data(splits: dict[str, LabelTable], config: Config, workdir: Path) -> 
     if not distributed.is_multiprocess():
         return
     facts = data_facts(splits)
-    steps, weights = saved_steps(workdir), config.model.weights
+    steps = saved_steps(workdir)
     facts[f"checkpoints in --workdir {workdir}, one folder for all"] = str(steps)
     if not steps and weights and not is_name(weights):  # one with a name has a checksum of its own
         facts["contents of model.weights"] = _file_hash(Path(weights))

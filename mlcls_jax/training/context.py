@@ -1,4 +1,4 @@
-"""What the stages of a run share."""
+"""What the stages of a run share: the inputs that it is computed from, and its services."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,50 +12,96 @@ from mlcls_jax.config import Config
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.threads import Reader
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores
+from mlcls_jax.evaluation.inference import EvalSpec
 from mlcls_jax.evaluation.metrics import Scores
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.run.best_scores import BestEvaluation
 from mlcls_jax.run.checkpoints import Checkpoints
 from mlcls_jax.run.metrics_log import MetricsLog
 from mlcls_jax.step.phases import PlannedPhase
+from mlcls_jax.step.programs import StepSpec
 from mlcls_jax.system.signals import SaveClock, Stop
 from mlcls_jax.training.compile_ahead import CompileAhead
 from mlcls_jax.training.timing import PhaseTimer
 
+# Called with the validation mAP of an evaluation, and a function that returns the evaluation.
+OnEvaluation = Callable[[float, Callable[[], BestEvaluation]], None]
+
 
 @dataclass(frozen=True)
-class TrainContext:
-    """What stays the same over a run."""
+class RunInputs:
+    """Everything that a run is computed from; nothing here changes.
+
+    Attributes:
+        config: of the run.
+        workdir: folder of the run.
+        plan: phases with their first and last steps.
+        splits: label tables by split: "train", "val" and perhaps "test".
+        base_rate: class frequencies in train, and the classes that averages include.
+        pretrained_config: convention and normalisation of the weights.
+        mesh: of all devices.
+        readers: of images, by split, and of the sample of training images under SAMPLE.
+        sample: rows of the training images that each evaluation scores as well; see sample_rows.
+        step: what all training steps share.
+        evaluation: how images are batched and resized for evaluation.
+    """
 
     config: Config
     workdir: Path
     plan: list[PlannedPhase]
     splits: dict[str, LabelTable]
-    base: BaseRate
-    pretrained_config: PretrainedConfig  # lineage and normalisation of the weights
+    base_rate: BaseRate
+    pretrained_config: PretrainedConfig
     mesh: jax.sharding.Mesh
-    readers: dict[str, Reader]  # of splits, and of the sample under SAMPLE
-    compile_ahead: CompileAhead
-    checkpoints: Checkpoints
-    log: MetricsLog
-    sample: np.ndarray  # rows of the training images that are scored as well, see sample_rows
-    timer: PhaseTimer = field(default_factory=PhaseTimer)
-    stop: Stop = field(default_factory=Stop)
-    # Called with the mAP of an evaluation and a function that makes what is kept of it.
-    on_evaluation: Callable[[float, Callable[[], BestEvaluation]], None] = lambda *_: None
-    skipped: list[int] = field(default_factory=list)  # steps since the start, see train.on_nan
+    readers: dict[str, Reader]
+    sample: np.ndarray
+    step: StepSpec
+    evaluation: EvalSpec
 
     @cached_property
     def sampled(self) -> LabelTable:
-        """The training images that are scored as well."""
+        """Returns the training images that each evaluation scores as well."""
         return self.splits["train"].take(self.sample)
 
     @cached_property
     def constant(self) -> Scores:
-        """Of the base rate on the validation images."""
-        return constant_scores(self.splits["val"], self.base)
+        """Returns the scores of a constant predictor on the validation images."""
+        return constant_scores(self.splits["val"], self.base_rate)
 
-    @cached_property
-    def clock(self) -> SaveClock:
-        """Of the saves by time; it starts when it is first looked at."""
-        return SaveClock(self.config.checkpoint.every_minutes)
+
+@dataclass(frozen=True)
+class Services:
+    """What a run works with: files, compiled programs, signals and clocks.
+
+    Attributes:
+        compile_ahead: programs and first batches, made in threads.
+        checkpoints: of the run.
+        log: metrics.jsonl and TensorBoard.
+        save_clock: says when a checkpoint between two evaluations is due.
+        timer: where the seconds of the run go.
+        stop: whether a stop was requested.
+        on_evaluation: called after each evaluation.
+        skipped_steps: steps since the start that train.on_nan="skip" left out.
+    """
+
+    compile_ahead: CompileAhead
+    checkpoints: Checkpoints
+    log: MetricsLog
+    save_clock: SaveClock
+    timer: PhaseTimer = field(default_factory=PhaseTimer)
+    stop: Stop = field(default_factory=Stop)
+    on_evaluation: OnEvaluation = lambda *_: None
+    skipped_steps: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Waits for the last checkpoint, and closes the log."""
+        self.checkpoints.close()
+        self.log.close()
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """The inputs of a run and its services, as the stages of training take them."""
+
+    inputs: RunInputs
+    services: Services

@@ -15,32 +15,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mlcls_jax.config import Config
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.threads import Reader, Rows
 from mlcls_jax.data.sampling import stream_order, substitutes
-from mlcls_jax.evaluation.base_rate import sample_size
-from mlcls_jax.evaluation.inference import predict_batches
+from mlcls_jax.evaluation.inference import EvalSpec, predict_batches
 from mlcls_jax.step.feature_step import NO_STEP, FeatureChunk, Features
+from mlcls_jax.step.network import NetworkSpec, head_input
 from mlcls_jax.step.optimizer import trainable_paths
 from mlcls_jax.step.phases import PlannedPhase
-from mlcls_jax.step.programs import head_input
-from mlcls_jax.system.console import console, print_warning
+from mlcls_jax.system.console import console, format_bytes, print_warning
 from mlcls_jax.system.devices import free_memory, is_first_process, replicate, sharded
 from mlcls_jax.system.signals import Stop
 from mlcls_jax.system.threads import StoppedError
 
 # Of the free memory: evaluations of later phases, and the system, need some as well.
 _SHARE = 0.5
-_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 def with_room(
     plan: list[PlannedPhase],
     splits: dict[str, LabelTable],
     variables: dict,
-    config: Config,
+    network: NetworkSpec,
     mesh: jax.sharding.Mesh,
+    sampled: int,
 ) -> list[PlannedPhase]:
     """The plan, with cached_views=0 and a warning where the features would not fit the devices.
 
@@ -48,7 +46,8 @@ def with_room(
         plan: all phases.
         splits: of the run.
         variables: shapes of the network's.
-        config: of the run.
+        network: settings of the network.
+        sampled: number of training images that each evaluation scores as well.
         mesh: of all devices, before anything large is on them.
 
     Raises:
@@ -58,10 +57,9 @@ def with_room(
     for phase_plan in cached:
         _check_frozen(phase_plan, variables["params"])
     free = _free_everywhere(mesh) if cached else 0.0
-    network = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
-    each = head_input(config, variables)
-    sampled = sample_size(splits, config.evaluation.train_sample)
-    return [_with_room(phase_plan, splits, each, sampled, network, free) for phase_plan in plan]
+    occupied = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
+    each = head_input(network, variables)
+    return [_with_room(phase_plan, splits, each, sampled, occupied, free) for phase_plan in plan]
 
 
 def _check_frozen(phase_plan: PlannedPhase, params: dict) -> None:
@@ -89,9 +87,9 @@ def _with_room(
     if not phase.cached_views or needed + network <= _SHARE * free:
         return phase_plan
     print_warning(
-        f"{phase.name}: features would take {_size(needed)} on each device beside "
-        f"{_size(network)} of the network, more than half of the {_size(free)} that are free; "
-        "the phase runs with cached_views=0 and computes them anew in each step"
+        f"{phase.name}: features would take {format_bytes(needed)} on each device, next to "
+        f"{format_bytes(network)} of the network; that is more than half of the free "
+        f"{format_bytes(free)}, so the phase uses cached_views=0 and computes them in each step"
     )
     return dataclasses.replace(phase_plan, phase=dataclasses.replace(phase, cached_views=0))
 
@@ -109,9 +107,10 @@ def feature_bytes(
 def make_features(
     head_inputs: Callable[[dict, jax.Array], jax.Array],
     variables: dict,
+    each: jax.ShapeDtypeStruct,
     splits: dict[str, LabelTable],
     phase_plan: PlannedPhase,
-    config: Config,
+    spec: EvalSpec,
     mesh: jax.sharding.Mesh,
     readers: dict[str, Reader],
     stop: Stop,
@@ -121,9 +120,10 @@ def make_features(
     Args:
         head_inputs: (variables, images) -> what the head takes, [image, ...], on every device.
         variables: on every device.
+        each: shape of what the head takes of one image.
         splits: of the run.
         phase_plan: the phase.
-        config: batch size of the pass, image size and resize.
+        spec: batch size of the pass, image size and resize.
         mesh: over whose axis the images are spread.
         readers: of both splits; features of one that is skipped mean nothing.
         stop: ends the pass.
@@ -137,19 +137,19 @@ def make_features(
         ValueError: an image that cannot be read.
     """
     train, val, views = splits["train"], splits["val"], phase_plan.phase.cached_views
-    size = feature_bytes(splits, views, head_input(config, variables))
+    size = feature_bytes(splits, views, each)
     seen = "plain and mirrored, not augmented" if views == 2 else "plain, not augmented"
     console.print(
         f"{phase_plan.phase.name}: one pass for the features of {len(train)} training images "
-        f"({seen}) and {len(val)} validation images, {_size(size)} on each device"
+        f"({seen}) and {len(val)} validation images, {format_bytes(size)} on each device"
     )
     began = time.perf_counter()
     # Whole images, whatever part of them evaluation looks at.
-    squash = dataclasses.replace(config.augment, eval_resize="squash")
-    as_trained = dataclasses.replace(config, augment=squash)
+    squash = dataclasses.replace(spec.augment, eval_resize="squash")
+    as_trained = dataclasses.replace(spec, augment=squash)
     of_views = partial(_views, head_inputs, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
     of_train = _collect(of_views, variables, train.paths, as_trained, mesh, readers["train"], stop)
-    of_val = _collect(head_inputs, variables, val.paths, config, mesh, readers["val"], stop)
+    of_val = _collect(head_inputs, variables, val.paths, spec, mesh, readers["val"], stop)
     features = replicate((Features(of_train, train.labels), of_val), mesh)
     seconds = time.perf_counter() - began
     rate = (views * len(train) + len(val)) / seconds
@@ -216,7 +216,7 @@ def _collect(
     predict: Callable,
     variables: dict,
     paths: Sequence[str],
-    config: Config,
+    spec: EvalSpec,
     mesh: jax.sharding.Mesh,
     reader: Reader,
     stop: Stop,
@@ -224,7 +224,7 @@ def _collect(
     """The outputs of all images; StoppedError if stop was set before the last."""
     title, begin = "features" if is_first_process() else "", 0
     whole: Any = None
-    for part in predict_batches(predict, variables, paths, config, mesh, reader, title):
+    for part in predict_batches(predict, variables, paths, spec, mesh, reader, title):
         if stop.is_set():
             raise StoppedError
         if whole is None:  # in place: feature maps may fill half of the memory
@@ -254,8 +254,3 @@ def _free_everywhere(mesh: jax.sharding.Mesh) -> float:
     if jax.process_count() > 1:
         free = np.min(multihost_utils.process_allgather(free))
     return float(free)
-
-
-def _size(of: float) -> str:
-    unit, scale = next(((u, s) for u, s in _UNITS if of >= s), _UNITS[-1])
-    return f"{of / scale:.1f} {unit}"

@@ -1,25 +1,28 @@
-"""The training loop of one phase: steps, evaluations, checkpoints, and nothing in between.
+"""The training loop of one phase: steps, evaluations and checkpoints.
 
-A call of a step trains on one batch of images or, where their features are cached, on several
-batches of features; the loop is the same.  Images/s are rows of batches per second in either case:
-with cached features, how many the head takes in, and the pass that made the features has a line of
-its own.
+A call of a step trains on one batch of images or, with cached features, on several batches of
+features; the loop is the same.  Images/s are rows of batches per second in both cases; the pass
+that computes the features prints a line of its own.
 
-The loop never waits for the devices except every `log_every` steps, to bound how far it runs
-ahead and to look at the losses; the bar moves by asking which steps are done, not by waiting.  At
-these steps the state may be saved, and several processes decide whether to stop.
+The loop waits for the devices only every `log_every` steps, to bound how far it runs ahead and to
+check the losses; the progress bar asks which steps are done and does not wait.  At these steps the
+state may be saved, and several processes agree on whether to stop.
 """
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import jax
+import numpy as np
+
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import Meter, progress_bar
-from mlcls_jax.system.devices import is_first_process
+from mlcls_jax.system.devices import is_first_process, replicate
 from mlcls_jax.system.threads import StoppedError
 from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.nan_guard import check_losses
@@ -28,119 +31,149 @@ from mlcls_jax.training.phase_transition import (
     EarlyStopping,
     early_stopping_at,
     ended_early,
-    say_ended,
+    print_ended_early,
 )
 from mlcls_jax.training.timing import StartupTimer
-from mlcls_jax.training.validation import evaluate_and_save, save_between
+from mlcls_jax.training.validation import (
+    Evaluator,
+    log_evaluation,
+    save_between,
+    save_evaluation,
+)
 
 
 def run_phase(
-    context: TrainContext, phase_plan: PlannedPhase, state: TrainState, first_step: StartupTimer
+    context: TrainContext, phase_plan: PlannedPhase, state: TrainState, startup: StartupTimer
 ) -> TrainState:
-    """Trains from the state's step to the end of the phase, or until session.stop is set.
+    """Returns the state after a phase, trained from the given state's step until a stop is set.
 
-    A phase that ends early leaves a state at the step where it would have ended.
+    A phase that ends early returns a state whose step is the phase's last one.
 
     Raises:
         FloatingPointError: a loss that is not finite; names step and images.
-        ValueError: an image that cannot be read.
+        ValueError: an image cannot be read.
     """
-    number = int(state.step)
+    services, step = context.services, int(state.step)
     try:
-        work = make_phase_inputs(context, phase_plan, state, first_step)
+        phase_inputs = make_phase_inputs(context, phase_plan, state, startup)
     except StoppedError:
         return state
-    step = first_step.watched(work.step)
-    patience = early_stopping_at(context, phase_plan, number)
-    for end in [evaluation for evaluation in phase_plan.evaluations if evaluation > number]:
-        context.stop.decide()  # the evaluation before, or the features, may have taken long
-        moment = partial(_decide, context, phase_plan, patience, end)
-        title = phase_plan.phase.name
-        state, meter = run_steps(context, step, work.batches, state, title, end, work.steps, moment)
-        number += meter.done
-        if number == end:
-            state, patience = evaluate_and_save(
-                context, phase_plan, work, state, meter, patience, number
-            )
-            if number < phase_plan.stop and patience.is_over(phase_plan.phase.patience):
-                say_ended(phase_plan, patience, number)
-                return ended_early(state, phase_plan, context.mesh)
-        elif meter.done and number != context.checkpoints.latest():
-            save_between(context, phase_plan, state, patience, number)
-        if context.stop.is_set():
+    train_step = startup.watched(phase_inputs.step)
+    evaluator = Evaluator(context, phase_inputs)
+    early_stopping = early_stopping_at(context, phase_plan, step)
+    for end in [evaluation for evaluation in phase_plan.evaluations if evaluation > step]:
+        services.stop.decide()  # the last evaluation, or the features, may have taken long
+        state, meter = run_steps(
+            context,
+            train_step,
+            phase_inputs.batches,
+            state,
+            end=end,
+            steps_per_call=phase_inputs.steps_per_call,
+            title=phase_plan.phase.name,
+            after_check=partial(_save_if_due, context, phase_plan, early_stopping, end),
+        )
+        step += meter.done
+        if step < end:  # a stop was requested
+            if meter.done and step != services.checkpoints.latest():
+                save_between(context, phase_plan, state, step, early_stopping)
+            break
+        with services.timer.measure("evaluation"):
+            result = evaluator.run(state, step)
+        log_evaluation(context, phase_plan, result, state, meter, step)
+        state = _with_loss_reset(state, context.inputs.mesh)
+        early_stopping = early_stopping.after(result.values["mAP"])
+        save_evaluation(context, phase_plan, state, step, early_stopping, result)
+        if step < phase_plan.stop and early_stopping.is_over(phase_plan.phase.patience):
+            print_ended_early(phase_plan, early_stopping, step)
+            return ended_early(state, phase_plan, context.inputs.mesh)
+        if services.stop.is_set():
             break
     return state
 
 
-def _decide(
+def _save_if_due(
     context: TrainContext,
     phase_plan: PlannedPhase,
-    patience: EarlyStopping,
+    early_stopping: EarlyStopping,
     end: int,
     state: TrainState,
-    number: int,
+    step: int,
 ) -> None:
-    """At a step that is the same for all processes: whether they stop, and a save if it is time.
+    """Agrees with the other processes on a stop, and saves if it is time; `end` saves anyway.
 
-    At the evaluation, `end`, there is one anyway.  A save that has not ended is not waited for.
+    A save that is still running is not waited for.
     """
-    due = context.clock.is_due() and not context.checkpoints.is_saving()
-    if context.stop.decide(save=due) and number != end:
-        save_between(context, phase_plan, state, patience, number)
+    services = context.services
+    due = services.save_clock.is_due() and not services.checkpoints.is_saving()
+    if services.stop.decide(save=due) and step != end:
+        save_between(context, phase_plan, state, step, early_stopping)
+
+
+def _with_loss_reset(state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
+    """Returns the state with the sums of the training loss set to zero."""
+    # Two arrays, as one buffer cannot be donated twice; from the host, so that nothing compiles.
+    zeros = [np.zeros((), np.float32) for _ in range(2)]
+    loss_sum, label_count = replicate(zeros, mesh)
+    return dataclasses.replace(state, loss_sum=loss_sum, label_count=label_count)
 
 
 def run_steps(
     context: TrainContext,
-    step,
+    train_step: Callable[[TrainState, Any], tuple[TrainState, dict]],
     batches: Iterator[Any],
     state: TrainState,
-    title: str,
+    *,
     end: int,
-    steps: int = 1,
-    moment: Callable[[TrainState, int], None] | None = None,
+    title: str,
+    steps_per_call: int = 1,
+    after_check: Callable[[TrainState, int], None] | None = None,
 ) -> tuple[TrainState, Meter]:
-    """Steps up to `end`, or to the first one after a stop was asked for.
+    """Steps up to `end`, or to the first step after a stop was requested.
 
     Args:
-        step: compiled, (state, batch) -> (state, metrics); the benchmark passes one of nothing.
-        batches: on the devices, from the one of the state's step on.
-        title: of the progress bar.
+        context: of the run.
+        train_step: compiled, (state, batch) -> (state, metrics); the benchmark passes an empty one.
+        batches: on the devices, from the batch of the state's step on.
+        state: to continue from; its buffers are donated.
         end: the step to stop before.
-        steps: that one call takes, or fewer where `end` comes first; see Work.
-        moment: called with state and step whenever the losses so far have been looked at, which is
+        title: of the progress bar.
+        steps_per_call: steps that one call takes, or fewer if `end` comes first.
+        after_check: called with state and step whenever the losses so far were checked, which is
             at the same steps in all processes.
 
     Raises:
         FloatingPointError: a metric that is not finite; names step and images.
     """
-    config, first = context.config, int(state.step)
-    number, meter = first, Meter(end - first, config.data.batch_size)
+    spec, services = context.inputs.step, context.services
+    first = step = int(state.step)
+    meter = Meter(end - first, spec.batch_size)
     waited, began = 0.0, time.perf_counter()
     running: deque[tuple[int, Any]] = deque()  # losses that may still be on the devices
     unchecked: list[tuple[range, dict]] = []
     with progress_bar(title, meter, is_first_process()) as refresh:
-        while number < end and not context.stop.is_set():
+        while step < end and not services.stop.is_set():
             asked = time.perf_counter()
             batch = next(batches)
             if not running or running[-1][1].is_ready():  # the devices waited as well
                 waited += time.perf_counter() - asked
-            if number == first:
+            if step == first:
                 meter.begin()
-            state, metrics = step(state, batch)
-            taken = range(number, min(number + steps, end))
+            state, metrics = train_step(state, batch)
+            taken = range(step, min(step + steps_per_call, end))
             running.append((len(taken), metrics["loss"]))
             unchecked.append((taken, metrics))
-            number = taken.stop
-            if number + steps - unchecked[0][0].start > config.log_every or number == end:
+            step = taken.stop
+            if step + steps_per_call - unchecked[0][0].start > spec.log_every or step == end:
                 check_losses(context, unchecked)
                 unchecked = []
-                if moment:
-                    moment(state, number)
+                if after_check:
+                    after_check(state, step)
             while running and running[0][1].is_ready():  # asks, and does not wait
                 meter.advance(running.popleft()[0])
             refresh()
         check_losses(context, unchecked)
         meter.advance(sum(count for count, _ in running))
-    context.timer.add("input", waited)
-    context.timer.add("steps", time.perf_counter() - began - waited)
+    services.timer.add("input", waited)
+    services.timer.add("steps", time.perf_counter() - began - waited)
     return state, meter

@@ -1,4 +1,4 @@
-"""What a run does whose numbers are no longer finite: it stops, or leaves a step out."""
+"""What happens at a loss, gradient or parameter that is not finite: stop, or skip the step."""
 
 import math
 
@@ -11,78 +11,88 @@ from mlcls_jax.training.context import TrainContext
 
 
 def check_losses(context: TrainContext, calls: list[tuple[range, dict]]) -> None:
-    """Waits for the calls, logs the last step that was taken, and stops the run, or tells of a
-    skipped step, at a loss or a gradient norm that is not finite.
+    """Waits for calls of the step, logs the last step, and checks every loss and gradient norm.
 
     Args:
         context: of the run.
-        calls: the steps of each, and its metrics: one value, or one for each step and more, which
-            mean nothing.
+        calls: the steps of each call and its metrics: one value, or one for each step.  Values
+            beyond the last step mean nothing.
 
     Raises:
-        FloatingPointError: such a number, with train.on_nan="stop" or once too often; names step
-            and images.
+        FloatingPointError: a number that is not finite, if train.on_nan is "stop" or after too
+            many skipped steps; names step and images.
     """
     if not calls:
         return
-    numbers, metrics = zip(*calls, strict=True)
+    services = context.services
+    steps_of_calls, metrics = zip(*calls, strict=True)
     logged: dict[str, float] = {}
-    for taken, fetched in zip(numbers, jax.device_get(metrics), strict=True):
-        for at, number in enumerate(taken):
-            values = {name: float(np.atleast_1d(of)[at]) for name, of in fetched.items()}
+    for steps, fetched in zip(steps_of_calls, jax.device_get(metrics), strict=True):
+        for i, step in enumerate(steps):
+            values = {name: float(np.atleast_1d(value)[i]) for name, value in fetched.items()}
             if values.pop("skipped", False):
-                _note_skipped(context, number, _describe(values))
+                _note_skipped(context, step, _not_finite(values))
                 continue
-            if what := _describe(values):
-                way_out = "set --config.train.on_nan=skip to leave such steps out"
-                raise FloatingPointError(_not_finite(context, number, what, way_out))
+            if problem := _not_finite(values):
+                way_out = "set --config.train.on_nan=skip to skip such steps"
+                raise FloatingPointError(_explain(context, step, problem, way_out))
             logged = values
-    context.checkpoints.check()
-    logged = {f"step/{key}": value for key, value in logged.items()}
-    if context.config.train.on_nan == "skip":
-        logged["step/skipped"] = len(context.skipped)
-    context.log.write_scalars(numbers[-1].stop, logged)
+    services.checkpoints.check()
+    logged = {f"step/{name}": value for name, value in logged.items()}
+    if context.inputs.step.skip_nan:
+        logged["step/skipped"] = len(services.skipped_steps)
+    services.log.write_scalars(steps_of_calls[-1].stop, logged)
 
 
-def check_finite(context: TrainContext, step: int, finite) -> None:
-    """FloatingPointError unless `finite`: the last update may have spoilt the parameters, with no
-    loss that shows it."""
+def check_finite(context: TrainContext, step: int, finite: bool) -> None:
+    """Checks a state: its last update may have spoilt the parameters without a loss that shows it.
+
+    Args:
+        context: of the run.
+        step: of the state.
+        finite: whether everything that was looked at is finite.
+
+    Raises:
+        FloatingPointError: it is not; names the step and its images.
+    """
     if not finite:
-        text = _not_finite(context, step - 1, "an updated parameter is not finite")
+        text = _explain(context, step - 1, "an updated parameter is not finite")
         raise FloatingPointError(text)
 
 
-def _describe(values: dict[str, float]) -> str:
-    """Such as "grad_norm is inf"; "" where all are finite."""
+def _not_finite(values: dict[str, float]) -> str:
+    """Returns a text such as "grad_norm is inf"; "" if all values are finite."""
     found = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     return " and ".join(found)
 
 
-def _note_skipped(context: TrainContext, step: int, what: str) -> None:
-    context.skipped.append(step)
-    count, most = len(context.skipped), context.config.train.max_skipped
-    if count > most:
-        what = f"{count} steps were skipped, more than train.max_skipped={most}: {what}"
-        raise FloatingPointError(_not_finite(context, step, what))
+def _note_skipped(context: TrainContext, step: int, problem: str) -> None:
+    skipped, limit = context.services.skipped_steps, context.inputs.config.train.max_skipped
+    skipped.append(step)
+    if len(skipped) > limit:
+        problem = (
+            f"{len(skipped)} steps were skipped, more than train.max_skipped={limit}: {problem}"
+        )
+        raise FloatingPointError(_explain(context, step, problem))
     print_warning(
-        f"{what} at step {step + 1}, which is skipped ({count} since the start, train.max_skipped="
-        f"{most}); the batch's images: {', '.join(_images(context, step))}"
+        f"{problem} at step {step + 1}, which is skipped ({len(skipped)} since the start, "
+        f"train.max_skipped={limit}); the batch's images: {', '.join(_images(context, step))}"
     )
 
 
-def _not_finite(context: TrainContext, step: int, what: str, way_out: str = "") -> str:
-    saved = context.checkpoints.latest()
+def _explain(context: TrainContext, step: int, problem: str, way_out: str = "") -> str:
+    saved = context.services.checkpoints.latest()
     kept = (
-        "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} stays"
+        "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} remains"
     )
     way_out = f"{way_out}, or " if way_out else "or "
     return (
-        f"{what} at step {step + 1}; {kept}. Lower the learning rates of the phase in a new "
+        f"{problem} at step {step + 1}; {kept}. Lower the learning rates of the phase in a new "
         f"--workdir, {way_out}"
         f"look at the batch's images: {', '.join(_images(context, step))}"
     )
 
 
 def _images(context: TrainContext, step: int) -> list[str]:
-    config = context.config
-    return batch_filenames(context.splits["train"], step, config.data.batch_size, config.seed)
+    spec = context.inputs.step
+    return batch_filenames(context.inputs.splits["train"], step, spec.batch_size, spec.seed)

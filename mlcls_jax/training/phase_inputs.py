@@ -1,4 +1,4 @@
-"""How a phase trains and is evaluated: on images, or on their features where these are kept."""
+"""What a phase trains on and is evaluated with: images, or cached features of a frozen backbone."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from mlcls_jax.data.loaders.threads import local_rows
 from mlcls_jax.evaluation.base_rate import SAMPLE
 from mlcls_jax.evaluation.inference import predict_dataset, readable
 from mlcls_jax.step.feature_step import chunk_sharding
+from mlcls_jax.step.network import head_input
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import console
@@ -20,113 +21,127 @@ from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.feature_cache import feature_chunks, make_features, with_sample
 from mlcls_jax.training.timing import StartupTimer
 
+# {params, batch_stats} -> logits, float32 [image, class], and readable images, bool [image].
 Evaluate = Callable[[dict], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class PhaseInputs:
-    """How a phase trains and is evaluated.
+    """The compiled step of a phase, its batches, and how its images are scored.
 
-    step: compiled, (state, item of batches) -> (state, metrics).
-    batches: on the devices, from the state's step on.
-    steps: that one call of `step` takes at most; less only where an evaluation follows.
-    evaluate: {params, batch_stats} -> float32 logits [image, class] of the validation images,
-        and bool [image]: False where the image was skipped.
-    evaluate_sample: the same of the training images in session.sample, which are not none.
+    Attributes:
+        step: compiled, (state, item of `batches`) -> (state, metrics).
+        batches: on the devices, from the state's step on.
+        steps_per_call: steps that one call of `step` takes at most; fewer only before an
+            evaluation.
+        evaluate: scores the validation images.
+        evaluate_sample: scores the sample of training images, which must not be empty.
     """
 
     step: Callable[[TrainState, Any], tuple[TrainState, dict]]
     batches: Iterator[Any]
-    steps: int
+    steps_per_call: int
     evaluate: Evaluate
     evaluate_sample: Evaluate
 
 
 def make_phase_inputs(
-    context: TrainContext, phase_plan: PlannedPhase, state: TrainState, first_step: StartupTimer
+    context: TrainContext, phase_plan: PlannedPhase, state: TrainState, startup: StartupTimer
 ) -> PhaseInputs:
-    """What the phase needs, on images or on their features, ready at the state's step.
+    """Returns what a phase trains on, ready at the state's step.
+
+    Args:
+        context: of the run.
+        phase_plan: the phase.
+        state: to start or continue from.
+        startup: is told what the start of the run waited for.
 
     Raises:
-        StoppedError: a stop was asked for before there was all; the state is as it was.
-        ValueError: an image that cannot be read.
+        StoppedError: a stop was requested first; the state is unchanged.
+        ValueError: an image cannot be read.
     """
-    context.compile_ahead.start(phase_plan, context.pretrained_config)
-    context.compile_ahead.read(phase_plan, int(state.step), context.readers["train"])
-    with context.timer.on("compilation"):
-        step, traced, compiled = context.compile_ahead.step(
-            phase_plan, context.stop
-        )  # never compiled again
+    inputs, services = context.inputs, context.services
+    services.compile_ahead.start(phase_plan, inputs.pretrained_config)
+    services.compile_ahead.read(phase_plan, int(state.step), inputs.readers["train"])
+    with services.timer.measure("compilation"):
+        step, traced, compiled = services.compile_ahead.step(phase_plan, services.stop)
     console.print(
         f"{phase_plan.phase.name}: step traced in {traced:.1f} s, compiled in {compiled:.1f} s"
     )
-    first_step.reached("waiting for the compiled step")
+    startup.reached("waiting for the compiled step")
     if phase_plan.phase.cached_views:
-        with context.timer.on("features"):
-            work = _on_features(context, phase_plan, state, step)
-        first_step.reached("features")
+        with services.timer.measure("features"):
+            phase_inputs = _on_features(context, phase_plan, state, step)
+        startup.reached("features")
     else:
-        with context.timer.on("input"):
-            work = _on_images(context, phase_plan, step)
-        first_step.reached("waiting for images")
-    return work
+        with services.timer.measure("input"):
+            phase_inputs = _on_images(context, phase_plan, step)
+        startup.reached("waiting for images")
+    return phase_inputs
 
 
 def _on_images(context: TrainContext, phase_plan: PlannedPhase, step: Any) -> PhaseInputs:
-    def of(split: str, paths: list[str], variables: dict) -> tuple[np.ndarray, np.ndarray]:
-        title, shared = split if is_first_process() else "", (context.mesh, context.readers[split])
+    inputs, compile_ahead = context.inputs, context.services.compile_ahead
+
+    def evaluate(split: str, paths: list[str], variables: dict) -> tuple[np.ndarray, np.ndarray]:
         return predict_dataset(
-            context.compile_ahead.predict, variables, paths, context.config, *shared, title
+            compile_ahead.predict,
+            variables,
+            paths,
+            inputs.evaluation,
+            inputs.mesh,
+            inputs.readers[split],
+            title=split if is_first_process() else "",
         )
 
     return PhaseInputs(
-        step,
-        context.compile_ahead.batches(phase_plan),
-        1,
-        evaluate=partial(of, "val", context.splits["val"].paths),
-        evaluate_sample=partial(of, SAMPLE, context.sampled.paths),
+        step=step,
+        batches=compile_ahead.batches(phase_plan),
+        steps_per_call=1,
+        evaluate=partial(evaluate, "val", inputs.splits["val"].paths),
+        evaluate_sample=partial(evaluate, SAMPLE, inputs.sampled.paths),
     )
 
 
 def _on_features(
     context: TrainContext, phase_plan: PlannedPhase, state: TrainState, step: Any
 ) -> PhaseInputs:
-    config, compile_ahead, mesh, splits = (
-        context.config,
-        context.compile_ahead,
-        context.mesh,
-        context.splits,
-    )
+    inputs, services = context.inputs, context.services
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    features, of_val = make_features(
-        partial(compile_ahead.head_inputs, context.stop),
+    features, val_features = make_features(
+        partial(services.compile_ahead.head_inputs, services.stop),
         variables,
-        splits,
+        head_input(inputs.step.network, variables),
+        inputs.splits,
         phase_plan,
-        config,
-        mesh,
-        context.readers,
-        context.stop,
+        inputs.evaluation,
+        inputs.mesh,
+        inputs.readers,
+        services.stop,
     )
-    evaluated, images = with_sample(features, of_val, context.sample), len(splits["val"])
-    train, val = (readable(splits[x].paths, context.readers[x]) for x in ("train", "val"))
+    evaluated = with_sample(features, val_features, inputs.sample)
+    val_size = len(inputs.splits["val"])
+    train_readable, val_readable = (
+        readable(inputs.splits[split].paths, inputs.readers[split]) for split in ("train", "val")
+    )
 
     def logits(variables: dict) -> np.ndarray:
-        return np.asarray(compile_ahead.classify(variables, evaluated))
+        return np.asarray(services.compile_ahead.classify(variables, evaluated))
 
-    steps = phase_plan.chunk_steps(config.log_every)
+    steps_per_call = phase_plan.chunk_steps(inputs.step.log_every)
     chunks = feature_chunks(
-        train,
+        train_readable,
         phase_plan,
         first_step=int(state.step),
-        steps=steps,
-        rows=local_rows(config.data.batch_size, "data.batch_size"),
-        seed=config.seed,
+        steps=steps_per_call,
+        rows=local_rows(inputs.step.batch_size, "data.batch_size"),
+        seed=inputs.step.seed,
     )
+    sample_readable = train_readable[inputs.sample]
     return PhaseInputs(
         step=lambda state, chunk: step(state, features, chunk),
-        batches=to_devices(chunks, chunk_sharding(mesh)),
-        steps=steps,
-        evaluate=lambda variables: (logits(variables)[:images], val),
-        evaluate_sample=lambda variables: (logits(variables)[images:], train[context.sample]),
+        batches=to_devices(chunks, chunk_sharding(inputs.mesh)),
+        steps_per_call=steps_per_call,
+        evaluate=lambda variables: (logits(variables)[:val_size], val_readable),
+        evaluate_sample=lambda variables: (logits(variables)[val_size:], sample_readable),
     )

@@ -1,4 +1,4 @@
-"""From one phase to the next: what it begins with, and when one has lasted long enough."""
+"""From one phase to the next: early stopping, and the variables that a phase starts from."""
 
 import dataclasses
 import math
@@ -21,36 +21,41 @@ from mlcls_jax.training.context import TrainContext
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """How a phase has gone so far; kept with each checkpoint, so that a resumed run knows it.
+    """Progress of a phase; saved with each checkpoint, so that a resumed run knows it.
 
-    best: highest validation mAP of the phase; None before the first.
-    without: evaluations in a row since it.
+    Prechelt 1998, "Early Stopping - But When?".
+
+    Attributes:
+        best: highest validation mAP of the phase; None before its first evaluation.
+        without_gain: evaluations in a row that were no better.
     """
 
     best: float | None = None
-    without: int = 0
+    without_gain: int = 0
 
     def after(self, val_map: float) -> "EarlyStopping":
-        """With one more evaluation; one without an mAP (NaN) is no better than any."""
+        """Returns the progress after one more evaluation; an mAP of NaN is no better than any."""
         if val_map > (float("-inf") if self.best is None else self.best):
             return EarlyStopping(val_map, 0)
-        return EarlyStopping(self.best, self.without + 1)
+        return EarlyStopping(self.best, self.without_gain + 1)
 
-    def is_over(self, most: int) -> bool:
-        """Whether there were as many evaluations in a row as the phase waits for; 0: never."""
-        return 0 < most <= self.without
+    def is_over(self, patience: int) -> bool:
+        """Returns whether `patience` evaluations in a row were no better; never if it is 0."""
+        return 0 < patience <= self.without_gain
 
 
 def begin_phase(context: TrainContext, phase_plan: PlannedPhase, state: TrainState) -> TrainState:
-    """Prints the phase's parameter groups; at its first step, makes its optimiser state."""
+    """Prints the parameter groups of a phase; at its first step, creates its optimiser state."""
     print_groups(phase_plan, state.params)
     if int(state.step) != phase_plan.start:
         return state  # continued inside the phase
-    return new_state(_handed_on(context, phase_plan, state), phase_plan, context.mesh)
+    return new_state(
+        _variables_to_start_from(context, phase_plan, state), phase_plan, context.inputs.mesh
+    )
 
 
 def print_groups(phase_plan: PlannedPhase, params: dict) -> None:
-    """The table of what trains in a phase, from the parameters or their shapes."""
+    """Prints what trains in a phase, from the parameters or their shapes."""
     rows = [
         [row.pattern, f"{row.parameters:,}", f"{row.learning_rate:g}", f"{row.weight_decay:g}"]
         for row in group_table(params, phase_plan.phase)
@@ -60,56 +65,56 @@ def print_groups(phase_plan: PlannedPhase, params: dict) -> None:
 
 
 def new_state(variables: dict, phase_plan: PlannedPhase, mesh: jax.sharding.Mesh) -> TrainState:
-    """`fresh_state` on every device of the mesh."""
+    """Returns `fresh_state` on every device of the mesh."""
     begin = jax.jit(partial(fresh_state, phase_plan=phase_plan), out_shardings=replicated(mesh))
     return begin(variables)
 
 
-def _handed_on(context: TrainContext, phase_plan: PlannedPhase, state: TrainState) -> dict:
-    """The variables that a phase begins with: those that the phase before it ended with.
+def _variables_to_start_from(
+    context: TrainContext, phase_plan: PlannedPhase, state: TrainState
+) -> dict:
+    """Returns the variables that the last phase ended with.
 
-    Of a phase with `ema`, the better of the parameters and their average at its last evaluation; of
-    one with `patience`, whether it ended early or not, those of the run's best evaluation so far.
+    After a phase with `patience`, they are those of the run's best evaluation so far; after one
+    with `ema`, the better of the parameters and their EMA at its last evaluation.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    before = next((of for of in context.plan if of.stop == phase_plan.start), None)
-    if before is None or not (before.phase.ema or before.phase.patience):
+    inputs, checkpoints = context.inputs, context.services.checkpoints
+    previous = next((other for other in inputs.plan if other.stop == phase_plan.start), None)
+    if previous is None or not (previous.phase.ema or previous.phase.patience):
         return variables
-    checkpoints = context.checkpoints
     checkpoints.wait()
-    metadata = checkpoints.metadata(
-        checkpoints.resolve("best" if before.phase.patience else "latest")
-    )
+    which = "best" if previous.phase.patience else "latest"
+    metadata = checkpoints.metadata(checkpoints.resolve(which))
     console.print(f"{phase_plan.phase.name}: from the {describe_checkpoint(metadata)}")
-    return best_variables(checkpoints, metadata, variables, context.config)
+    return best_variables(checkpoints, metadata, variables, inputs.config.phases)
 
 
 def ended_early(state: TrainState, phase_plan: PlannedPhase, mesh: jax.sharding.Mesh) -> TrainState:
-    """The state, gone on to where the phase would have ended: the order of the images, dropout
-    and the next phase follow from the step alone."""
+    """Returns the state at the last step of the phase: the order of the images, dropout and the
+    next phase depend on the step alone."""
     return dataclasses.replace(state, step=replicate(np.asarray(phase_plan.stop, np.int32), mesh))
 
 
 def read_early_stopping(metadata: dict[str, Any]) -> EarlyStopping:
-    """How the phase of a checkpoint had gone until then."""
-    return EarlyStopping(**metadata.get("patience", {}))
+    """Returns the progress of a phase at a checkpoint."""
+    return EarlyStopping(**metadata.get("early_stopping", {}))
 
 
-def early_stopping_at(
-    context: TrainContext, phase_plan: PlannedPhase, number: int
-) -> EarlyStopping:
-    """How a phase has gone until a step: before its first one, or at the latest checkpoint."""
-    latest = context.checkpoints.latest()
-    if latest is None or number == phase_plan.start:
+def early_stopping_at(context: TrainContext, phase_plan: PlannedPhase, step: int) -> EarlyStopping:
+    """Returns the progress of a phase at its first step, or at the latest checkpoint."""
+    checkpoints = context.services.checkpoints
+    latest = checkpoints.latest()
+    if latest is None or step == phase_plan.start:
         return EarlyStopping()
-    return read_early_stopping(context.checkpoints.metadata(latest))
+    return read_early_stopping(checkpoints.metadata(latest))
 
 
-def say_ended(phase_plan: PlannedPhase, patience: EarlyStopping, number: int) -> None:
-    """A line on a phase that ends early, after the evaluation of this step."""
-    best = math.nan if patience.best is None else patience.best
+def print_ended_early(phase_plan: PlannedPhase, early_stopping: EarlyStopping, step: int) -> None:
+    """Prints that a phase ended early, after the evaluation of a step."""
+    best = math.nan if early_stopping.best is None else early_stopping.best
     console.print(
-        f"{phase_plan.phase.name}: ended after {number - phase_plan.start} of "
-        f"{phase_plan.stop - phase_plan.start} steps, as {patience.without} evaluations in a row "
-        f"were no better than mAP {best:.4f}"
+        f"{phase_plan.phase.name}: ended after {step - phase_plan.start} of "
+        f"{phase_plan.stop - phase_plan.start} steps, because {early_stopping.without_gain} "
+        f"evaluations in a row were no better than mAP {best:.4f}"
     )

@@ -1,37 +1,39 @@
-"""Everything before the first step: data, weights or checkpoint, header; and the last words."""
+"""Opens a run: reads data, weights or the checkpoint, and prints what the run will do."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
-from mlcls_jax.config import Config, Data
-from mlcls_jax.config.schema import image_size
+from mlcls_jax.config import Augment, Config, Data, Model
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.cache_build import with_cache
 from mlcls_jax.data.loaders.threads import Reader, local_rows, make_reader
 from mlcls_jax.data.readers.read_table import has_folder
 from mlcls_jax.data.splits import check_train, write_splits
-from mlcls_jax.evaluation.base_rate import SAMPLE, base_rate, sample_rows
+from mlcls_jax.evaluation.base_rate import SAMPLE, base_rates, sample_rows
+from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.weights.load import known_pretrained_config
 from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
 from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
 from mlcls_jax.run.trained_model import check_metadata, read_pretrained_config
 from mlcls_jax.run.workdir import BAD_IMAGES, SPLITS, prepare, read_splits_of
-from mlcls_jax.step.init import initial_variables, random_variables, read_weights
+from mlcls_jax.step.init import fresh_bias, initial_variables, random_variables, read_weights
 from mlcls_jax.step.losses import make_loss
 from mlcls_jax.step.mixup import check_pairs, mixes
+from mlcls_jax.step.network import describe_network, variables_shape
 from mlcls_jax.step.optimizer import trainable_paths
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.phases import PlannedPhase, check_parts, plan_phases
-from mlcls_jax.step.programs import describe_network, state_shape, variables_shape
+from mlcls_jax.step.programs import StepSpec, state_shape, step_spec
 from mlcls_jax.step.train_step import TrainState, make_state
 from mlcls_jax.system.console import console, print_table, print_warning
 from mlcls_jax.system.devices import describe_devices, is_first_process, keeps_heap, make_mesh
+from mlcls_jax.system.signals import SaveClock
 from mlcls_jax.training import consistency
 from mlcls_jax.training.compile_ahead import CompileAhead
-from mlcls_jax.training.context import TrainContext
+from mlcls_jax.training.context import RunInputs, Services, TrainContext
 from mlcls_jax.training.feature_cache import with_room
 from mlcls_jax.training.phase_transition import ended_early, read_early_stopping
 from mlcls_jax.training.timing import PhaseTimer, StartupTimer
@@ -40,73 +42,90 @@ RAREST = 5
 
 
 def open_run(
-    config: Config, workdir: Path, first_step: StartupTimer | None = None
+    config: Config, workdir: Path, startup: StartupTimer | None = None
 ) -> tuple[TrainContext, TrainState]:
-    """Reads the data, opens the workdir, and gives the state to go on from.
+    """Reads the data, opens the workdir, and returns the state to continue from.
 
     Args:
         config: of the run.
         workdir: folder of the run, new or used.
-        first_step: of a run that trains at once: what its first phase needs is made in threads,
-            beginning as soon as the data are found good.  None: nothing is made ahead.
+        startup: of a run that trains at once: threads prepare its first phase as soon as the data
+            are checked.  None prepares nothing ahead.
 
     Raises:
-        ValueError: about the user's CSV, images, config, weights or workdir.
+        ValueError: the CSV, an image, the config, the weights or the workdir is wrong.
     """
     consistency.check_config(config)
     splits = _read_data(config.data, workdir)
-    consistency.check_data(splits, config, workdir)
-    base, classes = base_rate(splits, config.evaluation.min_positives), splits["train"].classes
-    plan, mesh = plan_phases(config, len(splits["train"])), make_mesh()
-    _check_rows(config, plan, mesh.size)
-    make_loss(config.loss, len(classes), base.frequencies)  # ValueError: weights of other classes
-    if first_step:
-        first_step.reached("data")
-    shapes = variables_shape(config, len(classes), mesh)
-    for phase_plan in plan:  # ValueError: a pattern that matches nothing
+    consistency.check_data(splits, config.model.weights, workdir)
+    classes = splits["train"].classes
+    base_rate = base_rates(splits, config.evaluation.min_positives)
+    plan = plan_phases(
+        config.phases,
+        len(splits["train"]),
+        batch_size=config.data.batch_size,
+        every=config.evaluation.every,
+    )
+    mesh = make_mesh()
+    _check_rows(config.data, config.augment, plan, mesh.size)
+    spec = step_spec(config, len(classes), base_rate.frequencies)
+    make_loss(spec.loss, len(classes), spec.frequencies)  # checks weights per class
+    if startup:
+        startup.reached("data")
+    shapes = variables_shape(spec.network, mesh)
+    for phase_plan in plan:  # checks that every pattern matches a parameter
         trainable_paths(shapes["params"], phase_plan.phase)
-    plan = with_room(plan, splits, shapes, config, mesh)
+    sample = sample_rows(splits, config.evaluation.train_sample, config.seed)
+    plan = with_room(plan, splits, shapes, spec.network, mesh, len(sample))
     images = sum(map(len, splits.values()))
     reader = make_reader(config.data, images, workdir / BAD_IMAGES, print_warning)
-    sample = sample_rows(splits, config.evaluation.train_sample, config.seed)
-    compile_ahead = CompileAhead(config, splits, shapes, mesh, len(sample))
+    evaluation = eval_spec(config)
+    compile_ahead = CompileAhead(spec, evaluation.batch_size, splits, shapes, mesh, len(sample))
 
-    def start(step: int, pretrained_config: PretrainedConfig | None) -> None:
+    def prepare_phase(step: int, pretrained_config: PretrainedConfig | None) -> None:
         phase_plan = next((phase_plan for phase_plan in plan if step < phase_plan.stop), None)
-        if first_step and phase_plan and pretrained_config:
+        if startup and phase_plan and pretrained_config:
             compile_ahead.start(phase_plan, pretrained_config)
-            if config.data.cache == "none":  # else the run reads them, once the cache is there
+            if config.data.cache == "none":  # else the run reads images once the cache is made
                 compile_ahead.read(phase_plan, step, reader)
 
     if has_checkpoint(workdir):
         checkpoints = _open_workdir(config, workdir, splits)
-        state, pretrained_config = _continued(checkpoints, plan, shapes, mesh, start)
-    else:  # the weights before anything is written: they may fail
-        state, pretrained_config = _initial(config, classes, base.frequencies, shapes, mesh, start)
+        state, pretrained_config = _restore(checkpoints, plan, shapes, mesh, prepare_phase)
+    else:  # the weights first: they may fail, and nothing must be written then
+        bias = fresh_bias(config.model.head_bias, config.loss, base_rate.frequencies)
+        state, pretrained_config = _initial(
+            config.model, spec, bias, classes, shapes, mesh, prepare_phase
+        )
         checkpoints = _open_workdir(config, workdir, splits)
-    reader.bad.write()  # those of the first batch, which may be older than the workdir
-    if first_step:
-        first_step.reached("network and weights")
-    sampled = splits["train"].take(sample)
-    readers = _readers(config, splits | {SAMPLE: sampled}, reader)
-    if first_step and config.data.cache != "none":
-        first_step.reached("cache of images")
-    context = TrainContext(
+    reader.bad.write()  # of the first batch, which may be read before the workdir exists
+    if startup:
+        startup.reached("network and weights")
+    tables = splits | {SAMPLE: splits["train"].take(sample)}
+    readers = _readers(config.data, evaluation, tables, reader)
+    if startup and config.data.cache != "none":
+        startup.reached("cache of images")
+    inputs = RunInputs(
         config=config,
         workdir=workdir,
         plan=plan,
         splits=splits,
-        base=base,
+        base_rate=base_rate,
         pretrained_config=pretrained_config,
         mesh=mesh,
         readers=readers,
+        sample=sample,
+        step=spec,
+        evaluation=evaluation,
+    )
+    services = Services(
         compile_ahead=compile_ahead,
         checkpoints=checkpoints,
         log=MetricsLog(workdir, checkpoints.latest() or 0, is_first_process()),
-        sample=sample,
-        timer=PhaseTimer(first_step.began if first_step else None),
+        save_clock=SaveClock(config.checkpoint.every_minutes),
+        timer=PhaseTimer(startup.began if startup else None),
     )
-    return context, state
+    return TrainContext(inputs, services), state
 
 
 def _read_data(data: Data, workdir: Path) -> dict[str, LabelTable]:
@@ -121,23 +140,25 @@ def _read_data(data: Data, workdir: Path) -> dict[str, LabelTable]:
     return splits
 
 
-def _check_rows(config: Config, plan: list[PlannedPhase], devices: int) -> None:
-    """ValueError where batches do not divide over processes, devices, parts and pairs."""
-    local_rows(config.data.batch_size, "data.batch_size")
-    local_rows(config.data.eval_batch_size, "data.eval_batch_size")
-    check_parts(plan, config.data.batch_size, devices)
-    if mixes(config.augment):
+def _check_rows(data: Data, augment: Augment, plan: list[PlannedPhase], devices: int) -> None:
+    """Raises a ValueError if batches do not divide over processes, devices, parts and pairs."""
+    local_rows(data.batch_size, "data.batch_size")
+    local_rows(data.eval_batch_size, "data.eval_batch_size")
+    check_parts(plan, data.batch_size, devices)
+    if mixes(augment):
         for phase_plan in plan:
-            check_pairs(config.data.batch_size // devices // phase_plan.phase.accumulate)
+            check_pairs(data.batch_size // devices // phase_plan.phase.accumulate)
 
 
-def _readers(config: Config, splits: dict[str, LabelTable], reader: Reader) -> dict[str, Reader]:
-    """Of what is read in every epoch, each with its cache if there is to be one."""
-    how = (config.data, config.augment, image_size(config))
+def _readers(
+    data: Data, evaluation: EvalSpec, tables: dict[str, LabelTable], reader: Reader
+) -> dict[str, Reader]:
+    """Returns the readers of what every epoch reads, each with its cache if the config asks."""
+    size, augment = evaluation.image_size, evaluation.augment
     return {
-        split: with_cache(reader, *how, split, splits[split].paths)
+        split: with_cache(reader, data, augment, size, split, tables[split].paths)
         for split in ("train", "val", SAMPLE)
-        if len(splits[split])
+        if len(tables[split])
     }
 
 
@@ -148,84 +169,88 @@ def _open_workdir(config: Config, workdir: Path, splits: dict[str, LabelTable]) 
     return Checkpoints(workdir)
 
 
-def _continued(
+def _restore(
     checkpoints: Checkpoints,
     plan: list[PlannedPhase],
     shapes: dict,
     mesh: jax.sharding.Mesh,
-    start: Callable[[int, PretrainedConfig | None], None],
+    prepare_phase: Callable[[int, PretrainedConfig | None], None],
 ) -> tuple[TrainState, PretrainedConfig]:
-    """The state of the latest checkpoint."""
+    """Returns the state of the latest checkpoint."""
     latest = checkpoints.resolve("latest")
     metadata = check_metadata(checkpoints.metadata(latest), latest)
     pretrained_config = read_pretrained_config(metadata)
     saved = next(phase_plan for phase_plan in plan if phase_plan.phase.name == metadata["phase"])
     over = read_early_stopping(metadata).is_over(saved.phase.patience)
     step = saved.stop if over else latest
-    start(step, pretrained_config)
+    prepare_phase(step, pretrained_config)
     state = checkpoints.restore(latest, state_shape(shapes, saved, mesh))
     console.print(f"Continuing at step {step} of {plan[-1].stop}; weights: {pretrained_config}.")
     return ended_early(state, saved, mesh) if over else state, pretrained_config
 
 
 def _initial(
-    config: Config,
+    model: Model,
+    spec: StepSpec,
+    bias: dict,
     classes: tuple[str, ...],
-    frequencies: tuple[float, ...],
     shapes: dict,
     mesh: jax.sharding.Mesh,
-    start: Callable[[int, PretrainedConfig | None], None],
+    prepare_phase: Callable[[int, PretrainedConfig | None], None],
 ) -> tuple[TrainState, PretrainedConfig]:
-    """The state before the first phase; without an optimiser's, which begin_phase makes."""
-    if config.model.weights:
-        # Of weights with a name, the origin is known before the file is.
-        start(0, known_pretrained_config(config.model.weights, config.model.variant))
-        pretrained = read_weights(config, classes, shapes)
-        start(0, pretrained.pretrained_config)
-        variables = initial_variables(config, pretrained, frequencies, shapes, mesh)
+    """Returns the state before the first phase, without an optimiser state: begin_phase adds it."""
+    network, seed, weights = spec.network, spec.seed, model.weights
+    if weights:
+        # The convention of named weights is known before their file is read.
+        prepare_phase(0, known_pretrained_config(weights, model.variant))
+        pretrained = read_weights(weights, model.variant, classes, shapes)
         pretrained_config = pretrained.pretrained_config
+        prepare_phase(0, pretrained_config)
+        variables = initial_variables(
+            network, pretrained, shapes, mesh, weights=weights, seed=seed, bias=bias
+        )
     else:
         pretrained_config = PretrainedConfig(KERAS, IMAGENET)
-        start(0, pretrained_config)
-        variables = random_variables(config, frequencies, mesh)
+        prepare_phase(0, pretrained_config)
+        variables = random_variables(network, seed, bias, mesh)
     return make_state(variables, (), 0), pretrained_config
 
 
-def print_header(context: TrainContext, state: TrainState) -> None:
-    """What is about to happen: devices, network, parameters, images, rarest classes."""
-    config, train = context.config, context.splits["train"]
-    sizes = ", ".join(f"{len(table)} {name}" for name, table in context.splits.items())
+def print_header(inputs: RunInputs, state: TrainState) -> None:
+    """Prints devices, network, parameters, images and the rarest classes."""
+    train = inputs.splits["train"]
+    sizes = ", ".join(f"{len(table)} {name}" for name, table in inputs.splits.items())
     total = sum(leaf.size for leaf in flatten(state.params).values())
     rare = sorted(zip(train.positives, train.classes, strict=True))[:RAREST]
     kind = jax.devices()[0].device_kind
     rows = [
         ["devices", describe_devices(jax.device_count(), kind, jax.process_count(), keeps_heap())],
-        ["network", describe_network(config, len(train.classes))],
+        ["network", describe_network(inputs.step.network)],
         ["parameters", f"{total:,}, {len(train.classes)} classes"],
         ["images", sizes],
         ["rarest in train", ", ".join(f"{name} ({count})" for count, name in rare)],
     ]
-    print_table("", ["run", str(context.workdir)], rows)
+    print_table("", ["run", str(inputs.workdir)], rows)
 
 
-def print_end(context: TrainContext, finished: bool) -> None:
-    """The phases' results and where everything is."""
-    records = read_metrics(context.workdir) if is_first_process() else []
+def print_end(inputs: RunInputs, finished: bool) -> None:
+    """Prints the mAP of each phase, skipped images, and what to do next."""
+    workdir = inputs.workdir
+    records = read_metrics(workdir) if is_first_process() else []
     rows = []
-    for phase_plan in context.plan:
-        own = [record for record in records if record["phase"] == phase_plan.phase.name]
-        if own:
-            values = [record["val"]["mAP"] for record in own]
-            rows.append([phase_plan.phase.name, f"{values[-1]:.4f}", f"{max(values):.4f}"])
+    for phase_plan in inputs.plan:
+        name = phase_plan.phase.name
+        values = [record["val"]["mAP"] for record in records if record["phase"] == name]
+        if values:
+            rows.append([name, f"{values[-1]:.4f}", f"{max(values):.4f}"])
     if rows:
         print_table("val mAP", ["phase", "at its end", "best"], rows)
-    context.readers["train"].bad.write()  # with those of the other processes
-    if skipped := context.readers["train"].bad.summary():
+    inputs.readers["train"].bad.write()  # with those of the other processes
+    if skipped := inputs.readers["train"].bad.summary():
         print_warning(skipped)
     if not finished:
-        console.print(f"Stopped; the same command continues {context.workdir}.")
+        console.print(f"Stopped; run the same command to continue {workdir}.")
         return
     console.print(
-        f"Done. Everything is in {context.workdir}; next: "
-        f"python -m mlcls_jax.evaluate --workdir {context.workdir}"
+        f"Done. Everything is in {workdir}; next: python -m mlcls_jax.evaluate --workdir {workdir}"
     )

@@ -1,4 +1,4 @@
-"""Where the seconds of a run go, by the clock on the wall."""
+"""Where the wall-clock seconds of a run go."""
 
 import gc
 import time
@@ -15,53 +15,61 @@ OTHER = "other"
 
 
 class PhaseTimer:
-    """Adds up seconds by what they went into, in the main thread; `take` empties it."""
+    """Adds up the seconds of a run by activity, in the main thread."""
 
     def __init__(self, began: float | None = None):
-        """began: by time.perf_counter(); None: now."""
+        """Starts the clock.
+
+        Args:
+            began: start of the first interval by time.perf_counter(); None for now.
+        """
         self._began = time.perf_counter() if began is None else began
         self._seconds: dict[str, float] = {}
 
-    def add(self, what: str, seconds: float) -> None:
-        """Notes seconds that have gone into something."""
-        self._seconds[what] = self._seconds.get(what, 0.0) + seconds
+    def add(self, activity: str, seconds: float) -> None:
+        """Adds seconds to an activity."""
+        self._seconds[activity] = self._seconds.get(activity, 0.0) + seconds
 
     @contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        """Notes the seconds of a block."""
+    def measure(self, activity: str) -> Iterator[None]:
+        """Adds the seconds of a block to an activity."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            self.add(what, time.perf_counter() - began)
+            self.add(activity, time.perf_counter() - began)
 
-    def so_far(self, what: str) -> None:
-        """All that nothing was noted for yet went into this."""
-        self.add(what, max(self._unnoted(), 0.0))
+    def add_rest(self, activity: str) -> None:
+        """Adds all seconds that no activity has yet."""
+        self.add(activity, max(self._rest(), 0.0))
 
     def take(self) -> dict[str, float]:
-        """Seconds by what they went into since the last call, which add up to all of them."""
-        self.so_far(OTHER)
-        taken = {what: round(seconds, 3) for what, seconds in self._seconds.items()}
+        """Returns the seconds by activity since the last call, which add up to all of them."""
+        self.add_rest(OTHER)
+        taken = {activity: round(seconds, 3) for activity, seconds in self._seconds.items()}
         self._began, self._seconds = time.perf_counter(), {}
         return taken
 
-    def _unnoted(self) -> float:
+    def _rest(self) -> float:
         return time.perf_counter() - self._began - sum(self._seconds.values())
 
 
 class StartupTimer:
-    """The stretches of a start, told when the first step has ended.
+    """Times the start of a run by stages, and prints them after the first step.
 
-    Until then there is no garbage collection: imports and tracing make many objects that stay, and
-    looking through them again and again is a quarter of their time.  Afterwards these objects are
-    never looked at again, which spares the loop the longest pauses.
+    Garbage collection is off until then: imports and tracing create many objects that stay, and
+    scanning them again and again takes a quarter of their time.  After the first step these
+    objects are never scanned again, which spares the loop the longest pauses.
     """
 
     def __init__(self, began: float):
-        """began: by time.perf_counter()."""
-        self.began, self._stretches, self._is_watched = began, {}, False
-        self._last = began
+        """Starts the first stage.
+
+        Args:
+            began: start of the run by time.perf_counter().
+        """
+        self.began, self._stages, self._is_watched = began, {}, False
+        self._stage_began = began
 
     def __enter__(self) -> "StartupTimer":
         gc.disable()
@@ -71,13 +79,13 @@ class StartupTimer:
         gc.unfreeze()
         gc.enable()
 
-    def reached(self, stretch: str) -> None:
-        """Ends a stretch of the start, which began where the last one ended."""
+    def reached(self, stage: str) -> None:
+        """Ends a stage, which began where the previous one ended."""
         now = time.perf_counter()
-        self._stretches[stretch], self._last = now - self._last, now
+        self._stages[stage], self._stage_began = now - self._stage_began, now
 
     def watched(self, step: Callable) -> Callable:
-        """The same step, of which the first call of the run is watched to its end in a thread."""
+        """Returns the step, whose first call in the run is watched to its end by a thread."""
         if self._is_watched:
             return step
 
@@ -93,8 +101,9 @@ class StartupTimer:
     def _end(self, metrics: dict) -> None:
         jax.block_until_ready(metrics)
         self.reached("step")
-        parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self._stretches.items())
-        console.print(f"first step done {self._last - self.began:.1f} s after the start ({parts})")
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self._stages.items())
+        seconds = self._stage_began - self.began
+        console.print(f"first step done {seconds:.1f} s after the start ({stages})")
         gc.collect()
         gc.freeze()
         gc.enable()

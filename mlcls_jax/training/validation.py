@@ -1,4 +1,4 @@
-"""The end of an epoch: scores of the validation images, a line, a record and a checkpoint."""
+"""The end of an epoch: scores of the validation images, their record, and the checkpoint."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ from mlcls_jax.step.optimizer import group_table
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import Meter, console, print_warning
-from mlcls_jax.system.devices import describe_devices, is_first_process, keeps_heap, replicate
-from mlcls_jax.training.context import TrainContext
+from mlcls_jax.system.devices import describe_devices, is_first_process, keeps_heap
+from mlcls_jax.training.context import RunInputs, TrainContext
 from mlcls_jax.training.nan_guard import check_finite
 from mlcls_jax.training.phase_inputs import PhaseInputs
 from mlcls_jax.training.phase_transition import EarlyStopping
@@ -35,16 +35,19 @@ from mlcls_jax.training.phase_transition import EarlyStopping
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """The better of the parameters and their average on the validation images.
+    """Scores of the validation images, by the better of the parameters and their EMA.
 
-    better: RAW or EMA.
-    scores: of what there is, by the same names.
-    variables, logits: of the better.
-    table: of the images that the logits are of.
-    sample: see `sample_values`.
+    Attributes:
+        weights: RAW or EMA, whichever scored better.
+        scores: by RAW and, if the phase keeps one, by EMA.
+        variables: the better ones.
+        table: labels of the validation images that could be read.
+        logits: of the better ones, float32 [image, class].
+        decision_rule: thresholds and temperatures, tuned on these images.
+        sample: scores of the sample of training images; see `sample_values`.
     """
 
-    better: str
+    weights: str
     scores: dict[str, Scores]
     variables: dict
     table: LabelTable
@@ -52,169 +55,149 @@ class ValidationResult:
     decision_rule: DecisionRule
     sample: dict[str, float]
 
+    @property
+    def values(self) -> dict[str, float]:
+        """Returns the better scores by the name of the metric, such as "mAP"."""
+        return self.scores[self.weights].values
 
-def evaluate_state(
-    context: TrainContext, work: PhaseInputs, state: TrainState, step: int
-) -> ValidationResult:
-    """Scores the validation images by both, and the sample of training images by the better.
 
-    Raises:
-        FloatingPointError: logits that are not finite; names the step.
-    """
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    candidates = {RAW: variables}
-    if state.ema:
-        candidates[EMA] = with_ema(variables, state.ema)
-    val, scores = context.splits["val"], {}
-    read: dict[str, tuple[LabelTable, np.ndarray]] = {}
-    for name, candidate in candidates.items():
-        logits, readable = work.evaluate(candidate)
-        check_finite(context, step, np.isfinite(logits).all())
-        read[name] = val.take(np.flatnonzero(readable)), logits[readable]
-        scores[name] = model_scores(*read[name], context.base)
-    better = max(scores, key=lambda name: np.nan_to_num(scores[name].values["mAP"]))
-    rule = criterion_from_config(context.config.evaluation)
-    decision_rule = fit_decision_rule(*read[better], context.base.included_classes, rule)
-    sample = {}
-    if len(context.sample):
-        logits, readable = work.evaluate_sample(candidates[better])
-        table = context.sampled.take(np.flatnonzero(readable))
-        of_sample = model_scores(table, logits[readable], context.base)
-        sample = sample_values(of_sample, len(table), scores[better])
-    return ValidationResult(
-        better, scores, candidates[better], *read[better], decision_rule, sample
-    )
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores the validation images during a phase."""
+
+    context: TrainContext
+    phase_inputs: PhaseInputs
+
+    def run(self, state: TrainState, step: int) -> ValidationResult:
+        """Returns the scores of a state: of its parameters, and of their EMA if it has one.
+
+        Raises:
+            FloatingPointError: logits that are not finite; names the step.
+        """
+        inputs = self.context.inputs
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        candidates = {RAW: variables}
+        if state.ema:
+            candidates[EMA] = with_ema(variables, state.ema)
+        val, base_rate = inputs.splits["val"], inputs.base_rate
+        scores: dict[str, Scores] = {}
+        read: dict[str, tuple[LabelTable, np.ndarray]] = {}
+        for weights, candidate in candidates.items():
+            logits, readable = self.phase_inputs.evaluate(candidate)
+            check_finite(self.context, step, bool(np.isfinite(logits).all()))
+            table, logits = val.take(np.flatnonzero(readable)), logits[readable]
+            read[weights], scores[weights] = (table, logits), model_scores(table, logits, base_rate)
+        better = max(scores, key=lambda weights: np.nan_to_num(scores[weights].values["mAP"]))
+        table, logits = read[better]
+        criterion = criterion_from_config(inputs.config.evaluation)
+        return ValidationResult(
+            weights=better,
+            scores=scores,
+            variables=candidates[better],
+            table=table,
+            logits=logits,
+            decision_rule=fit_decision_rule(table, logits, base_rate.included_classes, criterion),
+            sample=self._score_sample(candidates[better], scores[better]),
+        )
+
+    def _score_sample(self, variables: dict, val: Scores) -> dict[str, float]:
+        inputs = self.context.inputs
+        if not len(inputs.sample):
+            return {}
+        logits, readable = self.phase_inputs.evaluate_sample(variables)
+        table = inputs.sampled.take(np.flatnonzero(readable))
+        scores = model_scores(table, logits[readable], inputs.base_rate)
+        return sample_values(scores, len(table), val)
 
 
 def sample_values(sample: Scores, images: int, val: Scores) -> dict[str, float]:
-    """mAP and loss of the sample in evaluation mode, and to compare them with, the mAP of val over
-    the classes that both have; nothing where there is no such class."""
-    out = {*sample.excluded_classes, *val.excluded_classes}
-    both = [name for name in val.class_ap if name not in out]
-    if not both:
+    """Returns mAP and loss of a sample of training images, next to the mAP of the validation
+    images over the classes that both have; {} if there is no such class.
+
+    Args:
+        sample: scores of the sample, in evaluation mode.
+        images: number of images in the sample.
+        val: scores of the validation images.
+    """
+    excluded = {*sample.excluded_classes, *val.excluded_classes}
+    shared = [name for name in val.class_ap if name not in excluded]
+    if not shared:
         return {}
-    mean = [float(np.mean([of.class_ap[name] for name in both])) for of in (sample, val)]
+    sample_map, val_map = (
+        float(np.mean([scores.class_ap[name] for name in shared])) for scores in (sample, val)
+    )
     return {
-        "mAP": mean[0],
+        "mAP": sample_map,
         "loss": sample.values["loss"],
-        "val_mAP": mean[1],
-        "classes": len(both),
+        "val_mAP": val_map,
+        "classes": len(shared),
         "images": images,
     }
 
 
-def kept(context: TrainContext, evaluated: ValidationResult, step: int) -> BestEvaluation:
-    """What the report needs of the best evaluation."""
-    phases = [phase_plan.phase for phase_plan in context.plan]
-    groups = {phase.name: group_table(evaluated.variables["params"], phase) for phase in phases}
-    kind = jax.devices()[0].device_kind
-    return BestEvaluation(
-        step=step,
-        weights=evaluated.better,
-        filenames=evaluated.table.filenames,
-        logits=evaluated.logits,
-        decision_rule=evaluated.decision_rule,
-        devices=describe_devices(jax.device_count(), kind, jax.process_count(), keeps_heap()),
-        groups={name: [dataclasses.asdict(row) for row in rows] for name, rows in groups.items()},
-    )
-
-
-def evaluate_and_save(
+def log_evaluation(
     context: TrainContext,
     phase_plan: PlannedPhase,
-    work: PhaseInputs,
+    result: ValidationResult,
     state: TrainState,
     meter: Meter,
-    patience: EarlyStopping,
-    step: int,
-) -> tuple[TrainState, EarlyStopping]:
-    """Scores the validation images, writes the line and the checkpoint, resets the totals.
-
-    `images_per_second` and `seconds` of the line are what this process did since the evaluation
-    before: a run that was continued in between has done more.  The line is on the disk before the
-    checkpoint is begun, so that no checkpoint can be without its line; a line without its
-    checkpoint is dropped by the run that continues.
-    """
-    seconds, config = meter.seconds, context.config
-    with context.timer.on("evaluation"):
-        evaluated = evaluate_state(context, work, state, step)
-    better, scores, decision_rule = evaluated.better, evaluated.scores, evaluated.decision_rule
-    spread = logit_spread(evaluated.logits)
-    values = scores[better].values
-    record = {
-        "step": step,
-        "epoch": round(step * config.data.batch_size / len(context.splits["train"]), 4),
-        "phase": phase_plan.phase.name,
-        "loss_name": describe_loss(
-            config.loss
-        ),  # what train_loss is; val and base_rate have plain BCE
-        "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
-        "val": values,
-        "base_rate": context.constant.values,
-        "logit_spread": spread,
-        "images_per_second": round(meter.images_per_second, 2),
-        "seconds": round(seconds, 2),
-        "spent": context.timer.take(),
-    }
-    if evaluated.sample:
-        record[SAMPLE] = evaluated.sample
-    if len(scores) > 1:
-        record["weights"] = better
-        record |= {f"val_{name}": of.values for name, of in scores.items()}
-    context.log.write_epoch(record)
-    console.print(epoch_line(record))
-    _warn(context, phase_plan)
-    # Two arrays, as one buffer cannot be donated twice; from the host, so that nothing compiles.
-    zeros = [np.zeros((), np.float32) for _ in range(2)]
-    loss_sum, label_count = replicate(zeros, context.mesh)
-    state = dataclasses.replace(state, loss_sum=loss_sum, label_count=label_count)
-    patience = patience.after(values["mAP"])
-    metadata = meta_of(context, phase_plan, step, patience, values, better)
-    metadata |= {"decision_rule": dataclasses.asdict(decision_rule)}
-    with context.timer.on("checkpoints"):
-        context.checkpoints.save(step, state, metadata, values["mAP"])
-    with context.timer.on("report"):
-        context.on_evaluation(values["mAP"], lambda: kept(context, evaluated, step))
-    context.clock.restart()
-    return state, patience
-
-
-def save_between(
-    context: TrainContext,
-    phase_plan: PlannedPhase,
-    state: TrainState,
-    patience: EarlyStopping,
     step: int,
 ) -> None:
-    """Saves the state between two evaluations, whose losses have been looked at.
+    """Writes the record of an evaluation, and prints its line and its warnings.
 
-    Raises:
-        FloatingPointError: a parameter that is not finite.
+    `images_per_second` and `seconds` of the record are what this process did since the last
+    evaluation; a run that was continued in between has done more.  The record is on the disk
+    before the checkpoint is started, so no checkpoint lacks its record.
     """
-    finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
-    check_finite(context, step, finite)
-    context.checkpoints.save(step, state, meta_of(context, phase_plan, step, patience), None)
-    context.clock.restart()
+    record = _record(context, phase_plan, result, state, meter, step)
+    context.services.log.write_epoch(record)
+    console.print(epoch_line(record))
+    if is_first_process():  # it has the records
+        phases, phase = context.inputs.config.phases, phase_plan.phase
+        index = [other.name for other in phases].index(phase.name)
+        for text in warnings(read_metrics(context.inputs.workdir), phase, index):
+            print_warning(text)
 
 
-def _warn(context: TrainContext, phase_plan: PlannedPhase) -> None:
-    """Says what the record that was just written is the first of its phase to show."""
-    if not is_first_process():  # it has the records
-        return
-    index = [phase.name for phase in context.config.phases].index(phase_plan.phase.name)
-    for text in warnings(read_metrics(context.workdir), phase_plan.phase, index):
-        print_warning(text)
+def _record(
+    context: TrainContext,
+    phase_plan: PlannedPhase,
+    result: ValidationResult,
+    state: TrainState,
+    meter: Meter,
+    step: int,
+) -> dict[str, Any]:
+    inputs = context.inputs
+    record = {
+        "step": step,
+        "epoch": round(step * inputs.step.batch_size / len(inputs.splits["train"]), 4),
+        "phase": phase_plan.phase.name,
+        "loss_name": describe_loss(inputs.step.loss),  # of train_loss; all others are plain BCE
+        "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
+        "val": result.values,
+        "base_rate": inputs.constant.values,
+        "logit_spread": logit_spread(result.logits),
+        "images_per_second": round(meter.images_per_second, 2),
+        "seconds": round(meter.seconds, 2),
+        "timing": context.services.timer.take(),
+    }
+    if result.sample:
+        record[SAMPLE] = result.sample
+    if len(result.scores) > 1:
+        record["weights"] = result.weights
+        record |= {f"val_{weights}": scores.values for weights, scores in result.scores.items()}
+    return record
 
 
 def epoch_line(record: dict[str, Any]) -> str:
-    """One line per evaluation."""
+    """Returns the line that is printed for a record of metrics.jsonl."""
     val, constant = record["val"], record["base_rate"]
-    # Another loss has its name, lest anybody compare it with that of val.
+    # The training loss is named unless it is BCE: another loss does not compare with that of val.
     plain = record["loss_name"] == "bce"
-    train, of_val = ("loss", "loss") if plain else (record["loss_name"], "bce")
+    train_loss, val_loss = ("loss", "loss") if plain else (record["loss_name"], "bce")
     return (
         f"{record['phase']} epoch {record['epoch']:.4g} step {record['step']}: "
-        f"train {train} {record['train_loss']:.4f}, val {of_val} {val['loss']:.4f} "
+        f"train {train_loss} {record['train_loss']:.4f}, val {val_loss} {val['loss']:.4f} "
         f"(base rate {constant['loss']:.4f}), mAP {val['mAP']:.4f} "
         f"(base rate {constant['mAP']:.4f}), CF1 {val['CF1']:.4f}, "
         f"{record['images_per_second']:.1f} images/s{_compared(record)}"
@@ -222,34 +205,88 @@ def epoch_line(record: dict[str, Any]) -> str:
 
 
 def _compared(record: dict[str, Any]) -> str:
-    """What the line says of the parameters and their average, where both were scored."""
     if "weights" not in record:
         return ""
-    raw, ema = (record[f"val_{name}"]["mAP"] for name in (RAW, EMA))
-    better = "ema" if record["weights"] == EMA else "parameters"
-    return f"; the {better} scored this: mAP {raw:.4f} of the parameters, {ema:.4f} averaged"
+    raw, ema = (record[f"val_{weights}"]["mAP"] for weights in (RAW, EMA))
+    better = "EMA" if record["weights"] == EMA else "parameters"
+    return f"; scored with the {better}: mAP {raw:.4f} of the parameters, {ema:.4f} of their EMA"
 
 
-def meta_of(
+def save_evaluation(
     context: TrainContext,
     phase_plan: PlannedPhase,
+    state: TrainState,
     step: int,
-    patience: EarlyStopping,
-    values: dict | None = None,
-    weights: str = RAW,
-) -> dict:
-    """What a checkpoint says of itself, JSON-ready; without `values`, of a moment in an epoch."""
-    return {
+    early_stopping: EarlyStopping,
+    result: ValidationResult,
+) -> None:
+    """Starts the checkpoint of an evaluation, and passes the evaluation on."""
+    services, value = context.services, result.values["mAP"]
+    metadata = checkpoint_metadata(context.inputs, phase_plan, step, early_stopping, result)
+    with services.timer.measure("checkpoints"):
+        services.checkpoints.save(step, state, metadata, value)
+    with services.timer.measure("report"):
+        services.on_evaluation(value, lambda: best_evaluation(context.inputs, result, step))
+    services.save_clock.restart()
+
+
+def save_between(
+    context: TrainContext,
+    phase_plan: PlannedPhase,
+    state: TrainState,
+    step: int,
+    early_stopping: EarlyStopping,
+) -> None:
+    """Starts a checkpoint between two evaluations, after the losses so far were checked.
+
+    Raises:
+        FloatingPointError: a parameter that is not finite.
+    """
+    finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    check_finite(context, step, finite)
+    metadata = checkpoint_metadata(context.inputs, phase_plan, step, early_stopping)
+    context.services.checkpoints.save(step, state, metadata, None)
+    context.services.save_clock.restart()
+
+
+def checkpoint_metadata(
+    inputs: RunInputs,
+    phase_plan: PlannedPhase,
+    step: int,
+    early_stopping: EarlyStopping,
+    result: ValidationResult | None = None,
+) -> dict[str, Any]:
+    """Returns the metadata of a checkpoint, JSON-ready; `result` is that of its evaluation."""
+    metadata = {
         "step": step,
         "phase": phase_plan.phase.name,
-        "classes": list(context.splits["train"].classes),
+        "classes": list(inputs.splits["train"].classes),
         "base_rate": {
-            "frequencies": list(context.base.frequencies),
-            "included_classes": list(context.base.included_classes),
+            "frequencies": list(inputs.base_rate.frequencies),
+            "included_classes": list(inputs.base_rate.included_classes),
         },
-        "pretrained_config": to_json(context.pretrained_config),
-        "val": values,
-        "weights": weights,
-        "patience": dataclasses.asdict(patience),
-        "config": dataclasses.asdict(context.config),
+        "pretrained_config": to_json(inputs.pretrained_config),
+        "val": result.values if result else None,
+        "weights": result.weights if result else RAW,
+        "early_stopping": dataclasses.asdict(early_stopping),
+        "config": dataclasses.asdict(inputs.config),
     }
+    if result:
+        metadata["decision_rule"] = dataclasses.asdict(result.decision_rule)
+    return metadata
+
+
+def best_evaluation(inputs: RunInputs, result: ValidationResult, step: int) -> BestEvaluation:
+    """Returns what the report needs of the best evaluation."""
+    phases = [phase_plan.phase for phase_plan in inputs.plan]
+    groups = {phase.name: group_table(result.variables["params"], phase) for phase in phases}
+    kind = jax.devices()[0].device_kind
+    return BestEvaluation(
+        step=step,
+        weights=result.weights,
+        filenames=result.table.filenames,
+        logits=result.logits,
+        decision_rule=result.decision_rule,
+        devices=describe_devices(jax.device_count(), kind, jax.process_count(), keeps_heap()),
+        groups={name: [dataclasses.asdict(row) for row in rows] for name, rows in groups.items()},
+    )

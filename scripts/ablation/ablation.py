@@ -1,18 +1,18 @@
-"""What each option is worth: the same data and number of steps, one thing changed at a time.
+"""Measures what each training option gains: same data and steps, one change per row.
 
     python scripts/ablation/ablation.py --csv labels.csv --images photos --variant lite0
     python scripts/ablation/ablation.py --csv labels.csv --images photos --rows loss,mixup
-    python scripts/ablation/ablation.py --data demo --epochs 2 4  # the demo data
-    python scripts/ablation/ablation.py --list                      # the rows
+    python scripts/ablation/ablation.py --data demo --epochs 2 4    # the demo data
+    python scripts/ablation/ablation.py --list                      # print the rows
 
-Each run is `python -m mlcls_jax.train` from the pretrained weights to the end, in
-OUT/<data>/<network>/<row>/<seed>; the seed splits the images as well, so the rows are compared on
-the same splits.  The same command again skips what is finished and continues what was interrupted.
-Fields for every run go at the end: --config.evaluation.min_positives=10.
+Each run is one `python -m mlcls_jax.train` from the pretrained weights to the end, in
+OUT/<data>/<network>/<row>/<seed>. The seed also splits the images, so all rows are compared on the
+same splits. Running the same command again skips finished runs and continues interrupted ones.
+Config overrides for every run go at the end: --config.evaluation.min_positives=10.
 
-Prints the mean and sample standard deviation over the seeds of val mAP, after the last step and at
-the best evaluation (which was chosen on the same images, so it flatters), the differences to the
-baseline of the same seed, and the minutes of a run on this machine.
+Prints validation mAP as mean and sample standard deviation over the seeds, after the last step and
+at the best evaluation (an optimistic figure, because it is selected on the same images), the
+differences to the baseline with the same seed, and the minutes per run on this machine.
 """
 
 import argparse
@@ -36,12 +36,20 @@ from mlcls_jax.run.metrics_log import read_metrics
 from mlcls_jax.system.files import write_text
 
 ROOT = Path(__file__).parents[2]
-Call = Callable[[list[str], Path], None]  # runs a command whose output goes to a file
+Call = Callable[[list[str], Path], None]  # runs a command and appends its output to a file
 
 
 @dataclass(frozen=True)
 class Result:
-    """Of one run: val mAP after the last step and at the best evaluation; minutes of wall time."""
+    """Result of one run.
+
+    Attributes:
+        row: name of the row.
+        seed: seed of the run and of its split.
+        end: val mAP after the last step.
+        best: val mAP at the best evaluation.
+        minutes: wall time.
+    """
 
     row: str
     seed: int
@@ -52,13 +60,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Study:
-    """What all runs have in common.
+    """Settings that all runs share.
 
     Attributes:
-        folder: of the rows.
+        folder: contains a folder for each row.
         config: a config file.
-        common: arguments of every training.
-        epochs: of the head's phase and of fine-tuning.
+        common: arguments of every training command.
+        epochs: epochs of the head's phase and of fine-tuning.
     """
 
     folder: Path
@@ -67,7 +75,7 @@ class Study:
     epochs: tuple[int, int]
 
     def arguments(self, row: Row, seed: int) -> list[str]:
-        """Of `mlcls_jax.train`, but for the workdir."""
+        """Returns the arguments of `mlcls_jax.train`, without the workdir."""
         changes = [*self.common, *overrides(row, seed, self.epochs)]
         return ["--config", str(self.config), *changes]
 
@@ -83,7 +91,7 @@ def main(arguments: list[str]) -> int:
     tasks = [(row, seed) for seed in options.seeds for row in rows]
     results: list[Result] = []
     with ThreadPoolExecutor(options.processes) as pool:
-        # In this order: a row that evaluates the baseline's run comes after it.
+        # Rows that evaluate the baseline's runs must come after these runs.
         for trained in (True, False):
             chosen = [task for task in tasks if bool(task[0].evaluate) != trained]
             for result in pool.map(lambda task: measure(study, task[0], task[1], call), chosen):
@@ -95,24 +103,32 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options, and the fields for every run."""
+    """Returns the options, and the config overrides for every run."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0], allow_abbrev=False
     )
-    parser.add_argument("--data", default="", choices=("", "demo"), help="in place of --csv")
-    parser.add_argument("--csv", type=Path, help="labels, as for mlcls_jax.train")
-    parser.add_argument("--images", type=Path, help="their folder")
+    parser.add_argument(
+        "--data", default="", choices=("", "demo"), help="use the demo data instead of --csv"
+    )
+    parser.add_argument("--csv", type=Path, help="label CSV, as for mlcls_jax.train")
+    parser.add_argument("--images", type=Path, help="folder with the images of --csv")
     parser.add_argument("--variant", default="lite0", help="network: lite0, b0, ...")
-    parser.add_argument("--weights", default="imagenet", help="a name or a file")
-    parser.add_argument("--rows", default=default_rows(), help="rows and groups; see --list")
-    parser.add_argument("--seeds", type=_numbers, default=_numbers("42,43,44"))
-    parser.add_argument("--epochs", type=int, nargs=2, default=(6, 12), help="head, fine-tuning")
-    parser.add_argument("--out", type=Path, default=Path("ablation"))
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
-    parser.add_argument("--list", action="store_true", help="print the rows")
+    parser.add_argument("--weights", default="imagenet", help="name or file of the weights")
+    parser.add_argument(
+        "--rows", default=default_rows(), help="comma-separated rows and groups; see --list"
+    )
+    parser.add_argument(
+        "--seeds", type=_numbers, default=_numbers("42,43,44"), help="comma-separated seeds"
+    )
+    parser.add_argument(
+        "--epochs", type=int, nargs=2, default=(6, 12), help="epochs of the head, of fine-tuning"
+    )
+    parser.add_argument("--out", type=Path, default=Path("ablation"), help="folder for the runs")
+    parser.add_argument("--processes", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--list", action="store_true", help="print the rows and exit")
     options, rest = parser.parse_known_args(arguments)
     if not options.list and bool(options.data) == bool(options.csv and options.images):
-        parser.error("name --csv and --images, or --data demo")
+        parser.error("set --csv and --images, or --data demo")
     return options, rest
 
 
@@ -121,7 +137,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def make_study(options: argparse.Namespace, rest: list[str]) -> Study:
-    """Where the runs are and what they share."""
+    """Returns the folder and the settings that the runs share."""
     if options.data:
         config, name, data = ROOT / "configs" / "demo.py", options.data, []
     else:
@@ -137,7 +153,7 @@ def make_study(options: argparse.Namespace, rest: list[str]) -> Study:
 
 
 def check(study: Study, rows: Sequence[Row]) -> None:
-    """Raises ValueError for the first row that is no possible config, before anything runs."""
+    """Raises ValueError for the first row whose config is invalid, before anything runs."""
     for row in rows:
         _, config, *changes = study.arguments(row, 0)
         try:
@@ -147,26 +163,28 @@ def check(study: Study, rows: Sequence[Row]) -> None:
 
 
 def measure(study: Study, row: Row, seed: int, call: Call) -> Result:
-    """The result of a row and seed: as it is kept, or from a run to its end.
+    """Returns the stored result of a row and seed, or runs it first.
 
     Args:
-        study: what the runs share.
-        row: what is changed.
-        seed: of the split and the run.
+        study: settings that the runs share.
+        row: the change to measure.
+        seed: seed of the split and of the run.
         call: runs a command, and raises if it fails.
 
     Raises:
-        ValueError: a kept result is of other settings, or the run fails.
+        ValueError: the stored result has other settings, or the run fails.
     """
     workdir = study.folder / row.name / str(seed)
-    kept, log = workdir.with_suffix(".json"), workdir.with_suffix(".log")
+    stored, log = workdir.with_suffix(".json"), workdir.with_suffix(".log")
     workdir.parent.mkdir(parents=True, exist_ok=True)
     settings = list(row.evaluate) or study.arguments(row, seed)
-    state = json.loads(kept.read_text()) if kept.exists() else {"settings": settings, "minutes": 0}
+    state = (
+        json.loads(stored.read_text()) if stored.exists() else {"settings": settings, "minutes": 0}
+    )
     if state["settings"] != settings:
         raise ValueError(
-            f"{kept} is of other settings ({_differing(state['settings'], settings)}); remove it "
-            f"and {workdir}, or name another --out"
+            f"{stored} has other settings ({_differing(state['settings'], settings)}); remove it "
+            f"and {workdir}, or choose another --out"
         )
     if "end" in state:
         return Result(row.name, seed, state["end"], state["best"], state["minutes"])
@@ -179,17 +197,17 @@ def measure(study: Study, row: Row, seed: int, call: Call) -> Result:
             call([sys.executable, *command], log)
             end, best = trained(workdir)
         state |= {"end": end, "best": best}
-    finally:  # what an interrupted run has taken counts as well
+    finally:  # the minutes of an interrupted run count too
         state["minutes"] += (time.perf_counter() - began) / 60
-        write_text(kept, json.dumps(state, indent=2) + "\n")
+        write_text(stored, json.dumps(state, indent=2) + "\n")
     return Result(row.name, seed, end, best, state["minutes"])
 
 
 def trained(workdir: Path) -> tuple[float, float]:
-    """val mAP of a run: after its last step, and at the best of its evaluations.
+    """Returns the val mAP of a run after its last step, and at its best evaluation.
 
-    With an average of the parameters, the last is the average's and not the better of the two,
-    which would be a choice on the same images.
+    With EMA, the first is that of the EMA parameters. Taking the better of raw and averaged
+    parameters would be a selection on the same images.
     """
     records = read_metrics(workdir)
     end = records[-1].get("val_ema", records[-1]["val"])["mAP"]
@@ -197,7 +215,7 @@ def trained(workdir: Path) -> tuple[float, float]:
 
 
 def evaluated(workdir: Path, options: Sequence[str], log: Path, call: Call) -> tuple[float, float]:
-    """val mAP of a run's last and of its best checkpoint, evaluated with these options."""
+    """Returns the val mAP of a run's latest and best checkpoint, evaluated with the options."""
     values = []
     for checkpoint in ("latest", "best"):
         command = ["-m", "mlcls_jax.evaluate", "--workdir", str(workdir), *options]
@@ -207,23 +225,27 @@ def evaluated(workdir: Path, options: Sequence[str], log: Path, call: Call) -> t
 
 
 def call(command: list[str], log: Path) -> None:
-    """Runs a command; its output is appended to the log, whose last line a failure tells."""
+    """Runs a command and appends its output to the log.
+
+    Raises:
+        ValueError: the command failed; the message has the last line of the log.
+    """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with log.open("a", encoding="utf-8") as file:
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=env).returncode
     if code:
         lines = log.read_text(encoding="utf-8").split("\n")
-        said = next((line for line in reversed(lines) if line.strip()), "nothing was said")
-        raise ValueError(f"{' '.join(command[1:3])} ended with {code}: {said} (see {log})")
+        last_line = next((line for line in reversed(lines) if line.strip()), "no output")
+        raise ValueError(f"{' '.join(command[1:3])} ended with {code}: {last_line} (see {log})")
 
 
 def _differing(ours: list[str], theirs: list[str]) -> str:
-    return ", ".join(sorted({*ours} ^ {*theirs})) or "in another order"
+    return ", ".join(sorted({*ours} ^ {*theirs})) or "the same in another order"
 
 
 def write_results(path: Path, study: Study, results: Sequence[Result]) -> None:
-    """Adds the results to those of other studies in the file, in place of the same runs'."""
+    """Adds results to the file, replacing earlier ones of the same runs."""
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     rows = known.setdefault("/".join(study.folder.parts[-2:]), {})
     for result in results:
@@ -233,7 +255,7 @@ def write_results(path: Path, study: Study, results: Sequence[Result]) -> None:
 
 
 def markdown(results: Sequence[Result], names: Sequence[str]) -> str:
-    """The table; differences are paired by seed."""
+    """Returns the table in Markdown; differences are paired by seed."""
     header = [
         "",
         "val mAP at the end",
@@ -246,13 +268,13 @@ def markdown(results: Sequence[Result], names: Sequence[str]) -> str:
     base = {result.seed: result for result in results if result.row == BASELINE}
     lines = []
     for name in names:
-        own = [result for result in results if result.row == name]
+        of_row = [result for result in results if result.row == name]
         cells = [name]
         for which in ("end", "best"):
-            values = [getattr(result, which) for result in own]
-            paired = [getattr(r, which) - getattr(base[r.seed], which) for r in own]
+            values = [getattr(result, which) for result in of_row]
+            paired = [getattr(r, which) - getattr(base[r.seed], which) for r in of_row]
             cells += [spread(values), "" if name == BASELINE else spread(paired, "+")]
-        lines.append([*cells, f"{mean(r.minutes for r in own):.1f}", f"{len(own)}"])
+        lines.append([*cells, f"{mean(r.minutes for r in of_row):.1f}", f"{len(of_row)}"])
     return _markdown_table(header, lines)
 
 
@@ -262,9 +284,9 @@ def _markdown_table(header: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:
-    """The mean ± the sample standard deviation; the mean alone of one value."""
-    around = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{mean(values):{sign}.4f}{around}"
+    """Returns "mean ± sample standard deviation", or the mean alone for a single value."""
+    deviation = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{mean(values):{sign}.4f}{deviation}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What ablation.py compares: each row is the baseline with some fields of the config changed.
+"""Rows of ablation.py: each row is the baseline with some fields of the config changed.
 
-The baseline is the default config: the head alone for six epochs on cached features, then
-everything for twelve.
+The baseline is the default config: six epochs of the head alone on cached features, then twelve
+epochs of everything.
 """
 
 from dataclasses import dataclass, field
@@ -10,19 +10,19 @@ from typing import Any
 HEAD, FINETUNE = "phases[0]", "phases[1]"
 BASELINE = "baseline"
 NO_EPOCHS = "0 steps"
-# Durations that are made of the epochs of the two phases.
-ALL_EPOCHS, TWICE = "those of both phases", "twice those of fine-tuning"
+# Durations that are computed from the epochs of the two phases.
+ALL_EPOCHS, TWICE = "epochs of both phases", "twice the epochs of fine-tuning"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        name: of the line, and of its folder.
-        group: of lines that are asked for together.
+        name: name of the row and of its folder.
+        group: name that selects several rows together.
         change: {field of the config: value}.
-        evaluate: options of an evaluation of the baseline's runs, in place of training.
+        evaluate: options for evaluating the baseline's runs; a row with them trains nothing.
     """
 
     name: str
@@ -31,25 +31,25 @@ class Row:
     evaluate: tuple[str, ...] = ()
 
 
-# A mean of the weights over the last twenty steps or so: these runs have a hundred.
+# An average over about the last twenty steps: these runs have about a hundred.
 _EMA = {f"{FINETUNE}.ema": 0.95}
 _CROP = {"augment.train_resize": "random_crop", "augment.min_scale": 0.5}
 _LAYERS = {f"{FINETUNE}.layer_decay": 0.75}
-_DECODER = {  # attention at the rate of a dense layer would not survive the first phase
+_DECODER = {  # at the learning rate of a dense layer, attention would diverge in the first phase
     "model.head": "mldecoder",
     f"{HEAD}.groups[0].learning_rate": 1e-3,
 }
 ROWS = (
     Row(BASELINE, "baseline"),
-    # Which loss; plain binary cross-entropy is the baseline's.
+    # The loss; the baseline has plain binary cross-entropy.
     Row("pos-weight", "loss", {"loss.pos_weight": "auto"}),
     Row("focal", "loss", {"loss.name": "focal"}),
     Row("asl", "loss", {"loss.name": "asl"}),
     Row("label-smoothing", "loss", {"loss.label_smoothing": 0.1}),
-    # What trains when, in equally many steps.
+    # What trains when, with the same number of steps.
     Row("frozen", "phases", {f"{HEAD}.duration": ALL_EPOCHS, f"{FINETUNE}.duration": NO_EPOCHS}),
     Row("full", "phases", {f"{HEAD}.duration": NO_EPOCHS, f"{FINETUNE}.duration": ALL_EPOCHS}),
-    Row(  # a fresh head may need more than what is best after a phase of its own
+    Row(  # a new head may need a higher rate than one that has trained alone first
         "full-fast-head",
         "phases",
         {
@@ -63,7 +63,7 @@ ROWS = (
     Row("mixup", "augment", {"augment.mixup": 0.2}),  # arXiv:1710.09412: 0.1 to 0.4 on ImageNet
     Row("cutmix", "augment", {"augment.cutmix": 1.0}),  # arXiv:1905.04899
     Row("rand-augment", "augment", {"augment.rand_augment": 2}),  # arXiv:1909.13719
-    Row(  # as strong as timm's --color-jitter by default
+    Row(  # as strong as timm's default --color-jitter
         "colour",
         "augment",
         {"augment.brightness": 0.4, "augment.contrast": 0.4, "augment.saturation": 0.4},
@@ -72,7 +72,7 @@ ROWS = (
     Row("tta-flip", "evaluate", evaluate=("--tta", "flip")),
     Row("tta-crops", "evaluate", evaluate=("--tta", "crops")),
     Row("mldecoder", "head", _DECODER),
-    # Hopes for a few hundred images, several changes in some.
+    # Candidates for a few hundred images; some change several fields.
     Row("mldecoder-mixup", "candidates", _DECODER | {"augment.mixup": 0.2}),
     Row("head-decay", "candidates", {f"{HEAD}.groups[0].weight_decay": 1.0}),
     Row("twice", "candidates", {f"{FINETUNE}.duration": TWICE}),
@@ -89,30 +89,32 @@ ROWS = (
 
 
 def choose(names: str) -> list[Row]:
-    """The rows of a comma-separated list of rows and groups, the baseline always first.
+    """Returns the rows of a comma-separated list of rows and groups, after the baseline.
 
     Raises:
-        ValueError: no such row or group.
+        ValueError: a name is neither a row nor a group.
     """
-    wanted = {name for name in names.split(",") if name}
+    selected = {name for name in names.split(",") if name}
     known = {row.name for row in ROWS} | {row.group for row in ROWS}
-    if unknown := sorted(wanted - known):
-        raise ValueError(f"--rows {', '.join(unknown)}: no such row or group; {_listed()}")
-    return [row for row in ROWS if wanted & {row.name, row.group} or row.name == BASELINE]
+    if unknown := sorted(selected - known):
+        raise ValueError(
+            f"--rows {', '.join(unknown)}: no such row or group; choose from {_listed()}"
+        )
+    return [row for row in ROWS if selected & {row.name, row.group} or row.name == BASELINE]
 
 
 def default_rows() -> str:
-    """All groups but the candidates."""
+    """Returns all groups except the candidates, separated by commas."""
     return ",".join(dict.fromkeys(row.group for row in ROWS if row.group != "candidates"))
 
 
 def overrides(row: Row, seed: int, epochs: tuple[int, int]) -> list[str]:
-    """The arguments of `mlcls_jax.train` that make a row's run.
+    """Returns the config overrides of a row's run, as arguments of `mlcls_jax.train`.
 
     Args:
-        row: one that trains.
-        seed: of the split and of all else that is random.
-        epochs: of the head's phase and of fine-tuning.
+        row: a row that trains.
+        seed: seed of the split and of everything else that is random.
+        epochs: epochs of the head's phase and of fine-tuning.
     """
     durations = {
         ALL_EPOCHS: f"{sum(epochs)} epochs",

@@ -1,17 +1,17 @@
-"""Kills a training again and again, and compares its end with that of one that nobody disturbed.
+"""Kills a training repeatedly and compares its result with that of an undisturbed training.
 
     python scripts/durability/kill_and_resume.py [--kills 30] [--seed 0]
 
-Trains a tiny network on the demo's images, with the real command in a child process: a head on
-cached features, which may end early, then fine-tuning with an average, an evaluation every few
-steps and a save as often as there can be one.  Each child is killed (SIGKILL) at a moment that is
-seen from outside, or a random time after it, and the same command is started again.  When a run
-has come to its end, and there are kills left, the next one begins.
+Trains a tiny network on the demo's images, with the real command in a child process: first a head
+on cached features, which may stop early, then fine-tuning with EMA, with an evaluation every few
+steps and saves as often as possible. Each child is killed (SIGKILL) at a moment that can be
+detected from outside, or a random time after it. Then the same command is started again. When a
+run finishes before all kills are done, the next run begins.
 
-Every run must end with the parameters, statistics, optimiser state and average of the undisturbed
-one bit for bit, with the same best checkpoint, and with the same metrics.jsonl but for the fields
-of the clock; and after each kill it must go on from the newest checkpoint that was there before
-it, or from a newer one.  Where one does not, what differs is printed and the exit code is 1.
+Every run must end with the parameters, statistics, optimiser state and EMA of the undisturbed run
+bit for bit, with the same best checkpoint, and with the same metrics.jsonl except for wall times.
+After each kill it must continue from the newest checkpoint from before the kill or a newer one.
+Otherwise the differences are printed and the exit code is 1.
 """
 
 import argparse
@@ -69,15 +69,16 @@ def get_config():
         ],
     )
 """
-# The command, which says when an evaluation begins: nothing else shows that from outside.
+# The training command, changed to print when an evaluation begins: nothing else shows it outside.
 COMMAND = """
-from mlcls_jax import cli, loop, train
+from mlcls_jax import cli, train
+from mlcls_jax.training import validation
 
-def evaluate_and_save(*args, evaluate=loop.evaluate_and_save):
+def run(*args, evaluate=validation.Evaluator.run):
     print("evaluation begins", flush=True)
     return evaluate(*args)
 
-loop.evaluate_and_save = evaluate_and_save
+validation.Evaluator.run = run
 cli.run(train.main)
 """
 CLOCK = ("images_per_second", "seconds", "timing")
@@ -87,35 +88,37 @@ HANGS_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: at something that can be seen, or soon after it.
+    """When to kill: at a detectable event, or soon after it.
 
-    sign: a pattern of the output, or SAVE or LINE, which are seen in the workdir.
-    delay: after it at most, in seconds.
-    skipped: so many signs at most are let pass.
-    of_head: whether it is in the first phase alone.
+    Attributes:
+        name: name in the table.
+        sign: text of the output, or SAVE or LINE, which are detected in the workdir.
+        delay: at most this many seconds pass between the sign and the kill.
+        skipped: at most this many signs are skipped first.
+        head_only: whether the event occurs in the first phase only.
     """
 
     name: str
     sign: str
     delay: float
     skipped: int = 0
-    of_head: bool = False
+    head_only: bool = False
 
 
-SAVE, LINE = "a folder of Orbax that is not finished", "a line of metrics.jsonl"
+SAVE, LINE = "an unfinished folder of Orbax", "a line of metrics.jsonl"
 MOMENTS = (
     Moment("start or restore", "weights: ", 2.0),
-    Moment("feature pass", "one pass for the features", 0.2, of_head=True),
+    Moment("feature pass", "one pass for the features", 0.2, head_only=True),
     Moment("step", "first step done", 2.0),
     Moment("save", SAVE, 0.05, skipped=6),
     Moment("evaluation", "evaluation begins", 0.1, skipped=3),
     Moment("between a line and its checkpoint", LINE, 0.0, skipped=3),
-    Moment("phase change", "finetune: steps", 1.0, of_head=True),
+    Moment("phase change", "finetune: steps", 1.0, head_only=True),
 )
 
 
 class Child:
-    """A training in a process of its own, watched."""
+    """A training in a child process, whose output and workdir are watched."""
 
     def __init__(self, config: Path, workdir: Path):
         command = [sys.executable, "-c", COMMAND, "--config", str(config), "--workdir"]
@@ -146,7 +149,7 @@ class Child:
                 self.output += line
 
     def _signs(self, moment: Moment) -> int:
-        """How often the moment was seen so far."""
+        """How often the sign of the moment was seen so far."""
         if moment.sign == LINE:
             return _lines(self._workdir) - self._lines
         if moment.sign == SAVE:
@@ -155,17 +158,25 @@ class Child:
         return self.output.count(moment.sign)
 
     def run(self, moment: Moment | None, rng: np.random.Generator) -> bool:
-        """Whether it was killed at the moment; else it has come to its end."""
+        """Waits for the moment and kills the child; returns False if it finished instead.
+
+        Args:
+            moment: when to kill; None lets the child finish.
+            rng: decides how many signs to skip and how long to wait.
+
+        Raises:
+            SystemExit: the training failed; the message has its output.
+        """
         try:
             if moment is not None:
-                wanted, delay = rng.integers(moment.skipped + 1) + 1, rng.uniform(0, moment.delay)
-                while self.process.poll() is None and self._signs(moment) < wanted:
+                signs, delay = rng.integers(moment.skipped + 1) + 1, rng.uniform(0, moment.delay)
+                while self.process.poll() is None and self._signs(moment) < signs:
                     time.sleep(POLL_SECONDS)
                 if self.process.poll() is None:
                     time.sleep(delay)
                 self.process.kill()
             code = self.process.wait(HANGS_SECONDS)
-        finally:  # also where this process is stopped
+        finally:  # also when this process is interrupted
             self.process.kill()
             self._reader.join()
         if code > 0:
@@ -174,17 +185,18 @@ class Child:
 
     @property
     def left(self) -> str:
-        """What a kill has left."""
+        """One line about the state of the workdir after a kill."""
         step, text = newest(self._workdir), ""
         if _unfinished(self._workdir) - self._old:
             text += ", a save was cut short"
-        if late := [of["step"] for of in read_metrics(self._workdir) if of["step"] > step]:
-            text += f", a line is of step {late[-1]}"
+        records = read_metrics(self._workdir)
+        if late := [record["step"] for record in records if record["step"] > step]:
+            text += f", the last line is of step {late[-1]}"
         return f"the newest checkpoint is of step {step}{text}"
 
     @property
     def start(self) -> int:
-        """The step that it went on from."""
+        """The step from which the child continued, or 0."""
         found = re.search(r"Continuing at step (\d+)", self.output)
         return int(found[1]) if found else 0
 
@@ -195,28 +207,29 @@ def _lines(workdir: Path) -> int:
 
 
 def _unfinished(workdir: Path) -> set[tuple[str, int]]:
-    """Names and inodes of the saves that have not ended: a later one may have the same name."""
+    """(name, inode) of each unfinished save; a later save may have the same name."""
     folder = workdir / FOLDER
     entries = os.scandir(folder) if folder.is_dir() else []
     return {(entry.name, entry.inode()) for entry in entries if "tmp" in entry.name}
 
 
 def newest(workdir: Path) -> int:
-    """The step of the newest checkpoint that is finished; 0: there is none."""
+    """Returns the step of the newest finished checkpoint, or 0."""
     folder = workdir / FOLDER
     names = os.listdir(folder) if folder.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def draw(counts: Counter, in_head: bool, rng: np.random.Generator) -> Moment:
-    """One of the moments that were hit least among those that may still come."""
-    possible = [of for of in MOMENTS if in_head or not of.of_head]
-    least = min(counts[of.name] for of in possible)
-    return rng.choice(np.asarray([of for of in possible if counts[of.name] == least], object))
+    """Returns a random moment among those with the fewest kills that can still occur."""
+    possible = [moment for moment in MOMENTS if in_head or not moment.head_only]
+    least = min(counts[moment.name] for moment in possible)
+    rarest = [moment for moment in possible if counts[moment.name] == least]
+    return rng.choice(np.asarray(rarest, object))
 
 
 def read_state(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    """All arrays of a checkpoint by path."""
+    """Returns {path: array} with all arrays of a checkpoint."""
     folder = (workdir / FOLDER / str(step)).absolute()
     leaves = {}
     for item in sorted(path for path in folder.iterdir() if (path / "_METADATA").exists()):
@@ -228,40 +241,50 @@ def read_state(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
 
 def differences(workdir: Path, reference: Path) -> list[str]:
-    """In what the end of a run is not that of the reference."""
+    """Returns a line for each difference between the end of a run and that of the reference."""
+    found = _metric_differences(_records(workdir), _records(reference))
+    step, expected_step = newest(workdir), newest(reference)
+    if step != expected_step:
+        return [*found, f"the last checkpoint is of step {step}, expected {expected_step}"]
+    state, expected_state = read_state(workdir, step), read_state(reference, step)
+    for name in sorted(state.keys() | expected_state.keys()):
+        if name not in state or name not in expected_state:
+            found.append(f"{name} is in one of the two runs only")
+        elif state[name].tobytes() != expected_state[name].tobytes():
+            distance = np.abs(state[name].astype(float) - expected_state[name].astype(float)).max()
+            found.append(f"{name} differs by up to {distance:.3g}")
+    metadata = Path(FOLDER, str(step), "metadata", "metadata")
+    if (workdir / metadata).read_bytes() != (reference / metadata).read_bytes():
+        found.append("the metadata of the last checkpoint differ")
+    return found + [f"{name} was left behind" for name, _ in sorted(_unfinished(workdir))]
+
+
+def _metric_differences(records: list[str], expected: list[str]) -> list[str]:
     found = []
-    for at, (ours, theirs) in enumerate(zip(_records(workdir), _records(reference), strict=False)):
-        found += [f"{METRICS}, line {at + 1}: {ours} for {theirs}"] * (ours != theirs)
-    lines = [len(_records(of)) for of in (workdir, reference)]
-    found += ["{} has {} lines for {}".format(METRICS, *lines)] * (lines[0] != lines[1])
-    ends = [newest(of) for of in (workdir, reference)]
-    if ends[0] != ends[1]:
-        return [*found, "the last checkpoint is of step {} for {}".format(*ends)]
-    ours, theirs = (read_state(of, ends[0]) for of in (workdir, reference))
-    for name in sorted(ours.keys() | theirs.keys()):
-        if name not in ours or name not in theirs:
-            found.append(f"{name} is in one of the two only")
-        elif ours[name].tobytes() != theirs[name].tobytes():
-            of = np.abs(ours[name].astype(float) - theirs[name].astype(float)).max()
-            found.append(f"{name} differs by up to {of:.3g}")
-    metas = [(of / FOLDER / str(ends[0]) / "metadata" / "metadata") for of in (workdir, reference)]
-    if len({path.read_bytes() for path in metas}) > 1:
-        found.append("what the last checkpoint says of itself")
-    return found + [f"{name} was left" for name, _ in sorted(_unfinished(workdir))]
+    for line, (ours, theirs) in enumerate(zip(records, expected, strict=False), start=1):
+        if ours != theirs:
+            found.append(f"{METRICS}, line {line}: {ours}, expected {theirs}")
+    if len(records) != len(expected):
+        found.append(f"{METRICS} has {len(records)} lines, expected {len(expected)}")
+    return found
 
 
 def _records(workdir: Path) -> list[str]:
-    records = [{k: v for k, v in of.items() if k not in CLOCK} for of in read_metrics(workdir)]
-    return [json.dumps(record) for record in records]
+    """The lines of metrics.jsonl without wall times."""
+    records = read_metrics(workdir)
+    return [json.dumps({k: v for k, v in r.items() if k not in CLOCK}) for r in records]
 
 
 def crash(folder: Path, kills: int, seed: int) -> tuple[Counter, list[str]]:
-    """Kills by moment, and what differs from the undisturbed run.
+    """Runs trainings and kills them.
 
     Args:
-        folder: new; data, config and runs are made there.
-        kills: at least.
-        seed: of the moments.
+        folder: a new folder, for the data, the config and the runs.
+        kills: the least number of kills.
+        seed: random seed of the moments.
+
+    Returns:
+        The number of kills by moment, and the differences to the undisturbed run.
     """
     rng, counts, config = np.random.default_rng(seed), Counter(), folder / "config.py"
     make_data = Path(__file__).parents[1] / "make_demo_data.py"
@@ -270,35 +293,36 @@ def crash(folder: Path, kills: int, seed: int) -> tuple[Counter, list[str]]:
     config.write_text(CONFIG.format(data=folder / "data"))
     reference, number = folder / "undisturbed", 0
     Child(config, reference).run(None, rng)
-    head = max(of["step"] for of in read_metrics(reference) if of["phase"] == "head")
+    head_end = max(r["step"] for r in read_metrics(reference) if r["phase"] == "head")
     while counts.total() < kills:
         number += 1
         workdir, killed = folder / f"run{number}", True
         while killed:
             before = newest(workdir)
-            moment = draw(counts, before < head, rng) if counts.total() < kills else None
+            moment = draw(counts, before < head_end, rng) if counts.total() < kills else None
             child = Child(config, workdir)
             killed = child.run(moment, rng)
-            step = min(newest(workdir), child.start or before)  # 0: killed before it said so
+            # start is 0 if the child was killed before it printed the step.
+            step = min(newest(workdir), child.start or before)
             if step < before:
-                return counts, [f"the newest is of step {step}, and {before} was there before"]
+                return counts, [f"continued at step {step}, but step {before} had been saved"]
             if killed and moment:
                 counts[moment.name] += 1
                 print(f"kill {counts.total()}: {moment.name}; {child.left}")
         if found := differences(workdir, reference):
-            return counts, [f"run {number}: {what}" for what in found]
-        print(f"run {number} came to the same end")
+            return counts, [f"run {number}: {difference}" for difference in found]
+        print(f"run {number} ended with the same state")
     return counts, []
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=int, default=30, help="number of kills (default 30)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the moments")
     options = parser.parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="crash_test-"))
+    folder = Path(tempfile.mkdtemp(prefix="kill_and_resume-"))
     counts, found = crash(folder, options.kills, options.seed)
-    print("\n| killed in | times |\n|---|---:|")
+    print("\n| killed during | times |\n|---|---:|")
     for moment in MOMENTS:
         print(f"| {moment.name} | {counts[moment.name]} |")
     if found:

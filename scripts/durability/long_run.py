@@ -1,22 +1,22 @@
-"""Does anything grow over a long run, or stop it on its way?
+"""Checks that nothing grows or stalls in a long run.
 
     python scripts/durability/long_run.py                # 2,000 steps, 20 evaluations
     python scripts/durability/long_run.py --features     # steps on cached features
 
-Trains a tiny network from random weights on made-up photographs, by what `mlcls_jax.train` calls,
-and waits for each step, so that its time can be told: from the end of the step before to its own
-end, with all that happens in between; on features, a call of several counts as one.  A step that
-takes more than three times the median has a reason among these: the first of a phase, a program
-that compiled beside it, an evaluation (which begins a checkpoint), a checkpoint that is still being
-written, a log, a garbage collection, or that for most of the time above the median the process
-had no core, or waited for a disk.  Linux.
+Trains a tiny network from random weights on synthetic photographs, with the code that
+`mlcls_jax.train` runs. It waits for each step to measure its time, from the end of the previous
+step to its own end, with everything in between; on features, one call of several steps counts as
+one step. A step that takes more than three times the median should have one of these reasons: it
+is the first of a phase, a program compiled at the same time, an evaluation (which starts a
+checkpoint), a checkpoint that is still being written, a log, a garbage collection, or the process
+waited for a core or a disk for most of the time above the median. Needs Linux.
 
-Memory is told in two ways.  What is in use is what the program has asked for and not given back: a
-leak shows there.  Resident memory is also what the C library's heaps keep for later, which settles
-slowly, and what the system has taken back meanwhile.  glibc 2.33 or later.
+Memory is measured in two ways. Memory in use is what the program has allocated and not freed; a
+leak shows there. Resident memory also includes what the C library keeps for later, which settles
+slowly, minus what the system has reclaimed. Needs glibc 2.33 or later.
 
-Exit code 1: something was compiled after the first evaluation, files stay open, or more and more
-memory is in use.
+The exit code is 1 if something compiled after the first evaluation, if files stay open, or if the
+memory in use keeps growing.
 """
 
 import argparse
@@ -47,9 +47,9 @@ from mlcls_jax.training import loop
 from mlcls_jax.training.timing import StartupTimer
 
 SLOW = 3.0  # times the median
-BUSY = 0.5  # of the time above the median in CPU time as well: less was spent in waiting
+BUSY = 0.5  # least share of CPU time in the time above the median; below it, the step waited
 GROWTH = 5.0  # MB in use per 1,000 steps
-FIRST, COMPILING, EVALUATION = "first of a phase", "program compiled beside it", "evaluation"
+FIRST, COMPILING, EVALUATION = "first of a phase", "compilation at the same time", "evaluation"
 WRITING, LOG, COLLECTION = "checkpoint being written", "log", "garbage collection"
 REASONS = (FIRST, COMPILING, EVALUATION, WRITING, LOG, COLLECTION)  # the most costly first
 WAITED = "waiting for a core or a disk"
@@ -58,13 +58,16 @@ VARIANT, TINY = "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True)
 
 @dataclass
 class Recorder:
-    """What each step of a run took and left.
+    """Records the time, the memory and the open files of each step of a run.
 
-    seconds, cpu: of each step, and of all threads.
-    reasons: what happened between the end of the step before and that of each.
-    megabytes, files: resident memory and open files after each.
-    used: the number of the step and the megabytes in use, at the end of each evaluation.
-    compiled: how many programs, by the end of each evaluation.
+    Attributes:
+        seconds: wall time of each step.
+        cpu: CPU seconds of each step, over all threads.
+        reasons: events between the end of the previous step and the end of each step.
+        megabytes: resident memory after each step.
+        files: open files after each step.
+        used: (step, megabytes in use) at the end of each evaluation.
+        compiled: number of programs compiled until the end of each evaluation.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -80,7 +83,7 @@ class Recorder:
     _checkpoints: Checkpoints | None = None
 
     def timed(self, step: Callable) -> Callable:
-        """The step, waited for and noted; the first call is noted as such."""
+        """Returns the step function, which now waits for its result and records it."""
         self._happened.add(FIRST)
         self._last = time.perf_counter(), time.process_time()
 
@@ -101,15 +104,15 @@ class Recorder:
 
         return call
 
-    def noted(self, function: Callable, what: str) -> Callable:
-        """The function, whose calls are a reason."""
+    def noted(self, function: Callable, reason: str) -> Callable:
+        """Returns the function, which now records each call as a reason."""
 
         def call(*args, **kwargs):
-            self._happened.add(what)
+            self._happened.add(reason)
             result = function(*args, **kwargs)
-            if what == EVALUATION:
+            if reason == EVALUATION:
                 self.compiled.append(self._programs)
-                gc.collect()  # what waits for a collection is no leak
+                gc.collect()  # garbage is not a leak
                 self.used.append((len(self.seconds), used_megabytes()))
             return result
 
@@ -117,7 +120,7 @@ class Recorder:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Notes the steps of all trainings inside."""
+        """Records the steps of all trainings inside the context."""
         watched, save = StartupTimer.watched, Checkpoints.save
 
         def watching(first_step: StartupTimer, step: Callable) -> Callable:
@@ -128,7 +131,7 @@ class Recorder:
             save(checkpoints, *args)
 
         def collecting(phase: str, info: dict) -> None:
-            self._happened.add(COLLECTION)  # in whatever thread: it stops them all
+            self._happened.add(COLLECTION)  # in any thread, because it stops all of them
 
         def compiling(event: str, duration_secs: float, **kwargs) -> None:
             if event == "/jax/core/compile/backend_compile_duration":
@@ -137,8 +140,8 @@ class Recorder:
 
         noted = {"evaluate_and_save": EVALUATION, "check_losses": LOG}
         with ExitStack() as stack:
-            for name, what in noted.items():
-                function = self.noted(getattr(loop, name), what)
+            for name, reason in noted.items():
+                function = self.noted(getattr(loop, name), reason)
                 stack.enter_context(mock.patch.object(loop, name, function))
             stack.enter_context(mock.patch.object(StartupTimer, "watched", watching))
             stack.enter_context(mock.patch.object(Checkpoints, "save", saving))
@@ -151,16 +154,18 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a run has shown.
+    """Summary of a recorded run.
 
-    growth: of the memory in use in MB per 1,000 steps, after the first quarter of evaluations.
-    slope: of resident memory in MB per 1,000 steps, after the first quarter of steps.
-    megabytes: resident at the end of the first quarter, and at the end.
-    files: open ones, the median of the second quarter and of the last.
-    compiled: programs after the first evaluation.
-    median: seconds of a step.
-    slow: how many steps took more than SLOW times that, by reason.
-    unexplained: number and seconds of those without one.
+    Attributes:
+        growth: growth of the memory in use in MB per 1,000 steps, without the first quarter of
+            evaluations.
+        slope: growth of resident memory in MB per 1,000 steps, without the first quarter of steps.
+        megabytes: resident memory after the first quarter, and at the end.
+        files: open files, the median of the second quarter and of the last.
+        compiled: programs compiled after the first evaluation.
+        median: median seconds per step.
+        slow: number of steps that took more than SLOW times the median, by reason.
+        unexplained: (step, seconds) of slow steps without a reason.
     """
 
     growth: float
@@ -173,41 +178,41 @@ class Findings:
     unexplained: list[tuple[int, float]]
 
 
-def findings(of: Recorder) -> Findings:
-    """Of a run that has evaluated."""
-    count = len(of.seconds)
-    quarter, median = count // 4, float(np.median(of.seconds))
-    at = np.linspace(quarter, count - 1, min(200, count - quarter)).round().astype(int)
-    slope: Any = theilslopes(np.array(of.megabytes)[at], at)[0]
-    reasons = {n: _reason(of, n) for n in range(count) if of.seconds[n] > SLOW * median}
-    steps, used = np.array(of.used[len(of.used) // 4 :]).T
+def findings(run: Recorder) -> Findings:
+    """Summarises a run with at least one evaluation."""
+    count = len(run.seconds)
+    quarter, median = count // 4, float(np.median(run.seconds))
+    sampled = np.linspace(quarter, count - 1, min(200, count - quarter)).round().astype(int)
+    slope: Any = theilslopes(np.array(run.megabytes)[sampled], sampled)[0]
+    reasons = {n: _reason(run, n) for n in range(count) if run.seconds[n] > SLOW * median}
+    steps, used = np.array(run.used[len(run.used) // 4 :]).T
     growth: Any = theilslopes(used, steps)[0] if len(used) > 1 else 0.0
     return Findings(
         growth=1000 * float(growth),
         slope=1000 * float(slope),
-        megabytes=(of.megabytes[quarter], of.megabytes[-1]),
+        megabytes=(run.megabytes[quarter], run.megabytes[-1]),
         files=(
-            float(np.median(of.files[quarter : 2 * quarter])),
-            float(np.median(of.files[-quarter:])),
+            float(np.median(run.files[quarter : 2 * quarter])),
+            float(np.median(run.files[-quarter:])),
         ),
-        compiled=of.compiled[-1] - of.compiled[0],
+        compiled=run.compiled[-1] - run.compiled[0],
         median=median,
         slow=dict(Counter(reason for reason in reasons.values() if reason)),
-        unexplained=[(n + 1, of.seconds[n]) for n, reason in reasons.items() if not reason],
+        unexplained=[(n + 1, run.seconds[n]) for n, reason in reasons.items() if not reason],
     )
 
 
-def _reason(of: Recorder, number: int) -> str:
-    """The most costly of what happened at a slow step; "" for nothing that is known."""
-    known = [reason for reason in REASONS if reason in of.reasons[number]]
+def _reason(run: Recorder, index: int) -> str:
+    """The most costly known reason of a slow step, or ""."""
+    known = [reason for reason in REASONS if reason in run.reasons[index]]
     if known:
         return known[0]
-    longer, worked = (each[number] - np.median(each) for each in (of.seconds, of.cpu))
+    longer, worked = (times[index] - np.median(times) for times in (run.seconds, run.cpu))
     return WAITED if worked < BUSY * longer else ""
 
 
 def resident_megabytes() -> float:
-    """Of this process, now."""
+    """Returns the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -225,7 +230,7 @@ class _Heaps(ctypes.Structure):
 
 
 def used_megabytes() -> float:
-    """What this process has asked the C library for and not given back, now."""
+    """Returns the memory that this process has allocated from the C library and not freed."""
     read = ctypes.CDLL(None).mallinfo2
     read.restype = _Heaps
     heaps = read()
@@ -233,7 +238,14 @@ def used_megabytes() -> float:
 
 
 def make_config(folder: Path, steps: int, evaluations: int, features: bool) -> Config:
-    """A phase of so many steps, on images that are written into the folder."""
+    """Returns the config of one phase, after writing its images into the folder.
+
+    Args:
+        folder: where to write the images and labels.csv.
+        steps: length of the phase.
+        evaluations: number of evaluations.
+        features: whether to train a head on cached features.
+    """
     csv, images = write_images(folder)
     group, views = Group("head/.*" if features else ".*", 1e-3), int(features)
     return Config(
@@ -244,14 +256,14 @@ def make_config(folder: Path, steps: int, evaluations: int, features: bool) -> C
     )
 
 
-def report(of: Recorder, found: Findings) -> str:
-    """Lines for a person."""
+def report(run: Recorder, found: Findings) -> str:
+    """Returns the findings as text of several lines."""
     slow = [f"{count} {reason}" for reason, count in sorted(found.slow.items())]
     slow.append(f"{len(found.unexplained)} without a reason")
     lines = [
-        f"{len(of.seconds)} steps, {len(of.compiled)} evaluations, {sum(of.seconds):.0f} s",
-        f"memory in use: {of.used[0][1]:.1f} MB after the first evaluation, "
-        f"{of.used[-1][1]:.1f} MB after the last; {found.growth:+.2f} MB per 1000 steps",
+        f"{len(run.seconds)} steps, {len(run.compiled)} evaluations, {sum(run.seconds):.0f} s",
+        f"memory in use: {run.used[0][1]:.1f} MB after the first evaluation, "
+        f"{run.used[-1][1]:.1f} MB after the last; {found.growth:+.2f} MB per 1000 steps",
         f"resident memory: {found.megabytes[0]:.0f} MB after a quarter, "
         f"{found.megabytes[1]:.0f} MB at the end; {found.slope:+.2f} MB per 1000 steps",
         f"open files: {found.files[0]:g} in the second quarter, {found.files[1]:g} in the last",
@@ -264,12 +276,14 @@ def report(of: Recorder, found: Findings) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--evaluations", type=int, default=20)
-    parser.add_argument("--features", action="store_true", help="of a head, on cached features")
+    parser.add_argument("--steps", type=int, default=2000, help="default 2000")
+    parser.add_argument("--evaluations", type=int, default=20, help="default 20")
+    parser.add_argument(
+        "--features", action="store_true", help="train a head on cached features only"
+    )
     options = parser.parse_args()
     if not 1 <= options.evaluations <= options.steps // 4:
-        parser.error("--evaluations must be at least 1, and --steps at least four times as many")
+        parser.error("--evaluations must be at least 1 and at most a quarter of --steps")
     distributed.start()
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as temporary, recorder.listening():

@@ -1,15 +1,15 @@
-"""What a checkpoint gives on other devices and processes than those that it was saved on.
+"""Compares checkpoints that are restored on other numbers of devices and processes.
 
     python scripts/durability/restore_matrix.py [--ways 1x1 1x2 1x8 2x1] [--keep FOLDER]
 
-A way is PROCESSESxDEVICES, the devices of each process being virtual ones of the CPU; processes are
-real ones and meet on 127.0.0.1.  On each way a small network trains for a few steps and saves; on
-each way every one of these runs is then evaluated and trained for as many steps more.  Prints a
-table, rows by where it was saved and columns by where it was restored, of two differences, each the
-largest one: of the probabilities of the validation images to those before the restore, and of the
-parameters after the further steps to those of a run on the row's way without a break.
+A way is PROCESSESxDEVICES. The devices of a process are virtual CPU devices; the processes are real
+and connect on 127.0.0.1. On each way, a small network trains for a few steps and saves. Each of
+these runs is then evaluated and trained for the same number of further steps on every way. The
+table has a row for each way of saving and a column for each way of restoring. A cell has the
+largest difference of a validation probability from before the restore, and the largest difference
+of a parameter after the further steps from an uninterrupted run on the row's way.
 
-The exit code is 1 where a probability differs by more than 1e-6.
+The exit code is 1 if a probability differs by more than 1e-6.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from PIL import Image
 STEPS, IMAGES, SIDE, LIMIT = 4, 40, 32, 1e-6
 WORKER = Path(__file__).with_name("restore_worker.py")
 LABELS = ("left", "right", "bright")
-# A constant rate: the length of the run can then be raised between its starts.
+# With a constant learning rate, the run can be extended when it is restored.
 CONFIG = """
 from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.models.variants import VARIANTS, Variant
@@ -50,7 +50,7 @@ def get_config():
 
 @dataclass(frozen=True)
 class Way:
-    """How many processes, and devices of each."""
+    """A number of processes, and of devices per process."""
 
     processes: int
     devices: int
@@ -59,14 +59,18 @@ class Way:
         several = self.processes > 1
         count, noun = (self.processes, "process") if several else (self.devices, "device")
         plural = ("es" if several else "s") if count > 1 else ""
-        of = f" of {self.devices} devices" if several and self.devices > 1 else ""
-        return f"{count} {noun}{plural}{of}"
+        suffix = f" of {self.devices} devices" if several and self.devices > 1 else ""
+        return f"{count} {noun}{plural}{suffix}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """probabilities: float64 [image, class], of the state that was found or first trained.
-    parameters: all in one vector, of the state at the end."""
+    """Result of one start of a run.
+
+    Attributes:
+        probabilities: float64 [image, class], of the restored state, or of the end of a new run.
+        parameters: all parameters at the end, in one vector.
+    """
 
     probabilities: np.ndarray
     parameters: np.ndarray
@@ -75,26 +79,30 @@ class Result:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--ways", nargs="+", type=way_of, default=[way_of(t) for t in ("1x1", "1x2", "1x8", "2x1")]
+        "--ways",
+        nargs="+",
+        type=way_of,
+        default=[way_of(t) for t in ("1x1", "1x2", "1x8", "2x1")],
+        help="PROCESSESxDEVICES (default: 1x1 1x2 1x8 2x1)",
     )
-    parser.add_argument("--keep", default="", help="folder for the runs; a temporary one otherwise")
+    parser.add_argument("--keep", default="", help="folder for the runs (default: temporary)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.keep or temporary)
         write_data(folder)
         cells = measure(folder, options.ways)
     print(table(options.ways, cells))
-    return int(any(of_probabilities > LIMIT for of_probabilities, _ in cells.values()))
+    return int(any(probabilities > LIMIT for probabilities, _ in cells.values()))
 
 
 def way_of(text: str) -> Way:
-    """Of a text such as "2x1"; ValueError, which argparse explains, if it is none."""
+    """Parses a text such as "2x1"; raises ValueError, which argparse reports, for other text."""
     processes, devices = map(int, text.split("x"))
     return Way(processes, devices)
 
 
 def write_data(folder: Path) -> None:
-    """labels.csv, images, and configs of a run of STEPS steps and of one of twice as many."""
+    """Writes labels.csv, images, and the configs of a run of STEPS and of 2 * STEPS steps."""
     rng = np.random.default_rng(0)
     (folder / "photos").mkdir(parents=True)
     lines = [",".join(("filename", *LABELS))]
@@ -113,7 +121,7 @@ def write_data(folder: Path) -> None:
 
 
 def measure(folder: Path, ways: list[Way]) -> dict[tuple[Way, Way], tuple[float, float]]:
-    """The two differences of each pair (saved on, restored on)."""
+    """Returns the two differences for each pair (saved on, restored on)."""
     cells = {}
     for number, saved in enumerate(ways):
         short = run(folder, saved, "short", folder / f"saved{number}")
@@ -134,10 +142,10 @@ def measure(folder: Path, ways: list[Way]) -> dict[tuple[Way, Way], tuple[float,
 
 
 def run(folder: Path, way: Way, config: str, workdir: Path) -> Result:
-    """One start of a run, in new processes.
+    """Starts a run in new processes and waits for its end.
 
     Raises:
-        RuntimeError: a process failed; with what it said.
+        RuntimeError: a process failed; the message has its output.
     """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -169,12 +177,12 @@ def run(folder: Path, way: Way, config: str, workdir: Path) -> Result:
 
 
 def table(ways: list[Way], cells: dict[tuple[Way, Way], tuple[float, float]]) -> str:
-    """In Markdown; a cell is "probabilities / parameters"."""
+    """Returns the table in Markdown; a cell is "probabilities / parameters"."""
     lines = [["saved on", *map(str, ways)], ["---", *("---:" for _ in ways)]]
     lines += [[str(saved)] for saved in ways]
     for (row, saved), restored in itertools.product(enumerate(ways), ways):
-        of_probabilities, of_parameters = cells[saved, restored]
-        lines[2 + row].append(f"{of_probabilities:.0e} / {of_parameters:.0e}")
+        probabilities, parameters = cells[saved, restored]
+        lines[2 + row].append(f"{probabilities:.0e} / {parameters:.0e}")
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -1,8 +1,9 @@
-"""One process of restore_matrix.py: evaluates what a workdir holds, and trains to the end.
+"""One process of restore_matrix.py, which evaluates the checkpoint of a workdir and trains on.
 
 python scripts/durability/restore_worker.py CONFIG WORKDIR OUT PORT PROCESSES PROCESS
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,21 @@ from mlcls_jax.train import train
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code; process 0 writes OUT, the fields of restore_matrix.Result."""
-    config_file, workdir, out = map(Path, arguments[:3])
-    port, processes, process = map(int, arguments[3:])
-    config = load_config(str(config_file), [])
-    if processes > 1:
+    """Returns the exit code; process 0 writes the fields of restore_matrix.Result to OUT."""
+    options = parse(arguments)
+    workdir = options.workdir
+    config = load_config(options.config, [])
+    if options.processes > 1:
         limits = config.distributed
-        address = f"127.0.0.1:{port}"
-        distributed.start(address, processes, process, False, limits.timeout, limits.start_timeout)
+        address = f"127.0.0.1:{options.port}"
+        distributed.start(
+            address,
+            options.processes,
+            options.process,
+            False,
+            limits.timeout,
+            limits.start_timeout,
+        )
     else:
         distributed.start()
     found = predicted(workdir) if has_checkpoint(workdir) else None
@@ -38,16 +46,28 @@ def main(arguments: list[str]) -> int:
     leaves = flatten(load_trained_model(workdir, "latest").variables["params"]).values()
     if devices.is_first_process():
         parameters = np.concatenate([np.ravel(leaf) for leaf in leaves])
-        np.savez(out, probabilities=found, parameters=parameters)
+        np.savez(options.out, probabilities=found, parameters=parameters)
     return 0
 
 
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parses the options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("config", help="config file")
+    parser.add_argument("workdir", type=Path, help="workdir of the run")
+    parser.add_argument("out", type=Path, help=".npz file to write")
+    parser.add_argument("port", type=int, help="port on which the processes meet")
+    parser.add_argument("processes", type=int, help="number of processes")
+    parser.add_argument("process", type=int, help="index of this process")
+    return parser.parse_args(arguments)
+
+
 def predicted(workdir: Path) -> np.ndarray:
-    """Float64 [image, class] of the validation images at the latest checkpoint."""
+    """Returns probabilities at the latest checkpoint, float64 [validation image, class]."""
     run = load_trained_model(workdir, "latest")
     paths = read_splits_of(workdir, run.config.data)["val"].paths
     return probabilities(
-        predict_dataset(run.predict, run.variables, paths, run.config, run.mesh, Reader())[0]
+        predict_dataset(run.predict, run.variables, paths, run.evaluation, run.mesh, Reader())[0]
     )
 
 

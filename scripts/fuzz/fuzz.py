@@ -1,12 +1,13 @@
-"""Hostile inputs by the million, to find what the readers of this package cannot take.
+"""Sends damaged and hostile inputs to everything that reads files or arguments.
 
     python scripts/fuzz/fuzz.py --minutes 30 [--targets csv,weights] [--seed N]
 
-Targets are images, label CSVs, overrides of a config, weight files, the files of a run, and the
-arguments of `predict`.  Each input is accepted, or refused with one line for its user.  A failure
-is anything else: another exception, a crash, gigabytes, no end; a program that is started, a
-connection, or a file that is written outside of the folder of the test.  Its input is kept and
-named.  Inputs run in processes, which a failure may take along.  Ends with 1 if there was one.
+Targets are images, label CSVs, config overrides, weight files, the files of a run, and the
+arguments of `predict`. Each input must be accepted, or refused with a one-line message for the
+user. Anything else is a failure: another exception, a crash, a hang, gigabytes of memory, a started
+program, a connection, or a file written outside the test folder. The input of a failure is stored
+and its path is printed. Inputs run in worker processes, which a failure may end. The exit code is 1
+if there was a failure.
 """
 
 import argparse
@@ -32,7 +33,16 @@ POLL = 1.0  # seconds
 
 @dataclass
 class Worker:
-    """A process and what it is at. idle: seconds that it was seen without progress."""
+    """A worker process.
+
+    Attributes:
+        process: the process.
+        connection: pipe to the process.
+        counts: shared counters; see fuzz_work.py.
+        folder: working folder of the process.
+        tried: the last seen count of tried inputs.
+        idle: seconds without progress.
+    """
 
     process: Any
     connection: multiprocessing.connection.Connection
@@ -44,9 +54,18 @@ class Worker:
 
 @dataclass
 class Fuzz:
-    """A run of one target: its settings, and what it has found so far.
+    """A run of one target: its settings and its results so far.
 
-    start: a new worker. out: folder for the inputs that fail.
+    Attributes:
+        name: name of the target.
+        start: starts a new worker.
+        limits: limits for each input.
+        seed: random seed.
+        out: folder for the inputs that fail.
+        batches: number of batches given to workers.
+        accepted: number of accepted inputs.
+        refused: number of inputs refused with a line for the user.
+        failures: "path: reason" for each failure.
     """
 
     name: str
@@ -61,38 +80,38 @@ class Fuzz:
 
     @property
     def tried(self) -> int:
-        """Inputs."""
+        """Number of inputs."""
         return self.accepted + self.refused + len(self.failures)
 
     def give(self, worker: Worker) -> None:
-        """The next inputs to run."""
+        """Gives the next batch of inputs to a worker."""
         self.batches += 1
         worker.connection.send(self.batches)
 
-    def fail(self, worker: Worker, what: str) -> None:
-        """Keeps the input that a worker is at, and prints what it did."""
+    def fail(self, worker: Worker, reason: str) -> None:
+        """Stores the current input of a worker, and prints why it failed."""
         if not (worker.folder / CURRENT).exists():
-            raise RuntimeError(f"a process of {self.name} ended before its first input: {what}")
+            raise RuntimeError(f"a process of {self.name} ended before its first input: {reason}")
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{self.name}_{self.seed}_{len(self.failures)}.bin"
         shutil.copyfile(worker.folder / CURRENT, path)
-        self.failures.append(f"{path}: {' '.join(what.split())}")
+        self.failures.append(f"{path}: {' '.join(reason.split())}")
         print(self.failures[-1], flush=True)
 
     def ended(self, worker: Worker) -> None:
-        """Notes the input at which a worker ended."""
+        """Stores the input that ended a worker."""
         worker.process.join()
         self.fail(worker, _death(worker.process.exitcode, worker.idle >= self.limits.stuck))
         self.count(worker)
 
     def count(self, worker: Worker) -> None:
-        """Adds what a worker has counted to the sums."""
+        """Adds the counts of a worker to the totals and deletes its folder."""
         self.accepted += worker.counts[ACCEPTED]
         self.refused += worker.counts[REFUSED]
         shutil.rmtree(worker.folder, ignore_errors=True)
 
     def __str__(self) -> str:
-        """One line: what was tried, and what came of it."""
+        """Returns the counts in one line."""
         return (
             f"{self.name}: {self.tried:,} inputs, {self.accepted:,} accepted, "
             f"{self.refused:,} refused, {len(self.failures)} failures"
@@ -108,14 +127,14 @@ def _death(exitcode: int, was_stuck: bool) -> str:
 
 
 def start_worker(context, target: Target, seed: int, limits: Limits) -> Worker:
-    """A process that waits for inputs."""
+    """Starts a process that waits for inputs."""
     ours, theirs = context.Pipe()
     counts = context.RawArray("q", [-1, 0, 0])
     folder = Path(tempfile.mkdtemp(prefix="fuzz_"))
     arguments = (theirs, counts, target, seed, folder, limits)
     process = context.Process(target=work, args=arguments, daemon=True)
     process.start()
-    theirs.close()  # so that the end of the process is the end of the pipe
+    theirs.close()  # so that the pipe closes when the process ends
     return Worker(process, ours, counts, folder)
 
 
@@ -127,9 +146,18 @@ def run(
     workers: int,
     limits: Limits | None = None,
 ) -> Fuzz:
-    """Runs batches of inputs until the time is over, at least one for each worker."""
+    """Runs batches of inputs until the time is over, at least one per worker.
+
+    Args:
+        target: where the inputs go.
+        minutes: time after which no new batch starts.
+        seed: random seed of the inputs.
+        out: folder for the inputs that fail.
+        workers: number of processes.
+        limits: limits for each input; None takes the defaults.
+    """
     limits = limits or Limits()
-    # A fork would take locks of other threads along.
+    # A forked process would inherit locks of other threads.
     context = multiprocessing.get_context("spawn")
     start = partial(start_worker, context, target, seed, limits)
     fuzz = Fuzz(target.name, start, limits, seed, out)
@@ -139,24 +167,24 @@ def run(
     end = time.monotonic() + 60 * minutes
     while running:
         ready = multiprocessing.connection.wait([w.connection for w in running], POLL)
-        going_on = []
+        still_running = []
         for worker in running:
             if worker.connection in ready:
-                going_on += _listen(worker, fuzz, time.monotonic() < end)
+                still_running += _listen(worker, fuzz, time.monotonic() < end)
             else:
                 _watch(worker, limits)
-                going_on.append(worker)
-        running = going_on
+                still_running.append(worker)
+        running = still_running
     return fuzz
 
 
-def _listen(worker: Worker, fuzz: Fuzz, go_on: bool) -> list[Worker]:
-    """Reads a message of a worker: the worker that goes on, if one does."""
+def _listen(worker: Worker, fuzz: Fuzz, has_time: bool) -> list[Worker]:
+    """Reads a message of a worker, and returns the worker that continues, if any."""
     try:
         message = worker.connection.recv()
     except (EOFError, ConnectionResetError):
         fuzz.ended(worker)
-        if not go_on:
+        if not has_time:
             return []
         worker = fuzz.start()
         fuzz.give(worker)
@@ -164,7 +192,7 @@ def _listen(worker: Worker, fuzz: Fuzz, go_on: bool) -> list[Worker]:
     if message:
         fuzz.fail(worker, message)
         worker.connection.send(None)
-    elif go_on:
+    elif has_time:
         fuzz.give(worker)
     else:
         worker.connection.send(None)
@@ -175,27 +203,35 @@ def _listen(worker: Worker, fuzz: Fuzz, go_on: bool) -> list[Worker]:
 
 
 def _watch(worker: Worker, limits: Limits) -> None:
-    """Ends a worker that was seen at the same input for too long."""
+    """Kills a worker that makes no progress for too long."""
     is_new = worker.tried != worker.counts[TRIED] or worker.counts[TRIED] < 0
     worker.tried = worker.counts[TRIED]
-    # Times that somebody looked, not the clock: this process may be paused as well.
+    # Polls are counted instead of wall time, because this process may be paused too.
     worker.idle = 0.0 if is_new else worker.idle + POLL
     if worker.idle >= limits.stuck:
         worker.process.kill()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Hostile inputs to all that reads files.")
+    """Runs the command and returns its exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30.0, help="for all targets together")
-    parser.add_argument("--targets", default=",".join(TARGETS), help="some of them (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other inputs")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--out", type=Path, default=Path("fuzz_failures"), help="for such inputs")
+    parser.add_argument(
+        "--targets",
+        default=",".join(TARGETS),
+        help=f"comma-separated (default: {','.join(TARGETS)})",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the inputs")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("fuzz_failures"), help="folder for inputs that fail"
+    )
     options = parser.parse_args(arguments)
     names = options.targets.split(",")
     if unknown := set(names) - set(TARGETS):
-        parser.error(f"--targets: no {', '.join(unknown)}; there are {', '.join(TARGETS)}")
+        parser.error(f"--targets: unknown {', '.join(unknown)}; choose from {', '.join(TARGETS)}")
     out, minutes = options.out.absolute(), options.minutes / len(names)
     tried = failures = 0
     for name in names:

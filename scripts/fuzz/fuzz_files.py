@@ -1,4 +1,4 @@
-"""Targets of fuzz.py that are bytes: images, weight files and the files of a run, damaged."""
+"""Binary targets of fuzz.py: damaged images, weight files and files of a run."""
 
 import functools
 import io
@@ -18,8 +18,11 @@ from mlcls_jax.config import Augment, Config
 from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.transforms import eval_image, train_image
 from mlcls_jax.data.sampling import generator
-from mlcls_jax.evaluation.decision_rule import DecisionRule, ThresholdCriterion
-from mlcls_jax.evaluation.decision_rule import decision_rule_from_dict as decisions_from_dict
+from mlcls_jax.evaluation.decision_rule import (
+    DecisionRule,
+    ThresholdCriterion,
+    decision_rule_from_dict,
+)
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.weights import provenance
 from mlcls_jax.models.weights.formats import read_tensors
@@ -34,17 +37,17 @@ AUGMENTS = (
     Augment(interpolation="bicubic"),
 )
 NUMBERS = st.integers(0, 2**60)
-TORCH_FILES = ("torch_zip.pth", "torch_stream.pth")  # of the tests
+TORCH_FILES = ("torch_zip.pth", "torch_stream.pth")  # in tests/models/weights
 
 
 def images() -> st.SearchStrategy:
-    """Files of all formats, damaged."""
+    """Returns a strategy for damaged image files of all formats."""
     files = list(sound_files().values())
     return NUMBERS.map(lambda number: damaged(number, files))
 
 
-def see(contents: bytes, place: Path) -> None:
-    """What the pipeline does with the bytes of an image file."""
+def read_image(contents: bytes, place: Path) -> None:
+    """Decodes and transforms an image file as the input pipeline does."""
     out = np.empty((SIZE, SIZE, 3), np.uint8)
     augment = AUGMENTS[len(contents) % len(AUGMENTS)]
     image = open_image(contents, MAX_PIXELS)
@@ -55,7 +58,7 @@ def see(contents: bytes, place: Path) -> None:
 
 @functools.cache
 def weight_files() -> dict[str, bytes]:
-    """A small file of every kind, by its ending."""
+    """Returns {name: contents} with a small weight file of every kind."""
     tensors = {"conv_stem.weight": np.ones((4, 3, 3, 3), np.float32), "n": np.array(3)}
     tensors["bn1.weight"] = np.ones(4, np.float16)
     tests = Path(__file__).resolve().parents[2] / "tests" / "models" / "weights"
@@ -95,7 +98,7 @@ SIDECAR = {
 
 
 def weights() -> st.SearchStrategy:
-    """A name, the damaged contents of a weight file, and of the description beside it."""
+    """Returns a strategy for (name, damaged weight file, changed config.json next to it)."""
     files = weight_files()
 
     def contents(name: str, number: int) -> tuple[str, bytes, bytes]:
@@ -106,7 +109,7 @@ def weights() -> st.SearchStrategy:
 
 
 def load(value: tuple[str, bytes, bytes], place: Path) -> None:
-    """The readers of weight files, and what is asked about where weights come from."""
+    """Reads a weight file and looks for its pretrained config and classes."""
     name, contents, sidecar = value
     path = place / name
     path.write_bytes(contents)
@@ -114,26 +117,26 @@ def load(value: tuple[str, bytes, bytes], place: Path) -> None:
     try:
         read_tensors(path)
     except ValueError:
-        _origins(path)
+        _read_sidecar(path)
         raise
-    _origins(path)
+    _read_sidecar(path)
 
 
-def _origins(path: Path) -> None:
+def _read_sidecar(path: Path) -> None:
     for layout in LAYOUTS:
         provenance.find_pretrained_config(path, layout, "b0", {})
     provenance.read_classes(path, 3)
 
 
 def _json(value, number: int) -> bytes:
-    """A changed JSON text; one in four with damaged bytes."""
+    """A changed JSON text; a quarter of them with damaged bytes."""
     draw = random.Random(number)
     text = json.dumps(changed(value, draw)).encode()
     return damaged(number, [text]) if draw.random() < 0.25 else text
 
 
 def run_files() -> dict[str, dict]:
-    """What is in the JSON files of a run, of two classes."""
+    """Returns {name: contents} of the JSON files of a run with two classes."""
     rule = ThresholdCriterion("f1", 0.9, 10, "one")
     decision_rule = asdict(DecisionRule(rule, (0.5, 0.25), (1.0, 2.0), ("a",), ()))
     metadata = {
@@ -150,7 +153,7 @@ def run_files() -> dict[str, dict]:
 
 
 def runs() -> st.SearchStrategy:
-    """The name of a run's file and its changed contents."""
+    """Returns a strategy for (name, changed contents) of a run's files."""
     files = run_files()
     return st.builds(
         lambda n, number: (n, _json(files[n], number)), st.sampled_from(list(files)), NUMBERS
@@ -158,7 +161,7 @@ def runs() -> st.SearchStrategy:
 
 
 def read_run(value: tuple[str, bytes], place: Path) -> None:
-    """The readers of what a run says of itself."""
+    """Reads a file of a run."""
     name, contents = value
     (place / name).write_bytes(contents)
     if name == CONFIG:
@@ -170,9 +173,9 @@ def read_run(value: tuple[str, bytes], place: Path) -> None:
     try:
         metadata = json.loads(contents)
     except (ValueError, RecursionError):
-        return  # is for Orbax to say
+        return  # Orbax refuses it
     check_metadata(metadata, 4)
     provenance.from_json(metadata["pretrained_config"])
     if (decision_rule := metadata.get("decision_rule")) is not None:
-        decisions_from_dict(decision_rule)
+        decision_rule_from_dict(decision_rule)
     read_decision_rule(place, metadata)

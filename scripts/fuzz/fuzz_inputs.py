@@ -1,4 +1,4 @@
-"""Damaged files for fuzz.py: each a function of sound ones and a number."""
+"""Damaged files for fuzz.py, each derived from sound files and a number."""
 
 import functools
 import io
@@ -18,7 +18,7 @@ ODD_NUMBERS = (0, -1, 1, 0.5, -0.5, 2**31, 2**63, -(2**63), 10**400, 1e308, 1e-3
 ODD: tuple = (*ODD_TEXT, *ODD_NUMBERS, float("nan"), float("inf"), True, False, None, [], {})
 ODD += ([[[[]]]], {"a": {"a": {}}}, [0] * 1000, [None], [float("nan")] * 3, {"": 1})
 _ORIENTATION = 0x0112
-_HEADER = 128  # bytes in which most of a format's numbers are
+_HEADER = 128  # bytes that contain most numbers of a format
 
 
 def _noise(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -45,7 +45,7 @@ def _oriented(value: int) -> Image.Exif:
 
 @functools.cache
 def sound_files() -> dict[str, bytes]:
-    """A small file of every kind that photographs and graphics come in."""
+    """Returns {kind: contents} with a small image file of every kind."""
     small, photo, wide = _noise(13, 17), _smooth(48, 64), _smooth(150, 200)
     grey, palette, alpha = small.convert("L"), small.quantize(32), _translucent()
     deep = Image.fromarray(
@@ -53,7 +53,7 @@ def sound_files() -> dict[str, bytes]:
     )
     frames = {"save_all": True, "append_images": [_noise(13, 17, seed=1)]}
     indexed = {"save_all": True, "append_images": [_noise(13, 17, seed=1).quantize(8)]}
-    wanted: dict[str, tuple[Image.Image, str, dict]] = {
+    kinds: dict[str, tuple[Image.Image, str, dict]] = {
         "jpeg": (photo, "JPEG", {}),
         "jpeg wide": (wide, "JPEG", {"quality": 60}),
         "jpeg full chroma": (photo, "JPEG", {"subsampling": 0}),
@@ -96,33 +96,33 @@ def sound_files() -> dict[str, bytes]:
         "tiff pages": (small, "TIFF", frames),
     }
     files = {}
-    for name, (image, form, options) in wanted.items():
+    for name, (image, image_format, options) in kinds.items():
         buffer = io.BytesIO()
-        image.save(buffer, form, **options)
+        image.save(buffer, image_format, **options)
         files[name] = buffer.getvalue()
     return files
 
 
 def damaged(number: int, files: list[bytes]) -> bytes:
-    """One to four mutations of one of the files, the same ones for the same number."""
+    """Returns one of the files with one to four mutations, which depend on the number only."""
     draw = random.Random(number)
     data = bytearray(draw.choice(files))
     for _ in range(draw.choice((1, 1, 2, 4))):
         draw.choice(_MUTATIONS)(data, draw, files)
     if data.startswith(b"\x89PNG") and draw.random() < 0.7:
-        _mend_checksums(data)  # or nothing behind them would ever be reached
+        _fix_checksums(data)  # otherwise no code after the check would be reached
     return bytes(data)
 
 
 def changed(value: Any, draw: random.Random) -> Any:
-    """JSON with one of its values, at any depth, replaced, left out or added."""
+    """Returns JSON data with a value, at any depth, replaced, removed or added."""
     if isinstance(value, dict | list) and value and draw.random() < 0.85:
         keys = list(value) if isinstance(value, dict) else range(len(value))
         key, copy = draw.choice(keys), value.copy()
-        how = draw.randrange(6)
-        if how == 0:
+        action = draw.randrange(6)
+        if action == 0:
             del copy[key]
-        elif how > 1:
+        elif action > 1:
             copy[key] = changed(value[key], draw)
         elif isinstance(copy, dict):
             copy[draw.choice((*ODD_TEXT, *copy))] = draw.choice(ODD)
@@ -133,7 +133,7 @@ def changed(value: Any, draw: random.Random) -> Any:
 
 
 def _place(data: bytearray, draw: random.Random) -> int:
-    """An index, every other time one in the header."""
+    """An index; half of them are in the header."""
     end = min(len(data), _HEADER) if draw.random() < 0.5 else len(data)
     return draw.randrange(end) if end else 0
 
@@ -200,8 +200,8 @@ _MUTATIONS = (
 )
 
 
-def _mend_checksums(data: bytearray) -> None:
-    """Makes the checksum of every PNG chunk right for what it holds now."""
+def _fix_checksums(data: bytearray) -> None:
+    """Recomputes the checksum of every PNG chunk."""
     start = 8
     while start + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, start)

@@ -1,4 +1,4 @@
-"""What fuzz.py sends inputs to."""
+"""The targets to which fuzz.py sends inputs."""
 
 import fuzz_files
 import fuzz_text
@@ -7,11 +7,11 @@ from fuzz_work import Target
 TARGETS = {
     target.name: target
     for target in (
-        Target("images", fuzz_files.images, fuzz_files.see),
+        Target("images", fuzz_files.images, fuzz_files.read_image),
         Target("csv", fuzz_text.csvs, fuzz_text.read_table),
         Target("config", fuzz_text.overrides, fuzz_text.configure),
         Target("weights", fuzz_files.weights, fuzz_files.load),
         Target("runs", fuzz_files.runs, fuzz_files.read_run),
-        Target("predict", fuzz_text.arguments, fuzz_text.say),
+        Target("predict", fuzz_text.arguments, fuzz_text.run_predict),
     )
 }

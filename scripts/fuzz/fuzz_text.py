@@ -1,4 +1,4 @@
-"""Targets of fuzz.py that are text: label CSVs, overrides of a config, arguments of `predict`."""
+"""Text targets of fuzz.py: label CSVs, config overrides and arguments of `predict`."""
 
 import io
 import sys
@@ -31,7 +31,7 @@ CELLS = ("1", "0", "-1", "", "1.0", " 1 ", "train", "val", "test", "2", "1e0", "
 
 
 def _mostly(usual: st.SearchStrategy, odd: st.SearchStrategy, times: int = 30) -> st.SearchStrategy:
-    """As `one_of`, which knows no weights: `times` usual ones to an odd one."""
+    """Like `one_of` with weights: `times` usual values to one odd value."""
     return st.integers(0, times).flatmap(lambda n: odd if n == times // 2 else usual)
 
 
@@ -40,7 +40,7 @@ def _quoted(cell: str) -> str:
 
 
 def csvs() -> st.SearchStrategy:
-    """The bytes of a label CSV, mostly good ones, with odd names, cells, line ends and bytes."""
+    """Returns a strategy for mostly valid label CSVs with odd names, cells, line ends and bytes."""
     known: st.SearchStrategy = st.sampled_from(["dog", "cat", "=cow", "-", "Vögel", "split"])
     column = _mostly(known, TEXT)
     name = _mostly(st.sampled_from(NAMES), TEXT)
@@ -71,7 +71,7 @@ def _labels(columns: list[str], name: str) -> list[str]:
 
 
 def read_table(contents: bytes, place: Path) -> None:
-    """A label CSV to its splits, and through our own files back."""
+    """Reads a label CSV, splits it, and checks the files that are written from it."""
     for name in NAMES:
         path = place / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,25 +95,25 @@ def read_table(contents: bytes, place: Path) -> None:
 
 
 def overrides() -> st.SearchStrategy:
-    """Options of a config, most of which there are, with values that many of them take."""
+    """Returns a strategy for lists of config overrides, mostly of existing fields."""
     defaults = flatten_fields(asdict(Config()))
     odd = ("phases", "phases[0].groups", "phases[9].name", "data", "__class__", "seed.x")
     field = _mostly(st.sampled_from(list(defaults)), st.one_of(st.sampled_from(odd), TEXT), 9)
     number = st.one_of(st.integers(), st.floats(), st.integers(0, 9), st.floats(0, 1)).map(str)
     other = st.sampled_from([str(value) for value in defaults.values()])
     value = st.one_of(number, number, other, st.sampled_from(ODD).map(str), TEXT)
-    as_it_is = st.sampled_from([f"--config.{name}={value}" for name, value in defaults.items()])
-    option = st.one_of(as_it_is, st.builds("--config.{}={}".format, field, value))
+    unchanged = st.sampled_from([f"--config.{name}={value}" for name, value in defaults.items()])
+    option = st.one_of(unchanged, st.builds("--config.{}={}".format, field, value))
     return st.lists(_mostly(option, TEXT, 20), max_size=4)
 
 
 def configure(options: list[str], place: Path) -> None:
-    """A config file and overrides to a checked config."""
+    """Loads and checks the default config with the overrides."""
     load_config(DEFAULT, options)
 
 
 def arguments() -> st.SearchStrategy:
-    """Arguments of predict, and a number that the contents of its folder follow from."""
+    """Returns a strategy for (arguments of `predict`, number that decides its input files)."""
     names = [
         *NAMES,
         "photos",
@@ -158,8 +158,8 @@ def arguments() -> st.SearchStrategy:
 CLASSES = ("dog", "\x1b[2Jcat", "=1+1", "[red]", "a\nb", "\u202e")
 
 
-def say(value: tuple[list[str], int], place: Path) -> None:
-    """The command with a model that sees nothing, on files of odd names and damaged contents."""
+def run_predict(value: tuple[list[str], int], place: Path) -> None:
+    """Runs `predict` with a stub model on files with odd names and damaged contents."""
     argv, number = value
     sound = list(sound_files().values())
     for i, name in enumerate((*NAMES, "\udcff.jpg", "\x1b]0;t\x07.png")):
@@ -170,9 +170,9 @@ def say(value: tuple[list[str], int], place: Path) -> None:
     out, err = io.StringIO(), io.StringIO()
     with ExitStack() as stack:
         for context in (
-            mock.patch.object(predict, "load_run", lambda *_: _stub(place)),
+            mock.patch.object(predict, "load_trained_model", lambda *_: _stub(place)),
             mock.patch.object(predict, "with_views", lambda run, _: run),
-            mock.patch.object(predict, "score", _score),
+            mock.patch.object(predict, "predict_dataset", _predict_dataset),
             mock.patch.object(predict.distributed, "start", lambda: None),
             mock.patch.object(cli, "_quiet_threads", lambda: None),
             mock.patch.object(sys, "argv", ["predict", *argv]),
@@ -186,7 +186,7 @@ def say(value: tuple[list[str], int], place: Path) -> None:
             code = end.code
     for text in (out.getvalue(), err.getvalue()):
         plain = text.replace("\n", "")
-        assert escaped(plain) == plain, f"a terminal would obey {plain!r}"
+        assert escaped(plain) == plain, f"control characters are printed: {plain!r}"
     if code == 0:
         return
     assert code == cli.USER_ERROR, f"exit code {code}"
@@ -204,7 +204,7 @@ def _stub(place: Path) -> SimpleNamespace:
     return SimpleNamespace(config=config, classes=CLASSES, metadata={}, **parts)
 
 
-def _score(predict, variables, paths, config, mesh, reader, title):
+def _predict_dataset(predict, variables, paths, spec, mesh, reader, title):
     readable = np.ones(len(paths), bool)
     for i, path in enumerate(paths):
         try:

@@ -1,4 +1,4 @@
-"""What a process of fuzz.py does: inputs through a target, within limits and within a folder."""
+"""Worker processes of fuzz.py, which run inputs through a target within limits and one folder."""
 
 import os
 import resource
@@ -15,12 +15,12 @@ from hypothesis.strategies import SearchStrategy
 
 from mlcls_jax.data.images.decoding import ImageError
 
-BATCH = 100  # inputs that a process is given at a time
-STUCK = 300  # seconds after which a process that waits for something is ended
-TRIED, ACCEPTED, REFUSED = range(3)  # of a process's counts; TRIED is -1 until it is ready
-LONGEST = 20_000  # characters of a message about so small an input; a command cuts it
-CURRENT = "current"  # file of the input that is being tried
-# Events of Python (docs.python.org/3/library/audit_events.html) that no input may bring about.
+BATCH = 100  # inputs that a process gets at a time
+STUCK = 300  # seconds after which a waiting process is killed
+TRIED, ACCEPTED, REFUSED = range(3)  # indices of a process's counts; TRIED is -1 until it is ready
+LONGEST = 20_000  # longest accepted message, in characters; commands truncate it further
+CURRENT = "current"  # name of the file with the current input
+# Audit events (docs.python.org/3/library/audit_events.html) that no input may cause.
 FORBIDDEN = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.startfile")
 FORBIDDEN += ("socket.connect", "pickle.find_class", "os.chmod", "os.chown")
 CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
@@ -29,12 +29,13 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 @dataclass(frozen=True)
 class Target:
-    """Something that reads what anybody may have written.
+    """Code that reads untrusted input.
 
-    name: in the output.
-    inputs: a strategy for inputs, bytes or whatever has a `repr`.
-    exercise: (input, empty folder that is the working directory) -> accepts the input, or refuses
-        it with a ValueError, ImageError or OSError of one line.
+    Attributes:
+        name: name in the output.
+        inputs: returns a strategy for inputs, which are bytes or have a `repr`.
+        exercise: takes an input and an empty folder, which is the working directory. It accepts
+            the input, or refuses it with a one-line ValueError, ImageError or OSError.
     """
 
     name: str
@@ -44,26 +45,32 @@ class Target:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one input. seconds: of computing. stuck: seconds without any. memory: bytes."""
+    """Limits for one input.
+
+    Attributes:
+        seconds: CPU seconds.
+        stuck: seconds without progress.
+        memory: bytes on top of what the process has at its start.
+    """
 
     seconds: float = 10.0
     stuck: float = STUCK
-    memory: int = 1 << 30  # more than reading such a file ever needs, beside the libraries
+    memory: int = 1 << 30  # more than reading any of these files needs
 
 
 class Trespass(BaseException):
-    """An input does what it must not: no `except Exception` hides it."""
+    """An input caused a forbidden action; `except Exception` does not catch it."""
 
 
 def as_bytes(value: Any) -> bytes:
-    """An input as the file that it is kept in."""
+    """Returns an input as the contents of the file in which it is stored."""
     return value if isinstance(value, bytes) else repr(value).encode()
 
 
-def verdict(error: BaseException) -> str:
-    """What is wrong with an error as an answer to an input; "" if it is for a user to read."""
+def unfit_reason(error: BaseException) -> str:
+    """Returns why an error is no message for a user, or "" if it is one."""
     text = str(error)
-    # Of its subclasses, those of codecs and of JSON name no file.
+    # The subclasses of ValueError for codecs and JSON name no file.
     if type(error) not in (ValueError, ImageError) and not isinstance(error, OSError):
         return f"{type(error).__name__}: {text}"
     if not text or "\n" in text or len(text) > LONGEST:
@@ -72,7 +79,14 @@ def verdict(error: BaseException) -> str:
 
 
 def guard(folder: Path) -> Callable[[bool], None]:
-    """Refuses to leave a folder or to start a program; the result turns that on and off."""
+    """Forbids writing outside a folder, connections and programs.
+
+    Args:
+        folder: the only folder in which files may be written.
+
+    Returns:
+        A function that turns the guard on (True) and off (False).
+    """
     inside, state = os.path.realpath(folder) + os.sep, [False]
 
     def leaves(path: Any) -> bool:
@@ -97,15 +111,21 @@ def guard(folder: Path) -> Callable[[bool], None]:
 
 
 def work(connection, counts, target: Target, number: int, folder: Path, limits: Limits) -> None:
-    """Runs batches of inputs until there are no more; the body of a process.
+    """Runs batches of inputs until there are no more; the main function of a process.
 
-    number: seed of all that is random.
+    Args:
+        connection: pipe to fuzz.py.
+        counts: shared counters, indexed by TRIED, ACCEPTED and REFUSED.
+        target: where the inputs go.
+        number: random seed.
+        folder: working folder of the process.
+        limits: limits for each input.
     """
     warnings.simplefilter("ignore")
     os.chdir(folder)
     os.environ |= {"HOME": str(folder), "TMPDIR": str(folder), "MLCLS_JAX_CACHE": str(folder)}
     inputs = target.inputs()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff and libjpeg write there
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff and libjpeg print warnings
     _limit(limits)
     switch = guard(folder)
 
@@ -114,14 +134,14 @@ def work(connection, counts, target: Target, number: int, folder: Path, limits: 
         place = folder / "place"
         place.mkdir()
         os.chdir(place)
-        # Computing time, not the clock: the process may be paused.  It ends the process.
+        # CPU time instead of wall time, because the process may be paused. The signal ends it.
         signal.setitimer(signal.ITIMER_PROF, limits.seconds)
         switch(True)
         problem, answer = "", ACCEPTED
         try:
             target.exercise(value, place)
         except BaseException as error:
-            problem, answer = verdict(error), REFUSED
+            problem, answer = unfit_reason(error), REFUSED
         switch(False)
         signal.setitimer(signal.ITIMER_PROF, 0)
         os.chdir(folder)
@@ -129,11 +149,11 @@ def work(connection, counts, target: Target, number: int, folder: Path, limits: 
         counts[TRIED] += 1
         if problem:
             connection.send(problem)
-            connection.recv()  # when the input has been kept
+            connection.recv()  # wait until the input is stored
         else:
             counts[answer] += 1
 
-    checks: Any = list(HealthCheck)  # of speed and size
+    checks: Any = list(HealthCheck)  # they are about speed and size
     counts[TRIED] = 0
     while (batch := connection.recv()) is not None:
         check = given(inputs)(attempt)
@@ -156,7 +176,7 @@ def _limit(limits: Limits) -> None:
 
 
 def _remove(place: Path) -> None:
-    """Also with what is in it; few files, so that this is faster than shutil's."""
+    """Removes a folder; for few files this is faster than shutil.rmtree."""
     for child in os.scandir(place):
         if child.is_dir(follow_symlinks=False):
             _remove(Path(child.path))

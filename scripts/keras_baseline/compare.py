@@ -1,16 +1,17 @@
-"""The Keras script that does not learn, beside a run of ours: same images, weights and minutes.
+"""Compares a typical Keras script with a run of ours: same images, weights and minutes.
 
     python -m mlcls_jax.train --config configs/lite0.py --workdir runs/lite0 ...
-    python scripts/keras_baseline/compare.py --run runs/lite0 --out docs/asker
-    python scripts/keras_baseline/compare.py --run runs/lite0 --out docs/asker --fixed
+    python scripts/keras_baseline/compare.py --run runs/lite0
+    python scripts/keras_baseline/compare.py --run runs/lite0 --fixed
 
-The script: a frozen base that normalises by itself, behind ImageDataGenerator(rescale=1/255);
-Flatten and Dense(sigmoid); Adam at 0.01, binary cross-entropy, metric "accuracy".  The base is
-Lite0 with the weights that our run starts from, built by Keras (asker_model.py) and first compared
-with ours.  --fixed repairs one thing after the other.  Images are decoded once, before the clock
-starts; minutes are those of training, without validation, on both sides.
+The script has a frozen base that normalises by itself, behind ImageDataGenerator(rescale=1/255);
+Flatten and Dense(sigmoid); Adam at 0.01, binary cross-entropy and the metric "accuracy". The base
+is Lite0 with the pretrained weights of our run. It is built by Keras (keras_model.py), and its
+features are first compared with ours. --fixed also trains scripts with one more repair each.
+Images are decoded once, before the clock starts. On both sides, minutes are those of training,
+without validation.
 
-Writes OUT.csv with a row per epoch and OUT.svg with both curves, and prints a table.  Needs
+Writes OUT.csv with a row per epoch and OUT.svg with both curves, and prints a table. Needs
 `pip install '.[reference]'` for Keras.
 """
 
@@ -40,7 +41,7 @@ from mlcls_jax.cli import run
 from mlcls_jax.config import Config
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.evaluation.base_rate import base_rate
+from mlcls_jax.evaluation.base_rate import base_rates
 from mlcls_jax.evaluation.metrics import average_precisions, classes_to_average
 from mlcls_jax.models.weights.load import load_pretrained
 from mlcls_jax.run.metrics_log import read_metrics
@@ -48,15 +49,23 @@ from mlcls_jax.run.workdir import read_config, read_splits_of
 from mlcls_jax.system.files import write_text
 
 OURS = "ours"
-BATCH = 32  # of flow_from_dataframe
+BATCH = 32  # default of flow_from_dataframe
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A point of a curve; minutes are those of training up to here.
+    """A point of a curve.
 
-    Accuracy is what Keras shows by that name: how often the most probable class is one that the
-    row of labels has its first maximum at.
+    Attributes:
+        script: title of the script, or OURS.
+        epoch: number of epochs so far.
+        minutes: minutes of training so far.
+        train_loss: mean loss of the epoch.
+        val_loss: validation loss.
+        val_map: validation mAP.
+        train_accuracy: Keras's "accuracy": how often the argmax of the prediction is the argmax of
+            the label row.
+        val_accuracy: the same on the validation split.
     """
 
     script: str
@@ -71,13 +80,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Images:
-    """uint8 [image, size, size, 3] and float32 [image, class] of a split."""
+    """A split: pixels, uint8 [image, size, size, 3], and labels, float32 [image, class]."""
 
     pixels: np.ndarray
     labels: np.ndarray
 
     def dataset(self, script: Script, shuffle: bool) -> Any:
-        """Batches as the script's generator gives them."""
+        """Returns batches as the script's generator yields them."""
         import tensorflow as tf
 
         data: Any = tf.data.Dataset.from_tensor_slices((self.pixels, self.labels))
@@ -91,17 +100,24 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     config = read_config(options.run)
     if config.model.variant != VARIANT:
-        raise ValueError(f"{options.run} is a run of {config.model.variant}; give one of {VARIANT}")
+        raise ValueError(
+            f"{options.run} is a run of {config.model.variant}; set --run to one of {VARIANT}"
+        )
     ours = curve_of(options.run)
     minutes = options.minutes or ours[-1].minutes
     splits = read_splits_of(options.run, with_files(config, options.csv, options.images))
-    included_classes = np.array(base_rate(splits, config.evaluation.min_positives).included_classes)
-    pretrained, size = load_pretrained(config.model.weights, VARIANT), image_size(config)
+    included_classes = np.array(
+        base_rates(splits, config.evaluation.min_positives).included_classes
+    )
+    pretrained, size = load_pretrained(config.model.weights, VARIANT), image_size(config.model)
     train, val = (read_images(splits[name], size) for name in ("train", "val"))
     base = build_base(pretrained, size)
     if (difference := largest_difference(base, pretrained, val.pixels[:8])) > TOLERANCE:
-        raise ValueError(f"the base is not ours: its features are {difference:.1e} off")
-    print(f"the base's features are ours within {difference:.1e}", file=sys.stderr)
+        raise ValueError(
+            f"the Keras base differs from our network: its features are {difference:.1e} off "
+            f"(limit {TOLERANCE})"
+        )
+    print(f"the Keras base matches our features within {difference:.1e}", file=sys.stderr)
     epochs: list[Epoch] = []
     for script in SCRIPTS if options.fixed else SCRIPTS[:1]:
         for epoch in train_script(base, script, train, val, included_classes, minutes):
@@ -118,23 +134,29 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help=f"workdir of ours, of {VARIANT}")
-    parser.add_argument("--csv", default="", help="the run's labels, if they are elsewhere now")
-    parser.add_argument("--images", default="", help="their folder")
-    parser.add_argument("--minutes", type=float, default=0.0, help="of training; 0: as our run")
-    parser.add_argument("--fixed", action="store_true", help="the repairs as well")
-    parser.add_argument("--out", type=Path, default=Path("docs/asker"), help="without a suffix")
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help=f"workdir of a finished run of {VARIANT}")
+    add("--csv", default="", help="label CSV, if it was moved since the run")
+    add("--images", default="", help="folder of the images, if it was moved since the run")
+    add("--minutes", type=float, default=0.0, help="of training (default: as long as our run)")
+    add("--fixed", action="store_true", help="also train the scripts with repairs")
+    add(
+        "--out",
+        type=Path,
+        default=Path("docs/keras_baseline"),
+        help="path of the .csv and .svg, without suffix (default: docs/keras_baseline)",
+    )
     return parser.parse_args(arguments)
 
 
 def with_files(config: Config, csv: str, images: str) -> Any:
-    """The run's data with other places for its files, where they are given."""
+    """Returns the run's data config with other paths, if they are not empty."""
     data = config.data
     return dataclasses.replace(data, csv=csv or data.csv, images=images or data.images)
 
 
 def read_images(labels: LabelTable, size: int) -> Images:
-    """As flow_from_dataframe reads them; it knows no unknown labels, so they are 0."""
+    """Reads images as flow_from_dataframe does; unknown labels, which it lacks, become 0."""
     rows = [
         np.asarray(keras.utils.load_img(path, target_size=(size, size), interpolation="nearest"))
         for path in labels.paths
@@ -150,30 +172,31 @@ def train_script(
     included_classes: np.ndarray,
     minutes: float,
 ) -> Iterable[Epoch]:
-    """Trains for so many minutes or a little more, and yields each epoch.
+    """Trains a script for the given minutes, to the end of the epoch, and yields each epoch.
 
     Args:
-        base: from `build_base`; it stays as it is.
-        script: what to put on it.
-        train, val: the splits.
-        included_classes: bool [class], False for classes that are in no mean.
-        minutes: of training.
+        base: from `build_base`; its weights do not change.
+        script: the head and its training.
+        train: training split.
+        val: validation split.
+        included_classes: bool [class]; False for classes that are excluded from averages.
+        minutes: time to train.
     """
     keras.utils.set_random_seed(0)
     model = build_classifier(base, script, train.labels.shape[1])
     batches, held_out = train.dataset(script, True), val.dataset(script, False)
     included = classes_to_average(val.labels.astype(np.int8), included_classes)
-    seconds, number = 0.0, 0
+    seconds, epoch = 0.0, 0
     while seconds < 60 * minutes:
         began = time.perf_counter()
         history = model.fit(batches, verbose=0).history
-        seconds, number = seconds + time.perf_counter() - began, number + 1
+        seconds, epoch = seconds + time.perf_counter() - began, epoch + 1
         shown = model.evaluate(held_out, verbose=0, return_dict=True)
         predicted = model.predict(held_out, verbose=0)
         aps = average_precisions(val.labels.astype(np.int8), predicted, included)
         yield Epoch(
             script.title,
-            number,
+            epoch,
             seconds / 60,
             history["loss"][0],
             shown["loss"],
@@ -184,7 +207,7 @@ def train_script(
 
 
 def curve_of(workdir: Path) -> list[Epoch]:
-    """The curve of one of our runs."""
+    """Returns the curve of one of our runs; raises ValueError if it has no evaluation."""
     seconds, epochs = 0.0, []
     for record in read_metrics(workdir):
         seconds += record["seconds"]
@@ -192,16 +215,16 @@ def curve_of(workdir: Path) -> list[Epoch]:
         losses = record["train_loss"], val["loss"]
         epochs.append(Epoch(OURS, record["epoch"], seconds / 60, *losses, val["mAP"]))
     if not epochs:
-        raise ValueError(f"{workdir} holds no evaluation; train first, or name another --run")
+        raise ValueError(f"{workdir} has no evaluation; train first, or choose another --run")
     return epochs
 
 
 def markdown(epochs: Iterable[Epoch]) -> str:
-    """The table: the last epoch of each script, and its best mAP."""
+    """Returns a table in Markdown: the last epoch of each script, and its best mAP."""
     header = ["", "epochs", "Keras's accuracy", "train loss", "val loss", "val mAP", "best"]
     rows = []
-    for name, own in _by_script(epochs).items():
-        last, best = own[-1], max(epoch.val_map for epoch in own)
+    for name, curve in _by_script(epochs).items():
+        last, best = curve[-1], max(epoch.val_map for epoch in curve)
         accuracy = "" if np.isnan(last.val_accuracy) else f"{last.val_accuracy:.2f}"
         losses = [f"{last.train_loss:.3f}", f"{last.val_loss:.3f}"]
         rows.append([name, f"{last.epoch:.0f}", accuracy, *losses, f"{last.val_map:.3f}"])
@@ -215,23 +238,23 @@ def _markdown_table(header: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def draw(epochs: Iterable[Epoch], base: dict[str, float], path: Path) -> None:
-    """val mAP and losses over minutes, with the base rate as a line.
+    """Plots val mAP and losses over minutes, with the base rate as a line.
 
     Args:
-        epochs: of all scripts.
+        epochs: the curves of all scripts.
         base: "mAP" and "loss" of predicting each class's frequency.
-        path: of an image, whose suffix says which kind.
+        path: image to write; its suffix decides the format.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     score, loss = figure.subplots(1, 2)
-    for name, own in _by_script(epochs).items():
-        minutes = [epoch.minutes for epoch in own]
-        (line,) = score.plot(minutes, [epoch.val_map for epoch in own], label=name)
-        loss.plot(minutes, [epoch.val_loss for epoch in own], color=line.get_color())
-        trained = [epoch.train_loss for epoch in own]
-        loss.plot(minutes, trained, color=line.get_color(), linestyle=":")
+    for name, curve in _by_script(epochs).items():
+        minutes = [epoch.minutes for epoch in curve]
+        (line,) = score.plot(minutes, [epoch.val_map for epoch in curve], label=name)
+        loss.plot(minutes, [epoch.val_loss for epoch in curve], color=line.get_color())
+        train_losses = [epoch.train_loss for epoch in curve]
+        loss.plot(minutes, train_losses, color=line.get_color(), linestyle=":")
     for axis, value in ((score, base["mAP"]), (loss, base["loss"])):
         axis.axhline(value, color="grey", linestyle="--", label="class frequencies")
         axis.set_xlabel("minutes of training")

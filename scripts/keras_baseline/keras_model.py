@@ -1,7 +1,7 @@
-"""The network of asker_baseline.py: EfficientNet-Lite0 built by Keras, with our pretrained weights.
+"""The network of compare.py: EfficientNet-Lite0 built by Keras, with our pretrained weights.
 
-Its layers are those of keras.applications.EfficientNetB0 without squeeze-excite and with relu6, and
-it normalises by itself, as those do.
+It is keras.applications.EfficientNetB0 without squeeze-excite and with relu6. Like the networks of
+keras.applications it normalises images by itself.
 """
 
 import os
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-from keras.src.applications.efficientnet import EfficientNet  # Keras exports B0 to B7 alone
+from keras.src.applications.efficientnet import EfficientNet  # Keras exports B0 to B7 only
 
 from mlcls_jax.models.variants import VARIANTS, scaled_stages
 from mlcls_jax.models.weights.convert import to_tensors
@@ -25,7 +25,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 VARIANT = "lite0"
-TOLERANCE = 1e-4  # of the largest feature
+TOLERANCE = 1e-4  # relative to the largest feature
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Script:
     """One way to put a head on the base and to train it.
 
     Attributes:
-        title: in the table and the figure.
-        rescale: divide images by 255 before a base that does so as well.
-        flatten: the whole feature map into the head, in place of its mean over the image.
-        learning_rate: of Adam.
+        title: name in the table and the figure.
+        rescale: whether to divide images by 255, although the base does so too.
+        flatten: whether the head gets the whole feature map instead of its mean over the image.
+        learning_rate: learning rate of Adam.
     """
 
     title: str
@@ -45,9 +45,9 @@ class Script:
     learning_rate: float = 0.01
 
 
-# The asker's, then one repair more in each.
+# The original script, then one more repair in each.
 SCRIPTS = (
-    Script("as asked"),
+    Script("the original Keras script"),
     Script("normalised once", rescale=False),
     Script("and pooled", rescale=False, flatten=False),
     Script("and at 1e-3", rescale=False, flatten=False, learning_rate=1e-3),
@@ -55,11 +55,11 @@ SCRIPTS = (
 
 
 def build_base(pretrained: Pretrained, size: int) -> Any:
-    """The backbone as a Keras model: float pixels 0 to 255 -> its last feature map.
+    """Builds the backbone as a Keras model, from float pixels (0 to 255) to the last feature map.
 
     Args:
         pretrained: weights of VARIANT.
-        size: of the images in pixels, as Keras pads by it.
+        size: image size in pixels; Keras's padding depends on it.
     """
     channels, blocks = 32, []
     for stage in scaled_stages(VARIANTS[VARIANT]):
@@ -83,7 +83,7 @@ def build_base(pretrained: Pretrained, size: int) -> Any:
 
 
 def _assign(base: Any, pretrained: Pretrained) -> None:
-    """Gives every weight of the base its value; ValueError where names or shapes differ."""
+    """Sets every weight of the base; raises ValueError if names or shapes differ."""
     variables = pretrained.variables
     params = {name: tree for name, tree in variables["params"].items() if name != "head"}
     tensors = to_tensors(variables | {"params": params}, VARIANT, KERAS)
@@ -97,17 +97,17 @@ def _assign(base: Any, pretrained: Pretrained) -> None:
         for weight in layer.weights:
             weight.assign(tensors.pop(f"{prefix}/{weight.name}"))
         if kind == "Normalization":
-            layer.finalize_state()  # it computes with copies of its weights
+            layer.finalize_state()  # because it computes with copies of its weights
     if tensors:
-        raise ValueError(f"Keras's network has no place for {', '.join(sorted(tensors))}")
+        raise ValueError(f"Keras's network lacks the weights {', '.join(sorted(tensors))}")
 
 
 def largest_difference(base: Any, pretrained: Pretrained, images: np.ndarray) -> float:
-    """Of the pooled features of the base and of our network, relative to the largest of ours.
+    """Returns the largest difference of pooled features, relative to our largest feature.
 
     Args:
         base: from `build_base`.
-        pretrained: what it was built from.
+        pretrained: weights from which it was built.
         images: uint8 [image, size, size, 3].
     """
     theirs = base(images.astype(np.float32), training=False).numpy().mean(axis=(1, 2))
@@ -118,7 +118,7 @@ def largest_difference(base: Any, pretrained: Pretrained, images: np.ndarray) ->
 
 
 def build_classifier(base: Any, script: Script, num_classes: int) -> Any:
-    """The whole model of a script, compiled; its base is frozen."""
+    """Returns the compiled model of a script, with a frozen base."""
     base.trainable = False
     inputs = keras.Input(base.input_shape[1:])
     x = base(inputs, training=False)

@@ -1,10 +1,10 @@
-"""What resizing on the host costs, and what would be left if an accelerator did it.
+"""Measures what resizing costs the CPU, and what an accelerator that resizes would leave to it.
 
     python scripts/measure/measure_resize.py --images FOLDER [--sizes 224 300 380 456] [--rounds 9]
 
-CPU time of one thread per JPEG, in turns: decoding at full size and nothing else; decoding as the
-trainer does and copying the result into a frame, as a resize on the device would need it; and what
-the trainer does.
+Measures the CPU time of one thread per JPEG, in turns, for three tasks: full decoding only;
+decoding as the trainer does and copying the result into a frame, as a resize on the device would
+need; and decoding and resizing, as the trainer does.
 """
 
 import argparse
@@ -24,12 +24,14 @@ from mlcls_jax.data.images.transforms import eval_image
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", required=True, type=Path, help="folder of JPEGs")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 300, 380, 456])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[224, 300, 380, 456], help="image sizes in pixels"
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="default 9")
     options = parser.parse_args()
     files = [path.read_bytes() for path in sorted(options.images.glob("*.jpg"))[:150]]
     if not files:
-        parser.error(f"--images {options.images} holds no .jpg")
+        parser.error(f"--images {options.images} contains no .jpg; choose another folder")
     for size in options.sizes:
         out = np.empty((size, size, 3), np.uint8)
         frame = np.empty(decoded_shape(files, size), np.uint8)
@@ -41,14 +43,14 @@ def main() -> None:
         seconds = np.array(
             [[_thread_time(way, files) for way in ways.values()] for _ in range(options.rounds)]
         )
-        for number, name in enumerate(ways):
-            spent, share = seconds[:, number], seconds[:, 0] / seconds[:, number]
-            micro = np.median(spent) / len(files) * 1e6
+        for column, name in enumerate(ways):
+            share = seconds[:, 0] / seconds[:, column]
+            micro = np.median(seconds[:, column]) / len(files) * 1e6
             print(f"{size} px, {name}: {micro:.0f} us, {np.median(share):.2f} of full decoding")
 
 
 def decoded_shape(files: list[bytes], size: int) -> tuple[int, ...]:
-    """The largest shape that an image of these is decoded to for a square of that size."""
+    """Returns the largest shape to which one of the files is decoded for a square of that size."""
     shapes = [open_image(contents).decode(size, size).shape for contents in files]
     return tuple(map(max, zip(*shapes, strict=True)))
 

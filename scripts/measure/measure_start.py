@@ -1,11 +1,11 @@
-"""Seconds from the command to the end of the first step, with a cold and a warm cache.
+"""Measures the time from the command to the end of the first step, with a cold and a warm cache.
 
     python scripts/measure/measure_start.py [--variant b0] [--phase head|finetune] [--warm 2]
-    python scripts/measure/measure_start.py --config.data.batch_size=16 # any override of the config
+    python scripts/measure/measure_start.py --config.data.batch_size=16    # any config override
 
-Makes JPEGs of noise, a CSV and random weights in a temporary folder, and runs the real command,
+Writes JPEGs of noise, a CSV and random weights to a temporary folder, and runs the real command,
 `python -m mlcls_jax.train`, in new processes: first with an empty compilation cache, then with the
-one that this left.  Each run trains for two steps and evaluates once.
+cache of the first run. Each run trains for two steps and evaluates once.
 """
 
 import argparse
@@ -32,16 +32,19 @@ from mlcls_jax.models.weights.save import save_timm
 from mlcls_jax.step.param_tree import unflatten
 
 IMAGES, CLASSES, WIDTH, HEIGHT = 256, 20, 640, 480
-OTHER = {"head": 1, "finetune": 0}  # the phase of the config that is left out
+OTHER = {"head": 1, "finetune": 0}  # index of the phase that does not run
+# The line that training prints (mlcls_jax/training/timing.py).
 FIRST_STEP = re.compile(r"first step done .* after the start \((?P<parts>.*)\)")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--variant", default="b0", help="with a file in configs/")
-    parser.add_argument("--phase", default="head", choices=OTHER, help="that the run starts with")
-    parser.add_argument("--warm", type=int, default=2, help="runs with a warm cache")
-    options, more = parser.parse_known_args()
+    parser.add_argument("--variant", default="b0", help="network with a file in configs/")
+    parser.add_argument(
+        "--phase", default="head", choices=OTHER, help="phase that the run starts in"
+    )
+    parser.add_argument("--warm", type=int, default=2, help="number of runs with a warm cache")
+    options, overrides = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         weights = write_weights(folder, options.variant)
@@ -49,14 +52,14 @@ def main() -> int:
         for run in range(1 + options.warm):
             kind = "cold" if run == 0 else "warm"
             seconds, parts = measure(
-                folder, command_of(folder, options, weights, f"run{run}") + more
+                folder, command_of(folder, options, weights, f"run{run}") + overrides
             )
             print(f"{kind}: first step done {seconds:.1f} s after the command ({parts})")
     return 0
 
 
 def write_images(folder: Path) -> None:
-    """labels.csv and JPEGs of noise that is blurred as photographs are."""
+    """Writes labels.csv and JPEGs of blurred noise, which compresses like photographs."""
     rng = np.random.default_rng(0)
     labels = rng.random((IMAGES, CLASSES)) < 0.2
     lines = ["filename," + ",".join(f"class{i}" for i in range(CLASSES))]
@@ -69,7 +72,7 @@ def write_images(folder: Path) -> None:
 
 
 def write_weights(folder: Path, variant: str) -> Path:
-    """A safetensors file with random weights, as `mlcls_jax.export` writes them."""
+    """Writes a safetensors file with random weights, as `mlcls_jax.export` does."""
     rng, target = np.random.default_rng(0), folder / "weights"
     target.mkdir(exist_ok=True)
     shapes = variable_shapes(EfficientNet(variant=variant, num_classes=1000))
@@ -77,12 +80,12 @@ def write_weights(folder: Path, variant: str) -> Path:
         {"/".join(path): _draw(rng, path, shape) for path, shape in shapes.items()}
     )
     path = save_timm(target, variables, variant)
-    own = {
+    metadata = {
         "file": path.name,
         "variant": variant,
         "pretrained_config": to_json(PretrainedConfig(TIMM, IMAGENET)),
     }
-    (target / SIDECAR).write_text(json.dumps({OWN: own}))
+    (target / SIDECAR).write_text(json.dumps({OWN: metadata}))
     return path
 
 
@@ -93,7 +96,7 @@ def _draw(rng: np.random.Generator, path: Names, shape: Shape) -> np.ndarray:
 
 
 def command_of(folder: Path, options: argparse.Namespace, weights: Path, name: str) -> list[str]:
-    """The command of a run of two steps."""
+    """Returns the command for a run of two steps."""
     command = [sys.executable, "-m", "mlcls_jax.train"]
     command += ["--config", str(Path(__file__).parents[2] / f"configs/{options.variant}.py")]
     command += ["--workdir", str(folder / name)]
@@ -104,19 +107,19 @@ def command_of(folder: Path, options: argparse.Namespace, weights: Path, name: s
 
 
 def measure(folder: Path, command: list[str]) -> tuple[float, str]:
-    """Seconds from the command to the line that says that the first step is done; its parts."""
+    """Returns the seconds from the command to the end of the first step, and what took them."""
     env = {**os.environ, "MLCLS_JAX_CACHE": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
-    began, found, said = time.perf_counter(), None, ""
+    began, found, output = time.perf_counter(), None, ""
     process = subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert process.stdout
     for line in process.stdout:
-        said += line
+        output += line
         if match := FIRST_STEP.search(line):
             found = time.perf_counter() - began, match["parts"]
     if process.wait() or found is None:
-        raise SystemExit(f"the run ended with {process.returncode}:\n{said}")
+        raise SystemExit(f"the run ended with {process.returncode}:\n{output}")
     return found
 
 

@@ -1,11 +1,11 @@
-"""How long a step that is the bottleneck waits for its images.
+"""Measures how long a step waits for its images when the step is the bottleneck.
 
-    python scripts/measure/measure_waiting.py                  # 224 px, made-up photographs
+    python scripts/measure/measure_waiting.py                  # 224 px, synthetic photographs
     python scripts/measure/measure_waiting.py --size 456 --slack 1.1
 
-The step is a sleep, as an accelerator's is to the cores that decode: it is `--slack` times as long
-as a batch takes to make, measured first.  What counts is the share of the loop's time that passes
-in `next(batches)`, the batches being those of training, put on a device ahead of time.
+The step is a sleep, because a step on an accelerator uses no CPU core either. It takes `--slack`
+times as long as making a batch, which is measured first. The result is the share of the loop's time
+that is spent in `next(batches)`. The batches are those of training, transferred in advance.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BATCH, STEPS, WARM_UP = 32, 60, 6
 
 
 def batches(folder: Path, size: int) -> Iterator[Batch]:
-    """Training batches on the device."""
+    """Returns training batches on the device, from images written to the folder."""
     csv, images = write_images(folder)
     made = train_batches(
         read_labels(csv, images),
@@ -42,23 +42,30 @@ def batches(folder: Path, size: int) -> Iterator[Batch]:
 
 
 def measure(source: Iterator[Batch], step: float) -> tuple[float, float]:
-    """Seconds in the loop, and of them in waiting for batches, with steps of so many seconds."""
+    """Returns the seconds of the loop, and those of waiting for batches.
+
+    Args:
+        source: yields batches.
+        step: seconds of each step.
+    """
     for _ in range(WARM_UP):
         jax.block_until_ready(next(source))
     waited, began = 0.0, time.perf_counter()
     for _ in range(STEPS):
-        asked = time.perf_counter()
+        requested = time.perf_counter()
         jax.block_until_ready(next(source))
-        waited += time.perf_counter() - asked
+        waited += time.perf_counter() - requested
         time.sleep(step)
     return time.perf_counter() - began, waited
 
 
 def main() -> None:
-    """Prints the share."""
+    """Measures and prints the share of time spent waiting."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--size", type=int, default=224, help="pixels")
-    parser.add_argument("--slack", type=float, default=1.25, help="step / time to make a batch")
+    parser.add_argument("--size", type=int, default=224, help="image size in pixels (default 224)")
+    parser.add_argument(
+        "--slack", type=float, default=1.25, help="step time / time to make a batch (default 1.25)"
+    )
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         source = batches(Path(folder), options.size)

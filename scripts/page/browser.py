@@ -1,6 +1,6 @@
-"""Chromium without a window, by the DevTools protocol over two pipes: no package is needed.
+"""Headless Chromium, controlled by the DevTools protocol over two pipes, without any package.
 
-The protocol: https://chromedevtools.github.io/devtools-protocol/
+Protocol: https://chromedevtools.github.io/devtools-protocol/
 """
 
 import base64
@@ -18,7 +18,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     "--headless",
     "--remote-debugging-pipe",
-    "--no-sandbox",  # a container has none to give
+    "--no-sandbox",  # containers usually do not allow a sandbox
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
@@ -28,14 +28,14 @@ SECONDS = 60
 
 
 class Page:
-    """A tab; `send` is any command of the protocol."""
+    """A browser tab; `send` executes any command of the protocol."""
 
     def __init__(self, process: subprocess.Popen):
         if process.stdin is None or process.stdout is None:
             raise TypeError("the process must have pipes")
         self._commands, self._answers = process.stdin, process.stdout
-        self._numbers, self._session = itertools.count(1), ""
-        self.messages: list[str] = []  # of the console, and errors of scripts
+        self._ids, self._session = itertools.count(1), ""
+        self.messages: list[str] = []  # console messages and script errors
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -43,13 +43,13 @@ class Page:
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """The result of a command; RuntimeError where the browser refuses it."""
-        number = next(self._numbers)
+        """Returns the result of a command; raises RuntimeError if the browser refuses it."""
+        command_id = next(self._ids)
         session = {"sessionId": self._session} if self._session else {}
-        command = {"id": number, "method": method, "params": params, **session}
+        command = {"id": command_id, "method": method, "params": params, **session}
         self._commands.write(json.dumps(command).encode() + b"\0")
         self._commands.flush()
-        while (message := self._read()).get("id") != number:
+        while (message := self._read()).get("id") != command_id:
             if message["method"] in ("Runtime.exceptionThrown", "Log.entryAdded"):
                 self.messages.append(json.dumps(message["params"]))
         if "error" in message:
@@ -57,7 +57,14 @@ class Page:
         return message["result"]
 
     def open(self, address: str, width: int, height: int, dark: bool = False) -> None:
-        """Loads a page at a size in pixels."""
+        """Loads a page and waits for it.
+
+        Args:
+            address: URL.
+            width: width of the window in pixels.
+            height: height of the window in pixels.
+            dark: whether the page should use its dark colours.
+        """
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.send("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -66,7 +73,7 @@ class Page:
         self.wait_for("document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
-        """The value of an expression, JSON-like; RuntimeError where it throws."""
+        """Returns the value of a JavaScript expression; raises RuntimeError if it throws."""
         result = self.send(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -75,15 +82,15 @@ class Page:
         return result["result"].get("value")
 
     def wait_for(self, script: str) -> None:
-        """Until the expression is true; TimeoutError after SECONDS."""
+        """Waits until an expression is true; raises TimeoutError after SECONDS."""
         end = time.monotonic() + SECONDS
         while not self.run(script):
             if time.monotonic() > end:
-                raise TimeoutError(f"{script} has not become true")
+                raise TimeoutError(f"{script} is not true after {SECONDS} s")
             time.sleep(0.05)
 
     def choose_files(self, selector: str, files: Sequence[Path]) -> None:
-        """As somebody who chooses them in the dialog of a file input."""
+        """Selects files in a file input, as its dialog would."""
         found = self.send("Runtime.evaluate", expression=f"document.querySelector('{selector}')")
         self.send(
             "DOM.setFileInputFiles",
@@ -92,14 +99,14 @@ class Page:
         )
 
     def drop_files(self, x: int, y: int, files: Sequence[Path]) -> None:
-        """As somebody who drags them there."""
+        """Drops files at a position in pixels."""
         data = {"items": [], "files": [str(file.resolve()) for file in files]}
         data["dragOperationsMask"] = 1
         for kind in ("dragEnter", "dragOver", "drop"):
             self.send("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def screenshot(self, file: Path) -> None:
-        """Writes a PNG of what is in view."""
+        """Writes a PNG of the visible part of the page."""
         shot = self.send("Page.captureScreenshot", format="png")
         file.write_bytes(base64.b64decode(shot["data"]))
 
@@ -107,33 +114,33 @@ class Page:
         message = bytearray()
         while (byte := self._answers.read(1)) != b"\0":
             if not byte:
-                raise RuntimeError("the browser has ended")
+                raise RuntimeError("the browser has exited")
             message += byte
         return json.loads(message)
 
 
 @contextmanager
 def browser(program: str, profile: Path) -> Iterator[Page]:
-    """A page of a browser that ends with the context.
+    """Starts a browser and yields a page; the browser ends with the context.
 
     Args:
         program: path of Chromium.
-        profile: an empty folder.
+        profile: an empty folder for the browser's profile.
     """
-    # The protocol is spoken over descriptors 3 and 4.
+    # The protocol uses the file descriptors 3 and 4.
     command = ["sh", "-c", 'exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>&2', program, *OPTIONS]
     command.append(f"--user-data-dir={profile}")
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    late = threading.Timer(3 * SECONDS, process.kill)  # so that no read waits for ever
-    late.start()
+    timer = threading.Timer(3 * SECONDS, process.kill)  # so that no read waits forever
+    timer.start()
     try:
         page = Page(process)
         yield page
-        page.send("Browser.close")  # which ends the processes that it has started as well
+        page.send("Browser.close")  # also ends the browser's child processes
     finally:
-        late.cancel()
+        timer.cancel()
         with suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=SECONDS / 6)
         process.kill()

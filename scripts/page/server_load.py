@@ -1,10 +1,10 @@
-"""How many requests per second a page answers on this machine, and how long each waits.
+"""Measures the requests per second of the server on this machine, and their latency.
 
-python scripts/page/server_load.py --workdir runs/b5 --images photos/ --clients 1 4 16 64
+    python scripts/page/server_load.py --workdir runs/b5 --images photos --clients 1 4 16 64
 
-Starts `mlcls_jax.serve` on a free port, warms it up, and prints a row per number of clients, of
-which each sends one image after the other over a connection of its own.  One client is the
-one-by-one case, that all others are compared with.
+Starts `mlcls_jax.serve` on a free port, warms it up, and prints a row for each number of clients.
+Each client sends one image after the other over its own connection. The last two columns compare
+with the first row and count the refused requests. Needs the extra `serve`.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-BOUNDARY = "mlcls-jax-load-test"
+BOUNDARY = "mlcls-jax-server-load"
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the command."""
     options = parse()
     bodies = [form(path.read_bytes()) for path in sorted(Path(options.images).iterdir())]
-    print("| clients | requests/s | p50 ms | p99 ms | against one by one | 503 |")
+    print("| clients | requests/s | p50 ms | p99 ms | relative to the first row | 503 |")
     print("|--:|--:|--:|--:|--:|--:|")
     with server(options.workdir) as port:
         send_all(port, bodies, 4, 2)
@@ -46,18 +46,24 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The options."""
+    """Parses the options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workdir", required=True, help="folder of a run")
-    parser.add_argument("--images", required=True, help="folder with images, and nothing else")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--seconds", type=float, default=15, help="for each row (default 15)")
+    parser.add_argument("--workdir", required=True, help="workdir of a run")
+    parser.add_argument("--images", required=True, help="folder that contains images only")
+    parser.add_argument(
+        "--clients",
+        type=int,
+        nargs="+",
+        default=[1, 4, 16, 64],
+        help="numbers of concurrent clients (default 1 4 16 64)",
+    )
+    parser.add_argument("--seconds", type=float, default=15, help="seconds per row (default 15)")
     return parser.parse_args()
 
 
 @contextmanager
 def server(workdir: str) -> Iterator[int]:
-    """The port of a server that is ready; it stops with the context."""
+    """Starts a server, yields its port when it is ready, and stops it with the context."""
     command = [
         sys.executable,
         "-u",
@@ -81,7 +87,7 @@ def server(workdir: str) -> Iterator[int]:
 
 
 def form(image: bytes) -> bytes:
-    """The body of a request."""
+    """Returns the body of a request with one image."""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
     return head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
 
@@ -89,17 +95,27 @@ def form(image: bytes) -> bytes:
 def send_all(
     port: int, bodies: list[bytes], clients: int, duration: float
 ) -> tuple[list[float], int]:
-    """Seconds of each answer from so many clients within a duration; how many were refused."""
+    """Sends requests from concurrent clients.
+
+    Args:
+        port: port of the server.
+        bodies: request bodies, which the clients send in turn.
+        clients: number of clients.
+        duration: seconds after which no new request is sent.
+
+    Returns:
+        The seconds of each answered request, and the number of refused requests.
+    """
     end, seconds, refused = time.perf_counter() + duration, [], []
 
     def client(first: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        for number in itertools.count(first):
+        for index in itertools.count(first):
             began = time.perf_counter()
             if began > end:
                 return connection.close()
             headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-            body = bodies[number % len(bodies)]
+            body = bodies[index % len(bodies)]
             connection.request("POST", "/api/predict", body, headers)
             answer = connection.getresponse()
             answer.read()

@@ -1,26 +1,26 @@
-"""Compares how fast images become batches, here and elsewhere, and prints a table.
+"""Compares our speed of reading images with that of other loaders, and prints a table.
 
     python scripts/peers/compare_input.py                                    # everything
     python scripts/peers/compare_input.py --sides raw,ours,torch --rounds 3 --sizes 224
     python scripts/peers/compare_input.py --photos FOLDER --folder data/input
 
-The images are cut from the photographs in --photos, by default scikit-learn's two: 300 JPEGs of
-640x480 pixels with labels of 80 classes.  They are written to --folder, and found there by the next
-run.  After the first round they come from the system's cache of files.
+The images are cut from the photographs in --photos, by default the two of scikit-learn: 300 JPEGs
+of 640x480 pixels with labels of 80 classes. They are written to --folder, where the next run finds
+them. From the second round on they come from the system's file cache.
 
-Every side reads the same files and hands over full batches of 32, endlessly; where it may choose,
-it uses as many threads or processes as there are cores (ours one thread more), but for keras-flow,
-which has the one worker that `fit` gives it.  raw decodes at full size and drops the result: what
-decodes at full size with libjpeg-turbo is not faster.  The others resize as they do by default:
-ours by decoding at a fraction and then bilinearly, torch with antialiasing, keras-flow to the
-nearest pixel, keras-directory bilinearly without antialiasing, like grain-linear; grain averages.
-torch and ours-crop take a random part of each image, of 8 % to all of its area.  Keras's sides
-hand over float32, the others uint8.
+Every side reads the same files and yields full batches of 32, without end. Sides with a setting for
+it use one thread or process per core (ours one thread more), except keras-flow, which has the one
+worker of `fit`. raw decodes at full size and drops the result; no loader that decodes at full size
+with libjpeg-turbo can be faster. The others resize as they do by default: ours decodes at a
+fraction of the size and then resizes bilinearly; torch resizes with antialiasing, keras-flow to the
+nearest pixel, keras-directory and grain-linear bilinearly without antialiasing, and grain by
+averaging. torch and ours-crop take a random crop with 8 % to 100 % of the area. Keras's sides yield
+float32, the others uint8.
 
-Each side has a process of its own.  They take turns: in each round every side runs for some seconds
-while the others are stopped, and who begins changes; the beginning of each turn does not count.
-The peers get an environment each at the first run (torch: 1 GB, Keras: 2 GB), those of
-compare_peers.py.  Linux only.
+Each side has its own process. The sides take turns: in each round every side runs for a few seconds
+while the others are stopped, and the order rotates. The beginning of each turn is not measured. The
+first run makes an environment for each peer (torch: 1 GB, Keras: 2 GB); compare_peers.py uses the
+same ones. Linux only.
 """
 
 import argparse
@@ -50,7 +50,7 @@ PHOTOS = Path(sklearn.datasets.__file__).with_name("images")
 
 @dataclass(frozen=True)
 class Side:
-    """Its name in the table, its module, and the environment that it needs; "": ours."""
+    """A loader: name in the table, module, and environment ("" is the one of this script)."""
 
     name: str
     module: str
@@ -91,18 +91,18 @@ def main(arguments: list[str]) -> int:
         if any(SIDES[side].module == "input_ours" for side in args.sides):
             say("comparing our images with Pillow's")
             print(f"\n{likeness_table(mean_likeness(images, args.sizes), args.sizes)}")
-        about = [
+        setup = [
             f"{cores()} cores",
             f"malloc: {environment.get('GLIBC_TUNABLES', 'plain')}",
             f"{len(images)} images of {mean_kilobytes(images):.1f} KB",
             *dict.fromkeys(versions.values()),
         ]
-        print(f"\n{'; '.join(about)}")
+        print(f"\n{'; '.join(setup)}")
     return 0
 
 
 def python_of(side: str, environments: Path) -> str:
-    """Of the side's environment, which is made if need be."""
+    """Returns the Python of the side's environment, which is made if necessary."""
     if not SIDES[side].environment:
         return sys.executable
     return peer_environments.python_of(SIDES[side].environment, environments)
@@ -115,7 +115,7 @@ def measure(
     environment: dict[str, str],
     args: argparse.Namespace,
 ) -> tuple[Rates, dict[str, str]]:
-    """One size on every side; and each side's versions."""
+    """Measures every side at one size, and returns its rates and the sides' versions."""
     rates: Rates = {side: [] for side in pythons}
     with ExitStack() as stack:
         peers = []
@@ -131,7 +131,11 @@ def measure(
 
 
 def table(rates: list[Rates], sides: tuple[str, ...], sizes: tuple[int, ...]) -> str:
-    """Markdown: for each size the median (least–most) of the rounds, and of their own ratios."""
+    """Returns a table in Markdown.
+
+    It has the median (least–most) of the rounds for each size, and the median of their ratios to
+    LIMIT.
+    """
     has_limit = LIMIT in sides
     head = [""]
     for size in sizes:
@@ -139,37 +143,49 @@ def table(rates: list[Rates], sides: tuple[str, ...], sizes: tuple[int, ...]) ->
     rows = [head]
     for side in sides:
         row = [SIDES[side].name]
-        for of_size in rates:
-            of_side = of_size[side]
-            row.append(spread(median(of_side), min(of_side), max(of_side)))
+        for size_rates in rates:
+            side_rates = size_rates[side]
+            row.append(spread(median(side_rates), min(side_rates), max(side_rates)))
             if has_limit:
-                row.append(f"{ratio(of_side, of_size[LIMIT]):.2f}")
+                row.append(f"{ratio(side_rates, size_rates[LIMIT]):.2f}")
         rows.append(row)
     return markdown(rows)
 
 
 def ratio(rates: list[float], limits: list[float]) -> float:
-    """Median of the rounds' own."""
+    """Returns the median of the rounds' ratios."""
     return median(rate / limit for rate, limit in zip(rates, limits, strict=True))
 
 
 def likeness_table(likeness: dict[str, list[float]], sizes: tuple[int, ...]) -> str:
-    """Markdown: mean PSNR for each interpolation and size."""
-    head = ["ours beside Pillow", *(f"{size} px, dB" for size in sizes)]
-    return markdown([head, *([name, *(f"{v:.1f}" for v in of)] for name, of in likeness.items())])
+    """Returns a table in Markdown with the mean PSNR for each interpolation and size."""
+    rows = [["ours compared with Pillow", *(f"{size} px, dB" for size in sizes)]]
+    for name, decibels in likeness.items():
+        rows.append([name, *(f"{value:.1f}" for value in decibels)])
+    return markdown(rows)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options."""
-    parser = Parser(description="Compares the speed of reading images with others'.")
+    """Parses the options."""
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--sides", type=some_of(SIDES), default=tuple(SIDES), help=",".join(SIDES))
-    add("--sizes", type=_sizes, default=(224, 456), help="pixels, with commas in between")
-    add("--rounds", type=positive(int), default=7)
-    add("--seconds", type=positive(float), default=2.0, help="of each turn, at least")
+    add(
+        "--sides",
+        type=some_of(SIDES),
+        default=tuple(SIDES),
+        help=f"comma-separated (default: {','.join(SIDES)})",
+    )
+    add(
+        "--sizes",
+        type=_sizes,
+        default=(224, 456),
+        help="comma-separated image sizes in pixels (default: 224,456)",
+    )
+    add("--rounds", type=positive(int), default=7, help="number of rounds (default 7)")
+    add("--seconds", type=positive(float), default=2.0, help="least length of a turn (default 2)")
     add("--photos", type=Path, default=PHOTOS, help="folder of photographs to cut images from")
-    add("--images", type=positive(int), default=300, help="how many to cut")
-    add("--folder", type=Path, help="of the images; default: a temporary one")
+    add("--images", type=positive(int), default=300, help="number of images to cut (default 300)")
+    add("--folder", type=Path, help="folder for the images (default: temporary)")
     add_process_options(parser, default_malloc="plain")
     return parser.parse_args(arguments)
 

@@ -1,25 +1,25 @@
-"""Compares our speed and memory on the CPU with timm and Keras, and prints the table of the README.
+"""Compares our speed and memory on the CPU with timm and Keras, and prints a table.
 
-    python scripts/peers/compare_peers.py                               # both rows
+    python scripts/peers/compare_peers.py                               # B0 and B5
     python scripts/peers/compare_peers.py --variant b0 --what forward,train --rounds 3
     python scripts/peers/compare_peers.py --variant b0 --size 128 --batch 32 --malloc plain --json
 
-The peers get an environment each at the first run (timm: 1 GB, Keras: 2 GB).  Where pip would take
-a torch for CUDA, name the index of CPU wheels to it in PIP_EXTRA_INDEX_URL.
+The first run makes an environment for each peer (timm: 1 GB, Keras: 2 GB). If pip would install
+torch for CUDA, set PIP_EXTRA_INDEX_URL to the index of CPU wheels.
 
-Every side does the same: float32, one uint8 batch that is in memory already, normalised in the
-step; everything trains, with batch statistics of the batch, dropout and drop path as published,
-binary cross-entropy over 80 classes, AdamW without clipping.  Each step is waited for.  Peers are
-as fast as we know to make them: timm with channels last, fused AdamW and inference mode; Keras with
-one graph for the step and none of its metrics.
+Every side does the same work: float32, one uint8 batch that is already in memory, normalised in the
+step; everything trains, with the statistics of the batch, dropout and drop path as published,
+binary cross-entropy over 80 classes, and AdamW without clipping. The script waits for each step.
+The peers are as fast as we can make them: timm with channels last, fused AdamW and inference mode;
+Keras with one graph per step and none of its metrics.
 
-Each side has a process of its own. They take turns: in each round every side runs for some seconds
-while the others are stopped, and who begins changes. The first steps, in which programs are
-compiled, do not count, nor does the beginning of each turn: a process that was stopped is slower at
-first, and in training none is. Peak memory is that of other processes, one at a time, which do
-nothing but train; ours finds its programs compiled if it has trained before.
+Each side has its own process. The sides take turns: in each round every side runs for a few seconds
+while the others are stopped, and the order rotates. The first steps, in which programs compile, are
+not measured. Neither is the beginning of each turn, because a process that was stopped is slower at
+first. Peak memory is measured in separate processes, one at a time, that only train; ours finds its
+compiled programs in the cache if it has trained before.
 
-The side keras-xla is Keras with its graphs compiled by XLA.  Linux only.
+The side keras-xla is Keras with its graphs compiled by XLA. Linux only.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from peer_turns import WARM_UP, say, take_turns, warm_up
 from mlcls_jax.cli import run
 from mlcls_jax.models.variants import VARIANTS
 
-README_BATCHES = {"b0": 16, "b5": 2}
+TABLE_BATCHES = {"b0": 16, "b5": 2}  # the rows of the table in docs/performance.md
 KNOWN = [f"b{number}" for number in range(8)]  # variants that every side has
 SIDES = {"ours": "ours", "timm": "timm on torch", "keras": "Keras on TensorFlow"}
 OTHERS = {"keras-xla": "Keras on TensorFlow, XLA"}
@@ -52,7 +52,7 @@ MEMORY_STEPS = 4
 
 @dataclass(frozen=True)
 class Setting:
-    """What is computed on every side: variant, pixels a side, images a step, dropout rate."""
+    """The work of every side: variant, image size in pixels, images per step, dropout rate."""
 
     variant: str
     size: int
@@ -65,7 +65,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one setting: side -> images/s of each round, and -> peak bytes of training."""
+    """Results for one setting.
+
+    Attributes:
+        setting: the work.
+        forward: {side: images/s of each round} of evaluation.
+        train: {side: images/s of each round} of training.
+        memory: {side: peak bytes of training}.
+    """
 
     setting: Setting
     forward: dict[str, list[float]]
@@ -82,23 +89,23 @@ def main(arguments: list[str]) -> int:
         measured, found = measure(setting, pythons, environment, args)
         results.append(measured)
         versions |= found
-    about = {
+    setup = {
         "malloc": environment.get("GLIBC_TUNABLES", "plain"),
         "cores": len(os.sched_getaffinity(0)),
         "versions": versions,
     }
     if args.json:
-        print(json.dumps(about | {"results": [asdict(measured) for measured in results]}, indent=2))
+        print(json.dumps(setup | {"results": [asdict(measured) for measured in results]}, indent=2))
     else:
         print(table(results, args.sides))
         print(
-            f"\n{about['cores']} cores; malloc: {about['malloc']}; {', '.join(versions.values())}"
+            f"\n{setup['cores']} cores; malloc: {setup['malloc']}; {', '.join(versions.values())}"
         )
     return 0
 
 
 def python_of(side: str, environments: Path) -> str:
-    """Of the side's environment, which is made if need be."""
+    """Returns the Python of the side's environment, which is made if necessary."""
     if side == "ours":
         return sys.executable
     return peer_environments.python_of(side.partition("-")[0], environments)
@@ -107,7 +114,7 @@ def python_of(side: str, environments: Path) -> str:
 def measure(
     setting: Setting, pythons: dict[str, str], environment: dict[str, str], args: argparse.Namespace
 ) -> tuple[Measured, dict[str, str]]:
-    """One setting on every side; and each side's versions."""
+    """Measures one setting on every side, and returns the results and the sides' versions."""
     speeds: dict[str, dict[str, list[float]]] = {"forward": {}, "train": {}}
     whats = [what for what in ("forward", "train") if what in args.what]
     memory, versions = {}, {}
@@ -135,19 +142,19 @@ def measure(
 
 
 def command(side: str, python: str, setting: Setting) -> list[str]:
-    """That starts the worker of a side."""
+    """Returns the command that starts the worker of a side."""
     arguments = (setting.variant, setting.size, setting.batch, setting.dropout)
     return worker_command(python, f"peer_{side.replace('-', '_')}", *arguments)
 
 
 def ratio(ours: list[float], peer: list[float]) -> tuple[float, float, float]:
-    """Of the medians; then the least and the most of the rounds' own ratios."""
-    of_rounds = [a / b for a, b in zip(ours, peer, strict=True)]
-    return median(ours) / median(peer), min(of_rounds), max(of_rounds)
+    """Returns the ratio of the medians, and the least and most ratio of a round."""
+    round_ratios = [a / b for a, b in zip(ours, peer, strict=True)]
+    return median(ours) / median(peer), min(round_ratios), max(round_ratios)
 
 
 def table(results: list[Measured], sides: Iterable[str]) -> str:
-    """Markdown: median (least–most) of the rounds, and our ratio to each peer."""
+    """Returns a table in Markdown: median (least–most) of the rounds, and ratios to each peer."""
     sides = list(sides)
     peers = [side for side in sides if side != "ours" and "ours" in sides]
     names = [NAMES[side] for side in sides] + [f"ours / {NAMES[side]}" for side in peers]
@@ -167,29 +174,39 @@ def table(results: list[Measured], sides: Iterable[str]) -> str:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; `settings` are the rows of the table."""
-    parser = argparse.ArgumentParser(description="Compares speed and memory with the peers.")
+    """Parses the options; `settings` are the rows of the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--variant", choices=KNOWN, help="one row instead of those of the README")
-    add("--size", type=positive(int), help="pixels; default: the variant's published ones")
-    add("--batch", type=positive(int), help="images a step; default: the README's")
-    add("--rounds", type=positive(int), default=7)
-    add("--seconds", type=positive(float), default=2.0, help="of each turn, at least")
-    add("--what", type=some_of(WHATS), default=WHATS, help=",".join(WHATS))
-    add("--sides", type=some_of(NAMES), default=tuple(SIDES), help=",".join(NAMES))
+    add("--variant", choices=KNOWN, help="measure this network instead of B0 and B5")
+    add("--size", type=positive(int), help="image size in pixels; default: the published size")
+    add("--batch", type=positive(int), help="images per step; default for B0: 16, for B5: 2")
+    add("--rounds", type=positive(int), default=7, help="number of rounds (default 7)")
+    add("--seconds", type=positive(float), default=2.0, help="least length of a turn (default 2)")
+    add(
+        "--what",
+        type=some_of(WHATS),
+        default=WHATS,
+        help=f"comma-separated (default: {','.join(WHATS)})",
+    )
+    add(
+        "--sides",
+        type=some_of(NAMES),
+        default=tuple(SIDES),
+        help=f"some of {','.join(NAMES)} (default: {','.join(SIDES)})",
+    )
     add_process_options(parser, default_malloc="heap-kept")
-    add("--json", action="store_true", help="every round's figures in place of the table")
+    add("--json", action="store_true", help="print every round's figures instead of the table")
     args = parser.parse_args(arguments)
     if args.variant is None and (args.size or args.batch):
-        parser.error("--size and --batch are those of a --variant; name it")
-    if args.variant and args.variant not in README_BATCHES and not args.batch:
-        parser.error(f"--variant {args.variant} is no row of the README; give its --batch")
-    variants = [args.variant] if args.variant else list(README_BATCHES)
+        parser.error("--size and --batch need a --variant")
+    if args.variant and args.variant not in TABLE_BATCHES and not args.batch:
+        parser.error(f"--variant {args.variant} has no default batch; set --batch")
+    variants = [args.variant] if args.variant else list(TABLE_BATCHES)
     args.settings = [
         Setting(
             variant,
             args.size or VARIANTS[variant].image_size,
-            args.batch or README_BATCHES[variant],
+            args.batch or TABLE_BATCHES[variant],
             VARIANTS[variant].dropout,
         )
         for variant in variants

@@ -1,4 +1,4 @@
-"""Grain's sides of compare_input.py: a MapDataset with OpenCV, a thread for each core."""
+"""Grain's sides of compare_input.py: a MapDataset with OpenCV and one thread per core."""
 
 from importlib.metadata import version
 from typing import Any
@@ -9,19 +9,19 @@ import numpy as np
 from input_side import image_paths
 from peer_worker import Step, cores
 
-# Linear reads 2x2 pixels however much the image shrinks; area averages all of them.
+# Linear reads 2x2 pixels however much the image shrinks; area averages all pixels.
 INTERPOLATIONS = {"grain": cv2.INTER_AREA, "grain-linear": cv2.INTER_LINEAR}
 
 
 def versions() -> str:
-    """Of the libraries."""
+    """Returns the versions of the libraries."""
     return f"grain {version('grain')} with OpenCV {cv2.__version__}"
 
 
 def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
-    """See peer_worker.py.  The whole image."""
+    """Returns the steps for peer_worker.py; the images are resized whole."""
     interpolation = INTERPOLATIONS[side]
-    cv2.setNumThreads(1)  # Grain's own are enough.
+    cv2.setNumThreads(1)  # Grain has its own threads.
 
     def load(path: str) -> np.ndarray:
         image: Any = cv2.imread(path, cv2.IMREAD_COLOR_RGB)

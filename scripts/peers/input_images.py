@@ -1,4 +1,4 @@
-"""The images of compare_input.py: many distinct photographs, cut out of a few."""
+"""The images of compare_input.py: many distinct crops of a few photographs."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,32 +11,32 @@ from mlcls_jax.benchmark.synthetic_images import CLASSES, HEIGHT, WIDTH
 from mlcls_jax.system.files import write_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-LEAST_SCALE = 0.7  # of a cut, as a share of the largest one's side
+LEAST_SCALE = 0.7  # least side of a crop, as a share of the largest possible one
 QUALITY = 90
-POSITIVE_EVERY = 16  # a class is on each 16th image
+POSITIVE_EVERY = 16  # each class is present on every 16th image
 
 
 def ensure_images(folder: Path, photos: Path, count: int) -> list[Path]:
-    """The images of a folder, which are made if it has no labels.csv yet.
+    """Returns the images of a folder, which are made if it has no labels.csv yet.
 
     Raises:
-        ValueError: labels.csv names no image, or as `write_images`.
+        ValueError: labels.csv names no image, or there are no photographs to cut from.
     """
     if not (folder / LABELS).is_file():
         write_images(folder, photos, count)
     images = [Path(path) for path in image_paths(folder)]
     if not images:
-        raise ValueError(f"{folder / LABELS} names no image; remove it to have some made")
+        raise ValueError(f"{folder / LABELS} names no image; remove it to make new images")
     return images
 
 
 def write_images(folder: Path, photos: Path, count: int) -> None:
-    """Writes JPEGs of 640x480 pixels, the photographs taking turns, then labels.csv.
+    """Writes JPEGs of 640x480 pixels, cut from the photographs in turn, then labels.csv.
 
-    Each is a random 4:3 part of a photograph, a function of its number alone.
+    Each is a random 4:3 crop of a photograph, which depends on the number of the image only.
 
     Raises:
-        ValueError: no photographs there.
+        ValueError: the folder has no photographs.
     """
     files = photograph_files(photos)
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,31 +44,31 @@ def write_images(folder: Path, photos: Path, count: int) -> None:
     for first, file in enumerate(files[:count]):
         with Image.open(file) as photo:
             upright = ImageOps.exif_transpose(photo).convert("RGB")
-        for number in range(first, count, len(files)):
-            cut = random_cut(upright, np.random.default_rng([0, number]))
-            cut.save(folder / names[number], quality=QUALITY)
+        for index in range(first, count, len(files)):
+            crop = random_crop(upright, np.random.default_rng([0, index]))
+            crop.save(folder / names[index], quality=QUALITY)
     lines = [["filename", *(f"class{label:02}" for label in range(CLASSES))]]
-    for number, name in enumerate(names):
-        there = [int((number + label) % POSITIVE_EVERY == 0) for label in range(CLASSES)]
-        lines.append([name, *map(str, there)])
+    for index, name in enumerate(names):
+        present = [int((index + label) % POSITIVE_EVERY == 0) for label in range(CLASSES)]
+        lines.append([name, *map(str, present)])
     write_text(folder / LABELS, "".join(",".join(line) + "\n" for line in lines))
 
 
 def photograph_files(folder: Path) -> list[Path]:
-    """The images that lie in a folder, by name.
+    """Returns the image files of a folder, sorted by name.
 
     Raises:
-        ValueError: there are none.
+        ValueError: the folder has none.
     """
     found = folder.iterdir() if folder.is_dir() else ()
     files = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise ValueError(f"--photos {folder}: no photographs there ({', '.join(SUFFIXES)})")
+        raise ValueError(f"--photos {folder} contains no photographs ({', '.join(SUFFIXES)})")
     return files
 
 
-def random_cut(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A part of the shape 4:3, 0.7 to 1 of the largest one's side, anywhere; 640x480 pixels."""
+def random_crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Returns a random 4:3 crop, resized to 640x480; its side is 0.7 to 1 of the largest one's."""
     largest = min(photo.width / WIDTH, photo.height / HEIGHT)
     scale = largest * rng.uniform(LEAST_SCALE, 1)
     width, height = scale * WIDTH, scale * HEIGHT
@@ -78,5 +78,5 @@ def random_cut(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def mean_kilobytes(images: Iterable[Path]) -> float:
-    """Of the files, in units of 1000 bytes."""
+    """Returns the mean size of the files in units of 1000 bytes."""
     return float(np.mean([path.stat().st_size for path in images])) / 1000

@@ -1,4 +1,4 @@
-"""Keras's sides of compare_input.py, which hand over float32, as there is no other way."""
+"""Keras's sides of compare_input.py; they can yield float32 only."""
 
 import os
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def versions() -> str:
-    """Of the libraries."""
+    """Returns the versions of the libraries."""
     return f"Keras {keras.__version__} on TensorFlow {tf.__version__} with Pillow {PIL.__version__}"
 
 
 def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
-    """See peer_worker.py."""
+    """Returns the steps for peer_worker.py."""
     if side == "keras-directory":
         batches = directory(folder, size, batch)
     else:
@@ -33,9 +33,9 @@ def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
 
 
 def flow(folder: str, size: int, batch: int, workers: int) -> Iterator[Any]:
-    """`flow_from_dataframe` with a column per class, as `fit` reads it; one worker by default."""
+    """Yields batches of `flow_from_dataframe` with a column per class, as `fit` reads them."""
     table = pd.read_csv(Path(folder, LABELS))
-    # Each image is there `batch` times, so that every batch is full and epochs end rarely.
+    # Each image is listed `batch` times, so that every batch is full and epochs end rarely.
     images = tf.keras.preprocessing.image.ImageDataGenerator(rescale=1 / 255).flow_from_dataframe(
         pd.concat([table] * batch),
         folder,
@@ -50,7 +50,7 @@ def flow(folder: str, size: int, batch: int, workers: int) -> Iterator[Any]:
 
 
 def directory(folder: str, size: int, batch: int) -> Iterator[Any]:
-    """`image_dataset_from_directory`, without labels: it knows one class an image only."""
+    """Returns batches of `image_dataset_from_directory`, without labels, as it is single-label."""
     options: Any = {"labels": None, "batch_size": None, "shuffle": False, "verbose": False}
     images: Any = keras.utils.image_dataset_from_directory(
         folder, image_size=(size, size), **options

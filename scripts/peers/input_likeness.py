@@ -1,4 +1,4 @@
-"""How like our images are to those that Pillow decodes at full size and resizes, antialiased."""
+"""Similarity of our images to those that Pillow decodes at full size and resizes, antialiased."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,24 +14,24 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 
 
 def mean_likeness(images: Iterable[Path], sizes: Sequence[int]) -> dict[str, list[float]]:
-    """Pillow's filter -> mean PSNR over the images at each size, in dB.
+    """Returns {Pillow's filter: mean PSNR in dB over the images for each size}.
 
-    Ours are those of evaluation, squashed to a square, as they are by default.
+    Our images are those of evaluation, squashed to a square as by default.
     """
     found = {name: [[] for _ in sizes] for name in FILTERS}
     for path in images:
         contents = path.read_bytes()
         with Image.open(path) as file:
             full = file.convert("RGB")
-        for number, size in enumerate(sizes):
+        for index, size in enumerate(sizes):
             ours = eval_image(open_image(contents), size=size, augment=Augment())
             for name, kernel in FILTERS.items():
                 theirs = np.asarray(full.resize((size, size), kernel))
-                found[name][number].append(psnr(ours, theirs))
-    return {name: [float(np.mean(v)) for v in of_sizes] for name, of_sizes in found.items()}
+                found[name][index].append(psnr(ours, theirs))
+    return {name: [float(np.mean(v)) for v in values] for name, values in found.items()}
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of two uint8 images of one shape, in dB."""
+    """Returns the peak signal-to-noise ratio of two uint8 images of the same shape, in dB."""
     error = np.mean((a.astype(np.float64) - b) ** 2)
     return float(10 * np.log10(255**2 / error)) if error else float("inf")

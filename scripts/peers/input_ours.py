@@ -1,4 +1,4 @@
-"""Our sides of compare_input.py: the batches that the trainer gets."""
+"""Our sides of compare_input.py: the batches of training."""
 
 import sys
 from collections.abc import Iterator
@@ -16,35 +16,35 @@ from mlcls_jax.data.loaders.threads import Reader, Rows, train_batches
 from mlcls_jax.data.readers.csv_labels import read_labels
 
 STEPS = 1_000_000  # more than are measured
-LIBRARIES = ("simplejpeg", "cv2", "PIL")  # that images may be read with
+LIBRARIES = ("simplejpeg", "cv2", "PIL")  # libraries that may read images
 
 
 def versions() -> str:
-    """Of the package, and of the libraries that it has read images with."""
+    """Returns the versions of the package and of the libraries with which it reads images."""
     used = [f"{name} {sys.modules[name].__version__}" for name in LIBRARIES if name in sys.modules]
     return f"mlcls_jax {mlcls_jax.__version__} on {', '.join(used)}"
 
 
 def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
-    """See peer_worker.py."""
+    """Returns the steps for peer_worker.py."""
     sides = {"ours": ours_squash, "ours-crop": ours_crop, "ours-cached": ours_cached}
     batches = sides[side](Path(folder), size, batch)
-    batches = chain([next(batches)], batches)  # so that versions() sees what is used
+    batches = chain([next(batches)], batches)  # imports the libraries, for versions()
     return {"batch": lambda: next(batches)}
 
 
 def ours_squash(folder: Path, size: int, batch: int) -> Iterator[Batch]:
-    """The whole image, with the default augmentation otherwise; read anew each time."""
+    """Returns batches of whole images with otherwise default augmentation, decoded each time."""
     return _batches(folder, size, batch, Augment(train_resize="squash"))
 
 
 def ours_crop(folder: Path, size: int, batch: int) -> Iterator[Batch]:
-    """A random part of each image, drawn as the other sides that crop draw it; read anew."""
+    """Returns batches of random crops, drawn as on the torch side, decoded each time."""
     return _batches(folder, size, batch, Augment(train_resize="random_crop", min_scale=CROP_SHARE))
 
 
 def ours_cached(folder: Path, size: int, batch: int) -> Iterator[Batch]:
-    """As ours_squash, from the decoded cache on disk, which is made first."""
+    """Returns the batches of ours_squash from the decoded cache on disk, which is made first."""
     augment = Augment(train_resize="squash")
     data = Data(cache="disk", cache_folder=str(folder / "cache"))
     paths = read_labels(folder / LABELS, folder).paths

@@ -1,4 +1,4 @@
-"""The limit in compare_input.py: simplejpeg decodes each image at full size, nothing else."""
+"""The limit in compare_input.py: simplejpeg decodes each image at full size and does no more."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,25 +9,25 @@ import simplejpeg
 from input_side import image_paths
 from peer_worker import Step, cores
 
-AHEAD = 2  # batches under way, so that no thread waits for another's last image
+IN_FLIGHT = 2  # batches decoded at a time, so that no thread waits for another's last image
 
 
 def versions() -> str:
-    """Of the library."""
+    """Returns the version of the library."""
     return f"simplejpeg {simplejpeg.__version__}"
 
 
 def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
-    """See peer_worker.py.  A thread for each core; what is decoded is dropped at once."""
+    """Returns the steps for peer_worker.py, with one thread per core; results are dropped."""
     del side, size  # there is one side, and it does not resize
     paths = cycle(image_paths(folder))
     pool = ThreadPoolExecutor(cores())
-    under_way: deque[list[Future[None]]] = deque()
+    in_flight: deque[list[Future[None]]] = deque()
 
     def step() -> None:
-        while len(under_way) < AHEAD:
-            under_way.append([pool.submit(_decode, path) for path in islice(paths, batch)])
-        for future in under_way.popleft():
+        while len(in_flight) < IN_FLIGHT:
+            in_flight.append([pool.submit(_decode, path) for path in islice(paths, batch)])
+        for future in in_flight.popleft():
             future.result()
 
     return {"batch": step}

@@ -1,4 +1,4 @@
-"""What the sides of compare_input.py share, in every environment: it imports nothing installed."""
+"""Functions shared by the sides of compare_input.py; imports the standard library only."""
 
 import csv
 import math
@@ -6,22 +6,23 @@ from pathlib import Path
 from random import Random
 
 LABELS = "labels.csv"
-CROP_SHARE = 0.08  # least share of the area that a random crop has, as published and in torchvision
+CROP_SHARE = 0.08  # least share of the area in a random crop, as published and in torchvision
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
 
 
 def image_paths(folder: str | Path) -> list[str]:
-    """Of the images that the folder's labels.csv names."""
+    """Returns the paths of the images that the folder's labels.csv names."""
     with (Path(folder) / LABELS).open(newline="") as file:
         return [str(Path(folder, row["filename"])) for row in csv.DictReader(file)]
 
 
 def random_box(rng: Random, width: int, height: int) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a random resized crop (Szegedy et al. 2015, arXiv:1409.4842).
+    """Returns (left, top, right, bottom) of a random resized crop.
 
-    Drawn as torchvision's RandomResizedCrop draws it: share of the area and logarithm of width /
-    height uniform, ten attempts to fit, then the largest central part within the ratios.
+    It is drawn like torchvision's RandomResizedCrop (Szegedy et al. 2015, arXiv:1409.4842): the
+    share of the area and the logarithm of width / height are uniform; after ten attempts to fit it
+    is the largest central crop within the ratios.
     """
     low, high = CROP_RATIO
     for _ in range(CROP_ATTEMPTS):

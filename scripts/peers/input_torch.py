@@ -1,4 +1,4 @@
-"""torch's side of compare_input.py: DataLoader and Pillow, a process for each core."""
+"""torch's side of compare_input.py: DataLoader and Pillow with one process per core."""
 
 from random import Random
 
@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader, Dataset
 
 
 def versions() -> str:
-    """Of the libraries."""
+    """Returns the versions of the libraries."""
     return f"torch {torch.__version__} with Pillow {PIL.__version__}"
 
 
 class Images(Dataset):
-    """Random crops, resized with Pillow's antialiasing and mirrored in half of all cases."""
+    """Random crops, resized with Pillow's antialiasing and mirrored with probability 1/2."""
 
     def __init__(self, paths: list[str], size: int):
         self.paths, self.size = paths, size
@@ -37,9 +37,9 @@ class Images(Dataset):
 
 
 def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
-    """See peer_worker.py."""
-    del side  # there is one
-    # Each image is there `batch` times, so that every batch is full and epochs end rarely.
+    """Returns the steps for peer_worker.py."""
+    del side  # there is only one
+    # Each image is listed `batch` times, so that every batch is full and epochs end rarely.
     loader = DataLoader(
         Images(image_paths(folder) * batch, size),
         batch_size=batch,

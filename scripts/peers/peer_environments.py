@@ -1,4 +1,4 @@
-"""The environments of the peers: a venv each, with pinned versions."""
+"""Environments of the peers: a venv with pinned versions for each."""
 
 import subprocess
 import sys
@@ -13,23 +13,25 @@ INSTALLED = "installed.txt"
 
 
 def timm_pins() -> tuple[str, ...]:
-    """Those of the extra `reference`, so that both comparisons are with the same timm."""
+    """Returns the pins of the extra `reference`, so that all comparisons use the same timm."""
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
-    wanted = ("torch", "torchvision", "timm")
-    return tuple(pin for pin in extras["reference"] if pin.partition("==")[0] in wanted)
+    packages = ("torch", "torchvision", "timm")
+    return tuple(pin for pin in extras["reference"] if pin.partition("==")[0] in packages)
 
 
 def python_of(peer: str, environments: Path) -> str:
-    """Of the environment of "timm", "keras" or "grain" in that folder; made if need be."""
+    """Returns the Python of the environment of "timm", "keras" or "grain", made if necessary."""
     pins = {"timm": timm_pins(), "keras": KERAS, "grain": GRAIN}[peer]
     return str(ensure(environments / peer, pins))
 
 
 def ensure(folder: Path, pins: tuple[str, ...]) -> Path:
-    """The Python of a venv with these packages; made anew unless it was finished with these pins.
+    """Returns the Python of a venv with these packages.
+
+    The venv is made from scratch unless it was completed with the same pins.
 
     Raises:
-        ValueError: the last line of what venv or pip complained about.
+        ValueError: venv or pip failed; the message has the last line of its output.
     """
     python, marker = folder / "bin/python", folder / INSTALLED
     text = "".join(f"{pin}\n" for pin in pins)
@@ -49,6 +51,6 @@ def _call(command: list[str]) -> None:
 
 
 def last_line(text: str) -> str:
-    """Of those with something in them; the one that says what was wrong, as a rule."""
+    """Returns the last line that is not empty, which usually names the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "said nothing"
+    return lines[-1] if lines else "no output"

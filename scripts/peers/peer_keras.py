@@ -1,4 +1,4 @@
-"""Keras's side of compare_peers.py, on TensorFlow: each step one graph, without Keras's metrics."""
+"""Keras's side of compare_peers.py, on TensorFlow: one graph per step, without Keras's metrics."""
 
 import os
 
@@ -12,17 +12,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def versions() -> str:
-    """Of the libraries."""
+    """Returns the versions of the libraries."""
     return f"Keras {keras.__version__} on TensorFlow {tf.__version__}"
 
 
 def build(
     variant: str, size: int, batch: int, dropout: float, jit_compile: bool = False
 ) -> dict[str, Step]:
-    """See peer_worker.py.  The network normalises by itself, and has drop path 0.2 inside.
+    """Returns the steps for peer_worker.py.
+
+    The network normalises by itself and has a drop path of 0.2.
 
     Args:
-        jit_compile: let XLA compile the graphs.
+        variant: such as "b0".
+        size: image size in pixels.
+        batch: images per step.
+        dropout: dropout rate of the head.
+        jit_compile: whether XLA compiles the graphs.
     """
     application = getattr(keras.applications, f"EfficientNet{variant.upper()}")
     base = application(weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3))

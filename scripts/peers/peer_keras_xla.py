@@ -1,4 +1,4 @@
-"""Keras's side of compare_peers.py, its graphs compiled by XLA."""
+"""Keras's side of compare_peers.py with graphs compiled by XLA."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Options that the comparisons with peers share."""
+"""Options shared by compare_input.py and compare_peers.py."""
 
 import argparse
 import os
@@ -14,23 +14,31 @@ MALLOCS = {"heap-kept": heap_tunables(), "plain": ""}
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises ValueError for what it cannot read: one line where argparse prints all options too."""
+    """A parser that raises ValueError with one line; argparse would print all options too."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
 def add_process_options(parser: argparse.ArgumentParser, default_malloc: str) -> None:
-    """--malloc, for `worker_environment`, and --environments, for `peer_environments`."""
+    """Adds --malloc, for `worker_environment`, and --environments, for `peer_environments`."""
     add = parser.add_argument
     add(
-        "--malloc", type=_malloc, default=default_malloc, help="heap-kept, plain, or GLIBC_TUNABLES"
+        "--malloc",
+        type=_malloc,
+        default=default_malloc,
+        help=f"heap-kept, plain, or a value of GLIBC_TUNABLES (default: {default_malloc})",
     )
-    add("--environments", type=Path, default=ENVIRONMENTS, help="folder of the peers'")
+    add(
+        "--environments",
+        type=Path,
+        default=ENVIRONMENTS,
+        help=f"folder for the peers' environments (default: {ENVIRONMENTS.name})",
+    )
 
 
 def worker_environment(malloc: str) -> dict[str, str]:
-    """Ours, on the CPU, with this malloc; see --malloc."""
+    """Returns our environment variables for a worker on the CPU, with --malloc applied."""
     environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
     if tunables := MALLOCS.get(malloc, malloc):
         environment["GLIBC_TUNABLES"] = tunables
@@ -38,7 +46,7 @@ def worker_environment(malloc: str) -> dict[str, str]:
 
 
 def positive(kind: type) -> Any:
-    """The type of an option that is a number above 0."""
+    """Returns the type of an option that takes a number above 0."""
 
     def number(text: str):
         if (value := kind(text)) <= 0:
@@ -49,7 +57,7 @@ def positive(kind: type) -> Any:
 
 
 def some_of(known: Iterable[str]) -> Any:
-    """The type of an option that lists some of these names, with commas in between."""
+    """Returns the type of an option that takes some of these names, separated by commas."""
 
     def chosen(text: str) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))

@@ -1,4 +1,4 @@
-"""Our side of compare_peers.py: the programs that the trainer compiles."""
+"""Our side of compare_peers.py: the programs of the trainer."""
 
 from typing import Any
 
@@ -11,20 +11,24 @@ from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
+from mlcls_jax.step.network import build_model, network_spec
 from mlcls_jax.step.phases import plan_phases
-from mlcls_jax.step.programs import build_model, forward_program, fresh_state, step_program
+from mlcls_jax.step.programs import forward_program, fresh_state, step_program, step_spec
 from mlcls_jax.system import devices, distributed
 
-STEPS = 100_000  # of the phase: more than are measured
+STEPS = 100_000  # length of the phase, more than are measured
 
 
 def versions() -> str:
-    """Of the libraries."""
+    """Returns the versions of the libraries."""
     return f"jax {jax.__version__}"
 
 
 def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step]:
-    """See peer_worker.py.  Everything trains, on statistics of the batch and without clipping."""
+    """Returns the steps for peer_worker.py.
+
+    Everything trains, with the statistics of the batch and without clipping.
+    """
     distributed.start()
     mesh, pretrained_config = devices.make_mesh(), PretrainedConfig(KERAS, IMAGENET)
     everything = Phase(
@@ -40,9 +44,11 @@ def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step
         model=Model(variant=variant, image_size=size, dropout=dropout, compute_dtype="float32"),
         phases=[everything],
     )
-    phase_plan = plan_phases(config, images=batch)[0]
-    predict = forward_program(config, NUM_CLASSES, pretrained_config, batch, mesh).function
-    step = step_program(config, NUM_CLASSES, pretrained_config, phase_plan, mesh).function
+    every = config.evaluation.every
+    (phase_plan,) = plan_phases(config.phases, images=batch, batch_size=batch, every=every)
+    spec = step_spec(config, NUM_CLASSES)
+    predict = forward_program(spec.network, pretrained_config, batch, mesh).function
+    step = step_program(spec, pretrained_config, phase_plan, mesh).function
     rows = Batch(*random_batch(size, batch), np.arange(batch, dtype=np.uint32))
     rows = jax.device_put(rows, devices.sharded(mesh))
     state = jax.jit(lambda key: fresh_state(_variables(config, key), phase_plan))(jax.random.key(0))
@@ -61,5 +67,9 @@ def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step
 
 
 def _variables(config: Config, key: jax.Array) -> dict[str, Any]:
-    size = image_size(config)
-    return dict(build_model(config, NUM_CLASSES).init(key, jnp.zeros((1, size, size, 3))))
+    size = image_size(config.model)
+    return dict(
+        build_model(network_spec(config.model, NUM_CLASSES)).init(
+            key, jnp.zeros((1, size, size, 3))
+        )
+    )

@@ -1,4 +1,4 @@
-"""The driver's end of a peer_worker.py process."""
+"""Handle of a peer_worker.py process, for the scripts that compare."""
 
 import json
 import os
@@ -15,18 +15,18 @@ WORKER = Path(__file__).with_name("peer_worker.py")
 
 
 def worker_command(python: str, module: str, *arguments: str | int | float) -> list[str]:
-    """That starts the worker whose steps this module builds from the arguments."""
+    """Returns the command of a worker whose steps `module` builds from the arguments."""
     return [python, str(WORKER), module, json.dumps(arguments)]
 
 
 class Peer:
-    """A worker, which after its first answer runs only while it is asked for something.
+    """A worker process, which after its first reply runs only while it answers a request.
 
-    In between it is stopped, and so are its own processes: threads that wait busily or fetch ahead
-    would take the cores from the others.
+    In between, the worker and its child processes are stopped, because threads that prefetch or
+    wait busily would take cores from the other sides.
 
     Raises:
-        ValueError: from every method, the worker's last words if it has ended.
+        ValueError: from every method, if the worker has ended; the message says why.
     """
 
     def __init__(self, side: str, command: list[str], environment: dict[str, str]):
@@ -52,36 +52,42 @@ class Peer:
         self._stderr.close()
 
     def versions(self) -> str:
-        """Waits until the worker is ready; to be called once, before anything else."""
+        """Waits until the worker is ready and returns its versions; must be called once, first."""
         return self._reply()["versions"]
 
     def ask(self, what: str, least_seconds: float = 0.0) -> dict[str, Any]:
-        """Steps of what for that long, at least one: {"steps", "seconds", "peak_bytes"}."""
+        """Lets the worker repeat a step.
+
+        Args:
+            what: name of the step.
+            least_seconds: how long to repeat it; it runs at least once.
+
+        Returns:
+            {"steps", "seconds", "peak_bytes"}.
+        """
         self._signal(signal.SIGCONT)
         try:
             print(what, least_seconds, file=self._process.stdin)
         except BrokenPipeError:
-            raise ValueError(self._last_words()) from None
+            raise ValueError(self._end_reason()) from None
         reply = self._reply()
         self._signal(signal.SIGSTOP)
         return reply
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, signal_number: int) -> None:
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._process.pid, signal_number)
 
     def _reply(self) -> dict[str, Any]:
         stdout: Any = self._process.stdout
         line = stdout.readline()
         if not line:
-            raise ValueError(self._last_words())
+            raise ValueError(self._end_reason())
         return json.loads(line)
 
-    def _last_words(self) -> str:
+    def _end_reason(self) -> str:
         code = self._process.wait()
-        if code < 0:  # TensorFlow's and torch's logs say nothing about a signal.
-            return (
-                f"{self.side}: ended by signal {-code}; 9 is out of memory: try a smaller --batch"
-            )
+        if code < 0:  # TensorFlow's and torch's logs do not mention signals
+            return f"{self.side}: ended by signal {-code}; 9 is out of memory: reduce --batch"
         self._stderr.seek(0)
         return f"{self.side}: ended with code {code}: {last_line(self._stderr.read())}"

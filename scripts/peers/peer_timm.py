@@ -1,4 +1,4 @@
-"""timm's side of compare_peers.py: channels last, on every core."""
+"""timm's side of compare_peers.py: channels last, on all cores."""
 
 import sys
 from pathlib import Path
@@ -11,20 +11,23 @@ from peer_worker import NUM_CLASSES, Step, cores, random_batch
 sys.path.append(str(Path(__file__).parents[1] / "weights"))
 from reference_torch import IMAGENET_MEAN, IMAGENET_STD, import_torchvision
 
-import_torchvision()  # timm imports it
+import_torchvision()  # before timm, which imports it too
 import timm  # noqa: E402
 
 DROP_PATH = 0.2
 
 
 def versions() -> str:
-    """Of the libraries, and the instructions that torch's own kernels use."""
+    """Returns the versions of the libraries, and the instruction set of torch's kernels."""
     capability = torch.backends.cpu.get_cpu_capability()
     return f"timm {timm.__version__} on torch {torch.__version__} ({capability})"
 
 
 def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step]:
-    """See peer_worker.py.  timm's own network: the ones that pad as TensorFlow does copy more."""
+    """Returns the steps for peer_worker.py.
+
+    The network is timm's own `efficientnet_*`, because those with TensorFlow's padding copy more.
+    """
     torch.set_num_threads(cores())
     model: Any = timm.create_model(
         f"efficientnet_{variant}",

@@ -1,20 +1,22 @@
-"""One side of a comparison in a process of its own: runs steps when told to.
+"""The process of one side of a comparison, which runs steps on request.
 
     python scripts/peers/peer_worker.py MODULE ARGUMENTS
 
-MODULE has `versions()`, the names of its libraries as text, and `build(*ARGUMENTS)`, which returns
-{"name of what is done": step}; ARGUMENTS is a JSON list.  A step takes no argument, and when it
-returns, the work is done.
+MODULE has `versions()`, which returns the versions of its libraries as text, and
+`build(*ARGUMENTS)`, which returns {name: step}; ARGUMENTS is a JSON list. A step takes no argument
+and returns when its work is done.
 
-For compare_peers.py it is `build(variant, size, batch, dropout)` with the steps "forward", NumPy
-logits [batch, 80] of one uint8 batch that is already in memory, and "train", the loss of one AdamW
-step on it.  For compare_input.py it is `build(side, folder, size, batch)` with the step "batch",
-which hands over the next `batch` images of the folder.
+For compare_peers.py it is `build(variant, size, batch, dropout)` with two steps on one uint8 batch
+that is already in memory: "forward" returns NumPy logits [batch, 80], and "train" returns the loss
+of one AdamW step. For compare_input.py it is `build(side, folder, size, batch)` with the step
+"batch", which returns the next `batch` images of the folder.
 
-The first line on stdout is {"versions": …}.  Then, for each line "train 2.0" on stdin, one with
-what was done; at least one step, and as many as it takes to fill the seconds.
+The first line on stdout is {"versions": …}. Each line on stdin, such as "train 2.0", names a step
+and seconds. The step is repeated at least once and until the seconds are over, and the reply is one
+line on stdout.
 """
 
+import argparse
 import importlib
 import json
 import os
@@ -27,28 +29,27 @@ from typing import Any, TextIO
 
 import numpy as np
 
-NUM_CLASSES = 80  # of COCO
+NUM_CLASSES = 80  # as COCO
 
 Step = Callable[[], Any]
 
 
 def random_batch(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same on every side: uint8 [batch, size, size, 3] and int8 labels [batch, 80]."""
+    """Returns the batch of every side: uint8 [batch, size, size, 3] and int8 labels [batch, 80]."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     return images, rng.integers(0, 2, (batch, NUM_CLASSES), dtype=np.int8)
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def peak_memory() -> int:
-    """The most bytes that this process had resident.
+    """Returns the peak resident memory of this process in bytes.
 
-    From /proc and not from getrusage, whose maximum a process inherits from the one that started
-    it.
+    It is read from /proc, because getrusage includes the peak of the parent process.
     """
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     if found is None:
@@ -57,7 +58,7 @@ def peak_memory() -> int:
 
 
 def repeat(step: Step, least_seconds: float) -> tuple[int, float]:
-    """Steps done, and the seconds that they took."""
+    """Repeats a step for the given time, and returns the number of steps and their seconds."""
     start, steps = time.perf_counter(), 0
     while True:
         step()
@@ -68,7 +69,7 @@ def repeat(step: Step, least_seconds: float) -> tuple[int, float]:
 
 
 def serve(steps: dict[str, Step], requests: Iterable[str], replies: TextIO) -> None:
-    """Answers each "what seconds" with a line {"steps", "seconds", "peak_bytes"}."""
+    """Answers each request "what seconds" with a line {"steps", "seconds", "peak_bytes"}."""
     for request in requests:
         what, least_seconds = request.split()
         done, seconds = repeat(steps[what], float(least_seconds))
@@ -77,12 +78,15 @@ def serve(steps: dict[str, Step], requests: Iterable[str], replies: TextIO) -> N
 
 
 def main() -> None:
-    # Libraries may print to stdout: the replies have a descriptor of their own.
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("module", help="module with versions() and build()")
+    parser.add_argument("arguments", type=json.loads, help="JSON list of arguments for build()")
+    options = parser.parse_args()
+    # Libraries may print to stdout, so the replies use another descriptor.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    name, arguments = sys.argv[1:]
-    side = importlib.import_module(name)
-    steps = side.build(*json.loads(arguments))
+    side = importlib.import_module(options.module)
+    steps = side.build(*options.arguments)
     print(json.dumps({"versions": side.versions()}), file=replies, flush=True)
     serve(steps, sys.stdin, replies)
 

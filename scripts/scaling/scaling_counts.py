@@ -1,12 +1,12 @@
-"""Counts what one device does in a training step, from compiled programs, into docs/scaling.json.
+"""Counts the work of one device in a compiled training step, and stores it in docs/scaling.json.
 
     python scripts/scaling/scaling_counts.py                   # all variants and phases
     python scripts/scaling/scaling_counts.py --variants b0 b4 --phases full
 
-With libtpu (see tpu_compiler.py) the programs are those of a TPU v4-32 slice, without it those of
-eight virtual CPU devices: the same arithmetic and all-reduce, but another memory traffic, as a CPU
-program fuses less.  Nothing is run.  Each row is stored as soon as it is known, in place of the
-one that was there.
+With libtpu (see tpu_compiler.py) the programs are those of a TPU v4-32 slice. Without it they are
+those of eight virtual CPU devices, with the same arithmetic and all-reduce but more memory traffic,
+because a CPU program fuses less. Nothing is run. Each row is stored as soon as it is known and
+replaces an earlier row of the same variant and phase.
 """
 
 import argparse
@@ -25,16 +25,16 @@ from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.step.phases import plan_phases
-from mlcls_jax.step.programs import step_program
+from mlcls_jax.step.programs import step_program, step_spec
 from mlcls_jax.system import hlo
 from mlcls_jax.system.devices import make_mesh
 
 STORED = Path(__file__).parents[2] / "docs" / "scaling.json"
 TOPOLOGY = "v4:2x2x4"
-# Compiles faster.  The head's step of b0 has 3 % less traffic than with the default effort.
+# Compiles faster. The head's step of b0 has 3 % less traffic than with the default effort.
 QUICK: Any = {"exec_time_optimization_effort": -1.0}
 VARIANTS = tuple(f"b{i}" for i in range(8))
-# Per device; all fit into 32 GB.  A TPU pads fewer than 128 images to so many in some layouts,
+# Images per device; all fit into 32 GB. In some layouts a TPU pads smaller batches to 128 images,
 # which costs traffic.
 BATCH = dict(zip(VARIANTS, (128, 128, 128, 128, 128, 32, 16, 16), strict=True))
 CLASSES = 80
@@ -46,16 +46,18 @@ PHASES = {
 
 @dataclass(frozen=True)
 class Counts:
-    """What one device does in one step, by the compiler's analysis.
+    """The work of one device in one step, by the compiler's analysis.
 
     Attributes:
-        phase: "head" (all else frozen) or "full"; batch statistics are frozen in both.
+        variant: name of the network.
+        phase: "head" (the rest is frozen) or "full"; batch statistics are frozen in both.
         batch: images per device.
         image_size: pixels.
-        flops, traffic: operations, and bytes read from and written to the device's memory.
-        reduced: bytes that are summed over the devices, all collectives of the program.
+        flops: arithmetic operations.
+        traffic: bytes read from and written to the device's memory.
+        reduced: bytes summed over the devices by all collectives of the program.
         peak: bytes of memory needed.
-        compiler: whose program it is: "TPU v4" or "cpu".
+        compiler: target of the compiler: "TPU v4" or "cpu".
     """
 
     variant: str
@@ -70,14 +72,28 @@ class Counts:
 
 
 def count(variant: str, phase: str, batch: int, mesh: jax.sharding.Mesh) -> Counts:
-    """Compiles the step of one phase for a mesh; `batch` is of one device."""
+    """Compiles the step of one phase for a mesh and counts its work.
+
+    Args:
+        variant: name of the network.
+        phase: "head" or "full".
+        batch: images per device.
+        mesh: devices to compile for.
+    """
     config = Config(
         data=Data(batch_size=batch * mesh.size),
         model=Model(variant=variant, compute_dtype="bfloat16"),
         phases=[PHASES[phase]],
     )
-    (phase_plan,) = plan_phases(config, images=1)
-    program = step_program(config, CLASSES, PretrainedConfig(KERAS, IMAGENET), phase_plan, mesh)
+    (phase_plan,) = plan_phases(
+        config.phases,
+        images=1,
+        batch_size=config.data.batch_size,
+        every=config.evaluation.every,
+    )
+    program = step_program(
+        step_spec(config, CLASSES), PretrainedConfig(KERAS, IMAGENET), phase_plan, mesh
+    )
     compiler = mesh.devices.flat[0].device_kind
     executable = program.lower().compile(QUICK if compiler.startswith("TPU") else None)
     cost = executable.cost_analysis() or {}
@@ -85,7 +101,7 @@ def count(variant: str, phase: str, batch: int, mesh: jax.sharding.Mesh) -> Coun
         variant=variant,
         phase=phase,
         batch=batch,
-        image_size=image_size(config),
+        image_size=image_size(config.model),
         flops=hlo.flops(executable),
         traffic=float(cost["bytes accessed"]),
         reduced=sum(collective.bytes for collective in hlo.collectives(executable)),
@@ -95,10 +111,10 @@ def count(variant: str, phase: str, batch: int, mesh: jax.sharding.Mesh) -> Coun
 
 
 def read_counts(path: Path = STORED) -> list[Counts]:
-    """What `store` wrote.
+    """Returns the rows that `store` wrote.
 
     Raises:
-        ValueError: no such file, or another content.
+        ValueError: the file is missing or has other contents.
     """
     try:
         return [Counts(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
@@ -111,15 +127,15 @@ def read_counts(path: Path = STORED) -> list[Counts]:
 def store(new: Counts, path: Path = STORED) -> None:
     """Adds a row, or replaces the one of the same variant and phase."""
     rows = read_counts(path) if path.exists() else []
-    kept = [row for row in rows if (row.variant, row.phase) != (new.variant, new.phase)]
+    others = [row for row in rows if (row.variant, row.phase) != (new.variant, new.phase)]
     order = list(PHASES)
-    rows = sorted([*kept, new], key=lambda row: (row.variant, order.index(row.phase)))
+    rows = sorted([*others, new], key=lambda row: (row.variant, order.index(row.phase)))
     lines = ",\n".join(f"  {json.dumps(dataclasses.asdict(row))}" for row in rows)
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def main(variants: Iterable[str], phases: Iterable[str]) -> None:
-    """Counts and stores every phase of every variant."""
+    """Counts every phase of every variant and stores the rows."""
     jax.config.update("jax_num_cpu_devices", 8)
     mesh = tpu_mesh(TOPOLOGY) if has_tpu_compiler() else make_mesh()
     for variant in variants:
@@ -132,7 +148,11 @@ def main(variants: Iterable[str], phases: Iterable[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
-    parser.add_argument("--phases", nargs="+", choices=tuple(PHASES), default=tuple(PHASES))
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="default: all"
+    )
+    parser.add_argument(
+        "--phases", nargs="+", choices=tuple(PHASES), default=tuple(PHASES), help="default: both"
+    )
     options = parser.parse_args()
     main(options.variants, options.phases)

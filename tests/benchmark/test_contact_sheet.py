@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlcls_jax.benchmark import contact_sheet as sheet
-from mlcls_jax.config import Augment, Config
+from mlcls_jax.config import Augment
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
 
@@ -35,7 +35,7 @@ def test_a_batch_is_drawn_as_its_step_mixes_it(mixup, monkeypatch):
     )
     seen = {}
     monkeypatch.setattr(sheet, "draw_grid", lambda *drawn: seen.update(drawn=drawn))
-    sheet.contact_sheet(Config(augment=Augment(mixup=mixup)), batch, ("cat", "dog"))
+    sheet.contact_sheet(Augment(mixup=mixup), 0, batch, ("cat", "dog"))
     images, texts = seen["drawn"]
     assert images.dtype == np.uint8
     assert (images == batch.image).all() == (not mixup)

@@ -1,4 +1,4 @@
-"""Whole runs on folders with images as bad as people have them."""
+"""Whole runs on folders with typical bad images."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ def encoded(image: Image.Image, form: str, **options) -> bytes:
 
 
 def claiming(side: int) -> bytes:
-    """The beginning of a PNG that claims side x side pixels."""
+    """The first bytes of a PNG that claims side x side pixels."""
     chunk = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     end = struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\1\0IDAT"
     return (b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + end).ljust(200, b"\0")
@@ -52,7 +52,7 @@ BAD = {
 
 @pytest.fixture
 def folder(photos, tmp_path):
-    """The photos, and among them good images of odd kinds and bad ones."""
+    """The photos, and among them unusual good images and bad ones."""
     folder = tmp_path / "images"
     folder.mkdir()
     rows = list(csv.reader((photos / "labels.csv").read_text().splitlines()))
@@ -83,11 +83,11 @@ def test_bad_images_are_skipped_counted_and_named(folder, tiny, tmp_path, capsys
     config = make_config(folder, tiny, on_bad_image="skip", max_bad_fraction=0.2)
     assert train(config, run) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"{len(BAD)} images could not be read and skipped" in printed
+    assert f"{len(BAD)} images could not be read and were skipped" in printed
     with open(run / "bad_images.csv", newline="") as file:
         listed = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
     assert listed.keys() == BAD.keys()
-    assert all(wanted in listed[name] for name, (_, wanted) in BAD.items())
+    assert all(reason in listed[name] for name, (_, reason) in BAD.items())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [np.isfinite(line["val"]["loss"]) for line in lines] == [True, True]
 

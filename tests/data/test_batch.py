@@ -1,4 +1,4 @@
-"""Batches go to the devices in a thread: in order, ahead by so many, and not for ever."""
+"""A thread sends batches to the devices in order and in advance, and ends with its iterator."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def test_batches_come_in_order_and_on_all_devices():
     assert number == 19 and not alive()
 
 
-def test_the_thread_is_ahead_by_so_many_and_ends_with_its_iterator():
+def test_the_thread_prepares_some_batches_and_ends_with_its_iterator():
     drawn = []
 
     def endless():
@@ -37,7 +37,7 @@ def test_the_thread_is_ahead_by_so_many_and_ends_with_its_iterator():
     batches = to_devices(endless(), sharded(make_mesh(8)), ahead=2)
     next(batches)
     deadline = time.monotonic() + 20
-    while len(drawn) < 4 and time.monotonic() < deadline:  # used, two ready, one in its hands
+    while len(drawn) < 4 and time.monotonic() < deadline:  # one used, two ready, one waiting
         time.sleep(0.01)
     time.sleep(0.3)
     assert len(drawn) == 4 and alive()

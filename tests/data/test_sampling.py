@@ -1,4 +1,4 @@
-"""Order and random numbers are functions of (seed, epoch, index)."""
+"""The order and the random numbers are functions of (seed, epoch, index)."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_every_epoch_is_another_permutation():
     assert (orders[0] != stream_order(np.arange(41), 41, seed=6)[1]).any()
 
 
-def test_any_positions_can_be_asked_for():
+def test_positions_may_be_in_any_order():
     positions = np.array([90, 3, 40, 41, 3, 122])
     epochs, indices = stream_order(positions, 41, seed=5)
     for position, epoch, index in zip(positions, epochs, indices, strict=True):
@@ -32,7 +32,7 @@ def test_random_numbers_differ_between_images_epochs_seeds_and_purposes():
     np.testing.assert_array_equal(draws[1], generator(0, 0, 1).random(4))
 
 
-def test_the_numbers_of_neighbours_are_uniform_and_unrelated():
+def test_the_numbers_of_neighbours_are_uniform_and_uncorrelated():
     draws = np.array([generator(3, 7, index).random(2) for index in range(4000)])
     np.testing.assert_allclose(draws.mean(axis=0), 0.5, atol=0.02)
     np.testing.assert_allclose(draws.std(axis=0), 12**-0.5, atol=0.02)
@@ -40,8 +40,8 @@ def test_the_numbers_of_neighbours_are_uniform_and_unrelated():
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.05
 
 
-def test_substitutes_end_where_nothing_can_be_read():
+def test_substitutes_end_if_nothing_can_be_read():
     others = substitutes(0, 1, 2, 40)
-    with pytest.raises(ValueError, match=r"cannot be read; is data\.images the right folder"):
+    with pytest.raises(ValueError, match=r"cannot be read; check data\.images"):
         assert all(0 <= other < 40 for other in others)
     assert next(substitutes(0, 1, 2, 40)) == next(substitutes(0, 1, 2, 40))

@@ -1,4 +1,4 @@
-"""Splits: by column, by file or drawn; disjoint, and the same when they are read again."""
+"""Splits by column, by file or at random: disjoint, and the same when they are read back."""
 
 import os
 from dataclasses import replace
@@ -36,7 +36,7 @@ def names(splits) -> dict[str, tuple[str, ...]]:
 
 
 def assert_partition(splits, table) -> None:
-    """Every row exactly once, in the table's order, with its own labels."""
+    """Checks that every row is used once, in the table's order, with its own labels."""
     position = {name: i for i, name in enumerate(table.filenames)}
     rows = {split: [position[name] for name in part.filenames] for split, part in splits.items()}
     assert sorted(i for part in rows.values() for i in part) == list(range(len(table)))
@@ -126,10 +126,10 @@ def test_the_same_image_in_two_files(tmp_path):
     assert members(divide(train, other))["val"] == set(train.filenames)
 
 
-def test_a_file_of_its_own_against_a_split_column():
+def test_a_separate_file_contradicts_a_split_column():
     train = replace(random_table(3), splits=("train", "val", "train"))
     message = refusal(divide, train, random_table(3, prefix="v"))
-    assert "the CSV of train says val in its split column" in message
+    assert "the CSV of train has val in its split column" in message
     fine = replace(train, splits=("train",) * 3)
     assert len(divide(fine, random_table(3, prefix="v"))["train"]) == 3
 
@@ -186,7 +186,7 @@ def test_saved_splits_that_no_longer_fit(tmp_path):
     message = refusal(read_splits, path, table)
     assert "3 images of the label CSV are not in it" in message
     assert repr(table.filenames[28]) in message
-    assert "another workdir" in message
+    assert "another --workdir" in message
     val = random_table(5, seed=1, folder="val")
     write_splits(path, divide(table, val))
     message = refusal(read_splits, path, table, val.take([0, 1, 2, 3]))
@@ -236,7 +236,7 @@ def test_check_train_names_the_classes():
     assert "2 of 3 classes have no positive label in train" in in_train
     assert "'q', 'r'" in in_train
     assert "1 of 3 classes have no positive label in val" in in_val
-    assert "left out of the val metrics: 'p'" in in_val
+    assert "so they are excluded from the val metrics: 'p'" in in_val
     assert check_train({"train": replace(train, labels=np.ones((2, 3), np.int8))}) == []
 
 

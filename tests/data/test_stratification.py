@@ -1,4 +1,4 @@
-"""The draw of splits: stratified, blind to order, and the same for the same seed."""
+"""Drawing splits: stratified, independent of order, and the same for the same seed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +23,10 @@ def random_table(n=200, c=6, seed=0, density=0.2) -> LabelTable:
     return LabelTable(Path("images"), names, labels, tuple(f"class {j}" for j in range(c)))
 
 
-def draw(table: LabelTable, seed=42, **wanted: float) -> dict[str, str]:
-    """The split of each image, by name; a quarter for val unless told otherwise."""
+def draw(table: LabelTable, seed=42, **shares: float) -> dict[str, str]:
+    """The split of each image by file name; by default, a quarter is val."""
     return dict(
-        zip(table.filenames, draw_splits(table, wanted or {"val": 0.25}, seed), strict=True)
+        zip(table.filenames, draw_splits(table, shares or {"val": 0.25}, seed), strict=True)
     )
 
 
@@ -39,7 +39,7 @@ def test_shares_of_images_and_classes():
         assert np.all(np.abs(part.positives - table.positives * share) <= 2)
 
 
-def test_nothing_wanted_leaves_all_in_train():
+def test_without_shares_all_images_are_train():
     assert set(draw_splits(random_table(), {}, 42)) == {"train"}
 
 
@@ -48,20 +48,20 @@ def test_nothing_wanted_leaves_all_in_train():
     n=st.integers(3, 60),
     c=st.integers(1, 5),
     density=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
-    wanted=st.sampled_from([{"val": 0.25}, {"test": 0.2, "val": 0.25}]),
+    shares=st.sampled_from([{"val": 0.25}, {"test": 0.2, "val": 0.25}]),
     seed=st.integers(0, 2**32 - 1),
     data=st.data(),
 )
-def test_it_is_blind_to_the_order_of_rows_and_columns(n, c, density, wanted, seed, data):
+def test_the_order_of_rows_and_columns_does_not_matter(n, c, density, shares, seed, data):
     table = random_table(n, c, seed, density)
-    drawn = draw(table, seed, **wanted)
-    assert set(drawn.values()) == {"train", *wanted}
+    drawn = draw(table, seed, **shares)
+    assert set(drawn.values()) == {"train", *shares}
     shuffled = table.take(data.draw(st.permutations(range(n))))
     order = data.draw(st.permutations(table.classes))
-    assert draw(shuffled.with_classes(order, "here", "there"), seed, **wanted) == drawn
+    assert draw(shuffled.with_classes(order, "here", "there"), seed, **shares) == drawn
 
 
-def test_seed_decides_and_global_randomness_does_not():
+def test_only_the_seed_matters_not_the_global_generator():
     table = random_table()
     np.random.seed(1)
     expected = np.random.random(3).tolist()
@@ -74,7 +74,7 @@ def test_seed_decides_and_global_randomness_does_not():
 
 
 def test_the_draw_of_seed_42_never_changes():
-    """A split that moves between releases makes old and new figures incomparable."""
+    """If it changed between releases, old and new results would not be comparable."""
     drawn = draw(random_table(n=12, c=3, seed=5))
     assert [name for name in drawn if drawn[name] == "val"] == ["p5.jpg", "p4.jpg", "p1.jpg"]
 
@@ -96,7 +96,7 @@ def test_two_rows_are_enough():
 
 
 @pytest.mark.parametrize(
-    ("n", "wanted", "words"),
+    ("n", "shares", "words"),
     [
         (9, {"val": 0.0}, "data.val_fraction: 0.0"),
         (9, {"val": 1.0}, "data.val_fraction: 1.0"),
@@ -108,9 +108,9 @@ def test_two_rows_are_enough():
         (4, {"val": 0.9}, "data.val_fraction: 4 rows are too few"),
     ],
 )
-def test_impossible_shares(n, wanted, words):
+def test_impossible_shares(n, shares, words):
     with pytest.raises(ValueError, match=words):
-        draw_splits(random_table(n), wanted, 42)
+        draw_splits(random_table(n), shares, 42)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

@@ -1,4 +1,4 @@
-"""The diagnosis of runs that are made to be each of what it knows."""
+"""The diagnosis of made-up runs, one for each of its rules."""
 
 from pathlib import Path
 
@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact
 
-from mlcls_jax.config import Config, Group, Phase, loading
+from mlcls_jax.config import Group, Phase, loading
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.diagnose import diagnose, lines
-from mlcls_jax.diagnosis.label_rules import CHANCE, few_positives, label_noise, unlike
+from mlcls_jax.diagnosis.finding import Evidence, Labels
+from mlcls_jax.diagnosis.label_rules import (
+    CHANCE,
+    few_positives,
+    label_noise,
+    val_unlike_train,
+)
+from mlcls_jax.diagnosis.rules import RULES
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -20,44 +27,60 @@ def table(positives: tuple[int, ...], images: int, prefix: str = "p") -> LabelTa
     labels = np.zeros((images, len(positives)), np.int8)
     for column, count in enumerate(positives):
         labels[:count, column] = 1
-    names = tuple(f"{prefix}{number}.jpg" for number in range(images))
+    names = tuple(f"{prefix}{i}.jpg" for i in range(images))
     return LabelTable(Path("photos"), names, labels, CLASSES)
 
 
 TRAIN, VAL = table((300, 150), 600), table((100, 50), 200)
 HEAD = Phase("head", "6 epochs", [Group("head/.*", 1e-2)])
 TUNE = Phase("tune", "12 epochs", [Group("head/.*", 5e-4), Group("backbone/.*", 3e-4, 1e-2)])
-BOTH = Config(phases=[HEAD, TUNE])
+PHASES = {0: HEAD, 1: TUNE}
 
 
 def records(phase, val, train=None, loss=0.2, base_loss=0.5, train_loss=0.1, first=0):
-    """Of evaluations with these mAPs, base rate 0.25."""
+    """Records of evaluations with these mAPs; the base rate is 0.25."""
     losses = loss if isinstance(loss, list) else [loss] * len(val)
     made = []
-    for number, (value, of_val) in enumerate(zip(val, losses, strict=True)):
+    for i, (value, val_loss) in enumerate(zip(val, losses, strict=True)):
         record = {
-            "step": first + 10 * (number + 1),
-            "epoch": first / 10 + number + 1.0,
+            "step": first + 10 * (i + 1),
+            "epoch": first / 10 + i + 1.0,
             "phase": phase,
             "loss_name": "bce",
             "train_loss": train_loss,
-            "val": {"mAP": value, "loss": of_val},
+            "val": {"mAP": value, "loss": val_loss},
             "base_rate": {"mAP": 0.25, "loss": base_loss},
         }
         if train is not None:
-            sample = {"mAP": train[number], "val_mAP": value, "loss": train_loss}
+            sample = {"mAP": train[i], "val_mAP": value, "loss": train_loss}
             record["train_sample"] = sample | {"classes": 2, "images": 200}
         made.append(record)
     return made
 
 
-def kinds(made, config=BOTH, train=TRAIN, val=VAL, scored=None):
-    return [finding.kind for finding in diagnose(config, made, train, val, scored)]
+def of_labels(train=TRAIN, val=VAL, scored=None) -> Evidence:
+    return Evidence([], labels=Labels(train, val, scored=scored))
 
 
-def only(made, **how):
-    (finding,) = diagnose(BOTH, made, TRAIN, VAL, **how)
+def found_in(made):
+    return diagnose(Evidence(made, PHASES, labels=Labels(TRAIN, VAL)))
+
+
+def kinds(made):
+    return [finding.kind for finding in found_in(made)]
+
+
+def only(made):
+    (finding,) = found_in(made)
     return finding
+
+
+def test_each_kind_is_one_rule_and_a_rule_without_its_evidence_is_silent():
+    names = [rule.kind for rule in RULES]
+    assert len(set(names)) == len(names)
+    nothing = Evidence([], PHASES)
+    assert not any(rule.check(nothing) for rule in RULES if not rule.live)
+    assert [finding.kind for finding in diagnose(nothing)] == ["nothing"]
 
 
 def test_a_good_run_has_nothing_but_what_fine_tuning_brought():
@@ -65,7 +88,7 @@ def test_a_good_run_has_nothing_but_what_fine_tuning_brought():
     made += records("tune", [0.75, 0.8], [0.8, 0.85], first=20)
     finding = only(made)
     assert finding.kind == "fine-tuning" and not finding.next
-    assert "brought +0.1000" in finding.text and "0.7000" in finding.text
+    assert "changed val mAP by +0.1000" in finding.text and "0.7000" in finding.text
     assert kinds(records("tune", [0.7, 0.8], [0.75, 0.85])) == ["nothing"]
     assert kinds([]) == ["nothing"]
 
@@ -97,17 +120,17 @@ def test_overfitting():
     assert "--config.phases[1].groups[1].weight_decay=0.03" in finding.next
 
 
-def test_a_gap_beside_a_val_that_does_not_fall_is_another_thing():
+def test_a_gap_without_a_falling_val_is_no_overfitting():
     assert kinds(records("tune", [0.6, 0.7, 0.72], [0.65, 0.9, 0.99])) == ["gap"]
 
 
-def test_overfitting_is_told_where_all_was_remembered_from_the_start():
+def test_overfitting_is_found_if_all_images_were_memorised_from_the_start():
     made = records("tune", [0.40, 0.38], [1.0, 1.0], loss=[0.45, 0.9], train_loss=0.01)
     made[1]["train_sample"]["val_mAP"] = 0.41  # on images of which more were hard
     assert kinds(made) == ["overfitting"]
 
 
-def test_without_a_training_sample_neither_fit_nor_gap_is_judged():
+def test_without_a_training_sample_neither_fit_nor_gap_is_checked():
     assert kinds(records("tune", [0.7, 0.6], loss=[0.2, 0.4])) == ["nothing"]
 
 
@@ -116,7 +139,7 @@ def test_worse_than_the_base_rate(name):
     made = records("tune", [0.26], [0.27], loss=4.5)
     made[0]["loss_name"] = name
     finding = only(made)
-    assert finding.kind == "base rate" and finding.text.startswith("Worse than the base rate")
+    assert finding.kind == "base rate" and "no better than the base rate" in finding.text
     assert "4.5000" in finding.text and "0.2500" in finding.text
     assert "--config.phases[1].groups[0].learning_rate=5e-05" in finding.next
 
@@ -128,15 +151,14 @@ def test_a_run_that_diverges_is_worse_than_the_base_rate_whatever_its_order():
     assert kinds(remembers) == ["gap", "base rate"]
     remembers += records("tune", [0.35], [0.9], loss=1.0, train_loss=0.02, first=10)
     remembers += records("tune", [0.31], [0.88], loss=1.3, train_loss=0.05, first=20)
-    gap, worse = diagnose(BOTH, remembers, TRAIN, VAL)
-    assert "lost ground in both: val mAP is 0.0400 below" in gap.text and worse.kind == "base rate"
+    gap, worse = found_in(remembers)
+    assert "both have become worse: val mAP is 0.0400 below" in gap.text
+    assert worse.kind == "base rate"
     assert gap.next[0] == "--config.phases[1].groups[0].learning_rate=0.000166667"
 
 
-def test_what_has_hardly_begun_to_learn_is_neither_sure_nor_at_its_ceiling():
-    (finding,) = diagnose(
-        BOTH, records("head", [0.3] * 6, [0.32] * 6, loss=0.58, train_loss=0.6), TRAIN, VAL
-    )
+def test_a_run_that_hardly_learns_is_neither_overconfident_nor_at_its_ceiling():
+    finding = only(records("head", [0.3] * 6, [0.32] * 6, loss=0.58, train_loss=0.6))
     assert finding.kind == "underfitting"
     assert finding.next[0] == "--config.phases[0].groups[0].learning_rate=0.03"
     fits = records("tune", [0.5], [0.58], loss=0.58, train_loss=0.45)
@@ -145,10 +167,10 @@ def test_what_has_hardly_begun_to_learn_is_neither_sure_nor_at_its_ceiling():
     assert kinds(fits) == ["base rate"]  # no other rule says why
 
 
-def test_a_good_order_with_a_bad_loss_is_overconfident_if_the_loss_is_to_be_a_probability_s():
+def test_a_good_ranking_with_a_bad_loss_is_overconfident_for_plain_bce_only():
     made = records("tune", [0.9], [0.95], loss=0.6)
     finding = only(made)
-    assert finding.kind == "too sure"
+    assert finding.kind == "overconfident"
     assert "--config.evaluation.calibration=one" in finding.next
     made[0]["loss_name"] = "asl"
     assert kinds(made) == ["nothing"]
@@ -162,10 +184,10 @@ def test_a_frozen_backbone_at_its_ceiling():
     assert kinds(records("head", [0.5, 0.6, 0.65, 0.66, 0.67, 0.68], [0.7] * 6)) == ["nothing"]
 
 
-def test_fine_tuning_that_brought_nothing_is_said_with_what_to_try():
+def test_fine_tuning_without_a_gain_is_reported_with_what_to_try():
     made = records("head", [0.7], [0.75]) + records("tune", [0.66, 0.69], [0.7, 0.72], first=10)
     finding = only(made)
-    assert finding.kind == "no gain" and "brought -0.0100" in finding.text
+    assert finding.kind == "no gain" and "changed val mAP by -0.0100" in finding.text
     assert "--config.phases[1].groups[1].learning_rate=0.0001" in finding.next
 
 
@@ -178,8 +200,9 @@ def test_every_override_of_the_diagnosis_is_one_of_the_command_line(tmp_path):
         records("tune", [0.9], [0.95], loss=0.6),
         records("head", [0.7], [0.75]) + records("tune", [0.66], [0.7], first=10),
     ]
-    found = [finding for made in runs for finding in diagnose(BOTH, made, TRAIN, VAL)]
-    found += [*unlike(BOTH, TRAIN, table((20, 50), 200)), *few_positives(table((3, 150), 600))]
+    found = [finding for made in runs for finding in found_in(made)]
+    found += diagnose(of_labels(table((3, 150), 600), table((20, 50), 200)))
+    assert {"val unlike train", "few positives"} <= {finding.kind for finding in found}
     tried = {what.replace('"', "") for finding in found for what in finding.next}
     overrides = sorted(what for what in tried if what.startswith("--config"))
     assert len(overrides) > 10
@@ -194,41 +217,46 @@ def test_every_override_of_the_diagnosis_is_one_of_the_command_line(tmp_path):
 
 def test_val_unlike_train_is_fisher_s_exact_test():
     val = table((20, 50), 200)
-    (finding,) = unlike(BOTH, TRAIN, val)
-    assert finding.kind == "val unlike train"
+    finding = val_unlike_train(of_labels(val=val))
+    assert finding is not None and finding.kind == "val unlike train"
     assert "1 of 2 classes" in finding.text
     assert "cat (50.0% of train, 10.0% of val)" in finding.text and "dog" not in finding.text
-    assert not unlike(BOTH, TRAIN, VAL)
-    # Where SciPy's own test changes its mind, so does ours.
-    told = {}
+    assert not val_unlike_train(of_labels())
+    # The finding appears where the p-value of SciPy's own test passes the limit.
+    results = {}
     for count in range(60, 101):
         p = fisher_exact([[count, 200 - count], [300, 300]]).pvalue * 2
-        told[count] = p, bool(unlike(BOTH, TRAIN, table((count, 50), 200)))
-    assert {told_so for _, told_so in told.values()} == {True, False}
-    for p, told_so in told.values():
+        results[count] = p, bool(val_unlike_train(of_labels(val=table((count, 50), 200))))
+    assert {found for _, found in results.values()} == {True, False}
+    for p, found in results.values():
         if not CHANCE / 2 < p < CHANCE * 2:  # two ways to have two sides
-            assert told_so == (p < CHANCE)
+            assert found == (p < CHANCE)
 
 
-def test_classes_without_a_label_differ_from_nothing():
-    assert not unlike(BOTH, table((0, 150), 600), table((0, 50), 200))
+def test_classes_without_a_positive_label_do_not_differ():
+    assert not val_unlike_train(of_labels(table((0, 150), 600), table((0, 50), 200)))
 
 
 def test_rare_classes_are_named_with_their_numbers():
-    (finding,) = few_positives(table((3, 150), 600))
-    assert finding.kind == "few positives" and "cat (3)" in finding.text
-    assert not few_positives(table((20, 150), 600))
+    finding = few_positives(of_labels(table((3, 150), 600)))
+    assert finding is not None and finding.kind == "few positives" and "cat (3)" in finding.text
+    assert not few_positives(of_labels(table((20, 150), 600)))
 
 
-def test_label_noise_is_told_from_a_share_on():
+def test_label_noise_is_reported_from_a_share_of_the_positives():
     probabilities = np.where(VAL.labels == 1, 0.9, 0.1)
-    assert not label_noise(VAL, probabilities)
+    assert not label_noise(of_labels(scored=(VAL, probabilities)))
     probabilities[:5, 0] = 0.02  # of 150 positives
     probabilities[199, 1] = 0.99
-    (finding,) = label_noise(VAL, probabilities)
-    assert finding.kind == "label noise" and "6 labels" in finding.text and "4.0%" in finding.text
+    finding = label_noise(of_labels(scored=(VAL, probabilities)))
+    assert (
+        finding is not None
+        and finding.kind == "label noise"
+        and "6 labels" in finding.text
+        and "4.0%" in finding.text
+    )
     assert "p199.jpg: dog is labelled 0, 0.99 predicted" in finding.text
-    assert kinds([], scored=(VAL, probabilities)) == ["label noise"]
+    assert diagnose(of_labels(scored=(VAL, probabilities))) == [finding]
 
 
 def test_lines_have_what_to_try_below_each_sentence():

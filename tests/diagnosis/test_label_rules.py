@@ -1,4 +1,4 @@
-"""Labels that a model contradicts with confidence."""
+"""Labels that a model confidently contradicts."""
 
 import numpy as np
 
@@ -6,22 +6,22 @@ from mlcls_jax.diagnosis.label_rules import Suspect, suspects
 
 
 def confident(labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Probabilities of a model that knows the labels."""
+    """Probabilities of a model that predicts all labels right."""
     rng = np.random.default_rng(seed)
     return np.where(
         labels == 1, rng.uniform(0.8, 1, labels.shape), rng.uniform(0, 0.2, labels.shape)
     )
 
 
-def test_turned_labels_are_found_and_no_others():
+def test_flipped_labels_are_found_and_no_others():
     rng = np.random.default_rng(1)
     truth = (rng.random((200, 3)) < 0.3).astype(np.int8)
     probabilities = confident(truth)
     wrong = [(3, 0), (50, 1), (120, 2), (121, 2)]
     given = truth.copy()
-    for at in wrong:
-        given[at] = 1 - given[at]
-        probabilities[at] = 0.99 if truth[at] else 0.01  # as sure as it is elsewhere
+    for cell in wrong:
+        given[cell] = 1 - given[cell]
+        probabilities[cell] = 0.99 if truth[cell] else 0.01  # as confident as elsewhere
     found = suspects(given, probabilities)
     assert {(one.row, one.column) for one in found} == set(wrong)
     assert all(one.label == given[one.row, one.column] for one in found)
@@ -32,8 +32,8 @@ def test_turned_labels_are_found_and_no_others():
 def test_the_thresholds_are_the_means_of_the_paper():
     labels = np.array([[1]] * 5 + [[0]] * 5, np.int8)
     p = np.array([0.9, 0.9, 0.9, 0.9, 0.4, 0.1, 0.1, 0.1, 0.1, 0.8])[:, None]
-    # Of positives 0.8, of negatives 0.76: the last reaches 0.8 by itself, and the fifth, with 0.6
-    # for absence, not 0.76.
+    # The means are 0.8 for positives and 0.76 for negatives.  The last image reaches 0.8; the
+    # fifth, with 0.6 for absence, does not reach 0.76.
     assert suspects(labels, p) == [Suspect(9, 0, 0, 0.8)]
 
 
@@ -45,5 +45,5 @@ def test_unknown_labels_rare_classes_and_unknown_classes_have_none():
     unknown[9] = -1
     assert not suspects(unknown, sure)
     assert not suspects(labels[1:], sure[1:])  # four positives
-    assert not suspects(labels, sure / 4)  # on average 0.16 apart: it does not know them
+    assert not suspects(labels, sure / 4)  # on average 0.16 apart: an unknown class
     assert not suspects(labels[:5], sure[:5])  # no negatives

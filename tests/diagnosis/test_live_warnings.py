@@ -1,4 +1,4 @@
-"""Each warning is said of a run that is made to deserve it, once, and of no good run."""
+"""Each warning is given once for a run made to deserve it, and never for a good run."""
 
 import re
 from typing import Any
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mlcls_jax.config import Config, Group, Phase
-from mlcls_jax.diagnosis.live_warnings import EQUAL, logit_spread, warnings
+from mlcls_jax.diagnosis.live_rules import EQUAL
+from mlcls_jax.diagnosis.live_warnings import logit_spread, warnings
 
 HEAD = Phase("head", "6 epochs", [Group("head/.*", 1e-2)])
 GOOD = [  # train loss, val loss, val mAP; of a head, and of fine-tuning after it
@@ -18,25 +19,25 @@ GOOD = [  # train loss, val loss, val mAP; of a head, and of fine-tuning after i
 
 
 def records_of(rows, every=1.0, loss_name="bce", spread=1.0, phase="head") -> list[dict[str, Any]]:
-    """Records of evaluations of a base rate with loss 0.34 and mAP 0.3."""
+    """Records of evaluations; the base rate has loss 0.34 and mAP 0.3."""
     return [
         {
             "phase": phase,
-            "epoch": every * (number + 1),
+            "epoch": every * (i + 1),
             "loss_name": loss_name,
             "train_loss": train,
             "val": {"loss": val, "mAP": mean},
             "base_rate": {"loss": 0.34, "mAP": 0.3},
             "logit_spread": spread,
         }
-        for number, (train, val, mean) in enumerate(rows)
+        for i, (train, val, mean) in enumerate(rows)
     ]
 
 
-def said(records, phase=HEAD, index=0) -> dict[int, list[str]]:
-    """What is said after each evaluation, by its number; without those that say nothing."""
-    of_each = {n: warnings(records[: n + 1], phase, index) for n in range(len(records))}
-    return {number: texts for number, texts in of_each.items() if texts}
+def given(records, phase=HEAD, index=0) -> dict[int, list[str]]:
+    """The warnings after each evaluation by its position, if there are any."""
+    texts = {i: warnings(records[: i + 1], phase, index) for i in range(len(records))}
+    return {i: warned for i, warned in texts.items() if warned}
 
 
 def losses(*train) -> list[tuple[float, float, float]]:
@@ -49,10 +50,10 @@ def losses(*train) -> list[tuple[float, float, float]]:
         records_of(GOOD),
         records_of(GOOD, every=0.25),
         records_of(GOOD[:1]),
-        # Normalisations that train begin with statistics of other images, and settle.
+        # Batch normalisation that trains starts from statistics of other images, and settles.
         records_of([(0.54, 2.14, 0.49), (0.4, 0.96, 0.79), (0.24, 0.31, 0.92)]),
         records_of([(0.76, 0.63, 0.42), (0.53, 0.33, 0.44)]),
-        # Losses that move the probabilities on purpose; steps of few images.
+        # Losses that move the probabilities on purpose; evaluations after few images.
         records_of([(0.9, 0.8, 0.6), (0.8, 0.8, 0.7)], loss_name="weighted bce"),
         records_of(losses(0.3, 0.4, 0.3, 0.4, 0.3, 0.4), every=0.1),
         records_of(losses(0.9, 0.3, 0.5, 0.3, 0.31)),  # one rise
@@ -60,40 +61,46 @@ def losses(*train) -> list[tuple[float, float, float]]:
         records_of([(np.nan, np.nan, np.nan)] * 3),
     ],
 )
-def test_nothing_is_said_of_a_good_run(records):
-    assert not said(records)
+def test_a_good_run_has_no_warning(records):
+    assert not given(records)
 
 
-def test_a_loss_above_the_base_rate_is_told_with_its_cause_by_the_training_loss():
-    far = said(records_of([(2.06, 1.76, 0.5), (1.5, 1.1, 0.5), (0.9, 0.7, 0.5), (0.6, 0.6, 0.5)]))
+def test_a_loss_above_the_base_rate_has_its_cause_by_the_training_loss():
+    far = given(records_of([(2.06, 1.76, 0.5), (1.5, 1.1, 0.5), (0.9, 0.7, 0.5), (0.6, 0.6, 0.5)]))
     ((text,),) = far.values()
     assert list(far) == [0]
-    assert text.startswith("val loss 1.7600 is above 0.3400, which the class frequencies alone ")
+    assert text.startswith(
+        "val loss 1.7600 is above 0.3400, the loss of the class frequencies alone, "
+    )
     assert "so is the training loss, 2.0600: the learning rate is too high" in text
     assert text.endswith("Try '--config.phases[0].groups[0].learning_rate=0.001'")
-    stays = said(records_of([(0.4, 0.4, 0.5), (0.39, 0.39, 0.5), (0.38, 0.4, 0.5)]))
+    stays = given(records_of([(0.4, 0.4, 0.5), (0.39, 0.39, 0.5), (0.38, 0.4, 0.5)]))
     assert list(stays) == [1] and "so is the training loss, 0.3900" in stays[1][0]
-    remembers = records_of([(0.1, 0.4, 0.5), (0.05, 0.45, 0.5)])
-    ((text,),) = said(remembers).values()
-    assert "the images are remembered" in text and "[0].weight_decay=0.01'" in text
+    memorises = records_of([(0.1, 0.4, 0.5), (0.05, 0.45, 0.5)])
+    ((text,),) = given(memorises).values()
+    assert "the network memorises the images" in text and "[0].weight_decay=0.01'" in text
     lagging = Phase("head", "6 epochs", HEAD.groups, batch_norm="train")
-    ((text,),) = said(remembers, lagging, 2).values()
+    ((text,),) = given(memorises, lagging, 2).values()
     assert text.endswith(
-        "lag behind, or the images are remembered. Try '--config.phases[2].batch_norm=frozen'"
+        "lag behind, or the network memorises the images. "
+        "Try '--config.phases[2].batch_norm=frozen'"
     )
 
 
 @pytest.mark.parametrize("mean", [0.2, 0.3, 0.33])
 def test_map_at_the_base_rate(mean):
-    found = said(records_of([(0.34, 0.34, mean)] * 3))
+    found = given(records_of([(0.34, 0.34, mean)] * 3))
     ((text,),) = found.values()
     assert list(found) == [0]
-    assert f"val mAP {mean:.4f} is no better than 0.3000, that of a constant, after 1 e" in text
-    assert "labels that are not those of their images" in text and "--phase head" in text
+    assert (
+        f"val mAP {mean:.4f} is no better than 0.3000, that of a constant prediction, after 1 e"
+        in text
+    )
+    assert "the labels do not match the images" in text and "--phase head" in text
 
 
 def test_equal_predictions():
-    ((text,),) = said(records_of(GOOD, spread=0.9 * EQUAL)).values()
+    ((text,),) = given(records_of(GOOD, spread=0.9 * EQUAL)).values()
     assert text.startswith("predictions are the same for all images: their logits differ by 0.018")
     assert "normalised twice" in text and "--config.model.weights=imagenet" in text
     equal = np.tile([[0.0, -3.0, 1e3]], (7, 1)).astype(np.float32)
@@ -107,17 +114,17 @@ def test_equal_predictions():
 def test_a_rate_that_oscillates():
     # Adam at 0.01 on a flattened feature map: docs/asker.csv, "as asked", from its epoch 7 on.
     asked = (0.422, 0.493, 0.499, 0.524, 0.492, 0.43, 0.413, 0.453, 0.41, 0.447, 0.434, 0.391)
-    found = said(records_of(losses(*asked, 0.387, 0.488, 0.449, 0.4)))
+    found = given(records_of(losses(*asked, 0.387, 0.488, 0.449, 0.4)))
     ((text,),) = found.values()
     assert list(found) == [13]
     assert "up and down by more than 10% (0.4220, 0.5240, 0.3870, 0.4880 among" in text
     assert "learning_rate=0.001'" in text and "mlcls_jax.lr_find --phase head" in text
-    # Of another loss, as a share of its own.
-    assert not said(records_of(losses(4, 4.3, 4, 4.3, 4), loss_name="weighted bce"))
-    assert said(records_of(losses(4, 4.6, 4, 4.6, 4), loss_name="weighted bce"))
+    # For another loss, the rise is a share of that loss.
+    assert not given(records_of(losses(4, 4.3, 4, 4.3, 4), loss_name="weighted bce"))
+    assert given(records_of(losses(4, 4.6, 4, 4.6, 4), loss_name="weighted bce"))
 
 
-def test_what_a_phase_before_said_is_its_own():
+def test_each_phase_has_its_own_warnings():
     head = records_of([(2.0, 2.0, 0.3)] * 2)
     tail = records_of([(2.0, 2.0, 0.3)] * 2, phase="tail")
     assert len(warnings(head[:1], HEAD, 0)) == 2 and not warnings(head, HEAD, 0)
@@ -132,7 +139,7 @@ def test_what_a_phase_before_said_is_its_own():
 def test_the_overrides_are_fields_of_the_config():
     records = records_of([(0.1, 0.4, 0.3)] * 2, spread=0.0)
     lagging = Phase("head", "6 epochs", HEAD.groups, batch_norm="train")
-    of_each = [*said(records).values(), *said(records, lagging).values()]
+    of_each = [*given(records).values(), *given(records, lagging).values()]
     paths = set(re.findall(r"--config\.([^=]+)=", str(of_each)))
     assert len(paths) == 5
     for path in paths:

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import logit
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.evaluation.base_rate import base_rate, constant_scores, model_scores, sample_rows
+from mlcls_jax.evaluation.base_rate import base_rates, constant_scores, model_scores, sample_rows
 
 
 def table(rows) -> LabelTable:
@@ -23,21 +23,21 @@ def test_frequencies_are_of_the_known_training_labels_and_counts_of_all_splits()
         "val": table([[1, 1, 0, 0]]),
         "test": table([[0, 1, 1, UNKNOWN]]),
     }
-    base = base_rate(splits, min_positives=3)
+    base = base_rates(splits, min_positives=3)
     assert base.frequencies == (1 / 2, 1 / 3, 0.0, 2 / 3)
     assert base.included_classes == (False, True, False, False)
-    assert base_rate(splits, 2).included_classes == (True, True, False, True)
-    assert base_rate(splits, 1).included_classes == (True, True, True, True)
+    assert base_rates(splits, 2).included_classes == (True, True, False, True)
+    assert base_rates(splits, 1).included_classes == (True, True, True, True)
 
 
 def test_nothing_to_measure_in_val_is_refused():
     splits = {"train": table([[1, 0], [1, 1]]), "val": table([[0, 0], [0, -1]])}
     with pytest.raises(ValueError, match="nothing can be measured"):
-        base_rate(splits, 1)
+        base_rates(splits, 1)
 
 
 def test_the_base_rate_survives_json():
-    base = base_rate(dict.fromkeys(["train", "val"], table([[1, 0], [1, 1]])), 1)
+    base = base_rates(dict.fromkeys(["train", "val"], table([[1, 0], [1, 1]])), 1)
     fields = {"frequencies": base.frequencies, "included_classes": base.included_classes}
     assert json.loads(json.dumps(fields)) == {
         "frequencies": [1.0, 0.5],
@@ -50,7 +50,7 @@ def test_constant_scores_are_those_of_a_model_that_knows_only_the_frequencies():
         "train": table([[1, 0, 1], [0, 1, 1], [0, 0, 0]]),
         "val": table([[1, 0, UNKNOWN], [0, 1, 0]]),
     }
-    base = base_rate(splits, min_positives=1)
+    base = base_rates(splits, min_positives=1)
     constant = constant_scores(splits["val"], base)
     model = model_scores(splits["val"], logit(np.tile(base.frequencies, (2, 1))), base)
     assert constant.values == pytest.approx(model.values)
@@ -60,7 +60,7 @@ def test_constant_scores_are_those_of_a_model_that_knows_only_the_frequencies():
 
 def test_a_class_with_too_few_positives_is_in_no_mean():
     splits = {"train": table([[1, 1], [0, 1]]), "val": table([[1, 1], [0, 0]])}
-    base = base_rate(splits, min_positives=3)
+    base = base_rates(splits, min_positives=3)
     assert model_scores(splits["val"], np.zeros((2, 2)), base).excluded_classes == ["a"]
     assert constant_scores(splits["val"], base).excluded_classes == ["a"]
 

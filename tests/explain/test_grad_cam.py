@@ -1,4 +1,4 @@
-"""Maps against Grad-CAM by its definition, by jax.grad, and against the attention of timm."""
+"""Maps against Grad-CAM by its definition (jax.grad), and against attention in NumPy."""
 
 import functools
 
@@ -26,12 +26,12 @@ CHOSEN = np.array([[0, 4], [1, 1], [2, 0], [3, 2], [4, 3], [0, 1], [2, 4], [3, 0
 
 @pytest.fixture
 def network(tiny):
-    """Builds the network of five classes, which all tests share what is computed of."""
+    """Builds the network of five classes; the tests share its cached results."""
 
-    def of(decoder=None, dtype="float32"):
+    def build(decoder=None, dtype="float32"):
         return EfficientNet(variant=tiny, num_classes=5, decoder=decoder, dtype=jnp.dtype(dtype))
 
-    return of
+    return build
 
 
 @functools.cache
@@ -78,7 +78,7 @@ def test_maps_of_a_dense_head_are_grad_cam(network):
     assert logits.dtype == maps.dtype == jnp.float32
 
 
-def test_places_add_up_to_the_logit_where_none_is_cut_off(network):
+def test_positions_sum_to_the_logit_if_none_is_cut_off(network):
     model = network()
     variables = jax.tree.map(jnp.copy, variables_of(model))
     head = variables["params"]["head"]
@@ -115,11 +115,11 @@ def _dense(x, layer):
 
 
 def _queries(model, variables, features):
-    """What the attention gets of them: float32 [query, width]."""
-    _, left = model.apply(
+    """Input of the attention for each query: float32 [query, width]."""
+    _, sown = model.apply(
         variables, features, method="classify", capture_intermediates=True, mutable=True
     )
-    return np.asarray(left["intermediates"]["head"]["query_norm"]["__call__"][0][0])
+    return np.asarray(sown["intermediates"]["head"]["query_norm"]["__call__"][0][0])
 
 
 @pytest.mark.parametrize("decoder", [None, SMALL])
@@ -129,12 +129,12 @@ def test_logits_are_those_of_the_evaluation(network, decoder):
     np.testing.assert_allclose(explained(model)[0], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_two_devices_give_what_one_gives(network):
+def test_two_devices_give_the_result_of_one(network):
     for one, two in zip(explained(network()), explained(network(), 2), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
 
 
-def test_maps_in_bfloat16_are_float32_and_about_the_same(network):
+def test_maps_in_bfloat16_are_float32_and_close(network):
     with jax.numpy_dtype_promotion("strict"):
         rough = explained(network(dtype="bfloat16"))[1]
     maps = explained(network())[1]

@@ -1,4 +1,4 @@
-"""Which classes are explained, and what their files are called."""
+"""Which classes are explained, and the names of their files."""
 
 import dataclasses
 import re
@@ -10,20 +10,20 @@ from PIL import Image
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.transforms import center_box
 from mlcls_jax.data.loaders.threads import make_reader
-from mlcls_jax.explain.overlays import MOST, choose, file_name, write_overlays
+from mlcls_jax.explain.overlays import MAX_CLASSES, choose, file_name, write_overlays
 
 
-def test_those_that_are_there_the_most_probable_first():
+def test_present_classes_are_chosen_most_probable_first():
     probabilities = np.array([[0.2, 0.9, 0.6, 0.8], [0.1, 0.2, 0.3, 0.4]])
     present = np.array([[True, True, False, True], [False] * 4])
     np.testing.assert_array_equal(choose(probabilities, present), [[1, 3, 0, -1], [-1] * 4])
     assert choose(probabilities, present).dtype == np.int32
 
 
-def test_of_many_classes_only_the_first():
+def test_of_many_classes_only_the_first_are_chosen():
     probabilities = np.linspace(0.9, 0.5, 80)[None]
     chosen = choose(probabilities, np.ones((1, 80), bool))
-    np.testing.assert_array_equal(chosen, np.arange(MOST)[None])
+    np.testing.assert_array_equal(chosen, np.arange(MAX_CLASSES)[None])
 
 
 @pytest.mark.parametrize(
@@ -36,19 +36,19 @@ def test_of_many_classes_only_the_first():
         (".jpg", ""),
     ],
 )
-def test_names_are_safe_whatever_images_and_classes_are_called(image, label):
+def test_file_names_are_safe_for_all_image_and_class_names(image, label):
     name = file_name(2, 0, image, label)
     assert re.fullmatch(r"00003-1_[\w-]*\.png", name)
     assert len(name.encode()) <= 255
 
 
-def test_names_are_of_one_image_and_class_only():
+def test_file_names_are_unique():
     names = {file_name(i, rank, "a.jpg", "a b") for i in range(3) for rank in range(3)}
     assert len(names) == 9
     assert file_name(2, 0, "sub/park.jpg", "dog") == "00003-1_park_dog.png"
 
 
-def test_a_file_for_each_class_that_is_there_over_what_the_network_sees(run, tmp_path):
+def test_a_file_for_each_chosen_class_covers_what_the_network_sees(run, tmp_path):
     rng, paths = np.random.default_rng(0), []
     for number in range(9):  # more than a batch
         paths.append(str(tmp_path / f"{number}.png"))
@@ -74,5 +74,5 @@ def test_a_file_for_each_class_that_is_there_over_what_the_network_sees(run, tmp
             -1
         )
         assert not changed[outside].any()
-    with pytest.raises(ValueError, match="there already"):
+    with pytest.raises(ValueError, match="already exists"):
         write_overlays(folder, run, paths, paths, chosen, reader)

@@ -1,4 +1,4 @@
-"""The four formats from one run: what they hold, give, and refuse."""
+"""The four export formats of one run: content, results and refusals."""
 
 import json
 import subprocess
@@ -25,8 +25,8 @@ from mlcls_jax.models.weights.load import load_pretrained
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.run.workdir import read_splits_of
 from mlcls_jax.step.init import initial_variables, read_weights
+from mlcls_jax.step.network import network_spec, variables_shape
 from mlcls_jax.step.param_tree import flatten
-from mlcls_jax.step.programs import variables_shape
 from mlcls_jax.system.devices import make_mesh
 from mlcls_jax.train import train
 
@@ -39,7 +39,7 @@ SIZE = 64
 
 
 def run_one_step(photos, folder, variant, weights):
-    """A run of one step: the formats do not care how good it is."""
+    """Trains for one step; the quality of the model does not matter here."""
     config = Config(
         data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
         model=Model(variant=variant, image_size=SIZE, weights=weights),
@@ -56,7 +56,7 @@ def workdir(photos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(workdir):
-    """Some images and what the run itself says of them."""
+    """Some images, and the probabilities of the run itself."""
     run = load_trained_model(workdir, "best")
     images = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8)
     return images, probabilities(np.asarray(run.predict(run.variables, images)))
@@ -118,7 +118,7 @@ assert not any(name.startswith(("mlcls_jax", "flax")) for name in sys.modules)
 
 
 @pytest.mark.slow
-def test_stablehlo_needs_jax_alone_and_takes_any_batch(workdir, tmp_path, expected):
+def test_stablehlo_needs_only_jax_and_takes_any_batch(workdir, tmp_path, expected):
     out, (images, wanted) = tmp_path / "out", expected
     config = exported(workdir, out, "stablehlo")
     assert config["input"] == {
@@ -137,7 +137,7 @@ def test_stablehlo_holds_the_native_convolution_for_accelerators(workdir, tmp_pa
     exported(workdir, tmp_path / "out", "stablehlo")
     data = bytearray((tmp_path / "out/model.stablehlo").read_bytes())
     assert jax.export.deserialize(data).platforms == ("cpu", "cuda", "tpu")
-    monkeypatch.setattr(portable, "PLATFORMS", ("cuda",))  # alone: its own branch is all there is
+    monkeypatch.setattr(portable, "PLATFORMS", ("cuda",))  # the file then holds one branch only
     exported(workdir, tmp_path / "cuda", "stablehlo")
     data = bytearray((tmp_path / "cuda/model.stablehlo").read_bytes())
     text = jax.export.deserialize(data).mlir_module()
@@ -146,7 +146,7 @@ def test_stablehlo_holds_the_native_convolution_for_accelerators(workdir, tmp_pa
     assert text.count("stablehlo.convolution") == depthwise + 1  # and the stem
 
 
-def test_a_temperature_divides_the_logits_of_its_class_inside():
+def test_the_exported_function_divides_logits_by_temperature():
     logits = np.array([[1.0, -2.0], [4.0, 0.0]], np.float32)
     model: Any = SimpleNamespace(apply=lambda *_, **__: logits)
     images: Any = np.zeros((2, 4, 4, 3), np.uint8)
@@ -158,7 +158,7 @@ def test_a_temperature_divides_the_logits_of_its_class_inside():
 
 @pytest.fixture(scope="module")
 def b0_workdir(photos, tmp_path_factory):
-    """From a file of timm's own B0: symmetric padding, epsilon 1e-5."""
+    """A run from a weight file of timm's B0: symmetric padding, epsilon 1e-5."""
     folder = tmp_path_factory.mktemp("b0")
     reference = CODE_BASES["timm"].build("b0", np.random.default_rng(0))
     file = reference.save(folder / "files")["named .safetensors"]
@@ -167,7 +167,7 @@ def b0_workdir(photos, tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_run_computes_as_the_weights_were_trained(b0_workdir, tmp_path):
-    """The lineage goes from the file through training and the checkpoint into what is computed."""
+    """The convention of the file holds in training, in the checkpoint and in the export."""
     workdir, file = b0_workdir
     run, pretrained = load_trained_model(workdir, "best"), load_pretrained(file)
     assert run.pretrained_config == pretrained.pretrained_config == PretrainedConfig(TIMM, IMAGENET)
@@ -181,13 +181,13 @@ def test_a_run_computes_as_the_weights_were_trained(b0_workdir, tmp_path):
     data = bytearray((tmp_path / "out/model.stablehlo").read_bytes())
     served = np.asarray(jax.export.deserialize(data).call(images))
     np.testing.assert_allclose(served, probabilities(wanted), atol=1e-5)
-    with pytest.raises(ValueError, match="need symmetric with 1e-05"):
+    with pytest.raises(ValueError, match="need symmetric padding and epsilon 1e-05"):
         exported(workdir, tmp_path / "keras", "keras")
 
 
 @pytest.mark.slow
 def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp_path, b0_workdir):
-    """The stem's: no dropout comes before it."""
+    """Checks the stem, because no dropout comes before it."""
     _, file = b0_workdir
     pretrained = load_pretrained(file)
     config = Config(
@@ -209,7 +209,7 @@ def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp
         "stem"
     ]["norm"]
     wanted = updated["batch_stats"]["backbone"]["stem"]["norm"]
-    # The variance is the mean of the devices' own, of an image each: only means are alike.
+    # Each device computes the variance of its own image, so only the means are equal.
     np.testing.assert_allclose(stem["mean"], wanted["mean"], rtol=1e-4, atol=1e-5)
 
 
@@ -232,21 +232,21 @@ def test_keras(photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_exported_head_is_taken_over_by_the_names_of_its_classes(
-    workdir, photos, tmp_path, capsys
-):
+def test_an_exported_head_is_reused_by_the_names_of_its_classes(workdir, photos, tmp_path, capsys):
     exported(workdir, tmp_path / "out", "safetensors")
     run = load_trained_model(workdir, "best")
     head = run.variables["params"]["head"]["kernel"]
     mesh = make_mesh()
     config = Config(model=Model(variant="lite0", weights=str(tmp_path / "out"), image_size=SIZE))
-    shapes = variables_shape(config, 3, mesh)
-    turned = read_weights(config, run.classes[::-1])
-    variables = initial_variables(config, turned, (0.5,) * 3, shapes, mesh)
+    network, weights = network_spec(config.model, 3), config.model.weights
+    shapes = variables_shape(network, mesh)
+    fresh = {"weights": weights, "seed": 0, "bias": {}}
+    turned = read_weights(weights, "lite0", run.classes[::-1])
+    variables = initial_variables(network, turned, shapes, mesh, **fresh)
     np.testing.assert_array_equal(variables["params"]["head"]["kernel"], head[:, ::-1])
     assert "the head fits by its classes" in capsys.readouterr().out
-    other = read_weights(config, (*run.classes[:2], "other"), shapes)
-    initial_variables(config, other, (0.5,) * 3, shapes, mesh)
+    other = read_weights(weights, "lite0", (*run.classes[:2], "other"), shapes)
+    initial_variables(network, other, shapes, mesh, **fresh)
     assert "new: head/bias, head/kernel" in capsys.readouterr().out
 
 
@@ -265,14 +265,14 @@ def test_onnx_gives_the_same_probabilities(workdir, tmp_path, expected):
 
 
 @pytest.mark.slow
-def test_a_file_that_gives_something_else_is_not_written(workdir, tmp_path, monkeypatch):
+def test_a_file_with_other_results_is_not_written(workdir, tmp_path, monkeypatch):
     monkeypatch.setattr(portable, "TOLERANCE", -1.0)
-    with pytest.raises(ValueError, match="off, so it is not written"):
+    with pytest.raises(ValueError, match=r"differ from JAX by .*not written"):
         exported(workdir, tmp_path / "out", "onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_decoder_is_served_for_any_batch(tiny, tmp_path):
+def test_a_decoder_is_exported_for_any_batch(tiny, tmp_path):
     model = EfficientNet(variant=tiny, num_classes=7, decoder=DecoderSize(3, 64), portable=True)
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1].astype(np.float32))
@@ -284,14 +284,14 @@ def test_a_decoder_is_served_for_any_batch(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("write", [__main__.write_safetensors, __main__.write_keras])
-def test_no_other_framework_has_a_decoder_on_this_network(write, tmp_path):
+def test_timm_and_keras_refuse_a_decoder(write, tmp_path):
     run: Any = SimpleNamespace(config=Config(model=Model("b0", head="mldecoder")))
     with pytest.raises(ValueError, match="an ML-Decoder as its head; export to stablehlo or onnx"):
         write(run, tmp_path)
 
 
 @pytest.mark.slow
-def test_what_cannot_be_exported(workdir, tmp_path, monkeypatch):
+def test_refused_exports(workdir, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"keras\.applications has no lite0"):
         exported(workdir, out, "keras")
@@ -301,7 +301,7 @@ def test_what_cannot_be_exported(workdir, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []  # nothing half-written
     out.mkdir()
     (out / "mine.txt").touch()
-    with pytest.raises(ValueError, match="is there already; name a new folder"):
+    with pytest.raises(ValueError, match="already exists; choose a new folder"):
         exported(workdir, out, "safetensors")
     with pytest.raises(ValueError, match="holds no run"):
         exported(tmp_path / "none", tmp_path / "new", "safetensors")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-CATEGORIES = {18: "dog", 1: "person", 17: "cat"}  # ids with gaps and in no order, as COCO's
-# Of each image the category, iscrowd and area of its objects.
+CATEGORIES = {18: "dog", 1: "person", 17: "cat"}  # unordered ids with gaps, like COCO's
+# The category, iscrowd and area of the objects of each image.
 OBJECTS = {
     391895: [(1, 0, 5000.0), (18, 0, 120.5), (1, 1, 90000.0)],
     522418: [(17, 1, 70000.0), (18, 0, 5000.0)],
@@ -15,13 +15,13 @@ OBJECTS = {
 
 
 def write_image(path: Path, number: int) -> None:
-    """A JPEG that differs from those of other numbers."""
+    """Writes a JPEG that is different for every number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20 + number, 16), (40 * number, 90, 0)).save(path)
 
 
 def coco_json() -> dict:
-    """As instances_train2017.json is."""
+    """Returns the content of a file like instances_train2017.json."""
     annotations = [
         {
             "segmentation": {"counts": [272, 2, 4], "size": [16, 20]} if crowd else [[1.5, 2.0]],
@@ -61,16 +61,18 @@ def coco_json() -> dict:
 
 
 def make_coco(folder: Path, categories: int = 3) -> Path:
-    """train2017, val2017 and test2017 with annotations: the same images, under new names.
+    """Writes train2017, val2017 and test2017 with annotations.
 
-    categories: how many; those beyond the first three are on no image.
+    All have the same images, under different names.
+
+    categories: the number of categories; those after the first three are on no image.
     """
-    for place, split in enumerate(("train", "val", "test")):
+    for offset, split in enumerate(("train", "val", "test")):
         content = coco_json()
-        more = range(1000, 1000 + categories - len(CATEGORIES))
-        content["categories"] += [{"id": number, "name": f"thing {number}"} for number in more]
+        unused = range(1000, 1000 + categories - len(CATEGORIES))
+        content["categories"] += [{"id": number, "name": f"thing {number}"} for number in unused]
         for number, image in enumerate(content["images"]):
-            image["file_name"] = f"{image['id'] + place:012d}.jpg"
+            image["file_name"] = f"{image['id'] + offset:012d}.jpg"
             write_image(folder / f"{split}2017" / image["file_name"], number)
         kind = "instances"
         if split == "test":
@@ -104,7 +106,7 @@ VOC = {
 
 
 def make_voc(folder: Path) -> Path:
-    """The folder VOCdevkit/VOC2007 in `folder`."""
+    """Writes VOCdevkit/VOC2007 in `folder` and returns its path."""
     tree = folder / "VOCdevkit" / "VOC2007"
     lists: dict[str, list[str]] = {}
     for number, (stem, (split, objects)) in enumerate(VOC.items()):

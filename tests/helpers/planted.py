@@ -1,4 +1,4 @@
-"""What the fuzzer must find, in a module that a process has soon imported."""
+"""Failures that the fuzzer must find, in a module that is quick to import."""
 
 import os
 import signal
@@ -24,11 +24,11 @@ FOUND = {
     "writes": "Trespass: open",
     "deletes": "Trespass: os.remove",
 }
-FATAL = ("crash", "computes", "waits")  # to the process
+FATAL = ("crash", "computes", "waits")  # these end or block the process
 
 
 def planted() -> st.SearchStrategy:
-    """All that a process survives: so few that each is tried."""
+    """The failures that a process survives; they are few, so each is tried."""
     return st.sampled_from([name for name in (*FOUND, "refuses", "accepts") if name not in FATAL])
 
 
@@ -44,9 +44,9 @@ def waits() -> st.SearchStrategy:
     return st.just("waits")
 
 
-def fail(what: str, place: Path) -> None:
-    """Does what it is told; all but the last two of it is to be found."""
-    match what:
+def fail(kind: str, place: Path) -> None:
+    """Fails in the given way; "refuses" and "accepts" are no failures."""
+    match kind:
         case "exception":
             raise RuntimeError("an exception")
         case "codec":

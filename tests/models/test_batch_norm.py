@@ -1,3 +1,5 @@
+"""Compares batch normalisation with Flax's, and checks what its backward pass stores."""
+
 from functools import partial
 
 import jax
@@ -64,11 +66,11 @@ def test_the_unbiased_running_variance():
     norm = BatchNorm(identity, momentum=0.9, epsilon=1e-3, unbiased=True)
     _, updated = norm.apply(variables, x, True, mutable=["batch_stats"])
     before = variables["batch_stats"]["var"]
-    wanted = 0.9 * before + 0.1 * np.var(np.asarray(x), axis=(0, 1, 2), ddof=1)
-    np.testing.assert_allclose(updated["batch_stats"]["var"], wanted, rtol=1e-5)
+    expected = 0.9 * before + 0.1 * np.var(np.asarray(x), axis=(0, 1, 2), ddof=1)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], expected, rtol=1e-5)
 
 
-def test_the_backward_pass_keeps_the_input_only():
+def test_the_backward_pass_stores_only_the_input():
     x, variables, _ = arrays()
     norm = BatchNorm(nn.silu, momentum=0.9, epsilon=1e-3)
 
@@ -77,5 +79,5 @@ def test_the_backward_pass_keeps_the_input_only():
         return y.sum()
 
     _, backward = jax.vjp(loss, x)
-    kept = [leaf for leaf in jax.tree.leaves(backward) if np.shape(leaf) == SHAPE]
-    assert len(kept) == 1
+    stored = [leaf for leaf in jax.tree.leaves(backward) if np.shape(leaf) == SHAPE]
+    assert len(stored) == 1

@@ -1,4 +1,4 @@
-"""Parameter counts of every variant, and what training mode does and does not touch."""
+"""Parameter counts of every variant, and the effects of training mode."""
 
 import functools
 
@@ -11,8 +11,8 @@ from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.step.param_tree import flatten
 
-# Trainable parameters with 1000 classes.  B0 to B7: keras.applications (model.count_params() less
-# the statistics).  Lite: the published PyTorch files (lite0 to lite2) and timm's
+# Trainable parameters with 1000 classes.  B0 to B7: keras.applications (model.count_params()
+# without the statistics).  Lite: the published PyTorch files (lite0 to lite2) and timm's
 # tf_efficientnet_lite3 and 4.  V2: timm's tf_efficientnetv2_*.
 PARAMETERS = {
     "b0": 5_288_548,
@@ -50,7 +50,7 @@ def test_parameter_count(variant):
     assert sum(leaf.size for leaf in leaves) == PARAMETERS[variant]
 
 
-def test_paths_are_those_that_configs_name():
+def test_parameter_paths_are_those_that_configs_use():
     paths = flatten(shapes("b0")["params"])
     for path in (
         "backbone/stem/conv/kernel",
@@ -80,7 +80,7 @@ def lite0():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, 33, 47, 3)).astype(np.float32)
 
-    def draw(path, leaf):  # as init does, which takes eight seconds to compile
+    def draw(path, leaf):  # like init, which takes eight seconds to compile
         if path[-1].key == "kernel":
             deviation = np.prod(leaf.shape[:-1]) ** -0.5
             return rng.normal(0.0, deviation, leaf.shape).astype(np.float32)
@@ -91,7 +91,7 @@ def lite0():
 
 @functools.partial(jax.jit, static_argnums=0)
 def apply(model, variables, x, example):
-    """In training mode."""
+    """Applies the model in training mode."""
     rngs = {"dropout": jax.random.key(5)}
     return model.apply(variables, x, True, example, rngs=rngs, mutable=["batch_stats"])
 
@@ -101,7 +101,7 @@ def evaluate(model, variables, x):
     return model.apply(variables, x)
 
 
-def test_dropout_of_a_row_depends_on_its_number_only(lite0):
+def test_dropout_of_a_row_depends_only_on_its_number(lite0):
     model, variables, x = lite0
     frozen = model.clone(active=frozenset({"backbone/stage3/block2"}))
     x = jnp.broadcast_to(x[:1], x.shape)
@@ -126,7 +126,7 @@ def test_inactive_modules_run_as_in_evaluation(lite0):
         np.testing.assert_array_equal(got, kept)
 
 
-def test_active_norms_update_with_decay_099(lite0):
+def test_active_norms_update_with_a_decay_of_099(lite0):
     model, variables, x = lite0
     example = jnp.arange(4, dtype=jnp.uint32)
     _, updated = apply(model, variables, x, example)
@@ -137,12 +137,12 @@ def test_active_norms_update_with_decay_099(lite0):
         x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     path = "backbone/stem/norm/mean"
-    wanted = 0.99 * before[path] + 0.01 * conv.mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(after[path], wanted, rtol=1e-4, atol=1e-7)
+    expected = 0.99 * before[path] + 0.01 * conv.mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(after[path], expected, rtol=1e-4, atol=1e-7)
     assert all(np.abs(after[p] - before[p]).max() > 0 for p in before)
 
 
-def test_bfloat16_computes_in_it_and_returns_float32(lite0):
+def test_bfloat16_is_the_compute_dtype_and_logits_are_float32(lite0):
     model, variables, x = lite0
     half = model.clone(dtype=jnp.bfloat16)
     features = jax.eval_shape(functools.partial(half.apply, method="features"), variables, x)
@@ -153,5 +153,5 @@ def test_bfloat16_computes_in_it_and_returns_float32(lite0):
 
 
 def test_unknown_variant():
-    with pytest.raises(ValueError, match="b9"):
+    with pytest.raises(ValueError, match=r"unknown model\.variant 'b9'; choose one of b0, b1"):
         EfficientNet(variant="b9").init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

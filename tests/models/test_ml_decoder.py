@@ -1,4 +1,4 @@
-"""The ML-Decoder is timm's, for full and for uneven groups; its noise is a row's own."""
+"""Compares the ML-Decoder with timm's, and checks that the noise of a row is its own."""
 
 import functools
 
@@ -12,8 +12,8 @@ from mlcls_jax.models.conventions import KERAS, TIMM
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.ml_decoder import DecoderSize, MLDecoder, fixed_queries, query_count
 from mlcls_jax.models.variants import TOP_CHANNELS, VARIANTS, end_channels
+from mlcls_jax.step.network import build_model, head_input, network_spec
 from mlcls_jax.step.param_tree import flatten
-from mlcls_jax.step.programs import build_model, head_input
 
 CHANNELS, WIDTH = 24, 64
 MAP = np.random.default_rng(0).standard_normal((4, 5, 3, CHANNELS)).astype(np.float32)
@@ -48,7 +48,7 @@ def trained_logits(model, params, x, example):
 
 
 def to_torch(params, reference) -> None:
-    """Puts our leaves into timm's module; rows of queries that it has for nothing keep theirs."""
+    """Copies our leaves into timm's module; its queries without a class keep their values."""
     import torch
 
     ours = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
@@ -83,7 +83,7 @@ def to_torch(params, reference) -> None:
     reference.load_state_dict(
         {name: torch.from_numpy(value.copy()) for name, value in state.items()}
     )
-    # Its only layer by itself: the decoder around it asks newer torch for a self-attention.
+    # Replaced by its only layer, because newer versions of torch expect a self-attention there.
     reference.decoder = reference.decoder.layers[0]
 
 
@@ -92,12 +92,12 @@ def to_torch(params, reference) -> None:
     [(11, 0, 11), (11, 4, 4), (80, 25, 20), (5, 9, 5)],
 )
 def test_logits_are_those_of_timm(timm_decoder, classes, groups, queries):
-    """Uneven groups among them, and ones where timm has queries without a class."""
+    """Some groups are uneven, and in some cases timm has queries without a class."""
     import torch
 
     model, params = decoder(classes, groups)
     assert len(params["kernel"]) == query_count(classes, groups) == queries
-    rng = np.random.default_rng(1)  # biases too, which begin at 0
+    rng = np.random.default_rng(1)  # also for biases, which start at 0
     params = jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape, np.float32), params)
     reference = timm_decoder(classes, groups or -1, WIDTH, CHANNELS).eval()
     to_torch(params, reference)
@@ -127,22 +127,22 @@ def test_initial_kernels_are_drawn_as_timm_draws_them(timm_decoder):
     }
     assert set(pairs) == {path for path in ours if path.endswith("kernel")}
     for path, theirs in pairs.items():
-        drawn, wanted = np.asarray(ours[path]), theirs.detach().numpy()
-        assert drawn.size == wanted.size
-        assert np.std(drawn) == pytest.approx(np.std(wanted), rel=0.06), path
-        if path != "kernel":  # uniform: of the same bound
-            assert np.abs(drawn).max() == pytest.approx(np.abs(wanted).max(), rel=0.06), path
+        drawn, expected = np.asarray(ours[path]), theirs.detach().numpy()
+        assert drawn.size == expected.size
+        assert np.std(drawn) == pytest.approx(np.std(expected), rel=0.06), path
+        if path != "kernel":  # uniform, with the same bound
+            assert np.abs(drawn).max() == pytest.approx(np.abs(expected).max(), rel=0.06), path
     assert all(not leaf.any() for path, leaf in ours.items() if path.endswith("bias"))
 
 
-def test_queries_are_the_same_for_ever():
+def test_queries_never_change():
     queries = fixed_queries(80, 768)
     np.testing.assert_allclose(queries[0, :3], [1.764052, 0.400157, 0.978738], rtol=1e-6)
     assert queries.dtype == np.float32
     np.testing.assert_array_equal(fixed_queries(20, 768), queries[:20])
 
 
-def test_dropout_of_a_row_depends_on_its_number_only():
+def test_dropout_of_a_row_depends_only_on_its_number():
     model, params = decoder(6)
     same = np.broadcast_to(MAP[:1], MAP.shape)
     logits = trained_logits(model, params, same, ROWS)
@@ -150,7 +150,7 @@ def test_dropout_of_a_row_depends_on_its_number_only():
     np.testing.assert_allclose(logits[0], logits[2], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(logits[3], swapped[0], rtol=1e-5, atol=1e-6)
     assert np.abs(logits[0] - logits[1]).max() > 1e-2
-    off = trained_logits(model.clone(dropout=0.0), params, same, None)  # asks for no number
+    off = trained_logits(model.clone(dropout=0.0), params, same, None)  # needs no numbers
     np.testing.assert_allclose(off, plain_logits(model, params, same), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="need `example`"):
         trained_logits(model, params, same, None)
@@ -158,9 +158,9 @@ def test_dropout_of_a_row_depends_on_its_number_only():
 
 @pytest.mark.parametrize("attention", [1, 3])
 def test_the_noise_of_dropout_is_that_of_timm(timm_decoder, attention):
-    """In all five places: without any one of them, the logits would spread 7 % less in one case.
+    """Checks all five dropouts: without one, the logits would spread 7 % less in one case.
 
-    As they begin, the attention's kernels are so small that its dropout hardly shows.
+    The initial kernels of the attention are so small that its dropout has little effect.
     """
     import torch
 
@@ -180,7 +180,7 @@ def test_the_noise_of_dropout_is_that_of_timm(timm_decoder, attention):
     assert np.std(noisy, axis=0).mean() == pytest.approx(np.std(expected, axis=0).mean(), rel=0.05)
 
 
-def test_bfloat16_computes_in_it_and_returns_float32():
+def test_bfloat16_is_the_compute_dtype_and_logits_are_float32():
     model, params = decoder(6)
     half = model.clone(dtype=jnp.bfloat16)
     logits = plain_logits(half, params, jnp.asarray(MAP, jnp.bfloat16))
@@ -190,8 +190,8 @@ def test_bfloat16_computes_in_it_and_returns_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
 
 
-# Trained parameters with 80 classes and the published width, by channels of the feature map: the
-# first is timm's, below, and each channel more has 768 kernels of the embedding.
+# Trained parameters with 80 classes and the published width, by channels of the feature map.  The
+# first number is timm's (tested below); each further channel adds 768 weights of the embedding.
 PARAMETERS = {channels: 6_560_848 + 768 * (channels - 1280) for channels in range(1280, 2561, 128)}
 
 
@@ -204,7 +204,7 @@ def test_parameter_count(variant):
     assert shapes["params"]["bias"].shape == (80,)
 
 
-def test_the_counts_are_those_of_timm(timm_decoder):
+def test_the_parameter_count_is_that_of_timm(timm_decoder):
     reference = timm_decoder(80, -1, 768, 1280)
     trained = [leaf for leaf in reference.parameters() if leaf.requires_grad]
     assert sum(leaf.numel() for leaf in trained) == PARAMETERS[1280]
@@ -220,16 +220,16 @@ def test_the_counts_are_those_of_timm(timm_decoder):
         ("mldecoder", 65, "float32", TIMM),
     ],
 )
-def test_the_head_takes_what_is_said_without_tracing(tiny, head, size, dtype, convention):
+def test_head_input_is_that_of_the_traced_network(tiny, head, size, dtype, convention):
     config = Config(model=Model(tiny, image_size=size, head=head, compute_dtype=dtype))
-    model = build_model(config, 3, convention)
+    model = build_model(network_spec(config.model, 3), convention)
     image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     inputs = jax.eval_shape(
         lambda v, x: model.apply(v, x, method=EfficientNet.head_inputs), variables, image
     )
-    said = head_input(config, variables)
-    assert (inputs.shape, inputs.dtype) == ((2, *said.shape), said.dtype)
+    expected = head_input(network_spec(config.model, 3), variables)
+    assert (inputs.shape, inputs.dtype) == ((2, *expected.shape), expected.dtype)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the report shows of classes and images."""
+"""Figures, charts and thumbnails of the report."""
 
 import base64
 
@@ -23,12 +23,12 @@ from mlcls_jax.report.thumbnails import SHOWN, SIDE, Thumbnails, hits, mistakes
 
 
 def made(images=200, classes=5, unknown=0.0, seed=0):
-    """A table, probabilities that know something of it, and decisions at one half."""
+    """A table, informative probabilities for it, and the classes predicted at 0.5."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((images, classes)) < 0.3).astype(np.int8)
     probabilities = np.clip(labels * 0.4 + rng.random(labels.shape) * 0.6, 0, 1)
     labels[rng.random(labels.shape) < unknown] = -1
-    names = tuple(f"{number:04}.png" for number in range(images))
+    names = tuple(f"{i:04}.png" for i in range(images))
     table = LabelTable("p", names, labels, tuple(f"class {c}" for c in range(classes)))
     return table, probabilities, probabilities >= 0.5
 
@@ -62,7 +62,7 @@ def test_a_class_without_positives_has_no_figures():
     assert (row.ap, row.f1, row.precision, row.recall, row.val) == (None, None, None, None, 0)
 
 
-def test_curves_keep_their_area_at_the_size_of_a_image():
+def test_curves_keep_their_area_with_few_points():
     table, probabilities, _ = made(images=3000, classes=2)
     each, pooled = precision_recall(table.labels, probabilities)
     assert len(each) == 2
@@ -79,9 +79,9 @@ def test_the_reliability_diagram_is_scikit_learn_s():
     table, probabilities, _ = made(images=999)
     ours = reliability(table.labels, probabilities)
     share, mean = calibration_curve(table.labels.ravel(), probabilities.ravel(), n_bins=10)
-    np.testing.assert_allclose([one.positives for one in ours], share)
-    np.testing.assert_allclose([one.probability for one in ours], mean)
-    assert sum(one.count for one in ours) == table.labels.size
+    np.testing.assert_allclose([bin_.positives for bin_ in ours], share)
+    np.testing.assert_allclose([bin_.probability for bin_ in ours], mean)
+    assert sum(bin_.count for bin_ in ours) == table.labels.size
     assert reliability(np.array([[-1]], np.int8), np.array([[0.5]])) == []
 
 
@@ -99,13 +99,13 @@ def test_pairs_of_classes_are_counted_by_images():
     assert found[("a", "c")] == (3, 0)
 
 
-def test_tables_of_pairs_end():
+def test_tables_of_pairs_are_limited():
     labels = np.zeros((8, 40), np.int8)
     labels[:, ::2] = 1
     assert len(confused(tuple(map(str, range(40))), labels, labels == 0)) == PAIRS
 
 
-def test_mistakes_are_the_surest_and_of_each_image_the_worst():
+def test_mistakes_are_the_most_confident_and_the_worst_of_each_image():
     table, probabilities, present = made(classes=3)
     for label in (0, 1):
         found = mistakes(table, probabilities, present, label)
@@ -119,7 +119,7 @@ def test_mistakes_are_the_surest_and_of_each_image_the_worst():
             assert wrong[one.row, one.column] and one.filename == table.filenames[one.row]
 
 
-def test_hits_have_something_on_them_and_nothing_wrong():
+def test_hits_have_a_positive_label_and_no_mistake():
     table, _, _ = made(classes=2, unknown=0.2)
     probabilities = np.where(table.labels == 1, 0.9, 0.2)
     found = hits(table, probabilities, probabilities >= 0.5)
@@ -130,7 +130,7 @@ def test_hits_have_something_on_them_and_nothing_wrong():
 
 
 @pytest.mark.parametrize("size", [(600, 40), (900, 600), (60, 2000)])
-def test_thumbnails_are_small_and_long_images_cut_off(tmp_path, size):
+def test_thumbnails_are_small_and_long_images_are_cropped(tmp_path, size):
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     path = tmp_path / "wide.png"
     Image.fromarray(noise).save(path)
@@ -149,7 +149,7 @@ def test_a_map_is_drawn_over_the_thumbnail_of_its_image(tmp_path):
     assert black.max() < 5 and bright.min() > 195 and black.shape == bright.shape
 
 
-def test_a_image_that_cannot_be_read_has_no_thumbnail(tmp_path):
+def test_an_image_that_cannot_be_read_has_no_thumbnail(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     thumbnails = Thumbnails(10**7)
     assert thumbnails.of(str(tmp_path / "text.jpg")) == ""

@@ -1,4 +1,4 @@
-"""report.html: one file without network, right and harmless whatever the names are."""
+"""report.html: one file that needs no network, correct and safe whatever the names are."""
 
 import base64
 import hashlib
@@ -35,7 +35,6 @@ HOSTILE = (
     "$\\frac{$ & co",
     "猫<!--",
 )
-VOID = {"metadata", "img", "br", "path", "use", "rect"}
 
 
 class Page(HTMLParser):
@@ -60,7 +59,7 @@ class Page(HTMLParser):
 def a_table(folder, names, images, prefix) -> LabelTable:
     rng = np.random.default_rng(len(prefix))
     labels = (rng.random((images, len(names))) < 0.4).astype(np.int8)
-    files = tuple(f"{prefix}<b>'{number}\".png" for number in range(images))
+    files = tuple(f"{prefix}<b>'{i}\".png" for i in range(images))
     return LabelTable(folder, files, labels, names)
 
 
@@ -92,7 +91,7 @@ def a_run(folder, names=HOSTILE, sampled=True, val=30):
     return workdir, splits
 
 
-def a_kept(table: LabelTable, step: int = 20) -> BestEvaluation:
+def a_best(table: LabelTable, step: int = 20) -> BestEvaluation:
     logits = np.random.default_rng(step).normal(size=table.labels.shape) + 2 * table.labels - 1
     count = len(table.classes)
     decision_rule = DecisionRule(
@@ -114,7 +113,7 @@ def page_of(workdir, splits) -> Page:
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     workdir, splits = a_run(folder)
-    write_best_evaluation(workdir, a_kept(splits["val"]))
+    write_best_evaluation(workdir, a_best(splits["val"]))
     return page_of(workdir, splits)
 
 
@@ -128,7 +127,7 @@ def test_hostile_names_are_text_and_nothing_else(page):
         "style",
         "script",
         "body",
-        "metadata",
+        "meta",
         "svg",
         "details",
         "summary",
@@ -147,7 +146,7 @@ def test_the_page_needs_no_network_and_runs_no_script_but_its_own(page):
     assert all(value.startswith("data:image/jpeg;base64,") for value in addresses)
     inside = [attrs["xlink:href"] for _, attrs in page.tags if "xlink:href" in attrs]
     assert inside and all(value.startswith("#") for value in inside)
-    policy = next(a["content"] for a in page.named("metadata") if a.get("http-equiv"))
+    policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv"))
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
@@ -161,31 +160,31 @@ def test_the_script_is_the_one_that_the_policy_allows(tmp_path):
     assert f"'sha256-{digest}'" in text
 
 
-def test_identifiers_inside_charts_that_are_used_are_there(page):
-    there = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+def test_identifiers_used_in_charts_are_defined(page):
+    defined = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
     used = {attrs["xlink:href"][1:] for _, attrs in page.tags if "xlink:href" in attrs}
-    assert used and used <= there
+    assert used and used <= defined
 
 
 def test_a_run_without_scores_or_samples_has_a_report_without_them(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"), sampled=False)
     page = page_of(workdir, splits)
-    assert "mAP" in page.text and "Diagnosis" in page.text
+    assert "mean average precision" in page.text and "Diagnosis" in page.text
     assert "Precision and recall" not in page.text
     (workdir / "metrics.jsonl").unlink()
     assert "Not evaluated yet" in page_of(workdir, splits).text
 
 
-def test_scores_of_a_lost_stretch_are_not_shown(tmp_path):
+def test_scores_of_a_step_without_a_record_are_not_shown(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))
-    write_best_evaluation(workdir, a_kept(splits["val"], step=30))
-    assert gather(workdir, splits).kept is None
+    write_best_evaluation(workdir, a_best(splits["val"], step=30))
+    assert gather(workdir, splits).best is None
 
 
-def test_an_older_run_is_shown_by_what_evaluate_wrote(tmp_path):
+def test_a_run_without_scores_is_shown_by_the_files_of_evaluate(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))
-    val, kept = splits["val"], a_kept(splits["val"])
-    probabilities = kept.decision_rule.probabilities(kept.logits)
+    val, best = splits["val"], a_best(splits["val"])
+    probabilities = best.decision_rule.probabilities(best.logits)
     write_predictions(workdir / "predictions_val.csv", val.filenames, probabilities, val.classes)
     result = {"step": 20, "thresholds": {"a": 0.25, "b": 0.75}}
     (workdir / "eval_val.json").write_text(json.dumps(result))
@@ -194,18 +193,18 @@ def test_an_older_run_is_shown_by_what_evaluate_wrote(tmp_path):
     np.testing.assert_allclose(scored.probabilities, probabilities, atol=2e-6)
     np.testing.assert_array_equal(scored.present, probabilities >= [0.25, 0.75])
     (workdir / "eval_val.json").write_text("{}")
-    assert gather(workdir, splits).kept is None
+    assert gather(workdir, splits).best is None
 
 
-def test_what_is_kept_reads_back_and_what_is_broken_is_named(tmp_path):
+def test_the_best_evaluation_reads_back_and_a_broken_file_is_named(tmp_path):
     table = a_table(tmp_path, HOSTILE, 7, "v")
-    kept = a_kept(table)
-    write_best_evaluation(tmp_path, kept)
+    best = a_best(table)
+    write_best_evaluation(tmp_path, best)
     back = read_best_evaluation(tmp_path)
     assert back is not None
-    np.testing.assert_array_equal(back.logits, kept.logits)
+    np.testing.assert_array_equal(back.logits, best.logits)
     assert back.logits.dtype == np.float32
-    assert replace(back, logits=kept.logits).__dict__ == kept.__dict__
+    assert replace(back, logits=best.logits).__dict__ == best.__dict__
     for contents in (b"", b"PK\3\4", (tmp_path / SCORES).read_bytes()[:-40]):
         (tmp_path / SCORES).write_bytes(contents)
         with pytest.raises(ValueError, match=r"scores\.npz cannot be read .*; remove it"):
@@ -213,33 +212,33 @@ def test_what_is_kept_reads_back_and_what_is_broken_is_named(tmp_path):
 
 
 def test_a_report_of_80_classes_is_small(tmp_path):
-    names = tuple(f"class {number}" for number in range(80))
+    names = tuple(f"class {i}" for i in range(80))
     workdir, splits = a_run(tmp_path, names, val=400)
-    write_best_evaluation(workdir, a_kept(splits["val"]))
+    write_best_evaluation(workdir, a_best(splits["val"]))
     write_report(workdir, splits)
     assert (workdir / REPORT).stat().st_size < 1e6  # without images: 36 of at most 60 kB
 
 
 def test_the_best_evaluation_is_kept_and_the_last_report_made(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))
-    refresher = LiveReport(workdir, splits, 10**7, enabled=True)
-    kept = a_kept(splits["val"])
-    refresher.evaluated(0.5, lambda: pytest.fail("0.6 was better"))
-    refresher.evaluated(0.6, lambda: kept)
-    found = refresher.close()
+    report = LiveReport(workdir, splits, 10**7, enabled=True)
+    best = a_best(splits["val"])
+    report.evaluated(0.5, lambda: pytest.fail("0.6 was better"))
+    report.evaluated(0.6, lambda: best)
+    found = report.close()
     assert read_best_evaluation(workdir) is not None and (workdir / REPORT).exists()
     assert found == gather(workdir, splits).findings
 
 
 def test_only_the_first_process_writes(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))
-    refresher = LiveReport(workdir, splits, 10**7, enabled=False)
-    refresher.evaluated(1.0, lambda: pytest.fail("nothing is to be kept"))
-    assert refresher.close() == []
+    report = LiveReport(workdir, splits, 10**7, enabled=False)
+    report.evaluated(1.0, lambda: pytest.fail("nothing is to be kept"))
+    assert report.close() == []
     assert not (workdir / REPORT).exists()
 
 
-def test_reports_take_their_share_of_the_time_and_a_failure_is_told(tmp_path, monkeypatch, capsys):
+def test_reports_take_a_share_of_the_time_and_a_failure_is_a_warning(tmp_path, monkeypatch, capsys):
     workdir, splits = a_run(tmp_path, ("a", "b"))
     calls, now = [], [0.0]
 
@@ -250,18 +249,18 @@ def test_reports_take_their_share_of_the_time_and_a_failure_is_told(tmp_path, mo
 
     monkeypatch.setattr(live, "write_report", write)
     monkeypatch.setattr(live.time, "perf_counter", lambda: now[0])
-    refresher = LiveReport(workdir, splits, 10**7, enabled=True)
-    for at in (1.0, 10.0, 42.0, 44.0, 50.0):
-        now[0] = max(now[0], at)
-        refresher.evaluated(0.1, lambda: pytest.fail("not the best"))
-        if refresher._running is not None:
-            refresher._running.result()
-    assert calls == [1.0, 44.0]  # two seconds, of which 40 are the share
-    assert refresher.close() == [] and len(calls) == 3
-    assert "no report was made: RuntimeError: no room" in capsys.readouterr().out
+    report = LiveReport(workdir, splits, 10**7, enabled=True)
+    for second in (1.0, 10.0, 42.0, 44.0, 50.0):
+        now[0] = max(now[0], second)
+        report.evaluated(0.1, lambda: pytest.fail("not the best"))
+        if report._running is not None:
+            report._running.result()
+    assert calls == [1.0, 44.0]  # a report of 2 s is 5 % of 40 s
+    assert report.close() == [] and len(calls) == 3
+    assert "report.html could not be written: RuntimeError: no room" in capsys.readouterr().out
 
 
-def test_the_command_makes_it_again(photos, tmp_path, capsys):
+def test_the_command_writes_the_report(photos, tmp_path, capsys):
     workdir = tmp_path / "run"
     config = Config(data=Data(csv=str(photos / "labels.csv"), images=str(photos)))
     prepare(workdir, config, ("red", "green", "blue"))
@@ -288,22 +287,23 @@ def test_training_scores_the_same_sample_on_images_and_on_features(photos, tiny,
     config.data.eval_batch_size = 8
     workdir = tmp_path / "run"
     assert train(config, workdir) == 0
-    run, facts = load_trained_model(workdir, "latest"), gather(workdir)
-    train_split = facts.splits["train"]
+    run, inputs = load_trained_model(workdir, "latest"), gather(workdir)
+    train_split = inputs.splits["train"]
     rows = np.sort(np.random.default_rng(0).choice(len(train_split), 7, replace=False))
     sampled = train_split.take(rows)
-    how = run.config, run.mesh, Reader()
-    logits, _ = predict_dataset(run.predict, run.variables, sampled.paths, *how)
+    logits, _ = predict_dataset(
+        run.predict, run.variables, sampled.paths, run.evaluation, run.mesh, Reader()
+    )
     values = model_scores(sampled, logits, BaseRate(**run.metadata["base_rate"])).values
-    for record in facts.records:
+    for record in inputs.records:
         sample = record["train_sample"]
         assert sample["images"] == 7
         for name in ("loss", "mAP"):
             assert sample[name] == pytest.approx(values[name], rel=1e-5)
         assert set(record["timing"]) >= {"compilation", "steps", "evaluation"}
-    assert "start" in facts.records[0]["timing"]
+    assert "start" in inputs.records[0]["timing"]
     page = Page((workdir / REPORT).read_text(encoding="utf-8"))
-    assert "train mAP, evaluation mode" in page.text and "head/.*" in page.text
+    assert "train mAP (sample, evaluation mode)" in page.text and "head/.*" in page.text
     assert any(attrs["src"] for attrs in page.named("img"))
     assert "have fewer than 20 positives" in capsys.readouterr().out
 
@@ -312,13 +312,13 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_a_click_on_a_header_sorts_by_value_and_turns_round(tmp_path):
+def test_a_click_on_a_header_sorts_by_value_and_a_second_one_reverses(tmp_path):
     names = ("b", "c", "a")
     workdir, splits = a_run(tmp_path, names)
-    write_best_evaluation(workdir, a_kept(splits["val"]))
+    write_best_evaluation(workdir, a_best(splits["val"]))
     page = page_of(workdir, splits)
     text = (workdir / REPORT).read_text(encoding="utf-8")
-    policy = next(a["content"] for a in page.named("metadata") if a.get("http-equiv")) or ""
+    policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv")) or ""
     clicks = """<script>
     const seen = [], buttons = document.querySelectorAll("th button");
     for (const column of [0, 0, 6, 6]) {

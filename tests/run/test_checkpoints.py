@@ -20,11 +20,12 @@ from mlcls_jax.run.checkpoint_integrity import FORMAT, METADATA, SCORE, steps_in
 from mlcls_jax.run.checkpoints import FOLDER, Checkpoints, has_checkpoint
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.run.workdir import read_config
+from mlcls_jax.step.network import network_spec, variables_shape
 from mlcls_jax.step.phases import plan_phases
-from mlcls_jax.step.programs import state_shape, variables_shape
+from mlcls_jax.step.programs import state_shape
 from mlcls_jax.step.train_step import make_state
 from mlcls_jax.system.devices import make_mesh, replicated
-from mlcls_jax.system.files import FILE as SUMS
+from mlcls_jax.system.files import CHECKSUMS as SUMS
 from mlcls_jax.system.files import write_checksums
 
 
@@ -324,8 +325,10 @@ def test_a_checkpoint_of_an_older_version_predicts_as_it_did(old):
 def test_training_goes_on_from_a_checkpoint_of_an_older_version(old):
     config, checkpoints = read_config(old), Checkpoints(old)
     mesh = make_mesh()
-    shapes = variables_shape(config, 2, mesh)
-    phase_plan = plan_phases(config, 9)[0]
+    shapes = variables_shape(network_spec(config.model, 2), mesh)
+    every = config.evaluation.every
+    plan = plan_phases(config.phases, 9, batch_size=config.data.batch_size, every=every)
+    phase_plan = plan[0]
     restored = checkpoints.restore(4, state_shape(shapes, phase_plan, mesh))
     checkpoints.save(5, restored, checkpoints.metadata(4), None)
     checkpoints.close()

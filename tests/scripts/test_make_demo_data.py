@@ -1,4 +1,4 @@
-"""The demo's data: right labels, disjoint splits, the same twice, and nothing done twice."""
+"""The demo's data: correct labels, disjoint splits, reproducible, and not made twice."""
 
 import csv
 import importlib.util
@@ -20,7 +20,7 @@ def load_script():
     spec = importlib.util.spec_from_file_location("make_demo_data", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up here
+    sys.modules[spec.name] = module  # dataclasses look up their module here
     spec.loader.exec_module(module)
     return module
 
@@ -37,7 +37,7 @@ def modification_times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_the_csv_is_a_users_and_every_image_is_there(tmp_path):
+def test_csv_is_like_a_users_and_names_every_image(tmp_path):
     assert demo.make(tmp_path, **COUNTS)
     with open(tmp_path / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -51,7 +51,7 @@ def test_the_csv_is_a_users_and_every_image_is_there(tmp_path):
         assert all(row[name] in "01" for name in demo.CLASSES)
 
 
-def test_labels_are_the_digits_that_are_painted():
+def test_labels_are_the_painted_digits():
     targets = np.asarray(load_digits(return_X_y=True)[1])
     for scene in demo.plan(50, 50, 0):
         painted = {int(targets[digit.sample]) for digit in scene.digits}
@@ -59,7 +59,7 @@ def test_labels_are_the_digits_that_are_painted():
         assert len(painted) == len(scene.digits)
 
 
-def test_every_digit_can_be_seen():
+def test_every_digit_is_visible():
     drawings = np.reshape(load_digits(return_X_y=True)[0], (-1, 8, 8))
     photos = load_sample_images().images
     for scene in demo.plan(20, 20, 1):
@@ -90,19 +90,19 @@ def test_splits_share_no_drawing_and_no_part_of_a_photograph():
     }
     assert not drawings["train"] & drawings["val"]
     for photo in range(2):
-        own = [scene for scene in scenes if scene.photo == photo]
-        right_of_train = max(s.crop[0] + s.crop[2] for s in own if s.split == "train")
-        assert right_of_train <= min(s.crop[0] for s in own if s.split == "val")
+        of_photo = [scene for scene in scenes if scene.photo == photo]
+        right_of_train = max(s.crop[0] + s.crop[2] for s in of_photo if s.split == "train")
+        assert right_of_train <= min(s.crop[0] for s in of_photo if s.split == "val")
 
 
-def test_the_seed_decides(tmp_path):
+def test_images_depend_on_the_seed(tmp_path):
     for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
         demo.make(tmp_path / name, **{**COUNTS, "seed": seed})
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert contents(tmp_path / "a") != contents(tmp_path / "c")
 
 
-def test_complete_data_are_left_alone(tmp_path):
+def test_complete_data_are_not_written_again(tmp_path):
     demo.make(tmp_path, **COUNTS)
     before = modification_times(tmp_path)
     assert not demo.make(tmp_path, **COUNTS)
@@ -147,7 +147,7 @@ def run(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_command_says_what_it_did_in_one_line(tmp_path):
+def test_command_prints_one_line(tmp_path):
     arguments = ("--out", tmp_path / "demo", "--train", 2, "--val", 1)
     first, second = run(*arguments), run(*arguments)
     assert (first.returncode, second.returncode) == (0, 0)
@@ -156,7 +156,7 @@ def test_the_command_says_what_it_did_in_one_line(tmp_path):
     assert first.stdout.count("\n") == second.stdout.count("\n") == 1
 
 
-def test_bad_arguments_are_named_and_a_users_csv_is_kept(tmp_path, capsys):
+def test_bad_arguments_are_reported_and_a_users_csv_is_kept(tmp_path, capsys):
     users = tmp_path / "labels.csv"
     users.write_text("filename,dog\na.jpg,1\n")
     assert demo.main(["--out", str(tmp_path)]) == 2

@@ -1,4 +1,4 @@
-"""The endpoint in this process: the same answers as `predict`, and what it refuses."""
+"""The endpoint in this process: the same answers as `predict`, and refused requests."""
 
 import copy
 import dataclasses
@@ -57,7 +57,7 @@ def png(height: int, width: int) -> bytes:
 def test_probabilities_are_those_of_predict(client, run, images):
     paths = list(map(str, images))
     reader = make_reader(run.config.data, len(paths))
-    logits, _ = predict_dataset(run.predict, run.variables, paths, run.config, run.mesh, reader)
+    logits, _ = predict_dataset(run.predict, run.variables, paths, run.evaluation, run.mesh, reader)
     expected = run.decision_rule.probabilities(logits)
     rows = []
     for some in (images[:4], images[4:]):
@@ -77,18 +77,16 @@ def test_concurrent_requests_are_one_call(client, service, images, monkeypatch):
     monkeypatch.setattr(
         service.batcher, "_call", lambda items, size: calls.append(size) or call(items, size)
     )
-    wanted = list(itertools.islice(itertools.cycle(images), 16))
+    sent = list(itertools.islice(itertools.cycle(images), 16))
     with ThreadPoolExecutor(16) as pool:
-        answers = list(
-            pool.map(lambda path: client.post("/api/predict", files=fields(path)), wanted)
-        )
+        answers = list(pool.map(lambda path: client.post("/api/predict", files=fields(path)), sent))
     assert calls == [16]
-    for path, answer in zip(wanted, answers, strict=True):
+    for path, answer in zip(sent, answers, strict=True):
         assert answer.json()[0]["filename"] == path.name
     assert answers[0].json() == answers[6].json() != answers[1].json()
 
 
-def test_an_explanation_is_the_map_of_the_class_over_what_the_network_sees(client, run, images):
+def test_an_explanation_is_the_map_of_the_class(client, run, images):
     answers = [
         client.post(
             "/api/explain",
@@ -109,9 +107,9 @@ def test_an_explanation_is_the_map_of_the_class_over_what_the_network_sees(clien
         ({"files": {"images": ("a.txt", b"words")}}, 422, "a.txt: it is not JPEG, PNG"),
         ({"files": {"images": ("a.jpg", b"")}}, 422, "a.jpg: the file is empty"),
         ({"files": {"images": ("a.png", png(9, 9)[:40])}}, 422, "a.png: its PNG data"),
-        ({"files": {"images": ("a.bmp", bytes(100_001))}}, 413, "a.bmp: an image has at most"),
-        ({"files": {"images": ("a.bmp", bytes(300_001))}}, 413, "a request has at most"),
-        ({"files": [("images", ("a", b"x"))] * 5}, 413, "images: at most 4 in a request"),
+        ({"files": {"images": ("a.bmp", bytes(100_001))}}, 413, "a.bmp: an image may have at most"),
+        ({"files": {"images": ("a.bmp", bytes(300_001))}}, 413, "a request may have at most"),
+        ({"files": [("images", ("a", b"x"))] * 5}, 413, "images: a request may contain at most 4"),
         ({"files": {"others": ("a.png", png(9, 9))}}, 422, "images: "),
         ({"data": {"images": "words"}}, 422, "images.0: "),
         ({"json": {"images": []}}, 422, "images: "),
@@ -124,7 +122,7 @@ def test_an_explanation_is_the_map_of_the_class_over_what_the_network_sees(clien
         ),
     ],
 )
-def test_what_is_refused_is_one_line(client, sent, status, line):
+def test_a_refusal_is_one_line(client, sent, status, line):
     answer = client.post("/api/predict", **sent)
     assert answer.status_code == status
     if line:
@@ -132,7 +130,7 @@ def test_what_is_refused_is_one_line(client, sent, status, line):
         assert detail.startswith(line) and "\n" not in detail
 
 
-def test_a_body_without_a_length_is_counted(client):
+def test_a_body_without_a_length_is_limited(client):
     def parts():
         yield b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
         yield from itertools.repeat(bytes(50_000), 7)
@@ -141,7 +139,7 @@ def test_a_body_without_a_length_is_counted(client):
     assert client.post("/api/predict", content=parts(), headers=headers).status_code == 413
 
 
-def test_a_bomb_is_refused_by_its_header(client):
+def test_a_decompression_bomb_is_refused_by_its_header(client):
     bomb = bytearray(png(1, 1))
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2
     bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
@@ -155,7 +153,7 @@ def test_an_unknown_class_is_named(client):
     assert (answer.status_code, answer.json()["detail"][:11]) == (422, "class_name:")
 
 
-def test_no_place_is_503_with_the_time_to_wait(client, service):
+def test_a_full_queue_is_503_with_the_time_to_wait(client, service):
     with service.batcher.places(19):
         answer = client.post("/api/predict", files=[("images", ("a.png", png(9, 9)))] * 2)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -165,9 +163,7 @@ def test_no_place_is_503_with_the_time_to_wait(client, service):
     assert again.status_code == 200
 
 
-def test_an_answer_that_takes_too_long_is_504_and_gives_its_place_back(
-    client, service, monkeypatch
-):
+def test_a_slow_answer_is_504_and_releases_its_place(client, service, monkeypatch):
     monkeypatch.setattr(service.batcher, "_max_wait", 0.5)
     monkeypatch.setattr(service, "limits", dataclasses.replace(service.limits, answer_seconds=0.1))
     answer = client.post("/api/predict", files={"images": ("a.png", png(9, 9))})
@@ -176,7 +172,7 @@ def test_an_answer_that_takes_too_long_is_504_and_gives_its_place_back(
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "<script>x</script>.png", "a\u202eb.png"])
-def test_hostile_names_come_back_as_text(client, name):
+def test_hostile_names_are_returned_as_text(client, name):
     answer = client.post("/api/predict", files={"images": (name, png(9, 9))})
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()[0]["filename"] == name
@@ -184,7 +180,7 @@ def test_hostile_names_come_back_as_text(client, name):
     assert wrong.isprintable()
 
 
-def test_the_page_may_run_its_own_script_only_and_load_nothing(client):
+def test_the_policy_allows_only_the_page_s_own_script(client):
     answer = client.get("/")
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy
@@ -199,11 +195,13 @@ def test_the_endpoint_is_described(client):
     assert (model["run"], len(model["classes"]), model["tuned"]) == ("demo", 3, False)
 
 
-def test_a_taken_port_and_an_address_for_all_are_refused(capsys):
+def test_refused_hosts_and_ports(capsys):
     with listen("127.0.0.1", 0) as taken:
         assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=rf"--port {port} cannot be listened on.*another"):
+        with pytest.raises(
+            ValueError, match=rf"cannot listen on .*--port {port}: .*choose another"
+        ):
             listen("127.0.0.1", port)
     for option in (["--host", "0.0.0.0"], ["--host", "::1"], ["--port", "70000"]):
         with pytest.raises(SystemExit):
@@ -211,7 +209,7 @@ def test_a_taken_port_and_an_address_for_all_are_refused(capsys):
         assert option[0] in capsys.readouterr().err
 
 
-def test_a_signal_lets_what_has_come_in_be_answered(service):
+def test_requests_that_have_arrived_are_answered_after_a_signal(service):
     began, go = threading.Event(), threading.Event()
 
     def call(items, size):

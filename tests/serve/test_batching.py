@@ -1,4 +1,4 @@
-"""Concurrent items become one call; what is too much is refused; nothing submitted is lost."""
+"""Concurrent items share a call, excess items are refused, submitted items are answered."""
 
 import asyncio
 import threading
@@ -39,19 +39,19 @@ def submit(batcher: Batcher[int, int], items) -> list[int]:
     return asyncio.run(all_at_once())
 
 
-def test_what_comes_at_once_is_one_call():
+def test_concurrent_items_share_one_call():
     program = Program()
     assert submit(make(program), range(5)) == [0, 2, 4, 6, 8]
     assert program.calls == [([0, 1, 2, 3, 4], 16)]
 
 
-def test_where_padding_costs_its_rows_there_is_none():
+def test_no_padding_if_every_row_costs_time():
     program = Program()
     assert submit(make(program, LINEAR), range(6)) == [0, 2, 4, 6, 8, 10]
     assert program.calls == [([0, 1, 2, 3], 4), ([4], 1), ([5], 1)]
 
 
-def test_more_than_the_largest_batch_goes_in_order():
+def test_more_items_than_the_largest_batch_are_answered_in_order():
     program = Program()
     assert submit(make(program), range(20)) == [2 * item for item in range(20)]
     assert program.calls == [(list(range(16)), 16), ([16, 17, 18, 19], 4)]
@@ -70,11 +70,11 @@ def test_more_than_the_largest_batch_goes_in_order():
         (2, {8: 1.0, 16: 2.0}, 8),
     ],
 )
-def test_the_size_that_takes_least_for_each_item(waiting, seconds, size):
+def test_the_best_size_has_the_least_time_per_item(waiting, seconds, size):
     assert best_size(waiting, seconds) == size
 
 
-def test_what_comes_during_a_call_waits_for_its_end_and_shares_the_next():
+def test_items_that_arrive_during_a_call_share_the_next_one():
     program = Program()
     batcher = make(program)
 
@@ -82,7 +82,7 @@ def test_what_comes_during_a_call_waits_for_its_end_and_shares_the_next():
         async with batcher.running():
             program.go.clear()
             first = asyncio.create_task(batcher.submit(1))
-            await asyncio.sleep(0.1)  # now it is in its call
+            await asyncio.sleep(0.1)  # the first item is now in its call
             others = [asyncio.create_task(batcher.submit(item)) for item in (2, 3)]
             await asyncio.sleep(0.05)
             program.go.set()
@@ -92,7 +92,7 @@ def test_what_comes_during_a_call_waits_for_its_end_and_shares_the_next():
     assert program.calls == [([1], 1), ([2, 3], 4)]
 
 
-def test_places_are_kept_until_the_answer_and_given_back():
+def test_places_are_reserved_until_the_answer():
     batcher = make(Program(), places=3)
     with batcher.places(2):
         with pytest.raises(BusyError), batcher.places(2):
@@ -103,7 +103,7 @@ def test_places_are_kept_until_the_answer_and_given_back():
         pass
 
 
-def test_an_error_is_that_of_all_in_the_call_and_the_next_call_goes_on():
+def test_an_error_fails_all_items_of_its_call_and_no_other():
     program = Program(RuntimeError("out of memory"))
     batcher = make(program)
 
@@ -120,7 +120,7 @@ def test_an_error_is_that_of_all_in_the_call_and_the_next_call_goes_on():
     assert answered == 6
 
 
-def test_who_gives_up_is_not_computed():
+def test_cancelled_items_are_not_computed():
     program = Program()
     batcher = make(program)
 
@@ -136,7 +136,7 @@ def test_who_gives_up_is_not_computed():
 
 
 @pytest.mark.parametrize("until", [0, 0.05])  # in the queue, and in its call
-def test_the_end_waits_for_what_has_been_submitted(until):
+def test_the_end_waits_for_submitted_items(until):
     program = Program()
     program.go.clear()
     threading.Timer(0.15, program.go.set).start()

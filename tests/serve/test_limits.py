@@ -1,4 +1,4 @@
-"""What is refused before the web library reads anything."""
+"""Requests that are refused before the web framework reads them."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ async def never():
     await asyncio.sleep(60)
 
 
-def test_what_fits_goes_through_with_safe_headers():
+def test_a_request_within_the_limits_gets_safe_headers():
     # Ten bytes, and a client that stays for longer than an upload may take.
     answer = ask(RequestLimits(read, LIMITS, "policy"), body(b"12345", b"67890", then=0.1))
     status, headers, _ = asyncio.run(answer)
@@ -59,7 +59,7 @@ def test_what_fits_goes_through_with_safe_headers():
 
 
 @pytest.mark.parametrize(("receive", "status"), [(body(b"12345", b"678901"), 413), (never, 408)])
-def test_a_body_that_is_too_large_or_too_slow_is_an_error_of_the_application(receive, status):
+def test_too_large_or_slow_bodies_raise_in_the_application(receive, status):
     with pytest.raises(HTTPException) as refused:
         asyncio.run(ask(RequestLimits(read, LIMITS, ""), receive))
     assert refused.value.status_code == status
@@ -76,11 +76,11 @@ def test_a_body_that_is_too_large_or_too_slow_is_an_error_of_the_application(rec
         ([(b"origin", b"http://A:1")], 200),
     ],
 )
-def test_headers_can_be_enough(headers, status):
+def test_requests_refused_by_their_headers(headers, status):
     assert asyncio.run(ask(RequestLimits(read, LIMITS, ""), body(b""), headers))[0] == status
 
 
-def test_of_too_many_at_once_the_last_is_told_when_to_come_back():
+def test_too_many_requests_are_503_with_the_time_to_wait():
     async def two():
         guard = RequestLimits(read, LIMITS, "")
         first = asyncio.create_task(ask(guard, body(b"", then=0.05)))
@@ -91,4 +91,4 @@ def test_of_too_many_at_once_the_last_is_told_when_to_come_back():
 
     (status, headers, text), again = asyncio.run(two())
     assert (status, headers[b"retry-after"], again[0]) == (503, b"1", 200)
-    assert json.loads(text)["detail"] == "too many requests at once; try again"
+    assert json.loads(text)["detail"] == "too many requests at the same time; try again"

@@ -1,4 +1,4 @@
-"""The page in a browser: chosen and dropped images get their bars, a click its overlay."""
+"""The page in a browser: images are chosen, dropped, predicted and explained."""
 
 import shutil
 import threading
@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address(service):
-    """Of the page, served by a thread."""
+    """Address of the page, served by a thread."""
     listener = listen("127.0.0.1", 0)
     config = uvicorn.Config(make_app(service, "demo <b>run</b>"), ws="none", log_level="warning")
     server = uvicorn.Server(config)
@@ -42,7 +42,7 @@ def page(address, tmp_path):
 
 @pytest.fixture
 def images(tmp_path):
-    """An image with a name that is HTML, one that the browser cannot show, and a text."""
+    """An image with HTML as its name, one that the browser cannot show, and a text file."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     files = [tmp_path / name for name in ("<img src=x onerror=alert(2)>.png", "b.tif", "c.jpg")]
     for file in files[:2]:
@@ -58,30 +58,30 @@ def test_images_are_chosen_and_explained(page, images, run):
     names = "[...document.querySelectorAll('.bar .name')].map((name) => name.textContent)"
     assert set(page.run(names)) == set(run.classes)
     assert (
-        page.run("document.querySelectorAll('.bar.there .name')[0].textContent") == run.classes[0]
+        page.run("document.querySelectorAll('.bar.present .name')[0].textContent") == run.classes[0]
     )
     assert page.run("document.title") == "demo <b>run</b>"
     page.run("document.querySelector('.bar').click()")
-    page.wait_for("document.querySelector('.image canvas') !== null")
+    page.wait_for("document.querySelector('.frame canvas') !== null")
     box = "(({width, height}) => [width, height])({}.getBoundingClientRect())"
-    image = page.run(box.replace("{}", "document.querySelector('.image img')"))
+    image = page.run(box.replace("{}", "document.querySelector('.frame img')"))
     np.testing.assert_allclose(
-        page.run(box.replace("{}", "document.querySelector('.image canvas')")), image, atol=1
+        page.run(box.replace("{}", "document.querySelector('.frame canvas')")), image, atol=1
     )
     page.run("document.querySelector('.bar').click()")
-    assert page.run("document.querySelector('.image canvas')") is None
-    # Nothing of a name became a part of the page, and nothing was refused by its policy.
+    assert page.run("document.querySelector('.frame canvas')") is None
+    # No name became HTML, and the policy refused nothing.
     assert page.run("document.querySelectorAll('main b, .name img, h2 img').length") == 0
     assert page.messages == []
 
 
-def test_images_are_dropped_and_a_bad_one_is_told(page, images):
+def test_images_are_dropped_and_a_bad_one_is_reported(page, images):
     page.drop_files(300, 150, images[1:])
     page.wait_for("document.querySelectorAll('.card[data-done]').length === 2")
     errors = page.run("[...document.querySelectorAll('.side > p.error')].map((p) => p.textContent)")
     assert [error for error in errors if error] == [
         "c.jpg: it is not JPEG, PNG, GIF, BMP, WebP or TIFF"
     ]
-    images = page.run("[...document.querySelectorAll('.image')].map((p) => p.textContent)")
+    images = page.run("[...document.querySelectorAll('.frame')].map((p) => p.textContent)")
     assert images == ["The browser cannot show this format."] * 2
     assert page.run("document.querySelectorAll('.bar').length") == 3

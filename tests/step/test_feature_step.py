@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hlo_text import donated
 
 from mlcls_jax.config import Group, Phase
 from mlcls_jax.data.batch import Batch
@@ -36,15 +37,15 @@ from mlcls_jax.step.train_step import (
     partition,
 )
 from mlcls_jax.system.devices import make_mesh, replicate, replicated, sharded
-from mlcls_jax.system.hlo import collectives, donated
+from mlcls_jax.system.hlo import collectives
 
 NORMALIZATION = Normalization((120.0, 115.0, 105.0), (58.0, 57.0, 57.5))
-IMAGES, ROWS, SIZE, CLASSES, STEPS = 20, 16, 33, 5, 5  # feature maps of 2x2
+COUNT, ROWS, SIZE, CLASSES, STEPS = 20, 16, 33, 5, 5  # feature maps of 2x2
 HEAD = Phase("head", "10 steps", [Group("head/.*", 1e-2)])
 RNG = np.random.default_rng(0)
-IMAGES = RNG.integers(0, 256, (2, IMAGES, SIZE, SIZE, 3), dtype=np.uint8)  # of both views
-LABELS = RNG.integers(UNKNOWN, 2, (IMAGES, CLASSES)).astype(np.int8)
-IMAGE = RNG.integers(0, IMAGES, (STEPS, ROWS))
+IMAGES = RNG.integers(0, 256, (2, COUNT, SIZE, SIZE, 3), dtype=np.uint8)  # of both views
+LABELS = RNG.integers(UNKNOWN, 2, (COUNT, CLASSES)).astype(np.int8)
+IMAGE = RNG.integers(0, COUNT, (STEPS, ROWS))
 VIEW = RNG.integers(0, 2, (STEPS, ROWS))
 POSITION = np.arange(STEPS * ROWS, dtype=np.uint32).reshape(STEPS, ROWS)
 
@@ -160,7 +161,7 @@ def test_a_step_of_a_chunk_that_is_not_finite_is_left_out(gap):
     """And the steps after it in the same call are taken, as on a table without such a number."""
     mesh, optimizer, table = make_mesh(2), optax.adam(1e-2), features(gap)
     inputs = np.array(table.inputs)
-    alone = [n for n in range(IMAGES) if (n == IMAGE).any(axis=1).sum() < STEPS]
+    alone = [n for n in range(COUNT) if (n == IMAGE).any(axis=1).sum() < STEPS]
     inputs[alone[0]] = np.nan
     expected = (alone[0] == IMAGE).any(axis=1)
     step = feature_step(gap, optimizer, mesh, skip=True)
@@ -202,7 +203,7 @@ def test_one_sum_per_step_and_the_whole_state_donated(gap):
 def test_steps_of_a_decoder_on_maps_are_those_on_images_on_one_device(tiny):
     """With its dropout."""
     optimizer, model = optax.sgd(1e-2), with_decoder(tiny)
-    assert features(model).inputs.shape[:4] == (IMAGES, 2, 2, 2)
+    assert features(model).inputs.shape[:4] == (COUNT, 2, 2, 2)
     expected, losses = on_images(model, optimizer)
     before, after = flatten(initial(model)["params"]), flatten(expected.params)
     assert np.abs(after["head/kernel"] - before["head/kernel"]).max() > 1e-3
@@ -220,6 +221,6 @@ def test_classify_is_the_head_of_the_evaluation(tiny, gap, head, rows):
     wanted = make_eval_step(model, NORMALIZATION, mesh)(replicate(variables, mesh), images)
     inputs = replicate(features(model).inputs[:, 0], mesh)
     logits = make_classify(model, rows, mesh)(replicate(variables, mesh), inputs)
-    assert logits.dtype == jnp.float32 and logits.shape == (IMAGES, CLASSES)
+    assert logits.dtype == jnp.float32 and logits.shape == (COUNT, CLASSES)
     assert logits.sharding.is_fully_replicated
     np.testing.assert_allclose(logits[:16], wanted, rtol=0, atol=1e-5)

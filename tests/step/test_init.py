@@ -11,9 +11,9 @@ from mlcls_jax.config import Config, Loss, Model
 from mlcls_jax.models.conventions import IMAGENET, KERAS
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.weights.load import Pretrained
-from mlcls_jax.step.init import initial_variables, random_variables
+from mlcls_jax.step.init import fresh_bias, initial_variables, random_variables
 from mlcls_jax.step.losses import prior_bias
-from mlcls_jax.step.programs import describe_network, variables_shape
+from mlcls_jax.step.network import describe_network, network_spec, variables_shape
 from mlcls_jax.system.devices import make_mesh
 
 FREQUENCIES = (0.5, 0.02, 0.3, 0.0)
@@ -30,7 +30,20 @@ def head(variables: dict) -> dict:
 @functools.cache
 def drawn(variant: str) -> dict:
     """Random variables on every device."""
-    return random_variables(make_config(variant), FREQUENCIES, make_mesh())
+    network = network_spec(make_config(variant).model, len(FREQUENCIES))
+    return random_variables(network, 0, fresh_bias("log_odds", Loss(), FREQUENCIES), make_mesh())
+
+
+def initial(config: Config, pretrained: Pretrained, frequencies: tuple, shapes: dict, mesh) -> dict:
+    return initial_variables(
+        network_spec(config.model, len(frequencies)),
+        pretrained,
+        shapes,
+        mesh,
+        weights=config.model.weights,
+        seed=config.seed,
+        bias=fresh_bias(config.model.head_bias, config.loss, frequencies),
+    )
 
 
 def test_random_variables_begin_at_the_frequencies_on_every_device(tiny):
@@ -56,7 +69,7 @@ def test_only_a_fresh_head_beside_weights_begins_at_the_frequencies(tiny, head_b
     )
     config, mesh = make_config(tiny, head_bias), make_mesh()
     shapes = jax.eval_shape(lambda: drawn(tiny))
-    got = head(initial_variables(config, pretrained, FREQUENCIES, shapes, mesh))
+    got = head(initial(config, pretrained, FREQUENCIES, shapes, mesh))
     if own_classes == 4:
         assert (got["bias"] == 7).all() and (got["kernel"] == kernel).all()
         return
@@ -68,10 +81,11 @@ def test_only_a_fresh_head_beside_weights_begins_at_the_frequencies(tiny, head_b
 def test_a_decoder_is_drawn_in_place_of_a_dense_layer(tiny, capsys):
     head = {"head": "mldecoder", "decoder_groups": 2, "decoder_width": 16}
     config, mesh = Config(model=Model(tiny, "file.h5", image_size=64, **head)), make_mesh(1)
-    gap, shapes = Config(model=Model(tiny, image_size=64)), variables_shape(config, 3, mesh)
-    of_file = jax.tree.map(lambda leaf: np.ones(leaf.shape), variables_shape(gap, 3, mesh))
+    gap = network_spec(Model(tiny, image_size=64), 3)
+    shapes = variables_shape(network_spec(config.model, 3), mesh)
+    of_file = jax.tree.map(lambda leaf: np.ones(leaf.shape), variables_shape(gap, mesh))
     pretrained = Pretrained(EfficientNet(variant=tiny, num_classes=3), of_file, IMAGENET)
-    merged = initial_variables(config, pretrained, FREQUENCIES[:3], shapes, mesh)
+    merged = initial(config, pretrained, FREQUENCIES[:3], shapes, mesh)
     assert jax.tree.map(jnp.shape, merged) == jax.tree.map(lambda leaf: leaf.shape, shapes)
     new = merged["params"].pop("head")
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(merged))
@@ -81,7 +95,7 @@ def test_a_decoder_is_drawn_in_place_of_a_dense_layer(tiny, capsys):
 
 
 def test_the_header_says_which_head_there_is():
-    assert describe_network(Config(), 80) == "EfficientNet b0, 224 px"
-    config = Config(model=Model("lite0", head="mldecoder", decoder_groups=20))
+    assert describe_network(network_spec(Model(), 80)) == "EfficientNet b0, 224 px"
+    model = Model("lite0", head="mldecoder", decoder_groups=20)
     wanted = "EfficientNet lite0, 224 px, ML-Decoder with 20 queries"
-    assert describe_network(config, 80) == wanted
+    assert describe_network(network_spec(model, 80)) == wanted

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hlo_text import donated, elements, operations
 from jax import export
 
 from mlcls_jax.config import Augment, Config, Data, Group, Loss, Model, Phase, Train
@@ -18,21 +19,20 @@ from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.step.feature_step import FeatureChunk, Features
+from mlcls_jax.step.network import build_model, head_input, network_spec, variables_shape
 from mlcls_jax.step.optimizer import trainable_paths
 from mlcls_jax.step.param_tree import flatten
-from mlcls_jax.step.phases import plan_phases
+from mlcls_jax.step.phases import PlannedPhase, plan_phases
 from mlcls_jax.step.programs import (
     Program,
-    build_model,
     feature_step_program,
     forward_program,
     fresh_state,
-    head_input,
     step_program,
-    variables_shape,
+    step_spec,
 )
 from mlcls_jax.system.devices import make_mesh
-from mlcls_jax.system.hlo import collectives, donated, elements, flops, memory, operations
+from mlcls_jax.system.hlo import collectives, flops, memory
 
 CLASSES = 5
 ROWS = 11  # of a device; no parameter's size is a multiple, so that it marks the activations
@@ -57,10 +57,19 @@ def make_config(phase: Phase, devices: int = 1, **model) -> Config:
     )
 
 
+def plan_for(config: Config, images: int = 100) -> list[PlannedPhase]:
+    return plan_phases(
+        config.phases,
+        images,
+        batch_size=config.data.batch_size,
+        every=config.evaluation.every,
+    )
+
+
 def step(phase: Phase, devices: int = 1, **model) -> Program:
     config = make_config(phase, devices, **model)
-    (phase_plan,) = plan_phases(config, images=100)
-    return step_program(config, CLASSES, ORIGIN, phase_plan, make_mesh(devices))
+    (phase_plan,) = plan_for(config)
+    return step_program(step_spec(config, CLASSES), ORIGIN, phase_plan, make_mesh(devices))
 
 
 @functools.cache
@@ -90,12 +99,12 @@ def trained(phase: Phase) -> tuple[dict, frozenset[str]]:
 def test_a_step_that_skips_says_whether_it_did(on_nan, features, more):
     phase = dataclasses.replace(HEAD, cached_views=int(features))
     config = dataclasses.replace(make_config(phase), train=Train(on_nan))
-    (phase_plan,), mesh = plan_phases(config, images=100), make_mesh(1)
+    (phase_plan,), mesh = plan_for(config), make_mesh(1)
     if features:
-        shapes = variables_shape(config, CLASSES, mesh)
-        program = feature_step_program(config, CLASSES, phase_plan, 100, mesh, shapes)
+        shapes = variables_shape(network_spec(config.model, CLASSES), mesh)
+        program = feature_step_program(step_spec(config, CLASSES), phase_plan, 100, mesh, shapes)
     else:
-        program = step_program(config, CLASSES, ORIGIN, phase_plan, mesh)
+        program = step_program(step_spec(config, CLASSES), ORIGIN, phase_plan, mesh)
     state, metrics = jax.eval_shape(program.function, *program.arguments)
     assert set(metrics) == {"loss", "grad_norm"} | more
     assert jax.tree.structure(state) == jax.tree.structure(program.arguments[0])
@@ -123,7 +132,7 @@ def test_a_decoder_multiplies_in_bfloat16_and_leaves_a_frozen_backbone_alone():
     assert len(products) > 10 and len(wide) == 3  # of each query's own layer, to float32 logits
     assert all(f"{CLASSES}x64" in "".join(product.operands) for product in wide)
     config = make_config(HEAD)
-    forward = forward_program(config, CLASSES, ORIGIN, ROWS, make_mesh(1))
+    forward = forward_program(network_spec(config.model, CLASSES), ORIGIN, ROWS, make_mesh(1))
     forward = export.export(forward.function, platforms=["cuda"])(*forward.arguments).mlir_module()
     spatial = [len(operations(of, "convolution")) for of in (text, forward)]
     assert spatial[0] == spatial[1] > 0  # none for a gradient
@@ -166,7 +175,9 @@ def test_state_and_metrics_are_float32(platform):
 
 
 def test_logits_are_float32():
-    program = forward_program(make_config(HEAD), CLASSES, ORIGIN, ROWS, make_mesh(1))
+    program = forward_program(
+        network_spec(make_config(HEAD).model, CLASSES), ORIGIN, ROWS, make_mesh(1)
+    )
     logits = jax.eval_shape(program.function, *program.arguments)
     assert logits.dtype == jnp.float32 and logits.shape == (ROWS, CLASSES)
 
@@ -184,8 +195,8 @@ def test_images_are_mixed_where_the_config_says_so():
     texts = []
     for augment in (Augment(mixed_labels="union"), Augment(cutmix=1.0)):
         config = dataclasses.replace(make_config(HEAD, devices=2), augment=augment)
-        (phase_plan,) = plan_phases(config, images=100)
-        program = step_program(config, CLASSES, ORIGIN, phase_plan, make_mesh(1))
+        (phase_plan,) = plan_for(config)
+        program = step_program(step_spec(config, CLASSES), ORIGIN, phase_plan, make_mesh(1))
         texts.append(program.lower().as_text())
     # Half of the rows, as uint32: a place in the stream for each pair.
     assert [f"tensor<{ROWS}xui32>" in text for text in texts] == [False, True]
@@ -210,12 +221,12 @@ def test_one_sum_even_of_hundreds_of_arrays():
 
 def test_the_step_on_images_has_the_loss_of_the_config():
     config, mesh = make_config(HEAD), make_mesh(1)
-    (phase_plan,) = plan_phases(config, images=100)
+    (phase_plan,) = plan_for(config)
 
     def lowered(loss: Loss) -> str:
         config.loss = loss
         shares = (0.1, 0.2, 0.3, 0.4, 0.5)
-        program = step_program(config, CLASSES, ORIGIN, phase_plan, mesh, frequencies=shares)
+        program = step_program(step_spec(config, CLASSES, shares), ORIGIN, phase_plan, mesh)
         return program.lower().as_text()
 
     texts = {lowered(loss) for loss in (Loss(), Loss(pos_weight="auto"))}
@@ -231,12 +242,12 @@ def test_every_loss_trains_a_head_on_features(loss):
     phase = Phase("head", "10 steps", HEAD.groups, schedule="constant", cached_views=1)
     config, mesh, rng = make_config(phase, dropout=0.0), make_mesh(1), np.random.default_rng(0)
     config.loss = loss
-    (phase_plan,) = plan_phases(config, images=ROWS)
+    (phase_plan,) = plan_for(config, images=ROWS)
     labels = np.where(rng.random((ROWS, CLASSES)) < 0.3, 1, 0).astype(np.int8)
-    shapes = variables_shape(config, CLASSES, mesh)
-    arguments = config, CLASSES, phase_plan, ROWS, mesh, shapes, labels.mean(axis=0)
-    step = feature_step_program(*arguments).function
-    shape = (ROWS, 1, *head_input(config, shapes).shape)
+    shapes = variables_shape(network_spec(config.model, CLASSES), mesh)
+    spec = step_spec(config, CLASSES, labels.mean(axis=0))
+    step = feature_step_program(spec, phase_plan, ROWS, mesh, shapes).function
+    shape = (ROWS, 1, *head_input(network_spec(config.model, CLASSES), shapes).shape)
     inputs = rng.standard_normal(shape).astype(np.float32)
     every = np.tile(np.arange(ROWS), (10, 1))
     chunk = FeatureChunk(every.astype(np.int32), every.astype(np.uint32))
@@ -249,7 +260,11 @@ def test_every_loss_trains_a_head_on_features(loss):
 @pytest.mark.slow
 def test_backward_stops_at_the_first_trained_stage():
     config = make_config(HEAD, devices=8)
-    forward = forward_program(config, CLASSES, ORIGIN, 8 * ROWS, make_mesh(8)).lower().compile()
+    forward = (
+        forward_program(network_spec(config.model, CLASSES), ORIGIN, 8 * ROWS, make_mesh(8))
+        .lower()
+        .compile()
+    )
     head, tail, full = (compiled_step(phase.name, 8) for phase in (HEAD, TAIL, STATISTICS))
     assert flops(forward) < flops(head) < flops(tail) < 0.7 * flops(full)
     assert flops(full) > 2 * flops(forward)
@@ -264,7 +279,11 @@ def test_backward_stops_at_the_first_trained_stage():
 def test_a_frozen_backbone_is_free():
     model = {"variant": "b0", "image_size": 224, "compute_dtype": "float32"}
     config = make_config(HEAD, **model)
-    forward = forward_program(config, CLASSES, ORIGIN, ROWS, make_mesh(1)).lower().compile()
+    forward = (
+        forward_program(network_spec(config.model, CLASSES), ORIGIN, ROWS, make_mesh(1))
+        .lower()
+        .compile()
+    )
     frozen = step(HEAD, **model).lower().compile()
     assert flops(frozen) <= 1.02 * flops(forward)
 
@@ -274,7 +293,12 @@ def test_remat_computes_the_same():
     x = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
     plain, again = (
         _gradients(
-            build_model(make_config(STATISTICS, remat=remat, compute_dtype="float32"), CLASSES), x
+            build_model(
+                network_spec(
+                    make_config(STATISTICS, remat=remat, compute_dtype="float32").model, CLASSES
+                )
+            ),
+            x,
         )
         for remat in (False, True)
     )

@@ -1,4 +1,4 @@
-"""Names are shown as they are, and obeyed nowhere."""
+"""Text is printed as it is, and terminal commands in it are escaped."""
 
 import argparse
 import sys
@@ -11,21 +11,24 @@ from mlcls_jax.system.console import (
     Meter,
     console,
     escaped,
+    format_bytes,
+    format_ms,
+    one_line,
     print_table,
     print_warning,
     progress_bar,
 )
 
-# Clears the screen, sets the title, rings, turns the direction, ends the line, is no UTF-8.
+# Clears the screen, sets the title, rings, turns the direction, ends the line, is not UTF-8.
 HOSTILE = "a\x1b[2J\x1b]0;t\x07\r\x9b1m\u202egpj\u2066\u2028\x7f\udcff\nb"
 
 
-def is_tame(text: str) -> bool:
-    """Whether a terminal finds nothing to obey but line ends."""
+def is_escaped(text: str) -> bool:
+    """Returns whether the text holds no terminal command except line ends."""
     return escaped(text.replace("\n", "")) == text.replace("\n", "")
 
 
-def test_brackets_are_no_markup():
+def test_brackets_are_not_markup():
     with console.capture() as capture:
         print_table("[t]", ["[bold]group", "n"], [["[a-h]ead/.*", "[/x]"]])
         print_warning("class cat [indoor]")
@@ -34,24 +37,24 @@ def test_brackets_are_no_markup():
         assert shown in text
 
 
-def test_what_a_terminal_would_obey_is_shown():
+def test_terminal_commands_are_escaped():
     assert escaped("a\x1b[2J\n\t\u202e\udcff\x9b") == r"a\x1b[2J\n\t\u202e\udcff\x9b"
     for name in ("Vögel", "猫", "שלום", "नमस्ते", "👩‍👩‍👧", r"C:\new", "[red]", ""):
         assert escaped(name) == name
-    assert is_tame(escaped(HOSTILE)) and "\n" not in escaped(HOSTILE)
+    assert is_escaped(escaped(HOSTILE)) and "\n" not in escaped(HOSTILE)
 
 
-def test_nothing_that_is_printed_is_obeyed():
+def test_all_printed_text_is_escaped():
     with console.capture() as capture:
         console.print(HOSTILE)
         print_table(HOSTILE, [HOSTILE], [[HOSTILE]])
         print_warning(HOSTILE)
     text = capture.get()
-    assert is_tame(text) and text.count(r"\x1b[2J") == 5
-    assert text.count("\n") == 2 + 6 + 1  # its own end only in the first, which may have lines
+    assert is_escaped(text) and text.count(r"\x1b[2J") == 5
+    assert text.count("\n") == 2 + 6 + 1  # console.print keeps the line end of the text
 
 
-def test_the_title_of_a_progress_bar_is_not_obeyed(monkeypatch):
+def test_the_title_of_a_progress_bar_is_escaped(monkeypatch):
     shown = console_module._Console(force_terminal=True, markup=False)
     monkeypatch.setattr(console_module, "console", shown)
     with shown.capture() as capture, progress_bar(HOSTILE, Meter(1, 1)) as refresh:
@@ -68,13 +71,40 @@ def test_an_error_is_one_line_of_bounded_length(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.run(main)
     line = capsys.readouterr().err
-    assert line.endswith("end\n") and is_tame(line)
+    assert line.endswith("end\n") and is_escaped(line)
     assert line.count("\n") == 1 and len(line) < 1.1 * cli.LONGEST
 
 
-def test_the_name_of_a_file_in_an_option_error_is_not_obeyed(capsys):
+def test_an_unknown_option_in_an_error_is_escaped(capsys):
     parser = cli.Parser()
     assert isinstance(parser, argparse.ArgumentParser)
     with pytest.raises(SystemExit):
         parser.parse_args(["--no\x1b[2J"])
     assert r"\x1b[2J" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0.0 kB"), (3900, "3.9 kB"), (1e6, "1.0 MB"), (2.25e9, "2.2 GB")]
+)
+def test_sizes_have_the_largest_unit_that_fits(count, text):
+    assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.001, "1"), (0.0589, "58.9"), (0.123456, "123.5"), (12.3456, "12346")]
+)
+def test_milliseconds_have_four_digits_and_no_exponent(seconds, text):
+    assert format_ms(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("a\n  b\tc"), "a b c"),
+        (KeyError("name"), "name"),
+        (RuntimeError(), "RuntimeError"),
+        (ValueError("0123456789abc"), "0123456789ab"),
+    ],
+)
+def test_one_line_joins_lines_and_truncates(error, text):
+    assert one_line(error, limit=12) == text

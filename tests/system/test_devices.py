@@ -1,13 +1,13 @@
-"""Free memory is that of the container where there is one."""
+"""Available memory, limited by the container if there is one."""
 
 import math
 
 from mlcls_jax.system import devices
 
 
-def test_the_smaller_of_system_and_container_counts(tmp_path, monkeypatch):
+def test_the_smaller_of_system_and_container_is_available(tmp_path, monkeypatch):
     limit, used = tmp_path / "memory.max", tmp_path / "memory.current"
-    monkeypatch.setattr(devices, "_GROUPS", ((limit, used),))
+    monkeypatch.setattr(devices, "_CGROUPS", ((limit, used),))
     free = devices.available_memory()
     assert free > 0
     limit.write_text("5000\n")

@@ -1,4 +1,4 @@
-"""When a process counts as gone, and which errors say so."""
+"""When a process counts as gone, and which errors mean that one is."""
 
 import pytest
 
@@ -6,22 +6,22 @@ from mlcls_jax.system import distributed
 from mlcls_jax.system.distributed import Silence
 
 
-def test_silence_begins_with_the_last_new_sign_of_life():
+def test_silence_begins_with_the_last_new_heartbeat():
     silence = Silence(3, limit=10.0, now=0.0)
     assert silence.after({0: "1", 1: "1"}, now=5.0) == []
     assert silence.after({0: "2", 1: "1"}, now=10.0) == []
-    assert silence.after({0: "3", 1: "1"}, now=11.0) == [2]  # which has never been heard
+    assert silence.after({0: "3", 1: "1"}, now=11.0) == [2]  # it has never written a heartbeat
     assert silence.after({0: "4", 1: "1", 2: "1"}, now=15.0) == []
     assert silence.after({0: "5", 1: "1", 2: "2"}, now=15.5) == [1]
 
 
-def test_a_process_that_has_said_that_it_is_done_is_not_silent():
+def test_a_finished_process_is_not_silent():
     silence = Silence(2, limit=10.0, now=0.0)
-    assert silence.after({0: "1", 1: "over"}, now=1.0) == []
-    assert silence.after({0: "2", 1: "over"}, now=100.0) == []
+    assert silence.after({0: "1", 1: "finished"}, now=1.0) == []
+    assert silence.after({0: "2", 1: "finished"}, now=100.0) == []
 
 
-def test_without_a_look_everybody_is_silent():
+def test_processes_without_any_heartbeat_are_silent():
     assert Silence(2, limit=1.0, now=0.0).after({}, now=2.0) == [0, 1]
 
 
@@ -38,7 +38,7 @@ def test_without_a_look_everybody_is_silent():
         ("labels.csv: no such file", False),
     ],
 )
-def test_an_error_of_a_collective_is_told_from_others(monkeypatch, text, lost):
-    assert not distributed.is_lost(ValueError(text))  # of a single process
+def test_errors_of_collectives_are_recognised(monkeypatch, text, lost):
+    assert not distributed.is_lost(ValueError(text))  # a single process
     monkeypatch.setattr(distributed, "is_multiprocess", lambda: True)
     assert distributed.is_lost(ValueError(text)) == lost

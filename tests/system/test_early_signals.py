@@ -1,4 +1,4 @@
-"""A signal while a command still imports."""
+"""Signals while a command still imports its modules."""
 
 import subprocess
 import sys
@@ -7,9 +7,9 @@ import pytest
 
 CODE = """
 import os, signal
-from mlcls_jax import early
+from mlcls_jax.system import early_signals
 {first}
-early.leave_on_signals()
+early_signals.leave_on_signals()
 {middle}
 os.kill(os.getpid(), signal.{name})
 """
@@ -22,16 +22,16 @@ def run(name, middle="", first=""):
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGINT", 130)])
-def test_it_ends_the_process_in_order(name, code):
-    assert run(name) == (code, f"{name}: stopped before the start\n")
+def test_a_signal_ends_the_process_with_its_exit_code(name, code):
+    assert run(name) == (code, f"{name}: stopped before any work was done\n")
 
 
-def test_later_all_is_as_it_was():
-    assert run("SIGTERM", "early.stop_leaving()") == (-15, "")
-    code, said = run("SIGINT", "early.stop_leaving()")
-    assert said.endswith("KeyboardInterrupt\n") and code == -2
+def test_stop_leaving_restores_the_defaults():
+    assert run("SIGTERM", "early_signals.stop_leaving()") == (-15, "")
+    code, text = run("SIGINT", "early_signals.stop_leaving()")
+    assert text.endswith("KeyboardInterrupt\n") and code == -2
 
 
-def test_what_is_ignored_stays_so():
+def test_an_ignored_signal_stays_ignored():
     ignored = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
-    assert run("SIGINT", "early.stop_leaving()", ignored) == (0, "")
+    assert run("SIGINT", "early_signals.stop_leaving()", ignored) == (0, "")

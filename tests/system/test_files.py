@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files and folders are written completely or not at all."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [OSError, RuntimeError, KeyboardInterrupt])
-def test_whatever_stops_the_writer_the_old_file_stays(tmp_path, error):
+def test_an_interrupted_write_keeps_the_old_file(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(error), replacing(path) as partial:
@@ -47,7 +47,7 @@ def test_whatever_stops_the_writer_the_old_file_stays(tmp_path, error):
     assert contents(tmp_path) == {"a.txt": b"old"}
 
 
-def test_two_writers_do_not_meet(tmp_path):
+def test_two_writers_do_not_interfere(tmp_path):
     path = tmp_path / "a.txt"
     with replacing(path) as one, replacing(path) as two:
         one.write_text("one")
@@ -55,14 +55,14 @@ def test_two_writers_do_not_meet(tmp_path):
     assert contents(tmp_path) == {"a.txt": b"one"}
 
 
-def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
+def test_a_new_file_has_default_permissions(tmp_path):
     write_text(tmp_path / "a.txt", "x")
     (tmp_path / "b.txt").write_text("x")
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
 
 
 @pytest.mark.parametrize("parent", ["none", "file"])
-def test_a_folder_that_is_not_there_is_a_value_error(tmp_path, parent):
+def test_a_missing_folder_is_a_value_error(tmp_path, parent):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="cannot be written"):
         write_text(tmp_path / parent / "a.txt", "x")
@@ -77,7 +77,7 @@ def test_leftovers_are_partial_files_only(tmp_path):
     assert leftovers(tmp_path) == []
 
 
-def test_a_new_folder_is_whole_or_not_there(tmp_path):
+def test_a_new_folder_is_complete_or_absent(tmp_path):
     out = tmp_path / "deep" / "out"
     with new_folder(out) as folder:
         (folder / "a.txt").write_text("a")
@@ -89,17 +89,17 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep"]
 
 
-def test_a_new_folder_takes_the_place_of_an_empty_one_only(tmp_path):
+def test_a_new_folder_replaces_only_an_empty_one(tmp_path):
     (tmp_path / "empty").mkdir()
     with new_folder(tmp_path / "empty") as folder:
         (folder / "a.txt").write_text("a")
-    with pytest.raises(ValueError, match="empty is there already"), new_folder(tmp_path / "empty"):
+    with pytest.raises(ValueError, match="empty already exists"), new_folder(tmp_path / "empty"):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file is there already"), new_folder(tmp_path / "file"):
+    with pytest.raises(ValueError, match="file already exists"), new_folder(tmp_path / "file"):
         pass
     with (
-        pytest.raises(ValueError, match="cannot be made"),
+        pytest.raises(ValueError, match="cannot be created"),
         new_folder(tmp_path / "file" / "below"),
     ):
         pass
@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_no_folder(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["open", "write"])
-def test_a_folder_that_takes_no_file_is_told_before_the_work(tmp_path, monkeypatch, failing):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch, failing):
     check_writable(tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -1,19 +1,12 @@
-"""What is read from a program's text, on programs small enough to count by hand."""
+"""Costs and operations of programs that are small enough to count by hand."""
 
 import jax
 import jax.numpy as jnp
+from hlo_text import donated, elements, operations
 from jax.sharding import PartitionSpec as P
 
 from mlcls_jax.system.devices import AXIS, make_mesh, replicated, sharded
-from mlcls_jax.system.hlo import (
-    Collective,
-    collectives,
-    donated,
-    elements,
-    flops,
-    memory,
-    operations,
-)
+from mlcls_jax.system.hlo import Collective, collectives, flops, memory
 
 
 def over_devices(function):
@@ -33,14 +26,14 @@ def test_a_sum_over_devices_counts_its_bytes():
     assert memory(program).aliased == 3 * 5 * 4
 
 
-def test_a_gathered_batch_is_seen():
+def test_a_gathered_batch_counts_its_bytes():
     program = over_devices(
         lambda state, batch: jax.lax.all_gather(batch, AXIS, tiled=True)[:3] * state
     )
     assert collectives(program) == [Collective("all-gather", 16 * 5 * 4)]
 
 
-def test_what_is_not_donated_is_not_aliased():
+def test_an_argument_that_is_not_donated_is_not_aliased():
     shape = jax.ShapeDtypeStruct((4, 6), jnp.float32)
     program = jax.jit(lambda x: x + 1).lower(shape).compile()
     assert donated(program) == set()

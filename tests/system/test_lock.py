@@ -1,4 +1,4 @@
-"""Who has a lock, and what becomes of one whose process has gone."""
+"""Who holds a lock, and how the lock of an ended process is taken over."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from mlcls_jax.system.lock import HeldError, held, waited_for
 CHILD = """
 import sys, time
 from pathlib import Path
-from mlcls_jax import lock
+from mlcls_jax.system import lock
 if sys.argv[2] == "without":
     lock.fcntl = None
 with lock.held(Path(sys.argv[1])):
@@ -27,7 +27,7 @@ with lock.held(Path(sys.argv[1])):
 
 @pytest.fixture(params=["with", "without", "unsupported"])
 def locks(request, monkeypatch):
-    """Whether the system keeps locks, and the file system too."""
+    """Runs a test with flock, without it, and on a file system that does not support it."""
     if request.param == "without":
         monkeypatch.setattr(lock, "fcntl", None)
     if request.param == "unsupported":
@@ -39,11 +39,11 @@ def locks(request, monkeypatch):
     return request.param
 
 
-def test_one_at_a_time_and_free_again(tmp_path, locks):
+def test_one_holder_at_a_time_and_free_afterwards(tmp_path, locks):
     path = tmp_path / "run.lock"
     for _ in range(2):
-        with held(path) as left_by:
-            assert left_by == ""
+        with held(path) as previous_owner:
+            assert previous_owner == ""
             with pytest.raises(HeldError) as info, held(path):
                 pass
             assert info.value.owner.startswith(
@@ -53,7 +53,7 @@ def test_one_at_a_time_and_free_again(tmp_path, locks):
         assert not path.exists()
 
 
-def test_an_error_lets_go(tmp_path, locks):
+def test_an_error_releases_the_lock(tmp_path, locks):
     with pytest.raises(KeyboardInterrupt), held(tmp_path / "a"):
         raise KeyboardInterrupt
     assert not (tmp_path / "a").exists()
@@ -71,34 +71,38 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
                 with pytest.raises(HeldError, match=f"process {child.pid} on host"), held(path):
                     pass
                 child.send_signal(signal.SIGKILL)
-            with held(path) as left_by:
-                assert left_by.startswith(f"process {child.pid} on host {socket.gethostname()}")
+            with held(path) as previous_owner:
+                assert previous_owner.startswith(
+                    f"process {child.pid} on host {socket.gethostname()}"
+                )
             assert not path.exists()
 
 
 @pytest.mark.parametrize(
     "text", [json.dumps({"pid": os.getppid(), "host": "elsewhere"}), "", "{", "7", '{"pid": "x"}']
 )
-def test_without_locks_a_file_that_may_be_somebody_s_is_theirs(tmp_path, monkeypatch, text):
+def test_without_flock_the_file_of_an_unknown_owner_is_respected(tmp_path, monkeypatch, text):
     monkeypatch.setattr(lock, "fcntl", None)
     (tmp_path / "a").write_text(text)
     with (
-        pytest.raises(HeldError, match=r"if there is no such process, delete"),
+        pytest.raises(HeldError, match=r"if that process no longer exists, delete"),
         held(tmp_path / "a"),
     ):
         pass
     assert (tmp_path / "a").read_text() == text
 
 
-@pytest.mark.skipif(lock.fcntl is None, reason="the system keeps no locks")
+@pytest.mark.skipif(lock.fcntl is None, reason="the system has no flock")
 @pytest.mark.parametrize("text", [json.dumps({"pid": 1, "host": "elsewhere"}), "{"])
-def test_with_locks_a_file_that_nobody_locks_is_left_behind(tmp_path, text):
+def test_with_flock_a_file_that_nobody_locks_is_taken_over(tmp_path, text):
     (tmp_path / "a").write_text(text)
-    with held(tmp_path / "a") as left_by:
-        assert left_by == ("process 1 on host elsewhere" if text != "{" else "another process")
+    with held(tmp_path / "a") as previous_owner:
+        assert previous_owner == (
+            "process 1 on host elsewhere" if text != "{" else "another process"
+        )
 
 
-def test_the_second_one_waits(tmp_path, locks):
+def test_the_second_process_waits(tmp_path, locks):
     told = []
 
     def interrupt(text):
@@ -112,24 +116,24 @@ def test_the_second_one_waits(tmp_path, locks):
             waited_for(tmp_path / "a", interrupt),
         ):
             pass
-    assert len(told) == 2 and all("another process is at it; waiting" in text for text in told)
+    assert len(told) == 2 and all("waiting for another process" in text for text in told)
 
 
-def test_a_folder_that_has_gone_meanwhile_is_no_error(tmp_path):
+def test_a_folder_deleted_meanwhile_is_no_error(tmp_path):
     (tmp_path / "run").mkdir()
     with held(tmp_path / "run" / "a"):
         (tmp_path / "run" / "a").unlink()
         (tmp_path / "run").rmdir()
 
 
-def test_a_file_that_somebody_else_made_meanwhile_stays(tmp_path):
+def test_a_file_made_by_another_process_meanwhile_stays(tmp_path):
     with held(tmp_path / "a"):
         (tmp_path / "a").unlink()
         (tmp_path / "a").write_text("theirs")
     assert (tmp_path / "a").read_text() == "theirs"
 
 
-def test_a_link_is_no_lock(tmp_path, locks):
+def test_a_link_is_refused(tmp_path, locks):
     (tmp_path / "lock").symlink_to(tmp_path / "nothing")
     with pytest.raises(OSError, match="is a link; delete it"), held(tmp_path / "lock"):
         pass

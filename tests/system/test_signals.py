@@ -1,4 +1,4 @@
-"""Signals stop a run in order, once; several processes decide alike."""
+"""Signals stop a run cleanly, once; several processes decide identically."""
 
 import os
 import signal
@@ -19,17 +19,17 @@ from mlcls_jax.system.threads import StoppedError
     ("number", "by_terminal"),
     [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, False)],
 )
-def test_a_signal_stops_and_the_handlers_come_back(number, by_terminal, capsys):
-    stop, before = Stop(), [signal.getsignal(of) for of in (signal.SIGINT, signal.SIGTERM)]
+def test_a_signal_stops_and_the_handlers_are_restored(number, by_terminal, capsys):
+    stop, before = Stop(), [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     with stop_on_signals(stop):
         assert not stop.is_set()
         os.kill(os.getpid(), number)
         assert stop.is_set() and stop.by_terminal == by_terminal
-    assert [signal.getsignal(of) for of in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
     assert f"{number.name}: stopping after this step" in capsys.readouterr().out
 
 
-def test_the_second_ctrl_c_interrupts_at_once_and_the_second_sigterm_does_not():
+def test_a_second_ctrl_c_interrupts_and_a_second_sigterm_does_not():
     stop = Stop()
     with stop_on_signals(stop):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -39,7 +39,7 @@ def test_the_second_ctrl_c_interrupts_at_once_and_the_second_sigterm_does_not():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_print_that_a_signal_interrupts_does_not_undo_the_stop(monkeypatch):
+def test_an_interrupted_print_does_not_undo_the_stop(monkeypatch):
     def reentrant(_):
         raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
 
@@ -50,7 +50,7 @@ def test_a_print_that_a_signal_interrupts_does_not_undo_the_stop(monkeypatch):
     assert stop.is_set()
 
 
-def test_before_the_first_step_sigterm_ends_the_command_in_order(monkeypatch, capsys):
+def test_sigterm_before_the_first_step_exits_with_0(monkeypatch, capsys):
     def start(_):
         with leave_on_sigterm():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -59,11 +59,11 @@ def test_before_the_first_step_sigterm_ends_the_command_in_order(monkeypatch, ca
     with pytest.raises(SystemExit) as ended:
         cli.run(start)
     assert ended.value.code == 0
-    assert "before a step was taken; the same command goes on" in capsys.readouterr().err
+    assert "before the first step; run the same command to continue" in capsys.readouterr().err
     assert not issubclass(Terminated, Exception)
 
 
-def test_a_thread_that_is_not_the_main_one_leaves_the_handlers_alone():
+def test_other_threads_leave_the_handlers_alone():
     before = signal.getsignal(signal.SIGTERM)
 
     def run():
@@ -76,7 +76,7 @@ def test_a_thread_that_is_not_the_main_one_leaves_the_handlers_alone():
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_several_processes_stop_and_save_alike(monkeypatch, first):
+def test_several_processes_decide_identically(monkeypatch, first):
     others, gathered = np.asarray([0, 0], np.int32), []
 
     def gather(own):
@@ -89,7 +89,7 @@ def test_several_processes_stop_and_save_alike(monkeypatch, first):
     stop = Stop()
     assert stop.decide(save=True) == first  # the clock of the first process counts
     stop.set(signal.SIGTERM)
-    assert not stop.is_set()  # the other one does not know yet
+    assert not stop.is_set()  # the other process does not know yet
     assert not stop.decide()
     assert stop.is_set() and not stop.by_terminal
     other = Stop()
@@ -98,13 +98,13 @@ def test_several_processes_stop_and_save_alike(monkeypatch, first):
     assert gathered == [[0, int(first)], [signal.SIGTERM, 0], [0, 0]]
 
 
-def test_one_process_decides_without_asking(monkeypatch):
+def test_a_single_process_decides_without_a_gather(monkeypatch):
     monkeypatch.setattr(signals.multihost_utils, "process_allgather", None)
     stop = Stop()
     assert stop.decide(save=True) and not stop.decide() and not stop.is_set()
 
 
-def test_the_clock_counts_from_the_last_save(monkeypatch):
+def test_the_save_clock_counts_from_the_last_save(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
     clock, never = SaveClock(0.5), SaveClock(0)
@@ -117,10 +117,10 @@ def test_the_clock_counts_from_the_last_save(monkeypatch):
     assert due == [False, True, True, False, True, True] and not never.is_due()
 
 
-def test_nobody_waits_for_a_result_after_a_stop():
+def test_a_stop_ends_the_wait_for_a_result():
     stop, future = Stop(), Future()
     threading.Timer(0.02, stop.set).start()
     with pytest.raises(StoppedError):
         threads.result(future, stop)
     future.set_result(7)
-    assert threads.result(future, stop) == 7  # it is there
+    assert threads.result(future, stop) == 7  # the result is available

@@ -92,7 +92,7 @@ def test_other_weights_and_a_workdir_that_is_not_shared_are_refused(tmp_path, mo
 
     def refused(workdir, name):
         with pytest.raises(ValueError, match=r"must have the same data, but they differ") as info:
-            consistency.check_data(SPLITS, config, workdir)
+            consistency.check_data(SPLITS, config.model.weights, workdir)
         assert name in str(info.value)
 
     monkeypatch.setattr(distributed, "is_multiprocess", lambda: True)
@@ -102,7 +102,7 @@ def test_other_weights_and_a_workdir_that_is_not_shared_are_refused(tmp_path, mo
         return [text, other.setdefault(topic, text)]
 
     monkeypatch.setattr(distributed, "exchange", exchange)
-    consistency.check_data(SPLITS, config, tmp_path)
+    consistency.check_data(SPLITS, config.model.weights, tmp_path)
     consistency.check_config(config)
     weights.write_bytes(b"theirs")
     refused(tmp_path, "contents of model.weights")

@@ -26,11 +26,11 @@ from mlcls_jax.data.loaders.threads import (
     eval_batches,
     train_batches,
 )
-from mlcls_jax.evaluation.inference import readable
+from mlcls_jax.evaluation.inference import eval_spec, readable
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.step.feature_step import NO_STEP, Features
+from mlcls_jax.step.network import head_input, network_spec
 from mlcls_jax.step.phases import PlannedPhase, plan_phases
-from mlcls_jax.step.programs import head_input
 from mlcls_jax.system.devices import free_memory, make_mesh, replicate
 from mlcls_jax.train import train
 from mlcls_jax.training import compile_ahead, feature_cache, loop, phase_inputs
@@ -42,6 +42,7 @@ from mlcls_jax.training.feature_cache import (
     with_room,
     with_sample,
 )
+from mlcls_jax.training.validation import Evaluator
 
 IMAGES = 30
 
@@ -61,7 +62,7 @@ def make_config(photos, variant, views=1, **phase) -> Config:
 def records(workdir):
     """metrics.jsonl without what depends on the clock."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    clock = ("images_per_second", "seconds", "spent")
+    clock = ("images_per_second", "seconds", "timing")
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
@@ -108,15 +109,18 @@ def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeyp
     cached, plain, config = tmp_path / "cached", tmp_path / "plain", make_config(photos, tiny)
     with pytest.MonkeyPatch.context() as patch, compilations() as compiled:
         patch.setattr(CompileAhead, "predict", None)  # the validation images' features do
-        late = [counted(patch, name, compiled) for name in ("run_steps", "evaluate_and_save")]
+        late = [
+            counted(patch, owner, name, compiled)
+            for owner, name in ((loop, "run_steps"), (Evaluator, "run"), (loop, "save_evaluation"))
+        ]
         assert train(config, cached) == 0
-    assert compiled and late == [[0, 0, 0], [0, 0, 0]]  # chunks of one step and of two
+    assert compiled and late == [[0, 0, 0]] * 3  # chunks of one step and of two
     printed = capsys.readouterr().out
     assert "of 30 training images (plain, not augmented) and 10 validation" in printed
     monkeypatch.setattr(feature_cache, "free_memory", lambda _: 0.0)
     assert train(config, plain) == 0  # which falls back to steps on images
     printed = capsys.readouterr().out
-    assert "the phase runs with cached_views=0" in printed and "one pass" not in printed
+    assert "the phase uses cached_views=0" in printed and "one pass" not in printed
     for ours, theirs in zip(records(cached), records(plain), strict=True):
         assert ours["step"] == theirs["step"]
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
@@ -143,17 +147,17 @@ def compilations():
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def counted(patch, name: str, compiled: list[str]) -> list[int]:
+def counted(patch, owner, name: str, compiled: list[str]) -> list[int]:
     """How many programs each call of a function of the loop has compiled."""
-    function, late = getattr(loop, name), []
+    function, late = getattr(owner, name), []
 
-    def call(*args):
+    def call(*args, **options):
         seen = len(compiled)
-        result = function(*args)
+        result = function(*args, **options)
         late.append(len(compiled) - seen)
         return result
 
-    patch.setattr(loop, name, call)
+    patch.setattr(owner, name, call)
     return late
 
 
@@ -195,10 +199,16 @@ def test_features_that_do_not_fit_are_computed_anew(free, views, monkeypatch, ca
     head = {"kernel": jnp.zeros((20, 2)), "bias": jnp.zeros(2)}
     params = {"head": head, "backbone": top(20)}
     variables = {"params": params, "batch_stats": {}}
-    assert feature_bytes(splits, 2, head_input(config, variables)) == 4 * 20 * 44 + 40
+    assert (
+        feature_bytes(splits, 2, head_input(network_spec(config.model, 2), variables))
+        == 4 * 20 * 44 + 40
+    )
     monkeypatch.setattr(feature_cache, "free_memory", lambda _: free)
-    plan = plan_phases(config, 20)
-    (phase_plan,) = with_room(plan, splits, variables, config, make_mesh(1))
+    every = config.evaluation.every
+    plan = plan_phases(config.phases, 20, batch_size=config.data.batch_size, every=every)
+    (phase_plan,) = with_room(
+        plan, splits, variables, network_spec(config.model, 2), make_mesh(1), sampled=0
+    )
     assert phase_plan.phase.cached_views == views
     assert dataclasses.replace(phase_plan, phase=plan[0].phase) == plan[0]
     assert config.phases[0].cached_views == 2
@@ -211,7 +221,7 @@ def test_feature_maps_are_kept_in_the_dtype_that_they_are_computed_in(dtype, byt
     model = Model(head="mldecoder", image_size=225, compute_dtype=dtype)
     config, variables = Config(model=model), {"params": {"backbone": top(20)}}
     splits = {"train": table(20), "val": table(4)}
-    size = feature_bytes(splits, 2, head_input(config, variables))
+    size = feature_bytes(splits, 2, head_input(network_spec(config.model, 2), variables))
     assert size == bytes_each * 8 * 8 * 20 * 44 + 40
 
 
@@ -340,9 +350,10 @@ def test_the_pass_sees_each_image_once_and_its_mirror(photos):
     made = make_features(
         sums_from_the_left,
         variables,
+        jax.ShapeDtypeStruct((3,), jnp.float32),
         splits,
         phase,
-        config,
+        eval_spec(config),
         mesh,
         dict.fromkeys(splits, Reader()),
         threading.Event(),

@@ -12,12 +12,13 @@ import pytest
 
 from mlcls_jax.config import Checkpoint, Config, Data, Group, Model, Phase
 from mlcls_jax.run.checkpoints import Checkpoints
+from mlcls_jax.step.programs import step_spec
 from mlcls_jax.system.threads import is_busy, run
 from mlcls_jax.train import train
 from mlcls_jax.training import loop
 from mlcls_jax.training.loop import run_steps
 from mlcls_jax.training.timing import PhaseTimer
-from mlcls_jax.training.validation import epoch_line
+from mlcls_jax.training.validation import Evaluator, epoch_line
 
 
 class OnDevice:
@@ -47,17 +48,25 @@ def test_values_are_fetched_every_log_every_steps_and_at_the_end():
         return state, {"loss": OnDevice(fetched, steps), "grad_norm": OnDevice(fetched, steps)}
 
     context: Any = SimpleNamespace(
-        config=Config(log_every=4),
-        stop=threading.Event(),
-        checkpoints=SimpleNamespace(check=lambda: None),
-        log=SimpleNamespace(write_scalars=lambda number, _: logged.append(number)),
-        timer=PhaseTimer(),
+        inputs=SimpleNamespace(step=step_spec(Config(log_every=4), 3)),
+        services=SimpleNamespace(
+            stop=threading.Event(),
+            checkpoints=SimpleNamespace(check=lambda: None),
+            log=SimpleNamespace(write_scalars=lambda number, _: logged.append(number)),
+            timer=PhaseTimer(),
+        ),
     )
     state: Any = SimpleNamespace(step=20)  # a dispatched step never reads it again
     batches: Any = count()
     moments: list[int] = []
     _, meter = run_steps(
-        context, step, batches, state, "phase", 30, 1, lambda _, number: moments.append(number)
+        context,
+        step,
+        batches,
+        state,
+        end=30,
+        title="phase",
+        after_check=lambda _, number: moments.append(number),
     )
     assert (len(steps), meter.done) == (10, 10)
     assert moments == [24, 28, 30]  # the same in each process, as no clock is asked
@@ -97,27 +106,22 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
 
     late: dict[str, int] = {}
 
-    def counted(context, step, batches, state, title, end, steps, moment):
-        context.compile_ahead._evaluation.result()  # compiles beside the first steps
-        seen = len(compiled)
-        state, meter = run_steps(context, step, batches, state, title, end, steps, moment)
-        late[f"{title} {end}"] = len(compiled) - seen
-        return state, meter
+    def count(owner, name: str, describe) -> None:
+        function = getattr(owner, name)
 
-    def count(name: str, title: str) -> None:
-        function = getattr(loop, name)
-
-        def counted_call(*args):
+        def counted_call(*args, **options):
+            if name == "run_steps":  # compiles next to the first steps
+                args[0].services.compile_ahead._evaluation.result()
             seen = len(compiled)
-            returned = function(*args)
-            late[f"{title} {args[-1]}"] = len(compiled) - seen
+            returned = function(*args, **options)
+            late[describe(args, options)] = len(compiled) - seen
             return returned
 
-        monkeypatch.setattr(loop, name, counted_call)
+        monkeypatch.setattr(owner, name, counted_call)
 
-    monkeypatch.setattr(loop, "run_steps", counted)
-    count("evaluate_and_save", "evaluation")
-    count("save_between", "save")
+    count(loop, "run_steps", lambda _, options: f"{options['title']} {options['end']}")
+    count(Evaluator, "run", lambda args, _: f"evaluation {args[2]}")
+    count(loop, "save_between", lambda args, _: f"save {args[3]}")
     # Each save by time is due, and has been written before the next one.
     monkeypatch.setattr(Checkpoints, "is_saving", lambda checkpoints: checkpoints.wait())
     config = Config(

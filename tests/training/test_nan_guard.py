@@ -8,6 +8,7 @@ import pytest
 
 from mlcls_jax.config import Config, Data, Train
 from mlcls_jax.data.loaders.threads import batch_filenames
+from mlcls_jax.step.programs import step_spec
 from mlcls_jax.training.nan_guard import check_finite, check_losses
 
 NAMES = tuple(f"{number}.jpg" for number in range(40))
@@ -18,15 +19,19 @@ class Table(SimpleNamespace):
         return len(self.filenames)
 
 
-def make_session(train: Train, saved: int | None = 8) -> Any:
+def make_context(train: Train, saved: int | None = 8) -> Any:
     logged: list[tuple[int, dict]] = []
+    config = Config(data=Data(batch_size=2), train=train)
     return SimpleNamespace(
-        config=Config(data=Data(batch_size=2), train=train),
-        splits={"train": Table(filenames=NAMES)},
-        checkpoints=SimpleNamespace(check=lambda: None, latest=lambda: saved),
-        log=SimpleNamespace(write_scalars=lambda *of: logged.append(of)),
+        inputs=SimpleNamespace(
+            config=config, step=step_spec(config, 3), splits={"train": Table(filenames=NAMES)}
+        ),
+        services=SimpleNamespace(
+            checkpoints=SimpleNamespace(check=lambda: None, latest=lambda: saved),
+            log=SimpleNamespace(write_scalars=lambda *of: logged.append(of)),
+            skipped_steps=[],
+        ),
         logged=logged,
-        skipped=[],
     )
 
 
@@ -52,18 +57,20 @@ def call(first: int, losses, norms=None, **more) -> tuple[range, dict]:
     ],
 )
 def test_the_first_number_that_is_not_finite_stops_the_run(losses, norms, what):
-    context = make_session(Train())
+    context = make_context(Train())
     with pytest.raises(FloatingPointError) as caught:
         check_losses(context, [call(8, [1.0, 2.0]), call(10, losses, norms)])
     text = str(caught.value)
-    assert text.startswith(f"{what} at step 12; the checkpoint of step 8 stays. Lower the learning")
-    assert "set --config.train.on_nan=skip to leave such steps out, or look at" in text
+    assert text.startswith(
+        f"{what} at step 12; the checkpoint of step 8 remains. Lower the learning"
+    )
+    assert "set --config.train.on_nan=skip to skip such steps, or look at" in text
     assert text.endswith("images: " + images_of(11))
     assert "\n" not in text and not context.logged
 
 
 def test_skipped_steps_are_told_counted_and_limited(capsys):
-    context = make_session(Train("skip", max_skipped=2), saved=None)
+    context = make_context(Train("skip", max_skipped=2), saved=None)
     skipped = {"skipped": np.array([False, True, False, True])}
     check_losses(context, [call(4, [1.0, np.nan, 3.0, 1.0], [1.0, 1.0, 2.0, np.inf], **skipped)])
     first, second = capsys.readouterr().out.splitlines()
@@ -72,7 +79,7 @@ def test_skipped_steps_are_told_counted_and_limited(capsys):
     assert second.endswith("images: " + images_of(7))
     # The last step that was taken: a curve has no use for the others.
     assert context.logged == [(8, {"step/loss": 3.0, "step/grad_norm": 2.0, "step/skipped": 2})]
-    assert context.skipped == [5, 7]
+    assert context.services.skipped_steps == [5, 7]
     with pytest.raises(FloatingPointError) as caught:
         check_losses(context, [call(8, [np.inf], skipped=np.array(True))])
     text = str(caught.value)
@@ -83,7 +90,7 @@ def test_skipped_steps_are_told_counted_and_limited(capsys):
 
 
 def test_parameters_are_refused_by_the_step_that_made_them():
-    context = make_session(Train("skip"))
+    context = make_context(Train("skip"))
     check_finite(context, 12, True)
     with pytest.raises(FloatingPointError, match="parameter is not finite at step 12; the checkp"):
         check_finite(context, 12, False)

@@ -70,7 +70,7 @@ def scripted(monkeypatch):
 def records(workdir):
     """metrics.jsonl without what depends on the clock."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    clock = ("images_per_second", "seconds", "spent")
+    clock = ("images_per_second", "seconds", "timing")
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
@@ -89,11 +89,11 @@ def test_an_early_end_hands_on_the_best_and_survives_stops(
 ):
     config, whole, parts = make_config(photos, tiny), tmp_path / "whole", tmp_path / "parts"
     begun = {}
-    make_work = loop.make_work
+    make_phase_inputs = loop.make_phase_inputs
 
-    def noted(context, phase_plan, state, first_step):
+    def noted(context, phase_plan, state, startup):
         begun[phase_plan.phase.name] = int(state.step), jax.device_get(state.params["head"])
-        return make_work(context, phase_plan, state, first_step)
+        return make_phase_inputs(context, phase_plan, state, startup)
 
     monkeypatch.setattr(loop, "make_phase_inputs", noted)
     left = scripted()
@@ -127,13 +127,13 @@ def check_whole(workdir, begun, said):
     assert [record["step"] for record in first] == [2, 4, 6, 8]  # and not 20
     assert [record["step"] for record in second] == [22, 24]  # as the plan has it
     assert [record["weights"] for record in first] == ["raw", "ema", "raw", "ema"]
-    for record, (raw, average) in zip(first, FIRST, strict=True):
-        assert (record["val_raw"]["mAP"], record["val_ema"]["mAP"]) == (raw, average)
+    for record, (raw, ema) in zip(first, FIRST, strict=True):
+        assert (record["val_raw"]["mAP"], record["val_ema"]["mAP"]) == (raw, ema)
         assert record["val"] == record[f"val_{record['weights']}"]
     assert not any("weights" in record or "val_ema" in record for record in second)
-    assert "first: ended after 8 of 20 steps, as 2 evaluations in a row were no better" in said
-    assert "second: from the checkpoint of step 4 (phase first), averaged parameters" in said
-    assert "the average scored this: mAP 0.4000 of the parameters, 0.5000 averaged" in said
+    assert "first: ended after 8 of 20 steps, because 2 evaluations in a row were no better" in said
+    assert "second: from the checkpoint of step 4 (phase first), EMA of the parameters" in said
+    assert "scored with the EMA: mAP 0.4000 of the parameters, 0.5000 of their EMA" in said
 
     step, head = begun["second"]
     best = load_trained_model(workdir, "best")
@@ -151,9 +151,10 @@ def check_range_test_from(workdir, best):
     """It begins with the best of a run, and changes nothing in its folder."""
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     train_split = SimpleNamespace(classes=best.classes)
-    context: Any = SimpleNamespace(
+    inputs = SimpleNamespace(
         pretrained_config=best.pretrained_config, splits={"train": train_split}
     )
+    context: Any = SimpleNamespace(inputs=inputs)
     begun = lr_find._trained(workdir, context, best.variables)
     assert_equal(jax.tree.leaves(begun), jax.tree.leaves(best.variables))
     train_split.classes = ("cat", *best.classes[1:])

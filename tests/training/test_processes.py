@@ -195,7 +195,7 @@ def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(pho
     for process, output in zip(others, outputs_of(*others, timeout=200), strict=True):
         assert process.returncode == 1, output
         [line] = errors(output)
-        lost = "another process of the run has ended without a word"  # in a collective
+        lost = "another process of the run ended without a message"  # in a collective
         assert lost in line or "process 3 of 4 has been silent" in line  # or elsewhere
         assert "continue from the last checkpoint" in line
     killed.communicate()
@@ -205,7 +205,7 @@ def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(pho
     [output] = finish(start(config, run, cache, 2, *skip))
     assert "Continuing at step" in output
     assert [record["step"] for record in records(run)] == list(range(2, 13, 2))
-    assert "could not be read and skipped" in output
+    assert "could not be read and were skipped" in output
     with open(run / "bad_images.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {Path(row["path"]).name for row in rows} == {"07.png"} and "empty" in rows[0]["reason"]

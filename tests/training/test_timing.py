@@ -19,8 +19,8 @@ def clock(monkeypatch):
 def test_all_seconds_are_somewhere_and_each_once(clock):
     seconds = PhaseTimer(began=98.0)
     clock[0] += 1
-    seconds.so_far("start")
-    with seconds.on("evaluation"):
+    seconds.add_rest("start")
+    with seconds.measure("evaluation"):
         clock[0] += 4
     seconds.add("input", 0.5)
     clock[0] += 2
@@ -31,7 +31,7 @@ def test_all_seconds_are_somewhere_and_each_once(clock):
 
 def test_a_block_that_fails_has_taken_its_time(clock):
     seconds = PhaseTimer()
-    with pytest.raises(ValueError), seconds.on("evaluation"):
+    with pytest.raises(ValueError), seconds.measure("evaluation"):
         clock[0] += 4
         raise ValueError
     assert seconds.take()["evaluation"] == 4

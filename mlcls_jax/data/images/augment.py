@@ -1,10 +1,11 @@
-"""What training changes of a square image beside its crop: colours, RandAugment, cutout, erasing.
+"""Augments square training images: colour jitter, RandAugment, cutout and random erasing.
 
-Each operation is a few calls of OpenCV, which lets go of Python's lock, or one table of 256 values;
-everything random is drawn from the generator that is passed in.  Why these and no library:
-albumentations is no longer maintained and its successor is AGPL; torchvision and Keras bring a
-second framework and draw from its own generators; dm-pix would run on the accelerator, where each
-image of a batch costs all operations of RandAugment to take one of them.
+Each operation is a few calls of OpenCV, which releases the GIL, or one table of 256 values. All
+random numbers come from the generator that is passed in.
+
+No library is used, because albumentations is no longer maintained and its successor is AGPL,
+torchvision and Keras need a second framework and use its random generators, and dm-pix runs on the
+accelerator, where every image of a batch would compute all operations of RandAugment.
 """
 
 import math
@@ -16,23 +17,23 @@ import numpy as np
 from mlcls_jax.config import Augment
 
 _LEVELS = np.arange(256)
-_GREY = (128, 128, 128)  # of what a moved image uncovers, as in timm
-# Zhong et al., section 3.2 and their code: the rectangle's share of the area, its height / width.
+_GREY = (128, 128, 128)  # fills the area that a moved image uncovers, as in timm
+# The rectangle's share of the area and its height / width (Zhong et al., section 3.2 and code).
 _ERASED, _ERASED_RATIO, _ERASE_ATTEMPTS = (0.02, 0.4), (0.3, 1 / 0.3), 10
 
 
 def change_pixels(image: np.ndarray, rng: np.random.Generator, augment: Augment) -> np.ndarray:
-    """Colour jitter, RandAugment, cutout and random erasing in this order, those that are on.
+    """Applies colour jitter, RandAugment, cutout and random erasing, in this order.
 
-    What is off draws nothing from the generator.
+    A step that is off draws no random numbers.
 
     Args:
-        image: uint8 [size, size, 3]; it is not written to.
-        rng: the same state gives the same image.
-        augment: the fields from brightness to erase.
+      image: uint8 [size, size, 3]; it is not modified.
+      rng: the random numbers; the same state gives the same image.
+      augment: the fields from brightness to erase are used.
 
     Returns:
-        uint8 [size, size, 3]: the image itself where nothing is on.
+      uint8 [size, size, 3]; the image itself if everything is off.
     """
     image = color_jitter(image, rng, augment)
     for _ in range(augment.rand_augment):
@@ -45,9 +46,15 @@ def change_pixels(image: np.ndarray, rng: np.random.Generator, augment: Augment)
 
 
 def color_jitter(image: np.ndarray, rng: np.random.Generator, augment: Augment) -> np.ndarray:
-    """Brightness, contrast, saturation and hue in a random order, as torchvision's ColorJitter.
+    """Changes brightness, contrast, saturation and hue in a random order.
 
-    The first three are factors in [1 - x, 1 + x] and the last is a shift in [-x, x], uniform.
+    As in torchvision's ColorJitter, the first three are factors uniform in [1 - x, 1 + x], and the
+    hue is a shift uniform in [-x, x].
+
+    Args:
+      image: uint8 [height, width, 3].
+      rng: the random numbers.
+      augment: its fields brightness, contrast, saturation and hue are the limits x.
     """
     changes = (
         (augment.brightness, lambda x, by: brightness(x, 1 + by)),
@@ -56,46 +63,53 @@ def color_jitter(image: np.ndarray, rng: np.random.Generator, augment: Augment) 
         (augment.hue, hue),
     )
     used = [change for change in changes if change[0]]
-    for which in rng.permutation(len(used)) if used else ():
-        most, change = used[which]
-        image = change(image, rng.uniform(-most, most))
+    for i in rng.permutation(len(used)) if used else ():
+        limit, change = used[i]
+        image = change(image, rng.uniform(-limit, limit))
     return image
 
 
 def random_operation(
-    image: np.ndarray, rng: np.random.Generator, magnitude: float, most: float = 10.0
+    image: np.ndarray, rng: np.random.Generator, magnitude: float, maximum: float = 10.0
 ) -> np.ndarray:
-    """One operation of RandAugment (Cubuk et al. 2019, arXiv:1909.13719), each as probable.
+    """Applies one random operation of RandAugment (Cubuk et al. 2019, arXiv:1909.13719).
 
-    The fourteen of the paper's section 3, with the ranges of AutoAugment (arXiv:1805.09501, table
-    6) of which magnitude / most is taken, in either direction: the larger, the stronger, and 0
-    changes nothing but for AutoContrast and Equalize.  It is torchvision's RandAugment, and timm's
-    `rand-...-inc1` without its Invert and SolarizeAdd, and with 8 to 4 bits instead of 4 to 0.
+    The fourteen operations of the paper's section 3 are equally probable. Their strength is
+    magnitude / maximum of the ranges of AutoAugment (arXiv:1805.09501, table 6), in a random
+    direction. Magnitude 0 changes nothing, except for AutoContrast and Equalize. This equals
+    torchvision's RandAugment, and timm's `rand-...-inc1` without Invert and SolarizeAdd and with 8
+    to 4 bits instead of 4 to 0.
+
+    Args:
+      image: uint8 [size, size, 3].
+      rng: the random numbers.
+      magnitude: the strength, from 0 to `maximum`.
+      maximum: the magnitude of the full ranges.
     """
     operation = OPERATIONS[rng.integers(len(OPERATIONS))]
-    level = magnitude / most
+    level = magnitude / maximum
     return operation(image, level if rng.random() < 0.5 else -level)
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Every value times the factor."""
+    """Multiplies every value by the factor."""
     return cv2.LUT(image, _table(factor * _LEVELS))
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Every value's distance from the mean luminance times the factor."""
+    """Multiplies the distance of every value from the mean luminance by the factor."""
     mean = math.floor(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
     return cv2.LUT(image, _table(mean + factor * (_LEVELS - mean)))
 
 
 def saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Every pixel's distance from its luminance times the factor."""
+    """Multiplies the distance of every pixel from its luminance by the factor."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
 
 
 def hue(image: np.ndarray, shift: float) -> np.ndarray:
-    """Every hue turned by a share of the circle, in HSV of 8 bits as Pillow and torchvision."""
+    """Rotates every hue by a share of the circle, in 8-bit HSV as in Pillow and torchvision."""
     table = np.repeat(_LEVELS[:, None], 3, axis=1)
     table[:, 0] += round(256 * shift)
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), (table % 256).astype(np.uint8)[None])
@@ -103,7 +117,7 @@ def hue(image: np.ndarray, shift: float) -> np.ndarray:
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Every value's distance from the smoothed image's times the factor; the border stays."""
+    """Multiplies the distance from the smoothed image by the factor; keeps the border."""
     kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
     smooth = cv2.filter2D(image, -1, kernel)
     inside = np.s_[1:-1, 1:-1]
@@ -113,7 +127,7 @@ def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def auto_contrast(image: np.ndarray) -> np.ndarray:
-    """Each colour stretched so that its smallest value is 0 and its largest 255."""
+    """Stretches each colour so that its smallest value is 0 and its largest 255."""
     found = _histogram(image) > 0
     low, high = found.argmax(axis=1), 255 - found[:, ::-1].argmax(axis=1)
     flat = low == high
@@ -122,7 +136,7 @@ def auto_contrast(image: np.ndarray) -> np.ndarray:
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
-    """Each colour with a flat histogram, by the rounding of Pillow's ImageOps.equalize."""
+    """Flattens the histogram of each colour, with the rounding of Pillow's ImageOps.equalize."""
     histogram = _histogram(image)
     last = histogram[np.arange(3), 255 - (histogram > 0)[:, ::-1].argmax(axis=1)]
     step = (histogram.sum(axis=1) - last)[:, None] // 255
@@ -132,30 +146,35 @@ def equalize(image: np.ndarray) -> np.ndarray:
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
-    """The highest so many bits of every value."""
+    """Keeps the given number of highest bits of every value."""
     return cv2.LUT(image, _table(_LEVELS & (256 - (1 << (8 - bits)))))
 
 
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
-    """Values from the threshold on as in a negative; 256 changes none."""
+    """Inverts values at or above the threshold; 256 changes nothing."""
     return cv2.LUT(image, _table(np.append(_LEVELS[:threshold], 255 - _LEVELS[threshold:])))
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
-    """Turned about its centre, counter-clockwise."""
+    """Rotates the image counter-clockwise about its centre."""
     height, width = image.shape[:2]
     inverse = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1.0)
     return _moved(image, inverse)
 
 
 def shear(image: np.ndarray, across: float = 0.0, down: float = 0.0) -> np.ndarray:
-    """Rows moved by `across` times their distance from the top edge, columns by `down` times
-    theirs from the left one."""
+    """Shears the image.
+
+    Args:
+      image: uint8 [height, width, 3].
+      across: moves rows by this factor times their distance from the top edge.
+      down: moves columns by this factor times their distance from the left edge.
+    """
     return _moved(image, np.array([[1, across, across / 2], [down, 1, down / 2]]))
 
 
 def translate(image: np.ndarray, across: float = 0.0, down: float = 0.0) -> np.ndarray:
-    """Moved to the left and upwards, in shares of its sides."""
+    """Moves the image to the left and upwards, by shares of its width and height."""
     height, width = image.shape[:2]
     return _moved(image, np.array([[1, 0, across * width], [0, 1, down * height]]))
 
@@ -179,10 +198,15 @@ OPERATIONS: tuple[Callable[[np.ndarray, float], np.ndarray], ...] = (
 
 
 def cutout(image: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-    """A square of one random colour (DeVries and Taylor 2017, arXiv:1708.04552).
+    """Covers a random square with one random colour (DeVries and Taylor 2017, arXiv:1708.04552).
 
-    Its side is `share` of the image's, and its centre is anywhere in it, so that a part of the
-    square may lie outside; coloured as in the code of the asymmetric loss (arXiv:2009.14119).
+    The centre of the square is uniform in the image, so part of the square may lie outside. The
+    colour is random as in the code of the asymmetric loss (arXiv:2009.14119).
+
+    Args:
+      image: uint8 [size, size, 3].
+      rng: the random numbers.
+      share: the side of the square divided by that of the image.
     """
     size = image.shape[0]
     side = round(share * size)
@@ -194,10 +218,11 @@ def cutout(image: np.ndarray, rng: np.random.Generator, share: float) -> np.ndar
 
 
 def erase(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A rectangle of noise (Zhong et al. 2017, arXiv:1708.04896, RE-R).
+    """Fills a random rectangle with noise (Zhong et al. 2017, arXiv:1708.04896, RE-R).
 
-    Its share of the area is uniform in [0.02, 0.4] and its height / width in [0.3, 1 / 0.3].  One
-    that does not fit is drawn again, ten times at most; then the image stays.
+    The share of the area is uniform in [0.02, 0.4], and height / width is uniform in
+    [0.3, 1 / 0.3]. A rectangle that does not fit is drawn again. After ten attempts, the image
+    stays unchanged.
     """
     height, width = image.shape[:2]
     for _ in range(_ERASE_ATTEMPTS):
@@ -217,18 +242,19 @@ def _table(values: np.ndarray) -> np.ndarray:
 
 
 def _per_color(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """table: uint8 [256, 3]."""
+    """Applies a table uint8 [256, 3], with one column per colour."""
     return cv2.LUT(image, np.ascontiguousarray(table)[None])
 
 
 def _histogram(image: np.ndarray) -> np.ndarray:
-    """int64 [3, 256]; OpenCV counts in float32, which is exact up to 4096 px squared."""
+    """The histogram of each colour: int64 [3, 256]."""
+    # OpenCV counts in float32, which is exact up to 4096 x 4096 pixels.
     counts = [cv2.calcHist([image], [color], None, [256], [0, 256]) for color in range(3)]
-    # OpenCV 4 gives them as [256, 1], OpenCV 5 as [256].
+    # The shape is [256, 1] in OpenCV 4 and [256] in OpenCV 5.
     return np.stack([count.ravel() for count in counts]).astype(np.int64)
 
 
 def _moved(image: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """inverse: [2, 3], from a pixel of the result to its place in the image, both by centres."""
-    how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderValue": _GREY}
-    return cv2.warpAffine(image, inverse, image.shape[1::-1], **how)
+    """Warps an image; inverse: [2, 3], maps a pixel centre of the result to one of the image."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, inverse, image.shape[1::-1], flags=flags, borderValue=_GREY)

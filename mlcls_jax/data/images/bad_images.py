@@ -1,4 +1,4 @@
-"""Images that cannot be read: an error that names the first, or a list of the skipped."""
+"""Handles images that cannot be read: stops at the first, or skips and lists them."""
 
 import csv
 import threading
@@ -9,11 +9,11 @@ from mlcls_jax.data.images.decoding import ImageError
 from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
 
 _HEADER = ("path", "reason")
-SHOWN = 3  # on the terminal; all of them are in the file
+SHOWN = 3  # number printed on the terminal; the file lists all
 
 
 class BadImages:
-    """What happens at an image that cannot be read; used by all threads of a process."""
+    """Stops at the first image that cannot be read, or skips such images; thread-safe."""
 
     def __init__(
         self,
@@ -23,20 +23,21 @@ class BadImages:
         tell: Callable[[str], None] | None = None,
         share: Callable[[dict[str, str]], dict[str, str]] | None = None,
     ):
-        """An error at the first one, or a list.
+        """Creates an empty list.
 
         Args:
-            skip: go on without it.
-            limit: of how many.
-            written: the CSV that lists them, in a folder that may be made later; see `write`.
-            tell: is told of the first few.
-            share: from what this process has found to what all have, where there are several.
+          skip: whether to skip images that cannot be read; otherwise the first one is an error.
+          limit: the largest number of images to skip.
+          written: the CSV that lists them; its folder may be created later, see `write`.
+          tell: called with a message about each of the first few images.
+          share: with several processes, exchanges reasons by path: takes those of this process and
+            returns those of all.
         """
         self._skip, self._limit, self._written, self._tell = skip, limit, written, tell
         self._share = share
         self._reasons: dict[str, str] = {}
-        self._others: dict[str, str] = {}  # of other processes, which may have other disks
-        self._listed: set[str] | None = None  # in the file, by now or as it was found
+        self._others: dict[str, str] = {}  # of other processes, whose files may be different
+        self._listed: set[str] | None = None  # paths in the CSV; None: it has not been read
         self._lock = threading.Lock()
 
     def __contains__(self, path: str) -> bool:
@@ -47,29 +48,35 @@ class BadImages:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """What is wrong, by path."""
+        """The reason why each image cannot be read, by path."""
         return self._others | self._reasons
 
     def summary(self) -> str:
-        """One line about those that were skipped; "" if there are none."""
+        """Returns one line about the skipped images; "" if there are none."""
         if not self.reasons:
             return ""
-        where = f", listed in {self._written}" if self._written else ""
+        location = f", listed in {self._written}" if self._written else ""
         count = len(self)
-        images = "1 image" if count == 1 else f"{count} images"
-        return f"{images} could not be read and skipped{where}."
+        if count == 1:
+            return f"1 image could not be read and was skipped{location}."
+        return f"{count} images could not be read and were skipped{location}."
 
     def report(self, path: str, error: ImageError) -> None:
-        """Notes that an image cannot be read.
+        """Records that an image cannot be read.
+
+        Args:
+          path: the path of the image.
+          error: the reason.
 
         Raises:
-            ValueError: it must not be skipped, or too many were.
+          ValueError: images must not be skipped, or too many were skipped.
         """
         reason = str(error)
         if not self._skip:
             raise ValueError(
-                f"image {path} cannot be read: {reason}; replace the file, leave it out, or skip "
-                "such: data.on_bad_image=skip, in evaluate and predict --on-bad-image skip"
+                f"image {path} cannot be read: {reason}; replace the file, remove its row, or skip "
+                "such images: data.on_bad_image=skip, or --on-bad-image skip in evaluate and "
+                "predict"
             ) from error
         with self._lock:
             if path in self._reasons:
@@ -80,19 +87,22 @@ class BadImages:
                 self._tell(f"image {path} cannot be read: {reason}; it is skipped")
             if len(self) > self._limit:
                 raise ValueError(
-                    f"{len(self)} images cannot be read, which is more than "
-                    f"data.max_bad_fraction allows; the last is {path}: {reason}. "
-                    + (f"All are in {self._written}" if self._written else "Mend them")
+                    f"{len(self)} images cannot be read, more than data.max_bad_fraction allows; "
+                    f"the last is {path}: {reason}; replace them or raise data.max_bad_fraction"
+                    + (f"; all are listed in {self._written}" if self._written else "")
                 )
 
     def write(self) -> None:
-        """Writes the list; for when its folder was not there at the first ones, or for those that
-        other processes have found since."""
+        """Writes the list again.
+
+        Needed if its folder did not exist at the first images, or if other processes have found
+        more of them.
+        """
         with self._lock:
             self._write()
 
     def _write(self) -> None:
-        """Adds what the file does not list yet: an earlier start may have begun it."""
+        """Appends the images that the file does not list; a continued run already has a file."""
         if self._share:
             self._others = self._share(self._reasons)
         if not self.reasons or not self._written or not self._written.parent.is_dir():
@@ -108,7 +118,9 @@ class BadImages:
                 table.writerows(rows if file.tell() else [_HEADER, *rows])
             self._listed |= {path for path, _ in new}
         except OSError as error:
-            raise ValueError(f"{self._written} cannot be written: {error}") from error
+            raise ValueError(
+                f"{self._written}, the list of bad images, cannot be written: {error}"
+            ) from error
 
     def _is_listed(self, path: str) -> bool:
         listed = self._listed or ()

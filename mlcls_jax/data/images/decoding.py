@@ -1,7 +1,7 @@
-"""The bytes of an image file to upright colour: uint8 [height, width, 3].
+"""Decodes image files to upright RGB: uint8 [height, width, 3].
 
-JPEG goes through libjpeg-turbo, which decodes at a half, a quarter or an eighth of the size for a
-fraction of the time; everything else, and JPEGs that it does not like, through Pillow.
+libjpeg-turbo decodes JPEGs, because it can decode at a fraction of the size in a fraction of the
+time. Pillow decodes all other formats, and JPEGs that libjpeg-turbo refuses.
 """
 
 import errno
@@ -20,49 +20,51 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.readers.storage import Part, read_part
+from mlcls_jax.system.console import one_line
 
 MAX_PIXELS = Data().max_pixels
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of images
-MAX_BYTES = 1 << 30  # more than MAX_PIXELS take uncompressed; as several threads read at a time
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+MAX_BYTES = 1 << 30  # more than MAX_PIXELS uncompressed; several threads read at the same time
 
-# Decoding at 3/8 takes as long as the whole and at 5/8 half as long again, but whole images would
-# have to be averaged to look as smooth, which takes longer still.
+# Decoding at 3/8 takes as long as decoding the whole image, and at 5/8 half as long again. But
+# whole images must be averaged to look as smooth, which takes even longer.
 _EIGHTHS = (1, 2, 3, 4, 5)
-# Growing again by so little costs less likeness, and time, than shrinking from the next size.
+# Enlarging by this little costs less quality and time than shrinking from the next fraction.
 _ENOUGH = 0.93
 
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _KNOWN = "JPEG, PNG, GIF, BMP, WebP or TIFF"
 _ORIENTATION = 0x0112  # Exif 2.32, section 4.6.4
-_FOREIGN = {b"<": "HTML or SVG", b"%PDF": "PDF", b"ftyp": "HEIC, AVIF or a film", b"PK": "ZIP"}
-# What Pillow raises for damaged files: its plugins share no error of their own.
+_FOREIGN = {b"<": "HTML or SVG", b"%PDF": "PDF", b"ftyp": "HEIC, AVIF or a video", b"PK": "ZIP"}
+# What Pillow raises for damaged files; its plugins have no common exception.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError)
 _DAMAGED += (OverflowError, ZeroDivisionError, AttributeError, RuntimeError, AssertionError)
 
-_OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-# Registered here, as registering at the first such image is not meant for threads.
+# Errors of one file, not of the disk or the network.
+_FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+# Registered here, because registering them at the first such image is not thread-safe.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)
 Image.preinit()
-# A camera's odd Exif block is nothing that the user could act on.
+# Users cannot do anything about an odd Exif block of a camera.
 warnings.filterwarnings("ignore", "Corrupt EXIF data|Truncated File Read|Possibly corrupt")
-# Pillow's own limit warns, in whichever thread comes first; `max_pixels` takes its place.
+# Pillow's own limit only warns; `max_pixels` replaces it.
 Image.MAX_IMAGE_PIXELS = None
-# The images of a batch are decoded in parallel already.
+# The images of a batch are already decoded in parallel.
 cv2.setNumThreads(0)
 
 
 class ImageError(ValueError):
-    """An image that cannot be read; its text says what is wrong with it."""
+    """Raised for an image that cannot be read; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image of which only the header has been read.
+    """An image whose header has been read.
 
-    height, width: upright, in pixels.
-    decode: (wanted_height, wanted_width) -> uint8 [height', width', 3], upright.  The result is
-        the whole image, at its size or at a fraction that costs less and is no smaller than
-        what is wanted, or hardly; ImageError where the data are damaged.
+    height, width: size of the upright image in pixels.
+    decode: (min_height, min_width) -> uint8 [height', width', 3], upright. The result is the whole
+        image, at its size or at a cheaper fraction that is at least (or almost) as large as asked.
+        It raises an ImageError if the data are damaged.
     """
 
     height: int
@@ -71,33 +73,36 @@ class ImageFile:
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a file, or of a part of one.
+    """Returns the bytes of an image file, or of an image in a shard.
+
+    Args:
+      path: a path or a Part.
 
     Raises:
-        ImageError: there are none to be read.
-        OSError: the disk or the network fails.
+      ImageError: this file cannot be read.
+      OSError: the disk or the network fails.
     """
     try:
         if isinstance(path, Part):
             return read_part(path)
         status = os.stat(path)
         mode = status.st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(mode):  # opening a pipe would block
             kind = "a folder" if stat.S_ISDIR(mode) else "a device, socket or pipe"
             raise ImageError(f"it is {kind}, not a file")
         if status.st_size > MAX_BYTES:
-            raise ImageError(f"it has {status.st_size:,} bytes, more than any image")
+            raise ImageError(f"it has {status.st_size:,} bytes, too many for an image")
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError as error:
         if isinstance(path, Part):
-            raise ImageError(f"its shard {path.shard} is gone") from error
-        dangling = os.path.islink(path)
-        what = "it is a link to a file that is not there" if dangling else "there is no such file"
-        raise ImageError(what) from error
+            raise ImageError(f"its shard {path.shard} does not exist") from error
+        is_link = os.path.islink(path)
+        reason = "it links to a file that does not exist" if is_link else "the file does not exist"
+        raise ImageError(reason) from error
     except OSError as error:
-        # A disk or network that fails makes no image bad.
-        if not isinstance(path, Part) and error.errno not in _OF_THE_FILE:
+        # If a disk or network fails, the image is not to blame.
+        if not isinstance(path, Part) and error.errno not in _FILE_ERRORS:
             raise
         raise ImageError(error.strerror or str(error)) from error
     except ValueError as error:
@@ -105,32 +110,33 @@ def read_file(path: str) -> bytes:
 
 
 def open_image(contents: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
-    """Reads the header of an image.
+    """Reads the header of an image: JPEG, PNG, GIF, BMP, WebP or TIFF.
 
-    JPEG, PNG, GIF, BMP, WebP and TIFF; of animations the first frame.  Grey, palette and CMYK
-    become RGB, alpha is dropped and 16 bits become the upper 8.  Exif orientation is applied.
+    Decoding gives the first frame of an animation. Grey, palette and CMYK images become RGB, alpha
+    is dropped, 16 bits are reduced to the upper 8, and the Exif orientation is applied.
 
     Args:
-        contents: of the file.
-        max_pixels: an image that claims more is refused before memory is taken for it.
+      contents: the bytes of the file.
+      max_pixels: larger images are refused before memory is allocated for them.
 
     Raises:
-        ImageError: the bytes are no image of these formats, or the header is damaged.
+      ImageError: the bytes are not an image of these formats, the header is damaged, or the image
+        is too large.
     """
     with _open(contents) as image:
         width, height = image.size
         if height * width > max_pixels:
             raise ImageError(
-                f"it claims {width} x {height} pixels, more than data.max_pixels = {max_pixels:,}"
+                f"it has {width} x {height} pixels, more than data.max_pixels = {max_pixels:,}"
             )
         orientation = _orientation(image)
         is_plain_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
 
-    def decode_upright(wanted_height: int, wanted_width: int) -> np.ndarray:
-        wanted = (wanted_height, wanted_width)
+    def decode_upright(min_height: int, min_width: int) -> np.ndarray:
+        least = (min_height, min_width)
         if orientation >= 5:
-            wanted = (wanted_width, wanted_height)
-        pixels = _decode_jpeg(contents, (height, width), wanted) if is_plain_jpeg else None
+            least = (min_width, min_height)
+        pixels = _decode_jpeg(contents, (height, width), least) if is_plain_jpeg else None
         return _upright(_decode_with_pillow(contents) if pixels is None else pixels, orientation)
 
     size = (height, width) if orientation < 5 else (width, height)
@@ -138,30 +144,36 @@ def open_image(contents: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
 
 
 def decode(contents: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The whole image at its size: uint8 [height, width, 3]; see `open_image`."""
+    """Decodes a whole image at its size.
+
+    Args, errors: as `open_image`.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
     image = open_image(contents, max_pixels)
     return image.decode(image.height, image.width)
 
 
-def _eighths(size: tuple[int, int], wanted: tuple[int, int]) -> int:
-    """The fraction to decode at for a result of at least the wanted size, or hardly less."""
+def _eighths(size: tuple[int, int], least: tuple[int, int]) -> int:
+    """The smallest fraction, in eighths, that gives (almost) at least the size `least`."""
     for eighths in _EIGHTHS:
-        sides = zip(size, wanted, strict=True)
-        if all(math.ceil(side * eighths / 8) >= _ENOUGH * least for side, least in sides):
+        sides = zip(size, least, strict=True)
+        if all(math.ceil(side * eighths / 8) >= _ENOUGH * limit for side, limit in sides):
             return eighths
     return 8
 
 
 def _decode_jpeg(
-    contents: bytes, size: tuple[int, int], wanted: tuple[int, int]
+    contents: bytes, size: tuple[int, int], least: tuple[int, int]
 ) -> np.ndarray | None:
-    """As stored, not upright; None where Pillow should try."""
-    eighths = _eighths(size, wanted)
+    """The image as stored, not upright; None if Pillow should try."""
+    eighths = _eighths(size, least)
     try:
         return simplejpeg.decode_jpeg(
             contents,
-            # Where the image shrinks anyway, nobody sees how its colours were spread.
-            fastupsample=wanted[0] < size[0] and wanted[1] < size[1],
+            # If the image shrinks anyway, the quality of the colour upsampling does not matter.
+            fastupsample=least[0] < size[0] and least[1] < size[1],
             min_height=math.ceil(size[0] * eighths / 8),
             min_width=math.ceil(size[1] * eighths / 8),
             min_factor=8 / eighths,
@@ -173,7 +185,7 @@ def _decode_jpeg(
 def _decode_with_pillow(contents: bytes) -> np.ndarray:
     with _open(contents) as image:
         try:
-            if image.mode.startswith("I;16"):  # `convert` would cut it off at 255
+            if image.mode.startswith("I;16"):  # `convert` would clip at 255
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
@@ -184,15 +196,15 @@ def _decode_with_pillow(contents: bytes) -> np.ndarray:
 
 
 def _open(contents: bytes) -> Image.Image:
-    """ImageError where the bytes are no image."""
+    """Opens an image with Pillow; raises an ImageError if the bytes are not an image."""
     try:
         return Image.open(io.BytesIO(contents), formats=_FORMATS)
     except _DAMAGED as error:
-        raise ImageError(_what_is_wrong(contents, error)) from error
+        raise ImageError(_reason(contents, error)) from error
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; 1 where there is none, or one that cannot be read."""
+    """The Exif orientation, 1 to 8; 1 if there is none or it cannot be read."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except _DAMAGED:
@@ -201,7 +213,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes Exif orientations 2 to 8: transposed or not, then mirrored down and across or not."""
+    """Undoes Exif orientations 2 to 8: transposes, then mirrors vertically and horizontally."""
     if orientation >= 5:
         pixels = cv2.transpose(pixels)
     down, across = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
@@ -210,16 +222,16 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _damaged(form: str, error: BaseException) -> str:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return f"its {form} data are damaged or incomplete ({reason})"
+def _damaged(name: str, error: BaseException) -> str:
+    reason = one_line(error, limit=200)
+    return f"its {name} data are damaged or incomplete ({reason})"
 
 
-def _what_is_wrong(contents: bytes, error: BaseException) -> str:
+def _reason(contents: bytes, error: BaseException) -> str:
     if not contents:
         return "the file is empty"
     if not contents.strip(b"\0"):
-        return "the file holds zeros only"
+        return "the file contains only zeros"
     decoded = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
     decoded |= {b"RIFF": "WebP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
     for magic, name in decoded.items():

@@ -1,8 +1,8 @@
-"""One image, from its decoder to uint8 [size, size, 3].
+"""Resizes, crops and augments one image to uint8 [size, size, 3].
 
-Decoding at a fraction of the size (decoding.py) does most of the shrinking, and what is left is
-bilinear.  Against full decoding and an antialiased resize, docs/input.md has how alike that is.
-Everything random is drawn from the generator that is passed in.
+Decoding at a fraction of the size (decoding.py) does most of the shrinking; the rest is bilinear.
+The documentation compares the result with full decoding and an antialiased resize. All random
+numbers come from the generator that is passed in.
 """
 
 import math
@@ -17,14 +17,14 @@ from mlcls_jax.data.images.decoding import ImageFile
 
 _INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 _CROP_ATTEMPTS = 10
-# Both interpolations look at neighbours only: a side that shrinks by this is averaged instead.
+# Both interpolations use only neighbouring pixels; a side that shrinks by this factor is averaged.
 _AVERAGED_FROM = 2
 _RATIO = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
 class Box:
-    """A part of an image, in pixels."""
+    """A rectangular part of an image, in pixels."""
 
     top: int
     left: int
@@ -38,19 +38,19 @@ def resize(
     interpolation: str = "bilinear",
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Resizes to a square; what isn't square is squashed.
+    """Resizes an image to a square without keeping its aspect ratio.
 
     Args:
-        image: uint8 [height, width, 3].
-        size: side of the result in pixels.
-        interpolation: "bilinear" or "bicubic" (Keys, a = -0.75).
-        out: uint8 [size, size, 3], contiguous, to write to.
+      image: uint8 [height, width, 3].
+      size: side of the result in pixels.
+      interpolation: "bilinear" or "bicubic" (Keys, a = -0.75).
+      out: optional contiguous uint8 [size, size, 3] to write to.
 
     Returns:
-        uint8 [size, size, 3]; without `out`, the image itself if it has this size.
+      uint8 [size, size, 3]. Without `out`, this is the image itself if it already has the size.
 
     Raises:
-        ValueError: an unknown interpolation.
+      ValueError: the interpolation is unknown.
     """
     if interpolation not in _INTERPOLATIONS:
         known = tuple(_INTERPOLATIONS)
@@ -69,18 +69,30 @@ def resize(
 
 
 def center_box(height: int, width: int, size: int) -> Box:
-    """The central square whose side is size / (size + 32) of the short side.
+    """Returns the central square whose side is size / (size + 32) of the short side.
 
-    This is the evaluation of the reference implementation (`preprocessing.py` of
+    This is the evaluation crop of the reference implementation (`preprocessing.py` of
     tensorflow/tpu/models/official/efficientnet).
+
+    Args:
+      height, width: size of the image in pixels.
+      size: side of the network's input in pixels.
     """
     side = max(int(center_crop_share(size) * min(height, width)), 1)
     return Box((height - side + 1) // 2, (width - side + 1) // 2, side, side)
 
 
-def seen_box(height: int, width: int, size: int, how: str) -> Box:
-    """The part of an image that the network sees in evaluation, where `how` is eval_resize."""
-    return center_box(height, width, size) if how == "center_crop" else Box(0, 0, height, width)
+def seen_box(height: int, width: int, size: int, eval_resize: str) -> Box:
+    """Returns the part of an image that the network sees in evaluation.
+
+    Args:
+      height, width: size of the image in pixels.
+      size: side of the network's input in pixels.
+      eval_resize: "squash" or "center_crop".
+    """
+    if eval_resize == "center_crop":
+        return center_box(height, width, size)
+    return Box(0, 0, height, width)
 
 
 def random_box(
@@ -90,11 +102,17 @@ def random_box(
     min_scale: float,
     ratio: tuple[float, float] = _RATIO,
 ) -> Box:
-    """A random part of an image (Szegedy et al. 2015, arXiv:1409.4842).
+    """Returns a random part of an image (Szegedy et al. 2015, arXiv:1409.4842).
 
-    Its share of the area is uniform in [min_scale, 1] and the logarithm of its width / height
-    uniform in that of `ratio`.  A part that doesn't fit is drawn again, ten times at most; then it
-    is the largest central one whose aspect lies in `ratio`.
+    Its share of the area is uniform in [min_scale, 1], and the logarithm of its width / height is
+    uniform within `ratio`. A part that does not fit is drawn again. After ten attempts, the result
+    is the largest central part with an aspect ratio within `ratio`.
+
+    Args:
+      height, width: size of the image in pixels.
+      rng: the random numbers.
+      min_scale: the smallest share of the area, in (0, 1].
+      ratio: the smallest and largest width / height.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(_CROP_ATTEMPTS):
@@ -120,17 +138,17 @@ def train_image(
     """Decodes and augments one training image.
 
     Args:
-        source: of which the header has been read.
-        rng: the same state gives the same image.
-        size: side of the result in pixels.
-        augment: all but eval_resize and what mixes images.
-        out: see `resize`.
+      source: the image, with its header read.
+      rng: the random numbers; the same state gives the same image.
+      size: side of the result in pixels.
+      augment: all its fields are used except eval_resize and those that mix images.
+      out: see `resize`.
 
     Returns:
-        uint8 [size, size, 3].
+      uint8 [size, size, 3].
 
     Raises:
-        ImageError: see `ImageFile`.
+      ImageError: see `ImageFile`.
     """
     mirrored = augment.flip and rng.random() < 0.5
     box = Box(0, 0, source.height, source.width)
@@ -151,48 +169,56 @@ def train_image(
 def eval_image(
     source: ImageFile, *, size: int, augment: Augment, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Decodes one image for evaluation, by eval_resize and interpolation of `augment`.
+    """Decodes one image for evaluation, with eval_resize and interpolation of `augment`.
 
-    Args, returns and errors: as `train_image`.
+    Args, returns, errors: as `train_image`.
     """
     return square(source, size, augment.eval_resize, augment.interpolation, out)
 
 
 def square(
-    source: ImageFile, size: int, how: str, interpolation: str, out: np.ndarray | None = None
+    source: ImageFile,
+    size: int,
+    eval_resize: str,
+    interpolation: str,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Decodes an image to a square without anything random.
+    """Decodes an image to a square without augmentation.
 
     Args:
-        source: of which the header has been read.
-        size: side of the result in pixels.
-        how: "squash" or "center_crop".
-        interpolation, out: see `resize`.
+      source: the image, with its header read.
+      size: side of the result in pixels.
+      eval_resize: "squash" or "center_crop".
+      interpolation, out: see `resize`.
 
     Returns:
-        uint8 [size, size, 3].
+      uint8 [size, size, 3].
 
     Raises:
-        ImageError: see `ImageFile`.
+      ImageError: see `ImageFile`.
     """
-    box = seen_box(source.height, source.width, size, how)
+    box = seen_box(source.height, source.width, size, eval_resize)
     return resize(_part(source, box, size), size, interpolation, out)
 
 
 def short_side(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width of an image whose short side shrinks to `side`; it is never enlarged."""
+    """Returns height and width after shrinking the short side to `side`; never enlarges."""
     share = min(side / min(height, width), 1)
     return max(round(height * share), 1), max(round(width * share), 1)
 
 
 def shrink(source: ImageFile, side: int) -> np.ndarray:
-    """Decodes a whole image with a short side of `side`, or of a little less, or as it is.
+    """Decodes a whole image with a short side of about `side`; never enlarges it.
+
+    Args:
+      source: the image, with its header read.
+      side: the short side of the result in pixels.
 
     Returns:
-        uint8 [height, width, 3].
+      uint8 [height, width, 3]; the short side may be slightly smaller than `side`.
 
     Raises:
-        ImageError: see `ImageFile`.
+      ImageError: see `ImageFile`.
     """
     height, width = short_side(source.height, source.width, side)
     image = source.decode(height, width)
@@ -202,7 +228,7 @@ def shrink(source: ImageFile, side: int) -> np.ndarray:
 
 
 def _part(source: ImageFile, box: Box, size: int) -> np.ndarray:
-    """The box of an image, decoded about as large as it takes for a square of that size."""
+    """The box of an image, decoded about as large as a square of that size needs."""
     image = source.decode(
         -(-size * source.height // box.height), -(-size * source.width // box.width)
     )
@@ -214,8 +240,11 @@ def _part(source: ImageFile, box: Box, size: int) -> np.ndarray:
 
 
 def center_crop_share(size: int) -> float:
-    """Share of the short side that eval_resize="center_crop" keeps, for a side in pixels.
+    """Returns the share of the short side that eval_resize="center_crop" keeps.
 
     The reference implementation crops 224 of 256 pixels, 240 of 272 and so on.
+
+    Args:
+      size: side of the network's input in pixels.
     """
     return size / (size + 32)

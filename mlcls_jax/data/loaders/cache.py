@@ -1,9 +1,9 @@
-"""The decoded cache (config field data.cache): what is kept of an image, and how it is used.
+"""The decoded cache (config field data.cache): how images are stored and read.
 
-Images that training sees squashed, and those of evaluation, are kept as they come out, before
-they are flipped.  For random crops the whole image is kept, with a short side of 8/7 of the
-size: the 256 pixels for 224 of the ImageNet tradition.  Crops from it are as sharp as the average
-one needs; the smallest are enlarged.
+Squashed training images and evaluation images are stored at their final size, before they are
+flipped. For random crops the whole image is stored with a short side of 8/7 of the size, like the
+256 pixels for crops of 224 that are usual for ImageNet. An average crop is then as sharp as from
+the file; the smallest crops are enlarged.
 """
 
 import dataclasses
@@ -35,18 +35,19 @@ from mlcls_jax.data.images.transforms import (
 from mlcls_jax.data.loaders.cache_store import InMemory, OnDisk
 
 _FORMAT = "decoded images of mlcls_jax, format 1"
-_TRADITION = 8 / 7
-_AT_ONCE = 8  # images: less work than this costs a thread more than it does
+_SHORT_SIDE = 8 / 7  # of whole images, relative to the size of the batches' images
+_AT_ONCE = 8  # images per task of a thread; smaller tasks cost more than the work itself
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is kept of an image.
+    """How an image is stored.
 
-    resize: "squash" and "center_crop": a square of `side`; "random_crop": the whole image, with
-        a short side of `side` at most.
-    interpolation: of the squares.
-    max_pixels: see `open_image`; it decides which images there are.
+    resize: "squash" and "center_crop": a square of `side` pixels; "random_crop": the whole image,
+        with a short side of at most `side` pixels.
+    side: in pixels.
+    interpolation: the interpolation of squares.
+    max_pixels: see `open_image`; larger images cannot be read.
     """
 
     resize: str
@@ -56,35 +57,57 @@ class Form:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the image is kept as a whole."""
+        """Whether whole images are stored."""
         return self.resize == "random_crop"
 
     @classmethod
     def of_split(cls, split: str, augment: Augment, size: int, max_pixels: int) -> "Form":
-        """That of "train", or of another split, which is only evaluated."""
+        """Returns the form for a split.
+
+        Args:
+          split: "train", or another split, which is only evaluated.
+          augment: the augmentation of the run.
+          size: side of the batches' images in pixels.
+          max_pixels: see `open_image`.
+        """
         if split == "train" and augment.train_resize == "random_crop":
-            return cls("random_crop", round(size * _TRADITION), "area", max_pixels)
+            return cls("random_crop", round(size * _SHORT_SIDE), "area", max_pixels)
         resize = augment.train_resize if split == "train" else augment.eval_resize
         return cls(resize, size, augment.interpolation, max_pixels)
 
     def make(self, image: ImageFile) -> tuple[np.ndarray, int, int]:
-        """What is kept: uint8 [height, width, 3]; height and width of what it stands for."""
+        """Returns the stored pixels, and the height and width of the image they represent.
+
+        Args:
+          image: the image, with its header read.
+
+        Returns:
+          uint8 [height', width', 3], height, width.
+
+        Raises:
+          ImageError: the image is damaged.
+        """
         if self.is_whole:
             return shrink(image, self.side), image.height, image.width
         return square(image, self.side, self.resize, self.interpolation), self.side, self.side
 
 
 class Cache:
-    """A source whose images are decoded already; those that are not come from their files."""
+    """An ImageSource of decoded images; images that are not stored are read from their files."""
 
     at_once = _AT_ONCE
 
     def __init__(self, store: InMemory | OnDisk, files: ImageFiles):
-        """store: with the images of the files, in the form of their split."""
+        """Creates the source.
+
+        Args:
+          store: the decoded images, in the form of their split.
+          files: the source of the same images as files.
+        """
         self._store, self._files = store, files
 
     def train(self, index: int, rng: np.random.Generator, out: np.ndarray) -> None:
-        """See Source."""
+        """See ImageSource."""
         kept = self._store.pixels(index)
         if kept is None:
             self._files.train(index, rng, out)
@@ -94,8 +117,11 @@ class Cache:
         train_image(image, rng, size=self._files.size, augment=self._files.augment, out=out)
 
     def evaluate(self, index: int, out: np.ndarray) -> None:
-        """See Source.  One that is kept whole for random crops is squashed: who asks for it are the
-        features of a frozen backbone, which are of whole images."""
+        """See ImageSource.
+
+        A whole image stored for random crops is squashed: the features of a frozen backbone, which
+        need it, are computed from whole images.
+        """
         kept = self._store.pixels(index)
         if kept is None:
             self._files.evaluate(index, out)
@@ -104,17 +130,27 @@ class Cache:
 
 
 def file_name(split: str, form: Form, paths: Sequence[str]) -> str:
-    """Of the split's file; the same images in another order are others."""
-    what = [
+    """Returns the cache file name of a split, which depends on the order of the images.
+
+    Args:
+      split: "train" or another split.
+      form: how the images are stored.
+      paths: the paths of the images.
+    """
+    content = [
         dataclasses.asdict(form),
         [path if "://" in path else os.path.abspath(path) for path in paths],
     ]
-    name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    return f"{split}-{form.resize}-{form.side}px-{name}.images"
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return f"{split}-{form.resize}-{form.side}px-{digest}.images"
 
 
 def make_header(images: int) -> dict[str, Any]:
-    """What decides the pixels beside the files: libraries, and this package's own code."""
+    """Returns all that determines the pixels apart from the files: libraries and our own code.
+
+    Args:
+      images: the number of images.
+    """
     code = "".join(map(inspect.getsource, (decoding, transforms, Form, center_crop_share)))
     return {
         "format": _FORMAT,

@@ -1,8 +1,8 @@
-"""The making of the decoded cache, before the first batch.
+"""Builds the decoded cache before the first batch.
 
-A file is named by the images' paths and by what is kept of them.  It is used if the libraries
-and the code that made it are those at hand, and each of its images if its file has the size and
-the time of change that it had; others are decoded again.
+The name of a cache file depends on the paths of the images and on how they are stored. A file is
+used if the same libraries and code made it. An image in it is used if its file still has the same
+size and modification time; other images are decoded again.
 """
 
 import dataclasses
@@ -25,37 +25,37 @@ from mlcls_jax.data.loaders.cache import Cache, Form, file_name, make_header
 from mlcls_jax.data.loaders.cache_store import Appending, InMemory, OnDisk, Store, read_rows
 from mlcls_jax.data.loaders.threads import Reader, in_order
 from mlcls_jax.data.readers.storage import Part
-from mlcls_jax.system.console import Meter, console, print_warning, progress_bar
+from mlcls_jax.system.console import Meter, console, format_bytes, print_warning, progress_bar
 from mlcls_jax.system.devices import available_memory
 from mlcls_jax.system.files import cache_folder
 from mlcls_jax.system.lock import waited_for
 
-# Of what is free: the rest is for checkpoints on a disk, and for the training in memory.
+# Shares of the free space; the rest is left for checkpoints on disk and for training in memory.
 _SHARE_OF_DISK, _SHARE_OF_MEMORY = 0.9, 0.7
-_SAMPLE = 64  # images whose headers tell how large all are, where they differ
-_CHUNK = 32  # images that are begun together
+_SAMPLE = 64  # images whose headers are read to estimate the size of images that differ in size
+_CHUNK = 32  # images that are started together
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def with_cache(
     reader: Reader, data: Data, augment: Augment, size: int, split: str, paths: Sequence[str]
 ) -> Reader:
-    """The reader of a split, with the cache that the config asks for: opened, or built first.
+    """Returns the reader of a split with the cache that the config asks for; builds it if needed.
 
-    A build that is interrupted goes on the next time, if it is on disk.  What would not fit is
-    not built, which is told.
+    An interrupted build on disk continues the next time. A cache that would not fit is not built,
+    and a warning says so.
 
     Args:
-        reader: of the files.
-        data: cache and cache_folder.
-        augment: of the batches.
-        size: of the batches' images, in pixels.
-        split: "train", or another one that is only evaluated.
-        paths: files of its images.
+      reader: the reader of the files.
+      data: its cache and cache_folder are used.
+      augment: the augmentation of the batches.
+      size: side of the batches' images in pixels.
+      split: "train", or another split, which is only evaluated.
+      paths: the paths of its images.
 
     Raises:
-        ValueError: an image cannot be read and must not be skipped; the folder cannot be
-            written, or its disk is full.
+      ValueError: an image cannot be read and must not be skipped, the folder cannot be written, or
+        its disk is full.
     """
     if data.cache == "none":
         return reader
@@ -71,7 +71,7 @@ def with_cache(
 
 @dataclass(frozen=True)
 class _Build:
-    """The making of a split's cache."""
+    """Builds the cache of one split."""
 
     reader: Reader
     files: ImageFiles
@@ -79,7 +79,7 @@ class _Build:
     split: str
 
     def in_memory(self) -> InMemory | None:
-        """A new store with all images; None where they would not fit."""
+        """A new store with all images; None if they would not fit."""
         missing = np.arange(len(self.files.paths))
         needed, free = self._bytes(missing), _SHARE_OF_MEMORY * available_memory()
         if not self._fits(len(missing), needed, "in memory", free):
@@ -89,7 +89,7 @@ class _Build:
         return store
 
     def on_disk(self, folder: Path) -> OnDisk | None:
-        """The store of a file that has all images, now if not before; None: as above."""
+        """The store of a file, completed if necessary; None if the images would not fit."""
         paths = self.files.paths
         path = folder / file_name(self.split, self.form, paths)
         header, stamps = make_header(len(paths)), _stamps(paths, self.reader.workers())
@@ -102,26 +102,31 @@ class _Build:
                         return None
                     rows = read_rows(path, header)
             if rows is None:
-                raise ValueError(f"{path} has gone while it was opened; start again")
+                raise ValueError(
+                    f"{path} was removed while it was opened; run the same command again"
+                )
             _tell(f"{self.split}: {int((rows['height'] > 0).sum())} decoded images in {path}")
             return OnDisk(path, rows)
         except OSError as error:
             raise ValueError(_disk_error(path, error)) from error
 
     def _complete(self, path: Path, header: dict[str, Any], stamps: np.ndarray) -> bool:
-        """Adds to a file what is missing in it; whether all is there now."""
-        rows = read_rows(path, header)  # as another process may have left it by now
+        """Adds the missing images to a file; returns False if they would not fit."""
+        rows = read_rows(path, header)  # read again, because another process may have added images
         missing = np.arange(len(stamps)) if rows is None else _missing(rows, stamps)
         if not len(missing):
             return True
         if rows is not None:
             changed = int((rows["height"][missing] != 0).sum())
-            have = f"{path} has {len(rows) - len(missing)} of {len(rows)} images"
-            _tell(have + (f"; {changed} have changed since and are decoded again" * bool(changed)))
+            found = f"{path} has {len(rows) - len(missing)} of {len(rows)} images"
+            _tell(found + (f"; {changed} have changed and are decoded again" * bool(changed)))
         elif path.exists():
-            _tell(f"{path} was made by other versions of the libraries or of this one; made anew")
+            _tell(
+                f"{path} was made by other versions of the libraries or of mlcls_jax; "
+                "it is replaced"
+            )
         needed, free = self._bytes(missing), shutil.disk_usage(path.parent).free
-        if not self._fits(len(missing), needed, f"at {path}", _SHARE_OF_DISK * free):
+        if not self._fits(len(missing), needed, f"in {path}", _SHARE_OF_DISK * free):
             return False
         try:
             with Appending(path, header, rows) as store:
@@ -130,14 +135,15 @@ class _Build:
             if error.errno not in _FULL:
                 raise
             raise ValueError(
-                f"{path}: no room for {len(missing)} decoded images, {_size(needed)} "
-                f"({error.strerror}); what is there is kept, and the next start goes on from it: "
-                "make room, or delete it and set another data.cache_folder or data.cache=none"
+                f"{path}: no room for {len(missing)} decoded images, {format_bytes(needed)} "
+                f"({error.strerror}); free some space and run the same command again, which "
+                "continues from the images already stored, or delete the file and set another "
+                "data.cache_folder or data.cache=none"
             ) from error
         return True
 
     def _decode(self, missing: np.ndarray, store: Store, stamps: np.ndarray) -> None:
-        """Stores the missing images in their order, decoded by all threads."""
+        """Decodes the missing images with all threads and stores them in order."""
 
         def make(index: int) -> tuple[np.ndarray, int, int]:
             return self.form.make(self.files.open(index))
@@ -160,21 +166,22 @@ class _Build:
                 meter.advance(len(tasks))
                 refresh()
 
-    def _fits(self, count: int, needed: float, where: str, free: float) -> bool:
-        """Announces what is about to be stored, or why it is not."""
+    def _fits(self, count: int, needed: float, location: str, free: float) -> bool:
+        """Prints what is about to be stored, or warns that it does not fit."""
         about = "about " if self.form.is_whole else ""
-        what = f"{self.split}: {count} decoded images, {about}{_size(needed)}, {where}"
+        size = f"{about}{format_bytes(needed)}, {location}"
+        content = f"{self.split}: {count} decoded images, {size}"
         if needed <= free:
-            _tell(what)
+            _tell(content)
             return True
         print_warning(
-            f"cache of {what}, would not fit: they may take {_size(free)} of what is free there; "
-            "going on without this cache"
+            f"cache of {content}, would not fit: it may take {format_bytes(free)} of the free "
+            "space there; continuing without this cache"
         )
         return False
 
     def _bytes(self, missing: np.ndarray) -> float:
-        """That the missing images take: all are alike, or else by a sample of them."""
+        """The bytes that the missing images need; estimated from a sample if sizes differ."""
         if not self.form.is_whole:
             return 3.0 * self.form.side**2 * len(missing)
         areas = []
@@ -189,15 +196,15 @@ class _Build:
 
 
 def _missing(rows: np.ndarray, stamps: np.ndarray) -> np.ndarray:
-    """Indices of images that are not there, or whose file has changed."""
+    """The indices of images that are not stored or whose file has changed."""
     same = (rows["size"] == stamps[:, 0]) & (rows["mtime"] == stamps[:, 1])
     return np.flatnonzero((rows["height"] == 0) | ~same)
 
 
 def _stamps(paths: Sequence[str], workers: int) -> np.ndarray:
-    """int64 [n, 2]: bytes and time of change of each file, -1 where there is none.
+    """The size in bytes and the modification time of each file: int64 [n, 2]; -1 if missing.
 
-    Of a part of a shard: its bytes, and the time of the shard, -1 for one in a bucket.
+    For an image in a shard, the time is that of the shard, or -1 for a bucket.
     """
 
     def stamp(path: str) -> tuple[int, int]:
@@ -208,19 +215,15 @@ def _stamps(paths: Sequence[str], workers: int) -> np.ndarray:
             return path.size if is_part else -1, -1
         return path.size if is_part else status.st_size, status.st_mtime_ns
 
-    with ThreadPoolExecutor(workers) as pool:  # a folder on another machine answers slowly
+    with ThreadPoolExecutor(workers) as pool:  # a network disk answers slowly
         return np.array(list(pool.map(stamp, paths)), np.int64).reshape(-1, 2)
 
 
 def _disk_error(path: Path, error: OSError) -> str:
     return (
-        f"{path}: the decoded images cannot be kept there ({error.strerror or error}); name a "
-        "data.cache_folder on a local disk, or data.cache=none"
+        f"{path}: the decoded images cannot be stored there ({error.strerror or error}); set "
+        "data.cache_folder to a folder on a local disk, or data.cache=none"
     )
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.1f} MB"
 
 
 def _tell(text: str) -> None:

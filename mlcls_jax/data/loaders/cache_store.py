@@ -1,9 +1,9 @@
-"""Decoded images by their index: in memory, or in a file that is mapped into it.
+"""Stores decoded images by index, in memory or in a memory-mapped file.
 
-The file is a page of header, the index with a row per image, and the images one after the
-other.  It only grows, and a row is written after what it points to: who reads it meanwhile sees
-whole images, those that were there when it was opened, and a writer that is killed leaves a file
-that the next one goes on with.
+A file has a page with the header, an index with one row per image, and the images one after the
+other. It only grows, and a row is written after the image that it points to. Readers therefore see
+complete images, those stored when they opened the file, and the next writer can continue the file
+of one that was killed.
 """
 
 import json
@@ -17,9 +17,9 @@ import numpy as np
 
 from mlcls_jax.system.files import replacing
 
-# height: of what is stored; 0: nothing is there; UNREADABLE: nothing, as it could not be decoded.
-# whole_height, whole_width: of the image for which it stands.
-# size, mtime: of its file, in bytes and nanoseconds; -1 where there was none.
+# height, width: of the stored pixels; height 0: not stored; UNREADABLE: could not be decoded.
+# whole_height, whole_width: of the image that the pixels represent.
+# size, mtime: of the image file, in bytes and nanoseconds; -1 if it was missing.
 ROW = np.dtype(
     [(name, "<i8") for name in ("offset", "size", "mtime")]
     + [(name, "<i4") for name in ("height", "width", "whole_height", "whole_width")]
@@ -27,25 +27,34 @@ ROW = np.dtype(
 UNREADABLE = -1
 
 _PAGE = 4096
-_SLAB = 1 << 26  # bytes; a system call for each image would run out of mappings
-_FLUSH_SECONDS = 2.0  # so much work is lost when a writer is killed
+_SLAB = 1 << 26  # bytes; one allocation per image would exhaust the memory mappings
+_FLUSH_SECONDS = 2.0  # work lost when a writer is killed
 
 
 class Store(Protocol):
-    """Where a build puts images.  rows: of ROW, one for each image, with all that is there."""
+    """A store that a build writes images to.
+
+    rows: an array of ROW, one row per image, including the images already stored.
+    """
 
     rows: np.ndarray
 
     def add(self, index: int, row: dict[str, int], pixels: np.ndarray | None) -> None:
-        """Stores uint8 [height, width, 3], or that there is none; row: the other fields of ROW."""
+        """Stores an image.
+
+        Args:
+          index: the index of the image.
+          row: the fields of ROW except offset, height and width.
+          pixels: uint8 [height, width, 3]; None: the image cannot be decoded.
+        """
         ...
 
 
 class InMemory:
-    """A store that ends with the process."""
+    """A store in the memory of the process."""
 
     def __init__(self, count: int):
-        """count: of images, none of which is there yet."""
+        """Creates an empty store for `count` images."""
         self.rows = np.zeros(count, ROW)
         self._images: list[np.ndarray | None] = [None] * count
         self._slab, self._used = np.empty(0, np.uint8), 0
@@ -61,20 +70,20 @@ class InMemory:
         self.rows[index] = _row(row, 0, pixels)
 
     def pixels(self, index: int) -> np.ndarray | None:
-        """uint8 [height, width, 3], or None where none is there."""
+        """Returns an image, uint8 [height, width, 3], or None if it is not stored."""
         return self._images[index]
 
 
 class OnDisk:
-    """The images of a file, as it was when it was opened.  rows: see Store."""
+    """The images of a file at the time it was opened; rows: see Store."""
 
     def __init__(self, path: Path, rows: np.ndarray):
-        """rows: from `read_rows`."""
+        """Maps the file; rows: from `read_rows`."""
         self.rows = rows
         self._data = np.asarray(np.memmap(path, np.uint8, "r"))
 
     def pixels(self, index: int) -> np.ndarray | None:
-        """uint8 [height, width, 3], not writable, or None where none is there."""
+        """Returns an image, read-only uint8 [height, width, 3], or None if it is not stored."""
         row = self.rows[index]
         offset, height, width = int(row["offset"]), int(row["height"]), int(row["width"])
         if height <= 0:
@@ -83,18 +92,18 @@ class OnDisk:
 
 
 class Appending:
-    """A store at the end of a file: use it in a `with` block, one process at a time."""
+    """A store that appends to a file; use it in a `with` block, in one process at a time."""
 
     def __init__(self, path: Path, header: dict[str, Any], rows: np.ndarray | None):
         """Opens the file, or replaces it by a new one.
 
         Args:
-            path: of the file, whose folder is there.
-            header: what determines its content.
-            rows: from `read_rows`; None: there is no such file yet.
+          path: the file; its folder must exist.
+          header: what determines its content.
+          rows: from `read_rows`; None: begin a new file.
 
         Raises:
-            OSError: it cannot be written.
+          OSError: the file cannot be written.
         """
         count = header["images"]
         if rows is None:
@@ -102,7 +111,7 @@ class Appending:
                 partial.write_bytes(_page(header) + bytes(ROW.itemsize * count))
         self.rows = np.zeros(count, ROW) if rows is None else rows
         self._file = open(path, "r+b", buffering=0)  # noqa: SIM115
-        # What a killed writer left without a row is not worth a search.
+        # Images that a killed writer left without a row are not reused.
         self._end = self._file.seek(0, os.SEEK_END)
         self._pending: list[int] = []
         self._due = time.monotonic() + _FLUSH_SECONDS
@@ -111,12 +120,16 @@ class Appending:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
-        # On a full disk there is room for the rows still; if not, the first error says why.
+        # A full disk still has room for the rows; if not, the first error gives the reason.
         with self._file, suppress(OSError) if error else nullcontext():
             self.flush()
 
     def add(self, index: int, row: dict[str, int], pixels: np.ndarray | None) -> None:
-        """See Store; OSError where the disk is full."""
+        """Stores an image, see Store.
+
+        Raises:
+          OSError: the disk is full.
+        """
         if pixels is not None:
             self._write(self._end, np.ascontiguousarray(pixels))
         self.rows[index] = _row(row, self._end, pixels)
@@ -126,7 +139,7 @@ class Appending:
             self.flush()
 
     def flush(self) -> None:
-        """Writes the rows of what was added, which is safely on the disk before."""
+        """Writes the rows of the added images, after their pixels are safely on disk."""
         if self._pending:
             os.fsync(self._file.fileno())
             for index in self._pending:
@@ -142,9 +155,14 @@ class Appending:
 
 
 def read_rows(path: Path, header: dict[str, Any]) -> np.ndarray | None:
-    """The index of a file: of ROW, writable, zeros where a row points to what is not there.
+    """Returns the index of a file, or None if it does not exist or has another header.
 
-    None if there is no such file, or one with another header.
+    Args:
+      path: the file.
+      header: the expected header.
+
+    Returns:
+      A writable array of ROW; rows that point beyond the end of the file are zero.
     """
     try:
         with open(path, "rb") as file:
@@ -157,9 +175,9 @@ def read_rows(path: Path, header: dict[str, Any]) -> np.ndarray | None:
     if len(data) < ROW.itemsize * header["images"]:
         return None
     rows = np.frombuffer(bytearray(data), ROW)
-    there = rows["height"] > 0
+    stored = rows["height"] > 0
     ends = rows["offset"] + 3 * rows["height"].astype(np.int64) * rows["width"]
-    rows[there & ((ends > size) | (rows["offset"] < _PAGE + len(data)))] = 0
+    rows[stored & ((ends > size) | (rows["offset"] < _PAGE + len(data)))] = 0
     return rows
 
 

@@ -1,12 +1,12 @@
-"""Files to batches: this process's rows of each global batch, in an order that is a function.
+"""Loads batches with threads: this process's rows of each global batch.
 
-Training images form one endless stream: epoch after epoch, each a permutation of all of them
-that depends on (seed, epoch) only.  Batch number b is the stream's positions b*size to
-(b+1)*size, so every batch is full, no image is ever left out, and any step can be started from
-without replaying what came before it.
+Training images form one endless stream of epochs. Each epoch is a permutation of all images that
+depends only on (seed, epoch). Batch number b has the positions b*size to (b+1)*size of the stream,
+so every batch is full, every image is used in each epoch, and training can continue at any step
+without replaying earlier ones.
 
-Threads decode straight into the rows of the batches.  Reading, decoding and resizing all let go of
-Python's lock, so this scales over cores; tf.data around the same calls was a fifth slower.
+Threads decode directly into the rows of the batches. Reading, decoding and resizing release the
+GIL, so this scales with the cores; tf.data around the same calls was a fifth slower.
 """
 
 import math
@@ -34,33 +34,32 @@ from mlcls_jax.data.sampling import generator, stream_order, substitutes
 from mlcls_jax.system import distributed
 from mlcls_jax.system.devices import is_first_process
 
+T = TypeVar("T")
+
+_AHEAD = 2  # batches prepared in addition to the next one
+
 
 class BufferPool:
-    """Memory of batches, used again when a batch and all that look at it are gone.
+    """Reuses the memory of batches that are no longer referenced.
 
-    Fresh pages cost more than a copy of cached images does; and as it is aligned, a CPU's devices
-    use it as it is.
+    Fresh memory pages cost more than copying cached images. The memory is aligned, so that CPU
+    devices use it without a copy.
     """
 
     def __init__(self, shape: tuple[int, ...]):
-        """shape: of each batch."""
+        """Creates a pool for arrays of one shape."""
         self._shape, self._free = shape, []
 
     def take(self) -> np.ndarray:
-        """uint8 of the shape, with what was in it before."""
+        """Returns a uint8 array of the shape, with arbitrary content."""
         try:
             memory = self._free.pop()
         except IndexError:
             memory = mmap.mmap(-1, math.prod(self._shape))
-        # Views of the result have this one as their base, as what is below it is no array.
+        # All views of the result keep this array alive, because it is the lowest array below them.
         flat = np.frombuffer(memory, np.uint8)
         weakref.finalize(flat, self._free.append, memory).atexit = False
         return flat.reshape(self._shape)
-
-
-T = TypeVar("T")
-
-_AHEAD = 2  # batches in the making beside the one that is waited for
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,10 @@ class Reader:
     """How a process reads images.
 
     max_pixels: see `open_image`.
-    threads: that read and decode; 0: one more than there are cores, as one may wait for a disk.
-    bad: what happens at an image that cannot be read.
-    cache: of the images of one split, at the size and with the augmentation of the batches;
-        None: they come from their files.
+    threads: the number of threads; 0: one more than the cores, because one may wait for a disk.
+    bad: handles images that cannot be read.
+    cache: the decoded images of one split, with the size and augmentation of the batches; None:
+        images are read from their files.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -89,7 +88,7 @@ class Reader:
     cache: ImageSource | None = None
 
     def workers(self) -> int:
-        """How many threads that is here."""
+        """Returns the number of threads on this machine."""
         return self.threads or cores() + 1
 
 
@@ -99,13 +98,13 @@ def make_reader(
     written: Path | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Reader:
-    """The reader that a config asks for.
+    """Returns the reader that a config asks for.
 
     Args:
-        data: threads and limits.
-        images: how many there are, of which max_bad_fraction may be skipped.
-        written: the CSV that lists what was skipped, by all processes; the first one writes it.
-        tell: see BadImages.
+      data: its threads and limits are used.
+      images: the number of images, of which data.max_bad_fraction may be skipped.
+      written: the CSV that lists the skipped images of all processes; the first process writes it.
+      tell: see BadImages.
     """
     limit, skip = int(data.max_bad_fraction * images), data.on_bad_image == "skip"
     if not distributed.is_multiprocess():
@@ -117,22 +116,26 @@ def make_reader(
 
 
 def cores() -> int:
-    """That this process may use: a container or a scheduler may have given it a share."""
+    """Returns the number of cores that this process may use; a scheduler may limit them."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def local_rows(batch_size: int, field: str) -> Rows:
-    """Splits a global batch evenly over the processes.
+    """Returns this process's rows when a global batch is split evenly over the processes.
+
+    Args:
+      batch_size: the size of the global batch.
+      field: the config field that sets it, for the error message.
 
     Raises:
-        ValueError: batch_size, set by config field `field`, does not divide by the devices.
+      ValueError: batch_size is not a multiple of the number of devices.
     """
     devices, processes = jax.device_count(), jax.process_count()
     if batch_size % devices:
         raise ValueError(
-            f"config: {field} is {batch_size}, which {devices} devices cannot share evenly; "
-            f"use a multiple of {devices}"
+            f"config: {field} is {batch_size}, which cannot be split evenly over {devices} "
+            f"devices; use a multiple of {devices}"
         )
     count = batch_size // processes
     return Rows(batch_size, jax.process_index() * count, count)
@@ -149,28 +152,29 @@ def train_batches(
     seed: int,
     reader: Reader | None = None,
 ) -> Iterator[Batch]:
-    """Yields this process's rows of the batches of steps first_step to last_step - 1, on the host.
+    """Yields this process's rows of the training batches, on the host.
 
-    An image that is skipped is replaced by another one, drawn by (seed, epoch, index).
+    A skipped image is replaced by another one, which depends on (seed, epoch, index).
 
     Args:
-        table: training images and labels.
-        rows: which rows of each batch.
-        size: side of the images in pixels.
-        augment: resize, crop and flip; the result for an image is a function of
-            (seed, epoch, index of the image).
-        seed: of order and augmentation.
-        reader: of the files; by default, an image that cannot be read is an error.
+      table: training images and labels.
+      first_step: the first step.
+      last_step: the step after the last one.
+      rows: the rows of this process.
+      size: side of the images in pixels.
+      augment: the augmentation; its result is a function of (seed, epoch, index of the image).
+      seed: the seed of order and augmentation.
+      reader: how images are read; by default, an image that cannot be read is an error.
 
     Raises:
-        ValueError: an image cannot be read; names it.
+      ValueError: an image cannot be read; names it.
     """
     reader, paths = reader or Reader(), table.paths
     source = reader.cache or ImageFiles(paths, size, augment, reader.max_pixels)
     memory = BufferPool((rows.count, size, size, 3))
 
     def draw(epoch: int, index: int, out: np.ndarray) -> int:
-        """Writes the image, and returns its index: another one where it had to be replaced."""
+        """Writes an image and returns its index, or that of the image that replaces it."""
         others = substitutes(seed, epoch, index, len(paths))
         while True:
             try:
@@ -183,8 +187,8 @@ def train_batches(
                 return index
 
     def draw_some(epochs: np.ndarray, indices: np.ndarray, images: np.ndarray) -> list[int]:
-        wanted = zip(epochs, indices, images, strict=True)
-        return [draw(int(epoch), int(index), out) for epoch, index, out in wanted]
+        rows = zip(epochs, indices, images, strict=True)
+        return [draw(int(epoch), int(index), out) for epoch, index, out in rows]
 
     def begin(step: int, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray, list[Future]]:
         start = step * rows.batch_size + rows.start
@@ -211,13 +215,20 @@ def eval_batches(
     augment: Augment,
     reader: Reader | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields this process's rows of the images in their order: uint8 [rows, size, size, 3].
+    """Yields this process's rows of the images in order: uint8 [rows, size, size, 3].
 
-    Every batch of every process has the same shape: rows at and after len(paths) are black and
-    count for nothing, and so are images that are skipped.
+    All batches of all processes have the same shape. Rows beyond len(paths) and skipped images are
+    black, and must be ignored.
+
+    Args:
+      paths: the path of each image.
+      rows: the rows of this process.
+      size: side of the images in pixels.
+      augment: its eval_resize and interpolation are used.
+      reader: how images are read; by default, an image that cannot be read is an error.
 
     Raises:
-        ValueError: an image cannot be read; names it.
+      ValueError: an image cannot be read; names it.
     """
     reader = reader or Reader()
     source = reader.cache or ImageFiles(paths, size, augment, reader.max_pixels)
@@ -238,9 +249,9 @@ def eval_batches(
     def begin(step: int, pool: ThreadPoolExecutor) -> tuple[np.ndarray, list[Future]]:
         start = step * rows.batch_size + rows.start
         images, indices = memory.take(), range(len(paths))[start : start + rows.count]
-        wanted, images[len(indices) :] = images[: len(indices)], 0
+        used, images[len(indices) :] = images[: len(indices)], 0
         parts = _parts(len(indices), source.at_once)
-        return images, [pool.submit(draw_some, indices[part], wanted[part]) for part in parts]
+        return images, [pool.submit(draw_some, indices[part], used[part]) for part in parts]
 
     steps = range(-(-len(paths) // rows.batch_size))
     for images, tasks in in_order(begin, steps, rows.count, reader.workers()):
@@ -250,7 +261,7 @@ def eval_batches(
 
 
 def batch_filenames(table: LabelTable, step: int, batch_size: int, seed: int) -> list[str]:
-    """File names of the global batch of a training step."""
+    """Returns the file names of the global batch of a training step."""
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     return [table.filenames[i] for i in stream_order(positions, len(table), seed)[1]]
 
@@ -258,15 +269,15 @@ def batch_filenames(table: LabelTable, step: int, batch_size: int, seed: int) ->
 def in_order(
     begin: Callable[[int, ThreadPoolExecutor], T], steps: range, count: int, workers: int
 ) -> Iterator[T]:
-    """What `begin(step, pool)` returns, step after step, with the next ones begun already.
+    """Yields `begin(step, pool)` for each step, in order, and begins later steps in advance.
 
     Args:
-        begin: gives the pool its tasks.
-        steps: in their order.
-        count: of images in a step.
-        workers: threads of the pool.
+      begin: submits the tasks of a step to the pool.
+      steps: the steps, in order.
+      count: the number of images in a step.
+      workers: the number of threads.
     """
-    ahead = max(_AHEAD, -(-2 * workers // count))  # of small batches, enough for all threads
+    ahead = max(_AHEAD, -(-2 * workers // count))  # small batches: enough for all threads
     queue: deque[T] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     try:
@@ -285,4 +296,4 @@ def _parts(count: int, at_once: int) -> list[slice]:
 
 def _check_readable(path: str, reader: Reader) -> None:
     if path in reader.bad:
-        raise ImageError("it could not be read before")
+        raise ImageError("it could not be read earlier")

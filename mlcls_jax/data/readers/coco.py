@@ -1,8 +1,8 @@
-"""COCO's instances_*.json, and what other tools write in its form, as a LabelTable.
+"""Reads COCO's instances_*.json, and files of the same format from other tools.
 
-A class is present on an image that has an annotation of it, absent where there is none: of an
-image without any annotation, all are.  An image_info_test*.json has no annotations at all, so
-nothing is known of its images.
+A class is present on an image if the image has an annotation of it, and absent otherwise, so every
+class is absent on an image without annotations. A file without a list of annotations, such as
+image_info_test*.json, gives unknown labels.
 """
 
 import json
@@ -17,24 +17,24 @@ from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import check_folder, make_table
 from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
 
-# Bytes.  The largest of the known sets, Objects365, is a file of 6 GB; reading takes twice as much.
+# In bytes. The largest known file, of Objects365, has 6 GB; reading it takes twice the memory.
 MOST = 16 * 2**30
 _HEAVY = ("segmentation", "keypoints", "caption")
 
 
 def read_coco(path: str | Path, images: str | Path, policy: AnnotationPolicy) -> LabelTable:
-    """Reads the annotations of objects.
+    """Reads the labels of images from their annotated objects.
 
     Args:
       path: the JSON file.
-      images: the folder that the `file_name`s start from.
-      policy: what crowds and small objects say.
+      images: the image folder, which each `file_name` is relative to.
+      policy: how crowds and small objects count.
 
     Returns:
-      A LabelTable in the order of the file's images, with its categories in their order.
+      A LabelTable with images and classes in the order of the file's images and categories.
 
     Raises:
-      ValueError: one line that names the file, the entry, what is wrong and what to do.
+      ValueError: one line with the file and the entry, what is wrong and what to do.
     """
     path, folder = Path(path).expanduser(), Path(images).expanduser()
     check_folder(folder)
@@ -47,7 +47,9 @@ def read_coco(path: str | Path, images: str | Path, policy: AnnotationPolicy) ->
         _field(path, "categories", i, entry, "name", str) for i, entry in enumerate(categories)
     )
     if twice := [name for name in set(classes) if classes.count(name) > 1]:
-        raise ValueError(f"{path}: categories of the same name {quoted(sorted(twice))}; rename one")
+        raise ValueError(
+            f"{path}: several categories have the name {quoted(sorted(twice))}; rename all but one"
+        )
     shape = (len(names), len(classes))
     if "annotations" in content:
         columns = _index(path, "categories", categories)
@@ -62,27 +64,27 @@ def _labels(
 ) -> np.ndarray:
     places: dict[str, dict] = {"image_id": images, "category_id": categories}
     found: dict[str, list[int]] = {key: [] for key in places}
-    says = []
+    values = []
     for i, entry in enumerate(annotations):
         for key, index in places.items():
             number = _field(path, "annotations", i, entry, key, int | str)
             if number not in index:
-                what = "image" if key == "image_id" else "category"
+                owner = "images" if key == "image_id" else "categories"
                 raise ValueError(
-                    f"{path}: annotations[{i}]: its {key} {number!r} is no {what} of the file; "
-                    "remove it, or add what it belongs to"
+                    f"{path}: annotations[{i}]: {key} {number!r} is not in the file's {owner}; "
+                    "remove the annotation, or add the missing entry"
                 )
             found[key].append(index[number])
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
             raise ValueError(f"{path}: annotations[{i}]: iscrowd is {crowd!r}; it must be 0 or 1")
         area = _area(path, i, entry) if policy.min_area else np.inf
-        says.append(policy.says(crowd=bool(crowd), area=area))
-    return object_labels(found["image_id"], found["category_id"], says, shape)
+        values.append(policy.label(crowd=bool(crowd), area=area))
+    return object_labels(found["image_id"], found["category_id"], values, shape)
 
 
 def _area(path: Path, i: int, entry: dict) -> float:
-    """In square pixels: of the object where the file says it, or else of its box."""
+    """The object's area in square pixels if the file has it, otherwise that of its box."""
     try:
         if entry.get("area") is not None:
             return float(entry["area"])
@@ -90,8 +92,8 @@ def _area(path: Path, i: int, entry: dict) -> float:
         return float(width) * float(height)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{path}: annotations[{i}] has neither area nor bbox, which data.min_area needs; set "
-            "that to 0, or add them"
+            f"{path}: annotations[{i}] has neither area nor bbox as numbers, which data.min_area "
+            "needs; add one of them, or set data.min_area=0"
         ) from error
 
 
@@ -102,7 +104,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if size > MOST:
         raise ValueError(
-            f"{path}: it has {size / 2**30:.0f} GB, more than {MOST / 2**30:.0f}; split it"
+            f"{path}: the file has {size / 2**30:.0f} GB, more than the limit of "
+            f"{MOST / 2**30:.0f} GB; split it"
         )
     try:
         with open(path, "rb") as file:
@@ -111,18 +114,19 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path}: no JSON ({error}); data.source='coco' needs an instances_*.json, whole"
+            f"{path}: not valid JSON ({error}); data.source='coco' needs an instances_*.json file; "
+            "check that it is complete"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path}: a {type(content).__name__}, not an object with images, annotations and "
-            "categories; data.source='coco' needs an instances_*.json"
+            f"{path}: contains a {type(content).__name__}, not an object with images, annotations "
+            "and categories; data.source='coco' needs an instances_*.json file"
         )
     return content
 
 
 def _lighter(entry: dict) -> dict:
-    """Outlines are nine tenths of a file, and gone before the next entry is read."""
+    """Drops outlines while reading: they are nine tenths of a file."""
     for key in _HEAVY:
         entry.pop(key, None)
     return entry
@@ -132,14 +136,14 @@ def _list(path: Path, content: dict, key: str) -> list:
     value = content.get(key)
     if not isinstance(value, list) or (not value and key != "annotations"):
         raise ValueError(
-            f"{path}: no list {key!r} with entries beside {quoted(content)}; data.source='coco' "
-            "needs an instances_*.json"
+            f"{path}: no list {key!r} with entries among {quoted(content)}; data.source='coco' "
+            "needs an instances_*.json file"
         )
     return value
 
 
 def _index(path: Path, owner: str, listed: list) -> dict[int | str, int]:
-    """Places in the list by id."""
+    """Positions in the list by id."""
     index: dict[int | str, int] = {}
     for i, entry in enumerate(listed):
         number = _field(path, owner, i, entry, "id", int | str)

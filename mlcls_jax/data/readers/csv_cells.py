@@ -1,6 +1,7 @@
-"""CSV files as text: every cell with its place in the file, and nothing interpreted.
+"""CSV files read as text, with the row and column of every cell.
 
-And the other way: cells that a spreadsheet takes for text as well.
+Nothing is interpreted here: no numbers, dates or missing values. The module also has the helpers
+that write cells which spreadsheets do not run as formulas.
 """
 
 import csv as csv_module
@@ -13,10 +14,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-MAX_COLUMNS = 30_000  # more than any data set has classes; each costs a millisecond
+from mlcls_jax.system.console import one_line
+
+MAX_COLUMNS = 30_000  # no known data set has more classes; reading a column takes a millisecond
 MAX_LINE = 1 << 24  # bytes
 _BLOCK = 1 << 20
-# A cell that begins so is a formula to a spreadsheet; the last four are full-width letters
+# Spreadsheets read a cell that starts like this as a formula; the last four are full-width forms
 # (owasp.org/www-community/attacks/CSV_Injection).
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
 
@@ -25,9 +28,11 @@ _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
 class Column:
     """The n cells below one header.
 
-    path: of the CSV file. name: the header, stripped. rows: int [n], each cell's row in the file,
-    where the header is row 1. codes: int [n], each cell's text as an index into `distinct`, where
-    each text stands once and some may be of no cell.
+    path: the CSV file.
+    name: the header, stripped.
+    rows: int [n], the row of each cell in the file; the header is row 1.
+    codes: int [n], the index of each cell's text in `distinct`.
+    distinct: the distinct texts; some may be used by no cell.
     """
 
     path: Path
@@ -38,26 +43,31 @@ class Column:
 
     @property
     def texts(self) -> list[str]:
-        """n cells exactly as written."""
+        """The n cells, exactly as written."""
         return [self.distinct[code] for code in self.codes]
 
     def map(self, value: Callable[[str], object]) -> np.ndarray:
-        """[n]: `value` of each cell, asked once per distinct text."""
+        """Returns `value` of each cell as an array [n]; calls it once per distinct text."""
         return np.asarray([value(text) for text in self.distinct])[self.codes]
 
     def where(self, *cells: int) -> str:
-        """The cells' place in the file."""
+        """Returns where the cells are, such as "rows 2 and 4, column 'filename'"."""
         rows = " and ".join(str(self.rows[i]) for i in cells)
         return f"row{'s' * (len(cells) > 1)} {rows}, column {self.name!r}"
 
     def error(self, i: int, problem: str) -> ValueError:
-        """About cell `i`: file, row, column and the problem."""
+        """Returns a ValueError with file, row and column of cell `i`, and the problem."""
         return ValueError(f"{self.path}: {self.where(i)}: {problem}")
 
     def check_unique(self, keys: Iterable[Hashable], problem: Callable[[int], str]) -> None:
-        """ValueError with both rows and `problem(i)` for the first cell i whose key is not new.
+        """Raises a ValueError at the first repeated key.
 
-        keys: n, one per cell.
+        Args:
+          keys: n keys, one per cell.
+          problem: returns the end of the message for cell i, which repeats an earlier key.
+
+        Raises:
+          ValueError: names the rows of both cells.
         """
         first: dict[Hashable, int] = {}
         for i, key in enumerate(keys):
@@ -68,9 +78,10 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class CsvCells:
-    """A CSV file as text, without the rows that are empty from end to end.
+    """A CSV file as text, without its empty rows.
 
-    columns: by name, in the file's order.
+    path: the CSV file.
+    columns: columns by name, in the file's order.
     """
 
     path: Path
@@ -80,32 +91,45 @@ class CsvCells:
         return len(next(iter(self.columns.values())).rows)
 
     def column(self, name: str, advice: str) -> Column:
-        """The column of this name; ValueError that lists the columns and ends in `advice`."""
+        """Returns the column with this name.
+
+        Raises:
+          ValueError: there is no such column; lists the columns and ends with `advice`.
+        """
         if name in self.columns:
             return self.columns[name]
         header = list(self.columns)
         if len(header) == 1 and (mark := re.search(r"[;\t|]", header[0])):
-            advice = f"the cells are separated by {mark[0]!r}, save the file with commas instead"
+            advice = f"its cells are separated by {mark[0]!r}; save the file with commas"
         found = quoted(header)
-        raise ValueError(f"{self.path}: no column {name!r} among its columns {found}; {advice}")
+        raise ValueError(f"{self.path}: no column {name!r}; its columns are {found}; {advice}")
 
 
 def quoted(names: Iterable[str], limit: int = 10) -> str:
-    """`'a', 'b' and 3 more`, for messages: escaped, hence always one line."""
+    """Returns names for a message, such as `'a', 'b' and 3 more`.
+
+    Names are escaped, so the result is always one line.
+    """
     names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + rest
 
 
 def for_spreadsheets(text: str) -> str:
-    """A name as a cell of a file that people open: with an apostrophe before what would be a
-    formula, and `\\udc80` to `\\udcff` for the bytes of a file name that are no UTF-8."""
+    """Returns a name as a cell that is safe to open in a spreadsheet.
+
+    An apostrophe is put before what would be a formula. Bytes of a file name that are not UTF-8
+    become `\\udc80` to `\\udcff`.
+    """
     text = text.encode(errors="backslashreplace").decode()
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def quoting(texts: Iterable[str]) -> Literal[0, 1]:
-    """How to write cells: the csv module does not see that a carriage return needs quotes."""
+    """Returns the quoting with which these cells must be written.
+
+    The csv module does not quote a cell because of a carriage return in it.
+    """
     has_return = any("\r" in text for text in texts)
     return csv_module.QUOTE_ALL if has_return else csv_module.QUOTE_MINIMAL
 
@@ -114,14 +138,14 @@ def read_csv(path: str | Path) -> CsvCells:
     """Reads a comma-separated UTF-8 file as text.
 
     Raises:
-      ValueError: no such file, not UTF-8, zero bytes, a line or a number of columns that no table
-        has, ragged rows, or a column without a name or with the name of another; one line with
-        file and row.
+      ValueError: the file does not exist, is not UTF-8 text, has a line or a header that is far too
+        long, rows of different lengths, or a column without a name or with a repeated one. The
+        message is one line with file and row.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        what = "is a folder, not a CSV file" if path.is_dir() else "no such CSV file"
-        raise ValueError(f"{path}: {what}; check the path")
+        problem = "is a folder, not a CSV file" if path.is_dir() else "no such CSV file"
+        raise ValueError(f"{path}: {problem}; check the path")
     _check_size(path)
     cells = [column.cat for _, column in _read_frame(path).items()]
     header = [column.categories[column.codes.iloc[0]].strip() for column in cells]
@@ -129,7 +153,7 @@ def read_csv(path: str | Path) -> CsvCells:
     codes = [column.codes.to_numpy() for column in cells]
     filled = [np.array([bool(text.strip()) for text in column.categories]) for column in cells]
     kept = np.logical_or.reduce([has[code] for has, code in zip(filled, codes, strict=True)])
-    kept[0] = False  # the header
+    kept[0] = False  # header
     rows = np.flatnonzero(kept) + 1
     columns = {
         name: Column(path, name, rows, code[kept], tuple(column.categories))
@@ -140,13 +164,15 @@ def read_csv(path: str | Path) -> CsvCells:
 
 
 def _check_size(path: Path) -> None:
-    """ValueError for what pandas would take hours or all memory for, or cut off without a word."""
-    line = 0  # bytes since its begin
+    """Refuses files that pandas would read for hours, with all memory, or only in part."""
+    line = 0  # bytes since the start of the line
     try:
         with open(path, "rb") as file:
             while block := file.read(_BLOCK):
                 if b"\0" in block:
-                    raise ValueError(f"{path}: holds zero bytes, no text; save it as UTF-8")
+                    raise ValueError(
+                        f"{path}: contains NUL bytes, so it is not text; save it as UTF-8"
+                    )
                 end = max(block.rfind(b"\n"), block.rfind(b"\r"))
                 line = len(block) - end - 1 if end >= 0 else line + len(block)
                 if line > MAX_LINE:
@@ -157,21 +183,21 @@ def _check_size(path: Path) -> None:
         with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
             width = len(next(csv_module.reader(file), []))
     except csv_module.Error:
-        return  # a quotation that does not end: pandas says where
+        return  # an unclosed quotation mark: pandas reports its row
     except OSError as error:
         raise ValueError(f"{path}: {_parser_message(error)}") from error
     if width > MAX_COLUMNS:
         raise ValueError(
-            f"{path}: row 1 names {width:,} columns, more than {MAX_COLUMNS:,}; check that it has "
-            "one column per class"
+            f"{path}: row 1 has {width:,} columns, more than the limit of {MAX_COLUMNS:,}; check "
+            "that it has one column per class"
         )
 
 
 def _read_frame(path: Path) -> pd.DataFrame:
-    """Categorical columns of all records, header and empty ones too, so that row numbers hold."""
+    """Categorical columns of all rows, header and empty rows included, so row numbers are right."""
     try:
-        # Without a header pandas leaves equal column names alone. Read as str and only then made
-        # categorical: asked for categories it would turn a class called 007 into the number 7.
+        # header=None, because pandas would rename repeated column names. Read as str first, because
+        # dtype="category" would turn a class called 007 into the number 7.
         return pd.read_csv(
             path,
             header=None,
@@ -186,8 +212,8 @@ def _read_frame(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except pd.errors.EmptyDataError as error:
         raise ValueError(
-            f"{path}: no header in row 1, the file or its first line is empty; "
-            "put the column names there"
+            f"{path}: no header in row 1, because the file or its first line is empty; "
+            "write the column names there"
         ) from error
     except (pd.errors.ParserError, OSError) as error:
         raise ValueError(f"{path}: {_parser_message(error)}") from error
@@ -197,13 +223,13 @@ def _parser_message(error: Exception) -> str:
     ragged = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
     if ragged:
         return (
-            f"row {ragged[2]} has {ragged[3]} cells, the header {ragged[1]}; "
+            f"row {ragged[2]} has {ragged[3]} cells, but the header has {ragged[1]}; "
             "quote cells that contain a comma"
         )
     opened = re.search(r"EOF inside string starting at row (\d+)", str(error))
     if opened:
-        return f"row {int(opened[1]) + 1} opens a quotation that never ends; close it"
-    return f"cannot be read ({' '.join(str(error).split())}); check that it is a CSV file"
+        return f"row {int(opened[1]) + 1} opens a quotation mark that is never closed; close it"
+    return f"cannot be read ({one_line(error)}); check that it is a CSV file"
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -212,7 +238,7 @@ def _check_header(path: Path, header: list[str]) -> None:
         if not name:
             raise ValueError(
                 f"{path}: row 1, column {i + 1} of {len(header)} has no name; "
-                "name its class or remove the column"
+                "write the name of its class, or remove the column"
             )
         if first.setdefault(name, i) != i:
             raise ValueError(
@@ -222,18 +248,18 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 
 def _check_short_rows(path: Path, columns: dict[str, Column]) -> None:
-    """pandas fills a row that ends early with empty cells; only then is it worth a second look."""
+    """Refuses rows that end early, which pandas fills with empty cells."""
     *_, last = columns.values()
     if not last.map(lambda text: text == "").any():
         return
-    width, wanted = len(columns), set(last.rows.tolist())
+    width, kept = len(columns), set(last.rows.tolist())
     try:
         with open(path, encoding="utf-8-sig", newline="") as lines:
             for row, record in enumerate(csv_module.reader(lines), start=1):
-                if row in wanted and len(record) < width:
+                if row in kept and len(record) < width:
                     raise ValueError(
-                        f"{path}: row {row} has {len(record)} cells, the header {width}; "
-                        "leave unknown cells empty but keep their commas"
+                        f"{path}: row {row} has {len(record)} cells, but the header has {width}; "
+                        "leave unknown cells empty, but keep their commas"
                     )
     except csv_module.Error as error:
         raise ValueError(f"{path}: {_parser_message(error)}") from error

@@ -1,4 +1,4 @@
-"""From the objects of images to labels: what data sets for detection have in common."""
+"""Turns annotated objects into labels of images, for the readers of detection data sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,65 +9,82 @@ import numpy as np
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.data.readers.csv_cells import Column
 
-SAYS = {"present": 1, "unknown": UNKNOWN, "absent": 0}
+POLICY_LABELS = {"present": 1, "unknown": UNKNOWN, "absent": 0}
 
 
 @dataclass(frozen=True)
 class AnnotationPolicy:
-    """What objects say that are in doubt: a key of SAYS each, see `config.Data`."""
+    """How uncertain objects label an image, see `config.Data`.
+
+    crowd, difficult: a key of POLICY_LABELS.
+    min_area: objects below this many square pixels are unknown.
+    """
 
     crowd: str
     difficult: str
     min_area: float
 
-    def says(self, *, crowd: bool = False, difficult: bool = False, area: float = np.inf) -> int:
-        """1, UNKNOWN or 0: what an object says about its class; the least of what applies.
+    def label(self, *, crowd: bool = False, difficult: bool = False, area: float = np.inf) -> int:
+        """Returns the label that one object gives its class: 1, UNKNOWN or 0.
 
-        area: in square pixels.
+        If several rules apply, absent wins over unknown, and unknown over present.
+
+        Args:
+          crowd: whether the object is a crowd.
+          difficult: whether the object is marked as difficult.
+          area: in square pixels.
         """
-        said = [1]
+        labels = [1]
         if crowd:
-            said.append(SAYS[self.crowd])
+            labels.append(POLICY_LABELS[self.crowd])
         if difficult:
-            said.append(SAYS[self.difficult])
+            labels.append(POLICY_LABELS[self.difficult])
         if area < self.min_area:
-            said.append(UNKNOWN)
-        return 0 if 0 in said else min(said)
+            labels.append(UNKNOWN)
+        return 0 if 0 in labels else min(labels)
 
 
 @dataclass(frozen=True, eq=False)
 class Entries(Column):
-    """File names from a list that is no CSV's; `name` is what an entry is called there."""
+    """File names from a list that is not a CSV; `name` is the name of the list."""
 
     def where(self, *cells: int) -> str:
-        """The entries' place in the file."""
+        """Returns where the entries are, such as "images[3]"."""
         return " and ".join(f"{self.name}[{self.rows[i]}]" for i in cells)
 
 
 def entries(path: str | Path, name: str, names: Sequence[str]) -> Entries:
-    """The file names of a list, counted from 0."""
+    """Returns the file names of a list, numbered from 0.
+
+    Args:
+      path: the file that error messages name.
+      name: what error messages call the list, such as "images".
+      names: the file names.
+    """
     numbers = np.arange(len(names))
     return Entries(Path(path), name, numbers, numbers, tuple(names))
 
 
 def object_labels(
-    images: Sequence[int], classes: Sequence[int], says: Sequence[int], shape: tuple[int, int]
+    images: Sequence[int], classes: Sequence[int], values: Sequence[int], shape: tuple[int, int]
 ) -> np.ndarray:
-    """Labels of images by their objects: one that says 1 outdoes those that say UNKNOWN, and
-    these outdo 0.
+    """Returns the labels of images from the labels of their objects.
+
+    If objects of one class disagree, 1 wins over UNKNOWN, and UNKNOWN over 0.
 
     Args:
-      images, classes, says: of each object, its image's index, its class's, and 1, UNKNOWN
-        or 0.
-      shape: (images, classes).
+      images: the image index of each object.
+      classes: the class index of each object.
+      values: the label of each object: 1, UNKNOWN or 0.
+      shape: (number of images, number of classes).
 
     Returns:
       int8 of that shape; 0 where there is no object.
     """
     labels = np.zeros(shape, np.int8)
-    where = np.asarray(images, np.int64), np.asarray(classes, np.int64)
-    said = np.asarray(says, np.int64)
+    indices = np.asarray(images, np.int64), np.asarray(classes, np.int64)
+    values = np.asarray(values, np.int64)
     for value in (UNKNOWN, 1):
-        rows, columns = (index[said == value] for index in where)
+        rows, columns = (index[values == value] for index in indices)
         labels[rows, columns] = value
     return labels

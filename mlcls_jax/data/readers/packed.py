@@ -1,13 +1,13 @@
-"""Packed data sets: a label CSV, the original image files in a few large ones, and an index.
+"""Reads and writes packed data sets: the image files in a few large tar files, and an index.
 
-    labels.csv      as it was given
-    pack-00000.tar  image files, as they were; `tar -xf` gives them back
+    labels.csv      the label CSV, unchanged
+    pack-00000.tar  the image files, unchanged; `tar -xf` extracts them
     index.csv       filename, shard, offset, size
     pack.json       the format, and the size of each of the other files
 
-pack.json is written last: without it, or with a file of another size, the data set is not whole.
-Any image is one read at a known place, as it is from an ArrayRecord; but tar needs no package,
-and what it holds can be looked at.  (JPEGs do not compress, so nothing is lost by not trying.)
+pack.json is written last: without it, or if a file has another size, the data set is incomplete.
+Reading an image is one read at a known offset, as with ArrayRecord, but tar needs no extra package
+and its content can be inspected. The files are not compressed, because JPEGs do not get smaller.
 """
 
 import csv
@@ -42,19 +42,23 @@ _COLUMNS = ["filename", "shard", "offset", "size"]
 
 
 def is_packed(csv: str | Path) -> bool:
-    """Whether that can only be a packed data set: a folder or an address, not a CSV file."""
+    """Returns whether a path means a packed data set: a folder or an address, not a CSV file."""
     return is_remote(csv) or os.path.isdir(os.path.expanduser(csv))
 
 
 def read_packed(place: str | Path, **options: Any) -> LabelTable:
-    """Reads the labels of a packed data set and where its images are.
+    """Reads the labels of a packed data set and the positions of its images.
 
     Args:
       place: a folder, or an address such as gs://bucket/photos.
-      options: of `read_labels`.
+      options: keyword arguments of `read_labels`.
+
+    Returns:
+      A LabelTable whose sources are parts of the tar files.
 
     Raises:
-      ValueError: no packed data set, or not a whole one; or see `read_labels`.
+      ValueError: there is no packed data set, it is incomplete, or `read_labels` refuses its
+        labels.
     """
     place = str(place).rstrip("/") if is_remote(place) else str(Path(place).expanduser())
     try:
@@ -65,32 +69,39 @@ def read_packed(place: str | Path, **options: Any) -> LabelTable:
         raise ValueError(f"{place}: the packed data set cannot be read ({error})") from error
     if missing := [name for name in table.filenames if name not in sources]:
         raise ValueError(
-            f"{place}: {len(missing)} of {len(table)} images are in {LABELS} but were never "
-            f"packed: {quoted(missing)}; pack the data set again"
+            f"{place}: {len(missing)} of {len(table)} images in {LABELS} were not packed: "
+            f"{quoted(missing)}; pack the data set again"
         )
     return table
 
 
 class Packer:
-    """Writes a packed data set; see `packing`.  folder: where to, until it is whole."""
+    """Writes a packed data set, see `packing`.
+
+    folder: the folder or address that the files are written to.
+    """
 
     def __init__(self, folder: str, shard_bytes: int):
-        self.folder, self._most = folder, shard_bytes
+        self.folder, self._shard_bytes = folder, shard_bytes
         self._tar: tarfile.TarFile | None = None
-        self._file: Any = None  # that the tar is written to
-        self._name = ""  # of that file
+        self._file: Any = None  # the file of the open shard
+        self._name = ""  # its name
         self._sizes: dict[str, int] = {}
         self._rows: dict[str, tuple[str, str, int, int]] = {}
 
     def add(self, name: str, contents: bytes) -> None:
-        """Appends an image file, to another shard where this one would grow too large.
+        """Appends an image file; begins a new shard if this one would become too large.
+
+        Args:
+          name: the file name.
+          contents: the bytes of the file.
 
         Raises:
-            ValueError: its name is not new.
+          ValueError: the file name is not new.
         """
         if name in self._rows:
             raise ValueError(f"two images have the file name {name!r}; rename one")
-        if self._tar and self._tar.offset + len(contents) > self._most:
+        if self._tar and self._tar.offset + len(contents) > self._shard_bytes:
             self.close()
         tar = self._tar or self._next_shard()
         entry = tarfile.TarInfo(name)
@@ -100,10 +111,14 @@ class Packer:
         self._rows[name] = (name, self._name, start, len(contents))
 
     def finish(self, labels: bytes) -> None:
-        """Writes the index and the rest. labels: contents of the label CSV."""
+        """Writes the labels, the index and the manifest.
+
+        Args:
+          labels: the contents of the label CSV.
+        """
         self.close()
         frame = pd.DataFrame(self._rows.values(), columns=_COLUMNS)
-        # Names in quotes: the csv module does not see that a carriage return needs them.
+        # All names are quoted, because the csv module does not quote carriage returns.
         index = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         self._write(LABELS, labels)
         self._write(INDEX, index.encode())
@@ -111,7 +126,7 @@ class Packer:
         self._write(MANIFEST, json.dumps(manifest, indent=1).encode())
 
     def close(self) -> None:
-        """Ends the shard that is open."""
+        """Closes the open shard, if there is one."""
         if self._tar:
             tar, self._tar = self._tar, None
             with self._file:
@@ -132,16 +147,17 @@ class Packer:
 
 @contextmanager
 def packing(place: str, shard_bytes: int) -> Iterator[Packer]:
-    """A new packed data set, whole or not there: `add` images, then `finish`.
+    """Yields a Packer for a new packed data set: `add` images, then `finish`.
 
-    In a bucket, which renames nothing, files of one that was given up remain without pack.json.
+    After an error, a folder is not created at all. Buckets cannot rename, so files of an
+    unfinished data set remain there, without pack.json.
 
     Args:
-        place: a folder or an address, new or empty.
-        shard_bytes: a shard is larger only if a single image is.
+      place: a folder or an address, new or empty.
+      shard_bytes: the largest size of a shard; only a single larger image exceeds it.
 
     Raises:
-        ValueError: there is something already, or nothing can be written there.
+      ValueError: the place already exists, or cannot be written to.
     """
     if not is_remote(place):
         with (
@@ -153,7 +169,7 @@ def packing(place: str, shard_bytes: int) -> Iterator[Packer]:
     place = place.rstrip("/")
     try:
         if not is_vacant(place):
-            raise ValueError(f"{place} is there already; name a new place, or remove it first")
+            raise ValueError(f"{place} already exists; choose a new place, or remove it first")
         with closing(Packer(place, shard_bytes)) as packer:
             yield packer
     except OSError as error:
@@ -161,41 +177,41 @@ def packing(place: str, shard_bytes: int) -> Iterator[Packer]:
 
 
 def _check_whole(place: str) -> dict[str, int]:
-    """Names and bytes of its files."""
+    """The name and size of each file of a complete data set."""
     found = file_sizes(place)
     if MANIFEST not in found:
         raise ValueError(
-            f"{place} is no packed data set: it has no {MANIFEST}, which is written last; "
-            "name a CSV file, or run python -m mlcls_jax.pack (again)"
+            f"{place} is not a complete packed data set, because it has no {MANIFEST}, which is "
+            "written last; use a CSV file, or run python -m mlcls_jax.pack (again)"
         )
     try:
         manifest = json.loads(read_whole(f"{place}/{MANIFEST}"))
-        version, wanted = manifest["format"], dict(manifest["files"])
+        version, expected = manifest["format"], dict(manifest["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{place}/{MANIFEST} is damaged; pack the data set again") from error
     if version != FORMAT:
         raise ValueError(
-            f"{place} is packed in format {version}, this version of mlcls_jax reads {FORMAT}; "
-            "pack the data set again"
+            f"{place} is packed in format {version}, but this version of mlcls_jax reads format "
+            f"{FORMAT}; pack the data set again"
         )
-    if wrong := [name for name, size in wanted.items() if found.get(name) != size]:
+    if wrong := [name for name, size in expected.items() if found.get(name) != size]:
         raise ValueError(
-            f"{place}: {len(wrong)} files are missing or not of their size: {quoted(wrong)}; "
+            f"{place}: {len(wrong)} files are missing or have the wrong size: {quoted(wrong)}; "
             "copy the packed data set again"
         )
     return found
 
 
 def _read_index(place: str, sizes: dict[str, int]) -> dict[str, str]:
-    """By file name, the part of a shard that the image is."""
+    """The position of each image in its shard, by file name."""
     types: Any = {"filename": str, "shard": str, "offset": "int64", "size": "int64"}
     contents = io.BytesIO(read_whole(f"{place}/{INDEX}"))
     try:
         frame = pd.read_csv(contents, dtype=types, keep_default_na=False, na_filter=False)
         rows = list(zip(*(frame[column].tolist() for column in _COLUMNS), strict=True))
-        # No shard that is elsewhere, and no more memory than there is file.
+        # Each image must lie in a shard of this data set, so that no more is read than exists.
         if not all(0 <= start <= start + n <= sizes[shard] for _, shard, start, n in rows):
-            raise ValueError("a part that is in no shard")
+            raise ValueError("an image is outside its shard")
     except (ValueError, KeyError) as error:
         raise ValueError(f"{place}/{INDEX} is damaged; pack the data set again") from error
     return {
@@ -206,7 +222,7 @@ def _read_index(place: str, sizes: dict[str, int]) -> dict[str, str]:
 
 @contextmanager
 def _label_file(place: str) -> Iterator[Path]:
-    """The label CSV as a file of this machine; errors about it name the one in the bucket."""
+    """The label CSV as a local file; errors about it name the address in the bucket."""
     if not is_remote(place):
         yield Path(place) / LABELS
         return

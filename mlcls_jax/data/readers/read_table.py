@@ -1,4 +1,4 @@
-"""Labels from wherever they are: each `data.source` becomes the same LabelTable."""
+"""Reads labels from any `data.source` into a LabelTable."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,12 @@ from mlcls_jax.data.readers.voc import read_voc
 
 
 def has_folder(data: Data, place: str) -> bool:
-    """Whether the images of a label file are in a folder that somebody has to name."""
+    """Returns whether the image folder must be given separately, by data.images.
+
+    Args:
+      data: its `source` is used.
+      place: the label file or data set, as in data.csv.
+    """
     return data.source == "coco" or (data.source == "csv" and not is_packed(place))
 
 
@@ -26,18 +31,21 @@ def read_table(
     classes: Sequence[str] | None = None,
     unlabelled: bool = False,
 ) -> LabelTable:
-    """Reads labels and where their images are.
+    """Reads labels and the locations of their images.
 
     Args:
-      data: the source and what it needs.
-      place: as in data.csv.
-      images: as in data.images.
-      classes: those of other images, which a file need not name all of: where labels are in one
-        column, and in VOC's annotations.
-      unlabelled: whether a CSV of file names alone will do, see `read_labels`.
+      data: the source and its options.
+      place: the label file or data set, as in data.csv.
+      images: the image folder, as in data.images.
+      classes: all class names, for sources that may not mention every class: labels in one CSV
+        column, and VOC annotations. None: the classes found.
+      unlabelled: whether a CSV with file names only is accepted, see `read_labels`.
+
+    Returns:
+      A LabelTable, with its classes in the order of data.categories if that is set.
 
     Raises:
-      ValueError: one line, see the reader of each source.
+      ValueError: one line from the reader of the source.
     """
     policy = AnnotationPolicy(data.crowd, data.difficult, data.min_area)
     if data.source == "coco":
@@ -54,12 +62,12 @@ def read_table(
 def _read_csv(
     data: Data, place: str, images: str, classes: Sequence[str] | None, unlabelled: bool
 ) -> LabelTable:
-    for there, source in (
+    for looks_like, source in (
         (place.lower().endswith(".json"), "coco"),
         (os.path.isdir(os.path.join(os.path.expanduser(place), "Annotations")), "voc"),
     ):
-        if there:
-            raise ValueError(f"{place} is no CSV; set data.source={source!r} to read it")
+        if looks_like:
+            raise ValueError(f"{place} is not a label CSV; set data.source={source!r} to read it")
     options = {
         "categories": data.categories or None,
         "filename_column": data.filename_column,

@@ -1,21 +1,24 @@
-"""Folders and parts of files, local or in a bucket, and nothing about what is in them.
+"""Access to files, parts of files and folders, on this machine or in a bucket.
 
-A place with `://` in it, such as gs://bucket/photos, is read through fsspec, which is imported
-only then; everything else is a file of this machine.
+A path that contains `://`, such as gs://bucket/photos, is read with fsspec, which is imported only
+if needed. All other paths are local.
 """
 
 import functools
 import os
 from typing import Any
 
+from mlcls_jax.system.console import one_line
+
 
 class Part(str):
-    """An image inside a shard.
+    """The position of an image in a shard, usable like the path of a file.
 
-    As text it is the path that the image would have outside: messages and lists of bad
-    images name it, and a set or a dict finds it, like any other path.
+    As a string it is the path that the image would have as a file, so that messages, lists of bad
+    images, sets and dicts treat it like any other path.
 
-    shard: path or address of the file that it is in. offset, size: where, in bytes.
+    shard: path or address of the file that contains the image.
+    offset, size: the position in the shard, in bytes.
     """
 
     __slots__ = ("offset", "shard", "size")
@@ -33,16 +36,16 @@ class Part(str):
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Whether that is an address and not a path of this machine."""
+    """Returns whether a path is an address, not a local path."""
     return "://" in os.fspath(path)
 
 
 @functools.lru_cache
 def file_system(protocol: str) -> Any:
-    """fsspec's file system for addresses of a protocol such as "gs"; thread-safe.
+    """Returns fsspec's thread-safe file system for a protocol such as "gs".
 
     Raises:
-        ValueError: a package is missing, or there is no such protocol.
+      ValueError: a package is missing, or the protocol is unknown.
     """
     try:
         import fsspec
@@ -51,18 +54,18 @@ def file_system(protocol: str) -> Any:
         return fsspec.filesystem(protocol, **options)
     except (ImportError, ValueError) as error:
         raise ValueError(
-            f"{protocol}:// cannot be read ({error}); install mlcls_jax[bucket] for gs://, "
-            "or fsspec's package for it"
+            f"{protocol}:// addresses cannot be read ({error}); install mlcls_jax[bucket] for "
+            "gs://, or the package that fsspec needs for this protocol"
         ) from error
 
 
 def file_system_of(address: str) -> Any:
-    """See `file_system`."""
+    """Returns fsspec's file system for an address, see `file_system`."""
     return file_system(address.partition("://")[0])
 
 
 def file_sizes(folder: str) -> dict[str, int]:
-    """Names and bytes of the files in a folder, by one listing; {} where there is none."""
+    """Returns the size in bytes of each file in a folder, by name; {} if the folder is missing."""
     if not is_remote(folder):
         if not os.path.isdir(folder):
             return {}
@@ -77,20 +80,24 @@ def file_sizes(folder: str) -> dict[str, int]:
 
 
 def is_vacant(address: str) -> bool:
-    """Whether there is nothing yet at an address."""
+    """Returns whether an address does not exist yet or is an empty folder."""
     files = file_system_of(address)
     return not _remote(files.exists, address) or not _remote(files.ls, address)
 
 
 def open_new(path: str) -> Any:
-    """A file to write to; what is there already is replaced."""
+    """Opens a file for writing; an existing file is replaced."""
     if is_remote(path):
         return _Upload(path)
     return open(path, "wb")
 
 
 def read_whole(path: str) -> bytes:
-    """The bytes of a file; OSError where it cannot be read."""
+    """Returns the bytes of a file.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
     if is_remote(path):
         return _remote(file_system_of(path).cat_file, path)
     with open(path, "rb") as file:
@@ -98,20 +105,24 @@ def read_whole(path: str) -> bytes:
 
 
 def read_part(part: Part) -> bytes:
-    """The bytes of a part; OSError where they cannot be read, or not all of them."""
+    """Returns the bytes of a part of a file.
+
+    Raises:
+      OSError: the part cannot be read, or not completely.
+    """
     if is_remote(part.shard):
         read = file_system_of(part.shard).cat_file
         contents = _remote(read, part.shard, start=part.offset, end=part.offset + part.size)
     else:
-        file = _opened(part.shard)  # held until it is read: another thread's may be the cached one
+        file = _opened(part.shard)  # keeps the file open, even if another thread evicts it
         contents = _pread(file.descriptor, part.size, part.offset)
     if len(contents) != part.size:
-        raise OSError(f"its shard {part.shard} ends before it; copy the packed data set again")
+        raise OSError(f"its shard {part.shard} ends before the image; copy the data set again")
     return contents
 
 
 class _Upload:
-    """A file in a bucket that is being written; the end of `with` makes it be there."""
+    """A file in a bucket that is being written; it appears at the end of the `with` block."""
 
     def __init__(self, address: str):
         self._address = address
@@ -131,7 +142,7 @@ class _Upload:
 
 
 class _Opened:
-    """A file that is open until nobody needs it: also where the cache below drops it."""
+    """An open file that closes itself when its last user has dropped it."""
 
     def __init__(self, path: str):
         self.descriptor = os.open(path, os.O_RDONLY)
@@ -141,14 +152,14 @@ class _Opened:
             close(self.descriptor)
 
 
-# To open a file is a question to the server on a network disk; macOS allows 256 open ones.
+# Opening a file asks the server on a network disk. macOS allows 256 open files.
 @functools.lru_cache(maxsize=128)
 def _opened(shard: str) -> _Opened:
     return _Opened(shard)
 
 
 def _pread(descriptor: int, size: int, offset: int) -> bytes:
-    """`size` bytes, fewer at the end of the file; os.pread alone may return fewer anywhere."""
+    """Reads `size` bytes, fewer only at the end of the file; os.pread may stop anywhere."""
     pieces = []
     while size and (piece := os.pread(descriptor, size, offset)):
         pieces.append(piece)
@@ -157,14 +168,14 @@ def _pread(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def _remote(call, *arguments, **options) -> Any:
-    """Errors of a bucket's library are of no common type; here they are OSErrors.
+    """Calls a function of a bucket's library, and turns all its errors into OSErrors.
 
-    arguments: an address first.
+    arguments: the first one is the address.
     """
     try:
         return call(*arguments, **options)
     except OSError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, limit=200)
         raise OSError(f"{arguments[0]}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Images of which nothing is known: those of a folder, or those that a CSV names."""
+"""Images without labels: all images in a folder, or those that a CSV lists."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,21 +12,30 @@ from mlcls_jax.data.readers.csv_labels import check_folder, make_table
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder and of those in it, sorted.
+    """Returns the images in a folder and its subfolders, sorted.
 
     Raises:
-        ValueError: there is none.
+      ValueError: there are none.
     """
     files = (file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS)
     found = sorted(file for file in files if file.is_file())
     if not found:
-        raise ValueError(f"{folder} holds no image ({', '.join(sorted(EXTENSIONS))})")
+        raise ValueError(
+            f"{folder} contains no images ({', '.join(sorted(EXTENSIONS))}); choose another folder"
+        )
     return found
 
 
 def folder_table(images: str, classes: Sequence[str]) -> LabelTable:
-    """The images of a folder, and of the folders in it, of which nothing is known; ValueError
-    where there is none."""
+    """Returns the images in a folder and its subfolders as a table with unknown labels.
+
+    Args:
+      images: the folder.
+      classes: class names of the table.
+
+    Raises:
+      ValueError: there are no images.
+    """
     folder = Path(images).expanduser()
     names = tuple(file.relative_to(folder).as_posix() for file in images_in(folder))
     labels = np.full((len(names), len(classes)), UNKNOWN, np.int8)
@@ -34,19 +43,20 @@ def folder_table(images: str, classes: Sequence[str]) -> LabelTable:
 
 
 def listed_images(csv: str, images: str, filename_column: str) -> tuple[list[str], list[str]]:
-    """File names of a CSV, whatever else is in it, and their paths.
+    """Returns the file names in a CSV, and their paths; all other columns are ignored.
 
     Args:
-        csv: with a column of file names.
-        images: the folder that they start from; "": the CSV's own.
-        filename_column: its header.
+      csv: a CSV with a column of file names.
+      images: the folder that the file names are relative to; "": the folder of the CSV.
+      filename_column: the header of that column.
 
     Raises:
-        ValueError: no such file, column or folder, or no such image in it.
+      ValueError: the file, the column, the folder or an image does not exist.
     """
     folder = Path(images or Path(csv).parent).expanduser()
     check_folder(folder)
-    names = read_csv(csv).column(filename_column, "name the column of file names like this")
+    advice = f"rename the column of file names to {filename_column!r}"
+    names = read_csv(csv).column(filename_column, advice)
     table = make_table(names, np.zeros((len(names.rows), 0), np.int8), (), folder)
     if not len(table):
         raise ValueError(f"{csv}: no rows below the header; add one row per image")

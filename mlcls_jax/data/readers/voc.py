@@ -1,10 +1,10 @@
-"""The tree of Pascal VOC, and of tools that write it, as a LabelTable.
+"""Reads Pascal VOC folders, and those that other tools write in the same layout.
 
-VOCdevkit/VOC2007/Annotations/000005.xml      objects, each with a name and perhaps `difficult`
-VOCdevkit/VOC2007/JPEGImages/000005.jpg
-VOCdevkit/VOC2007/ImageSets/Main/train.txt    names without endings; val.txt, test.txt and others
+    VOCdevkit/VOC2007/Annotations/000005.xml      objects, each with a name and maybe `difficult`
+    VOCdevkit/VOC2007/JPEGImages/000005.jpg
+    VOCdevkit/VOC2007/ImageSets/Main/train.txt    file names without extension; also val.txt, ...
 
-Without ImageSets, every annotation counts and the splits are drawn.
+Without ImageSets, all annotations are used and the splits are drawn at random.
 """
 
 import os
@@ -25,35 +25,37 @@ from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_l
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _SPLITS = ("train", "val", "test")
 
-# Of an image the class of each object and what it says; None where nobody has annotated it.
+# (class name, label) of each object of an image; None for an image without annotation.
 Objects = list[tuple[str, int]] | None
 
 
 def read_voc(
     place: str | Path, policy: AnnotationPolicy, classes: Sequence[str] | None = None
 ) -> LabelTable:
-    """Reads the annotations of objects.
+    """Reads the labels of images from their annotated objects.
 
-    A list of which no image has an annotation, as VOC2012's test.txt, is one of images of which
-    nothing is known.
+    If no image of a list has an annotation, as in VOC2012's test.txt, their labels are unknown.
 
     Args:
-      place: the folder with Annotations in it, for all images with their splits by train.txt,
-        val.txt and test.txt as far as they are there; or another list, such as trainval.txt, for
-        its images without splits.
-      policy: what difficult objects say.
-      classes: all that there are; None: the names of objects that occur, sorted.
+      place: the folder that contains Annotations, for all images with the splits of train.txt,
+        val.txt and test.txt, as far as these exist; or one list, such as trainval.txt, for its
+        images without splits.
+      policy: how difficult objects count.
+      classes: all class names; None: the names of the objects found, sorted.
+
+    Returns:
+      A LabelTable in the order of the lists.
 
     Raises:
-      ValueError: one line that names the file, what is wrong and what to do.
+      ValueError: one line with the file, what is wrong and what to do.
     """
     place = Path(place).expanduser()
     tree = place.parents[2] if place.suffix == ".txt" and len(place.parents) > 2 else place
     for name in (_ANNOTATIONS, _IMAGES):
         if not (tree / name).is_dir():
             raise ValueError(
-                f"{place}: no tree of VOC, as {tree} has no folder {name}; name the folder that "
-                f"has it (VOCdevkit/VOC2007), or a list in its {_LISTS}"
+                f"{place}: not a VOC data set, because {tree} has no folder {name}; set data.csv "
+                f"to the folder that has it (VOCdevkit/VOC2007), or to a list in its {_LISTS}"
             )
     lists = _lists(place, tree)
     objects: list[Objects] = []
@@ -63,9 +65,15 @@ def read_voc(
     found = sorted({name for listed in objects for name, _ in listed or ()})
     names = tuple(classes or found)
     if foreign := sorted(set(found) - set(names)):
-        raise ValueError(f"{place}: objects of {quoted(foreign)}, which are no classes of train")
+        raise ValueError(
+            f"{place}: has objects of {quoted(foreign)}, which are not classes of train; add them "
+            "to train, or remove them here"
+        )
     if not names:
-        raise ValueError(f"{place}: no object in any annotation, so there are no classes")
+        raise ValueError(
+            f"{place}: no annotation has an object, so there are no classes; check the files in "
+            f"{_ANNOTATIONS}"
+        )
     labels = _labels(objects, names)
     files = _files(tree, stems)
     splits = [path.stem for path, listed in lists for _ in listed]
@@ -82,16 +90,16 @@ def read_voc(
 def _labels(objects: list[Objects], classes: tuple[str, ...]) -> np.ndarray:
     index = {name: i for i, name in enumerate(classes)}
     flat = [
-        (i, index[name], said) for i, listed in enumerate(objects) for name, said in listed or ()
+        (i, index[name], label) for i, listed in enumerate(objects) for name, label in listed or ()
     ]
-    images, columns, says = zip(*flat, strict=True) if flat else ((), (), ())
-    labels = object_labels(images, columns, says, (len(objects), len(classes)))
+    images, columns, values = zip(*flat, strict=True) if flat else ((), (), ())
+    labels = object_labels(images, columns, values, (len(objects), len(classes)))
     labels[[listed is None for listed in objects]] = UNKNOWN
     return labels
 
 
 def _lists(place: Path, tree: Path) -> list[tuple[Path, list[str]]]:
-    """Lists, and the names of images in each."""
+    """The lists, with the file names (without extension) in each."""
     if place != tree:
         return [(place, _read_list(place))]
     files = [tree / _LISTS / f"{split}.txt" for split in _SPLITS]
@@ -100,11 +108,12 @@ def _lists(place: Path, tree: Path) -> list[tuple[Path, list[str]]]:
         return found
     if (tree / _LISTS).is_dir():
         raise ValueError(
-            f"{tree}: {_LISTS} has none of train.txt, val.txt and test.txt; name the list to read"
+            f"{tree}: {_LISTS} has none of train.txt, val.txt and test.txt; set data.csv to the "
+            "list to read"
         )
     annotated = sorted(file.stem for file in (tree / _ANNOTATIONS).glob("*.xml"))
     if not annotated:
-        raise ValueError(f"{tree}: {_ANNOTATIONS} has no XML files")
+        raise ValueError(f"{tree}: {_ANNOTATIONS} has no XML files; check data.csv")
     return [(tree / _ANNOTATIONS, annotated)]
 
 
@@ -117,12 +126,12 @@ def _read_list(path: Path) -> list[str]:
     for row, line in enumerate(words, start=1):
         if len(line) > 1:
             raise ValueError(
-                f"{path}: line {row} has {len(line)} words, so it is a list of one class; name "
+                f"{path}: line {row} has {len(line)} words, so this is the list of one class; use "
                 "train.txt, trainval.txt or another list of images"
             )
     stems = [line[0] for line in words if line]
     if not stems:
-        raise ValueError(f"{path}: it names no image")
+        raise ValueError(f"{path}: the list is empty; write one image name per line")
     return stems
 
 
@@ -130,33 +139,33 @@ def _objects_of(
     path: Path, tree: Path, stems: list[str], policy: AnnotationPolicy
 ) -> list[Objects]:
     files = [tree / _ANNOTATIONS / f"{stem}.xml" for stem in stems]
-    there = [file.is_file() for file in files]
-    if not any(there):
+    exists = [file.is_file() for file in files]
+    if not any(exists):
         return [None for _ in files]
-    if not all(there):
-        gone = [file.name for file, known in zip(files, there, strict=True) if not known]
+    if not all(exists):
+        missing = [file.name for file, found in zip(files, exists, strict=True) if not found]
         raise ValueError(
-            f"{path}: {len(gone)} of {len(files)} images have no annotation in "
-            f"{tree / _ANNOTATIONS}: {quoted(gone)}; add these files, or remove the names"
+            f"{path}: {len(missing)} of {len(files)} images have no annotation in "
+            f"{tree / _ANNOTATIONS}: {quoted(missing)}; add these files, or remove the images"
         )
     return [_objects(file, policy) for file in files]
 
 
 def _objects(path: Path, policy: AnnotationPolicy) -> list[tuple[str, int]]:
-    """Of each object its class and what it says; parts of objects are none."""
+    """(class name, label) of each annotated object; object parts are ignored."""
     found = []
     for i, node in enumerate(_parse(path).findall("object")):
         name = (node.findtext("name") or "").strip()
         difficult = (node.findtext("difficult") or "0").strip()
         if not name or difficult not in ("0", "1"):
-            what = f"difficult is {difficult!r}, neither 0 nor 1" if name else "it has no name"
-            raise ValueError(f"{path}: object {i + 1}: {what}; correct it")
-        found.append((name, policy.says(difficult=difficult == "1")))
+            problem = f"difficult is {difficult!r}, not 0 or 1" if name else "it has no name"
+            raise ValueError(f"{path}: object {i + 1}: {problem}; correct it")
+        found.append((name, policy.label(difficult=difficult == "1")))
     return found
 
 
 def _parse(path: Path) -> Element:
-    """The root of an XML file without a document type, and hence without entities of its own."""
+    """The root of an XML file; refuses a document type, because it can define entities."""
     builder, parser = TreeBuilder(), expat.ParserCreate()
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
@@ -167,17 +176,19 @@ def _parse(path: Path) -> Element:
             parser.ParseFile(file)
         return builder.close()
     except (OSError, expat.ExpatError, LookupError, ValueError) as error:
-        raise ValueError(f"{path}: no annotation that can be read ({error}); mend it") from error
+        raise ValueError(
+            f"{path}: the annotation cannot be read ({error}); correct or replace the file"
+        ) from error
 
 
 def _refuse(name: str, *rest: Any) -> None:
-    raise ValueError(f"it declares a document type {name[:40]!r}, which annotations do not")
+    raise ValueError(f"it declares a document type {name[:40]!r}, which is not allowed")
 
 
 def _files(tree: Path, stems: list[str]) -> list[str]:
-    """Names with their endings: .jpg, or what there is."""
-    there = (entry.name for entry in os.scandir(tree / _IMAGES))
-    found = sorted(name for name in there if os.path.splitext(name)[1].lower() in EXTENSIONS)
+    """File names with extension: .jpg if that file exists, otherwise the one found."""
+    names = (entry.name for entry in os.scandir(tree / _IMAGES))
+    found = sorted(name for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS)
     by_stem = {os.path.splitext(name)[0]: name for name in found}
     present = set(found)
     return [

@@ -1,0 +1,1 @@
+"""Convolutions and products that are written by hand where XLA is slow on CPU."""

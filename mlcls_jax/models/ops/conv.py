@@ -1,6 +1,6 @@
-"""Convolution over all channels: XLA's own, but on CPU a first layer's as a sum of slices.
+"""Convolution over all channels: XLA's own, or on CPU a sum of slices for the first layer.
 
-With three channels in and a stride, XLA's convolution on CPU is three times slower than 27
+With three input channels and a stride, XLA's convolution on CPU is three times slower than 27
 multiply-adds of a pixel's value with the kernel's row of output channels, which XLA fuses into one
 vectorised loop.
 """
@@ -17,31 +17,41 @@ from mlcls_jax.models.conventions import Padding, pad_widths
 
 
 def image_padding(x, k: int, stride: int, padding: Padding) -> list[tuple[int, int]]:
-    """Zeros before and after the rows, and the columns, of x [batch, height, width, channel]."""
+    """Returns the zeros before and after the rows and the columns of x; see `pad_widths`.
+
+    Args:
+        x: [batch, height, width, channel].
+        k: height and width of the kernel.
+        stride: step along both image axes.
+        padding: see `pad_widths`.
+    """
     return [pad_widths(padding, size, k, stride) for size in x.shape[1:3]]
 
 
 def pad(x, rows: tuple[int, int], columns: tuple[int, int]):
-    """Zero-pads, or crops where a width is negative, the two image axes."""
+    """Zero-pads the two image axes of x; a negative width crops."""
     none = (0, 0, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), [none, (*rows, 0), (*columns, 0), none])
 
 
 def window(x, row: int, column: int, height: int, width: int, stride: int):
-    """The [height, width] view of x that starts at (row, column) and steps by stride."""
+    """Returns the [height, width] window of x that starts at (row, column) and steps by stride."""
     batch, _, _, channels = x.shape
     end = (batch, row + (height - 1) * stride + 1, column + (width - 1) * stride + 1, channels)
     return lax.slice(x, (0, row, column, 0), end, (1, stride, stride, 1))
 
 
 def taps(x, k: int, stride: int, padding: Padding) -> list[tuple[int, int, Any]]:
-    """(i, j, view) for the k*k positions of a kernel: the pixels of x that kernel[i, j] meets."""
+    """Returns (i, j, view) for each kernel position: view holds the pixels kernel[i, j] weights.
+
+    Arguments are those of `image_padding`; a view is [batch, out_height, out_width, channel].
+    """
     height, width = (-(-size // stride) for size in x.shape[1:3])
     padded = pad(x, *image_padding(x, k, stride, padding))
     return [(i, j, window(padded, i, j, height, width, stride)) for i in range(k) for j in range(k)]
 
 
-FEW = 4  # input channels: the slices' form is for images
+FEW = 4  # most input channels for which the sum of slices is used: enough for images
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -56,7 +66,7 @@ def conv(
     Args:
         x: activations, NHWC, float32 or bfloat16.
         kernel: [k, k, channel, feature] of x's dtype.
-        stride: of both image axes.
+        stride: step along both image axes.
         padding: see `pad_widths`.
 
     Returns:
@@ -83,16 +93,27 @@ conv.defvjp(_forward, _backward)
 
 
 def pointwise(x, kernel):
-    """A 1x1 convolution as one matrix product over the channels, so that its kernel gradient is a
-    plain product as well: [..., channel] and [channel, feature] to [..., feature]."""
+    """Computes a 1x1 convolution as one matrix product, so its kernel gradient is one as well.
+
+    Args:
+        x: [..., channel].
+        kernel: [channel, feature].
+
+    Returns:
+        [..., feature].
+    """
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
 
 
 def native_conv(x, kernel, stride: int, padding: Padding = "same"):
-    """The same on every platform as XLA's convolution, for converters that know that.
+    """Convolves with XLA's convolution on every platform, as converters require.
 
-    A kernel [k, k, channel / groups, feature] says the number of groups: with one channel, each
-    channel is convolved by itself.
+    Args:
+        x: [batch, height, width, channel].
+        kernel: [k, k, channel / groups, feature]; its third axis determines the number of groups,
+            so a length of 1 means a depthwise convolution.
+        stride: step along both image axes.
+        padding: see `pad_widths`.
     """
     return lax.conv_general_dilated(
         x,
@@ -105,7 +126,7 @@ def native_conv(x, kernel, stride: int, padding: Padding = "same"):
 
 
 def native_gradients(x, kernel, grad, stride: int, padding: Padding):
-    """Of x and of the kernel, given that of `native_conv`'s result."""
+    """Returns the gradients of x and kernel, given the gradient of `native_conv`'s result."""
     native = partial(native_conv, stride=stride, padding=padding)
     return jax.vjp(native, x, kernel)[1](grad)
 

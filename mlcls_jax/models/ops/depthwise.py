@@ -1,11 +1,12 @@
-"""Depthwise convolution: the native one on accelerators, a sum of shifted slices on CPU.
+"""Depthwise convolution: XLA's own on accelerators, a sum of shifted slices on CPU.
 
-XLA's grouped convolution on CPU is some thirty times slower than the arithmetic needs.  There,
-the convolution of one channel with k*k taps is k*k multiply-adds of shifted views, which XLA
-fuses into one vectorised loop.  Automatic differentiation of that sum would keep k*k copies of
-the input, so its gradients are written out below.  The choice is made inside the differentiation
-rules with `lax.platform_dependent`, so a program that is exported for a GPU or TPU contains the
-native convolution only.
+XLA's grouped convolution on CPU is about thirty times slower than the arithmetic requires.
+Therefore the convolution of a channel with k*k taps is computed there as k*k multiply-adds of
+shifted views, which XLA fuses into one vectorised loop.  Automatic differentiation of that sum
+would store k*k copies of the input, so its gradients are written out below.
+
+The platform is chosen inside the differentiation rules with `lax.platform_dependent`, so a program
+that is exported for a GPU or TPU contains only the native convolution.
 """
 
 from functools import partial
@@ -25,7 +26,7 @@ from mlcls_jax.models.ops.conv import (
     window,
 )
 
-TERMS = 112  # of one fused sum: with many more, compilers spill registers
+TERMS = 112  # most terms of one fused sum; with many more, compilers spill registers
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -40,7 +41,7 @@ def depthwise_conv(
     Args:
         x: activations, NHWC, float32 or bfloat16.
         kernel: [k, k, 1, channel] of x's dtype.
-        stride: of both image axes.
+        stride: step along both image axes.
         padding: see `pad_widths`.
 
     Returns:
@@ -87,9 +88,10 @@ def _shifted_gradients(x, kernel, grad, stride, padding):
 
 
 def _input_gradient(shape, kernel, grad, stride, low):
-    """dx[s*u + a] = sum of grad[u + (a + low - i) / s] * kernel[i] over taps where s divides.
+    """Returns dx, computed separately for each remainder (a, b) of its indices modulo the stride.
 
-    Each output parity (a, b) is a shifted sum of its own; no zeros are multiplied.
+    Along one axis, dx[s*u + a] = sum of grad[u + (a + low - i) / s] * kernel[i] over the taps i
+    for which s divides a + low - i.  So no zeros are multiplied.
     """
     k = kernel.shape[0]
     _, height, width, _ = shape
@@ -97,7 +99,7 @@ def _input_gradient(shape, kernel, grad, stride, low):
     weights = kernel.astype(jnp.float32)
 
     def shifts(parity, axis):
-        """(tap, shift into grad) pairs that reach this parity."""
+        """Returns the (tap, shift into grad) pairs that contribute to this remainder."""
         reach = [(i, parity + low[axis] - i) for i in range(k)]
         return [(i, distance // stride) for i, distance in reach if distance % stride == 0]
 
@@ -125,9 +127,9 @@ def _input_gradient(shape, kernel, grad, stride, low):
 
 
 def _kernel_gradient(padded, kernel, grad, stride):
-    """The sum over all positions of grad of its value times the k*k window of x that it saw.
+    """Returns the sum over all positions of grad times the k*k window of x at that position.
 
-    That is the shifted sum again, with windows for an image and a block of grad for the kernel.
+    This is the shifted sum again, with windows of x as the image and blocks of grad as the kernel.
     """
     k = kernel.shape[0]
     batch, out_height, out_width, channels = grad.shape
@@ -135,16 +137,16 @@ def _kernel_gradient(padded, kernel, grad, stride):
     rows = _block(out_height, TERMS // columns)
     down, across = -(-out_height // rows), -(-out_width // columns)
     grad = pad(grad, (0, down * rows - out_height), (0, across * columns - out_width))
-    lacking = [max(0, (grad.shape[a] - 1) * stride + k - padded.shape[a]) for a in (1, 2)]
-    padded = pad(padded, (0, lacking[0]), (0, lacking[1]))
+    missing = [max(0, (grad.shape[a] - 1) * stride + k - padded.shape[a]) for a in (1, 2)]
+    padded = pad(padded, (0, missing[0]), (0, missing[1]))
 
-    def add_block(total, number):
-        row, column = number // across * rows, number % across * columns
-        seen = (batch, (rows - 1) * stride + k, (columns - 1) * stride + k, channels)
-        here = (0, row * stride, column * stride, 0)
-        xs = lax.dynamic_slice(padded, here, seen).astype(jnp.float32)
-        block = (batch, rows, columns, channels)
-        grads = lax.dynamic_slice(grad, (0, row, column, 0), block).astype(jnp.float32)
+    def add_block(total, index):
+        row, column = index // across * rows, index % across * columns
+        xs_shape = (batch, (rows - 1) * stride + k, (columns - 1) * stride + k, channels)
+        xs_start = (0, row * stride, column * stride, 0)
+        xs = lax.dynamic_slice(padded, xs_start, xs_shape).astype(jnp.float32)
+        grads_shape = (batch, rows, columns, channels)
+        grads = lax.dynamic_slice(grad, (0, row, column, 0), grads_shape).astype(jnp.float32)
         terms = [
             window(xs, i * stride, j * stride, k, k, 1) * grads[:, i, None, j, None]
             for i in range(rows)
@@ -157,7 +159,7 @@ def _kernel_gradient(padded, kernel, grad, stride):
     return total.sum(0)[:, :, None].astype(kernel.dtype)
 
 
-def _block(size: int, most: int) -> int:
-    """At most `most`, so that as few blocks of this size as possible cover `size`."""
-    blocks = -(-size // max(most, 1))
+def _block(size: int, limit: int) -> int:
+    """Returns the smallest block size that covers `size` with the fewest blocks up to `limit`."""
+    blocks = -(-size // max(limit, 1))
     return -(-size // blocks)

@@ -1,9 +1,9 @@
-"""A product over the channels, of values that a gate per image and channel scales first.
+"""Gated product: scales values by a gate per image and channel, then multiplies by a kernel.
 
-On accelerators how is left to the compiler.  On CPU, scaling the values is a pass over the
-largest activations of a block, and so are its gradients; where an image has many positions, its
-own scaled kernel gives the same for a fraction of the memory traffic.  As in depthwise.py, the
-choice is made inside the differentiation rules.
+On accelerators, the compiler decides how to compute it.  On CPU, scaling the values takes a pass
+over the largest activations of a block, and so do its gradients.  If an image has many positions,
+scaling a copy of the kernel for each image gives the same result with a fraction of the memory
+traffic.  As in depthwise.py, the platform is chosen inside the differentiation rules.
 """
 
 import jax
@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.ops.conv import pointwise
 
-# Positions for each feature, from which on kernels are scaled: with fewer, as many kernels as
-# images, and the gradients of all of them, are more than what is saved.
+# Kernels are scaled if an image has at least this many positions per feature.  With fewer, the
+# kernels of all images and their gradients cost more than they save.
 MANY = 10
 
 
@@ -24,7 +24,7 @@ def gated_product(
     gate: Float[Array, "batch channel"],
     kernel: Float[Array, "channel feature"],
 ) -> Float[Array, "batch height width feature"]:
-    """(x * gate) @ kernel, all of one dtype."""
+    """Returns (x * gate) @ kernel; all arguments and the result have the same dtype."""
     if not _has_many_positions(x, kernel):
         return scaled_values(x, gate, kernel)
     return lax.platform_dependent(x, gate, kernel, cpu=_scaled_kernels, default=scaled_values)
@@ -51,7 +51,7 @@ def _has_many_positions(x, kernel) -> bool:
 
 
 def scaled_values(x, gate, kernel):
-    """The same on every platform, as it is written."""
+    """Returns (x * gate) @ kernel, computed in the same way on every platform."""
     return pointwise(x * gate[:, None, None], kernel)
 
 
@@ -60,20 +60,20 @@ def _native_gradients(x, gate, kernel, grad):
 
 
 def _scaled_kernels(x, gate, kernel):
-    return _of_each(x, gate[:, :, None] * kernel)
+    return _product_per_image(x, gate[:, :, None] * kernel)
 
 
-def _of_each(x, kernels):
-    """Every image by its own kernel [batch, channel, feature]."""
+def _product_per_image(x, kernels):
+    """Multiplies each image by its own kernel, out of [batch, channel, feature]."""
     rows = x.reshape(x.shape[0], -1, x.shape[-1])
     return jnp.einsum("bpc,bcf->bpf", rows, kernels).reshape(*x.shape[:-1], kernels.shape[2])
 
 
 def _scaled_kernels_gradients(x, gate, kernel, grad):
-    rows, grads = (each.reshape(each.shape[0], -1, each.shape[-1]) for each in (x, grad))
-    exact = {"preferred_element_type": jnp.float32}
-    of_kernels = jnp.einsum("bpc,bpf->bcf", rows, grads, **exact)  # each image's, ungated
-    dx = _of_each(grad, jnp.swapaxes(gate[:, :, None] * kernel, 1, 2))
-    dgate = (of_kernels * kernel.astype(jnp.float32)).sum(2)
-    dkernel = jnp.einsum("bc,bcf->cf", gate.astype(jnp.float32), of_kernels)
+    rows, grads = (array.reshape(array.shape[0], -1, array.shape[-1]) for array in (x, grad))
+    # The kernel gradient of each image, before its gate; in float32, because it is summed again.
+    per_image = jnp.einsum("bpc,bpf->bcf", rows, grads, preferred_element_type=jnp.float32)
+    dx = _product_per_image(grad, jnp.swapaxes(gate[:, :, None] * kernel, 1, 2))
+    dgate = (per_image * kernel.astype(jnp.float32)).sum(2)
+    dkernel = jnp.einsum("bc,bcf->cf", gate.astype(jnp.float32), per_image)
     return dx, dgate.astype(gate.dtype), dkernel.astype(kernel.dtype)

@@ -1,0 +1,1 @@
+"""Pretrained weights: names, downloads, file formats, and conversion to our variables."""

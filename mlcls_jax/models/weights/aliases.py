@@ -1,11 +1,11 @@
-"""Names of weight files: the short names of the best ones, look-up, and the printed table.
+"""Names of pretrained weights: short aliases, look-up by name, and the printed table.
 
-"imagenet" is the plain file of a variant to begin with: trained on the labels and images of
-ImageNet-1k alone, without AdvProp.  It is the file whose sum its publisher pins (Keras, and the
-PyPI packages of Lite), unless a plain file of timm is clearly better: by at least one point of
-published top-1, at an image size at most a tenth off.  By the table that is so for B0 (78.6
-against 77.1) and B1 (80.4 against 79.1); B2 to B7 would gain less, and V2 are the same weights.
-Lite3 and Lite4 have no pinned file.
+"imagenet" is the recommended file of a variant among those that were trained on the labels and
+images of ImageNet-1k alone, without AdvProp.  It is the file whose checksum its publisher states
+(Keras, and the PyPI packages of Lite), unless a file of timm is clearly better: by at least one
+point of published top-1, at an image size that differs by at most a tenth.  By the catalog, that
+holds for B0 (78.6 against 77.1) and B1 (80.4 against 79.1).  B2 to B7 would gain less, and the V2
+files hold the same weights.  Lite3 and Lite4 have no file with a stated checksum.
 """
 
 import difflib
@@ -43,61 +43,63 @@ PREFIXES = ("keras:", "timm:", "pypi:")
 
 
 def is_name(weights: str) -> bool:
-    """Whether a string names a file of the table, known or not, rather than a path."""
+    """Returns whether a string has the form of a name, which may be unknown, and not of a path."""
     return weights in ALIASES or weights.startswith(PREFIXES)
 
 
 def resolve(name: str, variant: str | None = None) -> WeightsEntry:
-    """The file that a name stands for.
+    """Returns the catalog entry of a name.
 
     Args:
-        name: a key of ALIASES or of SOURCES.
-        variant: a key of VARIANTS; needed with a key of ALIASES, else None or the file's own.
+        name: a key of ALIASES or of CATALOG.
+        variant: a key of VARIANTS.  An alias requires it; otherwise it must be None or the variant
+            of the entry.
 
     Raises:
-        ValueError: an unknown name, with those nearest to it; a key of ALIASES without a variant
-            or without a file for it; or another variant than the file's.
+        ValueError: the name or the variant is unknown; an alias comes without a variant or has no
+            file for it; or the entry has another variant.
     """
     if variant is not None and variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
+        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
     if name in ALIASES:
         name = _file_of(name, variant)
     if name not in CATALOG:
         raise ValueError(_unknown(name))
-    source = CATALOG[name]
-    if variant not in (None, source.variant):
+    entry = CATALOG[name]
+    if variant not in (None, entry.variant):
         raise ValueError(
-            f"{name} holds the weights of {source.variant}, not of {variant}; change either"
+            f"{name} holds the weights of {entry.variant}, not of {variant}; choose other weights "
+            "or another variant"
         )
-    return source
+    return entry
 
 
 def _file_of(alias: str, variant: str | None) -> str:
     files = ALIASES[alias]
     if variant is None:
-        raise ValueError(f"{alias!r} names a weight file of every variant; say which variant")
+        raise ValueError(f"{alias!r} names one weight file for each variant; specify the variant")
     if variant in files:
         return files[variant]
-    other = [name for name, of in ALIASES.items() if variant in of]
+    others = [other for other, its_files in ALIASES.items() if variant in its_files]
     raise ValueError(
-        f"there are no {alias!r} weights of {variant}, only of {', '.join(files)}; for {variant} "
-        f"there are {', '.join(map(repr, other))}, and single files: {', '.join(_files(variant))}"
+        f"no {alias!r} weights exist for {variant}, only for {', '.join(files)}; for {variant}, "
+        f"choose {', '.join(map(repr, others))} or one of {', '.join(_files(variant))}"
     )
 
 
 def _files(variant: str) -> list[str]:
-    return [source.name for source in CATALOG.values() if source.variant == variant]
+    return [entry.name for entry in CATALOG.values() if entry.variant == variant]
 
 
 def _unknown(name: str) -> str:
     known = [*ALIASES, *CATALOG]
     if tagged := [other for other in known if other.startswith(f"{name}.")]:
-        return f"{name} is several weight files; say which: {', '.join(tagged)}"
+        return f"{name} stands for several weight files; choose one of {', '.join(tagged)}"
     near = difflib.get_close_matches(name, known)
-    hint = f"near are {', '.join(near)}; " if near else ""
+    hint = f"similar names are {', '.join(near)}; " if near else ""
     return (
-        f"there is no weight file {name!r}; {hint}"
-        "python -m mlcls_jax.models.pretrained --list prints all"
+        f"no pretrained weights are named {name!r}; {hint}"
+        "python -m mlcls_jax.models.weights.load --list prints all names"
     )
 
 
@@ -115,41 +117,41 @@ HEADER = (
     "classes",
     "top-1 at px",
     "checksum",
-    "address",
+    "URL",
 )
 
 
 def format_table() -> str:
-    """All files in the order of VARIANTS, in aligned columns under a header."""
+    """Returns the catalog as a text table: aligned columns, a header, in the order of VARIANTS."""
     order = list(VARIANTS)
-    sources = sorted(CATALOG.values(), key=lambda source: order.index(source.variant))
-    rows = [HEADER, *map(_cells, sources)]
+    entries = sorted(CATALOG.values(), key=lambda entry: order.index(entry.variant))
+    rows = [HEADER, *map(_cells, entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (map(str.ljust, row, widths) for row in rows)
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def _cells(source: WeightsEntry) -> tuple[str, ...]:
-    aliases = [alias for alias, files in ALIASES.items() if source.name in files.values()]
+def _cells(entry: WeightsEntry) -> tuple[str, ...]:
+    aliases = [alias for alias, files in ALIASES.items() if entry.name in files.values()]
     return (
         ", ".join(aliases),
-        source.name,
-        source.variant,
-        str(source.image_size),
-        str(source.normalization),
-        source.convention.padding,
-        f"{source.convention.epsilon:g}",
-        f"{source.crop:.3f}",
-        source.interpolation,
-        source.trained_on,
-        str(source.num_classes),
-        "{:.1f} at {}".format(*source.top1) if source.top1 else "",
-        _checksum(source),
-        source.url or f"pip install {source.name.removeprefix('pypi:')}",
+        entry.name,
+        entry.variant,
+        str(entry.image_size),
+        str(entry.normalization),
+        entry.convention.padding,
+        f"{entry.convention.epsilon:g}",
+        f"{entry.crop:.3f}",
+        entry.interpolation,
+        entry.trained_on,
+        str(entry.num_classes),
+        "{:.1f} at {}".format(*entry.top1) if entry.top1 else "",
+        _checksum(entry),
+        entry.url or f"pip install {entry.name.removeprefix('pypi:')}",
     )
 
 
-def _checksum(source: WeightsEntry) -> str:
-    if source.md5:
-        return f"MD5 {source.md5}"
-    return "SHA-256, kept at download" if source.url else "by pip"
+def _checksum(entry: WeightsEntry) -> str:
+    if entry.md5:
+        return f"MD5 {entry.md5}"
+    return "SHA-256, recorded at download" if entry.url else "by pip"

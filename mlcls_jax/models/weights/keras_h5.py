@@ -1,14 +1,15 @@
 """Reads the weights of a Keras EfficientNet from HDF5, without Keras or TensorFlow.
 
-Three layouts are in circulation:
-- published (keras.applications, `save_weights("x.h5")`): `LAYER/LAYER/WEIGHT:0`; Keras 3 writes
-  it without `:0`, and a whole model (`model.save("x.h5")`) has it below `model_weights`;
+There are three layouts:
+- published (keras.applications, `save_weights("x.h5")`): `LAYER/LAYER/WEIGHT:0`; Keras 3 omits
+  `:0`, and a whole model (`model.save("x.h5")`) has the layers below `model_weights`;
 - Keras 3 (`save_weights("x.weights.h5")`): `layers/CLASS_N/vars/I`, where N counts the layers of a
   class and the attribute `name` of `vars` is the layer's name;
-- earlier Keras 3: the same without that attribute, so a layer is known by its place in the model.
+- earlier Keras 3: the same without that attribute; a layer is identified by its position in the
+  model.
 
-An EfficientNet may be a layer of another model: its own layers then stand one group deeper, and the
-only dense layer is taken for the head.
+An EfficientNet may be a layer of another model.  Then its own layers are one group deeper, and the
+only dense layer is taken as the head.
 """
 
 import math
@@ -24,25 +25,26 @@ from mlcls_jax.models.weights.layouts import block_parts, keras_name
 
 KERAS_3_ROOTS = ("layers", "_layer_checkpoint_dependencies")
 NOT_WEIGHTS = ("optimizer", "optimizer_weights", "metrics")
-MAX_EXPANSION = 16  # No float weights compress further; more means a size that is only claimed.
-MAX_DEPTH = 32  # of groups; Keras's own are ten deep at most
+MAX_EXPANSION = 16  # float weights never compress further; a larger declared size is not real
+MAX_DEPTH = 32  # of nested groups; those of Keras are ten deep at most
 
 
 def read_keras(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the weights of a Keras EfficientNet, with or without top, by layer and weight name.
+    """Reads the weights of a Keras EfficientNet, with or without top.
 
     Args:
         path: an HDF5 file in one of the layouts above.
 
     Returns:
-        "LAYER/WEIGHT" to array, in Keras's own axis order, such as "stem_conv/kernel",
+        Arrays by "LAYER/WEIGHT", in Keras's own axis order, such as "stem_conv/kernel",
         "block1a_dwconv/kernel" ([k, k, channel, 1]), "stem_bn/moving_mean",
-        "normalization/variance", "predictions/bias".  A tensor that fits no layer of an
-        EfficientNet has its path in the file as name.  Optimizer state is left out.
+        "normalization/variance", "predictions/bias".  A tensor that belongs to no layer of an
+        EfficientNet is named by its path in the file.  Optimizer state is omitted.
 
     Raises:
-        ValueError: no such file, not HDF5, truncated, a size that the file cannot hold, data kept
-            in another file or that are no numbers, or two tensors of one name.
+        ValueError: the file does not exist, is not HDF5, is truncated, declares a size that it
+            cannot hold, refers to another file, has data that are not numbers, or has two tensors
+            of the same name.
     """
     path = Path(path)
     try:
@@ -51,19 +53,19 @@ def read_keras(path: str | Path) -> dict[str, np.ndarray]:
             names = _names(datasets)
             repeated = [name for name, count in Counter(names.values()).items() if count > 1]
             if repeated:
-                raise ValueError(f"it holds several tensors {', '.join(sorted(repeated))}")
+                raise ValueError(f"it has several tensors named {', '.join(sorted(repeated))}")
             return {names[key]: dataset[()] for key, dataset in datasets.items()}
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; check the path of the weight file") from error
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} is not a usable HDF5 weight file: {reason}; get the file again"
+            f"{path} is not a usable HDF5 weight file: {reason}; download or copy the file again"
         ) from error
 
 
 def layer_order(variant: Variant) -> dict[str, list[str]]:
-    """Names of the layers with weights by Keras class, in the order of the model."""
+    """Returns the names of the layers with weights by Keras class, in the order of the model."""
     order: dict[str, list[str]] = {"conv2d": [], "batch_normalization": [], "depthwise_conv2d": []}
 
     def add(*modules: str) -> None:
@@ -86,33 +88,34 @@ def layer_order(variant: Variant) -> dict[str, list[str]]:
 
 
 def _datasets(file: h5py.File, file_size: int) -> dict[str, h5py.Dataset]:
-    """All datasets by path, after checks of all that reading them takes for granted."""
+    """Returns all datasets by path, after the checks that make it safe to read them."""
     found: dict[str, h5py.Dataset] = {}
     seen: set[object] = set()
     for name in sorted(file.keys() - set(NOT_WEIGHTS)):
         _walk(file, name, name, found, seen)
-    claimed = 0
+    declared = 0
     for name, dataset in found.items():
         if dataset.is_virtual or dataset.external:
             raise ValueError(f"the data of {name} are in another file")
-        # Any other kind is no tensor; text and rows of variable length are kept elsewhere in the
-        # file, where many may claim the same bytes.
+        # Text and rows of variable length are stored elsewhere in the file, where many of them may
+        # share the same bytes, so their size cannot be checked.
         if dataset.shape is None or dataset.dtype.kind not in "biuf":
-            raise ValueError(f"{name} is no array of numbers")
-        chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize  # is decompressed whole
-        claimed += max(dataset.nbytes, chunk)
-    if claimed > MAX_EXPANSION * file_size:
-        raise ValueError(f"its tensors claim {claimed} bytes, more than the file can hold")
+            raise ValueError(f"{name} is not an array of numbers")
+        # A chunk is decompressed as a whole, even for a smaller dataset.
+        chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+        declared += max(dataset.nbytes, chunk)
+    if declared > MAX_EXPANSION * file_size:
+        raise ValueError(f"its tensors declare {declared} bytes, more than the file can hold")
     return found
 
 
 def _walk(
     group: h5py.Group, key: str, path: str, found: dict[str, h5py.Dataset], seen: set[object]
 ) -> None:
-    """Adds the datasets in group[key], each once.
+    """Adds the datasets in group[key] to `found`, each once.
 
-    Links are not followed, as they may lead to other files, and groups only so deep: the library's
-    own visit takes a frame of the stack for each.
+    Links are not followed, because they may lead to other files.  The library's own visit is not
+    used, because it takes a stack frame for each nested group and has no limit.
     """
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
         return
@@ -130,14 +133,14 @@ def _walk(
 
 
 def _names(datasets: dict[str, h5py.Dataset]) -> dict[str, str]:
-    """The name "LAYER/WEIGHT" for each path."""
+    """Returns the name "LAYER/WEIGHT" for each path."""
     is_keras_3 = any(key.startswith(KERAS_3_ROOTS) for key in datasets)
     counters = _layer_counters(datasets) if is_keras_3 else {}
     names = {}
     for key, dataset in datasets.items():
         parts = key.removeprefix("model_weights/").split("/")
         if "seed_generator" in parts:
-            names[key] = key  # the random state of a dropout layer
+            names[key] = key  # random state of a dropout layer
         elif not is_keras_3 and len(parts) > 1:
             names[key] = _weight_name(parts[-2], parts[-1].split(":")[0])
         elif len(parts) >= 4 and parts[-4] in KERAS_3_ROOTS and parts[-2] == "vars":
@@ -149,7 +152,7 @@ def _names(datasets: dict[str, h5py.Dataset]) -> dict[str, str]:
 
 
 def _with_head(names: dict[str, str], datasets: dict[str, h5py.Dataset]) -> dict[str, str]:
-    """Calls the only dense layer "predictions", whatever its maker has called it."""
+    """Renames the only dense layer to "predictions"."""
     kernels = [name for key, name in names.items() if datasets[key].ndim == 2]
     if len(kernels) != 1 or not kernels[0].endswith("/kernel"):
         return names
@@ -161,13 +164,13 @@ def _with_head(names: dict[str, str], datasets: dict[str, h5py.Dataset]) -> dict
 
 
 def _weight_name(layer: str, weight: str) -> str:
-    # An unnamed layer is numbered on when a process builds several models.
+    # Keras appends a number if a process builds several models.
     layer = re.sub(r"^normalization_\d+$", "normalization", layer)
     return f"{layer}/{'kernel' if weight == 'depthwise_kernel' else weight}"
 
 
 def _numbered_weight(layer: str, number: str) -> str | None:
-    """The name of a layer's weight from its number, in the order in which Keras creates them."""
+    """Returns the name of a layer's weight from its number, which is Keras's order of creation."""
     if re.fullmatch(r"normalization(_\d+)?", layer):
         weights = ("mean", "variance", "count")
     elif layer.endswith("bn"):
@@ -180,9 +183,10 @@ def _numbered_weight(layer: str, number: str) -> str | None:
 
 
 def _layer_counters(datasets: dict[str, h5py.Dataset]) -> dict[str, str]:
-    """Layer name for each "CLASS_N" group, of the variant with as many convolutions as the file.
+    """Returns the layer name of each "CLASS_N" group.
 
-    Variants that share these numbers (B1 and B2) have equal layer names.
+    They are those of the variant with as many convolutions as the file.  Variants with the same
+    numbers of convolutions (B1 and B2) have the same layer names.
     """
     groups = {key.split("/")[-3] for key in datasets if key.count("/") >= 3}
     convolutions = [

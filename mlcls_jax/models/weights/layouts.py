@@ -1,7 +1,7 @@
-"""How the code bases name and order the tensors of an EfficientNet.
+"""Layouts: how the code bases name the tensors of an EfficientNet and order their axes.
 
-A layout gives the name of a tensor for each path of our variables, so the variables of a model say
-what a file must hold, and in what order of axes, whichever layout the file has.
+A layout maps each path of our variables to the name of a tensor and the order of its axes.  So the
+variables of a model determine what a file must contain in any layout.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mlcls_jax.models.variants import Stage, Variant, scaled_stages
 
-Path = tuple[str, ...]  # of a variable: ("params", "backbone", "stem", "conv", "kernel")
+Path = tuple[str, ...]  # path of a variable: ("params", "backbone", "stem", "conv", "kernel")
 Shape = tuple[int, ...]
 
 STEM: Path = ("params", "backbone", "stem", "conv", "kernel")
@@ -19,18 +19,19 @@ HEAD: Path = ("params", "head", "kernel")
 
 @dataclass(frozen=True)
 class Layout:
-    """One naming and ordering of the tensors.
+    """Names and axis orders of the tensors of one code base.
 
     Attributes:
-        title: for messages.
-        code_base: in lineages.CODE_BASES; None where several write it, told apart by the name of
-            the model.
-        name: of the tensor for a path of our variables, given the variant.
-        axes: by which a file's tensor is transposed to ours, given its path; None: as it is.
-        extra: tensors beside the variables, all or none of which a file holds, and their shapes:
-            mean and variance of the normalisation.
-        ignored: regular expression of the names of non-weights.
-        advprop: regular expression in the names of files whose weights were trained with AdvProp.
+        title: name in messages.
+        code_base: code base in `conventions.CODE_BASES`; None if several use this layout and only
+            the name of the model distinguishes them.
+        name: returns the name of a tensor, given a path of our variables and the variant.
+        axes: returns the axes by which a tensor of a file is transposed to ours, given the path of
+            the variable; None means that it stays as it is.
+        extra: names and shapes of tensors that are not variables (mean and variance of the
+            normalisation); a file has all or none of them.
+        ignored: regular expression for the names of tensors that are not weights.
+        advprop: regular expression that is found in the names of files trained with AdvProp.
     """
 
     title: str
@@ -43,7 +44,10 @@ class Layout:
 
 
 def keras_name(path: Path, variant: Variant) -> str:
-    """Such as "block2a_expand_bn/moving_mean"; source: keras/src/applications/efficientnet*.py."""
+    """Returns Keras's name of a variable, such as "block2a_expand_bn/moving_mean".
+
+    Source: keras/src/applications/efficientnet.py and efficientnet_v2.py.
+    """
     _, *modules, weight = path
     norm = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
     if modules[-1] == "norm":
@@ -70,7 +74,10 @@ def keras_name(path: Path, variant: Variant) -> str:
 
 
 def timm_name(path: Path, variant: Variant) -> str:
-    """Such as "blocks.1.0.bn1.running_mean"; source: timm/models/_efficientnet_blocks.py."""
+    """Returns timm's name of a variable, such as "blocks.1.0.bn1.running_mean".
+
+    Source: timm/models/_efficientnet_blocks.py.
+    """
     _, *modules, weight = path
     match modules:
         case ["head"]:
@@ -82,7 +89,7 @@ def timm_name(path: Path, variant: Variant) -> str:
             number, block, stage = _place(modules, variant)
             parts = block_parts(stage)
             if kind == "norm":
-                # Numbered in the order of the convolutions, of which squeeze-excite is none.
+                # Numbered in the order of the convolutions, without squeeze-excite.
                 inner = f"bn{[p for p in parts if p != 'se'].index(part) + 1}"
             elif part == "se":
                 inner = f"se.conv_{kind}"
@@ -95,7 +102,10 @@ def timm_name(path: Path, variant: Variant) -> str:
 
 
 def torchvision_name(path: Path, variant: Variant) -> str:
-    """Such as "features.2.0.block.0.1.running_mean"; source: torchvision/models/efficientnet.py."""
+    """Returns torchvision's name of a variable, such as "features.2.0.block.0.1.running_mean".
+
+    Source: torchvision/models/efficientnet.py.
+    """
     _, *modules, weight = path
     match modules:
         case ["head"]:
@@ -113,8 +123,10 @@ def torchvision_name(path: Path, variant: Variant) -> str:
 
 
 def lukemelas_name(path: Path, variant: Variant) -> str:
-    """Such as "_blocks.1._bn0.running_mean"; sources: the packages efficientnet-pytorch and
-    efficientnet-lite-pytorch."""
+    """Returns EfficientNet-PyTorch's name of a variable, such as "_blocks.1._bn0.running_mean".
+
+    Sources: the packages efficientnet-pytorch and efficientnet-lite-pytorch.
+    """
     _, *modules, weight = path
     match modules:
         case ["head"]:
@@ -134,14 +146,14 @@ def lukemelas_name(path: Path, variant: Variant) -> str:
 
 
 def _place(modules: list[str], variant: Variant) -> tuple[int, int, Stage]:
-    """Number of the stage and of the block in it, both from 0, and the stage."""
+    """Returns the index of the stage, the index of the block in it, and the stage."""
     stage = int(modules[1].removeprefix("stage")) - 1
     block = int(modules[2].removeprefix("block")) - 1
     return stage, block, scaled_stages(variant)[stage]
 
 
 def block_parts(stage: Stage) -> list[str]:
-    """The parts of a block in their order."""
+    """Returns the names of the parts of a block in their order, such as "expand" and "project"."""
     expand = ["expand"] if stage.expansion != 1 else []
     squeeze = ["se"] if stage.squeeze else []
     return [*expand, *([] if stage.fused else ["depthwise"]), *squeeze, "project"]
@@ -162,7 +174,7 @@ def _torch_weight(weight: str) -> str:
 
 
 def _keras_axes(path: Path) -> Shape | None:
-    # Keras keeps a depthwise kernel as [k, k, channel, 1], Flax as [k, k, 1, channel].
+    # A depthwise kernel is [k, k, channel, 1] in Keras and [k, k, 1, channel] in Flax.
     return (0, 1, 3, 2) if path[-3:] == ("depthwise", "conv", "kernel") else None
 
 

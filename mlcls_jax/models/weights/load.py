@@ -1,9 +1,10 @@
-"""Pretrained weights: from a name or a file to a model with variables, and into another model.
+"""Pretrained weights: reads them by name or path, and merges them into another model.
 
-Reading is strict: every tensor of a file is used or is a known non-weight, and every variable of
-the model comes from the file.  All differences are told at once, by name and shape.
+Reading is strict: every tensor of a file must be used or be known not to be a weight, and every
+variable of the model must come from the file.  An error lists all differences by name and shape.
 
-python -m mlcls_jax.models.pretrained --list    prints the names of the weights on the web
+Usage: `python -m mlcls_jax.models.weights.load --list` prints the names of all weights that can be
+downloaded.
 """
 
 import argparse
@@ -33,21 +34,22 @@ from mlcls_jax.models.weights.layouts import HEAD, LAYOUTS, Layout, Shape
 from mlcls_jax.models.weights.layouts import Path as Names
 from mlcls_jax.models.weights.provenance import find_pretrained_config, read_classes
 
-LISTED = 20  # differences in an error
+MAX_LISTED = 20  # differences in one error
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model as its weight file has it.
+    """A pretrained model with the head, the convention and the normalisation of its weight file.
 
-    `model.apply(variables, (uint8 - normalization.mean) / normalization.std, train=False)` gives
-    the file's own logits, or the pooled features if the file has no head.
+    `model.apply(variables, (uint8 - normalization.mean) / normalization.std, train=False)` returns
+    the logits of the original model, or the pooled features if the file has no head.
 
     Attributes:
-        model: with the file's own number of classes, and its lineage.
+        model: network with the file's number of classes and convention.
         variables: {params, batch_stats}, nested dictionaries of float32 NumPy arrays.
-        normalization: that belongs to the weights.
-        classes: names of the head's outputs, from a config.json beside the file; None: not known.
+        normalization: normalisation of images that the weights expect.
+        classes: names of the head's outputs, from a config.json next to the file; None if they are
+            not known.
     """
 
     model: EfficientNet
@@ -57,30 +59,37 @@ class Pretrained:
 
     @property
     def variant(self) -> str:
-        """A key of VARIANTS."""
+        """Variant of the model, a key of VARIANTS."""
         return self.model.variant
 
     @property
     def num_classes(self) -> int:
-        """Of the file's head; 0 if it has none."""
+        """Number of outputs of the file's head; 0 if it has none."""
         return self.model.num_classes
 
     @property
     def pretrained_config(self) -> PretrainedConfig:
-        """Lineage and normalisation: what has to be kept beside the variables."""
+        """Convention (padding, epsilon, momentum) and normalisation of the weights.
+
+        They must be stored together with the variables, whose shapes do not show them.
+        """
         return PretrainedConfig(self.model.convention, self.normalization)
 
 
 def known_pretrained_config(source: str | Path, variant: str) -> PretrainedConfig | None:
-    """The origin of weights that have a name, without their file; None for a path.
+    """Returns the pretrained config of named weights without reading their file; None for a path.
+
+    Args:
+        source: a name or a path, as in `load_pretrained`.
+        variant: a key of VARIANTS.
 
     Raises:
-        ValueError: an unknown name, or none of this variant.
+        ValueError: the name is unknown, or its weights are of another variant.
     """
     if not is_name(str(source)):
         return None
-    known = resolve(str(source), variant)
-    return PretrainedConfig(known.convention, known.normalization)
+    entry = resolve(str(source), variant)
+    return PretrainedConfig(entry.convention, entry.normalization)
 
 
 def load_pretrained(
@@ -89,41 +98,41 @@ def load_pretrained(
     """Reads pretrained EfficientNet weights.
 
     Args:
-        source: a name of a file on the web (models/names.py: "imagenet", "noisy-student",
-            "advprop", "timm:<model.tag>", "keras:<name>"), or the path of a file or of a folder
-            with one: Keras `.h5`, `.safetensors` or PyTorch `.pth`, in the layout of Keras, timm,
-            torchvision or EfficientNet-PyTorch.  Its kind, layout and lineage are found in the
-            file, in its name and in a config.json beside it.
-        variant: a key of VARIANTS; needed for the short names, otherwise found in the file.
-        shapes: of the variables of a model of `variant`, whatever its head, by path; without them,
-            the network is traced for them.
+        source: a name in the catalog (see aliases.py: "imagenet", "noisy-student", "advprop",
+            "timm:<model.tag>", "keras:<name>"), or the path of a file or of a folder with one:
+            Keras `.h5`, `.safetensors` or PyTorch `.pth`, in the layout of Keras, timm, torchvision
+            or EfficientNet-PyTorch.  Its format, layout and convention are determined from the
+            file, its name and a config.json next to it.
+        variant: a key of VARIANTS; an alias requires it, otherwise it is determined from the file.
+        shapes: shapes of the variables of a model of `variant` with any head, by path; without
+            them, the network is traced to get them.
 
     Returns:
         The model with the file's own head, its variables and its normalisation.
 
     Raises:
-        ValueError: an unknown variant or name, weights that can't be got, a file that can't be
-            read, holds another variant, contradicts what is said of it, or differs from its
-            variant in any tensor (they are listed).
+        ValueError: the variant or name is unknown; the weights cannot be downloaded; or the file
+            cannot be read, holds another variant, contradicts its name or config.json, or differs
+            from its variant in any tensor (all differences are listed).
     """
     if variant is not None and variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
-    known = resolve(str(source), variant) if is_name(str(source)) else None
-    path = local_file(known) if known else find_file(Path(source).expanduser())
+        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
+    entry = resolve(str(source), variant) if is_name(str(source)) else None
+    path = local_file(entry) if entry else find_file(Path(source).expanduser())
     tensors = read_tensors(path)
     layout = _layout_of(path, tensors)
-    variant = _variant_of(path, tensors, layout, known.variant if known else variant)
+    variant = _variant_of(path, tensors, layout, entry.variant if entry else variant)
     num_classes = _num_classes(tensors, layout, variant)
     model = EfficientNet(variant=variant, num_classes=num_classes)
     shapes = variable_shapes(model) if shapes is None else with_head(shapes, num_classes)
     variables, differences = to_variables(tensors, shapes, variant, layout)
     if differences:
         raise ValueError(
-            f"{path} does not fit EfficientNet-{variant}, give a file of that variant: "
+            f"{path} does not fit EfficientNet-{variant}; choose a file of that variant: "
             + _listed(differences)
         )
-    if known:  # its head is ImageNet's, whose classes nobody here has
-        pretrained_config, classes = PretrainedConfig(known.convention, known.normalization), None
+    if entry:  # its head has ImageNet's classes, whose names are not part of this package
+        pretrained_config, classes = PretrainedConfig(entry.convention, entry.normalization), None
     else:
         pretrained_config = find_pretrained_config(path, layout, variant, tensors)
         classes = read_classes(path, num_classes)
@@ -136,20 +145,20 @@ def load_pretrained(
 
 
 def merge(pretrained: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict, list[str]]:
-    """Puts pretrained values into the variables of a model whose head may be another one.
+    """Copies pretrained values into the variables of a model, whose head may differ.
 
     Args:
         pretrained: {params, batch_stats}, nested.
         target: freshly initialised variables of a model of the same variant.
 
     Returns:
-        The target's structure with pretrained values in the target's dtypes; and the paths of the
-        head ("head/kernel", "head/bias") that are not taken over: if the head differs in shape, or
-        either side has none, the target keeps its own.
+        Variables with the structure and dtypes of the target and the pretrained values; and the
+        paths of the head that keep the target's values ("head/bias", "head/kernel").  The target
+        keeps its own head if the shapes differ or either side has no head.
 
     Raises:
-        ValueError: outside the head, a variable is missing, unexpected or of another shape; all
-            are listed.
+        ValueError: a variable outside the head is missing, unexpected or of another shape; all of
+            them are listed.
     """
     source, fresh = _flat(pretrained), _flat(target)
     differing = [
@@ -161,7 +170,7 @@ def merge(pretrained: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dic
     if backbone := [path for path in differing if path[1] != "head"]:
         lines = [_difference(path, source, fresh) for path in backbone]
         raise ValueError(
-            "the pretrained weights do not fit the model, use the weights of its own variant: "
+            "the pretrained weights do not fit the model; choose weights of its variant: "
             + _listed(lines)
         )
     merged = dict(fresh)
@@ -173,9 +182,14 @@ def merge(pretrained: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dic
 
 
 def with_classes(pretrained: Pretrained, classes: tuple[str, ...]) -> Pretrained:
-    """The same with the head's outputs in the order of `classes`; without a head, if it has others.
+    """Reorders the head's outputs to `classes`, or removes the head if its classes differ.
 
-    A file that does not say its classes keeps its head: only their number can be compared.
+    If the names of the pretrained classes are not known, the head stays as it is, because only the
+    number of classes can be compared.
+
+    Args:
+        pretrained: the weights of a file.
+        classes: names of the classes of the new model.
     """
     if pretrained.classes is None or "head" not in pretrained.variables["params"]:
         return pretrained
@@ -190,8 +204,8 @@ def with_classes(pretrained: Pretrained, classes: tuple[str, ...]) -> Pretrained
 
 
 def _listed(differences: list[str]) -> str:
-    more = len(differences) - LISTED
-    return "; ".join(differences[:LISTED]) + (f"; and {more} more" if more > 0 else "")
+    hidden = len(differences) - MAX_LISTED
+    return "; ".join(differences[:MAX_LISTED]) + (f"; and {hidden} more" if hidden > 0 else "")
 
 
 def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
@@ -204,17 +218,17 @@ def _difference(path: tuple[str, ...], source: Mapping, fresh: Mapping) -> str:
         return f"missing {name} {list(fresh[path].shape)}"
     if path not in fresh:
         return f"unexpected {name} {list(source[path].shape)}"
-    return f"{name} is {list(source[path].shape)} where {list(fresh[path].shape)} is due"
+    return f"{name} is {list(source[path].shape)}, expected {list(fresh[path].shape)}"
 
 
 def _layout_of(path: Path, tensors: Mapping[str, np.ndarray]) -> Layout:
     layout = find_layout(tensors.keys())
     if layout is None:
         titles = ", ".join(layout.title for layout in LAYOUTS)
-        some = ", ".join(sorted(tensors)[:3]) or "nothing"
+        examples = ", ".join(sorted(tensors)[:3]) or "nothing"
         raise ValueError(
-            f"{path} holds no EfficientNet that {titles} would write: neither stem nor top is "
-            f"there (it holds {some}); give the weights of the model alone"
+            f"{path} does not hold an EfficientNet in the layout of {titles}: it has neither stem "
+            f"nor top (it holds {examples}); use a file with only the weights of the model"
         )
     return layout
 
@@ -222,30 +236,33 @@ def _layout_of(path: Path, tensors: Mapping[str, np.ndarray]) -> Layout:
 def _variant_of(
     path: Path, tensors: Mapping[str, np.ndarray], layout: Layout, variant: str | None
 ) -> str:
-    """The variant that was asked for or that the file holds; they must agree."""
+    """Returns the requested variant or the one of the file, which must be the same."""
     found = infer_variant(tensors, layout)
     if found is None and variant is None:
         raise ValueError(
-            f"{path} holds the blocks of none of {', '.join(VARIANTS)}; say which variant it "
-            "should be to see the differences"
+            f"{path} does not have the blocks of any of {', '.join(VARIANTS)}; specify the "
+            "expected variant to see the differences"
         )
     if found is not None and variant is not None and found != variant:
-        raise ValueError(f"{path} holds the weights of {found}, not of {variant}; change either")
+        raise ValueError(
+            f"{path} holds the weights of {found}, not of {variant}; choose other weights or "
+            "another variant"
+        )
     return found or str(variant)
 
 
 def _num_classes(tensors: Mapping[str, np.ndarray], layout: Layout, variant: str) -> int:
-    """Width of the head in the file; 0 without one."""
+    """Returns the width of the head in the file; 0 without a head."""
     kernel = tensors.get(layout.name(HEAD, VARIANTS[variant]))
     axis = (layout.axes(HEAD) or (0, 1))[1]
     return kernel.shape[axis] if kernel is not None and kernel.ndim == 2 else 0
 
 
 def main() -> None:
-    """Prints the table of names."""
+    """Prints the table of pretrained weights."""
     parser = argparse.ArgumentParser(
-        prog="python -m mlcls_jax.models.pretrained",
-        description="The pretrained weights that model.weights can name.",
+        prog="python -m mlcls_jax.models.weights.load",
+        description="Lists the pretrained weights whose names model.weights accepts.",
     )
     parser.add_argument("--list", action="store_true", required=True, help="print the table")
     parser.parse_args()

@@ -1,14 +1,14 @@
-"""Whether a pickle can be loaded without taking memory or time beyond measure.
+"""Guard against pickles that would take excessive memory or time to load.
 
-A pickle can put one tuple many times into another.  Thirty of them, each twice in the next, fit
-into 200 bytes and are a billion to whoever hashes the last, and a dictionary hashes its keys.  The
-keys of a state dict are names and numbers, so anything else is refused before it is loaded.
+A pickle can put one tuple several times into another.  Thirty tuples, each twice in the next, fit
+into 200 bytes, but hashing the last one visits a billion values, and a dictionary hashes its keys.
+The keys of a state dict are names and numbers, so any other key is refused before it is loaded.
 """
 
 import pickletools
 from typing import IO, Any
 
-# Of opcodes that hash: which of the values that they take.
+# For each opcode that hashes: which of the values that it takes from the stack.
 _KEYS = {
     "SETITEM": slice(1, 2),
     "SETITEMS": slice(0, None, 2),
@@ -19,24 +19,24 @@ _KEYS = {
 
 
 def check_opcodes(file: IO[bytes], size: int) -> None:
-    """Reads up to the end of the next pickle.
+    """Checks the opcodes of the next pickle in a file, and reads up to its end.
 
-    Follows the stack, as `pickletools.dis` does, to know of each value whether it is plain.
+    Simulates the stack, as `pickletools.dis` does, to know for each value whether it is plain.
 
     Args:
-        file: at the begin of the pickle.
-        size: of the file, in bytes.
+        file: positioned at the start of the pickle.
+        size: size of the file, in bytes.
 
     Raises:
-        ValueError: its memo would be larger than the file, or a key is no plain value.
-        Exception: almost any other, where the pickle is damaged.
+        ValueError: the memo would be larger than the file, or a key is not a plain value.
+        Exception: almost any other exception if the pickle is damaged.
     """
-    stack: list[bool | None] = []  # None: a mark
+    stack: list[bool | None] = []  # whether each value is plain; None is a mark
     memo: dict[int, bool | None] = {}
     argument: Any
     for opcode, argument, _ in pickletools.genops(file):
         name, before = opcode.name, opcode.stack_before
-        # The C unpickler allocates its memo up to the highest index that is named.
+        # The C unpickler allocates its memo up to the highest index that is used.
         if name == "LONG_BINPUT" and isinstance(argument, int) and argument > size:
             raise ValueError("its memo is larger than the file")
         if pickletools.markobject in before:
@@ -47,13 +47,13 @@ def check_opcodes(file: IO[bytes], size: int) -> None:
             taken = stack[max(kept, 0) :]
         keys = _KEYS.get(name)
         if keys is not None and not all(taken[keys]):
-            raise ValueError("a key of a dictionary is no plain value")
+            raise ValueError("a key of a dictionary is not a plain value")
         if "PUT" in name or name == "MEMOIZE":
             memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
             continue
         del stack[max(kept, 0) :]
         value = memo.get(int(argument)) if "GET" in name else not before
         pushed = [
-            None if what is pickletools.markobject else bool(value) for what in opcode.stack_after
+            None if item is pickletools.markobject else bool(value) for item in opcode.stack_after
         ]
         stack += pushed

@@ -1,9 +1,9 @@
-"""Where the weights of a local file come from, which its tensors alone do not tell.
+"""Provenance: finds the pretrained config of a local weight file, which its tensors do not show.
 
-Asked in this order: the config.json beside the file (ours, or timm's as on Hugging Face), the
-file's name, the layout of its tensors.  Only timm's layout needs one of the first two: its models
-tf_efficientnet_b0 and efficientnet_b0 have the same tensors, but pad differently and add another
-epsilon; and of one model there are weights for differently normalised images.
+The sources are, in this order, the config.json next to the file (ours, or timm's as on Hugging
+Face), the name of the file, and the layout of its tensors.  Only timm's layout requires one of the
+first two: its models tf_efficientnet_b0 and efficientnet_b0 have the same tensors but different
+padding and epsilon, and the weights of one model are published for different normalisations.
 """
 
 import dataclasses
@@ -27,30 +27,32 @@ from mlcls_jax.models.conventions import (
 from mlcls_jax.models.weights.catalog import CATALOG
 from mlcls_jax.models.weights.formats import SIDECAR, read_sidecar
 from mlcls_jax.models.weights.layouts import Layout
+from mlcls_jax.system.console import one_line
 
-CAST = dacite.Config(strict=True, cast=[tuple])  # JSON has lists
-OWN = "mlcls_jax"  # our part of a config.json
+CAST = dacite.Config(strict=True, cast=[tuple])  # JSON has lists instead of tuples
+OWN = "mlcls_jax"  # key of our part of a config.json
 ARCHITECTURE = re.compile(r"(tf_)?efficientnet(v2)?_(b\d|lite\d|[sml])(?![a-z0-9])")
-OLD_TAG = re.compile(r"_(ns|ap|aa|ra)(?![a-z0-9])")  # of timm's files before it had tags
+OLD_TAG = re.compile(r"_(ns|ap|aa|ra)(?![a-z0-9])")  # in timm's file names before it used tags
 TAGS = {"ns": "ns_jft_in1k", "ap": "ap_in1k", "aa": "aa_in1k", "ra": "ra_in1k"}
-AS_OURS = {"in_chans": 3, "global_pool": "avg"}  # arguments that timm writes down always
-FREE = {"num_classes", "drop_rate", "drop_path_rate", "bn_eps", "bn_momentum"}
+# In timm's model_args: arguments that must have our value, and arguments that may have any value.
+REQUIRED_ARGUMENTS = {"in_chans": 3, "global_pool": "avg"}
+FREE_ARGUMENTS = {"num_classes", "drop_rate", "drop_path_rate", "bn_eps", "bn_momentum"}
 
 
 def find_pretrained_config(
     path: Path, layout: Layout, variant: str, tensors: Mapping[str, np.ndarray]
 ) -> PretrainedConfig:
-    """The lineage and the normalisation of a local weight file.
+    """Returns the convention and the normalisation of a local weight file.
 
     Args:
-        path: of the file.
-        layout: of its tensors.
-        variant: that its tensors are of.
-        tensors: of the file; those of Keras may hold the normalisation.
+        path: path of the file.
+        layout: layout of its tensors.
+        variant: variant of its tensors, a key of VARIANTS.
+        tensors: tensors of the file; those of Keras may contain the normalisation.
 
     Raises:
-        ValueError: config.json or the file's name say another variant, or what cannot be; or
-            nothing tells which of timm's models it is, or how its images are normalised.
+        ValueError: config.json or the name of the file states another variant or invalid values; or
+            nothing shows which of timm's models it is, or how its images are normalised.
     """
     sidecar = read_sidecar(path)
     if own := _own_part(sidecar, path):
@@ -58,14 +60,14 @@ def find_pretrained_config(
         try:
             return from_json(own.get("pretrained_config", {}))
         except ValueError as error:
-            raise ValueError(f"{path.parent / SIDECAR}: {error}; export again") from error
+            raise ValueError(f"{path.parent / SIDECAR}: {error}; export it again") from error
     if layout.code_base is None:
-        return _timm_origin(path, sidecar, variant)
+        return _timm_pretrained_config(path, sidecar, variant)
     pretrained_config = pretrained_config_of(layout.code_base, variant)
     if pretrained_config is None:
         raise ValueError(
-            f"{path} holds {variant} as {layout.title} names its tensors, but {layout.title} has "
-            "no such model; say where it is from in a timm file's name or config.json"
+            f"{path} holds {variant} in the layout of {layout.title}, but {layout.title} has no "
+            "such model; export it to a timm file, with timm's name of the model or a config.json"
         )
     if layout.extra and layout.extra.keys() <= tensors.keys():
         mean, variance = (tensors[name] for name in layout.extra)
@@ -78,10 +80,14 @@ def find_pretrained_config(
 
 
 def read_classes(path: Path, num_classes: int) -> tuple[str, ...] | None:
-    """Names of the head's outputs, from a config.json of ours or timm's; None if it has none.
+    """Returns the names of the head's outputs in config.json (ours or timm's); None if absent.
+
+    Args:
+        path: path of the weight file.
+        num_classes: number of outputs of its head.
 
     Raises:
-        ValueError: there are more or fewer names than outputs.
+        ValueError: the number of names differs from the number of outputs.
     """
     sidecar = read_sidecar(path)
     names = _own_part(sidecar, path).get("classes", sidecar.get("label_names"))
@@ -90,48 +96,54 @@ def read_classes(path: Path, num_classes: int) -> tuple[str, ...] | None:
     if len(names) != num_classes:
         raise ValueError(
             f"{path.parent / SIDECAR} names {len(names)} classes, but the head in {path.name} has "
-            f"{num_classes}; mend either"
+            f"{num_classes}; correct one of the files"
         )
     return tuple(map(str, names))
 
 
 def _own_part(sidecar: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """What the export wrote into config.json, where it is about this very file; {} elsewhere."""
+    """Returns what our export wrote into config.json; {} if that is about another file."""
     own = sidecar.get(OWN)
     return own if isinstance(own, dict) and own.get("file") == path.name else {}
 
 
 def to_json(pretrained_config: PretrainedConfig) -> dict[str, Any]:
-    """An origin as JSON, exact, where timm's units of 0 to 1 would round."""
+    """Converts a pretrained config to JSON values, without rounding (units of 0 to 255)."""
     return dataclasses.asdict(pretrained_config)
 
 
 def from_json(value: Mapping[str, Any]) -> PretrainedConfig:
-    """The inverse; ValueError names a missing or a superfluous field."""
+    """Converts JSON values back to a pretrained config: the inverse of `to_json`.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type; the message names it.
+    """
     try:
         return dacite.from_dict(PretrainedConfig, value, CAST)
     except (dacite.DaciteError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())  # it quotes values
-        raise ValueError(f"the origin of the weights is not as it was written: {reason}") from error
+        reason = one_line(error)
+        raise ValueError(f"the pretrained config of the weights is invalid: {reason}") from error
 
 
 def stored_normalization(mean: np.ndarray, variance: np.ndarray, path: Path) -> Normalization:
-    """The normalisation that a Keras EfficientNet does inside, as one mean and one std.
+    """Returns the normalisation that a Keras EfficientNet performs inside the model.
 
     A Keras model computes (x / 255 - mean) / sqrt(variance) from the weights of its Normalization
-    layer.  The files published with keras.applications hold the standard deviations 0.229, 0.224,
-    0.225 as that "variance": the networks were trained with (x / 255 - mean) / std, so Keras
-    builds `weights="imagenet"` with one more Rescaling by 1 / sqrt(std), which together with
-    1 / sqrt("variance") makes 1 / std.  That layer is no part of a file; it is known by the
-    values.  Source: the comment in `keras/src/applications/efficientnet.py`, and
+    layer.  In the files published with keras.applications, that "variance" holds the standard
+    deviations 0.229, 0.224, 0.225.  The networks were trained with (x / 255 - mean) / std, so for
+    `weights="imagenet"` Keras adds a Rescaling by 1 / sqrt(std), which together with
+    1 / sqrt("variance") gives 1 / std.  A file does not contain this second layer, so it is
+    recognised by these values.
+
+    Source: the comment in `keras/src/applications/efficientnet.py`, and
     github.com/tensorflow/tensorflow/issues/49930.
 
     Args:
-        mean, variance: float [3], weights of the layer.
-        path: of the file, for the message.
+        mean, variance: float [3], weights of the layer, in units of 0 to 1.
+        path: path of the file, for the message.
 
     Raises:
-        ValueError: a variance that is not positive, or a number that is not finite.
+        ValueError: a variance is not positive, or a number is not finite.
     """
     with np.errstate(invalid="ignore"):
         std = np.sqrt(variance.astype(np.float64))
@@ -146,26 +158,29 @@ def stored_normalization(mean: np.ndarray, variance: np.ndarray, path: Path) -> 
         ) from error
 
 
-def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> PretrainedConfig:
-    by = SIDECAR if "architecture" in sidecar else "its name"
+def _timm_pretrained_config(
+    path: Path, sidecar: Mapping[str, Any], variant: str
+) -> PretrainedConfig:
+    """Returns the pretrained config of a file in timm's layout, from config.json or its name."""
+    stated_by = SIDECAR if "architecture" in sidecar else "its name"
     name = str(sidecar.get("architecture", path.stem))
     architecture = ARCHITECTURE.match(name)
     if architecture is None:
         raise ValueError(
-            f"{path} holds {variant}, but nothing says which of timm's models it is (they differ "
-            "in padding and epsilon): name the file like tf_efficientnet_b0.in1k.safetensors or "
-            f"efficientnet_b0.ra_in1k.safetensors, or put timm's {SIDECAR} beside it"
+            f"{path} holds {variant}, but nothing shows which of timm's models it is (they differ "
+            "in padding and epsilon); name the file like tf_efficientnet_b0.in1k.safetensors or "
+            f"efficientnet_b0.ra_in1k.safetensors, or put timm's {SIDECAR} next to it"
         )
     tf, v2, size = architecture.groups()
-    _check_variant(path, by, ("v2" if v2 else "") + size, variant)
+    _check_variant(path, stated_by, ("v2" if v2 else "") + size, variant)
     pretrained_config = pretrained_config_of("timm tf" if tf else "timm", variant)
     if pretrained_config is None:
-        raise ValueError(f"{path}: timm has no model {architecture[0]}; mend {by}")
+        raise ValueError(f"{path}: timm has no model {architecture[0]}; correct {stated_by}")
     own_name = ARCHITECTURE.match(path.stem)
     if own_name and own_name[0] != architecture[0]:
         raise ValueError(
-            f"{path} is named as {own_name[0]}, but {SIDECAR} beside it says {architecture[0]}; "
-            "mend either"
+            f"{path} is named as {own_name[0]}, but the {SIDECAR} next to it states "
+            f"{architecture[0]}; rename the file or correct {SIDECAR}"
         )
     named = _named_normalization(
         path.stem if own_name else name, architecture[0], pretrained_config
@@ -174,30 +189,30 @@ def _timm_origin(path: Path, sidecar: Mapping[str, Any], variant: str) -> Pretra
     normalization = configured or named
     if normalization is None:
         raise ValueError(
-            f"{path}: {architecture[0]} is published for differently normalised images, and the "
-            f"name does not say which weights these are; give it one of timm's tags, or put "
-            f"timm's {SIDECAR} with mean and std beside it"
+            f"{path}: {architecture[0]} is published for several normalisations of images, and the "
+            "name does not show which weights these are; add one of timm's tags to the name, or "
+            f"put timm's {SIDECAR} with mean and std next to the file"
         )
     if own_name and configured and named and not _alike(configured, named):
         raise ValueError(
-            f"{path}: its name says mean / std {named}, but {SIDECAR} beside it says {configured}; "
-            "mend either"
+            f"{path}: its name stands for mean / std {named}, but the {SIDECAR} next to it states "
+            f"{configured}; rename the file or correct {SIDECAR}"
         )
-    return PretrainedConfig(_configured_lineage(path, sidecar, pretrained_config), normalization)
+    return PretrainedConfig(_configured_convention(path, sidecar, pretrained_config), normalization)
 
 
 def _named_normalization(
     name: str, architecture: str, pretrained_config: PretrainedConfig
 ) -> Normalization | None:
-    """By the tag after the architecture, in timm's or in its former spelling; None: unknown."""
+    """Returns the normalisation by the tag in a name, in timm's new or old form; None: unknown."""
 
     def plain(text: str) -> str:
         return re.sub(r"[._]", "_", text)
 
     rows = {
-        row.name.removeprefix("timm:"): row.normalization
-        for row in CATALOG.values()
-        if row.name.startswith(f"timm:{architecture}.")
+        entry.name.removeprefix("timm:"): entry.normalization
+        for entry in CATALOG.values()
+        if entry.name.startswith(f"timm:{architecture}.")
     }
     if old := OLD_TAG.match(name[len(architecture) :]):
         name = f"{architecture}.{TAGS[old[1]]}"
@@ -211,34 +226,41 @@ def _named_normalization(
 
 
 def _configured(path: Path, sidecar: Mapping[str, Any]) -> Normalization | None:
-    """What timm's config.json says of the images; None: nothing."""
-    pretrained = sidecar.get("pretrained_cfg", sidecar)  # beside the architecture in older ones
+    """Returns the normalisation in timm's config.json; None if it states none."""
+    pretrained = sidecar.get("pretrained_cfg", sidecar)  # older files have no such level
     try:
         return from_unit(pretrained["mean"], pretrained["std"]) if "mean" in pretrained else None
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{path.parent / SIDECAR}: its mean and std are not as timm writes them ({error})"
+            f"{path.parent / SIDECAR}: its mean and std are not in timm's format ({error}); "
+            "correct them"
         ) from error
 
 
-def _configured_lineage(
+def _configured_convention(
     path: Path, sidecar: Mapping[str, Any], pretrained_config: PretrainedConfig
 ) -> Convention:
-    """The lineage with the model's arguments in timm's config.json."""
+    """Returns the convention, changed by the model_args in timm's config.json."""
     arguments = sidecar.get("model_args") or {}
     try:
-        unknown = {k for k, v in arguments.items() if k not in FREE and AS_OURS.get(k) != v}
-        if unknown:
-            names = " ".join(", ".join(sorted(unknown)).split())
-            raise ValueError(f"{names} would make another network")
+        unsupported = {
+            name
+            for name, value in arguments.items()
+            if name not in FREE_ARGUMENTS and REQUIRED_ARGUMENTS.get(name) != value
+        }
+        if unsupported:
+            names = " ".join(", ".join(sorted(unsupported)).split())
+            raise ValueError(f"{names} would change the network")
         return dataclasses.replace(
             pretrained_config.convention,
             epsilon=float(arguments.get("bn_eps", pretrained_config.convention.epsilon)),
+            # timm has PyTorch's momentum, which is 1 - decay.
             decay=1 - float(arguments.get("bn_momentum", 1 - pretrained_config.convention.decay)),
         )
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{path.parent / SIDECAR}: its model_args cannot be followed ({error})"
+            f"{path.parent / SIDECAR}: its model_args are not supported ({error}); choose weights "
+            "of an unmodified model"
         ) from error
 
 
@@ -246,9 +268,10 @@ def _alike(a: Normalization, b: Normalization) -> bool:
     return np.allclose([a.mean, a.std], [b.mean, b.std], rtol=1e-4)
 
 
-def _check_variant(path: Path, by: str, said: Any, variant: str) -> None:
-    if said != variant:
-        what = " ".join(str(said).split())
+def _check_variant(path: Path, stated_by: str, stated: Any, variant: str) -> None:
+    if stated != variant:
+        value = " ".join(str(stated).split())
         raise ValueError(
-            f"{path} holds the weights of {variant}, but {by} says {what}; mend either"
+            f"{path} holds the weights of {variant}, but {stated_by} states {value}; correct "
+            f"{stated_by} or choose another file"
         )

@@ -1,7 +1,7 @@
-"""Writes variables in the formats of timm and Keras, so that those load them without this package.
+"""Writes variables in the formats of timm and Keras, which load them without this package.
 
-Neither needs its framework here.  What a code base cannot compute (another padding or epsilon) is
-refused, since its model would load the tensors and give other logits.
+Writing needs neither framework.  A padding or epsilon that a code base does not support is refused,
+because its model would load the tensors but compute different logits.
 """
 
 import io
@@ -21,7 +21,7 @@ from mlcls_jax.models.weights.keras_h5 import layer_order
 from mlcls_jax.models.weights.layouts import KERAS, TIMM
 
 TIMM_FILE, KERAS_FILE = "model.safetensors", "model.weights.h5"
-KERAS_ORDER = (  # in which Keras numbers the weights of a layer
+KERAS_ORDER = (  # the order in which Keras numbers the weights of a layer
     *("kernel", "bias"),
     *("gamma", "beta", "moving_mean", "moving_variance"),
     *("mean", "variance", "count"),
@@ -30,11 +30,11 @@ KERAS_ORDER = (  # in which Keras numbers the weights of a layer
 
 @dataclass(frozen=True)
 class Builder:
-    """What makes the model that loads a written file, in the other framework.
+    """The call that builds the model for a written file in the other framework.
 
     Attributes:
-        name: of the model or the function.
-        arguments: to call it with, JSON-ready.
+        name: name of the model (timm) or of the function (Keras).
+        arguments: keyword arguments of the call, as JSON values.
     """
 
     name: str
@@ -47,7 +47,12 @@ class Builder:
 
 
 def timm_builder(variant: str, convention: Convention, num_classes: int) -> Builder:
-    """The arguments of `timm.create_model` for the model that gives our logits.
+    """Returns the arguments of `timm.create_model` for the model that computes our logits.
+
+    Args:
+        variant: a key of VARIANTS.
+        convention: convention of the weights.
+        num_classes: number of outputs of the head.
 
     Raises:
         ValueError: timm has no model of the variant with this padding.
@@ -56,15 +61,15 @@ def timm_builder(variant: str, convention: Convention, num_classes: int) -> Buil
     pretrained_config = pretrained_config_of("timm tf" if tf else "timm", variant)
     if pretrained_config is None:
         raise ValueError(
-            f"timm has no {variant} with {convention.padding} padding, so none of its models gives "
-            "these logits; export to another format"
+            f"timm has no {variant} with {convention.padding} padding, so none of its models "
+            "computes these logits; export to another format"
         )
     family = f"efficientnetv2_{variant[2:]}" if VARIANTS[variant].v2 else f"efficientnet_{variant}"
     arguments: dict[str, Any] = {"num_classes": num_classes}
     if convention.epsilon != pretrained_config.convention.epsilon:
         arguments["bn_eps"] = convention.epsilon
     if convention.decay != pretrained_config.convention.decay:
-        arguments["bn_momentum"] = round(1 - convention.decay, 9)
+        arguments["bn_momentum"] = round(1 - convention.decay, 9)  # PyTorch's momentum
     return Builder(f"{'tf_' if tf else ''}{family}", arguments)
 
 
@@ -72,9 +77,12 @@ def save_timm(folder: Path, variables: Mapping[str, Any], variant: str) -> Path:
     """Writes model.safetensors, a state dict for `load_state_dict(..., strict=True)`.
 
     Args:
-        folder: an existing one.
+        folder: an existing folder.
         variables: {params, batch_stats}, nested.
         variant: a key of VARIANTS.
+
+    Returns:
+        The path of the file.
     """
     tensors = to_tensors(variables, variant, TIMM)
     for name in [name for name in tensors if name.endswith("running_mean")]:
@@ -87,10 +95,16 @@ def save_timm(folder: Path, variables: Mapping[str, Any], variant: str) -> Path:
 def keras_builder(
     variant: str, pretrained_config: PretrainedConfig, num_classes: int, image_size: int
 ) -> Builder:
-    """The function of `keras.applications`, and its arguments, whose model gives our logits.
+    """Returns the function of `keras.applications` whose model computes our logits.
 
-    V2 models normalise by constants that are no weights; where the weights need others, the model
-    is built without its preprocessing and takes normalised images.
+    V2 models normalise images by constants that are not weights.  If our weights need other values,
+    the model is built without its preprocessing and takes normalised images.
+
+    Args:
+        variant: a key of VARIANTS.
+        pretrained_config: convention and normalisation of the weights.
+        num_classes: number of outputs of the head.
+        image_size: side of the images, in pixels.
 
     Raises:
         ValueError: Keras has no model of the variant, or none with this padding and epsilon.
@@ -101,9 +115,9 @@ def keras_builder(
     theirs, ours = own.convention, pretrained_config.convention
     if (theirs.padding, theirs.epsilon) != (ours.padding, ours.epsilon):
         raise ValueError(
-            f"keras.applications pads its convolutions {theirs.padding} with epsilon "
-            f"{theirs.epsilon:g}, these weights need {ours.padding} with {ours.epsilon:g}; export "
-            "to safetensors, stablehlo or onnx"
+            f"keras.applications has {theirs.padding} padding and epsilon {theirs.epsilon:g}, but "
+            f"these weights need {ours.padding} padding and epsilon {ours.epsilon:g}; export to "
+            "safetensors, stablehlo or onnx"
         )
     arguments: dict[str, Any] = {
         "weights": None,
@@ -121,8 +135,15 @@ def save_keras(
 ) -> Path:
     """Writes model.weights.h5 in the layout of Keras 3's `save_weights`.
 
-    Args and returns: as `save_timm`; B0 to B7 have a layer for the normalisation of
-    `pretrained_config`.
+    Args:
+        folder: an existing folder.
+        variables: {params, batch_stats}, nested.
+        variant: a key of VARIANTS.
+        pretrained_config: convention and normalisation of the weights; models of B0 to B7 store
+            the normalisation in a layer.
+
+    Returns:
+        The path of the file.
     """
     tensors = to_tensors(variables, variant, KERAS)
     if not VARIANTS[variant].v2:
@@ -131,7 +152,7 @@ def save_keras(
         tensors["normalization/mean"] = mean.astype(np.float32)
         tensors["normalization/variance"] = np.square(std).astype(np.float32)
         tensors["normalization/count"] = np.zeros((), np.int64)
-    data = io.BytesIO()  # h5py tells of a full disk only when it is too late to say so
+    data = io.BytesIO()  # in memory first, because h5py reports a full disk too late
     with h5py.File(data, "w") as file:
         file.create_group("vars")
         for kind, layers in layer_order(VARIANTS[variant]).items():

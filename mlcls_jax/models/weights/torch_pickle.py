@@ -1,15 +1,15 @@
 """Reads the tensors of a PyTorch `.pth` file into NumPy arrays, without torch.
 
 Both formats of `torch.save` are pickles that refer to raw storages by key: the zip archive of
-torch >= 1.6 (`NAME/data.pkl` beside `NAME/data/KEY`) and the older stream (three header pickles,
-the main pickle, the list of keys, then for each key an int64 count and its raw values).  Format:
+torch >= 1.6 (`NAME/data.pkl` and `NAME/data/KEY`) and the older stream (three header pickles, the
+main pickle, the list of keys, then for each key an int64 count and its raw values).  Source:
 `torch/serialization.py`.
 
-A pickle can name any function of Python and have it called.  The unpickler here looks up nothing:
-the few names that a state dict needs are mapped to inert stand-ins and every other name is
-refused.  Every size that a file claims is compared with the bytes that are there before use, so a
-small file cannot claim much memory; each storage is read by itself, so that no more than the
-tensors is held.
+A pickle can name any function of Python and have it called.  The unpickler here imports nothing:
+the few names that a state dict needs are mapped to inert stand-ins, and every other name is
+refused.  Every size that a file declares is compared with the bytes that exist before it is used,
+so a small file cannot allocate much memory.  Each storage is read separately, so memory holds no
+more than the tensors.
 """
 
 import io
@@ -27,11 +27,12 @@ import ml_dtypes
 import numpy as np
 
 from mlcls_jax.models.weights.pickle_guard import check_opcodes
+from mlcls_jax.system.console import one_line
 
 ZIP_MAGIC = b"PK\x03\x04"
 STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_PROTOCOL = 1001
-MAX_DIMENSIONS = 64  # NumPy's limit; the product of a million sizes would take hours
+MAX_DIMENSIONS = 64  # NumPy's limit; multiplying a million sizes would take hours
 STORAGE_DTYPES: dict[str, Any] = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -49,18 +50,18 @@ STORAGE_DTYPES: dict[str, Any] = {
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a state dict: a dictionary from names to tensors, saved by `torch.save`.
 
-    A dictionary with one state dict in it, as training scripts save them, is read as that one.
+    If a dictionary contains exactly one state dict, as training checkpoints do, that one is read.
 
     Args:
         path: a `.pth` file, zip archive or older stream, little endian.
 
     Returns:
-        The tensors by name, in the file's own dtypes, shapes and axis order (OIHW for
-        convolutions).  The arrays are read-only, with the file's own strides.
+        Arrays by name, in the file's own dtypes, shapes and axis order (OIHW for convolutions).
+        The arrays are read-only, with the file's own strides.
 
     Raises:
-        ValueError: no such file; truncated, damaged or something else than a state dict; or its
-            pickle asks for a global other than those of a tensor (nothing of it is executed).
+        ValueError: the file does not exist, is truncated or damaged, or is not a state dict; or its
+            pickle uses a global that a tensor does not need (which is not executed).
     """
     path = Path(path)
     try:
@@ -74,15 +75,15 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
             f"{path} cannot be read ({error.strerror}); check the path of the weight file"
         ) from error
     except Exception as error:  # A damaged pickle or archive raises almost any built-in exception.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise ValueError(
-            f"{path} is not a usable PyTorch state dict: {reason}; get the file again, or save the "
-            "state dict by itself: torch.save(model.state_dict(), …)"
+            f"{path} is not a usable PyTorch state dict: {reason}; download or copy the file "
+            "again, or save only the state dict: torch.save(model.state_dict(), …)"
         ) from error
 
 
 class _Storage(NamedTuple):
-    """A reference to `size` values under `key`; immutable, so that a pickle cannot alter it."""
+    """Reference to `size` values under `key`; immutable, so a pickle cannot alter it."""
 
     dtype: Any
     key: str
@@ -90,7 +91,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """A strided window of a storage, as the pickle claims it: nothing is checked yet."""
+    """Strided window of a storage as declared by the pickle, not yet checked."""
 
     storage: Any
     offset: Any
@@ -99,13 +100,13 @@ class _Tensor(NamedTuple):
 
 
 class _StorageType(NamedTuple):
-    """What `torch.FloatStorage` and its like are read as."""
+    """Stand-in for `torch.FloatStorage` and the like."""
 
     dtype: Any
 
 
 class _TensorsOnly(pickle.Unpickler):
-    """Admits dictionaries, plain values and tensors; any other global is refused by name."""
+    """Unpickler that admits dictionaries, plain values and tensors, and refuses other globals."""
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file, encoding="utf-8")
@@ -116,12 +117,12 @@ class _TensorsOnly(pickle.Unpickler):
             return self._admitted[module_name, global_name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for the global {module_name}.{global_name}, which a tensor does not "
-                "need and which was not executed"
+                f"it uses the global {module_name}.{global_name}, which a tensor does not need and "
+                "which was not executed"
             ) from None
 
     def persistent_load(self, pid: Any) -> _Storage:
-        # (storage, type, key, device, count) and in the stream format also a view, long unused.
+        # ("storage", type, key, device, count); the stream format adds a view, which is unused now.
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
             raise pickle.UnpicklingError(f"unknown persistent id, {_short(pid)}")
         if len(pid) == 6 and pid[5] is not None:
@@ -135,7 +136,7 @@ class _TensorsOnly(pickle.Unpickler):
 
 
 def _stand_ins() -> dict[tuple[str, str], Any]:
-    """The admitted globals; new ones for each file, as a pickle may set a function's attributes."""
+    """Returns new stand-ins for the admitted globals, because a pickle may set their attributes."""
 
     def tensor(storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
         return _Tensor(storage, offset, shape, strides)
@@ -146,7 +147,7 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
     def ordered(pairs=()):
         # Python 2 pickled an OrderedDict as a call with its items.
         if not all(isinstance(key, str) for key, _ in pairs):
-            raise pickle.UnpicklingError("a key of a dictionary is no text")
+            raise pickle.UnpicklingError("a key of a dictionary is not a string")
         return OrderedDict(pairs)
 
     storages = {("torch", name): _StorageType(dtype) for name, dtype in STORAGE_DTYPES.items()}
@@ -162,18 +163,18 @@ def _is_count(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """For messages: plain values as they are, of others only the type."""
+    """Returns a value for messages: plain values as they are, other values as their type."""
     is_plain = value is None or isinstance(value, str | int | float | bytes)
     return f"{value!r:.80}" if is_plain else f"a {type(value).__name__}"
 
 
 def _load_pickle(file: IO[bytes], size: int) -> Any:
-    """The next pickle of the file.  Raises almost anything if it is damaged."""
+    """Reads the next pickle of the file; raises almost any exception if it is damaged."""
     start = file.tell()
     check_opcodes(file, size)
     end = file.tell()
     file.seek(start)
-    # From memory: the unpickler would read ahead in a file, past the end of the pickle.
+    # From memory, because the unpickler buffers a file and reads past the end of the pickle.
     value = _TensorsOnly(io.BytesIO(file.read(end - start))).load()
     file.seek(end)
     return value
@@ -189,7 +190,7 @@ def _read_stream(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
         raise ValueError("it was written on a big-endian machine")
     content = _load_pickle(file, size)
     tensors = _state_dict(content)
-    wanted = {tensor.storage.key for tensor in tensors.values()}
+    used = {tensor.storage.key for tensor in tensors.values()}
     keys = _load_pickle(file, size)
     if not isinstance(keys, list):
         raise ValueError("its list of storages is missing")
@@ -202,10 +203,10 @@ def _read_stream(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
         (count,) = struct.unpack("<q", file.read(8))
         storage = storages[key]
         if count != storage.size:
-            raise ValueError(f"storage {key} has {count} values where {storage.size} are due")
-        if key in wanted:
+            raise ValueError(f"storage {key} has {count} values, expected {storage.size}")
+        if key in used:
             values[key] = _read_storage(file, storage, size - file.tell())
-        else:  # of an optimiser, say
+        else:  # for example of an optimizer
             file.seek(storage.size * np.dtype(storage.dtype).itemsize, os.SEEK_CUR)
     return {name: _view(name, tensor, values) for name, tensor in tensors.items()}
 
@@ -221,7 +222,7 @@ def _read_zip(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
             entry = entries.get(roots[0] + name)
             if entry is None:
                 raise ValueError(f"the archive has no {name}")
-            # torch.save stores as it is; a compressed entry could expand without bound.
+            # torch.save does not compress; a compressed entry could expand without bound.
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
                 raise ValueError(f"{name} in the archive is compressed")
             return entry
@@ -236,7 +237,7 @@ def _read_zip(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
         main = archive.read(checked("data.pkl"))
         tensors = _state_dict(_load_pickle(io.BytesIO(main), len(main)))
         storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-        # Entries of an archive may be the same bytes, each with a name of its own.
+        # Several entries of an archive may refer to the same bytes.
         if sum(checked(f"data/{key}").file_size for key in storages) > size:
             raise ValueError("its storages are larger than the file")
         values = {key: stored(storage) for key, storage in storages.items()}
@@ -244,20 +245,20 @@ def _read_zip(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
 
 
 def _storages(value: Any) -> Iterator[_Storage]:
-    """Of all tensors in a pickle's value, however deep."""
-    seen, left = set(), [value]
-    while left:
-        value = left.pop()
+    """Yields the storages of all tensors in a pickle's value, at any depth."""
+    seen, remaining = set(), [value]
+    while remaining:
+        value = remaining.pop()
         if isinstance(value, _Tensor):
             if isinstance(value.storage, _Storage):
                 yield value.storage
         elif isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))
-            left += value.values() if isinstance(value, dict) else value
+            remaining += value.values() if isinstance(value, dict) else value
 
 
 def _state_dict(value: Any) -> Mapping[str, _Tensor]:
-    """The value, or the one state dict in a training checkpoint, such as {"state_dict": …}."""
+    """Returns the value, or the only state dict in a checkpoint such as {"state_dict": …}."""
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}, not a dictionary of tensors")
     inner = {
@@ -267,34 +268,34 @@ def _state_dict(value: Any) -> Mapping[str, _Tensor]:
     }
     if len(inner) > 1:
         names = ", ".join(f"{name!r:.80}" for name in inner)
-        raise ValueError(f"it holds several state dicts ({names}); save one of them by itself")
+        raise ValueError(f"it holds several state dicts ({names}); save only one of them")
     if inner:
         (value,) = inner.values()
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise ValueError(f"its entry {_short(name)} is not a tensor with a name")
+            raise ValueError(f"its entry {_short(name)} is not a named tensor")
         if not isinstance(tensor.storage, _Storage):
             raise ValueError(f"tensor {name} has no storage")
     return value
 
 
 def _read_storage(file: IO[bytes], storage: _Storage, available: int) -> np.ndarray:
-    """The next `storage.size` values of the file, of which `available` bytes are left."""
+    """Reads the next `storage.size` values of the file, which has `available` bytes left."""
     dtype = np.dtype(storage.dtype)
-    due = storage.size * dtype.itemsize
-    if due > available:
+    expected = storage.size * dtype.itemsize
+    if expected > available:
         raise ValueError(
-            f"storage {storage.key} should have {due} bytes, but the file has only {available} "
-            "for it"
+            f"storage {storage.key} should have {expected} bytes, but the file has only "
+            f"{available} for it"
         )
-    data = file.read(due)
-    if len(data) != due:
+    data = file.read(expected)
+    if len(data) != expected:
         raise ValueError(f"the file ends inside storage {storage.key}")
     return np.frombuffer(data, dtype)
 
 
 def _view(name: str, tensor: _Tensor, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The strided window of a storage that a tensor is, after checks of all its numbers."""
+    """Returns a tensor as a strided window of its storage, after checks of all its numbers."""
     shape, strides, offset = tensor.shape, tensor.strides, tensor.offset
     if not (
         isinstance(shape, tuple)
@@ -310,6 +311,6 @@ def _view(name: str, tensor: _Tensor, values: Mapping[str, np.ndarray]) -> np.nd
     if array.dtype != tensor.storage.dtype or math.prod(shape) > array.size:
         raise ValueError(f"tensor {name} of shape {shape!r:.80} does not fit its storage")
     itemsize = array.itemsize
-    # NumPy compares offset, shape and strides with the buffer once more and raises ValueError.
+    # NumPy also checks offset, shape and strides against the buffer and raises ValueError.
     steps = tuple(step * itemsize for step in strides)
     return np.ndarray(shape, array.dtype, array, offset * itemsize, steps)

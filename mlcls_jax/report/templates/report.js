@@ -1,9 +1,9 @@
-// A click on a header sorts its table; numbers by value, what has none last.
+// A click on a header sorts its table. Numbers sort by value, and empty cells come last.
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const header = button.parentElement, column = header.cellIndex;
     const body = header.closest("table").tBodies[0];
-    // Numbers begin with the highest, names with the first; the next click turns them round.
+    // Numbers start with the highest, names with the first; the next click reverses the order.
     const down = header.ariaSort ? header.ariaSort === "ascending" : column > 0;
     const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
     const compare = (a, b) => {

@@ -1,4 +1,4 @@
-"""Each operation against Pillow or timm's, and what is drawn against what the docstrings say."""
+"""Augmentation: operations equal those of Pillow or timm, draws follow the docstrings."""
 
 import importlib.util
 from dataclasses import replace
@@ -31,10 +31,10 @@ IDENTITY_AT_0 = [i for i in range(14) if i not in (1, 2)]  # AutoContrast and Eq
 
 
 def timm_file():
-    """timm's operations, which need Pillow alone: its package would import torch."""
+    """timm's operations, loaded from their file because its package would import torch."""
     package = importlib.util.find_spec("timm")
-    assert package is not None and package.pretrained_config is not None
-    path = Path(package.pretrained_config).parent / "data/auto_augment.py"
+    assert package is not None and package.origin is not None
+    path = Path(package.origin).parent / "data/auto_augment.py"
     spec = importlib.util.spec_from_file_location("timm_auto_augment", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -55,7 +55,7 @@ def smoothed_by_pillow(image: Image.Image, factor: float) -> Image.Image:
     return Image.blend(image.filter(ImageFilter.SMOOTH), image, factor)
 
 
-# Ours, the reference, and by how much a value may differ: Pillow rounds down, ours to the nearest.
+# Ours, the reference, and the tolerance: Pillow rounds down, ours rounds to the nearest.
 COLORS = [
     (lambda x: ours.brightness(x, 1.6), lambda x: ImageEnhance.Brightness(x).enhance(1.6), 1),
     (lambda x: ours.brightness(x, 0.3), lambda x: ImageEnhance.Brightness(x).enhance(0.3), 1),
@@ -78,49 +78,49 @@ COLORS = [
 
 @pytest.mark.parametrize("case", range(len(COLORS)))
 @pytest.mark.parametrize("image", [PHOTOGRAPH, DULL, FLAT], ids=["photograph", "dull", "flat"])
-def test_colours_are_pillows(case, image):
+def test_colour_operations_equal_pillow(case, image):
     operation, reference, tolerance = COLORS[case]
-    wanted = np.asarray(reference(Image.fromarray(image)))
-    np.testing.assert_allclose(operation(image).astype(int), wanted, rtol=0, atol=tolerance)
+    expected = np.asarray(reference(Image.fromarray(image)))
+    np.testing.assert_allclose(operation(image).astype(int), expected, rtol=0, atol=tolerance)
 
 
 MOVES = [
-    (lambda x: ours.rotate(x, 27), lambda x, **how: TIMM.rotate(x, 27, **how)),
-    (lambda x: ours.shear(x, across=-0.27), lambda x, **how: TIMM.shear_x(x, -0.27, **how)),
-    (lambda x: ours.shear(x, down=0.27), lambda x, **how: TIMM.shear_y(x, 0.27, **how)),
+    (lambda x: ours.rotate(x, 27), lambda x, **options: TIMM.rotate(x, 27, **options)),
+    (lambda x: ours.shear(x, across=-0.27), lambda x, **options: TIMM.shear_x(x, -0.27, **options)),
+    (lambda x: ours.shear(x, down=0.27), lambda x, **options: TIMM.shear_y(x, 0.27, **options)),
     (
         lambda x: ours.translate(x, across=0.45),
-        lambda x, **how: TIMM.translate_x_rel(x, 0.45, **how),
+        lambda x, **options: TIMM.translate_x_rel(x, 0.45, **options),
     ),
     (
         lambda x: ours.translate(x, down=-0.3),
-        lambda x, **how: TIMM.translate_y_rel(x, -0.3, **how),
+        lambda x, **options: TIMM.translate_y_rel(x, -0.3, **options),
     ),
 ]
 
 
 @pytest.mark.parametrize("case", range(len(MOVES)))
-def test_moves_are_timms(case):
-    """To a thirty-second of a pixel, and beside the edge of what is uncovered."""
+def test_geometric_operations_equal_timm(case):
+    """Equal to 1/32 of a pixel, except next to the edge of the uncovered area."""
     operation, reference = MOVES[case]
-    how = {"resample": Image.Resampling.BILINEAR, "fillcolor": (128, 128, 128)}
-    wanted = np.asarray(reference(Image.fromarray(PHOTOGRAPH), **how)).astype(int)
+    options = {"resample": Image.Resampling.BILINEAR, "fillcolor": (128, 128, 128)}
+    expected = np.asarray(reference(Image.fromarray(PHOTOGRAPH), **options)).astype(int)
     found = operation(PHOTOGRAPH)
-    difference = np.abs(found - wanted).max(axis=-1)
+    difference = np.abs(found - expected).max(axis=-1)
     assert np.mean(difference > 4) < 0.02
     assert np.mean((found == 128).all(axis=-1)) > 0.05
 
 
-def test_no_magnitude_changes_nothing_but_for_two():
-    for which in IDENTITY_AT_0:
-        np.testing.assert_array_equal(OPERATIONS[which](PHOTOGRAPH, 0.0), PHOTOGRAPH, str(which))
+def test_magnitude_0_changes_nothing_except_for_two_operations():
+    for i in IDENTITY_AT_0:
+        np.testing.assert_array_equal(OPERATIONS[i](PHOTOGRAPH, 0.0), PHOTOGRAPH, str(i))
 
 
 @pytest.mark.parametrize("level", [-1.0, -0.3, 0.9, 1.0])
 @pytest.mark.parametrize("image", [PHOTOGRAPH, FLAT, FLAT[:1, :1]], ids=["photo", "flat", "pixel"])
-def test_operations_keep_shape_and_leave_their_argument(level, image):
+def test_operations_keep_the_shape_and_do_not_modify_the_image(level, image):
     before = image.copy()
-    image.flags.writeable = False  # as an image of the cache
+    image.flags.writeable = False  # like an image of the cache
     for operation in OPERATIONS:
         found = operation(image, level)
         assert (found.shape, found.dtype) == (image.shape, np.uint8)
@@ -174,7 +174,7 @@ def test_cutout_is_a_square_of_one_colour_that_may_be_cut_off():
         assert len(np.unique(square.reshape(-1, 3), axis=0)) == 1
         heights.append(square.shape[0])
     assert max(heights) == SIZE // 2
-    # The centre is uniform in the image: half of the squares are cut off at the top or bottom.
+    # The centre is uniform in the image, so half of the squares are cut off at the top or bottom.
     assert 0.4 < np.mean(np.array(heights) < SIZE // 2) < 0.6
     assert min(heights) >= SIZE // 4 - 1
 
@@ -197,7 +197,7 @@ def test_a_rectangle_is_erased_as_often_and_as_large_as_stated():
     np.testing.assert_allclose(np.mean(rows_of), 0.5, atol=0.03)
 
 
-def test_nothing_on_draws_nothing_and_gives_the_image_itself():
+def test_without_augmentation_the_image_is_returned_and_nothing_is_drawn():
     rng = generator(0, 0, 0)
     assert change_pixels(PHOTOGRAPH, rng, Augment()) is PHOTOGRAPH
     assert rng.random() == generator(0, 0, 0).random()

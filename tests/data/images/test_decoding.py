@@ -1,4 +1,4 @@
-"""Image files against Pillow, an independent reader of the same files."""
+"""Decoding, compared with Pillow's reading of the same files."""
 
 import errno
 import io
@@ -183,7 +183,7 @@ def test_malformed_orientation_is_1(block):
 
 @st.composite
 def blocks(draw):
-    """TIFF blocks: random ones, and good ones with a few bytes changed or the end cut off."""
+    """TIFF blocks: random ones, and valid ones with a few changed bytes or without their end."""
     if draw(st.booleans()):
         return draw(st.binary(max_size=80))
     order = draw(st.sampled_from("<>"))
@@ -213,7 +213,7 @@ def test_any_exif_is_read_or_ignored(block):
 
 @settings(max_examples=400, deadline=None)
 @given(st.data())
-def test_damaged_files_raise_nothing_but_their_error(data):
+def test_damaged_files_raise_only_an_image_error(data):
     good = data.draw(st.sampled_from([*LOSSLESS.values(), *JPEG.values()]))
     damaged = bytearray(good)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -230,7 +230,7 @@ def test_damaged_files_raise_nothing_but_their_error(data):
 
 
 def without_chunk(contents: bytes, name: bytes) -> bytes:
-    """A PNG without its chunk of that name."""
+    """A PNG without the chunk of that name."""
     start = contents.index(name) - 4
     (size,) = struct.unpack_from(">I", contents, start)
     return contents[:start] + contents[start + 12 + size :]
@@ -241,28 +241,28 @@ def without_chunk(contents: bytes, name: bytes) -> bytes:
     [
         (without_chunk(LOSSLESS["png transparent palette"], b"PLTE"), "its PNG data are damaged"),
         (b"", "the file is empty"),
-        (bytes(1000), "the file holds zeros only"),
+        (bytes(1000), "the file contains only zeros"),
         (JPEG["jpeg"][:200], "its JPEG data are damaged or incomplete"),
         (JPEG["jpeg"][:-200], "its JPEG data are damaged or incomplete"),
         (LOSSLESS["png"][:60], "its PNG data are damaged or incomplete"),
         (b"<html>not found</html>", "it is HTML or SVG, not JPEG, PNG, GIF, BMP, WebP or TIFF"),
-        (b"\0\0\0\x18ftypheic", "it is HEIC, AVIF or a film, not"),
+        (b"\0\0\0\x18ftypheic", "it is HEIC, AVIF or a video, not"),
         (b"hello", "it is not JPEG, PNG, GIF, BMP, WebP or TIFF"),
     ],
 )
-def test_what_is_wrong_is_said(contents, reason):
+def test_the_reason_is_given(contents, reason):
     with pytest.raises(ImageError, match=reason):
         decode(contents)
 
 
 def claiming(width: int, height: int) -> bytes:
-    """A PNG of 200 bytes whose header claims a size, and the beginning of its data."""
+    """The first 200 bytes of a PNG whose header claims a size."""
     chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     crc, data = struct.pack(">I", zlib.crc32(chunk)), b"\0\0\1\0IDAT"
     return (b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + crc + data).ljust(200, b"\0")
 
 
-def test_a_size_that_is_only_claimed_is_refused_before_memory_is_taken():
+def test_a_huge_claimed_size_is_refused_before_memory_is_allocated():
     with pytest.raises(ImageError, match=r"20000 x 20000 pixels, more than data\.max_pixels"):
         open_image(claiming(20_000, 20_000))
     assert open_image(JPEG["jpeg"], max_pixels=48 * 64).height == 48
@@ -271,7 +271,7 @@ def test_a_size_that_is_only_claimed_is_refused_before_memory_is_taken():
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_jpeg_is_decoded_no_larger_than_it_takes(orientation):
+def test_a_jpeg_is_decoded_no_larger_than_needed(orientation):
     contents = jpeg_with(oriented(orientation, "<"), smooth(240, 320))
     image = open_image(contents)
     height, width = (240, 320) if orientation == 1 else (320, 240)
@@ -283,12 +283,12 @@ def test_a_jpeg_is_decoded_no_larger_than_it_takes(orientation):
         assert np.abs(decoded.astype(int) - np.asarray(whole)).mean() < 3
 
 
-def test_files_that_are_none(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     for name, reason in [
-        ("none.jpg", "there is no such file"),
-        ("link.jpg", "it is a link to a file that is not there"),
+        ("none.jpg", "the file does not exist"),
+        ("link.jpg", "it links to a file that does not exist"),
         (".", "it is a folder, not a file"),
         ("pipe.jpg", "it is a device, socket or pipe, not a file"),
         ("zero\0byte.jpg", "embedded null byte"),
@@ -298,14 +298,14 @@ def test_files_that_are_none(tmp_path):
 
 
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photographs aren't on this machine")
-def test_photographs_are_pillows():
+def test_photographs_equal_pillow():
     for path in sorted(PHOTOGRAPHS.iterdir())[::4]:
         contents = path.read_bytes()
         difference = decode(contents).astype(int) - with_pillow(contents)
         assert np.abs(difference).mean() < 1, path
 
 
-def test_a_disk_that_fails_makes_no_image_bad(tmp_path, monkeypatch):
+def test_a_failing_disk_does_not_make_an_image_bad(tmp_path, monkeypatch):
     (tmp_path / "good.png").write_bytes(LOSSLESS["png"])
 
     def fail(*_):

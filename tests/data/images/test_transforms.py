@@ -1,4 +1,4 @@
-"""Resizing and augmentation, against Pillow and against what their docstrings say."""
+"""Resizing and cropping, compared with Pillow and with their docstrings."""
 
 import dataclasses
 import io
@@ -49,7 +49,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 10 * np.log10(255**2 / np.mean((a.astype(np.float64) - b) ** 2))
 
 
-# A photograph full of edges, and one with few; over many photographs, see docs/input.md.
+# One photograph with many edges and one with few; the documentation has figures of many.
 @pytest.mark.parametrize(
     ("size", "least"), [(128, 29), (224, 32), (260, 34), (300, 38), (380, 36), (456, 41)]
 )
@@ -59,27 +59,29 @@ def test_images_are_like_full_decoding_with_an_antialiased_resize(size, least, r
     for pixels in PHOTOGRAPHS:
         contents = encode(Image.fromarray(pixels), "JPEG", quality=90)
         with Image.open(io.BytesIO(contents)) as image:
-            wanted = np.asarray(image.resize((size, size), Image.Resampling[reference]))
-        values.append(psnr(eval_image(open_image(contents), size=size, augment=Augment()), wanted))
+            expected = np.asarray(image.resize((size, size), Image.Resampling[reference]))
+        values.append(
+            psnr(eval_image(open_image(contents), size=size, augment=Augment()), expected)
+        )
     assert np.mean(values) > least, values
 
 
 @pytest.mark.parametrize("shape", [(2000, 1500), (900, 100), (40, 3000)])
-def test_what_shrinks_a_lot_is_averaged(shape):
+def test_strong_shrinking_averages(shape):
     image = noise(*shape)
     resized = resize(np.asarray(image), 32)
-    wanted = np.asarray(image.resize((32, 32), Image.Resampling.BOX))
-    assert np.std(resized) < 1.3 * np.std(wanted)
+    expected = np.asarray(image.resize((32, 32), Image.Resampling.BOX))
+    assert np.std(resized) < 1.3 * np.std(expected)
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_enlarging_is_pillows(interpolation):
+def test_enlarging_equals_pillow(interpolation):
     image = smooth(40, 30)
-    wanted = image.resize((64, 64), Image.Resampling[interpolation.upper()])
-    assert psnr(resize(np.asarray(image), 64, interpolation), np.asarray(wanted)) > 45
+    expected = image.resize((64, 64), Image.Resampling[interpolation.upper()])
+    assert psnr(resize(np.asarray(image), 64, interpolation), np.asarray(expected)) > 45
 
 
-def test_resize_writes_where_it_is_told():
+def test_resize_writes_to_out():
     image, out = np.asarray(smooth(50, 60)), np.zeros((2, 32, 32, 3), np.uint8)
     assert np.shares_memory(resize(image, 32, out=out[1]), out)
     np.testing.assert_array_equal(out[1], resize(image, 32))
@@ -87,7 +89,7 @@ def test_resize_writes_where_it_is_told():
 
 
 @pytest.mark.parametrize("shape", [(300, 200), (201, 333), (1, 1), (5, 900)])
-def test_center_box_is_the_references(shape):
+def test_center_box_is_that_of_the_reference(shape):
     side = max(int(224 / 256 * min(shape)), 1)
     top, left = (shape[0] - side + 1) // 2, (shape[1] - side + 1) // 2
     assert center_box(*shape, 224) == Box(top, left, side, side)
@@ -103,7 +105,7 @@ def test_crops_have_the_stated_distribution():
     assert min(top) >= 0 and max(top + rows) <= height and max(left + columns) <= width
     assert 0.24 <= share.min() <= 0.27 and share.max() >= 0.85
     assert 0.74 <= aspect.min() <= 0.78 and 1.28 <= aspect.max() <= 1.345
-    # Parts that don't fit are the large ones, so the mean is not 0.625.
+    # Parts that do not fit are large ones, so the mean is not 0.625.
     rng = np.random.default_rng(0)
     drawn = rng.uniform(0.25, 1, 20_000)
     slant = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), 20_000))
@@ -134,7 +136,7 @@ def test_a_shape_that_never_fits_gives_the_largest_central_crop():
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_a_crop_of_a_scaled_image_is_the_crop_of_the_whole(interpolation):
-    """A JPEG is decoded at a fraction, a PNG whole: the same part of both."""
+    """A JPEG is decoded at a fraction and a PNG whole, with the same part of both."""
     photograph = Image.fromarray(PHOTOGRAPHS[0]).resize((1280, 960))
     augment = Augment("random_crop", interpolation=interpolation, min_scale=0.5)
     files = encode(photograph, "PNG"), encode(photograph, "JPEG", quality=95)
@@ -179,7 +181,7 @@ def test_train_images_are_a_function_of_the_generator(train_resize):
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["out", "new"])
-def test_changes_come_after_the_crop_and_leave_its_draws_alone(given):
+def test_augmentation_follows_the_crop_and_does_not_change_its_draws(given):
     plain = Augment("random_crop", min_scale=0.25)
     changed = dataclasses.replace(plain, contrast=0.5, rand_augment=2, cutout=0.5, erase=0.5)
     for index in range(6):
@@ -207,9 +209,9 @@ def test_center_crop_is_the_middle():
 def test_the_short_side_shrinks_and_never_grows(form, side, shape):
     pixels = PHOTOGRAPHS[0]
     shrunk = shrink(open_image(encode(Image.fromarray(pixels), form)), side)
-    wanted = Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BOX)
+    expected = Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BOX)
     assert shrunk.shape == (*shape, 3)
-    assert np.abs(shrunk.astype(int) - wanted).mean() < 8
+    assert np.abs(shrunk.astype(int) - expected).mean() < 8
 
 
 def test_overshoot_is_clipped_not_wrapped():

@@ -1,4 +1,4 @@
-"""Memory of batches is used again, and only when nobody looks at it any more."""
+"""The memory of batches is reused, but only when no view of it is left."""
 
 import jax
 import numpy as np
@@ -6,12 +6,12 @@ import numpy as np
 from mlcls_jax.data.loaders.threads import BufferPool
 
 
-def test_memory_is_used_again_when_all_views_are_gone():
+def test_memory_is_reused_when_all_views_are_deleted():
     memory = BufferPool((4, 8, 8, 3))
     first = memory.take()
     assert first.shape == (4, 8, 8, 3) and first.dtype == np.uint8
     place = first.ctypes.data
-    assert place % 64 == 0  # what XLA asks of an array that it is to use as it is
+    assert place % 64 == 0  # XLA requires this to use an array without a copy
     first[:] = 1
     part = first[2][1:3]
     del first
@@ -23,7 +23,7 @@ def test_memory_is_used_again_when_all_views_are_gone():
     assert memory.take().ctypes.data == place
 
 
-def test_arrays_on_devices_keep_it():
+def test_arrays_on_devices_keep_their_memory():
     memory = BufferPool((4, 8, 8, 3))
     images = memory.take()
     images[:] = 1

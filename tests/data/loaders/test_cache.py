@@ -1,4 +1,4 @@
-"""With the cache, batches are what they are without; its file survives whatever happens to it."""
+"""The cache gives the same batches as the files, and recovers from interruptions and damage."""
 
 import os
 import resource
@@ -27,7 +27,7 @@ CROPS = Augment(train_resize="random_crop")
 
 @pytest.fixture
 def table(photos, tmp_path):
-    """Of images that a test may change."""
+    """A table of images that a test may change."""
     shutil.copytree(photos, tmp_path / "photos")
     return read_labels(photos / "labels.csv", tmp_path / "photos")
 
@@ -42,13 +42,13 @@ def opened(table, data, augment=None, reader=None, split="train", size=SIZE):
 
 
 def batches(table, reader, augment=None, first=0, last=6, rows=ALL, size=SIZE):
-    how = {"rows": rows, "size": size, "augment": augment or Augment(), "seed": 0}
-    return list(train_batches(table, first_step=first, last_step=last, reader=reader, **how))
+    options = {"rows": rows, "size": size, "augment": augment or Augment(), "seed": 0}
+    return list(train_batches(table, first_step=first, last_step=last, reader=reader, **options))
 
 
 def evaluated(table, reader, augment=None, size=SIZE):
-    how = {"rows": Rows(12, 0, 12), "size": size, "augment": augment or Augment()}
-    return np.concatenate(list(eval_batches(table.paths, reader=reader, **how)))
+    options = {"rows": Rows(12, 0, 12), "size": size, "augment": augment or Augment()}
+    return np.concatenate(list(eval_batches(table.paths, reader=reader, **options)))
 
 
 def assert_same(ours, theirs):
@@ -58,7 +58,7 @@ def assert_same(ours, theirs):
 
 
 def no_files(monkeypatch):
-    """From here on, nothing is decoded from a file."""
+    """Makes every further reading of an image file fail."""
     monkeypatch.setattr("mlcls_jax.data.images.image_source.read_file", lambda path: 1 / 0)
 
 
@@ -95,7 +95,7 @@ def test_changes_of_images_are_the_same(table, data, monkeypatch):
     reader = opened(table, data, augment)
     no_files(monkeypatch)
     assert_same(batches(table, reader, augment), whole)
-    assert_same(batches(table, reader, augment), whole)  # what is kept was not written to
+    assert_same(batches(table, reader, augment), whole)  # the stored pixels were not modified
 
 
 def test_random_crops_are_the_same_parts(table, data, monkeypatch):
@@ -128,9 +128,9 @@ def test_images_kept_for_random_crops_are_squashed_for_features(table, data, whe
     np.testing.assert_array_equal(evaluated(table, reader, CROPS, size=64), before)
 
 
-def test_what_is_there_is_not_decoded_again(table, data, monkeypatch, capsys):
+def test_stored_images_are_not_decoded_again(table, data, monkeypatch, capsys):
     opened(table, data)
-    assert "cache: train: 40 decoded images, 0.1 MB, at" in capsys.readouterr().out
+    assert "cache: train: 40 decoded images, 122.9 kB, in" in capsys.readouterr().out
     content = the_file(data).read_bytes()
     no_files(monkeypatch)
     opened(table, data)
@@ -145,9 +145,9 @@ def test_a_changed_image_alone_is_decoded_again(table, data, monkeypatch, capsys
     os.utime(table.folder / "06.png", ns=(1, 1))
     again = opened(table, data)
     out = capsys.readouterr().out
-    assert "has 38 of 40 images; 2 have changed since and are decoded again" in out
+    assert "has 38 of 40 images; 2 have changed and are decoded again" in out
     assert_same(batches(table, again), batches(table, Reader()))
-    assert_same(batches(table, running), before)  # who has it open sees what was there
+    assert_same(batches(table, running), before)  # an open reader sees the old images
 
 
 def test_a_file_of_other_libraries_is_not_used(table, data, monkeypatch, capsys):
@@ -160,7 +160,7 @@ def test_a_file_of_other_libraries_is_not_used(table, data, monkeypatch, capsys)
     assert len(os.listdir(data.cache_folder)) == 1
 
 
-def test_a_file_that_was_cut_off_is_mended(table, data, capsys):
+def test_a_file_that_was_cut_off_is_completed(table, data, capsys):
     opened(table, data)
     with open(the_file(data), "r+b") as file:
         file.truncate(the_file(data).stat().st_size - 10 * SIZE * SIZE * 3)
@@ -192,14 +192,14 @@ def test_the_name_says_what_is_kept():
 
 
 @pytest.mark.parametrize("where", ["disk", "memory"])
-def test_what_would_not_fit_is_not_built(table, data, where, monkeypatch, capsys):
+def test_a_cache_that_would_not_fit_is_not_built(table, data, where, monkeypatch, capsys):
     monkeypatch.setattr(cache_build, "available_memory", lambda: 100_000.0)
     usage = shutil.disk_usage("/")._replace(free=100_000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     reader = opened(table, replace(data, cache=where))
     out = capsys.readouterr().out
-    assert "warning: cache of train: 40 decoded images, 0.1 MB, " in out
-    assert "would not fit: they may take 0.1 MB of what is free there; going on without" in out
+    assert "warning: cache of train: 40 decoded images, 122.9 kB, " in out
+    assert "would not fit: it may take" in out
     assert reader.cache is None
     assert_same(batches(table, reader), batches(table, Reader()))
 
@@ -216,7 +216,7 @@ def test_a_bad_image_is_an_error_with_its_name(table, data, where):
         opened(table, replace(data, cache=where))
     skipping = Reader(bad=BadImages(skip=True, limit=2))
     opened(table, data, reader=skipping)
-    reader = opened(table, data)  # nothing is missing any more, and they are bad still
+    reader = opened(table, data)  # nothing is missing, and they are still bad
     with pytest.raises(ValueError, match=r"(07\.png cannot be read: it is HTML|11\.png.*no such)"):
         batches(table, reader)
 
@@ -233,7 +233,7 @@ def test_skipped_images_are_the_same(table, data, where, tmp_path):
     plain = skipping()
     trained, scored = batches(table, plain), evaluated(table, plain)
     listed = sorted(written.read_text().splitlines())
-    for _ in range(2):  # while it is built, and when it is there
+    for _ in range(2):  # while it is built, and from the complete cache
         reader = opened(table, replace(data, cache=where), reader=skipping())
         assert_same(batches(table, reader), trained)
         np.testing.assert_array_equal(evaluated(table, reader), scored)
@@ -246,7 +246,7 @@ def test_too_many_bad_images_stop_the_build(table, data):
         opened(table, data, reader=Reader(bad=BadImages(skip=True, limit=1)))
 
 
-def test_a_image_that_was_put_back_is_no_bad_one(table, data):
+def test_an_image_that_was_restored_is_not_bad(table, data):
     good = (table.folder / "07.png").read_bytes()
     damage(table)
     opened(table, data, reader=Reader(bad=BadImages(skip=True, limit=2)))
@@ -256,11 +256,11 @@ def test_a_image_that_was_put_back_is_no_bad_one(table, data):
     assert set(reader.bad._reasons) == {str(table.folder / "11.png")}
 
 
-def test_a_full_disk_is_one_line_and_the_build_goes_on_from_there(table, data, capsys):
+def test_a_full_disk_is_one_line_and_the_build_continues(table, data, capsys):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, limits[1]))
     try:
-        with pytest.raises(ValueError, match=r"\.images: no room for 40 decoded images, 0\.1 MB"):
+        with pytest.raises(ValueError, match=r"\.images: no room for 40 decoded images, 122\.9 kB"):
             opened(table, data)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -271,21 +271,21 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on_from_there(table, data, c
 
 def test_a_folder_that_cannot_be_written_is_named(table, data, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(ValueError, match=r"cannot be kept there \(.*data\.cache_folder"):
+    with pytest.raises(ValueError, match=r"cannot be stored there \(.*data\.cache_folder"):
         opened(table, data)
 
 
 CHILD = """
 import sys, time
 from mlcls_jax.config import Augment, Data
-from mlcls_jax.data import store
-from mlcls_jax.data.cache import Form
-from mlcls_jax.data.cache_build import with_cache
-from mlcls_jax.data.pipeline import Reader
+from mlcls_jax.data.loaders import cache_store
+from mlcls_jax.data.loaders.cache import Form
+from mlcls_jax.data.loaders.cache_build import with_cache
+from mlcls_jax.data.loaders.threads import Reader
 
 make = Form.make
 Form.make = lambda *args: time.sleep(float(sys.argv[2])) or make(*args)
-store._FLUSH_SECONDS = 0.0
+cache_store._FLUSH_SECONDS = 0.0
 with_cache(Reader(threads=1), Data(cache="disk", cache_folder=sys.argv[1]), Augment(), 32, "train",
            sys.argv[3:])
 """
@@ -313,7 +313,7 @@ def wait_for_images(data, count):
     raise AssertionError("nothing is built")
 
 
-def test_a_killed_build_goes_on_where_it_was(table, data, capsys):
+def test_a_killed_build_continues(table, data, capsys):
     process = child(table, data, 0.05)
     wait_for_images(data, 6)
     process.kill()
@@ -326,15 +326,15 @@ def test_two_processes_build_it_once(table, data, capsys):
     process = child(table, data, 0.05)
     wait_for_images(data, 1)
     reader = opened(table, data)
-    said, output = capsys.readouterr().out, process.communicate(timeout=60)[0]
+    printed, output = capsys.readouterr().out, process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
-    assert "another process is at it; waiting" in said
-    assert "MB" not in said and "40 decoded images in" in said
+    assert "waiting for another process" in printed
+    assert "kB" not in printed and "40 decoded images in" in printed
     assert the_file(data).stat().st_size == 4096 + 40 * (40 + SIZE * SIZE * 3)
     assert_same(batches(table, reader), batches(table, Reader()))
 
 
-def test_an_interrupted_build_keeps_what_it_has(table, data, monkeypatch, capsys):
+def test_an_interrupted_build_keeps_its_images(table, data, monkeypatch, capsys):
     make, made = Form.make, []
 
     def interrupted(self, image):

@@ -1,4 +1,4 @@
-"""Order, augmentation and padding are functions of (seed, epoch, index), whoever asks."""
+"""Batches: order, augmentation and padding are functions of (seed, epoch, index)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,15 +31,15 @@ def table(photos):
 
 
 def batches(table, first, last, rows, reader=None, augment=AUGMENT):
-    how = {"rows": rows, "size": 32, "augment": augment, "seed": 0, "reader": reader}
-    return list(train_batches(table, first_step=first, last_step=last, **how))
+    options = {"rows": rows, "size": 32, "augment": augment, "seed": 0, "reader": reader}
+    return list(train_batches(table, first_step=first, last_step=last, **options))
 
 
 def test_labels_and_positions_belong_to_the_named_images(table):
     for step, batch in enumerate(batches(table, 0, 11, Rows(8, 0, 8))):
         names = batch_filenames(table, step, 8, seed=0)
-        wanted = table.labels[[table.filenames.index(name) for name in names]]
-        np.testing.assert_array_equal(batch.label, wanted)
+        expected = table.labels[[table.filenames.index(name) for name in names]]
+        np.testing.assert_array_equal(batch.label, expected)
         np.testing.assert_array_equal(batch.position, np.arange(step * 8, step * 8 + 8))
         assert batch.image.shape == (8, 32, 32, 3) and batch.image.dtype == np.uint8
 
@@ -60,7 +60,7 @@ def test_two_processes_share_the_batches_of_one(table):
         np.testing.assert_array_equal(one.label, np.concatenate([low.label, high.label]))
 
 
-def test_a_image_looks_different_in_another_epoch(table):
+def test_an_image_looks_different_in_another_epoch(table):
     first, second = batches(table, 0, 5, Rows(8, 0, 8)), batches(table, 5, 10, Rows(8, 0, 8))
 
     def by_name(run, start):
@@ -76,7 +76,7 @@ def test_a_image_looks_different_in_another_epoch(table):
 
 
 @pytest.mark.parametrize("batch_size", [16, 24, 40])
-def test_evaluation_counts_each_image_once(table, batch_size):
+def test_evaluation_uses_each_image_once(table, batch_size):
     half = batch_size // 2
     parts = [
         list(
@@ -112,8 +112,8 @@ def test_an_epoch_reads_every_image_once_and_a_resumed_one_only_the_rest(table, 
     read.clear()
     for rows in halves:
         batches(table, 3, 5, rows)
-    wanted = batch_filenames(table, 3, 8, 0) + batch_filenames(table, 4, 8, 0)
-    assert sorted(Path(path).name for path in read) == sorted(wanted)
+    expected = batch_filenames(table, 3, 8, 0) + batch_filenames(table, 4, 8, 0)
+    assert sorted(Path(path).name for path in read) == sorted(expected)
     read.clear()
     for rows in halves:
         list(eval_batches(table.paths, rows=rows, size=32, augment=AUGMENT))
@@ -122,7 +122,7 @@ def test_an_epoch_reads_every_image_once_and_a_resumed_one_only_the_rest(table, 
 
 @pytest.fixture
 def damaged(table, tmp_path):
-    """A copy of the images of which two cannot be read."""
+    """A copy of the images, two of which cannot be read."""
     (tmp_path / "images").mkdir()
     for path in table.paths:
         (tmp_path / "images" / Path(path).name).write_bytes(Path(path).read_bytes())
@@ -132,7 +132,9 @@ def damaged(table, tmp_path):
 
 
 def test_unreadable_image_is_named(damaged):
-    message = r"(07\.png cannot be read: it is HTML|11\.png cannot be read: there is no such file)"
+    message = (
+        r"(07\.png cannot be read: it is HTML|11\.png cannot be read: the file does not exist)"
+    )
     with pytest.raises(ValueError, match=message):
         batches(damaged, 0, 5, Rows(8, 0, 8))
     with pytest.raises(ValueError, match=r"07\.png cannot be read.*on_bad_image=skip"):
@@ -159,19 +161,19 @@ def test_skipped_images_are_replaced_in_training(table, damaged):
 
 def test_skipped_images_are_black_in_evaluation(table, damaged):
     reader = Reader(bad=BadImages(skip=True, limit=2))
-    how = {"rows": Rows(40, 0, 40), "size": 32, "augment": AUGMENT}
-    (images,) = eval_batches(damaged.paths, reader=reader, **how)
-    (before,) = eval_batches(table.paths, **how)
+    options = {"rows": Rows(40, 0, 40), "size": 32, "augment": AUGMENT}
+    (images,) = eval_batches(damaged.paths, reader=reader, **options)
+    (before,) = eval_batches(table.paths, **options)
     for row, (path, name) in enumerate(zip(damaged.paths, table.filenames, strict=True)):
         is_bad = name in ("07.png", "11.png")
         assert (path in reader.bad) == is_bad
         np.testing.assert_array_equal(images[row], before[row] * (not is_bad))
 
 
-def test_a_image_that_goes_away_during_the_epoch(damaged):
+def test_an_image_that_is_deleted_during_the_epoch(damaged):
     reader = Reader(bad=BadImages(skip=True, limit=3))
-    how = {"rows": Rows(8, 0, 8), "size": 32, "augment": AUGMENT, "seed": 0, "reader": reader}
-    running = train_batches(damaged, first_step=0, last_step=20, **how)
+    options = {"rows": Rows(8, 0, 8), "size": 32, "augment": AUGMENT, "seed": 0, "reader": reader}
+    running = train_batches(damaged, first_step=0, last_step=20, **options)
     next(running)
     (damaged.folder / "20.png").unlink()
     assert len(list(running)) == 19 and len(reader.bad) == 3
@@ -189,7 +191,7 @@ def test_the_reader_of_a_config(tmp_path):
         make_reader(Data(), 40).bad.report("a", ImageError("no"))
 
 
-def test_batch_that_devices_cannot_share_names_the_field():
+def test_a_batch_that_cannot_be_split_over_devices_names_the_field():
     with pytest.raises(ValueError, match=r"data\.batch_size is 12.*8 devices"):
         local_rows(12, "data.batch_size")
     assert local_rows(16, "data.batch_size") == Rows(16, 0, 16)

@@ -1,4 +1,4 @@
-"""COCO's JSON, made here as it is."""
+"""COCO's JSON files, made here in the real layout."""
 
 import json
 
@@ -26,7 +26,7 @@ def read(place, policy=USUAL, split="train", kind="instances"):
     )
 
 
-def test_every_annotation_counts_and_classes_are_in_the_files_order(place):
+def test_every_annotation_counts_and_classes_keep_the_order_of_the_file(place):
     table = read(place)
     assert table.classes == ("dog", "person", "cat")
     assert table.filenames == ("000000391895.jpg", "000000522418.jpg", "000000184613.jpg")
@@ -45,11 +45,11 @@ def test_every_annotation_counts_and_classes_are_in_the_files_order(place):
         (AnnotationPolicy("absent", "unknown", 1e9), [[-1, -1, 0], [-1, 0, 0], [0, 0, 0]]),
     ],
 )
-def test_crowds_and_small_objects_say_what_was_chosen(place, policy, labels):
+def test_crowds_and_small_objects_follow_the_policy(place, policy, labels):
     assert read(place, policy).labels.tolist() == labels
 
 
-def test_without_area_the_box_has_one(place):
+def test_without_an_area_that_of_the_box_is_used(place):
     content = coco_json()
     for entry in content["annotations"]:
         entry["area"] = None  # the boxes have 80 square pixels
@@ -59,7 +59,7 @@ def test_without_area_the_box_has_one(place):
     assert (read(place, AnnotationPolicy("present", "unknown", 81.0)).labels == -1).sum() == 4
 
 
-def test_an_area_that_is_no_number_of_pixels_is_named(place):
+def test_an_impossible_area_is_named(place):
     content = coco_json()
     content["annotations"][1]["area"] = 10**400
     write(place, content)
@@ -67,7 +67,7 @@ def test_an_area_that_is_no_number_of_pixels_is_named(place):
         read(place, AnnotationPolicy("present", "unknown", 80.0))
 
 
-def test_of_images_without_annotations_nothing_is_known(place):
+def test_without_annotations_all_labels_are_unknown(place):
     table = read(place, split="test", kind="image_info")
     assert (table.labels == -1).all() and len(table) == 3
 
@@ -90,7 +90,7 @@ def test_splits_from_three_files(place):
 
 def test_json_as_a_csv_says_what_to_set(place):
     csv = str(place / "annotations/instances_train2017.json")
-    with pytest.raises(ValueError, match=r"is no CSV; set data\.source='coco'"):
+    with pytest.raises(ValueError, match=r"is not a label CSV; set data\.source='coco'"):
         load_splits(Data(csv=csv, images=str(place / "train2017")))
 
 
@@ -112,13 +112,16 @@ def set_to(key, i, field, value):
     [
         (set_to("images", 1, "file_name", 7), r"images\[1\]: file_name is '7'; it must be text"),
         (set_to("images", 1, "file_name", "gone.jpg"), r"first in images\[1\]: 'gone\.jpg'"),
-        (set_to("images", 1, "file_name", "../a.jpg"), r"images\[1\]: '\.\./a\.jpg' leaves the"),
+        (set_to("images", 1, "file_name", "../a.jpg"), r"images\[1\]: '\.\./a\.jpg' is outside"),
         (set_to("images", 2, "file_name", "000000391895.jpg"), r"images\[0\] and images\[2\]"),
         (set_to("images", 2, "id", 391895), r"images\[0\] and images\[2\] have the same id 391895"),
         (set_to("images", 2, "id", None), r"images\[2\]: id is 'None'"),
-        (set_to("categories", 1, "name", "dog"), "categories of the same name 'dog'"),
-        (set_to("annotations", 3, "category_id", 4), r"annotations\[3\]: its category_id 4 is no"),
-        (set_to("annotations", 3, "image_id", 4), r"annotations\[3\]: its image_id 4 is no image"),
+        (set_to("categories", 1, "name", "dog"), "several categories have the name 'dog'"),
+        (
+            set_to("annotations", 3, "category_id", 4),
+            r"annotations\[3\]: category_id 4 is not in",
+        ),
+        (set_to("annotations", 3, "image_id", 4), r"annotations\[3\]: image_id 4 is not in the"),
         (set_to("annotations", 3, "image_id", [4]), r"annotations\[3\]: image_id is '\[4\]'"),
         (set_to("annotations", 3, "iscrowd", 2), r"annotations\[3\]: iscrowd is 2"),
         (lambda c: c["annotations"].append(5), r"annotations\[5\]: image_id is 'None'"),
@@ -138,7 +141,7 @@ def test_mistakes_are_named(place, change, words):
 @pytest.mark.parametrize(
     "text", ["", "{", "[1]", '{"images": "x"}', "[" * 100_000, '"\\ud800', "9" * 5000]
 )
-def test_what_is_no_such_json_is_refused(place, text):
+def test_other_json_is_refused(place, text):
     write(place, text)
     with pytest.raises(ValueError, match=r"needs an instances_\*\.json"):
         read(place)
@@ -150,8 +153,8 @@ def test_a_file_too_large_is_not_read(place, monkeypatch):
         read(place)
 
 
-def test_a_folder_that_is_not_there_is_named(place):
-    with pytest.raises(ValueError, match="nowhere: no such folder"):
+def test_a_missing_folder_is_named(place):
+    with pytest.raises(ValueError, match="nowhere: no such image folder"):
         read_coco(place / "annotations/instances_train2017.json", place / "nowhere", USUAL)
     with pytest.raises(ValueError, match="cannot be read"):
         read_coco(place / "nowhere.json", place, USUAL)

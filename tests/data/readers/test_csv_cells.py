@@ -1,4 +1,4 @@
-"""CSV files as text: what was written comes back, and where each mistake is said to be."""
+"""CSV files as text: what was written is read back, and each error names its row and column."""
 
 import csv
 
@@ -73,12 +73,12 @@ def test_check_unique_names_both_rows(path):
     assert str(caught.value) == f"{path}: rows 2 and 5, column 'a': 'x' again"
 
 
-def test_a_column_that_is_not_there(path):
+def test_a_missing_column(path):
     cells = read(path, "file,dog\na.jpg,1\n")
     assert cells.column("dog", "").texts == ["1"]
     with pytest.raises(ValueError) as caught:
         cells.column("filename", "look again")
-    expected = f"{path}: no column 'filename' among its columns 'file', 'dog'; look again"
+    expected = f"{path}: no column 'filename'; its columns are 'file', 'dog'; look again"
     assert str(caught.value) == expected
 
 
@@ -98,16 +98,16 @@ def test_another_separator_is_named(path, mark):
         ("", ["empty"]),
         ("\ufeff", ["empty"]),
         ("\na,b\n", ["empty"]),
-        ("a,b\n1,1\n1,1,0\n", ["row 3 has 3 cells, the header 2"]),
-        ("a,b,c\n1,1,0\n1,1\n", ["row 3 has 2 cells, the header 3"]),
-        ("a,b,c\n1,1,\n\n1\n", ["row 4 has 1 cells, the header 3"]),
+        ("a,b\n1,1\n1,1,0\n", ["row 3 has 3 cells, but the header has 2"]),
+        ("a,b,c\n1,1,0\n1,1\n", ["row 3 has 2 cells, but the header has 3"]),
+        ("a,b,c\n1,1,\n\n1\n", ["row 4 has 1 cells, but the header has 3"]),
         ('a,b\n1,1\n"1,1\n', ["row 3", "quotation"]),
         (b"a,b\nch\xe2teau,1\n", ["UTF-8"]),
         ("a,b\n1,1\n".encode("utf-16"), ["UTF-8"]),
-        ("a,b\nx\0y,1\n", ["zero bytes", "UTF-8"]),
+        ("a,b\nx\0y,1\n", ["NUL bytes", "UTF-8"]),
         ("a,b\n" + "x" * (MAX_LINE + 2**20), ["a line of more than 16,777,216 bytes"]),
-        ("a," + "b," * MAX_COLUMNS, ["row 1 names 30,002 columns, more than 30,000"]),
-        ('"' + "a\n" * 10**6, ["row 1 opens a quotation that never ends"]),
+        ("a," + "b," * MAX_COLUMNS, ["row 1 has 30,002 columns, more than the limit of 30,000"]),
+        ('"' + "a\n" * 10**6, ["row 1 opens a quotation mark that is never closed"]),
     ],
 )
 def test_refused_in_one_line(path, text, parts):

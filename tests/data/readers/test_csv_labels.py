@@ -1,4 +1,4 @@
-"""Label CSVs: what is read, and the one line that each mistake gets."""
+"""Label CSVs: what is read, and the one line with which each mistake is refused."""
 
 import os
 import re
@@ -16,14 +16,14 @@ IFCT = Path(__file__).parents[4] / "shared" / "data" / "ifct2017"
 
 
 class Place:
-    """A folder `images` with images, and CSVs beside it."""
+    """A folder `images` with images, and CSVs next to it."""
 
     def __init__(self, root: Path):
         self.root = root
         self.images = root / "images"
         self.images.mkdir()
 
-    def images(self, *names: str) -> None:
+    def add_images(self, *names: str) -> None:
         for name in names:
             path = self.images / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path):
     place = Place(tmp_path)
-    place.images("a.jpg", "b.jpg", "c.jpg", "sub/d.jpg")
+    place.add_images("a.jpg", "b.jpg", "c.jpg", "sub/d.jpg")
     return place
 
 
@@ -118,14 +118,17 @@ def test_row_numbers_count_empty_rows(place):
     ("text", "parts"),
     [
         ("file,dog\na.jpg,1\n", ["'filename'", "'file', 'dog'", "data.filename_column"]),
-        ("filename,dog\na.jpg,1\nb.jpg,1\na.jpg,0\n", ["rows 2 and 4", "'a.jpg'", "same image"]),
+        (
+            "filename,dog\na.jpg,1\nb.jpg,1\na.jpg,0\n",
+            ["rows 2 and 4", "'a.jpg'", "both name"],
+        ),
         ("filename,dog\na.jpg,1\n./a.jpg,1\n", ["rows 2 and 3", "'a.jpg'"]),
         ("filename\na.jpg\n", ["no class columns"]),
         ("filename,split\na.jpg,train\n", ["no class columns"]),
         ("filename,dog\n", ["no rows"]),
         ("filename,dog\n\n,\n", ["no rows"]),
-        ("filename,dog\na.jpg,1\n,1\n", ["row 3, column 'filename'", "no file name"]),
-        ("filename,dog\n  ,1\n", ["row 2, column 'filename'", "no file name"]),
+        ("filename,dog\na.jpg,1\n,1\n", ["row 3, column 'filename'", "file name is empty"]),
+        ("filename,dog\n  ,1\n", ["row 2, column 'filename'", "file name is empty"]),
     ],
 )
 def test_refused(place, text, parts):
@@ -144,14 +147,14 @@ def test_absolute_paths(place, name):
 @pytest.mark.parametrize("name", ["big\ndog", "dog\x1b[2J", "a\rb", "\x9b1m"])
 def test_class_names_are_lines(place, name):
     message = place.refusal(f'filename,"{name}"\na.jpg,1\n')
-    assert f"the class name {name!r} has a line end or another control character" in message
+    assert f"the class name {name!r} contains a line break or another control character" in message
     place.write(f'Labels\n"{name}"\n', "categories.csv")
     assert "control" in place.refusal(
         "filename,dog\na.jpg,1\n", categories=place.root / "categories.csv"
     )
 
 
-def test_a_link_in_the_folder_is_its_owners(place):
+def test_links_in_the_folder_are_followed(place):
     (place.root / "elsewhere.jpg").touch()
     (place.images / "link.jpg").symlink_to(place.root / "elsewhere.jpg")
     assert place.read("filename,dog\nlink.jpg,1\n").filenames == ("link.jpg",)
@@ -161,10 +164,10 @@ def test_a_link_in_the_folder_is_its_owners(place):
 def test_paths_out_of_the_folder(place, name):
     (place.root / "x.jpg").touch()
     message = place.refusal(f"filename,dog\nb.jpg,1\n{name},1\n")
-    assert f"row 3, column 'filename': {name!r} leaves the folder" in message
+    assert f"row 3, column 'filename': {name!r} is outside the image folder" in message
 
 
-def test_missing_images_are_all_counted_and_ten_named(place):
+def test_all_missing_images_are_counted_and_ten_are_named(place):
     rows = "".join(f"no{i:02}.jpg,1\n" for i in range(12))
     message = place.refusal(f"filename,dog\na.jpg,1\n{rows}b.jpg,1\n")
     assert "12 of 14 images" in message
@@ -178,18 +181,18 @@ def test_missing_images_are_all_counted_and_ten_named(place):
     [("New.JPG", "new.jpg"), ("e\u0301.jpg", "\u00e9.jpg"), ("42.png", "42"), ("q.jpg", "Q")],
 )
 def test_missing_image_with_another_spelling(place, on_disk, written):
-    place.images(on_disk)
+    place.add_images(on_disk)
     if (place.images / written).exists():
-        pytest.skip("this file system takes both spellings for one")
+        pytest.skip("this file system does not distinguish the spellings")
     assert repr(on_disk) in place.refusal(f"filename,dog\n{written},1\n")
 
 
-def test_a_folder_or_a_lost_folder_is_no_image(place):
+def test_folders_and_missing_folders_are_not_images(place):
     message = place.refusal("filename,dog\nsub,1\nlost/a.jpg,1\na.jpg/b.jpg,1\n")
     assert "3 of 3 images" in message
 
 
-def test_a_link_to_a_image_is_a_image_and_a_dead_one_is_not(place):
+def test_a_link_to_an_image_is_an_image_and_a_broken_one_is_not(place):
     (place.images / "link.jpg").symlink_to(place.images / "a.jpg")
     (place.images / "dead.jpg").symlink_to(place.images / "nothing.jpg")
     assert len(place.read("filename,dog\nlink.jpg,1\n")) == 1
@@ -220,7 +223,7 @@ def test_categories_give_the_order(place):
     [
         (
             "Labels\ndog\nbird\n",
-            ["labels.csv: 'cat'; only in ", "categories.csv: 'bird'", "same classes"],
+            ["labels.csv: 'cat'; only in ", "categories.csv: 'bird'", "must have the same classes"],
         ),
         ("Labels\ndog\n", ["labels.csv: 'cat'; rename"]),
         ("Labels\ndog\ncat\ndog\n", ["rows 2 and 4, column 'Labels'", "'dog'"]),
@@ -237,7 +240,7 @@ def test_categories_refused(place, text, parts):
 
 def test_split_column(place):
     spellings = {"train": "Train", "val": "VALID", "test": " testing "}
-    place.images("e.jpg")
+    place.add_images("e.jpg")
     text = "split,filename,dog\n" + "".join(
         f"{text},{name},1\n"
         for text, name in zip(
@@ -272,12 +275,12 @@ def test_numbers_as_class_names_stay_text(place):
     table = place.read("filename,0,007,1.50\na.jpg,1,0,1.0\nb.jpg,0,1,\n")
     assert table.classes == ("0", "007", "1.50")
     assert table.labels.tolist() == [[1, 0, 1], [0, 1, UNKNOWN]]
-    place.images("007", "8")
+    place.add_images("007", "8")
     assert place.read("1,dog\n007,1\n8,0\n", filename_column="1").filenames == ("007", "8")
 
 
 def test_names_with_commas_quotes_and_accents(place):
-    place.images('a, "b" é.jpg')
+    place.add_images('a, "b" é.jpg')
     table = place.read('filename,"dog, big"\n"a, ""b"" é.jpg",1\n')
     assert table.filenames == ('a, "b" é.jpg',)
     assert table.classes == ("dog, big",)
@@ -313,7 +316,7 @@ def test_any_table_comes_back(tmp_path_factory, data):
     spell = {1: ["1", "1.0", " 1"], 0: ["0", "0.0"], UNKNOWN: ["", "-1", "\N{MINUS SIGN}1"]}
     labels = [[data.draw(st.sampled_from(sorted(spell))) for _ in range(c)] for _ in range(n)]
     names = data.draw(st.permutations([f"{i}.jpg" for i in range(n)]))
-    place.images(*names)
+    place.add_images(*names)
     lines = ["filename," + ",".join(f"class {j}" for j in range(c))]
     for name, row in zip(names, labels, strict=True):
         lines.append(",".join([name, *(data.draw(st.sampled_from(spell[y])) for y in row)]))

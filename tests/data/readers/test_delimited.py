@@ -1,4 +1,4 @@
-"""Labels in one column, as scikit-learn's MultiLabelBinarizer reads them."""
+"""Several labels in one column, read like scikit-learn's MultiLabelBinarizer."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from mlcls_jax.data.splits import load_splits
 
 
 @given(st.lists(st.lists(st.sampled_from(["cow", "dog", "a cat", "Ä"])), min_size=1))
-def test_as_scikit_learn_has_it(rows):
+def test_as_in_scikit_learn(rows):
     if not any(rows):
         rows.append(["cow"])
     column = entries("labels.csv", "labels", ["; ".join(row) for row in rows])
@@ -22,13 +22,13 @@ def test_as_scikit_learn_has_it(rows):
     assert classes == tuple(theirs.classes_)
 
 
-def test_a_space_may_be_between_labels_and_be_there_twice():
+def test_labels_may_be_separated_by_one_or_two_spaces():
     classes, labels = delimited_labels(entries("f", "x", ["a  b ", "", "b b"]), " ")
     assert classes == ("a", "b") and labels.tolist() == [[1, 1], [0, 0], [0, 1]]
 
 
-def test_another_delimiter_than_the_one_that_is_there_is_named():
-    with pytest.raises(ValueError, match=r"no cell .* has ','.* set data.label_delimiter=';'"):
+def test_the_right_delimiter_is_suggested():
+    with pytest.raises(ValueError, match=r"no cell .* contains ','.* set data.label_delimiter=';'"):
         delimited_labels(entries("f", "x", ["a;b", "b;c", "a"]), ",")
     assert delimited_labels(entries("f", "x", ["a", "b", "c;d"]), ",")[0] == ("a", "b", "c;d")
 
@@ -61,10 +61,10 @@ def test_the_column_is_named_where_there_are_others(csv, tmp_path):
             read_labels(file, tmp_path, delimiter=";", label_column=name)
 
 
-def test_categories_say_what_there_is_and_in_which_order(csv, tmp_path):
+def test_categories_give_the_classes_and_their_order(csv, tmp_path):
     file = csv("filename,labels\na.jpg,dog\nb.jpg,cat;dgo\n")
     categories = csv("Labels\ndog\ncow\ncat\n", "categories.csv")
-    with pytest.raises(ValueError, match=r"row 3, column 'labels': the label 'dgo' is none of"):
+    with pytest.raises(ValueError, match=r"row 3, column 'labels': the label 'dgo' is not one of"):
         read_labels(file, tmp_path, delimiter=";", categories=categories)
     file = csv("filename,labels\na.jpg,dog\nb.jpg,cat\n")
     table = read_labels(file, tmp_path, delimiter=";", categories=categories)
@@ -74,8 +74,8 @@ def test_categories_say_what_there_is_and_in_which_order(csv, tmp_path):
 
 def test_mistakes_are_named(csv, tmp_path):
     for text, words in [
-        ("filename,labels\na.jpg,dog\nb.jpg,Dog\n", "differ in case only"),
-        ("filename,labels\na.jpg,\nb.jpg, ;\n", "no label in column 'labels'"),
+        ("filename,labels\na.jpg,dog\nb.jpg,Dog\n", "differ only in case"),
+        ("filename,labels\na.jpg,\nb.jpg, ;\n", "column 'labels' has no labels"),
     ]:
         with pytest.raises(ValueError, match=words):
             read_labels(csv(text), tmp_path, delimiter=";")
@@ -92,5 +92,5 @@ def test_validation_need_not_have_every_class(csv, tmp_path):
     )
     assert load_splits(data)["val"].labels.tolist() == [[1, 0, 0]]
     csv("filename,labels\nc.jpg,horse\n", "val.csv")
-    with pytest.raises(ValueError, match="'horse' is none of the classes 'cat', 'cow', 'dog'"):
+    with pytest.raises(ValueError, match="'horse' is not one of the classes 'cat', 'cow', 'dog'"):
         load_splits(data)

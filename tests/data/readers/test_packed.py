@@ -1,4 +1,4 @@
-"""Packed data sets: the same batches as from the folder, whole or refused, here and in a bucket."""
+"""Packed data sets, local or in a bucket, give the batches of the folder or are refused."""
 
 import json
 import pickle
@@ -68,16 +68,18 @@ def bucket():
 def assert_the_same(one, other):
     assert one.filenames == other.filenames and one.classes == other.classes
     np.testing.assert_array_equal(one.labels, other.labels)
-    how = {"rows": Rows(8, 0, 8), "size": 32, "augment": AUGMENT}
+    options = {"rows": Rows(8, 0, 8), "size": 32, "augment": AUGMENT}
     steps = {"first_step": 3, "last_step": 9, "seed": 0}
     for ours, theirs in zip(
-        train_batches(one, **steps, **how), train_batches(other, **steps, **how), strict=True
+        train_batches(one, **steps, **options),
+        train_batches(other, **steps, **options),
+        strict=True,
     ):
         np.testing.assert_array_equal(ours.image, theirs.image)
         np.testing.assert_array_equal(ours.label, theirs.label)
         np.testing.assert_array_equal(ours.position, theirs.position)
     for ours, theirs in zip(
-        eval_batches(one.paths, **how), eval_batches(other.paths, **how), strict=True
+        eval_batches(one.paths, **options), eval_batches(other.paths, **options), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -116,14 +118,14 @@ def test_odd_names_and_sizes(tmp_path):
     assert [read_file(path) for path in table.paths] == list(files.values())
 
 
-def test_a_part_is_the_path_that_the_image_would_have(packed):
+def test_a_part_equals_the_path_that_the_image_would_have(packed):
     path = read_packed(packed).paths[7]
     assert path == f"{packed}/07.png"
     copy = pickle.loads(pickle.dumps(path))
     assert isinstance(copy, Part) and read_file(copy) == read_file(path)
 
 
-def test_rows_may_be_left_out_but_not_added(tmp_path):
+def test_rows_may_be_removed_but_not_added(tmp_path):
     place = Path(small(tmp_path / "p"))
     text = "filename,dog\nb,1\nnew,0\n"
     edit(place, "labels.csv", text.encode())
@@ -133,17 +135,17 @@ def test_rows_may_be_left_out_but_not_added(tmp_path):
 
 
 def edit(place: Path, name: str, contents: bytes) -> None:
-    """Another file, and its size in the manifest."""
+    """Replaces a file, and its size in the manifest."""
     (place / name).write_bytes(contents)
     manifest = json.loads((place / "pack.json").read_text())
     manifest["files"][name] = len(contents)
     (place / "pack.json").write_text(json.dumps(manifest))
 
 
-def test_what_is_not_whole_is_refused(tmp_path):
+def test_incomplete_data_sets_are_refused(tmp_path):
     place = Path(small(tmp_path / "p"))
     for name, contents, words in [
-        ("pack.json", None, "it has no pack.json"),
+        ("pack.json", None, "because it has no pack.json"),
         ("pack.json", b"{", "pack.json is damaged"),
         ("pack.json", b'{"format": 2, "files": {}}', "in format 2"),
         ("pack-00000.tar", b"short", "'pack-00000.tar'; copy"),
@@ -165,25 +167,25 @@ def test_what_is_not_whole_is_refused(tmp_path):
     read_packed(place)
 
 
-def test_what_is_nowhere_is_refused(tmp_path, bucket):
-    assert "no packed data set" in refusal(read_packed, tmp_path)
-    assert "no packed data set" in refusal(read_packed, bucket)
+def test_missing_data_sets_are_refused(tmp_path, bucket):
+    assert "is not a complete packed data set" in refusal(read_packed, tmp_path)
+    assert "is not a complete packed data set" in refusal(read_packed, bucket)
     assert "install mlcls_jax[bucket]" in refusal(read_packed, "nosuch://bucket/photos")
 
 
-def test_nothing_is_replaced(tmp_path, bucket):
+def test_an_existing_place_is_not_replaced(tmp_path, bucket):
     for place in (tmp_path / "p", bucket):
         small(place)
-        assert "is there already" in refusal(small, place)
+        assert "already exists" in refusal(small, place)
     read_packed(bucket)
 
 
-def test_a_pack_that_fails_is_not_there(tmp_path, bucket):
+def test_a_failed_pack_leaves_no_data_set(tmp_path, bucket):
     for place in (str(tmp_path / "p"), bucket):
         with pytest.raises(RuntimeError), packing(place, SHARD) as packer:
             packer.add("a", b"first")
             raise RuntimeError
-        assert "no packed data set" in refusal(read_packed, place)
+        assert "is not a complete packed data set" in refusal(read_packed, place)
     assert not list(tmp_path.iterdir())
     with packing(str(tmp_path / "p"), SHARD) as packer:
         packer.add("a", b"first")
@@ -201,7 +203,7 @@ def test_shards_stay_open_while_threads_read_them(tmp_path):
 
 def test_errors_of_the_buckets_library_are_one_line(bucket, monkeypatch):
     class HttpError(Exception):
-        """As gcsfs has one."""
+        """Like the exception of gcsfs."""
 
     def fail(*_, **__):
         raise HttpError("403\nforbidden")
@@ -217,14 +219,14 @@ def test_errors_of_the_buckets_library_are_one_line(bucket, monkeypatch):
         assert "new cannot be written: memory://" in refusal(small, f"{bucket}/new")
 
 
-def test_a_shard_that_goes_away_or_shrinks_is_a_bad_image(tmp_path, bucket):
+def test_an_image_of_a_missing_or_shortened_shard_is_bad(tmp_path, bucket):
     for place in (str(tmp_path / "one"), bucket):
         _, path = read_packed(small(place)).paths
         assert isinstance(path, Part)
         short = Part(path, path.shard, path.offset + 100_000, path.size)
-        with pytest.raises(ImageError, match=r"its shard .* ends before it"):
+        with pytest.raises(ImageError, match=r"its shard .* ends before the image"):
             read_file(short)
-        with pytest.raises(ImageError, match="is gone"):
+        with pytest.raises(ImageError, match="does not exist"):
             read_file(Part(path, f"{path.shard}x", path.offset, path.size))
 
 
@@ -233,11 +235,11 @@ def test_bad_images_are_skipped_by_their_names(photos, tmp_path):
     files["07.png"] = b"<html>"
     table = read_packed(pack(tmp_path / "p", files, (photos / "labels.csv").read_bytes()))
     bad = BadImages(skip=True, limit=1, written=tmp_path / "bad.csv")
-    how = {"rows": Rows(40, 0, 40), "size": 32, "augment": AUGMENT}
-    list(eval_batches(table.paths, reader=Reader(bad=bad), **how))
+    options = {"rows": Rows(40, 0, 40), "size": 32, "augment": AUGMENT}
+    list(eval_batches(table.paths, reader=Reader(bad=bad), **options))
     assert f'{tmp_path}/p/07.png,"it is HTML' in (tmp_path / "bad.csv").read_text()
     with pytest.raises(ValueError, match=r"p/07\.png cannot be read: it is HTML"):
-        list(eval_batches(table.paths, **how))
+        list(eval_batches(table.paths, **options))
 
 
 def test_splits_of_packed_data_sets(photos, packed, tmp_path):
@@ -248,8 +250,8 @@ def test_splits_of_packed_data_sets(photos, packed, tmp_path):
     }
     labels = b"filename,red,green,blue\n40.png,1,0,1\n"
     other = pack(tmp_path / "val", {"40.png": b"40"}, labels)
-    beside = Data(csv=str(photos / "labels.csv"), images=str(photos), val_csv=other)
-    for data in (Data(csv=packed, val_csv=other), beside):
+    mixed = Data(csv=str(photos / "labels.csv"), images=str(photos), val_csv=other)
+    for data in (Data(csv=packed, val_csv=other), mixed):
         assert load_splits(data)["val"].paths == [f"{other}/40.png"]
     assert "images are in both" in refusal(load_splits, Data(csv=packed, val_csv=packed))
 
@@ -269,7 +271,7 @@ def test_the_config_of_a_packed_data_set(photos, packed, tmp_path):
     assert message.startswith("config: data.images is") and "set data.images=''" in message
     val = Data(csv=packed, val_csv=packed, val_images=str(photos))
     assert "data.val_images" in refusal(load_splits, val)
-    assert "no packed data set" in refusal(load_splits, Data(csv=str(photos)))
+    assert "is not a complete packed data set" in refusal(load_splits, Data(csv=str(photos)))
     for data in (Data(), Data(csv=str(photos / "labels.csv"))):
         assert "or a packed data set" in refusal(open_run, Config(data=data), tmp_path)
 

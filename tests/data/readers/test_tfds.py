@@ -1,13 +1,13 @@
-"""Data sets of TFDS, by its builders over small files in the real layouts; where it is there."""
+"""TFDS data sets, built by TFDS from small files in the real layouts, if it is installed."""
 
 import io
 
 import numpy as np
-import pack_dataset
 import pytest
 from layouts import make_coco, make_voc
 from PIL import Image
 
+from mlcls_jax import pack
 from mlcls_jax.config import Data
 from mlcls_jax.data.images.decoding import read_file
 from mlcls_jax.data.readers.packed import read_packed
@@ -25,7 +25,7 @@ def jpeg(number: int) -> bytes:
 
 
 class TinySet(tfds.core.GeneratorBasedBuilder):
-    """Labels in all forms."""
+    """Has labels in all forms."""
 
     VERSION = tfds.core.Version("1.0.0")
     name = "tiny_set"
@@ -101,11 +101,11 @@ def test_features_become_labels_and_images_are_found_in_the_records(
 def test_files_without_names_are_numbered(data_dir):
     options = {"image_feature": "photo", "label_feature": "single"}
     table = read(data_dir, "tiny_set[train+extra]", **options)
-    wanted = [f"{split}/{i:08d}.jpg" for split in ("train", "extra") for i in range(3)]
-    assert table.filenames == tuple(wanted) and table.splits is None
+    expected = [f"{split}/{i:08d}.jpg" for split in ("train", "extra") for i in range(3)]
+    assert table.filenames == tuple(expected) and table.splits is None
 
 
-def test_the_second_time_nothing_is_asked_of_tfds(data_dir, monkeypatch):
+def test_the_second_time_tfds_is_not_used(data_dir, monkeypatch):
     first = read(data_dir, "tiny_set", min_area=6.0)
     assert sorted(first.labels.ravel().tolist()) == [-1] * 9  # none of the objects is certain
     monkeypatch.setattr(tfds, "builder", None)
@@ -120,19 +120,23 @@ def test_records_that_have_changed_are_read_again(tmp_path, monkeypatch):
     read(str(tmp_path), "tiny_set")
     (shard,) = tmp_path.rglob("*train*.tfrecord*")
     shard.write_bytes(shard.read_bytes()[:-7])
-    with pytest.raises(ValueError, match="it ends inside a record"):
+    with pytest.raises(ValueError, match="the file ends inside a record"):
         read(str(tmp_path), "tiny_set")
 
 
 def test_mistakes_are_named(data_dir):
     for name, options, words in [
         ("tiny_set", {"label_feature": "objects/name"}, "data.label_feature is 'objects/name'"),
-        ("tiny_set", {"label_feature": "objects"}, "must be classes"),
-        ("tiny_set", {"label_feature": "nested/labels"}, "in lists of lists"),
-        ("tiny_set", {"image_feature": "photo"}, "data.image_feature is 'photo'; there is no such"),
+        ("tiny_set", {"label_feature": "objects"}, "must be class labels"),
+        ("tiny_set", {"label_feature": "nested/labels"}, "in a list of lists"),
+        (
+            "tiny_set",
+            {"image_feature": "frame"},
+            "'frame', but the data set has no such feature",
+        ),
         ("tiny_set", {"image_feature": "single"}, "has 0 images in a record"),
-        ("tiny_set[dev]", {}, "no split dev; name some of"),
-        ("tiny_set[train[:9%]]", {}, "names no data set"),
+        ("tiny_set[dev]", {}, "no split dev; choose from"),
+        ("tiny_set[train[:9%]]", {}, "is not the name of a TFDS data set"),
         ("no_such_set", {}, "no_such_set: "),
     ]:
         with pytest.raises(ValueError, match=r".") as info:
@@ -142,7 +146,7 @@ def test_mistakes_are_named(data_dir):
 
 @pytest.fixture
 def archives(monkeypatch):
-    """By the name of an archive that TFDS would download, the folder with its contents."""
+    """The folder with the contents of each archive that TFDS would download, by archive name."""
     folders: dict[str, str] = {}
 
     def download(self, urls):
@@ -152,12 +156,12 @@ def archives(monkeypatch):
     return folders
 
 
-def test_the_builder_of_coco_gives_what_its_files_do(archives, tmp_path):
+def test_the_builder_of_coco_gives_the_labels_of_its_files(archives, tmp_path):
     place = make_coco(tmp_path / "coco", categories=80)
     for split in ("train", "validation", "test"):
         archives[f"{split}_images"] = archives[f"{split}_annotations"] = str(place)
     splits = load_splits(Data(source="tfds", csv="coco/2017", images=str(tmp_path / "tfds")))
-    assert (splits["test"].labels == -1).all()  # 0 would be a lie
+    assert (splits["test"].labels == -1).all()  # 0 would be wrong
     for split, owner in (("train", "train"), ("val", "validation")):
         files = Data(source="coco", crowd="unknown")
         json = str(place / f"annotations/instances_{split}2017.json")
@@ -169,7 +173,7 @@ def test_the_builder_of_coco_gives_what_its_files_do(archives, tmp_path):
         assert len(splits[split]) == len(direct)
 
 
-def test_the_builder_of_voc_gives_what_its_tree_does(archives, tmp_path):
+def test_the_builder_of_voc_gives_the_labels_of_its_tree(archives, tmp_path):
     tree = make_voc(tmp_path / "voc")
     archives["trainval"] = archives["test"] = str(tmp_path / "voc")
     table = read(str(tmp_path / "tfds"), "voc/2007")
@@ -178,13 +182,13 @@ def test_the_builder_of_voc_gives_what_its_tree_does(archives, tmp_path):
     used = [table.classes.index(name) for name in direct.classes]
     rows = {name.split("/")[1]: i for i, name in enumerate(table.filenames)}
     order = [rows[name] for name in direct.filenames]
-    # Of test, without a single positive, nothing is known.
+    # The test split has no positive label, so all its labels are unknown.
     assert table.labels[order][:, used].tolist() == direct.labels[:3].tolist() + [[-1] * 3] * 2
     assert [table.splits[i] for i in order] == list(direct.splits)
 
 
 def assert_same(table, direct, prefix):
-    """The same images, bytes and labels, in whatever order."""
+    """Compares images, bytes and labels in any order."""
     rows = {name: i for i, name in enumerate(table.filenames)}
     table = table.take([rows[f"{prefix}/{name}"] for name in direct.filenames])
     table = table.with_classes(direct.classes, "", "")
@@ -192,11 +196,11 @@ def assert_same(table, direct, prefix):
     assert [read_file(path) for path in table.paths] == [read_file(path) for path in direct.paths]
 
 
-def test_a_split_is_packed(data_dir, tmp_path, capsys):
-    out, start = tmp_path / "p", ["--tfds", "tiny_set", "--data_dir", data_dir, "--check"]
-    assert pack_dataset.main([*start, "--out", str(out)]) == 0
+def test_a_split_is_packed(data_dir, tmp_path):
+    out, start = tmp_path / "p", ["--tfds", "tiny_set", "--data-dir", data_dir, "--check"]
+    assert pack.main([*start, "--out", str(out)]) == 0
     table = read_packed(out)
     assert sorted(table.filenames) == [f"train/name {i}.jpg" for i in range(3)]
-    assert pack_dataset.main([*start, "--out", str(tmp_path / "q"), "--split", "dev"]) == 2
-    assert capsys.readouterr().err.startswith("pack_dataset: tiny_set[dev]: no split dev")
+    with pytest.raises(ValueError, match=r"tiny_set\[dev\]: no split dev"):
+        pack.main([*start, "--out", str(tmp_path / "q"), "--split", "dev"])
     assert not (tmp_path / "q").exists()

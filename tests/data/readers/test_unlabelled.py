@@ -1,4 +1,4 @@
-"""Images without labels: of a folder, or named by a CSV."""
+"""Images without labels, from a folder or listed in a CSV."""
 
 import pytest
 
@@ -14,16 +14,16 @@ def folder(tmp_path):
     return tmp_path / "photos"
 
 
-def test_a_folder_is_a_table_of_which_nothing_is_known(folder):
+def test_a_folder_is_a_table_with_unknown_labels(folder):
     table = folder_table(str(folder), ["cat", "dog"])
     assert table.filenames == ("a.png", "b.jpg", "sub/c.webp")
     assert table.classes == ("cat", "dog") and table.labels.tolist() == [[-1, -1]] * 3
     assert table.paths == [str(folder / name) for name in table.filenames]
-    with pytest.raises(ValueError, match="holds no image"):
+    with pytest.raises(ValueError, match="contains no images"):
         folder_table(str(folder / "nowhere"), ["cat"])
 
 
-def test_a_csv_of_file_names_alone_is_one_where_that_will_do(folder):
+def test_a_csv_of_file_names_only_is_accepted_if_unlabelled(folder):
     csv = folder / "names.csv"
     csv.write_text("filename\nb.jpg\na.png\n")
     table = read_labels(csv, folder, classes=("cat", "dog"), unlabelled=True)
@@ -32,15 +32,15 @@ def test_a_csv_of_file_names_alone_is_one_where_that_will_do(folder):
         read_labels(csv, folder, classes=("cat", "dog"))
 
 
-def test_a_csv_names_images_whatever_else_it_says(folder):
+def test_other_columns_of_a_list_of_images_are_ignored(folder):
     csv = folder / "names.csv"
     csv.write_text("file,note\nsub/c.webp,x\nb.jpg,\n")
-    wanted = ["sub/c.webp", "b.jpg"]
-    paths = [str(folder / name) for name in wanted]
-    assert listed_images(str(csv), "", "file") == (wanted, paths)
+    expected = ["sub/c.webp", "b.jpg"]
+    paths = [str(folder / name) for name in expected]
+    assert listed_images(str(csv), "", "file") == (expected, paths)
     other = folder.parent / "other.csv"
     csv.rename(other)
-    assert listed_images(str(other), str(folder), "file") == (wanted, paths)
+    assert listed_images(str(other), str(folder), "file") == (expected, paths)
     with pytest.raises(ValueError, match="2 of 2 images are not in"):
         listed_images(str(other), "", "file")
     with pytest.raises(ValueError, match="no column 'filename'"):

@@ -1,4 +1,4 @@
-"""The tree of Pascal VOC, made here as it is."""
+"""Pascal VOC folders, made here in the real layout."""
 
 import pytest
 from layouts import make_voc
@@ -22,7 +22,7 @@ def lists(tree):
 
 def test_the_tree_has_its_splits_and_a_difficult_object_alone_is_unknown(tree):
     table = read_voc(tree, USUAL)
-    assert table.classes == ("car", "dog", "person")  # of objects, not of their parts
+    assert table.classes == ("car", "dog", "person")  # object parts are ignored
     stems = ["000005", "000007", "000009", "000001", "000002"]
     assert table.filenames == tuple(f"{stem}.jpg" for stem in stems)
     assert table.splits == ("train", "train", "val", "test", "test")
@@ -30,7 +30,7 @@ def test_the_tree_has_its_splits_and_a_difficult_object_alone_is_unknown(tree):
 
 
 @pytest.mark.parametrize(("difficult", "value"), [("present", 1), ("absent", 0)])
-def test_difficult_objects_say_what_was_chosen(tree, difficult, value):
+def test_difficult_objects_follow_the_policy(tree, difficult, value):
     table = read_voc(tree, AnnotationPolicy("present", difficult, 0.0))
     assert table.labels[0].tolist() == [0, value, 1] and table.labels[3].tolist() == [0, 0, value]
 
@@ -46,17 +46,17 @@ def test_a_list_has_no_splits_and_may_lack_a_class(tree):
     assert [len(splits[name]) for name in ("train", "val", "test")] == [2, 1, 2]
     assert splits["test"].labels.tolist() == [[0, 0, -1], [0, 0, 0]]
     (lists(tree) / "trainval.txt").write_text("000007\n")
-    with pytest.raises(ValueError, match="'person', which are no classes of train"):
+    with pytest.raises(ValueError, match="'person', which are not classes of train"):
         load_splits(data)
 
 
-def test_of_a_list_without_annotations_nothing_is_known(tree):
+def test_without_annotations_all_labels_of_a_list_are_unknown(tree):
     for stem in ("000001", "000002"):
         (tree / "Annotations" / f"{stem}.xml").unlink()
     assert read_voc(tree, USUAL).labels[3:].tolist() == [[-1, -1, -1]] * 2
 
 
-def test_without_lists_every_annotation_counts_and_other_endings_are_found(tree):
+def test_without_lists_every_annotation_counts_and_other_extensions_are_found(tree):
     for file in lists(tree).iterdir():
         file.unlink()
     with pytest.raises(ValueError, match=r"has none of train\.txt"):
@@ -98,12 +98,12 @@ def test_annotations_that_cannot_be_read_are_named(tree, text, words):
 
 
 def test_mistakes_are_named(tree):
-    with pytest.raises(ValueError, match=r"is no CSV; set data\.source='voc'"):
+    with pytest.raises(ValueError, match=r"is not a label CSV; set data\.source='voc'"):
         load_splits(Data(csv=str(tree)))
     (lists(tree) / "dog_train.txt").write_text("000005 -1\n000007  1\n")
     for place, words in [
         (tree.parent, "VOCdevkit has no folder Annotations"),
-        (lists(tree) / "dog_train.txt", "line 1 has 2 words, so it is a list of one class"),
+        (lists(tree) / "dog_train.txt", "line 1 has 2 words, so this is the list of one class"),
         (lists(tree) / "nowhere.txt", "cannot be read"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -1,4 +1,4 @@
-"""The sum of slices against XLA's own convolution, outputs and gradients."""
+"""Compares the sum of slices with XLA's own convolution: outputs and gradients."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ def test_equals_lax_convolution(height, width, channels, features, k, stride, pa
     x = rng.normal(size=(2, height, width, channels)).astype(np.float32)
     kernel = rng.normal(size=(k, k, channels, features)).astype(np.float32)
 
-    @jax.jit  # one program an example
+    @jax.jit  # one program per example
     def run(x, kernel, key):
         def outputs(conv):
             result, backward = jax.vjp(partial(conv, stride=stride, padding=padding), x, kernel)
@@ -37,18 +37,18 @@ def test_equals_lax_convolution(height, width, channels, features, k, stride, pa
 
         return outputs(conv_module.conv), outputs(conv_module.native_conv)
 
-    for got, wanted in zip(*run(x, kernel, jax.random.key(seed)), strict=True):
-        np.testing.assert_allclose(got, wanted, atol=1e-5, rtol=1e-5)
+    for got, expected in zip(*run(x, kernel, jax.random.key(seed)), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [3, 8])
-def test_only_few_channels_on_cpu_leave_the_native_convolution(channels):
-    def text(platform):
+def test_only_few_channels_on_cpu_replace_the_native_convolution(channels):
+    def program_text(platform):
         shapes = [(2, 16, 16, channels), (3, 3, channels, 8)]
         function = jax.jit(partial(conv_module.conv, stride=2))
         arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
         return jax.export.export(function, platforms=[platform])(*arguments).mlir_module()
 
-    assert ("stablehlo.convolution" in text("cpu")) == (channels > conv_module.FEW)
-    assert "stablehlo.convolution" in text("cuda")
-    assert "stablehlo.convolution" in text("tpu")
+    assert ("stablehlo.convolution" in program_text("cpu")) == (channels > conv_module.FEW)
+    assert "stablehlo.convolution" in program_text("cuda")
+    assert "stablehlo.convolution" in program_text("tpu")

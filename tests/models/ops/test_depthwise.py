@@ -1,4 +1,4 @@
-"""The shifted-slice form against XLA's own grouped convolution, outputs and gradients."""
+"""Compares the sum of shifted slices with XLA's grouped convolution: outputs and gradients."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ from mlcls_jax.models.ops.conv import native_conv
 @settings(max_examples=16, deadline=None)
 @given(
     batch=st.integers(1, 3),
-    height=st.integers(1, 23),  # the kernel gradient goes in blocks of up to 112 positions
+    height=st.integers(1, 23),  # the kernel gradient uses blocks of up to 112 positions
     width=st.integers(1, 13),
     channels=st.integers(1, 5),
     k=st.sampled_from([1, 2, 3, 5]),
@@ -30,7 +30,7 @@ def test_equals_lax_convolution(batch, height, width, channels, k, stride, paddi
     x = rng.normal(size=(batch, height, width, channels)).astype(np.float32)
     kernel = rng.normal(size=(k, k, 1, channels)).astype(np.float32)
 
-    @jax.jit  # one program an example
+    @jax.jit  # one program per example
     def run(x, kernel, key):
         def outputs(conv):
             result, backward = jax.vjp(partial(conv, stride=stride, padding=padding), x, kernel)
@@ -40,20 +40,20 @@ def test_equals_lax_convolution(batch, height, width, channels, k, stride, paddi
 
     (ours, *gradients), (theirs, *reference) = run(x, kernel, jax.random.key(seed))
     np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
-    for got, wanted in zip(gradients, reference, strict=True):
-        largest = max(1.0, float(jnp.abs(wanted).max()))
-        np.testing.assert_allclose(got, wanted, atol=1e-5 * largest, rtol=0)
+    for got, expected in zip(gradients, reference, strict=True):
+        largest = max(1.0, float(jnp.abs(expected).max()))
+        np.testing.assert_allclose(got, expected, atol=1e-5 * largest, rtol=0)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("width", [113, 120])
 def test_the_kernel_gradient_of_wide_images(width, stride):
-    # Wider than one block of the sum, with and without a rest.
+    # Wider than one block of the sum; one width is a multiple of the block size, one is not.
     x = jax.random.normal(jax.random.key(0), (1, 3, width, 2))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 2))
     _, backward = jax.vjp(partial(depthwise.depthwise_conv, stride=stride), x, kernel)
-    wanted, reference = jax.vjp(partial(native_conv, stride=stride), x, kernel)
-    grad = jax.random.normal(jax.random.key(2), wanted.shape)
+    expected, reference = jax.vjp(partial(native_conv, stride=stride), x, kernel)
+    grad = jax.random.normal(jax.random.key(2), expected.shape)
     np.testing.assert_allclose(backward(grad)[1], reference(grad)[1], rtol=1e-5, atol=1e-4)
 
 
@@ -86,11 +86,11 @@ def test_bfloat16_is_summed_in_float32():
     kernel = jax.random.normal(jax.random.key(1), (5, 5, 1, 8))
     exact, backward = jax.vjp(partial(native_conv, stride=1), x, kernel)
     half = [part.astype(jnp.bfloat16) for part in (x, kernel)]
-    rounded, of_rounded = jax.vjp(partial(depthwise.depthwise_conv, stride=1), *half)
+    rounded, rounded_backward = jax.vjp(partial(depthwise.depthwise_conv, stride=1), *half)
     assert rounded.dtype == jnp.bfloat16
     grad = jnp.ones(exact.shape)
-    wanted = (exact, *backward(grad))
-    for got, value in zip((rounded, *of_rounded(grad.astype(jnp.bfloat16))), wanted, strict=True):
-        # Inputs and result are rounded to 8 bits, once each; 25 rounded sums would be 0.01.
-        error = jnp.abs(got.astype(jnp.float32) - value).max() / jnp.abs(value).max()
+    results = (rounded, *rounded_backward(grad.astype(jnp.bfloat16)))
+    for got, expected in zip(results, (exact, *backward(grad)), strict=True):
+        # Inputs and result are rounded to 8 bits once each; 25 rounded sums would give 0.01.
+        error = jnp.abs(got.astype(jnp.float32) - expected).max() / jnp.abs(expected).max()
         assert error < 5e-3

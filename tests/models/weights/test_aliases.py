@@ -1,3 +1,5 @@
+"""Short names, look-up of names, and the printed table."""
+
 import pytest
 
 from mlcls_jax.models.variants import VARIANTS
@@ -6,26 +8,26 @@ from mlcls_jax.models.weights.catalog import CATALOG
 
 
 def plain(variant):
-    """The files with a head that were trained on ImageNet-1k alone."""
+    """Returns the files with a head that were trained on ImageNet-1k alone."""
     return [
-        source
-        for source in CATALOG.values()
-        if source.variant == variant
-        and source.trained_on == "ImageNet-1k"
-        and source.num_classes == 1000
+        entry
+        for entry in CATALOG.values()
+        if entry.variant == variant
+        and entry.trained_on == "ImageNet-1k"
+        and entry.num_classes == 1000
     ]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_imagenet_is_the_best_plain_file(variant):
-    timm = [source for source in plain(variant) if source.name.startswith("timm:")]
-    pinned = [source for source in plain(variant) if source not in timm]
+    timm = [entry for entry in plain(variant) if entry.name.startswith("timm:")]
+    pinned = [entry for entry in plain(variant) if entry not in timm]
     candidates = timm
     if pinned:
         percent, px = pinned[0].top1
-        better = [s for s in timm if s.top1[0] >= percent + 1 and abs(s.top1[1] - px) <= px / 10]
+        better = [e for e in timm if e.top1[0] >= percent + 1 and abs(e.top1[1] - px) <= px / 10]
         candidates = better or pinned
-    best = max(candidates, key=lambda source: source.top1[0])
+    best = max(candidates, key=lambda entry: entry.top1[0])
     assert ALIASES["imagenet"][variant] == best.name
 
 
@@ -33,33 +35,33 @@ def test_imagenet_is_the_best_plain_file(variant):
 def test_the_other_short_names(alias, words):
     assert list(ALIASES[alias]) == [f"b{n}" for n in range(8)]
     for variant in ALIASES[alias]:
-        source = resolve(alias, variant)
-        assert source.variant == variant
-        assert words in source.trained_on
+        entry = resolve(alias, variant)
+        assert entry.variant == variant
+        assert words in entry.trained_on
 
 
 def test_every_file_resolves_with_or_without_its_variant():
-    for name, source in CATALOG.items():
-        assert resolve(name) is resolve(name, source.variant) is source
+    for name, entry in CATALOG.items():
+        assert resolve(name) is resolve(name, entry.variant) is entry
 
 
 @pytest.mark.parametrize(
     "name, variant, message",
     [
-        ("imagenet", None, "'imagenet' names .* every variant; say which"),
-        ("imagenet", "b8", "unknown variant 'b8'; known are b0, b1"),
-        ("noisy-student", "v2s", "only of b0, .*; for v2s there are 'imagenet', .*v2_s.in21k"),
-        ("keras:efficientnetb0", "b1", "holds the weights of b0, not of b1"),
-        ("keras:efficientnetv2s", None, "near are keras:efficientnetv2-s, .* --list prints all"),
-        ("timm:resnet50.a1_in1k", None, "no weight file 'timm:resnet50.a1_in1k'; .*--list"),
+        ("imagenet", None, "'imagenet' names .* each variant; specify the variant"),
+        ("imagenet", "b8", "unknown variant 'b8'; choose one of b0, b1"),
+        ("noisy-student", "v2s", "only for b0, .*; for v2s, choose 'imagenet' .*v2_s.in21k"),
+        ("keras:efficientnetb0", "b1", "holds the weights of b0, not of b1; choose other weights"),
+        ("keras:efficientnetv2s", None, "similar names are keras:efficientnetv2-s, .* --list"),
+        ("timm:resnet50.a1_in1k", None, "no .* are named 'timm:resnet50.a1_in1k'; .*--list prints"),
         (
             "timm:tf_efficientnet_b6",
             None,
-            r"several .*: timm:tf_efficientnet_b6\.aa_in1k, .*ns_jft",
+            r"several .*; choose one of timm:tf_efficientnet_b6\.aa_in1k, .*ns_jft",
         ),
     ],
 )
-def test_refuses(name, variant, message):
+def test_unusable_names_are_refused(name, variant, message):
     with pytest.raises(ValueError, match=message):
         resolve(name, variant)
 

@@ -1,3 +1,5 @@
+"""Compares the catalog with Keras and timm."""
+
 import ast
 import runpy
 from importlib.util import find_spec
@@ -11,9 +13,9 @@ from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.catalog import CATALOG
 
 
-def of(publisher):
+def entries_of(publisher):
     prefix = f"{publisher}:"
-    return {n.removeprefix(prefix): s for n, s in CATALOG.items() if n.startswith(prefix)}
+    return {n.removeprefix(prefix): e for n, e in CATALOG.items() if n.startswith(prefix)}
 
 
 def test_keras_files_and_their_sums_are_those_of_keras():
@@ -25,24 +27,24 @@ def test_keras_files_and_their_sums_are_those_of_keras():
             for suffix, md5 in zip(("", "_notop"), sums, strict=True):
                 name = f"{stem}{variant.removeprefix('-')}{suffix}"
                 expected[name] = (f"{module.BASE_WEIGHTS_PATH}{name}.h5", md5)
-    assert {name: (source.url, source.md5) for name, source in of("keras").items()} == expected
+    assert {name: (entry.url, entry.md5) for name, entry in entries_of("keras").items()} == expected
 
 
 def test_keras_sizes_and_crops_are_those_of_the_same_networks_in_timm():
-    for name, source in of("keras").items():
-        twins = [s for n, s in of("timm").items() if n.startswith("tf_") and s.top1]
-        twins = [s for s in twins if (s.variant, s.trained_on) == (source.variant, "ImageNet-1k")]
-        assert {s.image_size for s in twins} == {source.image_size}, name
+    for name, entry in entries_of("keras").items():
+        twins = [s for n, s in entries_of("timm").items() if n.startswith("tf_") and s.top1]
+        twins = [s for s in twins if (s.variant, s.trained_on) == (entry.variant, "ImageNet-1k")]
+        assert {s.image_size for s in twins} == {entry.image_size}, name
         for twin in twins:
-            assert source.crop == pytest.approx(twin.crop, abs=1e-3), name
-            assert source.top1 is None or source.top1[1] == twin.top1[1], name
+            assert entry.crop == pytest.approx(twin.crop, abs=1e-3), name
+            assert entry.top1 is None or entry.top1[1] == twin.top1[1], name
 
 
 @pytest.fixture(scope="module")
 def timm_configs():
-    """What timm says of its files, by model.tag.
+    """Returns timm's configs of its files, by model.tag.
 
-    Executed out of the text of its module, as `import timm` needs a torchvision that fits torch.
+    Part of its module is executed here, because `import timm` needs a torchvision that fits torch.
     """
     folder = Path(find_spec("timm").submodule_search_locations[0])
     path = folder / "models" / "efficientnet.py"
@@ -54,33 +56,35 @@ def timm_configs():
     return {n: c for n, c in scope["default_cfgs"].items() if not n.endswith(".untrained")}
 
 
-def test_timm_files_are_as_timm_says(timm_configs):
-    for name, source in of("timm").items():
+def test_timm_entries_are_those_of_timm(timm_configs):
+    for name, entry in entries_of("timm").items():
         config = timm_configs[name]
-        assert source.image_size == config["input_size"][-1], name
-        assert source.crop == config["crop_pct"], name
-        assert source.interpolation == config["interpolation"], name
-        assert source.num_classes == config["num_classes"], name
-        assert source.normalization == from_unit(config["mean"], config["std"]), name
+        assert entry.image_size == config["input_size"][-1], name
+        assert entry.crop == config["crop_pct"], name
+        assert entry.interpolation == config["interpolation"], name
+        assert entry.num_classes == config["num_classes"], name
+        assert entry.normalization == from_unit(config["mean"], config["std"]), name
         assert config["hf_hub_id"] == "timm/", name
 
 
-def test_timm_files_are_all_that_timm_has_of_these_networks(timm_configs):
+def test_the_catalog_has_all_files_of_timm_for_these_networks(timm_configs):
     scales = {f"v2_{v[2:]}" if v.startswith("v2") else f"_{v}" for v in VARIANTS}
     models = {f"{stem}{scale}" for stem in ("efficientnet", "tf_efficientnet") for scale in scales}
-    assert of("timm").keys() == {name for name in timm_configs if name.split(".")[0] in models}
+    assert entries_of("timm").keys() == {
+        name for name in timm_configs if name.split(".")[0] in models
+    }
 
 
-def test_each_has_a_variant_and_a_file_of_its_own():
-    assert {source.variant for source in CATALOG.values()} == VARIANTS.keys()
-    files = [source.filename for source in CATALOG.values() if source.url]
+def test_every_variant_has_an_entry_and_every_entry_its_own_file_name():
+    assert {entry.variant for entry in CATALOG.values()} == VARIANTS.keys()
+    files = [entry.filename for entry in CATALOG.values() if entry.url]
     assert len(files) == len(set(files))
     assert CATALOG["timm:tf_efficientnet_b0.in1k"].filename == "tf_efficientnet_b0.in1k.safetensors"
     assert CATALOG["keras:efficientnetb0_notop"].filename == "efficientnetb0_notop.h5"
 
 
 @pytest.mark.parametrize(
-    "prefix, lineage",
+    "prefix, convention",
     [
         ("keras:efficientnetb", conventions.KERAS),
         ("keras:efficientnetv2", conventions.KERAS_V2),
@@ -89,21 +93,21 @@ def test_each_has_a_variant_and_a_file_of_its_own():
         ("pypi:", conventions.LUKEMELAS),
     ],
 )
-def test_lineages(prefix, convention):
+def test_conventions(prefix, convention):
     found = [s for name, s in CATALOG.items() if name.startswith(prefix)]
     assert found
     assert {s.convention for s in found} == {convention}
 
 
-def test_tags_of_timm_say_what_a_network_was_trained_on():
+def test_tags_of_timm_agree_with_the_training_data():
     words = {"in21k": "21k", "in12k": "12k", "ns_jft": "JFT-300M", "ap": "AdvProp"}
-    for name, source in of("timm").items():
+    for name, entry in entries_of("timm").items():
         tag = name.split(".")[1]
         for part, word in words.items():
-            assert (part in tag.replace("sw_", "")) == (word in source.trained_on), name
-        assert ("1k" in source.trained_on.replace("21k", "")) == (source.num_classes == 1000), name
+            assert (part in tag.replace("sw_", "")) == (word in entry.trained_on), name
+        assert ("1k" in entry.trained_on.replace("21k", "")) == (entry.num_classes == 1000), name
 
 
-def test_only_files_with_a_head_for_imagenet_have_an_accuracy():
-    for name, source in CATALOG.items():
-        assert (source.top1 is not None) == (source.num_classes == 1000), name
+def test_only_files_with_an_imagenet_head_have_an_accuracy():
+    for name, entry in CATALOG.items():
+        assert (entry.top1 is not None) == (entry.num_classes == 1000), name

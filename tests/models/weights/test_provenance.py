@@ -1,4 +1,4 @@
-"""Where weights come from: by config.json, by name, by layout; and what contradicts."""
+"""Pretrained configs found by config.json, name and layout, and contradictions between them."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from mlcls_jax.models.weights.provenance import from_json, stored_normalization,
 TF, NATIVE = conventions.TIMM_TF, conventions.TIMM
 
 
-def find_origin(path, layout, variant):
+def find_config(path, layout, variant):
     return provenance.find_pretrained_config(path, layout, variant, {})
 
 
@@ -45,16 +45,16 @@ def find_origin(path, layout, variant):
         ("efficientnetv2_m", "v2m", PretrainedConfig(NATIVE, conventions.IMAGENET)),
     ],
 )
-def test_timm_by_the_files_name(tmp_path, name, variant, pretrained_config):
-    assert find_origin(tmp_path / f"{name}.safetensors", TIMM, variant) == pretrained_config
+def test_timm_by_file_name(tmp_path, name, variant, pretrained_config):
+    assert find_config(tmp_path / f"{name}.safetensors", TIMM, variant) == pretrained_config
 
 
-def test_every_timm_file_of_the_table_is_known_by_its_name(tmp_path):
-    rows = [row for row in CATALOG.values() if row.name.startswith("timm:")]
-    assert len(rows) > 50
-    for row in rows:
-        found = find_origin(tmp_path / row.filename, TIMM, row.variant)
-        assert found == PretrainedConfig(row.convention, row.normalization), row.name
+def test_every_timm_file_of_the_catalog_is_recognised_by_its_name(tmp_path):
+    entries = [entry for entry in CATALOG.values() if entry.name.startswith("timm:")]
+    assert len(entries) > 50
+    for entry in entries:
+        found = find_config(tmp_path / entry.filename, TIMM, entry.variant)
+        assert found == PretrainedConfig(entry.convention, entry.normalization), entry.name
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_every_timm_file_of_the_table_is_known_by_its_name(tmp_path):
         (LUKEMELAS, "a", "lite2", PretrainedConfig(conventions.LUKEMELAS, conventions.LITE)),
     ],
 )
-def test_the_others_by_their_layout(tmp_path, layout, name, variant, pretrained_config):
-    assert find_origin(tmp_path / f"{name}.pth", layout, variant) == pretrained_config
+def test_other_code_bases_by_layout(tmp_path, layout, name, variant, pretrained_config):
+    assert find_config(tmp_path / f"{name}.pth", layout, variant) == pretrained_config
 
 
 def write(folder, **config):
@@ -97,94 +97,98 @@ def test_timms_config(tmp_path):
         pretrained_cfg={"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
         model_args={"bn_eps": 1e-3, "bn_momentum": 0.01, "in_chans": 3, "global_pool": "avg"},
     )
-    pretrained_config = find_origin(path, TIMM, "b5")
+    pretrained_config = find_config(path, TIMM, "b5")
     assert pretrained_config.normalization == from_unit((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert pretrained_config.convention == Convention("symmetric", 1e-3, 0.99, unbiased=True)
     older = write(tmp_path, architecture="tf_efficientnet_b0_ap", mean=[0.5] * 3, std=[0.5] * 3)
-    assert find_origin(older, TIMM, "b0") == PretrainedConfig(TF, conventions.HALF)
+    assert find_config(older, TIMM, "b0") == PretrainedConfig(TF, conventions.HALF)
     older = write(tmp_path, architecture="tf_efficientnet_b0_ap")
-    assert find_origin(older, TIMM, "b0") == PretrainedConfig(TF, conventions.HALF)
+    assert find_config(older, TIMM, "b0") == PretrainedConfig(TF, conventions.HALF)
     named = write(tmp_path, architecture="tf_efficientnet_b0").with_stem(
         "tf_efficientnet_b0.ap_in1k"
     )
-    assert find_origin(named, TIMM, "b0") == PretrainedConfig(TF, conventions.HALF)
+    assert find_config(named, TIMM, "b0") == PretrainedConfig(TF, conventions.HALF)
     path = write(tmp_path, architecture="tf_efficientnet_lite0")
-    assert find_origin(path, TIMM, "lite0") == PretrainedConfig(TF, conventions.HALF)
+    assert find_config(path, TIMM, "lite0") == PretrainedConfig(TF, conventions.HALF)
 
 
-def test_our_own_config_is_exact_and_is_about_its_own_file(tmp_path):
+def test_our_own_config_is_exact_and_applies_only_to_its_file(tmp_path):
     odd = PretrainedConfig(
         Convention("symmetric", 0.01, 0.7), conventions.Normalization((1, 2, 3), (0.1, 5, 6))
     )
     assert from_json(json.loads(json.dumps(to_json(odd)))) == odd
     own = {"file": "model.safetensors", "variant": "b0", "pretrained_config": to_json(odd)}
     path = write(tmp_path, mlcls_jax=own)
-    assert find_origin(path, TIMM, "b0") == odd
-    assert find_origin(path, KERAS, "b0") == odd
-    other = find_origin(tmp_path / "other.h5", KERAS, "b0")
+    assert find_config(path, TIMM, "b0") == odd
+    assert find_config(path, KERAS, "b0") == odd
+    other = find_config(tmp_path / "other.h5", KERAS, "b0")
     assert other == PretrainedConfig(conventions.KERAS, conventions.IMAGENET)
 
 
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("weights", None, r"weights\.safetensors holds b0, but nothing says which of timm's"),
-        ("tf_efficientnet_b1", None, r"holds the weights of b0, but its name says b1; mend"),
-        ("tf_efficientnet_b0", {"architecture": "efficientnet_b1"}, r"but config\.json says b1"),
+        ("weights", None, r"weights\.safetensors holds b0, but nothing shows which of timm's"),
+        ("tf_efficientnet_b1", None, r"holds the weights of b0, but its name states b1; correct"),
+        ("tf_efficientnet_b0", {"architecture": "efficientnet_b1"}, r"but config\.json states b1"),
         (
             "tf_efficientnet_b0.in1k",
             {"architecture": "efficientnet_b0"},
-            r"is named as tf_efficientnet_b0, but config\.json beside it says efficientnet_b0",
+            r"named as tf_efficientnet_b0, but the config\.json next to it states efficientnet_b0",
         ),
-        ("tf_efficientnet_b0.mine", None, "is published for differently normalised images"),
+        ("tf_efficientnet_b0.mine", None, "is published for several normalisations of images"),
         (
             "tf_efficientnet_b0.ap_in1k",
             {
                 "architecture": "tf_efficientnet_b0",
                 "pretrained_cfg": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
             },
-            r"its name says mean / std 127\.5 / 127\.5, but config\.json beside it says 123\.7",
+            r"name stands for mean / std 127\.5 / 127\.5, but the config\.json .*states 123\.7",
         ),
         (
             "a",
             {"architecture": "efficientnet_b0", "mean": [0.5] * 3, "std": [0, 0.5, 0.5]},
-            r"config\.json: its mean and std are not as timm writes them .*std not positive",
+            r"config\.json: its mean and std are not in timm's format .*std must be positive",
         ),
         (
             "a",
             {"architecture": "efficientnet_b0", "model_args": {"act_layer": "relu"}},
-            r"its model_args cannot be followed \(act_layer would make another network",
+            r"its model_args are not supported \(act_layer would change the network",
         ),
         (
             "a",
             {"architecture": "efficientnet_b0", "model_args": {"bn_eps": float("nan")}},
-            r"its model_args cannot be followed \(an epsilon of nan",
+            r"its model_args are not supported \(a batch .* cannot have an epsilon of nan",
         ),
         (
             "a",
             {"architecture": "efficientnet_b0", "model_args": {"bn_eps": 10**400}},
-            r"its model_args cannot be followed \(int too large",
+            r"its model_args are not supported \(int too large",
         ),
         (
             "a",
             {"architecture": "efficientnet_b0", "model_args": {"a\nb": 1}},
-            r"its model_args cannot be followed \(a b would make another network",
+            r"its model_args are not supported \(a b would change the network",
         ),
         (
             "a",
             {"architecture": "efficientnet_b0", "mean": [10**400] * 3, "std": [1] * 3},
-            r"config\.json: its mean and std are not as timm writes them \(int too large",
+            r"config\.json: its mean and std are not in timm's format \(int too large",
         ),
         ("a", "[" * 100_000, r"config\.json, which describes a\.safetensors, cannot be read"),
-        ("weights", {"architecture": "resnet50"}, r"nothing says which of timm's"),
+        ("weights", {"architecture": "resnet50"}, r"nothing shows which of timm's"),
         ("a", "{", r"config\.json, which describes a\.safetensors, cannot be read"),
-        ("a", "[]", r"config\.json, which describes a\.safetensors, holds no JSON object"),
+        ("a", "[]", r"config\.json, which describes a\.safetensors, is not a JSON object"),
         (
             "a",
             {"architecture": "efficientnet_b0", "pretrained_cfg": {"mean": 3, "std": 4}},
-            r"config\.json: its mean and std are not as timm writes them",
+            r"config\.json: its mean and std are not in timm's format",
         ),
-        ("a", {"mlcls_jax": {"file": "a.safetensors", "variant": "b0"}}, "missing value.*lineage"),
+        (
+            "a",
+            {"mlcls_jax": {"file": "a.safetensors", "variant": "b0"}},
+            "missing value.*convention",
+        ),
         (
             "a",
             {
@@ -194,17 +198,17 @@ def test_our_own_config_is_exact_and_is_about_its_own_file(tmp_path):
                     "pretrained_config": {"convention": 3},
                 }
             },
-            r"config\.json: the origin of the weights is not as it was written",
+            r"config\.json: the pretrained config of the weights is invalid",
         ),
         (
             "a",
             {"mlcls_jax": {"file": "a.safetensors", "variant": "b0", "pretrained_config": [3]}},
-            r"config\.json: the origin of the weights is not as it was written",
+            r"config\.json: the pretrained config of the weights is invalid",
         ),
         (
             "a",
             {"mlcls_jax": {"file": "a.safetensors", "variant": "b7", "pretrained_config": {}}},
-            r"config\.json says b7",
+            r"config\.json states b7",
         ),
     ],
 )
@@ -213,14 +217,14 @@ def test_contradictions_and_gaps(tmp_path, name, config, message):
         text = config if isinstance(config, str) else json.dumps(config)
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        find_origin(tmp_path / f"{name}.safetensors", TIMM, "b0")
+        find_config(tmp_path / f"{name}.safetensors", TIMM, "b0")
 
 
 def test_models_that_a_code_base_does_not_have(tmp_path):
     with pytest.raises(ValueError, match="timm has no model efficientnetv2_b0"):
-        find_origin(tmp_path / "efficientnetv2_b0.safetensors", TIMM, "v2b0")
+        find_config(tmp_path / "efficientnetv2_b0.safetensors", TIMM, "v2b0")
     with pytest.raises(ValueError, match="torchvision has no such model"):
-        find_origin(tmp_path / "a.pth", TORCHVISION, "lite0")
+        find_config(tmp_path / "a.pth", TORCHVISION, "lite0")
 
 
 @pytest.mark.parametrize(
@@ -250,7 +254,7 @@ def test_a_stored_normalisation_must_be_usable(variance):
         stored_normalization(np.zeros(3), np.array(variance, np.float32), Path("a.h5"))
 
 
-def test_what_we_wrote_ourselves_is_not_read_again_from_rounded_weights(tmp_path):
+def test_our_config_has_precedence_over_rounded_weights_in_the_file(tmp_path):
     own = {
         "file": "a.h5",
         "variant": "b0",

@@ -1,4 +1,4 @@
-"""What is written loads in timm and Keras, gives our logits there, and reads back bit for bit."""
+"""Written files load in timm and Keras with our logits, and read back bit for bit."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from mlcls_jax.models.weights.provenance import OWN, to_json
 from mlcls_jax.models.weights.save import keras_builder, save_keras, save_timm, timm_builder
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Keras's variables have an __array__ of before NumPy 2.
+# The __array__ method of Keras's variables is older than NumPy 2.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
 )
@@ -27,15 +27,15 @@ SIZE, TOLERANCE = 64, 1e-4  # of the largest logit
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory):
-    """Reads a file that a code base has written, once a module."""
-    known = {}
+    """Reads a file written by a code base, once per module."""
+    cached = {}
 
     def from_reference(code_base, variant) -> Pretrained:
-        if (code_base, variant) not in known:
+        if (code_base, variant) not in cached:
             reference = CODE_BASES[code_base].build(variant, np.random.default_rng(0))
             paths = reference.save(tmp_path_factory.mktemp("files") / "files")
-            known[code_base, variant] = load_pretrained(next(iter(paths.values())))
-        return known[code_base, variant]
+            cached[code_base, variant] = load_pretrained(next(iter(paths.values())))
+        return cached[code_base, variant]
 
     return from_reference
 
@@ -45,16 +45,16 @@ def images():
 
 
 def normalized(pretrained):
-    by = pretrained.normalization
-    return (images() - np.float32(by.mean)) / np.float32(by.std)
+    normalization = pretrained.normalization
+    return (images() - np.float32(normalization.mean)) / np.float32(normalization.std)
 
 
 def our_logits(pretrained):
     return np.asarray(jax.jit(pretrained.model.apply)(pretrained.variables, normalized(pretrained)))
 
 
-def describe(path, pretrained):
-    """The config.json that the export writes beside it."""
+def write_config(path, pretrained):
+    """Writes the config.json that the export writes next to the weights."""
     own = {
         "file": path.name,
         "variant": pretrained.variant,
@@ -64,7 +64,7 @@ def describe(path, pretrained):
 
 
 def assert_reads_back(path, pretrained):
-    describe(path, pretrained)
+    write_config(path, pretrained)
     again = load_pretrained(path)
     assert (again.pretrained_config, again.model) == (
         pretrained.pretrained_config,
@@ -108,7 +108,7 @@ def assert_close(got, expected):
         ("lite fork", "lite0"),
     ],
 )
-def test_timm_loads_what_is_written(tmp_path, read, code_base, variant):
+def test_timm_loads_the_written_file(tmp_path, read, code_base, variant):
     pretrained = read(code_base, variant)
     path = save_timm(tmp_path, pretrained.variables, variant)
     assert_reads_back(path, pretrained)
@@ -116,8 +116,8 @@ def test_timm_loads_what_is_written(tmp_path, read, code_base, variant):
 
 
 @pytest.mark.slow
-def test_an_epsilon_that_is_not_timms_is_an_argument(tmp_path, read):
-    """As torchvision's B5 to B7 have it."""
+def test_an_epsilon_other_than_timms_is_an_argument(tmp_path, read):
+    """Torchvision's B5 to B7 have such an epsilon."""
     pretrained = read("timm", "b0")
     model = pretrained.model.clone(convention=conventions.TORCHVISION_LARGE)
     pretrained = dataclasses.replace(pretrained, model=model)
@@ -134,13 +134,13 @@ def test_an_epsilon_that_is_not_timms_is_an_argument(tmp_path, read):
     ("code_base", "variant"),
     [("keras", "b0"), ("keras", "v2b0"), ("timm tf", "b0"), ("timm tf", "v2b0")],
 )
-def test_keras_loads_what_is_written(tmp_path, read, code_base, variant):
+def test_keras_loads_the_written_file(tmp_path, read, code_base, variant):
     pretrained = read(code_base, variant)
     assert_keras_loads(pretrained, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_normalisation_that_keras_has_no_weights_for_is_left_to_the_user(tmp_path, read):
+def test_a_normalisation_that_keras_cannot_store_is_left_to_the_user(tmp_path, read):
     pretrained = read("keras", "v2b0")
     odd = Normalization((100.0, 110.0, 120.0), (50.0, 60.0, 70.0))
     pretrained = dataclasses.replace(pretrained, normalization=odd)
@@ -163,13 +163,13 @@ def assert_keras_loads(pretrained, folder):
     return builder
 
 
-def test_what_a_code_base_cannot_compute_is_refused():
+def test_conventions_that_a_code_base_lacks_are_refused():
     with pytest.raises(ValueError, match="timm has no v2b0 with symmetric padding"):
         timm_builder("v2b0", conventions.TIMM, 3)
     with pytest.raises(ValueError, match=r"keras\.applications has no lite0"):
         keras_builder("lite0", PretrainedConfig(conventions.LUKEMELAS, conventions.LITE), 3, 224)
     with pytest.raises(
-        ValueError, match=r"pads its convolutions same .* need symmetric with 1e-05"
+        ValueError, match=r"has same padding .* need symmetric padding and epsilon 1e-05"
     ):
         keras_builder("b0", PretrainedConfig(conventions.TIMM, conventions.IMAGENET), 3, 224)
 

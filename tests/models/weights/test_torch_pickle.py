@@ -1,4 +1,6 @@
-"""The two small files in tests/data were written by torch 2.13 (`torch.save`), both formats:
+"""Reads PyTorch files without torch, and refuses hostile ones.
+
+The two small files in this folder were written by torch 2.13 (`torch.save`), one in each format:
 
     base = torch.arange(24.0)
     OrderedDict(
@@ -10,7 +12,7 @@
         mask=torch.tensor([True, False]),
     )
 
-Hostile files are made here, with stand-ins for the modules of torch.
+Hostile files are written here, with stand-ins for the modules of torch.
 """
 
 import io
@@ -43,7 +45,7 @@ STREAM_HEADER = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True, "type_siz
 
 
 class Call:
-    """Pickles as a call of a global with arguments."""
+    """An object that pickles as a call of a global with arguments."""
 
     def __init__(self, function, *arguments, state=None):
         self.reduced = (function, arguments, state) if state else (function, arguments)
@@ -53,7 +55,7 @@ class Call:
 
 
 class Storage:
-    """Pickles as a persistent id."""
+    """An object that pickles as a persistent id."""
 
     def __init__(self, pid):
         self.pid = pid
@@ -66,7 +68,7 @@ class Pickler(pickle.Pickler):
 
 @pytest.fixture
 def torch(monkeypatch):
-    """Names of torch, importable only while a test pickles references to them."""
+    """Stand-ins for names of torch, importable only while a test pickles references to them."""
     package, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     for module, name in (
         (package, "FloatStorage"),
@@ -121,7 +123,7 @@ def test_reads_what_torch_wrote(filename):
         np.testing.assert_array_equal(tensors[name], array, strict=True)
 
 
-def test_reads_the_package_of_lite0():
+def test_reads_the_weights_of_the_lite0_package():
     tensors = read_torch(packaged_weights("lite0"))
     assert len(tensors) == 296
     assert tensors["_conv_stem.weight"].shape == (32, 3, 3, 3)
@@ -193,7 +195,7 @@ def test_truncated_anywhere(tmp_path, filename):
 
 
 @pytest.mark.parametrize("filename", ["torch_zip.pth", "torch_stream.pth"])
-def test_damage_raises_nothing_but_value_error(tmp_path, filename):
+def test_damage_raises_only_value_errors(tmp_path, filename):
     content, path = (DATA / filename).read_bytes(), tmp_path / "damaged.pth"
     rng = np.random.default_rng(0)
     for _ in range(500):
@@ -238,7 +240,7 @@ def test_missing_file(tmp_path):
         ({"key": "1"}, "storage '?0'?|no data/1"),
     ],
 )
-def test_claimed_sizes_are_checked(tmp_path, torch, write, claim, message):
+def test_declared_sizes_are_checked(tmp_path, torch, write, claim, message):
     path = write(tmp_path / "a.pth", {"w": tensor(torch, **claim)})
     with pytest.raises(ValueError, match=rf"a\.pth .*({message})"):
         read_torch(path)
@@ -267,7 +269,7 @@ def test_only_a_dictionary_of_tensors(tmp_path, write, value, message):
 
 
 def doubled(open_: bytes, close: bytes, times: int = 60) -> bytes:
-    """Opcodes of a value that is twice in the next one, and so on; all in the memo."""
+    """Returns opcodes of nested values: each is twice in the next one, and all are in the memo."""
     value = b"K\x01q\0"
     for i in range(times):
         get = b"h" + bytes([i])
@@ -275,7 +277,7 @@ def doubled(open_: bytes, close: bytes, times: int = 60) -> bytes:
     return value
 
 
-TUPLES, LISTS = doubled(b"", b"\x86"), doubled(b"](", b"e")  # of two, and empty and appended to
+TUPLES, LISTS = doubled(b"", b"\x86"), doubled(b"](", b"e")  # lists are appended to
 
 
 @WRITERS
@@ -290,15 +292,15 @@ TUPLES, LISTS = doubled(b"", b"\x86"), doubled(b"](", b"e")  # of two, and empty
     ],
     ids=["item", "items", "dict", "set", "frozenset"],
 )
-def test_a_key_that_takes_for_ever_to_hash(tmp_path, write, opcodes):
-    with pytest.raises(ValueError, match=r"a\.pth .*key of a dictionary is no plain value"):
+def test_a_key_that_would_take_forever_to_hash(tmp_path, write, opcodes):
+    with pytest.raises(ValueError, match=r"a\.pth .*key of a dictionary is not a plain value"):
         read_torch(write(tmp_path / "a.pth", b"\x80\x04" + opcodes))
     call = b"ccollections\nOrderedDict\n](]" + TUPLES + b"aK\0ae\x85R."
     with pytest.raises(ValueError, match="usable"):
         read_torch(write(tmp_path / "a.pth", b"\x80\x04" + call))
 
 
-def test_a_value_that_takes_for_ever_to_print_or_to_walk(tmp_path):
+def test_a_value_that_would_take_forever_to_print_or_traverse(tmp_path):
     header: list = list(STREAM_HEADER)
     header[1] = b"\x80\x04" + LISTS + b"."
     with pytest.raises(ValueError, match="unknown protocol a list"):
@@ -315,8 +317,8 @@ def test_a_hundred_thousand_dimensions(tmp_path, torch, write):
         read_torch(path)
 
 
-def test_storages_that_are_the_same_bytes(tmp_path, torch):
-    """An archive may name its entries as it likes; so many copies of one are a bomb."""
+def test_storages_that_share_the_same_bytes(tmp_path, torch):
+    """Many entries of an archive may refer to the same bytes, which makes it a zip bomb."""
     path, names = tmp_path / "a.pth", [str(i) for i in range(50)]
     value = {name: tensor(torch, key=name, count=1000) for name in names}
     with zipfile.ZipFile(path, "w") as archive:
@@ -332,12 +334,12 @@ def test_storages_that_are_the_same_bytes(tmp_path, torch):
         read_torch(path)
 
 
-def test_the_pairs_of_python_2(tmp_path, torch):
+def test_an_ordered_dict_pickled_by_python_2(tmp_path, torch):
     pairs = Call(OrderedDict, [["w", tensor(torch)]])
     assert read_torch(write_stream(tmp_path / "a.pth", pairs)).keys() == {"w"}
 
 
-def test_zip_entries_must_be_plain(tmp_path, torch):
+def test_compressed_zip_entries_are_refused(tmp_path, torch):
     value = {"w": tensor(torch)}
     compressed = write_zip(tmp_path / "a.pth", value, zipfile.ZIP_DEFLATED, b"\0" * 10**6)
     with pytest.raises(ValueError, match=r"a\.pth .*compressed"):
@@ -357,7 +359,7 @@ def test_big_endian_is_refused(tmp_path, torch, write):
 
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_the_state_dict_of_a_training_checkpoint(tmp_path, is_zip):
-    """The optimiser's tensors lie before and between those that are wanted."""
+    """The optimizer's tensors are stored before and between those of the state dict."""
     import torch
 
     model = torch.nn.Linear(3, 2)

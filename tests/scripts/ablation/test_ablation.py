@@ -1,4 +1,4 @@
-"""Rows are possible configs; runs are skipped, continued and compared as the table says."""
+"""Rows are valid configs; runs are skipped, continued and compared as documented."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def study(tmp_path):
 
 
 class Trainer:
-    """In place of the processes: writes the metrics that a run would, and counts calls."""
+    """Replaces the processes: writes the metrics that a run would write, and records commands."""
 
     def __init__(self, *maps: float, error: Exception | None = None):
         self.maps, self.error, self.commands = maps, error, []
@@ -42,7 +42,7 @@ class Trainer:
             (workdir / "metrics.jsonl").write_text("".join(records))
 
 
-def test_every_row_is_a_possible_config(study):
+def test_every_row_is_a_valid_config(study):
     check(study, [row for row in ROWS if not row.evaluate])
 
 
@@ -53,7 +53,7 @@ def test_names_are_distinct_and_every_row_changes_something():
     assert len(set(names)) == len(names) == len(set(changes))
 
 
-def test_an_impossible_row_is_named_before_anything_runs(study):
+def test_an_invalid_row_is_reported_before_anything_runs(study):
     with pytest.raises(ValueError, match=r"row odd: config: seed"):
         check(study, [Row("odd", "loss", {"seed": -1})])
 
@@ -77,7 +77,7 @@ def test_frozen_staged_and_full_take_equally_many_epochs():
         assert sum(durations) == 18
 
 
-def test_the_seed_is_that_of_the_split_as_well():
+def test_the_seed_also_splits_the_images():
     arguments = overrides(BASE, 43, (6, 12))
     assert {"--config.seed=43", "--config.data.split_seed=43"} <= {*arguments}
 
@@ -93,25 +93,25 @@ def test_a_finished_run_is_not_run_again(study):
     assert command[-1] == str(study.folder / "smooth" / "42")
 
 
-def test_an_interrupted_run_goes_on_and_its_minutes_count(study):
+def test_an_interrupted_run_continues_and_its_minutes_count(study):
     with pytest.raises(KeyboardInterrupt):
         measure(study, EMA, 42, Trainer(error=KeyboardInterrupt()))
-    kept = study.folder / "smooth" / "42.json"
-    state = json.loads(kept.read_text())
+    stored = study.folder / "smooth" / "42.json"
+    state = json.loads(stored.read_text())
     assert "end" not in state
-    kept.write_text(json.dumps(state | {"minutes": 10.0}))
+    stored.write_text(json.dumps(state | {"minutes": 10.0}))
     result = measure(study, EMA, 42, Trainer(0.5))
     assert result.end == 0.5 and 10 < result.minutes < 11
 
 
-def test_a_kept_result_of_other_settings_is_refused(study):
+def test_a_stored_result_with_other_settings_is_refused(study):
     measure(study, EMA, 42, Trainer(0.5))
     other = Row("smooth", "loss", {"loss.name": "focal"})
-    with pytest.raises(ValueError, match=r"of other settings .*asl.*focal.*; remove it"):
+    with pytest.raises(ValueError, match=r"has other settings .*asl.*focal.*; remove it"):
         measure(study, other, 42, Trainer(0.5))
 
 
-def test_a_row_that_evaluates_does_so_to_the_baselines_run(study):
+def test_an_evaluation_row_evaluates_the_baselines_run(study):
     trainer = Trainer(0.7)
     measure(study, FLIP, 42, trainer)
     assert [command[-1] for command in trainer.commands] == ["latest", "best"]
@@ -119,7 +119,7 @@ def test_a_row_that_evaluates_does_so_to_the_baselines_run(study):
         assert command[4:7] == [str(study.folder / BASELINE / "42"), "--tta", "flip"]
 
 
-def test_a_failing_command_tells_its_last_line(tmp_path):
+def test_a_failing_command_is_reported_with_its_last_line(tmp_path):
     program = "import sys; print('error: no such thing\\n'); sys.exit(2)"
     with pytest.raises(ValueError, match="ended with 2: error: no such thing"):
         ablation.call([sys.executable, "-c", program], tmp_path / "log")
@@ -133,9 +133,9 @@ def test_the_table_pairs_by_seed():
         Result("smooth", 1, 0.6, 0.6, 3.0),
     ]
     lines = markdown(results, [BASELINE, "smooth"]).splitlines()
-    around = f"{math.sqrt(2 * 0.1**2):.4f}"
-    assert lines[2] == f"| baseline | 0.6000 ± {around} |  | 0.6500 ± 0.0707 |  | 3.0 | 2 |"
-    assert lines[3].startswith(f"| smooth | 0.7000 ± {around} | +0.1000 ± 0.0000 | 0.7000 ± ")
+    deviation = f"{math.sqrt(2 * 0.1**2):.4f}"
+    assert lines[2] == f"| baseline | 0.6000 ± {deviation} |  | 0.6500 ± 0.0707 |  | 3.0 | 2 |"
+    assert lines[3].startswith(f"| smooth | 0.7000 ± {deviation} | +0.1000 ± 0.0000 | 0.7000 ± ")
     assert spread([0.5]) == "0.5000"
 
 

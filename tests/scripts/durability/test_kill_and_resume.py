@@ -1,4 +1,4 @@
-"""A killed training ends as an undisturbed one; and what does not is told."""
+"""A killed training ends like an undisturbed one; differences are reported."""
 
 import os
 from collections import Counter
@@ -12,22 +12,22 @@ from mlcls_jax.run.checkpoints import FOLDER
 from mlcls_jax.run.workdir import METRICS
 
 
-def test_the_moments_that_were_hit_least_are_drawn_next():
+def test_moments_with_the_fewest_kills_are_drawn_next():
     rng, counts = np.random.default_rng(0), Counter()
     for _ in range(2 * len(MOMENTS)):
         counts[draw(counts, True, rng).name] += 1
     assert counts == {moment.name: 2 for moment in MOMENTS}
     later = {draw(Counter(), False, rng).name for _ in range(50)}
-    assert later == {moment.name for moment in MOMENTS if not moment.of_head}
+    assert later == {moment.name for moment in MOMENTS if not moment.head_only}
 
 
 @pytest.mark.slow
-def test_a_killed_run_comes_to_the_same_end(tmp_path, capsys, monkeypatch):
+def test_a_killed_run_ends_with_the_same_state(tmp_path, capsys, monkeypatch):
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
     monkeypatch.setenv("XLA_FLAGS", flags)
     counts, found = kill_and_resume.crash(tmp_path, kills=1, seed=31)
     assert counts == {"save": 1} and not found
-    assert capsys.readouterr().out.endswith("came to the same end\n")
+    assert capsys.readouterr().out.endswith("ended with the same state\n")
 
     run, reference = tmp_path / "run1", tmp_path / "undisturbed"
     state = read_state(run, newest(run))
@@ -35,7 +35,8 @@ def test_a_killed_run_comes_to_the_same_end(tmp_path, capsys, monkeypatch):
     assert items == {"model", "training", "ema"}
     lines = (run / METRICS).read_text().splitlines(keepends=True)
     (run / METRICS).write_text("".join([*lines, lines[-1]]))
-    assert differences(run, reference) == [f"{METRICS} has {len(lines) + 1} lines for {len(lines)}"]
+    expected = f"{METRICS} has {len(lines) + 1} lines, expected {len(lines)}"
+    assert differences(run, reference) == [expected]
     (run / FOLDER / "7.orbax-checkpoint-tmp").mkdir()
     (run / METRICS).write_text("".join(lines))
-    assert differences(run, reference) == ["7.orbax-checkpoint-tmp was left"]
+    assert differences(run, reference) == ["7.orbax-checkpoint-tmp was left behind"]

@@ -1,4 +1,4 @@
-"""What the script makes of a run, and a short one: nothing is compiled late, no file stays open."""
+"""Findings about recorded runs, and a short run: nothing compiles late, no file stays open."""
 
 import long_run
 import pytest
@@ -8,7 +8,7 @@ from mlcls_jax.train import train
 
 
 def recorded(steps: int) -> Recorder:
-    """A run in which nothing happens but two evaluations."""
+    """A run with two evaluations and no other events."""
     return Recorder(
         seconds=[0.01] * steps,
         cpu=[0.02] * steps,
@@ -27,10 +27,10 @@ def test_a_quiet_run():
     assert (found.compiled, found.slow, found.unexplained) == (0, {}, [])
 
 
-def test_what_grows_is_told():
+def test_growth_is_found():
     run = recorded(1000)
     run.megabytes = [400 + 0.5 * n if n < 250 else 525 + 0.01 * (n - 250) for n in range(1000)]
-    run.megabytes[600] = 1e4  # a moment of much memory is no slope
+    run.megabytes[600] = 1e4  # a single peak does not change the slope
     run.files = [20 + n // 100 for n in range(1000)]
     run.compiled += [11]
     run.used = [(100 * n, 200 + 0.7 * n + 50 * (n == 0)) for n in range(11)]
@@ -39,13 +39,13 @@ def test_what_grows_is_told():
     assert found.files == (23, 28) and found.compiled == 2
 
 
-def test_slow_steps_have_their_reason_or_are_listed():
+def test_slow_steps_have_a_reason_or_are_listed():
     run = recorded(100)
-    for number, reasons in ((10, {EVALUATION, LOG, COLLECTION}), (20, {LOG}), (30, set())):
-        run.seconds[number], run.cpu[number] = 0.04, 0.08
-        run.reasons[number] = frozenset(reasons)
-    run.seconds[40] = 0.05  # in which it did nothing more than usual
-    run.reasons[50] = frozenset({LOG})  # and is not slow
+    for step, reasons in ((10, {EVALUATION, LOG, COLLECTION}), (20, {LOG}), (30, set())):
+        run.seconds[step], run.cpu[step] = 0.04, 0.08
+        run.reasons[step] = frozenset(reasons)
+    run.seconds[40] = 0.05  # slow, with the usual CPU time
+    run.reasons[50] = frozenset({LOG})  # not slow
     found = findings(run)
     assert found.slow == {EVALUATION: 1, LOG: 1, long_run.WAITED: 1}
     assert found.unexplained == [(31, 0.04)]
@@ -54,11 +54,11 @@ def test_slow_steps_have_their_reason_or_are_listed():
     assert text.endswith("  step 31: 40.0 ms")
 
 
-def test_memory_in_use_is_what_is_asked_for():
+def test_memory_in_use_is_what_is_allocated():
     before = long_run.used_megabytes()
-    much = bytearray(50_000_000)
+    allocated = bytearray(50_000_000)
     assert 45 < long_run.used_megabytes() - before < 55
-    del much
+    del allocated
     assert abs(long_run.used_megabytes() - before) < 5
 
 
@@ -69,6 +69,6 @@ def test_a_short_run(tiny, tmp_path):
     with recorder.listening():
         train(make_config(tmp_path, 200, 4, features=True), tmp_path / "run")
     found = findings(recorder)
-    assert len(recorder.compiled) == 4 and recorder.compiled[0] > 0  # the listener hears
+    assert len(recorder.compiled) == 4 and recorder.compiled[0] > 0  # the listener works
     assert found.compiled == 0
     assert found.files[0] >= found.files[1] > 3

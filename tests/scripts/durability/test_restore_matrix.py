@@ -1,4 +1,4 @@
-"""The table of restores, without its runs: these are minutes."""
+"""The table of restores, without its runs, which take minutes."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from restore_matrix import Result, Way, measure, table, way_of
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "words"),
     [
         ("1x1", "1 device"),
         ("1x8", "8 devices"),
@@ -15,11 +15,11 @@ from restore_matrix import Result, Way, measure, table, way_of
         ("2x4", "2 processes of 4 devices"),
     ],
 )
-def test_a_way_is_said_in_words(text, said):
-    assert str(way_of(text)) == said
+def test_a_way_in_words(text, words):
+    assert str(way_of(text)) == words
 
 
-def test_rows_are_saved_on_and_columns_restored_on():
+def test_rows_are_ways_of_saving_and_columns_ways_of_restoring():
     ways = [Way(1, 1), Way(2, 1)]
     cells = {(a, b): (1e-8 * i, 0.5) for i, (a, b) in enumerate((a, b) for a in ways for b in ways)}
     assert table(ways, cells).splitlines() == [
@@ -30,10 +30,8 @@ def test_rows_are_saved_on_and_columns_restored_on():
     ]
 
 
-def test_probabilities_are_compared_with_the_saved_and_parameters_with_the_uninterrupted(
-    tmp_path, monkeypatch
-):
-    """A run that learns 1 per step, and whose probabilities are off by 0.25 on the second way."""
+def test_probabilities_match_the_saved_and_parameters_the_uninterrupted_run(tmp_path, monkeypatch):
+    """The fake run adds 1 per step, and its results are off by 0.25 on the second way."""
     ways = [Way(1, 1), Way(1, 2)]
 
     def run(folder, way, config, workdir):

@@ -1,4 +1,4 @@
-"""The fuzzer finds what it is for, planted here, and a few inputs for each target are tried."""
+"""The fuzzer finds planted failures, and a few inputs for each target are tried."""
 
 import random
 import sys
@@ -8,7 +8,7 @@ import fuzz
 import fuzz_work
 import planted
 import pytest
-from fuzz_files import see, weight_files
+from fuzz_files import read_image, weight_files
 from fuzz_inputs import changed, damaged, sound_files
 from fuzz_targets import TARGETS
 from fuzz_work import Limits, Target
@@ -18,7 +18,7 @@ from mlcls_jax.data.images.decoding import ImageError
 from mlcls_jax.models.weights.formats import read_tensors
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # as in the processes: damage is warned of
+    pytest.mark.filterwarnings("ignore"),  # as in the processes, where damage causes warnings
     pytest.mark.skipif(sys.platform != "linux", reason="limits and signals of Linux"),
 ]
 QUICK = Limits(seconds=0.3, stuck=2 * fuzz.POLL)
@@ -44,17 +44,17 @@ def test_a_few_inputs_are_accepted_or_refused_in_a_line(name, tmp_path_factory, 
             TARGETS[name].exercise(value, place)
             accepted += 1
         except (ValueError, OSError) as error:
-            assert not fuzz_work.verdict(error)
+            assert not fuzz_work.unfit_reason(error)
 
     check()
-    assert accepted  # or nothing behind the first check is ever reached
+    assert accepted  # otherwise no code after the first check is reached
 
 
 def test_sound_files_are_accepted(tmp_path):
     for name, contents in sound_files().items():
-        for end in (b"", b"\0"):  # of either parity
+        for end in (b"", b"\0"):  # the parity of the length selects the augmentation
             try:
-                see(contents + end, tmp_path)
+                read_image(contents + end, tmp_path)
             except ImageError as error:
                 pytest.fail(f"{name}: {error}")
     for name, contents in weight_files().items():
@@ -63,7 +63,7 @@ def test_sound_files_are_accepted(tmp_path):
             assert len(read_tensors(tmp_path / name)) >= 3
 
 
-def test_an_input_is_a_function_of_its_number():
+def test_an_input_depends_on_its_number_only():
     files = list(sound_files().values())
     inputs = [damaged(number, files) for number in range(50)]
     assert inputs == [damaged(number, files) for number in range(50)]
@@ -79,22 +79,22 @@ def test_json_is_changed_at_any_depth_and_only_in_the_copy():
 
 
 def run(inputs, out: Path) -> fuzz.Fuzz:
-    """One batch."""
+    """Runs one batch."""
     return fuzz.run(Target("planted", inputs, planted.fail), 0, 5, out, 1, QUICK)
 
 
-def kept(line: str) -> tuple[str, str]:
-    """The input that a failure is about, and what is said of it."""
-    path, _, words = line.partition(": ")
-    return Path(path).read_text().strip("'"), words
+def read_failure(line: str) -> tuple[str, str]:
+    """Returns the input of a failure, and the reason."""
+    path, _, reason = line.partition(": ")
+    return Path(path).read_text().strip("'"), reason
 
 
-def test_failures_are_found_and_the_rest_goes_on(tmp_path, capsys):
+def test_failures_are_found_and_the_other_inputs_run(tmp_path, capsys):
     result = run(planted.planted, tmp_path)
     assert capsys.readouterr().out.splitlines() == result.failures
-    said = dict(map(kept, result.failures))
-    assert said.keys() == planted.FOUND.keys() - set(planted.FATAL)
-    assert all(words.startswith(planted.FOUND[name]) for name, words in said.items())
+    found = dict(map(read_failure, result.failures))
+    assert found.keys() == planted.FOUND.keys() - set(planted.FATAL)
+    assert all(reason.startswith(planted.FOUND[name]) for name, reason in found.items())
     assert (result.accepted, result.refused) == (1, 1)
     assert not list(tmp_path.parent.glob("elsewhere"))
 
@@ -102,11 +102,11 @@ def test_failures_are_found_and_the_rest_goes_on(tmp_path, capsys):
 @pytest.mark.parametrize("name", planted.FATAL)
 def test_the_end_of_a_process_is_a_failure(tmp_path, name):
     result = run(getattr(planted, name), tmp_path)
-    ((what, words),) = map(kept, result.failures)
-    assert what == name and words.startswith(planted.FOUND[name])
+    ((value, reason),) = map(read_failure, result.failures)
+    assert value == name and reason.startswith(planted.FOUND[name])
 
 
-def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
+def test_the_command_prints_its_counts(tmp_path, capsys, monkeypatch):
     found = fuzz.Fuzz("csv", lambda: None, QUICK, 0, tmp_path, accepted=1, failures=["it crashes"])
     monkeypatch.setattr(fuzz, "run", lambda *_: found)
     assert fuzz.main(["--targets", "csv,weights"]) == 1

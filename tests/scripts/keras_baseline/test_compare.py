@@ -1,4 +1,4 @@
-"""Keras's base has our weights and gives our features; the mistakes do what is said of them."""
+"""The Keras base has our weights and features; the mistakes have the documented effects."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from keras_model import SCRIPTS, TOLERANCE, build_base, build_classifier, larges
 from mlcls_jax.models.conventions import IMAGENET
 from mlcls_jax.models.weights.load import load_pretrained
 
-# Keras's variables have an __array__ of before NumPy 2.
+# Keras's variables have an __array__ from before NumPy 2.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
 )
@@ -44,7 +44,7 @@ def test_the_base_gives_our_features(base, pretrained, images):
 
 
 def test_rescaling_twice_hides_the_images(base, images):
-    """Every image is black to a base that divides by 255 again."""
+    """A base that divides by 255 again sees almost black images."""
     pixels = images.astype(np.float32)
     once, twice = (base(x, training=False).numpy() for x in (pixels, pixels / 255))
     assert twice.std(axis=0).mean() < 0.05 * once.std(axis=0).mean()
@@ -65,18 +65,18 @@ def test_our_curve_adds_up_the_seconds(tmp_path):
     lines = [json.dumps(record | {"step": epoch, "epoch": epoch}) + "\n" for epoch in (1, 2)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     assert curve_of(tmp_path)[1] == Epoch(compare.OURS, 2, 1.0, 0.5, 0.4, 0.3)
-    with pytest.raises(ValueError, match="holds no evaluation; train first"):
+    with pytest.raises(ValueError, match="has no evaluation; train first"):
         curve_of(tmp_path / "nowhere")
 
 
 def test_table_and_figure(tmp_path):
     epochs = [
-        Epoch("as asked", 1, 0.5, 4.0, 5.0, 0.4, 0.1, 0.2),
-        Epoch("as asked", 2, 1.0, 3.0, 4.5, 0.3, 0.1, 0.15),
+        Epoch("the script", 1, 0.5, 4.0, 5.0, 0.4, 0.1, 0.2),
+        Epoch("the script", 2, 1.0, 3.0, 4.5, 0.3, 0.1, 0.15),
         Epoch(compare.OURS, 2, 1.0, 0.2, 0.25, 0.7),
     ]
     lines = markdown(epochs).splitlines()
-    assert lines[2] == "| as asked | 2 | 0.15 | 3.000 | 4.500 | 0.300 | 0.400 |"
+    assert lines[2] == "| the script | 2 | 0.15 | 3.000 | 4.500 | 0.300 | 0.400 |"
     assert lines[3] == "| ours | 2 |  | 0.200 | 0.250 | 0.700 | 0.700 |"
     draw(epochs, {"mAP": 0.2, "loss": 0.3}, tmp_path / "curves.svg")
     assert "<svg" in (tmp_path / "curves.svg").read_text()

@@ -1,4 +1,4 @@
-"""Images that are made, the tables, and the sides that need no environment but the tests'."""
+"""The images, the tables, and the sides that run in the environment of the tests."""
 
 import importlib
 import random
@@ -44,7 +44,7 @@ def test_images_are_distinct_photographs_of_one_size_with_labels(images):
     assert labels.labels.shape == (COUNT, 80) and (labels.labels.sum(axis=1) == 5).all()
 
 
-def test_images_are_the_same_whenever_they_are_made(images, tmp_path):
+def test_images_are_reproducible_and_not_made_twice(images, tmp_path):
     again = ensure_images(tmp_path / "new", compare_input.PHOTOS, COUNT - 1)
     assert [path.read_bytes() for path in again] == [p.read_bytes() for p in images[:-1]]
     again[0].write_bytes(b"kept")
@@ -52,7 +52,7 @@ def test_images_are_the_same_whenever_they_are_made(images, tmp_path):
     assert again[0].read_bytes() == b"kept"
 
 
-def test_photographs_are_any_and_turned_upright(tmp_path):
+def test_photographs_of_any_format_are_turned_upright(tmp_path):
     photo = ImageOps.expand(Image.new("RGB", (300, 400), "red"), (0, 0, 300, 0), "blue")
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
@@ -64,7 +64,7 @@ def test_photographs_are_any_and_turned_upright(tmp_path):
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"--photos \S+: no photographs there"):
+    with pytest.raises(ValueError, match=r"--photos \S+ contains no photographs"):
         ensure_images(tmp_path / "new", tmp_path, 1)
 
 
@@ -92,7 +92,7 @@ def test_table_without_the_limit_has_no_ratio():
 
 def test_likeness_table():
     rows = likeness_table({"bilinear": [41.04, 50.0]}, (224, 456)).splitlines()
-    assert rows[0] == "| ours beside Pillow | 224 px, dB | 456 px, dB |"
+    assert rows[0] == "| ours compared with Pillow | 224 px, dB | 456 px, dB |"
     assert rows[2] == "| bilinear | 41.0 | 50.0 |"
 
 
@@ -102,13 +102,13 @@ def test_psnr():
     assert psnr(grey, grey) == float("inf")
 
 
-def test_our_images_are_like_those_of_pillow(images):
+def test_our_images_are_similar_to_pillows(images):
     likeness = mean_likeness(images[:2], (224, 456))
     assert set(likeness) == {"bilinear", "bicubic"}
     assert all(34 < value < 100 for values in likeness.values() for value in values)
 
 
-def test_a_random_box_is_inside_and_of_the_published_shares():
+def test_a_random_box_is_inside_with_the_published_shares():
     rng = random.Random(0)
     boxes = np.array([input_side.random_box(rng, 640, 480) for _ in range(1000)])
     left, top, right, bottom = boxes.T
@@ -124,7 +124,7 @@ def test_a_box_that_never_fits_is_the_largest_in_the_middle():
 
 
 @pytest.mark.parametrize("side", ["ours", "ours-crop", "ours-cached"])
-def test_our_batches_go_on_after_the_last_image(side, images):
+def test_our_batches_continue_after_the_last_image(side, images):
     step = steps(side, images, 32, 4)
     for _ in range(3):
         image = np.asarray(step().image)
@@ -151,21 +151,21 @@ def test_crops_of_the_torch_side(images):
     assert (first != again).any()
 
 
-def test_it_runs(tmp_path, monkeypatch, capsys):
+def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     arguments = ["--sides", "raw,ours", "--sizes", "32", "--rounds", "1", "--seconds", "0.05"]
     folder = tmp_path / "images"
     arguments += ["--images", "3", "--folder", str(folder), "--malloc", "heap-kept"]
     assert compare_input.main(arguments) == 0
-    speeds, likeness, about = capsys.readouterr().out.strip().split("\n\n")
+    speeds, likeness, setup = capsys.readouterr().out.strip().split("\n\n")
     assert [row.split(" | ")[0] for row in speeds.splitlines()[2:]] == [
         "| simplejpeg, full decoding only",
         "| ours",
     ]
     assert all(row.count("|") == 4 for row in speeds.splitlines())
     assert likeness.count("\n") == 3
-    assert " cores; malloc: glibc." in about and "; 3 images of " in about
-    assert "simplejpeg 1" in about and "mlcls_jax 0" in about and len(list(folder.iterdir())) == 4
+    assert " cores; malloc: glibc." in setup and "; 3 images of " in setup
+    assert "simplejpeg 1" in setup and "mlcls_jax 0" in setup and len(list(folder.iterdir())) == 4
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,7 @@ def test_it_runs(tmp_path, monkeypatch, capsys):
         ("--speed 3", "unrecognized arguments: --speed 3"),
     ],
 )
-def test_options_that_cannot_be_are_one_line_and_exit_code_2(
-    arguments, message, capsys, monkeypatch
-):
+def test_invalid_options_are_one_line_and_exit_code_2(arguments, message, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["compare_input.py", *arguments.split()])
     with pytest.raises(SystemExit) as ended:
         run(compare_input.main)

@@ -1,4 +1,4 @@
-"""The table's arithmetic, the driver with workers that only pretend, and the three sides' steps."""
+"""The table's arithmetic, the command with fake workers, and the steps of the three sides."""
 
 import importlib
 import io
@@ -19,9 +19,9 @@ from mlcls_jax.system.devices import heap_tunables
 
 B0 = Setting("b0", 224, 16, 0.2)
 
-# Says what it is, then answers; its arguments are a file that notes who was asked and the seconds
-# that it claims each step took.
-PRETENDER = """
+# A fake worker. Its arguments are its name, a file in which it notes the requests, and the seconds
+# that it reports for each step.
+FAKE_WORKER = """
 import json, sys
 name, notes, seconds = sys.argv[1:]
 print(json.dumps({"versions": name}), flush=True)
@@ -35,20 +35,20 @@ SECONDS = {"ours": 0.5, "timm": 1.0, "keras": 2.0}
 
 
 @pytest.fixture
-def pretend(monkeypatch, tmp_path):
-    """Workers without frameworks; returns the file with what they were asked, in order."""
+def requests_file(monkeypatch, tmp_path):
+    """Replaces the workers by fake ones; returns the file with their requests in order."""
     notes = tmp_path / "notes"
 
     def command(side, python, setting):
-        return [sys.executable, "-c", PRETENDER, side, str(notes), str(SECONDS[side])]
+        return [sys.executable, "-c", FAKE_WORKER, side, str(notes), str(SECONDS[side])]
 
     monkeypatch.setattr(compare_peers, "command", command)
     monkeypatch.setattr(compare_peers, "python_of", lambda side, environments: "")
     return notes
 
 
-# Has a process of its own that writes to the file without pause.
-RESTLESS = """
+# A worker with a child process that writes to a file without pause.
+BUSY_WORKER = """
 import os, sys, time
 print('{"versions": ""}', flush=True)
 if not os.fork():
@@ -88,12 +88,12 @@ def test_table():
     ]
 
 
-def test_table_of_peers_alone_has_no_ratio():
+def test_table_without_ours_has_no_ratio():
     measured = Measured(B0, forward={"timm": [5.0]}, train={}, memory={})
     assert table([measured], ["timm"]).splitlines()[2].endswith("images/s | 5.00 (5.00–5.00) |")
 
 
-def test_sides_take_turns_and_memory_is_of_processes_that_only_train(pretend, capsys):
+def test_sides_take_turns_and_memory_is_of_processes_that_only_train(requests_file, capsys):
     arguments = ["--variant", "b0", "--batch", "3", "--rounds", "2", "--seconds", "7", "--json"]
     assert compare_peers.main(arguments) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -103,46 +103,46 @@ def test_sides_take_turns_and_memory_is_of_processes_that_only_train(pretend, ca
     assert result["memory"] == {"ours": 500_000_000, "timm": 1_000_000_000, "keras": 2_000_000_000}
     assert printed["versions"] == {"ours": "ours", "timm": "timm", "keras": "keras"}
 
-    asked = pretend.read_text().splitlines()
-    timed = [line.split()[:2] for line in asked if line.endswith(" 7.0")]
-    assert sum(line.endswith(" 3.5") for line in asked) == len(timed)  # not measured
+    requests = requests_file.read_text().splitlines()
+    timed = [line.split()[:2] for line in requests if line.endswith(" 7.0")]
+    assert sum(line.endswith(" 3.5") for line in requests) == len(timed)  # not measured
     first, second = ["ours", "timm", "keras"], ["timm", "keras", "ours"]
     rounds = [(what, order) for order in (first, second) for what in ("forward", "train")]
     assert timed == [[side, what] for what, order in rounds for side in order]
-    last = max(number for number, line in enumerate(asked) if line.endswith(" 7.0"))
-    alone = [line.split()[:2] for line in asked[last + 1 :]]
+    last = max(index for index, line in enumerate(requests) if line.endswith(" 7.0"))
+    alone = [line.split()[:2] for line in requests[last + 1 :]]
     steps = compare_peers.WARM_UP + compare_peers.MEMORY_STEPS
     assert alone == [[side, "train"] for side in first for _ in range(steps)]
 
 
-def test_what_limits_the_rows(pretend, capsys):
+def test_what_selects_the_rows(requests_file, capsys):
     compare_peers.main(["--variant", "b0", "--what", "memory", "--sides", "ours,keras"])
     rows = capsys.readouterr().out.splitlines()
     assert rows[2] == "| B0, 224 px, batch 16: peak memory of training, MB | 500 | 2000 | 0.25 |"
     assert len(rows) == 5 and "glibc.malloc.hugetlb=1" in rows[4]
 
 
-def test_both_rows_of_the_readme_by_default():
+def test_b0_and_b5_are_measured_by_default():
     assert list(map(str, parse([]).settings)) == ["B0, 224 px, batch 16", "B5, 456 px, batch 2"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--size 64", "--variant; name it"),
-        ("--variant b3", "give its --batch"),
+        ("--size 64", "need a --variant"),
+        ("--variant b3", "no default batch; set --batch"),
         ("--variant b0 --batch 0", "0 is not above 0"),
         ("--what speed", "'speed' is none of forward, train, memory"),
         ("--malloc jemalloc", "'jemalloc' is none of heap-kept, plain"),
     ],
 )
-def test_options_that_cannot_be(arguments, message, capsys):
+def test_invalid_options_are_refused(arguments, message, capsys):
     with pytest.raises(SystemExit):
         parse(arguments.split())
     assert message in capsys.readouterr().err
 
 
-def test_malloc_is_that_of_every_side(monkeypatch):
+def test_malloc_applies_to_every_side(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=7")
     tunables = {
         name: compare_peers.worker_environment(name).get("GLIBC_TUNABLES")
@@ -151,33 +151,33 @@ def test_malloc_is_that_of_every_side(monkeypatch):
     assert list(tunables.values()) == [heap_tunables(), None, "glibc.malloc.mmap_max=0"]
 
 
-def test_a_worker_that_dies_is_one_line():
+def test_a_worker_that_fails_is_reported_in_one_line():
     code = "import sys; print('{\"versions\": \"\"}', flush=True); input(); raise KeyError('boom')"
     with worker(code) as peer:
         peer.versions()
         with pytest.raises(ValueError, match=r"^timm: ended with code 1: KeyError: 'boom'$"):
             peer.ask("train")
-        with pytest.raises(ValueError, match="boom"):  # also where the pipe is closed already
+        with pytest.raises(ValueError, match="boom"):  # also after the pipe was closed
             peer.ask("train")
 
 
-def test_a_worker_that_is_killed_says_why():
+def test_a_killed_worker_is_reported_with_the_reason():
     code = "import os; os.kill(os.getpid(), 9)"
     with worker(code) as peer, pytest.raises(ValueError, match=r"signal 9.*memory.*--batch"):
         peer.versions()
 
 
-def test_between_its_turns_a_worker_and_its_processes_are_stopped_and_then_ended(tmp_path):
+def test_between_turns_a_worker_and_its_children_are_stopped_and_then_ended(tmp_path):
     log = tmp_path / "log"
     lengths = []
 
     def still():
-        time.sleep(0.05)  # a signal is not there at once
+        time.sleep(0.05)  # a signal takes a moment
         lengths.append(log.stat().st_size)
         time.sleep(0.1)
         assert log.stat().st_size == lengths[-1]
 
-    with Peer("timm", [sys.executable, "-c", RESTLESS, str(log)], {}) as peer:
+    with Peer("timm", [sys.executable, "-c", BUSY_WORKER, str(log)], {}) as peer:
         peer.versions()
         for _ in range(2):
             peer.ask("train")
@@ -197,7 +197,7 @@ def test_worker_repeats_until_the_time_is_over(monkeypatch):
 
 
 class Calls(list):
-    """Stands in for subprocess.run: makes the Python that venv would, and notes the commands."""
+    """Replaces subprocess.run: makes the Python that venv would make, and records commands."""
 
     code, text = 0, ""
 
@@ -217,7 +217,7 @@ def calls(monkeypatch):
     return noted
 
 
-def test_an_environment_is_made_once_and_again_for_other_pins(calls, tmp_path):
+def test_an_environment_is_made_once_for_the_same_pins(calls, tmp_path):
     made = [["-m", "venv"], ["-m", "pip"]]
     python = peer_environments.ensure(tmp_path / "timm", ("timm==1",))
     assert python.exists() and calls == made
@@ -227,7 +227,7 @@ def test_an_environment_is_made_once_and_again_for_other_pins(calls, tmp_path):
     assert calls == 2 * made
 
 
-def test_an_installation_that_fails_is_one_line_and_not_taken_for_done(calls, tmp_path):
+def test_a_failed_installation_is_one_line_and_is_repeated(calls, tmp_path):
     calls.code, calls.text = 1, "looking\nERROR: no such version\n\n"
     with pytest.raises(ValueError, match=r"^\S+.* ERROR: no such version$"):
         peer_environments.ensure(tmp_path / "timm", ("timm==1",))
@@ -237,7 +237,7 @@ def test_an_installation_that_fails_is_one_line_and_not_taken_for_done(calls, tm
     assert len(calls) == 2
 
 
-def test_pins_are_those_of_the_extra():
+def test_pins_are_those_of_the_extra_reference():
     names = [pin.partition("==")[0] for pin in peer_environments.timm_pins()]
     assert sorted(names) == ["timm", "torch", "torchvision"]
 

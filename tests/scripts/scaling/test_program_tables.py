@@ -1,4 +1,4 @@
-"""The memory table's arithmetic, on this CPU's compiler and a small network."""
+"""The arithmetic of the tables, with this CPU's compiler and a small network."""
 
 import program_tables
 import pytest
@@ -9,8 +9,8 @@ from mlcls_jax.system.devices import make_mesh
 
 @pytest.mark.slow
 def test_memory_per_image_and_what_fits(tiny):
-    plain, again = memory_rows(Setting(make_mesh(1), 64), [tiny], 4)
-    for row, remat in ((plain, "no"), (again, "yes")):
+    plain, with_remat = memory_rows(Setting(make_mesh(1), 64), [tiny], 4)
+    for row, remat in ((plain, "no"), (with_remat, "yes")):
         network, is_remat, batch, each, fixed, *fits = row
         assert (network, is_remat, batch) == (f"{tiny}, 64 px", remat, "4")
         assert len(fits) == len(MEMORIES)
@@ -21,9 +21,9 @@ def test_memory_per_image_and_what_fits(tiny):
 
 def test_parameters_of_both_heads(tiny):
     gap, decoder = head_rows(make_mesh(1), [tiny])
-    channels = 1280  # of every lite variant
+    channels = 1280  # in every lite variant
     assert gap[1:] == ["gap", gap[2], f"{channels * 80 + 80:,}"]
-    assert decoder[1:] == ["mldecoder", decoder[2], "6,560,848"]  # as in test_decoder.py
+    assert decoder[1:] == ["mldecoder", decoder[2], "6,560,848"]  # as in test_ml_decoder.py
     numbers = [[int(cell.replace(",", "")) for cell in row[2:]] for row in (gap, decoder)]
     assert numbers[0][0] - numbers[0][1] == numbers[1][0] - numbers[1][1] > 0
 

@@ -1,4 +1,4 @@
-"""Ours against every reference implementation, for the smallest variants; and what would show.
+"""Our smallest variants against every reference implementation, and which errors would show.
 
 The whole matrix is `python scripts/weights/check_weights.py`.
 """
@@ -17,7 +17,7 @@ from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.layouts import TIMM
 from mlcls_jax.models.weights.provenance import ARCHITECTURE, find_pretrained_config
 
-# Keras's variables have an __array__ of before NumPy 2.
+# Keras's variables have an __array__ from before NumPy 2.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
 )
@@ -33,7 +33,7 @@ ODD, EVEN, MIXED = (65, 97), (64, 64), (64, 97)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("code_base", "variant"), SMALL)
-def test_ours_is_the_reference(code_base, variant):
+def test_ours_matches_the_reference(code_base, variant):
     difference = compare(code_base, variant, sizes=(ODD, EVEN))
     assert difference.is_small, difference
 
@@ -44,7 +44,7 @@ def test_every_variant_has_a_reference():
 
 
 def test_normalisation_of_every_file_that_timm_publishes(tmp_path, timm):
-    """Known from the file's name alone."""
+    """The file's name alone decides the normalisation."""
     from timm import get_pretrained_cfg, list_pretrained
 
     names = [name for name in list_pretrained("*efficientnet*") if ARCHITECTURE.match(name)]
@@ -55,12 +55,12 @@ def test_normalisation_of_every_file_that_timm_publishes(tmp_path, timm):
         found = find_pretrained_config(
             tmp_path / f"{name}.safetensors", TIMM, variant, {}
         ).normalization
-        wanted = get_pretrained_cfg(name)
-        np.testing.assert_allclose(found.mean, 255 * np.array(wanted.mean), rtol=1e-6, err_msg=name)
-        np.testing.assert_allclose(found.std, 255 * np.array(wanted.std), rtol=1e-6, err_msg=name)
+        cfg = get_pretrained_cfg(name)
+        np.testing.assert_allclose(found.mean, 255 * np.array(cfg.mean), rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(found.std, 255 * np.array(cfg.std), rtol=1e-6, err_msg=name)
 
 
-# What a wrong reading would change, shown on the references alone.
+# The effect of reading weights wrongly, shown on the references alone.
 
 
 def build(code_base, variant="b0"):
@@ -84,7 +84,7 @@ def logits_change(reference, other, size):
 
 
 def trained_statistics(reference):
-    """A list of (count, before, after) of the running variance, after a pass in training mode."""
+    """(count, before, after) of each running variance, for a pass in training mode."""
     counts = []
     hooks = [
         norm.register_forward_pre_hook(lambda _, x: counts.append(x[0].numel() // x[0].shape[1]))
@@ -106,8 +106,8 @@ def timm():
 def test_wrong_padding_shows_at_even_sizes_only(timm):
     other = build("timm tf")
     other.model.load_state_dict(timm.model.state_dict())
-    for norm, own in zip(norms(other), norms(timm), strict=True):
-        norm.eps = own.eps
+    for norm, timm_norm in zip(norms(other), norms(timm), strict=True):
+        norm.eps = timm_norm.eps
     assert logits_change(timm, other, EVEN) > 1000 * TOLERANCE
     assert logits_change(timm, other, MIXED) > 1000 * TOLERANCE
     assert logits_change(timm, other, ODD) < TOLERANCE
@@ -127,7 +127,7 @@ def test_wrong_normalisation_shows(timm):
     assert logits_change(timm, other, ODD) > 1000 * TOLERANCE
 
 
-@pytest.mark.parametrize("code_base", ["timm", "lukemelas"])  # of decay 0.9 and 0.99
+@pytest.mark.parametrize("code_base", ["timm", "lukemelas"])  # with decay 0.9 and 0.99
 def test_wrong_decay_shows(code_base):
     reference = build(code_base)
     other = copied(reference)
@@ -158,7 +158,7 @@ def test_rounding_is_far_below_the_tolerance(timm):
 
 
 def run(monkeypatch, capsys, results, *arguments):
-    """Exit code and output with given results in place of comparisons; an exception is raised."""
+    """Exit code and output with given results instead of comparisons; exceptions are raised."""
 
     def compare(code_base, variant):
         result = results[variant, code_base]
@@ -201,7 +201,7 @@ def test_a_bad_cell_fails_the_command(monkeypatch, capsys, result, cell):
     assert "ValueError: no such tensor" in output or not isinstance(result, ValueError)
 
 
-def test_an_unknown_name_is_told_with_the_known_ones(capsys):
+def test_an_unknown_name_is_reported_with_the_known_ones(capsys):
     with pytest.raises(SystemExit):
         check_weights.main(["--variants", "b0,b9"])
     assert "'b9' is none of b0, b1, " in capsys.readouterr().err
@@ -210,7 +210,7 @@ def test_an_unknown_name_is_told_with_the_known_ones(capsys):
 def test_shapes_and_numbers_that_differ():
     assert relative(np.array([1.0, -4.0]), np.array([1.0, -5.0])) == 0.2
     assert np.isnan(relative(np.array([np.nan]), np.array([1.0])))
-    with pytest.raises(ValueError, match=r"ours has the shape \(1,\), the reference's \(2,\)"):
+    with pytest.raises(ValueError, match=r"ours has the shape \(1,\), the reference has \(2,\)"):
         relative(np.zeros(1), np.ones(2))
 
 
