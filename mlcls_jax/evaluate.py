@@ -142,7 +142,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--split", default="", help="split of the run: train, val (default) or test")
+    parser.add_argument(
+        "--split", default="", help="split of the run: train, val (default) or test"
+    )
     parser.add_argument(
         "--csv",
         default="",
@@ -166,20 +168,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--bootstrap",
         type=int,
         default=RESAMPLES,
-        help=f"bootstrap resamples for the confidence interval of mAP (default {RESAMPLES}); 0 for no "
-        "interval",
+        help=f"bootstrap resamples for the confidence interval of mAP (default {RESAMPLES}); "
+        "0 for no interval",
     )
     tuning = parser.add_argument_group(
         "tuning on val",
-        "Each of these options tunes the thresholds of this checkpoint again; settings that are not "
-        "given keep their values.",
+        "Each of these options tunes the thresholds of this checkpoint again; settings\n"
+        "that are not given keep their values.",
     )
-    tuning.add_argument("--threshold-criterion", metavar="CRITERION", help="f1, precision or recall")
+    tuning.add_argument(
+        "--threshold-criterion", metavar="CRITERION", help="f1, precision or recall"
+    )
     tuning.add_argument(
         "--threshold-target",
         type=float,
         metavar="VALUE",
-        help="precision or recall that each class must reach on val, such as 0.95",
+        help="precision or recall to reach on val, such as 0.95",
     )
     tuning.add_argument(
         "--calibration",
@@ -234,7 +238,7 @@ def _table(run: TrainedModel, workdir: Path, options: argparse.Namespace) -> Lab
         if not options.images and has_folder(data, options.csv):
             raise ValueError("--csv needs --images; set it to the folder of the images")
         if options.images and data.source != "tfds" and not has_folder(data, options.csv):
-            raise ValueError(f"--csv {options.csv} already names its folders; leave --images out")
+            raise ValueError(f"--csv {options.csv} has its own images; leave --images out")
         table = read_table(data, options.csv, options.images, classes=run.classes, unlabelled=True)
         return table.with_classes(run.classes, options.csv, str(workdir))
     if options.images:
@@ -266,7 +270,7 @@ def _predict_only(
     """Writes predictions for images without labels, and returns the exit code."""
     if rule is not None:
         raise ValueError(
-            f"{name}: no label is known, so thresholds cannot be tuned; leave out the tuning options"
+            f"{name}: no label is known, so nothing can be tuned; leave out the tuning options"
         )
     written = workdir / f"predictions_{name}.csv"
     write_predictions(
@@ -292,8 +296,8 @@ def _print(
     if interval := result["mAP_interval"]:
         low, high, count = interval["low"], interval["high"], interval["resamples"]
         console.print(
-            f"mAP {scores.values['mAP']:.4f}, {interval['level']:.0%} confidence interval {low:.4f} "
-            f"to {high:.4f} ({count} bootstrap resamples of the images)"
+            f"mAP {scores.values['mAP']:.4f}, {interval['level']:.0%} confidence interval "
+            f"{low:.4f} to {high:.4f} ({count} bootstrap resamples of the images)"
         )
     tuned = {k: f"{v:.4f}" for k, v in (result["at_thresholds"] or {}).items() if v is not None}
     rows = [

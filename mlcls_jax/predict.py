@@ -1,11 +1,11 @@
-"""Probabilities per class for images, from a trained run.
+"""Predicts the classes of images with a trained run.
 
 python -m mlcls_jax.predict --workdir runs/b5 photo.jpg
 python -m mlcls_jax.predict --workdir runs/b5 photos/ --csv predictions.csv --labels decided.csv
 python -m mlcls_jax.predict --workdir runs/b5 names.csv --images photos/ --csv predictions.csv
 python -m mlcls_jax.predict --workdir runs/b5 photos/ --explain maps/
 
-Which classes are said to be there is decided by the thresholds that were tuned on val.
+A class is predicted present when its probability reaches its threshold, which was tuned on val.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from mlcls_jax import cli
-from mlcls_jax.config import Data
+from mlcls_jax.config import Config, Data
 from mlcls_jax.data.loaders.threads import make_reader
 from mlcls_jax.data.readers.unlabelled import images_in, listed_images
 from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
@@ -39,11 +39,11 @@ from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console, escaped
 from mlcls_jax.system.files import check_new
 
-SHOWN = 3  # classes per image on the terminal, where fewer are said to be there
+SHOWN = 3  # smallest number of classes that the terminal shows per image
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Runs the command and returns its exit code."""
     options = parse(argv)
     distributed.start()
     names, paths = _images(options)
@@ -55,10 +55,10 @@ def main(argv: list[str]) -> int:
     run = with_views(plain, options.tta)
     check_outputs(options, run.config.data, names)
     if uses_ema(run.metadata):
-        print(escaped(f"with the {describe_checkpoint(run.metadata)}"), file=sys.stderr)
+        print(escaped(f"using the {describe_checkpoint(run.metadata)}"), file=sys.stderr)
     title = "" if options.json else "predict"
-    config = _fitting(run, len(paths))
-    # Here, and not by a share: which of a few images may be bad is for their owner to say.
+    config = _with_fitting_batch(run, len(paths))
+    # No limit on the share of bad images: the user chose the images, and may have chosen few.
     data = dataclasses.replace(config.data, max_bad_fraction=1.0)
     data = cli.with_on_bad_image(data, options.on_bad_image)
     reader = make_reader(data, len(paths))
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     )
     names = [name for name, good in zip(names, readable, strict=True) if good]
     for path, reason in reader.bad.reasons.items():
-        print(escaped(f"{path} is left out: {reason}"), file=sys.stderr)
+        print(escaped(f"{path} is skipped: {reason}"), file=sys.stderr)
     if not names:
         raise ValueError("none of the images can be read")
     decision_rule = with_threshold(run.decision_rule, options.threshold)
@@ -76,88 +76,129 @@ def main(argv: list[str]) -> int:
     print(describe_thresholds(decision_rule, options.threshold), file=sys.stderr)
     if options.csv:
         write_predictions(Path(options.csv), names, scores, run.classes)
-    if options.labels:  # which may be trained on
+    if options.labels:
         values = present.astype(np.int8)
+        # Exact names, so that training can read the file.
         write_predictions(Path(options.labels), names, values, run.classes, exact=True)
     if options.explain:
-        read = [path for path, good in zip(paths, readable, strict=True) if good]
-        plain = dataclasses.replace(plain, config=_fitting(plain, len(read)))
+        readable_paths = [path for path, good in zip(paths, readable, strict=True) if good]
+        plain = dataclasses.replace(plain, config=_with_fitting_batch(plain, len(readable_paths)))
         chosen = choose(scores, present)
-        files = write_overlays(Path(options.explain), plain, read, names, chosen, reader)
+        files = write_overlays(Path(options.explain), plain, readable_paths, names, chosen, reader)
         print(f"Written: {options.explain} ({files} maps)", file=sys.stderr)
     if options.json:
-        rows = zip(names, scores, present, strict=True)
-        print(json.dumps([as_json(*row, run.classes) for row in rows], indent=2))
+        predictions = [
+            as_json(name, probabilities, is_present, run.classes)
+            for name, probabilities, is_present in zip(names, scores, present, strict=True)
+        ]
+        print(json.dumps(predictions, indent=2))
     elif written := [file for file in (options.csv, options.labels) if file]:
         files = " and ".join(written)
         console.print(escaped(f"Written: {files} ({len(names)} images)"))
     else:
-        for row in zip(names, scores, present, strict=True):
-            console.print(escaped(describe_prediction(*row, run.classes)))
+        for name, probabilities, is_present in zip(names, scores, present, strict=True):
+            line = describe_prediction(name, probabilities, is_present, run.classes)
+            console.print(escaped(line))
     return 0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The options."""
+    """Returns the options after checking them."""
     parser = cli.Parser(
         prog="python -m mlcls_jax.predict",
-        description="Probabilities per class for images, from a trained run.",
+        description="Predicts the classes of images with a trained run. A class is predicted "
+        "present when its probability reaches its threshold.",
     )
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="IMAGE_OR_FOLDER",
-        help="images and folders of them; or one CSV with a column of file names",
+        help="images and folders of images, or one CSV with a column of file names",
     )
-    parser.add_argument("--images", default="", help="folder of the CSV's images (default: its)")
+    parser.add_argument(
+        "--images", default="", help="folder of the images in the CSV (default: the CSV's folder)"
+    )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    parser.add_argument("--checkpoint", default="best", help="best (default), latest, or a step")
     cli.add_tta(parser)
     cli.add_on_bad_image(parser)
-    parser.add_argument("--csv", default="", help="write filename and one column per class here")
-    parser.add_argument("--labels", default="", help="write 1 and 0 here, as a CSV of labels")
+    parser.add_argument(
+        "--csv",
+        default="",
+        metavar="FILE",
+        help="write the probabilities to this CSV: filename and one column per class",
+    )
+    parser.add_argument(
+        "--labels",
+        default="",
+        metavar="FILE",
+        help="write 1 for each predicted class and 0 for the others to this CSV, in the format of "
+        "data.csv",
+    )
     parser.add_argument(
         "--explain",
         default="",
         metavar="FOLDER",
-        help="write an image here per class that is there: where its evidence is (at most "
-        f"{MAX_CLASSES} an image)",
+        help="write a Grad-CAM map for each predicted class of each image to this new folder (at "
+        f"most {MAX_CLASSES} per image)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
     parser.add_argument(
-        "--threshold", type=float, help="probability for every class, in place of the tuned ones"
+        "--threshold",
+        type=float,
+        help="one threshold for all classes, instead of the tuned thresholds",
     )
     options = parser.parse_args(argv)
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         parser.error(f"--threshold {options.threshold}: it must be from 0 to 1")
     if options.csv and options.csv == options.labels:
-        parser.error("--csv and --labels are two files; name another for one of them")
+        parser.error("--csv and --labels name the same file; choose another for one of them")
     return options
 
 
 def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] = ()) -> None:
-    """ValueError where an option names a file that the run's labels are in: predictions would take
-    the place of what somebody has looked at, and --csv is where `evaluate` reads labels from.
-    Or where labels of these names could not be written so that they are found again."""
-    theirs = (data.csv, data.val_csv, data.test_csv, data.categories, *options.inputs)
-    read = {Path(file).resolve() for file in theirs if file and "://" not in file}
+    """Checks that no output file would overwrite an input file.
+
+    Without this check, predictions could replace labels that people made: `evaluate` reads labels
+    from its --csv, where predict writes predictions to its own.
+
+    Args:
+        options: from `parse`.
+        data: section of the run's config.
+        names: file names that --labels will hold.
+
+    Raises:
+        ValueError: an output is an input as well, or --labels cannot hold a file name.
+    """
+    inputs = (data.csv, data.val_csv, data.test_csv, data.categories, *options.inputs)
+    input_paths = {Path(file).resolve() for file in inputs if file and "://" not in file}
     for name in ("csv", "labels"):
         file = getattr(options, name)
-        if file and Path(file).resolve() in read:
-            raise ValueError(f"--{name} {file} is written to, and it is read as well; name another")
+        if file and Path(file).resolve() in input_paths:
+            raise ValueError(
+                f"--{name} {file} would overwrite an input of this command or of the run; choose "
+                "another file"
+            )
     for name in names if options.labels else ():
         if name != name.encode(errors="replace").decode():
-            raise ValueError(f"--labels: the file name {name!r} is no UTF-8; rename the image")
+            raise ValueError(f"--labels: the name {name!r} is not valid UTF-8; rename the image")
 
 
 def find_images(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """(names to report, paths to read) of files and of the images in folders, in input order.
+    """Finds the images to predict, in the order of the arguments.
 
-    Images of a folder come sorted, subfolders included.  A single folder's images are named
-    relative to it, as in a label CSV; everything else is named as given.
+    Images of a folder are sorted and include those of its subfolders. If the only argument is a
+    folder, its images are named relative to it, as in a label CSV. All other images keep the names
+    that they are given.
+
+    Args:
+        arguments: image files and folders of images.
+
+    Returns:
+        The names to report, and the paths to read.
 
     Raises:
-        ValueError: nothing there, or no image in a folder.
+        ValueError: an argument does not exist, or a folder contains no images.
     """
     names: list[str] = []
     paths: list[str] = []
@@ -170,7 +211,7 @@ def find_images(arguments: list[str]) -> tuple[list[str], list[str]]:
             paths += map(str, found)
             ignored = sum(file.is_file() for file in path.rglob("*")) - len(found)
             if ignored:
-                print(escaped(f"{argument}: {ignored} other files are left out"), file=sys.stderr)
+                print(escaped(f"{argument}: {ignored} other files are ignored"), file=sys.stderr)
         elif path.is_file():
             names.append(argument)
             paths.append(argument)
@@ -182,7 +223,17 @@ def find_images(arguments: list[str]) -> tuple[list[str], list[str]]:
 def as_json(
     name: str, probabilities: np.ndarray, present: np.ndarray, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What is said of an image, JSON-ready: the classes that are there, and all probabilities."""
+    """Returns the prediction for an image, JSON-ready.
+
+    Args:
+        name: file name of the image.
+        probabilities: float [class].
+        present: bool [class], True for the classes that are predicted present.
+        classes: class names.
+
+    Returns:
+        The file name, the names of the predicted classes, and the probability of every class.
+    """
     return {
         "filename": name,
         "classes": [classes[c] for c in np.flatnonzero(present)],
@@ -193,31 +244,36 @@ def as_json(
 def describe_prediction(
     name: str, probabilities: np.ndarray, present: np.ndarray, classes: tuple[str, ...]
 ) -> str:
-    """One line: the classes that are said to be there, and if they are fewer than SHOWN, others."""
+    """Returns the prediction for an image as one line.
+
+    It has all predicted classes and, if they are fewer than SHOWN, the most probable others.
+
+    Args: see `as_json`.
+    """
     order = np.argsort(-probabilities, kind="stable")
     parts = [f"{classes[c]} {probabilities[c]:.2f}" for c in order]
-    there = [part for part, c in zip(parts, order, strict=True) if present[c]]
+    predicted = [part for part, c in zip(parts, order, strict=True) if present[c]]
     others = [part for part, c in zip(parts, order, strict=True) if not present[c]]
-    others = others[: max(0, SHOWN - len(there))]
+    others = others[: max(0, SHOWN - len(predicted))]
     below = f"; below threshold: {', '.join(others)}" if others else ""
-    return f"{name}: {', '.join(there) or 'none'}{below}"
+    return f"{name}: {', '.join(predicted) or 'none'}{below}"
 
 
 def _images(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """See find_images; or those that a CSV names, as the only argument."""
+    """Returns names and paths of the images, from a CSV of file names or from `find_images`."""
     first = options.inputs[0]
     if not (len(options.inputs) == 1 and first.lower().endswith(".csv")):
         if options.images:
-            raise ValueError("--images is the folder of a single CSV of file names; leave it out")
+            raise ValueError("--images is only for a single CSV of file names; leave it out")
         return find_images(options.inputs)
     column = read_config(Path(options.workdir)).data.filename_column
     return listed_images(first, options.images, column)
 
 
-def _fitting(run: TrainedModel, images: int):
-    """The config with a batch no larger than it takes: one image is no batch of 64."""
-    count = jax.device_count()
-    needed = -(-images // count) * count
+def _with_fitting_batch(run: TrainedModel, images: int) -> Config:
+    """Returns the config with a batch no larger than the number of images needs."""
+    devices = jax.device_count()
+    needed = -(-images // devices) * devices
     size = min(run.config.data.eval_batch_size, needed)
     return dataclasses.replace(
         run.config, data=dataclasses.replace(run.config.data, eval_batch_size=size)

@@ -1,1 +1,1 @@
-"""What the benchmark measures, and what it makes of it."""
+"""The benchmark: measures how fast a config trains, finds the bottleneck, and suggests changes."""

@@ -1,9 +1,9 @@
-"""Measures how fast a config trains here, and says what bounds it.
+"""Measures how fast a config trains on this machine, and finds the bottleneck.
 
 python -m mlcls_jax.benchmark --config configs/b5.py
 python -m mlcls_jax.benchmark --config configs/b5.py --what step --sweep batch_size=16,32,64
 
-Without --config.data.csv it makes images up, so that it runs right after the installation.
+Without --config.data.csv it generates synthetic images, so it needs no data set.
 """
 
 import argparse
@@ -25,15 +25,15 @@ from mlcls_jax.system.files import check_writable
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Runs the command and returns its exit code."""
     options, overrides = parse(argv)
     sweep = parse_sweep(options.sweep) if options.sweep else None
-    added = [[sweep.override(value)] for value in sweep.values] if sweep else [[]]
-    configs = [load_config(options.config, [*overrides, *more]) for more in added]
-    trace = _writable(options.profile) if options.profile else None
+    sweep_overrides = [[sweep.override(value)] for value in sweep.values] if sweep else [[]]
+    configs = [load_config(options.config, overrides + added) for added in sweep_overrides]
+    trace = _create_writable(options.profile) if options.profile else None
     cli.start_devices(options, configs[0])
-    console.stderr = options.json  # stdout is JSON and nothing else
-    for config in configs:  # before the first is measured
+    console.stderr = options.json  # stdout holds JSON only
+    for config in configs:  # all checks come before the first measurement
         local_rows(config.data.batch_size, "data.batch_size")
     plan = Plan(options.what, options.seconds, options.repeats, trace)
     result = _benchmark(configs, sweep, plan)
@@ -41,18 +41,18 @@ def main(argv: list[str]) -> int:
         print(json.dumps(result, indent=2, allow_nan=False))
     if trace:
         console.print(
-            f"Trace: in {trace}; tensorboard --logdir {trace} shows it (pip install tensorboard "
-            "xprof), and https://ui.perfetto.dev opens its *.trace.json.gz"
+            f"Trace: {trace}. To view it, run tensorboard --logdir {trace} (needs pip install "
+            "tensorboard xprof), or open its *.trace.json.gz at https://ui.perfetto.dev"
         )
     return 0
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options, checked, and the config overrides among the arguments."""
+    """Returns the options, and the remaining arguments, which are config overrides."""
     parser = cli.Parser(
         prog="python -m mlcls_jax.benchmark",
-        description="Measures how fast a config trains here, and says what bounds it.",
-        epilog="Every field of the config (mlcls_jax/config/schema.py) can be set: "
+        description="Measures how fast a config trains on this machine, and finds the bottleneck.",
+        epilog="Any field of the config (see mlcls_jax/config/schema.py) can be overridden: "
         "--config.data.batch_size=64 --config.data.csv=labels.csv --config.data.images=photos",
         allow_abbrev=False,
     )
@@ -61,25 +61,43 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--what",
         default="all",
         choices=WHAT,
-        help="input (files to devices), step (evaluation and each phase, batch on the devices), "
-        "train (end to end), or all, with a verdict (default)",
+        help="input: reading images, from files to devices; step: evaluation and the training "
+        "step of each phase, on a batch that is already on the devices; train: training end to "
+        "end; all (default): everything, and the bottleneck",
     )
-    parser.add_argument("--sweep", default="", help="field and values: batch_size=16,32,64")
-    parser.add_argument("--json", action="store_true", help="JSON on stdout, text on stderr")
-    parser.add_argument("--profile", default="", help="folder for a trace of three more steps")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default 5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each of them (default 1)")
+    parser.add_argument(
+        "--sweep",
+        default="",
+        metavar="FIELD=VALUES",
+        help="repeat the benchmark for several values of a config field, such as "
+        "batch_size=16,32,64",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON on stdout and text on stderr"
+    )
+    parser.add_argument(
+        "--profile",
+        default="",
+        metavar="FOLDER",
+        help="write a profiler trace of three more steps to this folder",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="how often each part is measured (default 5)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="length of each measurement (default 1)"
+    )
     cli.add_process_options(parser)
     options, overrides = parser.parse_known_args(argv)
     if options.sweep and options.profile:
-        parser.error("--profile traces one config; leave out --sweep")
+        parser.error("--profile traces a single config; leave out --sweep")
     if options.repeats < 1 or not 0 < options.seconds < float("inf"):
         parser.error("--repeats must be at least 1, and --seconds above 0")
     return options, overrides
 
 
 def _benchmark(configs: list[Config], sweep: Sweep | None, plan: Plan) -> dict[str, Any]:
-    """Measures and prints; returns the JSON."""
+    """Measures the configs, prints the result, and returns it as JSON."""
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
         if sweep is None:
             figures = measure(configs[0], plan, Path(folder))
@@ -87,22 +105,22 @@ def _benchmark(configs: list[Config], sweep: Sweep | None, plan: Plan) -> dict[s
             return to_json(figures)
         by_value = dict(zip(sweep.values, configs, strict=True))
 
-        def measured(value: str):
+        def measure_value(value: str):
             console.print(f"{sweep.field}={value}")
             return measure(by_value[value], plan, Path(folder))
 
-        rows = run_sweep(sweep, measured)
+        rows = run_sweep(sweep, measure_value)
     print_sweep(sweep, rows)
     return sweep_json(sweep, rows)
 
 
-def _writable(folder: str) -> Path:
-    """The folder, made; ValueError where nothing can be written into it."""
+def _create_writable(folder: str) -> Path:
+    """Creates the folder of --profile; raises ValueError if it takes no files."""
     path = Path(folder).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--profile {folder} cannot be made: {error.strerror}") from error
+        raise ValueError(f"--profile {folder} cannot be created: {error.strerror}") from error
     check_writable(path)
     return path
 

@@ -1,4 +1,4 @@
-"""The programs of a run, compiled and ready to be timed on made-up batches."""
+"""The compiled programs of a run, ready to be timed on random batches."""
 
 import dataclasses
 import functools
@@ -21,18 +21,22 @@ from mlcls_jax.training.context import TrainContext
 
 
 class DoesNotFitError(ValueError):
-    """A program needs more memory than there is."""
+    """Raised if a program needs more memory than is free."""
 
 
 def compile_program(program: programs.Program, images: int) -> tuple[Any, Cost]:
-    """Compiles for the shapes of the run.
+    """Compiles a program for the shapes of the run.
 
     Args:
-        images: that one call of it handles on one device.
+        program: to compile.
+        images: number of images that one call handles on one device.
+
+    Returns:
+        The compiled function, and its cost.
 
     Raises:
-        DoesNotFitError: the CPU's memory is too small for it.  Other devices say so when they
-            compile or run it; here the system would end the process instead.
+        DoesNotFitError: the CPU has too little free memory. Other devices raise an error of their
+            own when they compile or run the program; on a CPU the system would kill the process.
     """
     hits = _cache_hits()
     before, began = len(hits), time.perf_counter()
@@ -42,7 +46,7 @@ def compile_program(program: programs.Program, images: int) -> tuple[Any, Cost]:
     needed, free = memory.peak * jax.local_device_count(), agreed(available_memory())
     if jax.default_backend() == "cpu" and needed > free:
         raise DoesNotFitError(
-            f"a step needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; lower "
+            f"a step needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free; lower "
             "data.batch_size or model.image_size"
         )
     cost = Cost(
@@ -50,14 +54,14 @@ def compile_program(program: programs.Program, images: int) -> tuple[Any, Cost]:
         cached=len(hits) > before,
         flops_per_image=hlo.flops(function) / images,
         memory=memory,
-        # Alone, a device has nobody to talk to, whatever the program's text says.
+        # A single device does not communicate, even if the program has collectives.
         collectives=tuple(hlo.collectives(function)) if jax.device_count() > 1 else (),
     )
     return function, cost
 
 
-def made_up_batch(context: TrainContext) -> Batch:
-    """A training batch of random pixels, born on the devices."""
+def random_batch(context: TrainContext) -> Batch:
+    """Returns a training batch of random pixels, generated on the devices."""
     spec = context.inputs.step
     shapes = programs.batch_shape(spec.network, spec.batch_size, context.inputs.mesh)
 
@@ -72,9 +76,9 @@ def made_up_batch(context: TrainContext) -> Batch:
 
 
 def make_begin(context: TrainContext, phase_plan: PlannedPhase) -> Callable[[dict], TrainState]:
-    """Builds `begin(variables)`, jitted: the state of a phase's first step.
+    """Returns a jitted function from variables to the state before a phase's first step.
 
-    `variables` stay usable when the state is donated.
+    It copies the variables, so that they stay usable when the state is donated.
     """
 
     def fresh(variables: dict) -> TrainState:
@@ -84,16 +88,19 @@ def make_begin(context: TrainContext, phase_plan: PlannedPhase) -> Callable[[dic
 
 
 def forward_run(function: Any, variables: dict, batch: Batch) -> TimedCall:
-    """Evaluations of the same batch, at most two at a time, as `scoring.score` does."""
+    """Returns a function to time that evaluates the same batch.
+
+    At most two batches are in flight, as in `inference.predict_dataset`.
+    """
 
     def run(steps: int) -> float:
         began = time.perf_counter()
-        before = function(variables, batch.image)
+        previous = function(variables, batch.image)
         for _ in range(steps - 1):
             logits = function(variables, batch.image)
-            before.block_until_ready()
-            before = logits
-        before.block_until_ready()
+            previous.block_until_ready()
+            previous = logits
+        previous.block_until_ready()
         return time.perf_counter() - began
 
     return run
@@ -102,15 +109,15 @@ def forward_run(function: Any, variables: dict, batch: Batch) -> TimedCall:
 def step_run(
     context: TrainContext, phase_plan: PlannedPhase, function: Any, variables: dict, batch: Batch
 ) -> TimedCall:
-    """Training steps on the same batch, each from the state that the one before it left.
+    """Returns a function to time that takes training steps on the same batch.
 
-    The state is made anew for each stretch, so that at most one phase's is alive.
+    Each call creates a new state, so that only one phase's state is in memory at a time.
     """
     begin = make_begin(context, phase_plan)
 
     def run(steps: int) -> float:
-        # The first step after another program finds cold caches and no memory of its own, and in
-        # several processes it waits for the last of them: it is not timed.
+        # The first step is not timed: it has cold caches, must allocate memory and, with several
+        # processes, waits for the slowest of them.
         state, metrics = function(begin(variables), batch)
         jax.block_until_ready((state, metrics))
         began = time.perf_counter()
@@ -122,21 +129,21 @@ def step_run(
     return run
 
 
-def step_of_nothing(program: programs.Program) -> Any:
-    """Compiled like the step of the program, with all its arguments and results, but no work."""
+def empty_step(program: programs.Program) -> Any:
+    """Returns a compiled step with the arguments and results of the program, but no computation."""
 
-    def nothing(state: TrainState, batch: Batch):
-        # The barrier keeps every leaf an argument and a result; donated, none is copied.
+    def empty(state: TrainState, batch: Batch):
+        # The barrier keeps every leaf as argument and result. They are donated, so none is copied.
         state = jax.lax.optimization_barrier(state)
         zero = jnp.zeros((), jnp.float32)
         return dataclasses.replace(state, step=state.step + 1), {"loss": zero, "grad_norm": zero}
 
-    return jax.jit(nothing, donate_argnums=0).lower(*program.arguments).compile()
+    return jax.jit(empty, donate_argnums=0).lower(*program.arguments).compile()
 
 
 @functools.cache
 def _cache_hits() -> list[str]:
-    """Grows by one for each program that JAX reads from its compilation cache."""
+    """Returns a list that grows by one for each program that JAX reads from its cache."""
     hits: list[str] = []
 
     def listen(event: str, **_) -> None:

@@ -1,7 +1,7 @@
-"""The images of a training batch as the network sees them, with their labels, on one sheet.
+"""Contact sheet: the images of a training batch as the network sees them, with their labels.
 
-Labels are written as the loss takes them: a class without a number is there, one with a number is
-there by that share, and one with a question mark is unknown.
+The labels are those that the loss gets. A class without a number has the label 1, a class with a
+number has that label, for example after mixup, and a class with a question mark is unknown.
 """
 
 from collections.abc import Iterator
@@ -16,20 +16,20 @@ from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.step.programs import step_inputs
 
-COLUMNS, GAP, LINE = 6, 6, 14  # images; pixels
+COLUMNS, GAP, LINE = 6, 6, 14  # images per row; pixels between images; pixels per line of text
 _UNCHANGED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def contact_sheet(
     augment: Augment, seed: int, batch: Batch, classes: tuple[str, ...]
 ) -> Image.Image:
-    """All images of a batch, augmented and mixed as its step would do it.
+    """Draws all images of a training batch, augmented and mixed as in its training step.
 
     Args:
-        augment: the section of the config.
-        seed: of mixup and CutMix.
-        batch: of training; uint8 [image, size, size, 3] and its labels.
-        classes: names, in the order of the labels.
+        augment: section of the config.
+        seed: for mixup and CutMix.
+        batch: images, uint8 [image, size, size, 3], and their labels.
+        classes: class names, in the order of the labels.
     """
     pixels, labels = jax.jit(step_inputs(augment, seed, _UNCHANGED))(batch)
     images = np.rint(np.asarray(pixels)).astype(np.uint8)
@@ -37,7 +37,12 @@ def contact_sheet(
 
 
 def describe_labels(labels: np.ndarray, classes: tuple[str, ...]) -> str:
-    """The classes that are there or may be, such as "dog, cat 0.30, bird?"."""
+    """Returns the labels of an image as text, such as "dog, cat 0.30, bird?".
+
+    Args:
+        labels: float [class]; 0 to 1, or UNKNOWN.
+        classes: class names.
+    """
     parts = []
     for label, name in zip(labels, classes, strict=True):
         if label == UNKNOWN:
@@ -48,7 +53,12 @@ def describe_labels(labels: np.ndarray, classes: tuple[str, ...]) -> str:
 
 
 def draw_grid(images: np.ndarray, texts: list[str]) -> Image.Image:
-    """uint8 [image, size, size, 3] in rows of COLUMNS, each above its text."""
+    """Draws images in rows of COLUMNS, each above its text.
+
+    Args:
+        images: uint8 [image, size, size, 3].
+        texts: one for each image.
+    """
     size = images.shape[1]
     columns, font = min(COLUMNS, len(images)), ImageFont.load_default(LINE - 3)
     wraps = ["\n".join(_wrap(text, font, size)) for text in texts]
@@ -56,8 +66,8 @@ def draw_grid(images: np.ndarray, texts: list[str]) -> Image.Image:
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (size + GAP) + GAP, rows * height + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for number, (image, text) in enumerate(zip(images, wraps, strict=True)):
-        row, column = divmod(number, columns)
+    for index, (image, text) in enumerate(zip(images, wraps, strict=True)):
+        row, column = divmod(index, columns)
         left, top = GAP + column * (size + GAP), GAP + row * height
         sheet.paste(Image.fromarray(image), (left, top))
         pen.multiline_text((left, top + size + 1), text, "black", font, spacing=1)
@@ -65,7 +75,7 @@ def draw_grid(images: np.ndarray, texts: list[str]) -> Image.Image:
 
 
 def _wrap(text: str, font, width: int) -> Iterator[str]:
-    """Lines of at most `width` pixels, broken after commas."""
+    """Yields lines of at most `width` pixels, broken after commas."""
     line = ""
     for part in text.split(", "):
         longer = f"{line}, {part}" if line else part

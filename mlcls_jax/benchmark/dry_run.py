@@ -1,7 +1,7 @@
-"""What `train --dry-run` does: all of a start, a few steps of each phase, and nothing that lasts.
+"""`train --dry-run`: starts a run in a temporary folder, takes a few steps, and estimates its time.
 
-The run is rehearsed in a temporary folder: its data are read, its weights loaded and its programs
-compiled, as ever; what the estimate of its time adds up is measured here.
+The data are read, the weights loaded and the programs compiled as in training. The only file that
+stays is the contact sheet.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import jax
 from mlcls_jax.benchmark.compiled_steps import compile_program, forward_run, step_run
 from mlcls_jax.benchmark.contact_sheet import contact_sheet
 from mlcls_jax.benchmark.loops import QUEUED, input_run
+from mlcls_jax.benchmark.timing import TimedCall
 from mlcls_jax.config import Config, schema
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
@@ -32,16 +33,21 @@ from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.phase_transition import print_groups
 from mlcls_jax.training.setup import open_run, print_header
 
-IMAGES = 24  # on the sheet
-STEPS, LONG = 5, 2.0  # that are timed; fewer where one takes so many seconds
+IMAGES = 24  # on the contact sheet
+STEPS = 5  # timed steps
+LONG = 2.0  # seconds; if one step takes longer, no more steps are timed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a phase, or of all evaluations.
+    """Estimated cost of a phase, or of all evaluations.
 
-    memory: bytes on one device at the highest point, by the compiler's analysis.
-    seconds: of all steps, or of all evaluations; without compilation.
+    Attributes:
+        name: of the phase, or "evaluation".
+        steps: number of steps or evaluations, as text.
+        memory: peak bytes on one device, from the compiler.
+        images_per_second: measured rate.
+        seconds: time of all steps or evaluations, without compilation.
     """
 
     name: str
@@ -52,16 +58,21 @@ class Estimate:
 
 
 def dry_run(config: Config, workdir: Path) -> int:
-    """Prints header, groups, shapes, memory and time, and draws workdir/contact_sheet.png.
+    """Prints what training would do and cost, and draws WORKDIR/contact_sheet.png.
+
+    Args:
+        config: of the run.
+        workdir: folder of the run; only the contact sheet is written there.
 
     Returns:
         The exit code.
 
     Raises:
-        ValueError: whatever `train` would say before its first step; or several processes.
+        ValueError: an error that training would raise before its first step, or there are several
+            processes.
     """
     if jax.process_count() > 1:
-        raise ValueError("--dry-run is for one process; leave --processes and --cluster out")
+        raise ValueError("--dry-run needs a single process; leave out --processes and --cluster")
     cached = config.data.cache
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache="none"))
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
@@ -72,34 +83,42 @@ def dry_run(config: Config, workdir: Path) -> int:
         context.services.close()
     print_estimates(rows)
     if cached != "none":
-        console.print("The time is without data.cache, which spares decoding in every epoch.")
-    console.print(f"Look at {sheet} before you train: is every image under its own labels?")
+        console.print("The times are without data.cache, which decodes each image only once.")
+    console.print(f"Check {sheet} before you train: does every image have the right labels?")
     if has_checkpoint(workdir):
-        console.print(f"{workdir} holds a run already; training would continue it.")
+        console.print(f"{workdir} already has a run; training would continue it.")
     return 0
 
 
 def draw_sheet(context: TrainContext, workdir: Path) -> Path:
-    """Writes the first training images, as a step takes them; says what a batch is."""
+    """Draws the first training images as a step sees them, and prints the shape of a batch.
+
+    Returns:
+        The path of the contact sheet.
+    """
     config, train = context.inputs.config, context.inputs.splits["train"]
     batch = _first_batch(context)
     console.print(
         f"first batch: {_shape(batch.image)} images, {_shape(batch.label)} labels; "
-        f"{(train.labels == 1).sum() / len(train):.2f} classes are on an image, "
-        f"{(train.labels == UNKNOWN).mean():.1%} of the labels are unknown"
+        f"{(train.labels == 1).sum() / len(train):.2f} positive labels per image, "
+        f"{(train.labels == UNKNOWN).mean():.1%} of the labels unknown"
     )
-    some = jax.tree.map(lambda rows: rows[:IMAGES], batch)
+    shown = jax.tree.map(lambda rows: rows[:IMAGES], batch)
     workdir.mkdir(parents=True, exist_ok=True)
-    contact_sheet(config.augment, config.seed, some, train.classes).save(workdir / SHEET)
+    contact_sheet(config.augment, config.seed, shown, train.classes).save(workdir / SHEET)
     return workdir / SHEET
 
 
 def estimates(context: TrainContext, state: TrainState) -> Iterator[Estimate]:
-    """Yields that of each phase, and of all evaluations last.
+    """Yields an estimate for each phase, and one for all evaluations.
 
-    A phase on cached features costs one pass over the images; its steps cost next to nothing.
-    Elsewhere a step lasts as long as its arithmetic or as reading its images, whichever is
-    longer: they go on beside each other, but on a CPU share its cores.
+    A phase on cached features costs one pass over the images; its steps cost almost nothing.
+    In other phases, computing and reading run at the same time, so a step takes the longer of the
+    two. On a CPU they share the cores, and a step takes longer than estimated.
+
+    Args:
+        context: of the run.
+        state: the first state of the run.
     """
     inputs, splits = context.inputs, context.inputs.splits
     batch_size, network = inputs.step.batch_size, inputs.step.network
@@ -110,8 +129,9 @@ def estimates(context: TrainContext, state: TrainState) -> Iterator[Estimate]:
     )
     forward, cost = compile_program(program, batch_size)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    reading = _seconds_of_reading(context)
-    looking = max(_seconds_each(forward_run(forward, variables, batch)), reading) / batch_size
+    read_seconds = _read_seconds(context)
+    forward_seconds = max(_step_seconds(forward_run(forward, variables, batch)), read_seconds)
+    image_seconds = forward_seconds / batch_size
     evaluations = 0
     for phase_plan in inputs.plan:
         print_groups(phase_plan, state.params)
@@ -119,49 +139,54 @@ def estimates(context: TrainContext, state: TrainState) -> Iterator[Estimate]:
         evaluations += len(phase_plan.evaluations)
         if views := phase_plan.phase.cached_views:
             images = views * len(splits["train"]) + len(splits["val"])
-            own = cost.memory.peak, 1 / looking, images * looking
-            evaluations -= len(phase_plan.evaluations)  # of features
+            memory, rate, seconds = cost.memory.peak, 1 / image_seconds, images * image_seconds
+            evaluations -= len(phase_plan.evaluations)  # they use the features
         else:
-            own = _on_images(context, phase_plan, variables, batch, shapes, reading)
-        yield Estimate(phase_plan.phase.name, f"{steps}", *own)
-    seconds = evaluations * len(splits["val"]) * looking
-    yield Estimate("evaluation", f"{evaluations} times", cost.memory.peak, 1 / looking, seconds)
+            memory, rate, seconds = _estimate_on_images(
+                context, phase_plan, variables, batch, shapes, read_seconds
+            )
+        yield Estimate(phase_plan.phase.name, f"{steps}", memory, rate, seconds)
+    seconds = evaluations * len(splits["val"]) * image_seconds
+    yield Estimate(
+        "evaluation", f"{evaluations} x val", cost.memory.peak, 1 / image_seconds, seconds
+    )
 
 
-def _on_images(
+def _estimate_on_images(
     context: TrainContext,
     phase_plan: PlannedPhase,
     variables: dict,
     batch: Batch,
     shapes: dict,
-    reading: float,
+    read_seconds: float,
 ) -> tuple[int, float, float]:
-    """Bytes, images/s and seconds of a phase, of which some steps are taken."""
+    """Returns bytes, images/s and seconds of a phase, after timing some of its steps."""
     inputs, batch_size = context.inputs, context.inputs.step.batch_size
     program = programs.step_program(
         inputs.step, inputs.pretrained_config, phase_plan, inputs.mesh, shapes
     )
     function, cost = compile_program(program, batch_size)
-    step = max(_seconds_each(step_run(context, phase_plan, function, variables, batch)), reading)
+    timed = step_run(context, phase_plan, function, variables, batch)
+    seconds = max(_step_seconds(timed), read_seconds)
     steps = phase_plan.stop - phase_plan.start
-    return cost.memory.peak, batch_size / step, steps * step
+    return cost.memory.peak, batch_size / seconds, steps * seconds
 
 
-def _seconds_of_reading(context: TrainContext) -> float:
-    """Of a batch, once those that are read ahead are used up."""
+def _read_seconds(context: TrainContext) -> float:
+    """Returns the seconds of reading a batch, after the batches that were read ahead."""
     run = input_run(context)
     run(QUEUED)
-    return _seconds_each(run)
+    return _step_seconds(run)
 
 
-def _seconds_each(run: Any) -> float:
-    """Of one step; the first, which finds cold caches, tells how many are worth the wait."""
+def _step_seconds(run: TimedCall) -> float:
+    """Returns the seconds of one step: that of the first if it is long, or the mean of a few."""
     first = run(1)
     return first if first > LONG else run(STEPS) / STEPS
 
 
 def _first_batch(context: TrainContext) -> Batch:
-    """On the host."""
+    """Returns the first training batch, on the host."""
     config = context.inputs.config
     batches = train_batches(
         context.inputs.splits["train"],
@@ -177,7 +202,7 @@ def _first_batch(context: TrainContext) -> Batch:
 
 
 def print_estimates(rows: list[Estimate]) -> None:
-    """A table, and the sum of the times."""
+    """Prints a table of the estimates, and the sum of their times."""
     table = [
         [
             row.name,
@@ -191,8 +216,8 @@ def print_estimates(rows: list[Estimate]) -> None:
     columns = ["dry run", "steps", "memory per device", "images/s", "time"]
     print_table("", columns, table)
     console.print(
-        f"About {hms(sum(row.seconds for row in rows))} in all, without compilation and "
-        "checkpoints, as measured on a few steps just now."
+        f"About {hms(sum(row.seconds for row in rows))} in total, measured on a few steps, without "
+        "compilation and checkpoints."
     )
 
 

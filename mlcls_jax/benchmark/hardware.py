@@ -1,4 +1,4 @@
-"""What the devices can do, and what memory was taken."""
+"""The matmul peak of the devices, and the peak use of memory."""
 
 import resource
 import sys
@@ -15,26 +15,30 @@ from mlcls_jax.system.devices import AXIS, sharded
 
 
 def matmul_size() -> int:
-    """Rows and columns of a matrix large enough for the devices to be at their best."""
+    """Returns the side of a square matrix that is large enough to reach the peak rate."""
     return 2048 if jax.default_backend() == "cpu" else 8192
 
 
 def matmul_flops() -> float:
-    """Of one product on one device: a multiplication and an addition each."""
+    """Returns the floating-point operations of one matrix product on one device."""
     return 2.0 * matmul_size() ** 3
 
 
 def matmul_run(mesh: Mesh, dtype: Any) -> TimedCall:
-    """Products of square matrices in the compute dtype, on every device at once.
+    """Returns a function to time that multiplies square matrices on all devices at once.
 
-    All devices at once, because virtual ones share the cores, and real ones a power limit.
+    All devices run at once, because virtual devices share the cores and real ones a power limit.
+
+    Args:
+        mesh: of all devices.
+        dtype: of the matrices.
     """
     size = matmul_size()
     sharding = sharded(mesh)
 
     def operands(key):
         shape = (mesh.size, size, size)
-        # Products keep the norm, so that a long chain neither overflows nor dies out.
+        # Products keep the norm, so that a long chain neither overflows nor underflows.
         matrix = jax.random.normal(key, shape, dtype) / jnp.sqrt(size).astype(dtype)
         return matrix, jnp.ones(shape, dtype)
 
@@ -58,12 +62,12 @@ def matmul_run(mesh: Mesh, dtype: Any) -> TimedCall:
 
 
 def peak_rss() -> int:
-    """Bytes of the largest resident set that this process has had."""
+    """Returns the largest resident set size of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def device_peak() -> int | None:
-    """Bytes at the highest point of this process's first device; None where it does not count."""
+    """Returns the peak memory of the first local device in bytes; None if it is not reported."""
     stats = jax.local_devices()[0].memory_stats()
     return None if not stats else stats.get("peak_bytes_in_use")

@@ -1,4 +1,4 @@
-"""The training loop and its pipeline as things to time."""
+"""The training loop and its input pipeline, as functions to time."""
 
 import time
 from collections.abc import Iterator
@@ -14,20 +14,21 @@ from mlcls_jax.training.compile_ahead import batches_on_devices
 from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.loop import run_steps
 
-# Batches that may be ready before the first step: what is read after these is read in the open.
+# Batches that may be ready before the first step. They are used up first, so that the time of
+# reading is not hidden.
 QUEUED = 6
 
 _ENDLESS = 10**7  # steps
 
 
 def endless_batches(context: TrainContext) -> Iterator[Batch]:
-    """The training batches from the first one on."""
+    """Returns an endless iterator of training batches, on the devices."""
     train, reader = context.inputs.splits["train"], context.inputs.readers["train"]
     return batches_on_devices(context.inputs.step, train, context.inputs.mesh, 0, _ENDLESS, reader)
 
 
 def input_run(context: TrainContext) -> TimedCall:
-    """Batches from files to devices, and nothing done with them."""
+    """Returns a function to time that reads batches from files to devices."""
     batches = endless_batches(context)
 
     def run(steps: int) -> float:
@@ -46,10 +47,13 @@ def loop_run(
     variables: dict,
     batches: Iterator[Batch],
 ) -> TimedCall:
-    """The loop of training, which stretch by stretch goes on from where it was.
+    """Returns a function to time that runs the training loop; each call continues the last one.
 
     Args:
-        step: compiled; the phase's, or one of nothing for the loop's own time.
+        context: of the run.
+        phase_plan: the phase.
+        step: compiled; the step of the phase, or an empty step to time the loop alone.
+        variables: to start from; they are copied.
         batches: endless, on the devices.
     """
     state = make_begin(context, phase_plan)(variables)

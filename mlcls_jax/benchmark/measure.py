@@ -1,4 +1,4 @@
-"""Measures the input, the steps, the loop and all of them together, as a run would start them."""
+"""Measures reading, the compiled steps, the Python loop, and training end to end."""
 
 import gc
 import itertools
@@ -12,9 +12,9 @@ import jax
 from mlcls_jax.benchmark import hardware
 from mlcls_jax.benchmark.compiled_steps import (
     compile_program,
+    empty_step,
     forward_run,
-    made_up_batch,
-    step_of_nothing,
+    random_batch,
     step_run,
 )
 from mlcls_jax.benchmark.loops import QUEUED, endless_batches, input_run, loop_run
@@ -42,10 +42,12 @@ _TRACED = 3  # steps in a trace
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure, and for how long.
+    """Parts to measure, and for how long.
 
-    what: one of WHAT.  seconds, repeats: see timing.seconds_per_step.
-    trace: a folder for a trace of a few more steps, or None.
+    Attributes:
+        what: one of WHAT.
+        seconds, repeats: see timing.seconds_per_step.
+        trace: folder for a profiler trace of a few more steps, or None.
     """
 
     what: str
@@ -54,15 +56,15 @@ class Plan:
     trace: Path | None
 
     def time(self, runs: dict[str, TimedCall]) -> dict[str, Spread]:
-        """See timing.seconds_per_step."""
-        # As training does: garbage collection never looks through what is there by now again.
+        """Returns the seconds per step of each run; see timing.seconds_per_step."""
+        # As in training: garbage collection never scans the objects that exist by now again.
         gc.unfreeze()
         gc.collect()
         gc.freeze()
         return seconds_per_step(runs, self.seconds, self.repeats)
 
     def trace_run(self, run: TimedCall) -> None:
-        """A few steps under the profiler, where a trace is wanted."""
+        """Takes a few steps under the profiler, if the plan has a trace."""
         if self.trace and is_first_process():
             with jax.profiler.trace(str(self.trace)):
                 run(_TRACED)
@@ -72,24 +74,26 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Phase:
-    """A phase with its compiled step and where its figures go."""
+    """A phase with its compiled step and its result."""
 
     phase_plan: PlannedPhase
     program: programs.Program
     function: Any  # compiled
-    figures: ProgramResult
+    result: ProgramResult
 
 
 def measure(config: Config, plan: Plan, folder: Path) -> Figures:
-    """Measures what the plan says.
+    """Measures the parts that the plan names.
 
     Args:
-        config: of the run; pretrained weights are not loaded, as random ones take as long.
-        folder: for a run's files, and for made-up images where data.csv is empty.
+        config: of the run. Pretrained weights are not loaded, because random weights take the same
+            time.
+        plan: parts to measure.
+        folder: for the files of a run, and for synthetic images if data.csv is empty.
 
     Raises:
-        ValueError: about the user's CSV, images or config; or a step that does not fit.
-        jax.errors.JaxRuntimeError: a device's memory is too small.
+        ValueError: the CSV, the images or the config are wrong, or a step needs too much memory.
+        jax.errors.JaxRuntimeError: the memory of a device is too small.
     """
     config, images = _prepared(config, folder)
     context, state = open_run(config, folder / "run")
@@ -108,16 +112,16 @@ def measure(config: Config, plan: Plan, folder: Path) -> Figures:
 
 
 def _prepared(config: Config, folder: Path) -> tuple[Config, str]:
-    """The config with random weights and with images, and in words where these come from."""
+    """Returns the config with random weights and with images, and the origin of the images."""
     config = with_absolute_paths(config)
     config.model.weights = ""
     if config.data.csv or config.data.images:
         return config, config.data.csv
-    made_up = folder / "images"
-    made_up.mkdir(exist_ok=True)
-    console.print("data.csv is empty: made-up images take its place.")
-    config.data.csv, config.data.images = write_images(made_up)
-    return config, f"made-up JPEGs of {WIDTH} x {HEIGHT}"
+    synthetic = folder / "images"
+    synthetic.mkdir(exist_ok=True)
+    console.print("data.csv is empty, so the benchmark uses synthetic images.")
+    config.data.csv, config.data.images = write_images(synthetic)
+    return config, f"synthetic JPEGs of {WIDTH} x {HEIGHT}"
 
 
 def _empty(context: TrainContext, plan: Plan, images: str) -> Figures:
@@ -141,7 +145,7 @@ def _empty(context: TrainContext, plan: Plan, images: str) -> Figures:
 
 
 def _measure_input(context: TrainContext, plan: Plan, figures: Figures) -> None:
-    console.print("input: measuring")
+    console.print("measuring the input")
     run = input_run(context)
     run(QUEUED)
     figures.input = plan.time({"input": run})["input"]
@@ -151,7 +155,7 @@ def _measure_input(context: TrainContext, plan: Plan, figures: Figures) -> None:
 
 def _measure_programs(context: TrainContext, plan: Plan, figures: Figures, variables: dict) -> None:
     forward, phases = _compile(context, figures, variables)
-    batch = made_up_batch(context)
+    batch = random_batch(context)
     if plan.what in ("step", "all"):
         runs = _step_runs(context, forward, phases, variables, batch)
         _measure_steps(context, plan, figures, runs)
@@ -161,7 +165,7 @@ def _measure_programs(context: TrainContext, plan: Plan, figures: Figures, varia
 
 
 def _compile(context: TrainContext, figures: Figures, variables: dict) -> tuple[Any, list[_Phase]]:
-    """Evaluation and each phase's step; their costs go into the figures."""
+    """Compiles evaluation and the step of each phase, and adds their costs to the figures."""
     images = figures.batch_size // figures.place.devices
     inputs, weights = context.inputs, context.inputs.pretrained_config
     shapes = variables_shape(inputs.step.network, inputs.mesh)
@@ -175,7 +179,7 @@ def _compile(context: TrainContext, figures: Figures, variables: dict) -> tuple[
         program = programs.step_program(inputs.step, weights, phase_plan, inputs.mesh, shapes)
         function, cost = _compile_one(phase_plan.phase.name, program, images)
         trainable = trainable_paths(variables["params"], phase_plan.phase)
-        own = ProgramResult(
+        result = ProgramResult(
             phase_plan.phase.name,
             trainable=sum(leaves[path].size for path in trainable),
             share=share,
@@ -183,36 +187,42 @@ def _compile(context: TrainContext, figures: Figures, variables: dict) -> tuple[
         )
         if phase_plan.phase.cached_views:
             console.print(
-                f"{own.name}: measured on images, which it needs once; a run then trains it on "
-                "cached features"
+                f"{result.name}: measured on images; training reads them once and then uses cached "
+                "features"
             )
-        figures.programs.append(own)
-        phases.append(_Phase(phase_plan, program, function, own))
+        figures.programs.append(result)
+        phases.append(_Phase(phase_plan, program, function, result))
     return forward, phases
 
 
 def shares(plan: Sequence[PlannedPhase]) -> list[float]:
-    """Of each phase in the steps that a run takes on images; where it takes none, in all."""
+    """Returns the share of each phase in the steps of a run that are on images.
+
+    If all phases are on cached features, the shares are of all steps.
+
+    Args:
+        plan: phases of the run.
+    """
     lengths = [phase_plan.stop - phase_plan.start for phase_plan in plan]
     on_images = [
         length * (not phase_plan.phase.cached_views)
         for length, phase_plan in zip(lengths, plan, strict=True)
     ]
-    counted = on_images if any(on_images) else lengths
-    return [length / sum(counted) for length in counted]
+    weights = on_images if any(on_images) else lengths
+    return [weight / sum(weights) for weight in weights]
 
 
 def _compile_one(name: str, program: programs.Program, images: int) -> tuple[Any, Cost]:
     function, cost = compile_program(program, images)
-    how = "read from the cache" if cost.cached else "compiled"
-    console.print(f"{name}: {how} in {cost.seconds:.1f} s")
+    origin = "read from the cache" if cost.cached else "compiled"
+    console.print(f"{name}: {origin} in {cost.seconds:.1f} s")
     return function, cost
 
 
 def _step_runs(
     context: TrainContext, forward: Any, phases: list[_Phase], variables: dict, batch: Batch
 ) -> list[TimedCall]:
-    """In the order of Figures.programs."""
+    """Returns functions to time, in the order of Figures.programs."""
     steps = [
         step_run(context, phase.phase_plan, phase.function, variables, batch) for phase in phases
     ]
@@ -222,15 +232,15 @@ def _step_runs(
 def _measure_steps(
     context: TrainContext, plan: Plan, figures: Figures, runs: list[TimedCall]
 ) -> None:
-    """Evaluation, the phases' steps and the matmul, in turn."""
-    console.print("steps: measuring")
-    # Numbered, as a phase may have any name.
-    named = {str(number): run for number, run in enumerate(runs)}
+    """Measures evaluation, the steps of the phases and the matrix product, in turn."""
+    console.print("measuring the steps")
+    # Indices as names, because a phase may have any name.
+    named = {str(index): run for index, run in enumerate(runs)}
     dtype = compute_dtype(context.inputs.config.model.compute_dtype)
     times = plan.time({MATMUL: hardware.matmul_run(context.inputs.mesh, dtype), **named})
     figures.matmul = Matmul(hardware.matmul_size(), times[MATMUL].rate(hardware.matmul_flops()))
-    for number, program in enumerate(figures.programs):
-        program.step = times[str(number)]
+    for index, program in enumerate(figures.programs):
+        program.step = times[str(index)]
     if plan.what == "step":
         plan.trace_run(runs[-1])
 
@@ -238,23 +248,23 @@ def _measure_steps(
 def _measure_loop(
     context: TrainContext, plan: Plan, phases: list[_Phase], variables: dict, batch: Batch
 ) -> None:
-    """The loop around a step of nothing."""
-    console.print("loop around a step of nothing: measuring")
+    """Measures the training loop with an empty step."""
+    console.print("measuring the loop with an empty step")
     for phase in phases:
-        nothing = step_of_nothing(phase.program)
-        run = loop_run(context, phase.phase_plan, nothing, variables, itertools.repeat(batch))
-        phase.figures.host = plan.time({"host": run})["host"]
+        step = empty_step(phase.program)
+        run = loop_run(context, phase.phase_plan, step, variables, itertools.repeat(batch))
+        phase.result.host = plan.time({"host": run})["host"]
 
 
 def _measure_train(
     context: TrainContext, plan: Plan, phases: list[_Phase], variables: dict
 ) -> None:
-    """The loop with the pipeline and the step, phase after phase."""
+    """Measures training end to end, phase after phase."""
     for phase in phases:
-        console.print(f"{phase.figures.name}: measuring end to end")
+        console.print(f"{phase.result.name}: measuring end to end")
         batches = endless_batches(context)
         run = loop_run(context, phase.phase_plan, phase.function, variables, batches)
         run(QUEUED)
-        phase.figures.train = plan.time({"train": run})["train"]
+        phase.result.train = plan.time({"train": run})["train"]
         if phase is phases[-1]:
             plan.trace_run(run)

@@ -1,4 +1,4 @@
-"""A benchmark as a table and sentences for a person, and as JSON for a program."""
+"""The results of a benchmark as tables on the terminal, and as JSON."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ _NOT_MEASURED = "–"
 
 
 def print_figures(figures: Figures) -> None:
-    """All that was measured, and the verdicts."""
+    """Prints all results, and the bottleneck of each phase."""
     place, config = figures.place, figures.config
     devices = describe_devices(place.devices, place.kind, place.processes, place.keeps_heap)
     network = describe_network(network_spec(config.model, figures.classes))
@@ -35,13 +35,13 @@ def print_figures(figures: Figures) -> None:
     print_table("", ["benchmark", figures.what], rows)
     if figures.programs:
         _print_programs(figures)
-    _print_verdicts(figures)
+    _print_bottlenecks(figures)
 
 
 def _memory_rows(figures: Figures) -> list[list[str]]:
-    rows = [["process's peak", f"{_bytes(figures.peak_rss)} resident"]]
+    rows = [["peak memory of process", f"{_bytes(figures.peak_rss)} resident"]]
     if figures.device_peak is not None:
-        rows.append(["device's peak", _bytes(figures.device_peak)])
+        rows.append(["peak memory of device", _bytes(figures.device_peak)])
     return rows
 
 
@@ -53,7 +53,7 @@ def _print_programs(figures: Figures) -> None:
         "images/s, end to end": lambda program: _rate(figures, program.train),
         "  per device ": lambda program: _per_device(figures, program.train),
         "ms, step alone": lambda program: _ms(program.step),
-        "ms, loop around nothing": lambda program: _ms(program.host),
+        "ms, loop with empty step": lambda program: _ms(program.host),
         "share of matmul peak": lambda program: _percent(figures.peak_share(program)),
         "GFLOP per image": lambda program: f"{program.cost.flops_per_image / 1e9:.2f}",
         "memory per device": lambda program: _bytes(program.cost.memory.peak),
@@ -65,20 +65,20 @@ def _print_programs(figures: Figures) -> None:
     print_table("", ["", *(program.name for program in figures.programs)], measured)
 
 
-def _print_verdicts(figures: Figures) -> None:
+def _print_bottlenecks(figures: Figures) -> None:
     for program in figures.programs:
-        verdict = figures.verdict(program)
-        if verdict:
-            console.print(f"{program.name} is bound by {verdict.bound}: {verdict.why}.")
-            console.print("  To make it faster:")
-            for advice in verdict.change:
+        bottleneck = figures.bottleneck(program)
+        if bottleneck:
+            console.print(f"{program.name} is bound by {bottleneck.bound}: {bottleneck.why}.")
+            console.print("  To make it faster, try:")
+            for advice in bottleneck.change:
                 console.print(f"  - {advice}")
     if figures.what != "all":
-        console.print("--what all also says what bounds training, and what to change.")
+        console.print("Use --what all to find the bottleneck of training, and how to remove it.")
 
 
 def to_json(figures: Figures) -> dict[str, Any]:
-    """All that was measured, in plain values: seconds, bytes, images/s; null where it was not."""
+    """Returns all results, JSON-ready, in seconds, bytes and images/s; None if not measured."""
     rate = figures.matmul.flops_per_second if figures.matmul else None
     return {
         "what": figures.what,
@@ -99,7 +99,7 @@ def to_json(figures: Figures) -> dict[str, Any]:
 
 
 def _program(figures: Figures, program: ProgramResult) -> dict[str, Any]:
-    cost, verdict = program.cost, figures.verdict(program)
+    cost, bottleneck = program.cost, figures.bottleneck(program)
     flops = cost.flops_per_image
     return {
         "name": program.name,
@@ -113,7 +113,7 @@ def _program(figures: Figures, program: ProgramResult) -> dict[str, Any]:
         "step": _timing(figures, program.step),
         "host_seconds_per_step": dataclasses.asdict(program.host) if program.host else None,
         "train": _timing(figures, program.train),
-        "verdict": dataclasses.asdict(verdict) if verdict else None,
+        "bottleneck": dataclasses.asdict(bottleneck) if bottleneck else None,
     }
 
 
@@ -139,7 +139,7 @@ def _compile_time(program: ProgramResult) -> str:
 
 
 def _per_device(figures: Figures, seconds: Spread | None) -> str:
-    if seconds is None or figures.place.devices == 1:  # one device: the line above says it
+    if seconds is None or figures.place.devices == 1:  # one device: the same as the line above
         return _NOT_MEASURED
     return f"{figures.batch_size / figures.place.devices / seconds.median:.1f}"
 

@@ -1,4 +1,4 @@
-"""The figures of one benchmark, and what follows from them by arithmetic."""
+"""The results of one benchmark, and the rates and bottlenecks that follow from them."""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +10,14 @@ from mlcls_jax.system.hlo import Collective, MemoryUse
 
 @dataclass(frozen=True)
 class Place:
-    """Where it was measured.
+    """The hardware that was measured.
 
-    devices: of all processes together; kind: what the devices call themselves.
+    Attributes:
+        backend: "cpu", "gpu" or "tpu".
+        kind: name of the devices.
+        devices: number of devices of all processes together.
+        processes: number of processes.
+        keeps_heap: see devices.keeps_heap.
     """
 
     backend: str
@@ -24,7 +29,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Matmul:
-    """The measured peak: floating-point operations per second of one device (see hardware)."""
+    """The measured peak rate of matrix products.
+
+    Attributes:
+        size: side of the square matrices.
+        flops_per_second: of one device; see hardware.matmul_run.
+    """
 
     size: int
     flops_per_second: Spread
@@ -32,11 +42,15 @@ class Matmul:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the compiler says of a program.
+    """The cost of a program, from the compiler.
 
-    seconds: from the config to the compiled program; cached: it was read from the cache.
-    flops_per_image: by the compiler's count, so of the form that it runs, elementwise included.
-    memory: of one device.
+    Attributes:
+        seconds: time to trace and compile.
+        cached: whether the program was read from the compilation cache.
+        flops_per_image: floating-point operations of the compiled program, including elementwise
+            operations.
+        memory: of one device.
+        collectives: communication between devices in one call.
     """
 
     seconds: float
@@ -48,11 +62,14 @@ class Cost:
 
 @dataclass
 class ProgramResult:
-    """A program of the run: evaluation ("forward") or the step of a phase, by the phase's name.
+    """The results for one program: evaluation, or the training step of a phase.
 
-    trainable: parameters that train.
-    share: of the run's steps on images that are of this phase; 0 for evaluation.
-    step, host, train: seconds per step, see verdict.Parts; None where not measured.
+    Attributes:
+        name: "forward" for evaluation, otherwise the name of the phase.
+        trainable: number of trainable parameters.
+        share: share of this phase in the run's steps on images; 0 for evaluation.
+        cost: from the compiler.
+        step, host, train: seconds per step, see bottleneck.Parts; None if not measured.
     """
 
     name: str
@@ -66,10 +83,21 @@ class ProgramResult:
 
 @dataclass
 class Figures:
-    """Of one benchmark.
+    """All results of one benchmark.
 
-    images: where they came from, in words.
-    input: seconds of a batch from files to devices.
+    Attributes:
+        config: of the run.
+        what: the parts that were measured; one of measure.WHAT.
+        place: the hardware.
+        images: number and origin of the images, as text.
+        classes: number of classes.
+        image_size: side of the network's input in pixels.
+        compute_dtype: such as "bfloat16".
+        input: seconds to read a batch, from files to devices; None if not measured.
+        matmul: None if not measured.
+        programs: evaluation, then the phases.
+        peak_rss: peak resident memory of the process, in bytes.
+        device_peak: peak memory of one device, in bytes; None if the device does not report it.
     """
 
     config: Config
@@ -82,23 +110,23 @@ class Figures:
     input: Spread | None = None
     matmul: Matmul | None = None
     programs: list[ProgramResult] = field(default_factory=list)
-    peak_rss: int = 0  # bytes, of the whole process so far
-    device_peak: int | None = None  # bytes, of one device so far; None: it does not count
+    peak_rss: int = 0
+    device_peak: int | None = None
 
     @property
     def batch_size(self) -> int:
-        """Images of one step, over all devices."""
+        """Returns the number of images of one step, over all devices."""
         return self.config.data.batch_size
 
     def peak_share(self, program: ProgramResult) -> float | None:
-        """Of the measured matmul peak (MFU relative to that peak); None where not measured."""
+        """Returns the share of the measured matmul peak in a step; None if not measured."""
         if program.step is None or self.matmul is None:
             return None
         rate = self.batch_size / self.place.devices / program.step.median
         return program.cost.flops_per_image * rate / self.matmul.flops_per_second.median
 
-    def verdict(self, program: ProgramResult) -> Bottleneck | None:
-        """What bounds a phase; None where not all of its parts were measured."""
+    def bottleneck(self, program: ProgramResult) -> Bottleneck | None:
+        """Returns the bottleneck of a phase; None if not all of its parts were measured."""
         share = self.peak_share(program)
         if not (program.step and program.host and program.train and self.input) or share is None:
             return None
@@ -119,10 +147,10 @@ class Figures:
 
     @property
     def images_per_second(self) -> float:
-        """Of a whole run, by its phases' shares of the steps on images; of the input, if only
-        that is known.
+        """Returns the mean rate of a run, weighted by the phases' shares of the steps on images.
 
-        End to end where that was measured, else of the steps alone.
+        It is the end-to-end rate if that was measured, otherwise the rate of the steps alone. If
+        only reading was measured, it is the rate of reading.
         """
         phases = [program for program in self.programs if program.share]
         seconds = [(program.train or program.step, program.share) for program in phases]

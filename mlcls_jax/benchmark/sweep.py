@@ -1,4 +1,4 @@
-"""The same benchmark over values of a field of the config, and which of them is the fastest."""
+"""A benchmark that is repeated for several values of a config field, to find the fastest."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,19 +19,34 @@ _SECTIONS = ("data", "augment", "model")
 
 @dataclass(frozen=True)
 class Sweep:
-    """field: its path in the config, such as "data.batch_size"; values: as they were written."""
+    """A config field and the values to compare.
+
+    Attributes:
+        field: path in the config, such as "data.batch_size".
+        values: as the user wrote them.
+    """
 
     field: str
     values: tuple[str, ...]
 
     def override(self, value: str) -> str:
-        """The command-line option that sets the field."""
+        """Returns the command-line option that sets the field.
+
+        >>> Sweep("data.batch_size", ("16", "32")).override("32")
+        '--config.data.batch_size=32'
+        """
         return f"--config.{self.field}={value}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """figures of a value, or the reason why there are none: a lack of memory."""
+    """The result for one value of a sweep.
+
+    Attributes:
+        value: of the field.
+        figures: results; None if the memory was too small.
+        reason: why there are no results.
+    """
 
     value: str
     figures: Figures | None
@@ -39,15 +54,21 @@ class Row:
 
 
 def parse_sweep(text: str) -> Sweep:
-    """Reads "batch_size=16,32,64"; the field may be written as a path, "data.batch_size".
+    """Parses the value of --sweep.
+
+    Args:
+        text: such as "batch_size=16,32,64" or "data.batch_size=16,32,64".
 
     Raises:
-        ValueError: no field and values, or a field that data, augment and model do not have.
+        ValueError: the text is malformed, or neither data, augment nor model has such a field.
+
+    >>> parse_sweep("batch_size=16,32")
+    Sweep(field='data.batch_size', values=('16', '32'))
     """
     name, _, listed = text.partition("=")
     values = tuple(value.strip() for value in listed.split(","))
     if not name or not all(values):
-        raise ValueError(f"--sweep {text}: write it like batch_size=16,32,64")
+        raise ValueError(f"--sweep {text}: expected FIELD=VALUES, such as batch_size=16,32,64")
     config = Config()
     fields = [
         f"{section}.{field.name}"
@@ -57,19 +78,24 @@ def parse_sweep(text: str) -> Sweep:
     found = [field for field in fields if name in (field, field.partition(".")[2])]
     if not found:
         raise ValueError(
-            f"--sweep {name}: the config has no such field; among others there are batch_size, "
-            "image_size, compute_dtype and variant"
+            f"--sweep {name}: data, augment and model have no such field; use batch_size, "
+            "image_size, compute_dtype, variant or another field of theirs"
         )
     return Sweep(found[0], values)
 
 
-def run_sweep(sweep: Sweep, measured: Callable[[str], Figures]) -> list[Row]:
-    """One row per value.  measured: the figures of a value."""
-    return [_row(value, measured) for value in sweep.values]
+def run_sweep(sweep: Sweep, measure_value: Callable[[str], Figures]) -> list[Row]:
+    """Returns one row per value.
+
+    Args:
+        sweep: the field and its values.
+        measure_value: runs the benchmark for a value.
+    """
+    return [_row(value, measure_value) for value in sweep.values]
 
 
 def best(rows: list[Row]) -> Row | None:
-    """The row with the most images/s; None where no value had enough memory."""
+    """Returns the row with the highest rate; None if no value had enough memory."""
     return max(
         (row for row in rows if row.figures),
         key=lambda row: row.figures.images_per_second if row.figures else 0.0,
@@ -78,7 +104,7 @@ def best(rows: list[Row]) -> Row | None:
 
 
 def print_sweep(sweep: Sweep, rows: list[Row]) -> None:
-    """A table of images/s per value, and the best of them."""
+    """Prints a table of images/s per value, and the override for the best value."""
     names = next(([p.name for p in row.figures.programs] for row in rows if row.figures), [])
     table = [
         [row.value, *_rates(row.figures), f"{row.figures.images_per_second:.1f}", _memory(row)]
@@ -96,7 +122,7 @@ def print_sweep(sweep: Sweep, rows: list[Row]) -> None:
 
 
 def sweep_json(sweep: Sweep, rows: list[Row]) -> dict[str, Any]:
-    """Field, one entry per value, and the best value or null."""
+    """Returns the sweep as JSON: field, one entry per value, and the best value or null."""
     winner = best(rows)
     return {
         "sweep": sweep.field,
@@ -112,9 +138,10 @@ def sweep_json(sweep: Sweep, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _row(value: str, measured: Callable[[str], Figures]) -> Row:
+def _row(value: str, measure_value: Callable[[str], Figures]) -> Row:
+    """Returns the row of a value; running out of memory is not an error."""
     try:
-        return Row(value, measured(value))
+        return Row(value, measure_value(value))
     except DoesNotFitError as error:
         return Row(value, None, str(error))
     except jax.errors.JaxRuntimeError as error:
@@ -124,13 +151,13 @@ def _row(value: str, measured: Callable[[str], Figures]) -> Row:
 
 
 def _rates(figures: Figures) -> list[str]:
-    """End to end where that was measured, else of the step alone; of evaluation always alone."""
+    """Returns images/s per program: end to end if measured, otherwise of the step alone."""
     times = [program.train or program.step for program in figures.programs]
     return [f"{figures.batch_size / time.median:.1f}" if time else "" for time in times]
 
 
 def _memory(row: Row) -> str:
-    """Of the program that needs the most."""
+    """Returns the memory of the program that needs the most."""
     programs = row.figures.programs if row.figures else []
     most = max((program.cost.memory.peak for program in programs), default=0)
     return f"{most / 1e9:.2f} GB" if most else ""

@@ -1,4 +1,4 @@
-"""Seconds of a step: warm-up, rounds of many steps in turn, median and spread."""
+"""Timing of steps: warm-up, repeated measurements in turn, median and spread."""
 
 import math
 import statistics
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-# Takes so many steps, waits for the last, and gives the seconds that it took.
+# Takes a number of steps, waits for the last one, and returns the seconds for all of them.
 TimedCall = Callable[[int], float]
 
 _MOST_STEPS = 10_000
@@ -17,7 +17,11 @@ _MOST_STEPS = 10_000
 
 @dataclass(frozen=True)
 class Spread:
-    """Of several measurements of the same thing."""
+    """Median and range of several measurements.
+
+    Attributes:
+        median, low, high: of the measured values.
+    """
 
     median: float
     low: float
@@ -25,33 +29,47 @@ class Spread:
 
     @property
     def share(self) -> float:
-        """Half of the distance from low to high, as a share of the median."""
+        """Returns half of the range as a share of the median.
+
+        >>> round(Spread(0.5, 0.4, 0.8).share, 3)
+        0.4
+        """
         return (self.high - self.low) / 2 / self.median
 
     def rate(self, amount: float) -> "Spread":
-        """Of seconds: how much of `amount` a second does."""
+        """Returns `amount` per second, for a spread of the seconds that `amount` takes.
+
+        >>> Spread(0.5, 0.4, 0.8).rate(8)
+        Spread(median=16.0, low=10.0, high=20.0)
+        """
         return Spread(amount / self.median, amount / self.high, amount / self.low)
 
 
 def spread(values: list[float]) -> Spread:
-    """Median, lowest and highest."""
+    """Returns the median, the lowest and the highest value.
+
+    >>> spread([0.5, 0.4, 0.8])
+    Spread(median=0.5, low=0.4, high=0.8)
+    """
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def agreed(value: float) -> float:
-    """The first process's value, on all: processes must decide the same."""
+    """Returns the value of the first process in all processes, so that they decide the same."""
     if jax.process_count() == 1:
         return value
     return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
 
 
 def seconds_per_step(runs: dict[str, TimedCall], seconds: float, repeats: int) -> dict[str, Spread]:
-    """Times each run `repeats` times, in turn, so that a slow minute falls on all of them.
+    """Returns the seconds per step of each run.
+
+    The runs take turns, so that a slow moment of the machine affects all of them.
 
     Args:
-        runs: each by a name.
-        seconds: about how long one repeat of one run takes; at least one step.
-        repeats: how many times each is timed, after its warm-up.
+        runs: functions to time, by name.
+        seconds: approximate length of one measurement; it has at least one step.
+        repeats: number of measurements of each run, after its warm-up.
     """
     steps = {name: _warm_up(run, seconds) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -62,7 +80,7 @@ def seconds_per_step(runs: dict[str, TimedCall], seconds: float, repeats: int) -
 
 
 def _warm_up(run: TimedCall, seconds: float) -> int:
-    """Runs until a stretch is long enough to tell how many steps the wanted seconds hold."""
+    """Returns how many steps take about `seconds`, from runs of increasing length."""
     run(1)
     steps = 1
     while True:

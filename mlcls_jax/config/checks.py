@@ -153,7 +153,7 @@ def _check_ranges(config: Config) -> None:
     ]
     for path, is_valid, expected in rules:
         if not is_valid:
-            value = flatten_fields(dataclasses.asdict(config)).get(path, [])  # no phases
+            value = flatten_fields(dataclasses.asdict(config)).get(path, [])  # leaves only
             raise ValueError(f"config: {path} is {value!r}; it must be {expected}")
     check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
 

@@ -120,7 +120,7 @@ def make_view_step(
 def of_mean_probability(
     logits: Float[Array, "view batch class"],
 ) -> Float[Array, "batch class"]:
-    """Returns the logit of the mean sigmoid over views, exact even if a sigmoid rounds to 0 or 1."""
+    """Returns the logit of the mean sigmoid over views, exact even if sigmoids round to 0 or 1."""
     present = jax.nn.logsumexp(jax.nn.log_sigmoid(logits), axis=0)
     absent = jax.nn.logsumexp(jax.nn.log_sigmoid(-logits), axis=0)
     return present - absent

@@ -83,7 +83,7 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
 
     Args:
         workdir: of the run.
-        config: of the run. Fields that only affect speed or input errors may change.
+        config: of the run; only the fields of `may_change` may differ from an existing run's.
         classes: names, in the order of the CSV's columns.
 
     Raises:

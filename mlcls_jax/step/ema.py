@@ -38,7 +38,7 @@ Decay = Callable[[jax.Array], jax.Array]
 
 
 def decay_by_step(limit: float, start: int) -> Decay:
-    """Returns the decay as a function of the step: min(limit, (1 + t) / (10 + t)), t = step - start.
+    """Returns the decay by step: min(limit, (1 + t) / (10 + t)) with t = step - start.
 
     As in TensorFlow's ExponentialMovingAverage, the decay rises, so that the average of a short
     phase does not keep its initial values.

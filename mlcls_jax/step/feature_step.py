@@ -1,7 +1,7 @@
-"""Steps over cached features: several in one call, as a scan over shuffled rows of one table.
+"""Training steps on cached features: several steps per call, scanning rows of one table.
 
-The state, the loss, the dropout and the update are those of `train_step`; only the backbone is
-missing, whose result for each image is in the table.
+The state, the loss, the dropout and the update are those of `train_step`.  The backbone is not
+run, because its output for each image is in the table.
 """
 
 import dataclasses
@@ -25,26 +25,36 @@ from mlcls_jax.system.devices import AXIS
 
 @struct.dataclass
 class Features:
-    """What is left of the training images: arrays on every device, or their shapes."""
+    """Cached features and labels of the training images, on every device, or their shapes.
 
-    # What the head takes, [image, view, ...]: of the plain image, then of the mirrored one.
+    Attributes:
+        inputs: inputs of the head, [image, view, ...]; the views are the plain image, then the
+            mirrored one.
+        label: int8 [image, class] of 1, 0 or UNKNOWN.
+    """
+
     inputs: Any
-    label: Any  # int8 [image, class]: 1, 0 or UNKNOWN
+    label: Any
 
 
 @struct.dataclass
 class FeatureChunk:
-    """Several batches of one call: arrays on the host or on the devices, or their shapes."""
+    """The batches of one call: arrays on the host or on the devices, or their shapes.
 
-    row: Any  # int32 [step, batch]: image * views + view; NO_STEP where there is no step
-    position: Any  # uint32 [step, batch]: place in the endless stream of the run
+    Attributes:
+        row: int32 [step, batch], image * views + view; NO_STEP in unused steps.
+        position: uint32 [step, batch], position in the stream of all training images of the run.
+    """
+
+    row: Any
+    position: Any
 
 
 NO_STEP = -1
 
 
 def chunk_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a chunk: the rows of each batch over the axis."""
+    """Returns the sharding of a chunk: the rows of each batch are spread over the mesh."""
     return NamedSharding(mesh, _CHUNK)
 
 
@@ -59,21 +69,21 @@ def make_feature_step(
     decay: Decay | None = None,
     skip: bool = False,
 ) -> Callable[[TrainState, Features, FeatureChunk], tuple[TrainState, dict[str, jax.Array]]]:
-    """Builds `steps(state, features, chunk) -> (state, {"loss", "grad_norm"})`.
+    """Returns a jitted `steps(state, features, chunk) -> (state, {"loss", "grad_norm"})`.
 
-    The old state is donated; the metrics have one value per step of the chunk, and those of rows
-    NO_STEP mean nothing: such a step is computed and leaves the state as it was.  So one program
-    of one length takes any number of steps, each with the same bits whatever chunk it is in, and
-    its loop knows its length, for which no accelerator has to ask its host.
+    The old state is donated.  The metrics have one value per step of the chunk.  Steps whose rows
+    are NO_STEP are computed but leave the state unchanged, and their metrics are meaningless.
+    Therefore one program of fixed length takes any number of steps, with the same bits in every
+    chunk, and the accelerator need not ask the host for the length of the loop.
 
     Args:
-        model: the network; its head alone is applied.
+        model: the network, of which only the head is applied.
         optimizer: over the flat {path: array} of the trainable leaves.
         trainable: paths of those leaves, all under head/.
-        loss: of each class, see losses.py.
-        seed: of dropout, which is a function of (seed, image's position).
-        mesh: whose axis the rows of each batch are sharded over.
-        accumulate, decay, skip: see make_update.
+        loss: of each image and class, see losses.py.
+        seed: of dropout, which depends only on the seed and the position of the image.
+        mesh: of all devices; the rows of each batch are spread over it.
+        accumulate, decay, skip: see `make_update`.
     """
 
     def forward(leaves, frozen, _, batch):
@@ -99,10 +109,11 @@ def make_feature_step(
             image, view = jnp.divmod(rows.row, views)
             batch = features.inputs[image, view], features.label[image], rows.position
             after, metrics = update(before, batch)
-            taken = rows.row[0] != NO_STEP
-            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, before), metrics
+            is_step = rows.row[0] != NO_STEP
+            chosen = jax.tree.map(lambda new, old: jnp.where(is_step, new, old), after, before)
+            return chosen, metrics
 
-        # The loop carries what changes, and the backbone goes around it.
+        # The loop carries only the head and the rest that changes, not the backbone.
         head = dataclasses.replace(state, params={"head": state.params["head"]}, batch_stats={})
         head, metrics = jax.lax.scan(one, head, chunk)
         params = state.params | head.params
@@ -114,11 +125,15 @@ def make_feature_step(
 def make_classify(
     model: EfficientNet, rows: int, mesh: Mesh
 ) -> Callable[[dict, jax.Array], jax.Array]:
-    """Builds `logits(variables, inputs)`: what the head takes [image, ...] to float32 logits
-    [image, class], both on every device, as in evaluation.
+    """Returns a jitted `logits(variables, inputs)` that applies the head as in evaluation.
 
-    Each device computes its share of `rows` images at a time: a decoder's activations of all of
-    them would not fit.
+    Its inputs [image, ...] and its float32 result [image, class] are on every device.
+
+    Args:
+        model: the network, of which only the head is applied.
+        rows: images per pass, over all devices, because a decoder's activations of all images may
+            not fit in memory.
+        mesh: of all devices.
     """
     share = rows // mesh.size
 
@@ -128,7 +143,7 @@ def make_classify(
         last = len(inputs) - 1
 
         def one(begin):
-            # Past the end, the last image again: of one shape, and cut off below.
+            # Rows past the end repeat the last image and are removed below.
             row = jnp.minimum(begin + first + jnp.arange(share), last)
             return model.apply(head, inputs[row], method=EfficientNet.classify)
 

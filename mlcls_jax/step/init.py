@@ -1,4 +1,4 @@
-"""The variables that a run begins with: pretrained or drawn, on every device."""
+"""Initial variables of a run: pretrained or random, on every device."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +18,12 @@ from mlcls_jax.system.devices import replicate, replicated
 
 
 def random_variables(network: NetworkSpec, seed: int, bias: dict, mesh: jax.sharding.Mesh) -> dict:
-    """Returns randomly drawn variables, created on every device of the mesh.
+    """Returns random variables, created on every device of the mesh.
 
     Args:
         network: settings of the network.
-        seed: of the draw.
-        bias: from `fresh_bias`.
+        seed: of the random numbers.
+        bias: bias of the head, from `fresh_bias`.
         mesh: of all devices.
     """
 
@@ -47,11 +47,11 @@ def read_weights(
     Args:
         weights: the field model.weights: a name, or the path of a file.
         variant: name of the network.
-        classes: of the run, in their order.
-        shapes: of the network's variables; without them, the network is traced for them.
+        classes: class names of the run, in order.
+        shapes: shapes of the network's variables; None traces the network.
 
     Raises:
-        ValueError: the weights cannot be read, or are of another network.
+        ValueError: the weights cannot be read, or belong to another network.
     """
     known: Any = flatten_dict(shapes) if shapes else {}
     flat = {path: leaf.shape for path, leaf in known.items()}
@@ -72,22 +72,22 @@ def initial_variables(
     seed: int,
     bias: dict,
 ) -> dict:
-    """Returns pretrained variables on every device, with a fresh head unless theirs is reused.
+    """Returns pretrained variables on every device, with a new head unless theirs is reused.
 
     Args:
         network: settings of the network.
         pretrained: from `read_weights`.
-        shapes: of the network's variables.
+        shapes: shapes of the network's variables.
         mesh: of all devices.
-        weights: the field model.weights, for the line that is printed.
-        seed: of a fresh head.
-        bias: of a fresh head, from `fresh_bias`.
+        weights: the field model.weights, for the printed line.
+        seed: of the random numbers of a new head.
+        bias: bias of a new head, from `fresh_bias`.
     """
     model = build_model(network)
 
-    def draw() -> dict:  # the head alone: what merge replaces is never computed
-        each, key = head_input(network, shapes), jax.random.key(seed)
-        inputs = jnp.zeros((1, *each.shape), each.dtype)
+    def draw() -> dict:  # only the head, because merge replaces everything else
+        one_image, key = head_input(network, shapes), jax.random.key(seed)
+        inputs = jnp.zeros((1, *one_image.shape), one_image.dtype)
         drawn: Any = model.init(key, inputs, method=EfficientNet.classify)
         return drawn["params"]["head"]
 
@@ -96,20 +96,20 @@ def initial_variables(
     merged, fresh = merge(pretrained.variables, target)
     if len(fresh) > 2:  # a decoder has many arrays
         fresh = [f"head/* ({len(fresh)} arrays)"]
-    fit = "classes" if pretrained.classes else "width; the file names no classes"
+    match = "classes" if pretrained.classes else "number of outputs (the file names no classes)"
     console.print(
         f"Weights {weights} ({pretrained.variant}: {pretrained.pretrained_config}); "
-        f"new: {', '.join(fresh) if fresh else f'nothing, the head fits by its {fit}'}"
+        f"new: {', '.join(fresh) if fresh else f'nothing, because the head has the same {match}'}"
     )
     return replicate(merged, mesh)
 
 
 def fresh_bias(head_bias: str, loss: Loss, frequencies: Sequence[float]) -> dict:
-    """Returns {"bias": float32 [class]} for a fresh head, or {} to keep the head's own zeros.
+    """Returns {"bias": float32 [class]} for a new head, or {} for a bias of 0.
 
     Args:
         head_bias: the field model.head_bias, "log_odds" or "zero".
         loss: the section of the config.
-        frequencies: share of positives per class in train.
+        frequencies: float [class], share of positives per class in train.
     """
     return {} if head_bias == "zero" else {"bias": prior_bias(loss, frequencies)}

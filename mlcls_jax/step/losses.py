@@ -1,4 +1,4 @@
-"""Losses per (image, class), and the one way to average them over the known labels."""
+"""Losses per image and class, and their average over the known labels."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,24 +13,24 @@ from jaxtyping import Array, Float
 from mlcls_jax.config import Loss as LossConfig
 from mlcls_jax.data.label_table import UNKNOWN
 
-# (logits, labels), both float32 [batch, class] -> losses of the same shape.  Labels are in [0, 1],
-# or UNKNOWN, where the loss means nothing, but is finite and has a finite gradient: the mask of
-# `known_sum` makes a zero of any number, and a NaN of a NaN.
+# (logits, labels), both float32 [batch, class] -> losses of the same shape.  Labels are in [0, 1]
+# or UNKNOWN.  At UNKNOWN the loss is arbitrary, but it and its gradient must be finite, because the
+# mask of `known_sum` turns any finite number into 0 and leaves a NaN.
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
-SMALLEST_SHARE = 1e-3  # share of positives that `prior_bias` takes a class to have at least
+SMALLEST_SHARE = 1e-3  # lower limit of a class frequency in `prior_bias`
 
 
 def make_loss(
     config: LossConfig, num_classes: int, frequencies: Sequence[float] | np.ndarray | None
 ) -> Loss:
-    """The loss of a config.
+    """Returns the loss function of a config.
 
     Args:
-        config: of the loss.
-        num_classes: of the run.
-        frequencies: share of positives among the known labels of train, per class; None where
-            nobody knows them, which is an error if the loss depends on them.
+        config: the section of the config.
+        num_classes: number of classes.
+        frequencies: float [class], share of positives among the known labels of train; None if
+            unknown, which is an error if the loss depends on them.
 
     Raises:
         ValueError: see `pos_weights`.
@@ -55,8 +55,16 @@ def make_loss(
 
 
 def describe_loss(config: LossConfig) -> str:
-    """The name of the loss: "bce" only where it compares with the loss of an evaluation; else such
-    as "asl", "weighted bce" or "smoothed bce"."""
+    """Returns the name of a loss, such as "bce", "asl", "weighted bce" or "smoothed bce".
+
+    Only plain "bce" can be compared with the loss of evaluations.
+
+    Args:
+        config: the section of the config.
+
+    >>> describe_loss(LossConfig("bce", pos_weight="auto", label_smoothing=0.1))
+    'smoothed weighted bce'
+    """
     weighted = config.name == "bce" and config.pos_weight != 1.0
     words = ["smoothed"] * bool(config.label_smoothing) + ["weighted"] * weighted
     return " ".join([*words, config.name])
@@ -65,10 +73,16 @@ def describe_loss(config: LossConfig) -> str:
 def sigmoid_bce(
     logits: Float[Array, "batch class"], labels: Float[Array, "batch class"]
 ) -> Float[Array, "batch class"]:
-    """Binary cross-entropy of each class in nats, unreduced; finite for every finite logit.
+    """Returns the binary cross-entropy of each class in nats, unreduced.
+
+    It is finite for every finite logit.
 
     Args:
         logits, labels: see Loss.
+
+    >>> losses = sigmoid_bce(jnp.array([[0.0, 2.0]]), jnp.array([[1.0, 0.0]]))
+    >>> [round(float(loss), 4) for loss in losses[0]]
+    [0.6931, 2.1269]
     """
     return optax.sigmoid_binary_cross_entropy(logits, labels)
 
@@ -79,14 +93,14 @@ def weighted_bce(
     *,
     pos_weight: Float[np.ndarray, " class"],
 ) -> Float[Array, "batch class"]:
-    """Binary cross-entropy whose positive part counts pos_weight times, unreduced.
+    """Returns the binary cross-entropy with weighted positives, unreduced.
 
-    -w y log p - (1 - y) log(1 - p), as PyTorch's BCEWithLogitsLoss(pos_weight=w).  Its optimum is
-    no probability, but one whose odds are w times as high.
+    -w y log p - (1 - y) log(1 - p), as in PyTorch's BCEWithLogitsLoss(pos_weight=w).  At its
+    optimum, the odds p / (1 - p) are w times those of the true probability.
 
     Args:
         logits, labels: see Loss.
-        pos_weight: w, float32, of each class.
+        pos_weight: w, float32 [class].
     """
     log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     return -(jnp.asarray(pos_weight)[None, :] * labels * log_p + (1.0 - labels) * log_not_p)
@@ -99,17 +113,17 @@ def sigmoid_focal(
     gamma: float,
     alpha: float | None,
 ) -> Float[Array, "batch class"]:
-    """Focal loss of each class, unreduced (Lin et al., arXiv:1708.02002).
+    """Returns the focal loss of each class, unreduced (Lin et al., arXiv:1708.02002).
 
-    BCE times (1 - q)^gamma, where q = y p + (1 - y)(1 - p) is the probability of the label, so
-    that what is learned already counts less; gamma=0 is BCE.
+    BCE times (1 - q)^gamma, where q = y p + (1 - y)(1 - p) is the probability of the label.  It
+    reduces the weight of labels that are already predicted well; gamma=0 is BCE.
 
     Args:
         logits, labels: see Loss.
-        gamma: at least 0.
-        alpha: weight of positives, that of negatives being 1 - alpha; None: both have weight 1.
+        gamma: focusing exponent, at least 0.
+        alpha: weight of positives; negatives have 1 - alpha.  None: both have weight 1.
     """
-    # At a negative label, the logarithm inside would be that of a negative number.
+    # UNKNOWN is negative, and would lead to the logarithm of a negative number.
     labels = jnp.maximum(labels, 0.0)
     return optax.sigmoid_focal_loss(logits, labels, alpha=alpha, gamma=gamma)
 
@@ -123,36 +137,44 @@ def asymmetric(
     clip: float,
     focus_gradient: bool,
 ) -> Float[Array, "batch class"]:
-    """Asymmetric loss of each class, unreduced (Ben-Baruch et al., arXiv:2009.14119).
+    """Returns the asymmetric loss of each class, unreduced (Ben-Baruch et al., arXiv:2009.14119).
 
-    y (1 - p)^gamma_pos -log p + (1 - y) r^gamma_neg -log(1 - r), where r = max(p - clip, 0).  So
-    negatives below `clip` teach nothing, and easy ones little.  All of it 0 is BCE.
+    -y (1 - p)^gamma_pos log p - (1 - y) r^gamma_neg log(1 - r), where r = max(p - clip, 0).
+    Negatives with p below `clip` have no loss, and easy negatives have little.  With all settings
+    at 0 it is BCE.
 
-    The two parts of a soft label are weighted each by its own exponent.  The authors' code, which
-    is for labels 0 and 1, is the same there but for one thing: it takes log(max(p, 1e-8)), whose
-    gradient is 0 below, so that a positive below logit -18 is never learned again.  Here it is.
+    Each part of a soft label has its own exponent.  For labels 0 and 1 this equals the authors'
+    code with one exception: theirs uses log(max(p, 1e-8)), which has no gradient below logit -18.
+    Such positives can still be learned here.
 
     Args:
         logits, labels: see Loss.
-        gamma_pos, gamma_neg: at least 0.
-        clip: in [0, 1).
-        focus_gradient: whether the powers have a gradient too, or are constant weights, which is
-            what the authors train with.
+        gamma_pos, gamma_neg: focusing exponents, at least 0.
+        clip: probability margin of negatives, in [0, 1).
+        focus_gradient: whether gradients flow through the powers.  If not, they are constant
+            weights, as in the authors' training.
     """
     log_not_p = jax.nn.log_sigmoid(-logits)
-    # log(1 - r) = min(log(1 - p + clip), 0) in a form that is finite, with clip=0 as well.
+    # log(1 - r) = min(log(1 - p + clip), 0) in a form that is finite, even with clip=0.
     log_clip = math.log(clip) if clip else -math.inf
     log_not_r = jnp.minimum(jnp.logaddexp(log_not_p, log_clip), 0.0)
-    missed, false = jnp.exp(log_not_p), -jnp.expm1(log_not_r)
-    positive = _power(missed, gamma_pos, focus_gradient) * -jax.nn.log_sigmoid(logits)
-    negative = _power(false, gamma_neg, focus_gradient) * -log_not_r
+    not_p, r = jnp.exp(log_not_p), -jnp.expm1(log_not_r)
+    positive = _power(not_p, gamma_pos, focus_gradient) * -jax.nn.log_sigmoid(logits)
+    negative = _power(r, gamma_neg, focus_gradient) * -log_not_r
     return labels * positive + (1.0 - labels) * negative
 
 
 def smooth(labels: Float[Array, "batch class"], amount: float) -> Float[Array, "batch class"]:
-    """Labels drawn to one half, y (1 - amount) + amount / 2; unknown ones stay unknown.
+    """Returns smoothed labels, y (1 - amount) + amount / 2; unknown labels stay unknown.
 
-    Szegedy et al., arXiv:1512.00567, for classes that are two-way questions each.
+    Label smoothing (Szegedy et al., arXiv:1512.00567), where each class is a binary problem.
+
+    Args:
+        labels: see Loss.
+        amount: in [0, 1).
+
+    >>> smooth(jnp.array([[0.0, 1.0, UNKNOWN]]), 0.5).tolist()
+    [[0.25, 0.75, -1.0]]
     """
     return jnp.where(labels == UNKNOWN, labels, labels * (1.0 - amount) + amount / 2.0)
 
@@ -160,10 +182,21 @@ def smooth(labels: Float[Array, "batch class"], amount: float) -> Float[Array, "
 def known_sum(
     losses: Float[Array, "batch class"], labels: Float[Array, "batch class"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The sum of the losses at known labels and the number of known labels, both float32.
+    """Returns the sum of the losses at known labels and the number of known labels.
 
-    Sums, not means, so that devices and batches with unequal numbers of known labels merge
-    exactly: divide the total of the first by the total of the second.
+    Sums of devices and batches can be added, unlike means over unequal numbers of known labels.
+    The mean loss is the total of the first divided by the total of the second.
+
+    Args:
+        losses: see Loss.
+        labels: see Loss.
+
+    Returns:
+        Two float32 scalars.
+
+    >>> total, count = known_sum(jnp.array([[0.5, 2.0, 9.0]]), jnp.array([[1.0, 0.0, UNKNOWN]]))
+    >>> float(total), float(count)
+    (2.5, 2.0)
     """
     known = labels != UNKNOWN
     return jnp.where(known, losses, 0.0).sum(), known.sum(dtype=jnp.float32)
@@ -172,51 +205,59 @@ def known_sum(
 def pos_weights(
     config: LossConfig, num_classes: int, frequencies: Sequence[float] | np.ndarray | None
 ) -> Float[np.ndarray, " class"]:
-    """What a positive label counts, per class, float32: the config's numbers or, with "auto", the
-    negatives per positive in train.
+    """Returns the weight of positive labels for each class, float32.
 
-    "auto" is kept between 1 / pos_weight_max and pos_weight_max: a class with one positive among
-    thousands would else decide over the others' gradient, and one label about it.  It is 1 where a
-    class has only positives or only negatives, as there is nothing to balance.
+    With "auto" it is the number of negatives per positive in train, limited to the range from
+    1 / pos_weight_max to pos_weight_max.  Without the limit, a class with one positive in
+    thousands would dominate the gradient by a single label.  The weight is 1 for a class with only
+    positives or only negatives.
 
-    Args: as of `make_loss`.
+    Args:
+        config, num_classes, frequencies: see `make_loss`.
 
     Raises:
-        ValueError: a list with not one number per class, or "auto" without frequencies.
+        ValueError: a list whose length is not the number of classes, or "auto" without
+            frequencies.
+
+    >>> pos_weights(LossConfig(pos_weight="auto", pos_weight_max=10.0), 3, [0.5, 0.2, 0.01])
+    array([ 1.,  4., 10.], dtype=float32)
     """
     given = config.pos_weight
     if isinstance(given, list) and len(given) != num_classes:
         raise ValueError(
             f"config: loss.pos_weight has {len(given)} numbers for {num_classes} classes; write "
-            "one for each, in the order of the CSV's columns"
+            "one number per class, in the order of the CSV's columns"
         )
     if given != "auto":
         return np.broadcast_to(np.asarray(given, np.float32), num_classes)
     if frequencies is None:
-        raise ValueError('config: loss.pos_weight="auto" needs labels to count; write a number')
+        raise ValueError('config: loss.pos_weight="auto" needs training labels; write a number')
     share = np.asarray(frequencies, np.float64)
-    both = (share > 0) & (share < 1)
-    share = np.where(both, share, 0.5)
-    most = config.pos_weight_max
-    return np.clip((1 - share) / share, 1 / most, most).astype(np.float32)
+    has_both = (share > 0) & (share < 1)
+    share = np.where(has_both, share, 0.5)
+    limit = config.pos_weight_max
+    return np.clip((1 - share) / share, 1 / limit, limit).astype(np.float32)
 
 
 def prior_bias(
     config: LossConfig, frequencies: Sequence[float] | np.ndarray
 ) -> Float[np.ndarray, " class"]:
-    """The head's bias, float32, whose probabilities are the frequencies of the classes.
+    """Returns the bias of the head that predicts the class frequencies, float32 [class].
 
-    So training begins at the loss of a constant predictor, and not with the steps that it takes
-    every class to become rare (Lin et al., arXiv:1708.02002, 3.3).  With weighted positives, which
-    multiply the odds of the optimum, it is their logarithm higher.  Shares are kept between
-    SMALLEST_SHARE and 1 - SMALLEST_SHARE, so that no class begins where it has no gradient.
+    Training then starts at the loss of a constant predictor (Lin et al., arXiv:1708.02002, section
+    3.3).  Weighted positives add the logarithm of their weight, because they multiply the odds at
+    the optimum.  Frequencies are limited to the range from SMALLEST_SHARE to 1 - SMALLEST_SHARE,
+    so that every class starts with a gradient.
 
     Args:
-        config: of the loss.
-        frequencies: share of positives among the known labels of train, per class.
+        config: the section of the config.
+        frequencies: float [class], share of positives among the known labels of train.
 
     Raises:
         ValueError: see `pos_weights`.
+
+    >>> np.round(prior_bias(LossConfig(), [0.5, 0.1]).astype(float), 3).tolist()
+    [0.0, -2.197]
     """
     share = np.clip(np.asarray(frequencies, np.float64), SMALLEST_SHARE, 1 - SMALLEST_SHARE)
     odds = pos_weights(config, len(share), frequencies) * share / (1 - share)
@@ -224,7 +265,7 @@ def prior_bias(
 
 
 def _power(base: jax.Array, exponent: float, gradient: bool) -> jax.Array | float:
-    """base ** exponent with base in [0, 1], or its value alone; no infinite gradient at 0."""
+    """Returns base ** exponent for a base in [0, 1], with a finite gradient at 0 or with none."""
     if exponent == 0.0:
         return 1.0
     power = jnp.where(base > 0.0, jnp.where(base > 0.0, base, 1.0) ** exponent, 0.0)

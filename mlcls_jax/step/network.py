@@ -28,7 +28,7 @@ class NetworkSpec:
         decoder: size of the ML-Decoder head; None for global average pooling and a dense layer.
         dropout: rate before the head; None for the published one.
         remat: whether blocks are computed again in the backward pass, to save memory.
-        sync_batch_norm: whether batch statistics are those of all devices.
+        sync_batch_norm: whether batch statistics are computed over all devices.
     """
 
     variant: str
@@ -42,11 +42,11 @@ class NetworkSpec:
 
 
 def network_spec(model: Model, num_classes: int) -> NetworkSpec:
-    """Returns the settings of a network, with defaults resolved for the present devices.
+    """Returns the settings of a network, with every default resolved for the present devices.
 
     Args:
         model: the section of the config.
-        num_classes: outputs of the head.
+        num_classes: outputs of the head; 0 for the network without its head.
     """
     decoder = None
     if model.head != "gap":
@@ -68,12 +68,14 @@ def build_model(
     convention: Convention = KERAS,
     active: frozenset[str] | None = None,
 ) -> EfficientNet:
-    """Returns the Flax module of a network.  The shapes of its variables depend on no convention.
+    """Returns the Flax module of a network.
+
+    The shapes of its variables do not depend on the convention.
 
     Args:
         network: settings of the network.
         convention: padding, epsilon and momentum that the weights were trained with.
-        active: paths of the modules that train; None if all of them do.
+        active: paths of the modules that behave as in training; None means all.
     """
     return EfficientNet(
         variant=network.variant,
@@ -89,7 +91,7 @@ def build_model(
 
 
 def describe_network(network: NetworkSpec) -> str:
-    """Returns the name, the image size and the queries of a decoder in one line."""
+    """Returns one line with the variant, the image size and the number of decoder queries."""
     text = f"EfficientNet {network.variant}, {network.image_size} px"
     if network.decoder:
         queries = query_count(network.num_classes, network.decoder.groups)
@@ -98,18 +100,18 @@ def describe_network(network: NetworkSpec) -> str:
 
 
 def variables_shape(network: NetworkSpec, mesh: Mesh) -> dict:
-    """Returns {params, batch_stats} as shapes that are replicated over the mesh; no memory."""
+    """Returns the shapes of {params, batch_stats}, replicated over the mesh, without arrays."""
     model, size = build_model(network), network.image_size
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     return with_sharding(dict(shapes), replicated(mesh))
 
 
 def head_input(network: NetworkSpec, variables: dict) -> jax.ShapeDtypeStruct:
-    """Returns the shape of what the head takes of one image, without tracing the network.
+    """Returns the shape and dtype of the head's input for one image, without tracing the network.
 
     Args:
         network: settings of the network.
-        variables: of the network, or their shapes.
+        variables: variables of the network, or their shapes.
     """
     channels = variables["params"]["backbone"]["top"]["conv"]["kernel"].shape[-1]
     if network.decoder is None:

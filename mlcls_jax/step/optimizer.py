@@ -1,7 +1,7 @@
 """Parameter groups by regular expression, and the optimiser of one phase.
 
-Gradients, clipping and optimiser state only ever see the trainable leaves, as a flat dictionary
-{path: array}; what no group matches is frozen.
+Gradients, clipping and optimiser state contain only the trainable leaves, as a flat dictionary
+{path: array}.  Parameters that no group matches are frozen.
 """
 
 import re
@@ -21,7 +21,14 @@ FROZEN = -1
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One line of the table of parameter groups."""
+    """A row of the table of parameter groups.
+
+    Attributes:
+        pattern: regular expression of the group, with its stages if layer_decay is on.
+        parameters: number of parameters.
+        learning_rate: highest rate of the schedule.
+        weight_decay: weight decay of the group's kernels.
+    """
 
     pattern: str
     parameters: int
@@ -34,10 +41,17 @@ def _kernels(tree: Any) -> dict[str, bool]:
 
 
 def assign_groups(paths: list[str], groups: list[Group]) -> dict[str, int]:
-    """The index of the first group whose pattern matches the whole path, or FROZEN, per path.
+    """Returns the index of each path's group: the first whose pattern matches the whole path.
+
+    Args:
+        paths: such as "backbone/stem/conv/kernel".
+        groups: of one phase.
+
+    Returns:
+        {path: index of a group, or FROZEN}.
 
     Raises:
-        ValueError: a pattern matches no parameter, or only ones that an earlier group has.
+        ValueError: a pattern matches no path, or only paths of earlier groups.
     """
     assigned = {
         path: next(
@@ -49,22 +63,34 @@ def assign_groups(paths: list[str], groups: list[Group]) -> dict[str, int]:
         if i not in assigned.values():
             examples = ", ".join(sorted({"/".join(path.split("/")[:2]) for path in paths})[:4])
             raise ValueError(
-                f"parameter group {group.pattern!r} matches no parameter that an earlier group "
-                f"has not taken; patterns match whole paths, such as {examples}/..."
+                f"parameter group {group.pattern!r} matches no parameter, or only those of earlier "
+                f"groups; correct the pattern to match whole paths, such as {examples}/..."
             )
     return assigned
 
 
 def trainable_paths(params: dict, phase: Phase) -> frozenset[str]:
-    """Paths of the leaves that the phase trains."""
+    """Returns the paths of the leaves that a phase trains.
+
+    Args:
+        params: nested tree of arrays or shapes.
+        phase: its groups are used.
+
+    Raises:
+        ValueError: see `assign_groups`.
+    """
     assigned = assign_groups(list(flatten(params)), phase.groups)
     return frozenset(path for path, group in assigned.items() if group != FROZEN)
 
 
 def active_modules(trainable: frozenset[str], phase: Phase) -> frozenset[str]:
-    """Paths of the modules that behave as in training: those with a trainable leaf inside.
+    """Returns the paths of the modules that behave as in training: those with a trainable leaf.
 
-    With `batch_norm="frozen"`, normalisations are left out, even where their scale trains.
+    With `batch_norm="frozen"`, normalisations are excluded, even if their scale trains.
+
+    Args:
+        trainable: paths of the trainable leaves.
+        phase: its field batch_norm is used.
     """
     modules = {
         "/".join(path.split("/")[:depth])
@@ -77,15 +103,19 @@ def active_modules(trainable: frozenset[str], phase: Phase) -> frozenset[str]:
 
 
 def count_stages(params: dict) -> int:
-    """Stages of the backbone, from parameters or their shapes."""
+    """Returns the number of stages of the backbone, from parameters or their shapes."""
     return max(_stage(path) for path in flatten(params))
 
 
 def depth_below_head(path: str, stages: int) -> int:
-    """By how many powers of `layer_decay` the rate of a parameter is multiplied.
+    """Returns the exponent of `layer_decay` in the learning rate of a parameter.
 
-    Every stage is a layer of the schemes of BEiT (arXiv:2106.08254) and timm: 0 for the head, 1 for
-    the last stage and the convolution after it, `stages` for the first, one more for the stem.
+    As in BEiT (arXiv:2106.08254) and timm, with one layer per stage: 0 for the head, 1 for the last
+    stage and the convolution after it, `stages` for the first stage, and stages + 1 for the stem.
+
+    Args:
+        path: of the parameter.
+        stages: number of stages of the backbone.
     """
     if not path.startswith("backbone/"):
         return 0
@@ -95,15 +125,22 @@ def depth_below_head(path: str, stages: int) -> int:
 
 
 def _stage(path: str) -> int:
-    """1 for the first stage of the backbone, and so on; 0 for what is in none."""
+    """Returns the number of the parameter's stage, from 1; 0 outside the stages."""
     match = re.match(r"backbone/stage(\d+)/", path)
     return int(match[1]) if match else 0
 
 
 def group_table(params: dict, phase: Phase) -> list[GroupRow]:
-    """Parameter counts and highest rates per group, the frozen rest last.
+    """Returns the parameter counts and highest rates per group, with the frozen rest last.
 
-    With `layer_decay`, a group has a row for each of its rates, from the head down.
+    With `layer_decay`, a group has one row for each of its rates, from the head down.
+
+    Args:
+        params: nested tree of arrays or shapes.
+        phase: its groups and layer_decay are used.
+
+    Raises:
+        ValueError: see `assign_groups`.
     """
     leaves, stages = flatten(params), count_stages(params)
     counts, parts = Counter[_Label](), defaultdict[_Label, set[str]](set)
@@ -120,7 +157,7 @@ def group_table(params: dict, phase: Phase) -> list[GroupRow]:
 
 
 class _Label(NamedTuple):
-    """What parameters of one rate have in common."""
+    """The properties that determine the learning rate of a parameter."""
 
     group: int
     depth: int  # 0 without layer_decay
@@ -144,23 +181,22 @@ def make_optimizer(
     stages: int = 0,
     schedule: MakeSchedule = make_schedule,
 ) -> optax.GradientTransformation:
-    """The optimiser that the phase names, over a flat {path: array} of the trainable leaves.
+    """Returns the optimiser of a phase, over a flat {path: array} of the trainable leaves.
 
-    adamw (arXiv:1711.05101), lion (arXiv:2302.06675): the weight decay, times the rate, is taken
-        from the parameter itself.
-    adam (arXiv:1412.6980), sgd (with Nesterov's momentum, as timm's "sgd"): the weight decay is
-        that of an L2 penalty: it joins the gradient, after clipping and before the moments, as in
-        torch.optim.
+    adamw (arXiv:1711.05101) and lion (arXiv:2302.06675) use decoupled weight decay: rate times
+        decay times the parameter is subtracted from the parameter.
+    adam (arXiv:1412.6980) and sgd (with Nesterov momentum, as timm's "sgd") use an L2 penalty: it
+        is added to the gradient after clipping and before the moments, as in torch.optim.
 
-    Weight decay falls on kernels only: decaying biases and normalisation scales moves the
-    function without limiting its complexity.
+    Weight decay applies to kernels only, because decaying biases and normalisation scales changes
+    the function without limiting its complexity.
 
     Args:
-        phase: its optimiser, groups, layer_decay and clip_norm are read.
+        phase: its optimizer, momentum, groups, layer_decay and clip_norm are used.
         trainable: paths of the leaves.
         steps: length of the phase.
-        warmup: steps of it with a rising rate.
-        stages: of the backbone; needed with layer_decay only.
+        warmup: steps with a rising rate, at the start of the phase.
+        stages: number of stages of the backbone; used only with layer_decay.
         schedule: makes the schedule of a group's rate.
     """
     labels = _labels(sorted(trainable), phase, stages)
@@ -169,15 +205,15 @@ def make_optimizer(
     penalty: dict[Hashable, optax.GradientTransformation] = {}
     rates: dict[Hashable, optax.GradientTransformation] = {}
     kinds = sorted(set(labels.values()))
-    for number, label in enumerate(kinds):
+    for index, label in enumerate(kinds):
         group = phase.groups[label.group]
         decay = optax.add_decayed_weights(group.weight_decay, mask=_kernels)
         peak = group.learning_rate * phase.layer_decay**label.depth
         rate = optax.scale_by_learning_rate(schedule(phase, peak, steps, warmup))
-        penalty[number] = decay
-        rates[number] = optax.chain(decay, rate) if decoupled else rate
+        penalty[index] = decay
+        rates[index] = optax.chain(decay, rate) if decoupled else rate
     assigned = {path: kinds.index(label) for path, label in labels.items()}
-    # Moments as one vector each: hundreds of arrays fewer to hand to every step.
+    # Each moment is one vector, so that a step has hundreds of arguments fewer.
     parts = [optax.flatten(_moments(phase)), optax.partition(rates, assigned)]
     if not decoupled:
         parts.insert(0, optax.partition(penalty, assigned))

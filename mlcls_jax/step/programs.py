@@ -1,4 +1,4 @@
-"""The programs of a run, built from its config and shapes alone: nothing here makes an array."""
+"""The programs of a run, built from its config and the shapes of its arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,13 +49,13 @@ from mlcls_jax.system.devices import replicated, sharded
 
 @dataclass(frozen=True)
 class Program:
-    """A jitted function and the shapes (with shardings) of the arguments that it is called with."""
+    """A jitted function and the shapes of its arguments, with shardings."""
 
     function: Any
     arguments: tuple
 
     def lower(self) -> jax.stages.Lowered:
-        """Traced for those shapes, and for no others."""
+        """Returns the function, traced for the shapes of its arguments."""
         return self.function.lower(*self.arguments)
 
 
@@ -66,10 +66,10 @@ class StepSpec:
     Attributes:
         network: settings of the network.
         loss: the section of the config.
-        augment: the section of the config; a step needs mixup and CutMix.
-        frequencies: share of positives per class in train, float [class].
+        augment: the section of the config; a step uses its fields for mixup and CutMix.
+        frequencies: float [class], share of positives per class in train; None if unknown.
         batch_size: images per step, over all devices.
-        log_every: steps between two looks at the losses.
+        log_every: steps between two checks of the losses.
         seed: of dropout, drop path and mixup.
         skip_nan: whether a step with a loss or gradient that is not finite is skipped.
     """
@@ -87,7 +87,13 @@ class StepSpec:
 def step_spec(
     config: Config, num_classes: int, frequencies: Sequence[float] | np.ndarray | None = None
 ) -> StepSpec:
-    """Returns what all training steps of a run share."""
+    """Returns what all training steps of a run share.
+
+    Args:
+        config: of the run.
+        num_classes: number of classes.
+        frequencies: float [class], share of positives per class in train; None if unknown.
+    """
     return StepSpec(
         network=network_spec(config.model, num_classes),
         loss=config.loss,
@@ -101,8 +107,14 @@ def step_spec(
 
 
 def fresh_state(variables: dict, phase_plan: PlannedPhase) -> TrainState:
-    """The state at the start of a phase: these variables, a new optimiser's state and, where the
-    phase averages what it trains, the average of these variables alone."""
+    """Returns the state at the start of a phase, with a new optimiser state.
+
+    If the phase has an EMA, it starts with the values of the variables.
+
+    Args:
+        variables: nested trees {params, batch_stats}.
+        phase_plan: the phase.
+    """
     params = variables["params"]
     leaves, _ = partition(params, trainable_paths(params, phase_plan.phase))
     opt_state = _optimizer(phase_plan, params).init(leaves)
@@ -112,7 +124,7 @@ def fresh_state(variables: dict, phase_plan: PlannedPhase) -> TrainState:
 
 
 def ema_leaves(variables: dict, phase: Phase) -> EmaState:
-    """Those of the variables (or of their shapes) that the phase averages; none without `ema`."""
+    """Returns the variables (or shapes) that the phase averages; NO_EMA without `ema`."""
     if not phase.ema:
         return NO_EMA
     trainable = trainable_paths(variables["params"], phase)
@@ -122,13 +134,19 @@ def ema_leaves(variables: dict, phase: Phase) -> EmaState:
 
 
 def state_shape(variables: dict, phase_plan: PlannedPhase, mesh: Mesh) -> Any:
-    """The state of a phase as shapes, replicated over the mesh, from the shapes of variables."""
+    """Returns the shapes of a phase's state, replicated over the mesh.
+
+    Args:
+        variables: what `variables_shape` returns.
+        phase_plan: the phase.
+        mesh: of all devices.
+    """
     state = jax.eval_shape(partial(fresh_state, phase_plan=phase_plan), variables)
     return with_sharding(state, replicated(mesh))
 
 
 def batch_shape(network: NetworkSpec, batch_size: int, mesh: Mesh) -> Batch:
-    """Returns a training batch as shapes, its rows spread over the mesh."""
+    """Returns the shapes of a training batch, whose rows are spread over the mesh."""
     size = network.image_size
     batch = Batch(
         image=jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
@@ -153,7 +171,7 @@ def step_program(
         pretrained_config: convention and normalisation of the weights.
         phase_plan: the phase.
         mesh: of all devices.
-        variables: what `variables_shape` returns, if it is at hand.
+        variables: what `variables_shape` returns; None computes it.
         schedule: makes the learning-rate schedule of each group.
     """
     variables = variables or variables_shape(spec.network, mesh)
@@ -182,10 +200,15 @@ def forward_program(
     mesh: Mesh,
     variables: dict | None = None,
 ) -> Program:
-    """Returns the evaluation of a batch: (variables, images) -> logits; see make_eval_step.
+    """Returns the evaluation of a batch: (variables, images) -> logits; see `make_eval_step`.
 
-    With network.num_classes=0, it returns what the head takes; the variables may hold a head.
-    `variables` is what `variables_shape` returns, if it is at hand.
+    Args:
+        network: settings of the network.  With num_classes=0 the program returns the inputs of the
+            head, and the variables may contain a head.
+        pretrained_config: convention and normalisation of the weights.
+        batch_size: images per call, over all devices.
+        mesh: of all devices.
+        variables: what `variables_shape` returns; None computes it.
     """
     model, size = build_model(network, pretrained_config.convention), network.image_size
     shape = (batch_size, size, size, 3)
@@ -198,8 +221,7 @@ def forward_program(
 def feature_step_program(
     spec: StepSpec, phase_plan: PlannedPhase, images: int, mesh: Mesh, variables: dict
 ) -> Program:
-    """Returns the steps of a phase with cached features: (state, features, chunk) -> (state,
-    metrics); see make_feature_step.
+    """Returns the steps of a phase with cached features; see `make_feature_step`.
 
     Args:
         spec: what all steps of the run share.
@@ -220,10 +242,10 @@ def feature_step_program(
         _decay(phase_plan),
         spec.skip_nan,
     )
-    each, views = head_input(spec.network, variables), phase_plan.phase.cached_views
+    one_image, views = head_input(spec.network, variables), phase_plan.phase.cached_views
     rows = phase_plan.chunk_steps(spec.log_every), spec.batch_size
     features = Features(
-        inputs=jax.ShapeDtypeStruct((images, views, *each.shape), each.dtype),
+        inputs=jax.ShapeDtypeStruct((images, views, *one_image.shape), one_image.dtype),
         label=jax.ShapeDtypeStruct((images, spec.network.num_classes), jnp.int8),
     )
     chunk = FeatureChunk(
@@ -237,7 +259,7 @@ def feature_step_program(
 def classify_program(
     network: NetworkSpec, batch_size: int, images: int, mesh: Mesh, variables: dict
 ) -> Program:
-    """Returns the head alone, on every device: (variables, inputs) -> logits.
+    """Returns the head alone: (variables, inputs) -> logits; see `make_classify`.
 
     Args:
         network: settings of the network.
@@ -247,19 +269,26 @@ def classify_program(
         variables: what `variables_shape` returns.
     """
     classify = make_classify(build_model(network), batch_size, mesh)
-    each = head_input(network, variables)
-    inputs = jax.ShapeDtypeStruct((images, *each.shape), each.dtype, sharding=replicated(mesh))
+    one_image = head_input(network, variables)
+    shape = (images, *one_image.shape)
+    inputs = jax.ShapeDtypeStruct(shape, one_image.dtype, sharding=replicated(mesh))
     return Program(classify, (variables, inputs))
 
 
 def step_inputs(augment: Augment, seed: int, normalization: Normalization) -> Inputs:
-    """Returns the function from a batch to the inputs of a step, with mixup and CutMix if set."""
+    """Returns the function from a batch to the inputs of a step, with mixup and CutMix if on.
+
+    Args:
+        augment: the section of the config.
+        seed: of mixup and CutMix.
+        normalization: mean and standard deviation that the weights expect.
+    """
     inputs = make_inputs(normalization)
     return make_mixed_inputs(inputs, augment, seed) if mixes(augment) else inputs
 
 
 def _optimizer(phase_plan: PlannedPhase, params: dict, schedule: MakeSchedule = make_schedule):
-    """Of a phase, from the parameters or their shapes."""
+    """Returns the optimiser of a phase, from the parameters or their shapes."""
     return make_optimizer(
         phase_plan.phase,
         trainable_paths(params, phase_plan.phase),

@@ -1,8 +1,8 @@
-"""The step: a pure function of (state, batch), jitted once over all devices.
+"""The training step: a pure function of state and batch, jitted over all devices.
 
-Data parallelism is `jax.shard_map` over a mesh of one axis: state replicated, batch sharded, and
-one all-reduce of everything that has to be summed (loss, label count, trainable gradients and,
-where normalisations train, their statistics).
+Data parallelism is `jax.shard_map` over a mesh of one axis.  The state is replicated and the batch
+is sharded.  One all-reduce sums the loss, the number of known labels, the trainable gradients and
+the statistics of the normalisations that train.
 """
 
 import dataclasses
@@ -32,23 +32,39 @@ from mlcls_jax.system.devices import AXIS, replicated
 class TrainState:
     """Everything that a step reads and writes.
 
-    The running totals of the training loss live here, on the device, so that an epoch needs no
-    transfer for them and a resumed epoch reports the same mean as an uninterrupted one.
+    The totals of the training loss are kept on the device, so that steps need no transfer and a
+    resumed run reports the same mean as an uninterrupted one.
+
+    Attributes:
+        step: int32, steps of the run so far, over all phases.
+        params: nested tree of all parameters.
+        batch_stats: nested tree of the running statistics of all normalisations.
+        opt_state: state of the optimiser, over the trainable leaves.
+        loss_sum: float32, sum of the losses since the last evaluation.
+        label_count: float32, number of known labels since the last evaluation.
+        ema: averages of what the phase trains; NO_EMA without them.
     """
 
-    step: jax.Array  # int32, over all phases
+    step: jax.Array
     params: dict
     batch_stats: dict
     opt_state: optax.OptState
-    loss_sum: jax.Array  # float32, since the last evaluation
-    label_count: jax.Array  # float32, known labels since the last evaluation
-    ema: EmaState = NO_EMA  # of what the phase trains
+    loss_sum: jax.Array
+    label_count: jax.Array
+    ema: EmaState = NO_EMA
 
 
 def make_state(
     variables: dict, opt_state: optax.OptState, step: int, ema: EmaState = NO_EMA
 ) -> TrainState:
-    """A state with these variables and no running totals yet."""
+    """Returns a state with totals of 0.
+
+    Args:
+        variables: nested trees {params, batch_stats}.
+        opt_state: state of the optimiser.
+        step: steps of the run so far.
+        ema: averages of what the phase trains.
+    """
     return TrainState(
         step=jnp.asarray(step, jnp.int32),
         params=variables["params"],
@@ -61,7 +77,7 @@ def make_state(
 
 
 def partition(params: dict, trainable: frozenset[str]) -> tuple[dict, dict]:
-    """The trainable and the frozen leaves of a nested tree, each as a flat {path: array}."""
+    """Returns the trainable and the frozen leaves of a nested tree, as flat {path: array}."""
     leaves = flatten(params)
     return (
         {path: leaf for path, leaf in leaves.items() if path in trainable},
@@ -70,23 +86,27 @@ def partition(params: dict, trainable: frozenset[str]) -> tuple[dict, dict]:
 
 
 def normalize(
-    images: UInt8[Array, "batch height width 3"], by: Normalization
+    images: UInt8[Array, "batch height width 3"], normalization: Normalization
 ) -> Float[Array, "batch height width 3"]:
-    """(images - mean) / std per colour, in float32."""
-    pixels = images.astype(jnp.float32)
-    return (pixels - np.asarray(by.mean, np.float32)) / np.asarray(by.std, np.float32)
+    """Returns (images - mean) / std per colour channel, in float32."""
+    mean, std = (np.asarray(x, np.float32) for x in (normalization.mean, normalization.std))
+    return (images.astype(jnp.float32) - mean) / std
 
 
-# A batch -> (normalised images, float32 [row, size, size, 3]; labels, float32 [row, class], of
-# which all are in [0, 1] but UNKNOWN ones).
+# A batch -> (normalised images, float32 [row, size, size, 3]; labels, float32 [row, class], in
+# [0, 1] or UNKNOWN).
 Inputs = Callable[[Batch], tuple[jax.Array, jax.Array]]
 
 
-def make_inputs(by: Normalization) -> Inputs:
-    """The images of a batch, normalised by the numbers of the weights, and its labels."""
+def make_inputs(normalization: Normalization) -> Inputs:
+    """Returns the function from a batch to its normalised images and its labels.
+
+    Args:
+        normalization: mean and standard deviation that the weights expect.
+    """
 
     def inputs(batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return normalize(batch.image, by), batch.label.astype(jnp.float32)
+        return normalize(batch.image, normalization), batch.label.astype(jnp.float32)
 
     return inputs
 
@@ -103,20 +123,20 @@ def make_train_step(
     decay: Decay | None = None,
     skip: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Builds `step(state, batch) -> (state, {"loss", "grad_norm"})`; the old state is donated.
+    """Returns a jitted `step(state, batch) -> (state, {"loss", "grad_norm"})`.
+
+    The old state is donated.  The loss is the mean over the known labels of the whole batch, and
+    grad_norm is the global norm of the trainable gradients before clipping.
 
     Args:
-        model: with `active` set to the modules that behave as in training.
+        model: the network, with `active` set to the modules that behave as in training.
         optimizer: over the flat {path: array} of the trainable leaves.
         trainable: paths of those leaves.
-        inputs: from a batch to what the network and the loss take.
-        loss: of each class, see losses.py.
-        seed: of dropout and drop path, which are functions of (seed, image's position).
-        mesh: whose axis the batch is sharded over.
-        accumulate, decay, skip: see make_update.
-
-    The loss is the mean over the known labels of the whole batch; grad_norm is the global norm of
-    the trainable gradients, before clipping.
+        inputs: see Inputs.
+        loss: of each image and class, see losses.py.
+        seed: of dropout and drop path, which depend only on the seed and the position of the image.
+        mesh: of all devices; the batch is spread over it.
+        accumulate, decay, skip: see `make_update`.
     """
 
     def forward(leaves, frozen, batch_stats, batch):
@@ -146,34 +166,37 @@ def make_update(
     decay: Decay | None = None,
     skip: bool = False,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
-    """Builds `step(state, batch) -> (state, {"loss", "grad_norm"})` as each device of a mesh runs
-    it: what all steps share, whatever their batch is.
+    """Returns `step(state, batch) -> (state, {"loss", "grad_norm"})` for `over_devices`.
+
+    It is the common part of the steps on images and on features, and does not depend on the
+    structure of a batch.
 
     Args:
         forward: (trainable leaves, frozen leaves, batch_stats, batch) -> (sum of the losses,
-            (number of known labels, changed statistics as flat {path: array})) of a device's rows.
+            (number of known labels, changed statistics as flat {path: array})), for the rows of one
+            device.
         optimizer: over the flat {path: array} of the trainable leaves.
         trainable: paths of those leaves.
-        mesh: whose axis the batch is sharded over.
-        accumulate: parts that a device's rows are taken in, one after the other, for one update
-            with the sum of their gradients.  It needs the activations of one part only; but for
-            rounding, the result is that of as many times the devices.  So each part normalises by
-            its own rows where normalisations train, and their statistics become the mean of those
-            that the parts would leave.
-        decay: of the average in the state, by step; None: the state has none.
-        skip: whether a step whose loss or gradient norm is not finite leaves everything but the
-            step's number as it was; the metrics then have a bool "skipped" too.  It takes up to a
-            second copy of what an update changes.
+        mesh: of all devices; the batch is spread over it.
+        accumulate: number of equal parts of a device's rows that are computed one after the other.
+            Their gradients are summed for one update, and only the activations of one part are in
+            memory.  Except for rounding, the result is that of `accumulate` times as many devices:
+            normalisations that train use the statistics of each part, and their running statistics
+            become the mean over the parts.
+        decay: decay of the EMA by step; None if the state has no EMA.
+        skip: whether a step with a loss or gradient norm that is not finite changes nothing except
+            the number of the step.  The metrics then contain a bool "skipped".  This takes memory
+            for up to a second copy of what an update changes.
     """
 
     def step(state: TrainState, batch: Any):
         leaves, frozen = partition(state.params, trainable)
         gradient = jax.value_and_grad(forward, has_aux=True)
 
-        def of_rows(rows: Any):
+        def compute_rows(rows: Any):
             return gradient(leaves, frozen, state.batch_stats, rows)
 
-        (loss_sum, (count, stats)), grads = sum_of_parts(of_rows, batch, accumulate)
+        (loss_sum, (count, stats)), grads = sum_of_parts(compute_rows, batch, accumulate)
         loss_sum, count, stats, grads = _sum((loss_sum, count, stats, grads), mesh)
         known = jnp.maximum(count, 1.0)
         grads = {path: grad / known for path, grad in grads.items()}
@@ -193,32 +216,34 @@ def make_update(
             ema=ema,
         )
         metrics = {"loss": loss_sum / known, "grad_norm": optax.tree.norm(grads)}
-        return _unless_spoilt(state, after, metrics) if skip else (after, metrics)
+        return _skip_if_not_finite(state, after, metrics) if skip else (after, metrics)
 
     return step
 
 
-def _unless_spoilt(
+def _skip_if_not_finite(
     before: TrainState, after: TrainState, metrics: dict[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The state after a step, or where its metrics are not finite, the one before with the next
-    step's number: the images go on.  The same on all devices, as the metrics are."""
+    """Returns `after` if its metrics are finite, otherwise `before` with the next step number.
+
+    All devices decide alike, because they have the same metrics.
+    """
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
 
     def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
-        return old if new is old else jnp.where(finite, new, old)  # what is frozen has no choice
+        return old if new is old else jnp.where(finite, new, old)  # not for frozen leaves
 
     state = jax.tree.map(chosen, after, dataclasses.replace(before, step=after.step))
     return state, metrics | {"skipped": ~finite}
 
 
 def sum_of_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:
-    """The sum of `function` of each of so many equal parts of the rows, in a loop.
+    """Returns the sum of a function over equal parts of the rows, computed in a loop.
 
     Args:
-        function: of a batch of rows, to a pytree of float32 arrays.
+        function: maps a batch of rows to a pytree of float32 arrays.
         batch: pytree of arrays [row, ...].
-        parts: that the number of rows divides by.
+        parts: number of parts, a divisor of the number of rows.
     """
     if parts == 1:
         return function(batch)
@@ -238,8 +263,15 @@ def sum_of_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:
 def over_devices(
     function: Callable, in_specs: Any, out_specs: Any, mesh: Mesh, **options: Any
 ) -> Callable:
-    """The function jitted over the mesh: shard_map with these specs, jit with these options."""
-    # check_vma=False: with it on, grad of replicated parameters already sums over the axis.
+    """Returns a function jitted over a mesh.
+
+    Args:
+        function: the computation of one device.
+        in_specs, out_specs: see `jax.shard_map`.
+        mesh: of all devices.
+        options: further arguments of `jax.jit`.
+    """
+    # With check_vma, the gradient of replicated parameters would already be summed over the axis.
     mapped = jax.shard_map(
         function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )
@@ -249,7 +281,16 @@ def over_devices(
 def make_eval_step(
     model: EfficientNet, normalization: Normalization, mesh: Mesh
 ) -> Callable[[dict, jax.Array], jax.Array]:
-    """Builds `logits(variables, images)`: uint8 images to float32 logits on every device."""
+    """Returns a jitted `logits(variables, images)` for evaluation.
+
+    It maps uint8 images [image, size, size, 3], spread over the mesh, to float32 logits
+    [image, class] on every device.
+
+    Args:
+        model: the network.
+        normalization: mean and standard deviation that the weights expect.
+        mesh: of all devices.
+    """
 
     def logits(variables, images):
         return model.apply(variables, normalize(images, normalization), train=False)
@@ -258,8 +299,10 @@ def make_eval_step(
 
 
 def _sum(tree: Any, mesh: Mesh) -> Any:
-    """The sum over the mesh's axis of float32 leaves: one vector, because compilers join only so
-    many arrays, or bytes, into one all-reduce."""
+    """Returns the sum of float32 leaves over the mesh.
+
+    They become one vector, because compilers limit the arrays or bytes of one all-reduce.
+    """
     if mesh.size == 1:
         return tree
     vector, restore = ravel_pytree(tree)
@@ -267,13 +310,21 @@ def _sum(tree: Any, mesh: Mesh) -> Any:
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, int]:
-    """Full-width vectors where the CPU has them: XLA stops at 256 bits of its own accord."""
+    """Returns options for 512-bit vectors on CPUs that have them; XLA's default is 256 bits."""
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return {"xla_cpu_prefer_vector_width": 512} if on_cpu else {}
 
 
 def changed_statistics(batch_stats: Any, active: frozenset[str] | None) -> dict:
-    """The statistics of the normalisations that train: the others were not updated."""
+    """Returns the running statistics of the normalisations that train; others do not change.
+
+    Args:
+        batch_stats: nested tree of statistics.
+        active: paths of the modules that behave as in training; None means all.
+
+    Returns:
+        A flat {path: array}.
+    """
     return {
         path: leaf
         for path, leaf in flatten(batch_stats).items()

@@ -33,7 +33,10 @@ from mlcls_jax.system.signals import Stop
 
 
 class CompileAhead:
-    """Compiled programs and batches of a run; `start` and `read` begin them, the others wait."""
+    """Compiled programs and first batches of a run.
+
+    `start` and `read` begin the work in threads; the other methods wait for it.
+    """
 
     def __init__(
         self,
@@ -96,33 +99,41 @@ class CompileAhead:
             self._batches[phase_plan.start] = first
 
     def step(self, phase_plan: PlannedPhase, stop: Stop) -> tuple[Any, float, float]:
-        """The step of the phase, which can never recompile; seconds of tracing and compiling.
+        """Returns the compiled step of a phase, and the seconds of tracing and of compiling.
 
-        StoppedError where `stop` is set before it is compiled.
+        The step can never compile again.
+
+        Raises:
+            StoppedError: `stop` was set first.
         """
         return threads.result(self._steps[phase_plan.start], stop)
 
     def batches(self, phase_plan: PlannedPhase) -> Iterator[Batch]:
-        """Of the phase, on the devices; ValueError if an image of the first cannot be read."""
+        """Returns the batches of a phase, on the devices.
+
+        Raises:
+            ValueError: an image of the first batch cannot be read.
+        """
         return self._batches.pop(phase_plan.start).result()
 
     def predict(self, variables: dict, images: jax.Array) -> jax.Array:
-        """Logits of images, see `make_eval_step`; a phase must have begun."""
+        """Returns the logits of images, see `make_eval_step`; call `start` first."""
         if self._evaluation is None:
             raise RuntimeError("predict before start")
         return self._evaluation.result()(variables, images)
 
     def head_inputs(self, stop: Stop, variables: dict, images: jax.Array) -> jax.Array:
-        """What the head takes of images; a phase with cached views must have begun.
+        """Returns what the head takes of images; call `start` for a phase with cached views first.
 
-        StoppedError where `stop` is set before it is compiled.
+        Raises:
+            StoppedError: `stop` was set first.
         """
         if self._head_inputs is None:
             raise RuntimeError("head_inputs before start of a phase with cached views")
         return threads.result(self._head_inputs, stop)(variables, images)
 
     def classify(self, variables: dict, inputs: jax.Array) -> jax.Array:
-        """Logits of the features that are evaluated; a phase with cached views must have begun."""
+        """Returns the logits of cached features; call `start` for such a phase first."""
         if self._classify is None:
             raise RuntimeError("classify before start of a phase with cached views")
         return self._classify.result()(variables, inputs)

@@ -1,7 +1,8 @@
-"""Whether all processes of a run have the same config, packages, data, weights and workdir.
+"""Checks that all processes of a run have the same config, packages, data, weights and workdir.
 
-Each would train on its own all the same, and the mean of their gradients would be of nothing.  What
-may differ is where the files are on a machine (PATHS in config.py): what is in them is compared.
+Without this check, each process would train on its own data or settings, and averaging their
+gradients would be meaningless. Paths may differ between machines (see `per_machine`); the contents
+of the files are compared instead.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.run.checkpoints import saved_steps
 from mlcls_jax.system import distributed
 
-# What decides the numbers: programs, checkpoints and pixels.
+# Packages that affect results: compiled programs, checkpoints and decoded pixels.
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -34,33 +35,38 @@ PACKAGES = (
 
 
 def check_config(config: Config) -> None:
-    """Returns when all processes have been here with the same config and packages.
+    """Waits for all processes and checks that their configs and packages agree.
 
     Raises:
-        ValueError: on every process, with the fields and packages that differ.
+        ValueError: they differ; raised in every process, with the fields and packages.
     """
     if distributed.is_multiprocess():
         _compare("config", config_facts(config))
 
 
 def check_data(splits: dict[str, LabelTable], weights: str, workdir: Path) -> None:
-    """Returns when all processes have been here with the same data, weights and checkpoints.
+    """Waits for all processes and checks that their data, weights and checkpoints agree.
+
+    Args:
+        splits: label table per split.
+        weights: model.weights of the config.
+        workdir: of the run.
 
     Raises:
-        ValueError: on every process, with what differs.
+        ValueError: they differ; raised in every process, with the differences.
     """
     if not distributed.is_multiprocess():
         return
     facts = data_facts(splits)
     steps = saved_steps(workdir)
     facts[f"checkpoints in --workdir {workdir}, one folder for all"] = str(steps)
-    if not steps and weights and not is_name(weights):  # one with a name has a checksum of its own
+    if not steps and weights and not is_name(weights):  # named weights have a known checksum
         facts["contents of model.weights"] = _file_hash(Path(weights))
     _compare("data", facts)
 
 
 def config_facts(config: Config) -> dict[str, str]:
-    """Field and package, and what they are; without what may differ between machines."""
+    """Returns the value of each field that must agree, and the version of each package."""
     free = per_machine(config)
     fields = flatten_fields(dataclasses.asdict(config)).items()
     facts = {path: repr(value) for path, value in fields if path not in free}
@@ -69,7 +75,10 @@ def config_facts(config: Config) -> dict[str, str]:
 
 
 def data_facts(splits: dict[str, LabelTable]) -> dict[str, str]:
-    """Classes, file names and labels of each split, as hashes; file names without their folder."""
+    """Returns hashes of the classes, and of the file names and labels of each split.
+
+    File names are relative, so the folder of the images may differ.
+    """
     facts = {"classes": _hash(splits["train"].classes)}
     for split, table in splits.items():
         facts[f"file names of {split} (data.csv)"] = _hash(table.filenames)
@@ -80,27 +89,33 @@ def data_facts(splits: dict[str, LabelTable]) -> dict[str, str]:
 
 
 def disagreement(facts: list[dict[str, str]]) -> str:
-    """What differs between processes, and from which process on: one line, or "" for nothing.
+    """Returns one line with the facts that differ between processes; "" if they agree.
 
     Args:
-        facts: of each process.  One that a process does not have is absent there.
+        facts: per process, the value of each fact.
+
+    >>> disagreement([{"jax": "0.9", "seed": "1"}, {"jax": "0.9"}])
+    'seed: 1 in process 0, absent in process 1'
     """
-    names = dict.fromkeys(name for own in facts for name in own)
-    lines = []
+    names = dict.fromkeys(name for process_facts in facts for name in process_facts)
+    differences = []
     for name in names:
-        values = [own.get(name, "absent") for own in facts]
+        values = [process_facts.get(name, "absent") for process_facts in facts]
         other = next((i for i, value in enumerate(values) if value != values[0]), None)
         if other is not None:
-            lines.append(f"{name}: {values[0]} in process 0, {values[other]} in process {other}")
-    return "; ".join(lines)
+            differences.append(
+                f"{name}: {values[0]} in process 0, {values[other]} in process {other}"
+            )
+    return "; ".join(differences)
 
 
 def _compare(topic: str, facts: dict[str, str]) -> None:
-    said = [json.loads(text) for text in distributed.exchange(topic, json.dumps(facts))]
-    if differing := disagreement(said):
+    """Raises ValueError in every process if the facts of the processes differ."""
+    gathered = [json.loads(text) for text in distributed.exchange(topic, json.dumps(facts))]
+    if differences := disagreement(gathered):
         raise ValueError(
-            f"the processes of a run must have the same {topic}, but they differ ({differing}); "
-            "make them equal on all machines and start all again"
+            f"the processes of a run must have the same {topic}, but they differ ({differences}); "
+            "make them equal on all machines and restart all processes"
         )
 
 

@@ -1,7 +1,7 @@
-"""The features of a run's images: whether they fit, how they are made, in which order they train.
+"""Cached features: the outputs of a frozen backbone, computed once and kept on the devices.
 
-A phase that trains the head alone needs the backbone's result for each image only once.  It is
-computed in one pass, on every device from then on, and the phase's steps and evaluations read it.
+A phase that trains only the head needs the backbone's output for each image once. It is computed in
+one pass and kept on every device; the steps and evaluations of the phase read it from there.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ from mlcls_jax.system.devices import free_memory, is_first_process, replicate, s
 from mlcls_jax.system.signals import Stop
 from mlcls_jax.system.threads import StoppedError
 
-# Of the free memory: evaluations of later phases, and the system, need some as well.
-_SHARE = 0.5
+# Features may take this share of the free memory; evaluations and the system need some as well.
+_MAX_SHARE = 0.5
 
 
 def with_room(
@@ -40,18 +40,20 @@ def with_room(
     mesh: jax.sharding.Mesh,
     sampled: int,
 ) -> list[PlannedPhase]:
-    """The plan, with cached_views=0 and a warning where the features would not fit the devices.
+    """Returns the plan, with cached_views=0 in phases whose features do not fit on the devices.
+
+    Each such phase causes a warning.
 
     Args:
         plan: all phases.
-        splits: of the run.
-        variables: shapes of the network's.
+        splits: label tables of the run.
+        variables: shapes of the variables of the network.
         network: settings of the network.
+        mesh: mesh of all devices, before anything large is on them.
         sampled: number of training images that each evaluation scores as well.
-        mesh: of all devices, before anything large is on them.
 
     Raises:
-        ValueError: a phase with cached views that trains parameters outside the head.
+        ValueError: a phase with cached views trains parameters outside the head.
     """
     cached = [phase_plan for phase_plan in plan if phase_plan.phase.cached_views]
     for phase_plan in cached:
@@ -63,6 +65,7 @@ def with_room(
 
 
 def _check_frozen(phase_plan: PlannedPhase, params: dict) -> None:
+    """Raises ValueError if a phase with cached views trains parameters outside the head."""
     paths = sorted(trainable_paths(params, phase_plan.phase))
     others = [path for path in paths if not path.startswith("head/")]
     if others:
@@ -70,7 +73,7 @@ def _check_frozen(phase_plan: PlannedPhase, params: dict) -> None:
             f"config: phase {phase_plan.phase.name!r} has "
             f"cached_views={phase_plan.phase.cached_views}, "
             f"but its groups train {len(others)} arrays of the backbone, such as {others[0]}; "
-            "leave the backbone out of its groups, or set cached_views=0"
+            "remove the backbone from its groups, or set cached_views=0"
         )
 
 
@@ -84,11 +87,11 @@ def _with_room(
 ) -> PlannedPhase:
     phase = phase_plan.phase
     needed = feature_bytes(splits, phase.cached_views, each, sampled)
-    if not phase.cached_views or needed + network <= _SHARE * free:
+    if not phase.cached_views or needed + network <= _MAX_SHARE * free:
         return phase_plan
     print_warning(
-        f"{phase.name}: features would take {format_bytes(needed)} on each device, next to "
-        f"{format_bytes(network)} of the network; that is more than half of the free "
+        f"{phase.name}: features would take {format_bytes(needed)} on each device, in addition to "
+        f"{format_bytes(network)} for the network; that is more than half of the free "
         f"{format_bytes(free)}, so the phase uses cached_views=0 and computes them in each step"
     )
     return dataclasses.replace(phase_plan, phase=dataclasses.replace(phase, cached_views=0))
@@ -97,8 +100,14 @@ def _with_room(
 def feature_bytes(
     splits: dict[str, LabelTable], views: int, each: jax.ShapeDtypeStruct, sampled: int = 0
 ) -> int:
-    """Bytes that a phase's features and labels take on each device; `each` is of one view, and
-    `sampled` the number of training images that are evaluated."""
+    """Returns the bytes that the features and labels of a phase take on each device.
+
+    Args:
+        splits: label tables of the run.
+        views: views per training image: 1, or 2 with the mirror image.
+        each: shape and dtype of the features of one view.
+        sampled: number of training images that each evaluation scores as well.
+    """
     train, val = splits["train"], splits["val"]
     bytes_each = each.size * each.dtype.itemsize
     return bytes_each * (views * len(train) + len(val) + sampled) + train.labels.nbytes
@@ -115,42 +124,46 @@ def make_features(
     readers: dict[str, Reader],
     stop: Stop,
 ) -> tuple[Features, jax.Array]:
-    """One pass over the training and the validation images; says how large and how long it is.
+    """Computes the features of the training and validation images in one pass.
+
+    Its size and duration are printed.
 
     Args:
-        head_inputs: (variables, images) -> what the head takes, [image, ...], on every device.
+        head_inputs: (variables, images) -> the inputs of the head, [image, ...], on every device.
         variables: on every device.
-        each: shape of what the head takes of one image.
-        splits: of the run.
+        each: shape and dtype of the inputs of the head for one image.
+        splits: label tables of the run.
         phase_plan: the phase.
-        spec: batch size of the pass, image size and resize.
-        mesh: over whose axis the images are spread.
-        readers: of both splits; features of one that is skipped mean nothing.
-        stop: ends the pass.
+        spec: batch size of the pass, image size and resizing.
+        mesh: the images are sharded over its axis.
+        readers: image reader per split; the features of skipped images are meaningless.
+        stop: ends the pass when set.
 
     Returns:
-        On every device: the training features, and what the head takes of the validation images,
-        [image, ...], as they are evaluated.
+        On every device: the training features, and the inputs of the head for the validation
+        images, [image, ...].
 
     Raises:
         StoppedError: stop was set before the last image.
-        ValueError: an image that cannot be read.
+        ValueError: an image cannot be read and must not be skipped.
     """
     train, val, views = splits["train"], splits["val"], phase_plan.phase.cached_views
     size = feature_bytes(splits, views, each)
-    seen = "plain and mirrored, not augmented" if views == 2 else "plain, not augmented"
+    kind = "plain and mirrored, not augmented" if views == 2 else "plain, not augmented"
     console.print(
         f"{phase_plan.phase.name}: one pass for the features of {len(train)} training images "
-        f"({seen}) and {len(val)} validation images, {format_bytes(size)} on each device"
+        f"({kind}) and {len(val)} validation images, {format_bytes(size)} on each device"
     )
     began = time.perf_counter()
-    # Whole images, whatever part of them evaluation looks at.
+    # Training uses whole images, even if evaluation crops them.
     squash = dataclasses.replace(spec.augment, eval_resize="squash")
-    as_trained = dataclasses.replace(spec, augment=squash)
-    of_views = partial(_views, head_inputs, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
-    of_train = _collect(of_views, variables, train.paths, as_trained, mesh, readers["train"], stop)
-    of_val = _collect(head_inputs, variables, val.paths, spec, mesh, readers["val"], stop)
-    features = replicate((Features(of_train, train.labels), of_val), mesh)
+    train_spec = dataclasses.replace(spec, augment=squash)
+    view_inputs = partial(_views, head_inputs, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
+    train_inputs = _collect(
+        view_inputs, variables, train.paths, train_spec, mesh, readers["train"], stop
+    )
+    val_inputs = _collect(head_inputs, variables, val.paths, spec, mesh, readers["val"], stop)
+    features = replicate((Features(train_inputs, train.labels), val_inputs), mesh)
     seconds = time.perf_counter() - began
     rate = (views * len(train) + len(val)) / seconds
     console.print(f"{phase_plan.phase.name}: features in {seconds:.1f} s, {rate:.1f} images/s")
@@ -158,13 +171,17 @@ def make_features(
 
 
 def with_sample(features: Features, of_val: jax.Array, sample: np.ndarray) -> jax.Array:
-    """What the head takes of the validation images, and after them of sampled training images,
-    as they are without a mirror, [image, ...], on every device.
+    """Returns the inputs of the head for the validation images, then for sampled training images.
+
+    The training images are the plain ones, not the mirrored ones.
 
     Args:
         features: of the training images.
-        of_val: of the validation images.
+        of_val: inputs of the head for the validation images, [image, ...].
         sample: rows of the training images.
+
+    Returns:
+        [image, ...], on every device.
     """
     if not len(sample):
         return of_val
@@ -184,13 +201,24 @@ def feature_chunks(
     rows: Rows,
     seed: int,
 ) -> Iterator[FeatureChunk]:
-    """Yields this process's rows of the batches of steps first_step to the phase's end, on the
-    host, `steps` in a chunk; a chunk ends at an evaluation and is filled up with NO_STEP.
+    """Yields this process's rows of the batches from first_step to the end of the phase.
 
-    The order is that of `train_batches`, which also replaces what is not readable (bool [image])
-    by the same other images.  With two views, half of the images of an epoch are
-    mirrored: those with odd places in another permutation, a function of (seed, epoch), so that
-    the view is one of (seed, epoch, index).  It is not the flip that `train_batches` draws.
+    A chunk contains `steps` batches. It ends at an evaluation and is then padded with NO_STEP. The
+    order of the images is that of `train_batches`, and unreadable images are replaced by the same
+    other images. With two views, half of the images of an epoch are mirrored: those at odd places
+    of another permutation. The view is a function of (seed, epoch, index); it is not the flip that
+    `train_batches` draws.
+
+    Args:
+        readable: bool [image], False for images that were skipped.
+        phase_plan: the phase.
+        first_step: step of the first batch.
+        steps: batches per chunk.
+        rows: this process's rows of each batch.
+        seed: seed of the run.
+
+    Yields:
+        Chunks on the host.
     """
     views, images = phase_plan.phase.cached_views, len(readable)
     for end in [evaluation for evaluation in phase_plan.evaluations if evaluation > first_step]:
@@ -198,15 +226,15 @@ def feature_chunks(
             step = np.arange(begin, begin + steps, dtype=np.int64)[:, None]
             position = step * rows.batch_size + rows.start + np.arange(rows.count)
             epoch, index = stream_order(position.ravel(), images, seed)
-            for at in np.flatnonzero(~readable[index]):
-                others = substitutes(seed, int(epoch[at]), int(index[at]), images)
-                index[at] = next(other for other in others if readable[other])
+            for row in np.flatnonzero(~readable[index]):
+                others = substitutes(seed, int(epoch[row]), int(index[row]), images)
+                index[row] = next(other for other in others if readable[other])
             view = np.zeros_like(index)
-            if views > 1:  # seeds end below 2**31: this order is no other run's
+            if views > 1:  # seeds are below 2**31, so no run has this order of images
                 view = stream_order(epoch * images + index, images, seed + 2**31)[1] % views
-            row = (index * views + view).reshape(position.shape)
+            feature_row = (index * views + view).reshape(position.shape)
             yield FeatureChunk(
-                row=np.where(step < end, row, NO_STEP).astype(np.int32),
+                row=np.where(step < end, feature_row, NO_STEP).astype(np.int32),
                 position=position.astype(np.uint32),
             )
         first_step = end
@@ -221,13 +249,13 @@ def _collect(
     reader: Reader,
     stop: Stop,
 ) -> np.ndarray:
-    """The outputs of all images; StoppedError if stop was set before the last."""
+    """Returns the outputs for all images; raises StoppedError if stop was set before the last."""
     title, begin = "features" if is_first_process() else "", 0
     whole: Any = None
     for part in predict_batches(predict, variables, paths, spec, mesh, reader, title):
         if stop.is_set():
             raise StoppedError
-        if whole is None:  # in place: feature maps may fill half of the memory
+        if whole is None:  # filled in place, because feature maps may take half of the memory
             whole = np.empty((len(paths), *part.shape[1:]), part.dtype)
         whole[begin : begin + len(part)] = part
         begin += len(part)
@@ -237,11 +265,11 @@ def _collect(
 def _views(
     head_inputs: Callable, mirror: Callable, views: int, variables: dict, images
 ) -> jax.Array:
-    """[image, view, ...]; one call per view, so that memory is that of one."""
-    of_each = [head_inputs(variables, images)]
+    """Returns [image, view, ...], from one call per view, which needs less memory than one call."""
+    inputs = [head_inputs(variables, images)]
     if views == 2:
-        of_each.append(head_inputs(variables, mirror(images)))
-    return jnp.stack(of_each, axis=1)
+        inputs.append(head_inputs(variables, mirror(images)))
+    return jnp.stack(inputs, axis=1)
 
 
 def _mirror(images: jax.Array) -> jax.Array:
@@ -249,7 +277,7 @@ def _mirror(images: jax.Array) -> jax.Array:
 
 
 def _free_everywhere(mesh: jax.sharding.Mesh) -> float:
-    """The least free memory of a device in any process: all of them have to decide alike."""
+    """Returns the least free memory of all devices, so that all processes decide alike."""
     free: Any = np.float32(free_memory(mesh))
     if jax.process_count() > 1:
         free = np.min(multihost_utils.process_allgather(free))

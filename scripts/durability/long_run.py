@@ -138,7 +138,7 @@ class Recorder:
                 self._programs += 1
                 self._happened.add(COMPILING)
 
-        noted = {"evaluate_and_save": EVALUATION, "check_losses": LOG}
+        noted = {"save_evaluation": EVALUATION, "check_losses": LOG}
         with ExitStack() as stack:
             for name, reason in noted.items():
                 function = self.noted(getattr(loop, name), reason)

@@ -199,6 +199,7 @@ def _stub(place: Path) -> SimpleNamespace:
         "predict": None,
         "variables": None,
         "mesh": None,
+        "evaluation": None,
         "decision_rule": untuned_rule(CLASSES),
     }
     return SimpleNamespace(config=config, classes=CLASSES, metadata={}, **parts)

@@ -1,4 +1,4 @@
-"""The benchmark as a person calls it: options, one run, its JSON, a sweep, a trace."""
+"""The benchmark command: options, a run, its JSON, a sweep and a trace."""
 
 import json
 import math
@@ -59,11 +59,11 @@ def user_csv(photos):
 
 
 @pytest.mark.slow
-def test_all_is_measured_and_judged(call, capsys):
+def test_everything_is_measured_and_each_phase_has_a_bottleneck(call, capsys):
     assert call("--json") == 0
     out, err = capsys.readouterr()
     result = json.loads(out)
-    assert "made-up" in result["images"] and "made-up" in err
+    assert "synthetic" in result["images"] and "synthetic" in err
     assert result["classes"] == CLASSES and result["batch_size"] == 8
     assert result["place"]["devices"] == jax.device_count()
     assert result["peak_rss"] > 1e8
@@ -75,15 +75,15 @@ def test_all_is_measured_and_judged(call, capsys):
         check_timing(program["step"], jax.device_count())
         assert 0 < program["peak_share"] < 1
         assert program["memory"]["peak"] > program["memory"]["temporary"] > 0
-    assert forward["trainable"] == 0 and forward["train"] is None and forward["verdict"] is None
+    assert forward["trainable"] == 0 and forward["train"] is None and forward["bottleneck"] is None
     assert 0 < head["trainable"] < everything["trainable"]
     assert head["flops_per_image"] < everything["flops_per_image"]
     for phase in (head, everything):
         check_timing(phase["train"], jax.device_count())
         assert phase["host_seconds_per_step"]["median"] > 0
-        assert phase["verdict"]["bound"] in ("input", "compute", "host")
-        assert f"{phase['name']} is bound by {phase['verdict']['bound']}" in err
-        # What is summed is what trains, the loss and the number of labels, four bytes each.
+        assert phase["bottleneck"]["bound"] in ("input", "compute", "host")
+        assert f"{phase['name']} is bound by {phase['bottleneck']['bound']}" in err
+        # The gradients, the loss and the number of labels are summed, four bytes each.
         bytes_sent = sum(collective["bytes"] for collective in phase["collectives"])
         assert bytes_sent == 4 * (phase["trainable"] + 2)
     # A run has three steps of "all" to one of "head".
@@ -104,22 +104,24 @@ def test_a_users_images_are_read_and_a_trace_is_written(call, photos, tmp_path, 
     trace = tmp_path / "trace"
     assert call("--what", "input", "--profile", str(trace), *user_csv(photos)) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "30 of" in out and "labels.csv" in out and "made-up" not in out
+    assert "30 of" in out and "labels.csv" in out and "synthetic" not in out
     assert "input alone" in out and "forward" not in out
     assert f"tensorboard --logdir {trace}" in out
     assert list(trace.rglob("*.xplane.pb")) and list(trace.rglob("*.trace.json.gz"))
 
 
-def test_a_sweep_names_the_best_and_survives_a_lack_of_memory(call, photos, capsys, monkeypatch):
-    def measure(config, plan, folder):
+def test_a_sweep_names_the_best_value_and_survives_a_lack_of_memory(
+    call, photos, capsys, monkeypatch
+):
+    def measure_or_fail(config, plan, folder):
         if config.data.batch_size == 24:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         if config.data.batch_size == 32:
             raise DoesNotFitError("a step needs 9.0 GB and 1.0 GB are free")
-        return measured(config, plan, folder)
+        return measure(config, plan, folder)
 
-    measured = __main__.measure
-    monkeypatch.setattr(__main__, "measure", measure)
+    measure = __main__.measure
+    monkeypatch.setattr(__main__, "measure", measure_or_fail)
     sweep = ("--what", "input", "--sweep", "batch_size=8,24,16,32")
     assert call("--json", *sweep, *user_csv(photos)) == 0
     out, err = capsys.readouterr()
@@ -135,7 +137,7 @@ def test_a_sweep_names_the_best_and_survives_a_lack_of_memory(call, photos, caps
     assert middle["result"]["batch_size"] == 16
 
 
-def test_other_errors_of_the_devices_end_a_sweep(call, photos, monkeypatch):
+def test_other_device_errors_end_a_sweep(call, photos, monkeypatch):
     def broken(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
@@ -144,7 +146,7 @@ def test_other_errors_of_the_devices_end_a_sweep(call, photos, monkeypatch):
         call("--sweep", "batch_size=8,16", *user_csv(photos))
 
 
-def test_a_step_that_the_cpu_has_no_memory_for_is_refused(tiny, monkeypatch):
+def test_a_step_that_does_not_fit_into_cpu_memory_is_refused(tiny, monkeypatch):
     config = Config(model=Model(variant=tiny, image_size=32), data=Data(batch_size=8))
     program = forward_program(
         network_spec(config.model, 3), PretrainedConfig(KERAS, IMAGENET), 8, make_mesh()
@@ -192,21 +194,19 @@ def test_an_impossible_option_is_refused(options, capsys):
 
 
 @pytest.mark.parametrize("name", ["batch_size", "data.batch_size"])
-def test_a_sweep_is_over_a_field_by_name_or_path(name):
+def test_a_sweep_takes_a_field_name_or_path(name):
     sweep = parse_sweep(f"{name}=16, 32")
     assert sweep == Sweep("data.batch_size", ("16", "32"))
     assert sweep.override("32") == "--config.data.batch_size=32"
 
 
 def shares_of(config: Config) -> list[float]:
-    """The share of each phase in the steps on images, for 320 training images."""
+    """Returns the share of each phase in the steps on images, for 320 training images."""
     every = config.evaluation.every
-    return shares(
-        plan_phases(config.phases, 320, batch_size=config.data.batch_size, every=every)
-    )
+    return shares(plan_phases(config.phases, 320, batch_size=config.data.batch_size, every=every))
 
 
-def test_steps_on_cached_features_are_no_steps_on_images():
+def test_steps_on_cached_features_do_not_count_as_steps_on_images():
     config = Config()
     assert config.phases[0].cached_views and not config.phases[1].cached_views
     assert shares_of(config) == [0.0, 1.0]

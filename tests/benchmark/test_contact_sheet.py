@@ -1,4 +1,4 @@
-"""The sheet of a batch: images where they belong, labels as the loss takes them."""
+"""The contact sheet of a batch: positions of the images, and labels as the loss gets them."""
 
 import numpy as np
 import pytest
@@ -9,24 +9,24 @@ from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
 
 
-def test_labels_read_as_the_loss_takes_them():
+def test_labels_are_described_as_the_loss_gets_them():
     row = np.array([1.0, 0.0, 0.25, UNKNOWN])
     assert sheet.describe_labels(row, ("cat", "dog", "cow", "hen")) == "cat, cow 0.25, hen?"
     assert sheet.describe_labels(np.zeros(1), ("cat",)) == "none"
 
 
-def test_images_stand_in_the_order_of_the_batch():
+def test_images_are_drawn_in_the_order_of_the_batch():
     images = np.stack([np.full((40, 40, 3), shade, np.uint8) for shade in range(0, 240, 30)])
     drawn = np.asarray(sheet.draw_grid(images, ["none"] * 8))
-    for number in range(8):
-        row, column = divmod(number, sheet.COLUMNS)
+    for index in range(8):
+        row, column = divmod(index, sheet.COLUMNS)
         height = 40 + sheet.LINE + sheet.GAP
         place = drawn[sheet.GAP + row * height + 20, sheet.GAP + column * (40 + sheet.GAP) + 20]
-        assert place.tolist() == [30 * number] * 3
+        assert place.tolist() == [30 * index] * 3
 
 
 @pytest.mark.parametrize("mixup", [0.0, 1.0])
-def test_a_batch_is_drawn_as_its_step_mixes_it(mixup, monkeypatch):
+def test_a_batch_is_drawn_with_the_mixup_of_its_step(mixup, monkeypatch):
     rng = np.random.default_rng(0)
     batch = Batch(
         image=rng.integers(0, 256, (4, 32, 32, 3), np.uint8),

@@ -1,4 +1,4 @@
-"""Warm-up, rounds in turn, median and spread, on a clock that the test turns."""
+"""Warm-up, measurements in turn, median and spread, with times that the test sets."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from mlcls_jax.benchmark.timing import Spread, seconds_per_step, spread
 
 
 def clocked(times, log, name):
-    """A run that takes the given seconds per step, one after the other, then the last for ever."""
+    """Returns a run that takes the given seconds per step in turn, and then always the last."""
     pending = list(times)
 
     def run(steps):
@@ -26,7 +26,7 @@ def test_runs_take_turns_after_their_warm_up():
     assert times["fast"].median == pytest.approx(0.1)
 
 
-def test_steps_of_no_time_end_the_warm_up_too():
+def test_steps_that_take_no_time_also_end_the_warm_up():
     log = []
     times = seconds_per_step({"nothing": clocked([0.0], log, "nothing")}, 1.0, 1)
     assert times["nothing"] == Spread(0.0, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Average precision of weighted images against scikit-learn's, and the interval's behaviour."""
+"""The bootstrap interval, with average precisions compared to scikit-learn's."""
 
 import numpy as np
 import pytest
@@ -75,8 +75,8 @@ def test_only_included_classes_and_known_labels_count():
     assert one == two
 
 
-def test_fewer_resamples_where_they_would_take_long(monkeypatch):
-    monkeypatch.setattr(bootstrap, "MOST", 50 * 4 * 7)
+def test_fewer_resamples_if_they_would_take_long(monkeypatch):
+    monkeypatch.setattr(bootstrap, "MAX_LABELS", 50 * 4 * 7)
     labels, scores = split(50)
     interval = map_interval(labels, scores, np.ones(4, bool), 1000, 0)
     assert interval is not None and interval.resamples == 7

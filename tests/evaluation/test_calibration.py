@@ -1,4 +1,4 @@
-"""Temperatures that undo a known distortion, and the calibration error against a plain loop."""
+"""Fitted temperatures undo a known distortion; the calibration error equals a plain loop."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.evaluation.calibration import (
     BINS,
-    HIGHEST,
+    MAX_TEMPERATURE,
     calibration_error,
     fit_temperature,
     fit_temperatures,
@@ -19,7 +19,7 @@ ALL = np.ones(3, bool)
 
 
 def drawn(images=4000, seed=0):
-    """Labels that are drawn with the probabilities of the logits: calibrated by construction."""
+    """Returns labels drawn with the probabilities of the logits: calibrated by construction."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(-1, 2, (images, 3)).astype(np.float32)
     return (rng.random(logits.shape) < expit(logits)).astype(np.int8), logits
@@ -33,7 +33,7 @@ def test_a_distortion_of_all_classes_is_found(factor):
     assert len(set(found)) == 1
 
 
-def test_a_distortion_of_each_class_is_found_where_there_are_enough_positives():
+def test_a_distortion_of_each_class_is_found_with_enough_positives():
     labels, logits = drawn()
     labels[:, 2] = 0
     labels[:9, 2] = 1
@@ -55,8 +55,8 @@ def test_it_is_the_temperature_with_the_lowest_log_loss():
 
 def test_labels_that_have_no_best_temperature():
     positive, logits = np.array([True, False]), np.array([2, -2], np.float32)
-    assert fit_temperature(positive, logits) == pytest.approx(1 / HIGHEST)
-    assert fit_temperature(~positive, logits) == pytest.approx(HIGHEST)
+    assert fit_temperature(positive, logits) == pytest.approx(1 / MAX_TEMPERATURE)
+    assert fit_temperature(~positive, logits) == pytest.approx(MAX_TEMPERATURE)
     assert fit_temperature(np.zeros(2, bool), logits) == 1.0
     assert fit_temperature(np.zeros(0, bool), logits[:0]) == 1.0
 

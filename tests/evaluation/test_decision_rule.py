@@ -1,4 +1,4 @@
-"""Decisions of a checkpoint: tuned, kept, and never judged by the images that they are from."""
+"""Decision rules: tuned, kept, and cross-fitted on the images that they were tuned on."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def table(labels) -> LabelTable:
 
 
 def drawn(images=400, classes=3, seed=0, unknown=0.0):
-    """Rare classes, so that one half is a bad threshold, and logits that know something."""
+    """Returns rare classes, so that 0.5 is a bad threshold, and informative logits."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((images, classes)) < 0.15).astype(np.int8)
     logits = (rng.normal(size=labels.shape) + 2 * labels - 3).astype(np.float32)
@@ -43,7 +43,7 @@ def drawn(images=400, classes=3, seed=0, unknown=0.0):
     return table(labels), logits
 
 
-def test_the_rule_is_that_of_the_config():
+def test_the_criterion_is_that_of_the_config():
     assert ThresholdCriterion("f1", 0.9, 10, "none") == F1
     assert F1.text == "f1"
     assert (
@@ -52,7 +52,7 @@ def test_the_rule_is_that_of_the_config():
     )
 
 
-def test_tuned_thresholds_are_better_than_one_half_and_survive_json():
+def test_tuned_thresholds_are_better_than_0_5_and_survive_json():
     data, logits = drawn()
     decision_rule = fit_decision_rule(data, logits, [True] * 3, F1)
     probabilities = decision_rule.probabilities(logits)
@@ -80,7 +80,7 @@ def test_a_temperature_moves_probabilities_and_thresholds_alike(calibration):
     )
 
 
-def test_classes_that_share_a_threshold_or_miss_the_goal_are_named():
+def test_classes_with_a_shared_threshold_or_an_unreached_target_are_named():
     data, logits = drawn(classes=3)
     data.labels[:, 1] = 0
     data.labels[:4, 1] = 1
@@ -104,37 +104,37 @@ def base(classes) -> BaseRate:
     return BaseRate((0.15,) * classes, (True,) * classes)
 
 
-def test_thresholds_flatter_on_their_own_images_and_cross_fitting_does_not():
-    """Random scores: what looks like skill on the images of the tuning is luck."""
+def test_cross_fitted_figures_are_not_too_good():
+    """With random scores, good figures on the images of the tuning are chance."""
     rng = np.random.default_rng(0)
     labels = (rng.random((100, 10)) < 0.5).astype(np.int8)
     data, logits = table(labels), rng.normal(size=labels.shape).astype(np.float32)
-    rule = ThresholdCriterion("precision", 0.7, 10, "none")
-    decision_rule = fit_decision_rule(data, logits, [True] * 10, rule)
-    judged = [
+    criterion = ThresholdCriterion("precision", 0.7, 10, "none")
+    decision_rule = fit_decision_rule(data, logits, [True] * 10, criterion)
+    reports = [
         threshold_report(data, logits, base(10), decision_rule, here) for here in (False, True)
     ]
-    own, fitted = (values["at_thresholds"]["CP"] for values in judged)
-    assert own >= 0.7
+    in_sample, fitted = (values["at_thresholds"]["CP"] for values in reports)
+    assert in_sample >= 0.7
     assert fitted < 0.6
-    assert [values["cross_fitted"] for values in judged] == [False, True]
+    assert [values["cross_fitted"] for values in reports] == [False, True]
 
 
 @pytest.mark.parametrize("calibration", ["none", "class"])
 def test_no_image_is_decided_by_its_own_labels(calibration):
     data, logits = drawn(150)
-    rule = dataclasses.replace(F1, calibration=calibration)
-    before = cross_fit(data, logits, [True] * 3, rule)
+    criterion = dataclasses.replace(F1, calibration=calibration)
+    before = cross_fit(data, logits, [True] * 3, criterion)
     part = folds(data.filenames) == 2
     turned = data.labels.copy()
     turned[part] = 1 - turned[part]
-    after = cross_fit(dataclasses.replace(data, labels=turned), logits, [True] * 3, rule)
+    after = cross_fit(dataclasses.replace(data, labels=turned), logits, [True] * 3, criterion)
     for one, two in zip(before, after, strict=True):
         np.testing.assert_array_equal(one[part], two[part])
     assert (before[1][~part] != after[1][~part]).any()
 
 
-def test_parts_are_equal_and_know_images_by_their_names_alone():
+def test_folds_are_equal_and_depend_on_file_names_only():
     names = [f"{i}.jpg" for i in range(23)]
     parts = folds(names)
     assert sorted(np.bincount(parts, minlength=FOLDS)) == [4, 4, 5, 5, 5]
@@ -147,35 +147,35 @@ def test_unknown_labels_have_no_influence():
     data, logits = drawn(unknown=0.3)
     known = data.labels != UNKNOWN
     other = np.where(known, logits, np.float32(7))
-    rule = dataclasses.replace(F1, calibration="class")
-    assert fit_decision_rule(data, logits, [True] * 3, rule) == fit_decision_rule(
-        data, other, [True] * 3, rule
+    criterion = dataclasses.replace(F1, calibration="class")
+    assert fit_decision_rule(data, logits, [True] * 3, criterion) == fit_decision_rule(
+        data, other, [True] * 3, criterion
     )
-    one, two = (cross_fit(data, x, [True] * 3, rule) for x in (logits, other))
+    one, two = (cross_fit(data, x, [True] * 3, criterion) for x in (logits, other))
     np.testing.assert_array_equal(one[1][known], two[1][known])
-    decision_rule = fit_decision_rule(data, logits, [True] * 3, rule)
+    decision_rule = fit_decision_rule(data, logits, [True] * 3, criterion)
     assert threshold_report(data, logits, base(3), decision_rule, True) == threshold_report(
         data, other, base(3), decision_rule, True
     )
 
 
 @pytest.mark.parametrize("images", [1, 3])
-def test_very_few_images_are_decided_as_well(images):
+def test_very_few_images_can_be_decided(images):
     data, logits = table(np.ones((images, 2))), np.zeros((images, 2), np.float32)
-    rule = dataclasses.replace(F1, calibration="one")
-    decision_rule = fit_decision_rule(data, logits, [True] * 2, rule)
-    judged = threshold_report(data, logits, base(2), decision_rule, True)
-    assert json.loads(json.dumps(judged, allow_nan=False)) == judged
+    criterion = dataclasses.replace(F1, calibration="one")
+    decision_rule = fit_decision_rule(data, logits, [True] * 2, criterion)
+    report = threshold_report(data, logits, base(2), decision_rule, True)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
-def test_what_is_not_tuned_is_one_half_and_has_no_figures():
+def test_an_untuned_rule_is_0_5_and_has_no_figures():
     data, logits = drawn()
     decision_rule = untuned_rule(data.classes)
-    judged = threshold_report(data, logits, base(3), decision_rule, True)
-    assert judged["at_thresholds"] is judged["tuned_for"] is None
-    assert judged["thresholds"] == dict.fromkeys("abc", 0.5)
-    assert judged["calibration"]["ece_after"] is None
-    assert "none were tuned" in describe_threshold_report(judged, decision_rule)[0]
+    report = threshold_report(data, logits, base(3), decision_rule, True)
+    assert report["at_thresholds"] is report["tuned_for"] is None
+    assert report["thresholds"] == dict.fromkeys("abc", 0.5)
+    assert report["calibration"]["ece_after"] is None
+    assert "none were tuned" in describe_threshold_report(report, decision_rule)[0]
 
 
 def test_calibration_is_reported_before_and_after():
@@ -183,14 +183,14 @@ def test_calibration_is_reported_before_and_after():
     logits = rng.normal(size=(2000, 3)).astype(np.float32)
     data = table(rng.random(logits.shape) < expit(logits))
     logits = 4 * logits
-    rule = dataclasses.replace(F1, calibration="one")
-    decision_rule = fit_decision_rule(data, logits, [True] * 3, rule)
-    judged = threshold_report(data, logits, base(3), decision_rule, True)
-    errors = judged["calibration"]
+    criterion = dataclasses.replace(F1, calibration="one")
+    decision_rule = fit_decision_rule(data, logits, [True] * 3, criterion)
+    report = threshold_report(data, logits, base(3), decision_rule, True)
+    errors = report["calibration"]
     assert errors["ece_after"] < 0.03 < 0.15 < errors["ece_before"]
     assert errors["temperature"]["a"] == pytest.approx(4, rel=0.1)
-    line = describe_threshold_report(judged, decision_rule)[-1]
-    assert f"expected error {errors['ece_before']:.4f}, after it" in line
+    line = describe_threshold_report(report, decision_rule)[-1]
+    assert f"error {errors['ece_before']:.4f} before, {errors['ece_after']:.4f} after" in line
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_calibration_is_reported_before_and_after():
         ({"more": 1}, "more"),
     ],
 )
-def test_decisions_that_nobody_has_made_are_refused(change, words):
+def test_impossible_decision_rules_are_refused(change, words):
     values = json.loads(json.dumps(dataclasses.asdict(untuned_rule(("a", "b")))))
     assert decision_rule_from_dict(values) == untuned_rule(("a", "b"))
-    with pytest.raises(ValueError, match=f"decisions: .*{words}"):
+    with pytest.raises(ValueError, match=f"decision rule: .*{words}"):
         decision_rule_from_dict(values | change)

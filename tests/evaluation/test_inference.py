@@ -1,4 +1,4 @@
-"""What the labels alone say, and scores beside it."""
+"""The base rate of the classes, and scores next to it."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_constant_scores_are_those_of_a_model_that_knows_only_the_frequencies():
     assert constant.excluded_classes == model.excluded_classes == ["c"]
 
 
-def test_a_class_with_too_few_positives_is_in_no_mean():
+def test_a_class_with_too_few_positives_is_excluded():
     splits = {"train": table([[1, 1], [0, 1]]), "val": table([[1, 1], [0, 0]])}
     base = base_rates(splits, min_positives=3)
     assert model_scores(splits["val"], np.zeros((2, 2)), base).excluded_classes == ["a"]

@@ -20,7 +20,7 @@ from mlcls_jax.evaluation.metrics import (
 
 @st.composite
 def splits(draw):
-    """Labels with unknown ones and classes without positives, scores with many ties."""
+    """Draws labels, some unknown and some classes without positives, and scores with many ties."""
     n, c = draw(st.integers(1, 24)), draw(st.integers(1, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     labels = (rng.random((n, c)) < draw(st.sampled_from([0.1, 0.4, 0.9]))).astype(np.int8)
@@ -38,7 +38,7 @@ def names(labels) -> tuple[str, ...]:
 
 
 def sklearn_counts(labels, predicted, included) -> dict[str, float]:
-    """CP and CR are the means over classes, OP and OR those over pooled known decisions."""
+    """Returns CP and CR, averaged over classes, and OP and OR, over all known labels together."""
     known = labels != UNKNOWN
     classes = np.flatnonzero(included)
     columns = [(labels[known[:, c], c], predicted[known[:, c], c]) for c in classes]
@@ -84,7 +84,7 @@ def test_everything_equals_scikit_learn(split):
 
 @settings(max_examples=60, deadline=None)
 @given(splits())
-def test_macro_and_micro_averages_equal_scikit_learn_where_all_is_known(split):
+def test_macro_and_micro_averages_equal_scikit_learn_if_all_labels_are_known(split):
     labels, scores, _ = split
     labels = np.abs(labels)
     included = labels.any(axis=0)
@@ -196,6 +196,6 @@ def test_average_precision_is_computed_only_where_included():
     assert aps[0] == pytest.approx(0.5) and np.isnan(aps[1])
 
 
-def test_as_many_names_as_columns():
+def test_the_number_of_names_must_match_the_columns():
     with pytest.raises(ValueError):
         evaluate_scores(np.ones((2, 2), np.int8), np.ones((2, 2)), ("a",))

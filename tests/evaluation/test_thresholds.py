@@ -1,4 +1,4 @@
-"""Thresholds against a search through all of scikit-learn's, with ties and unknown labels."""
+"""Thresholds compared to a search through all of scikit-learn's, with ties and unknown labels."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from mlcls_jax.evaluation.thresholds import tune, tune_one
 
 @st.composite
 def classes(draw):
-    """bool [n] with a positive, and scores with few levels or many."""
+    """Draws bool [n] with a positive, and scores with few or many levels."""
     n = draw(st.integers(1, 30))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     positive = rng.random(n) < draw(st.sampled_from([0.1, 0.5, 0.9]))
@@ -22,7 +22,7 @@ def classes(draw):
 
 
 def curve(positive, scores):
-    """scikit-learn's, without its last point, at which nothing is taken."""
+    """Returns scikit-learn's curve without its last point, which predicts nothing."""
     precision, recall, thresholds = precision_recall_curve(positive, scores)
     return precision[:-1], recall[:-1], thresholds
 
@@ -56,7 +56,7 @@ def test_the_lowest_threshold_of_a_precision_and_the_highest_of_a_recall(drawn, 
     assert reached
 
 
-def test_thresholds_lie_midway_and_below_all_there_is_none():
+def test_thresholds_lie_midway_between_scores_and_at_minus_infinity_below_all():
     positive = np.array([True, True, False, False])
     scores = np.array([3, 2, 1, 0], np.float32)
     assert tune_one(positive, scores, "f1", 0.9) == (1.5, True)
@@ -69,7 +69,7 @@ LABELS = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1]], np.int8)
 LOGITS = np.array([[4, 3, 3], [3, 2, 2], [1, 1, 1], [0, 0, 0]], np.float32)
 
 
-def test_a_class_with_too_few_positives_takes_the_threshold_of_all_counted_ones():
+def test_a_class_with_too_few_positives_takes_the_shared_threshold_of_included_classes():
     included_classes = np.array([True, False, True])
     tuned = tune(LABELS, LOGITS, included_classes, "f1", 0.9, minimum=2)
     assert tuned.pooled.tolist() == [False, False, True]
@@ -78,7 +78,7 @@ def test_a_class_with_too_few_positives_takes_the_threshold_of_all_counted_ones(
     assert tuned.thresholds[2] == tune_one(*both, "f1", 0.9)[0]
 
 
-def test_without_positives_nothing_is_known():
+def test_without_positives_the_threshold_is_a_logit_of_zero():
     tuned = tune(np.zeros((3, 2), np.int8), LOGITS[:3, :2], np.ones(2, bool), "f1", 0.9, 1)
     assert tuned.thresholds.tolist() == [0.0, 0.0] and tuned.pooled.all()
 
@@ -96,6 +96,6 @@ def test_unknown_labels_have_no_influence(goal):
     labels = rng.choice(np.array([1, 0, UNKNOWN], np.int8), (60, 3))
     logits = rng.normal(size=(60, 3)).astype(np.float32)
     other = np.where(labels == UNKNOWN, np.float32(9), logits)
-    for minimum in (1, 100):  # each class by itself, and all together
+    for minimum in (1, 100):  # each class on its own, and all pooled
         one, two = (tune(labels, x, np.ones(3, bool), goal, 0.6, minimum) for x in (logits, other))
         np.testing.assert_array_equal(one.thresholds, two.thresholds)

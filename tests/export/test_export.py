@@ -244,7 +244,7 @@ def test_an_exported_head_is_reused_by_the_names_of_its_classes(workdir, photos,
     turned = read_weights(weights, "lite0", run.classes[::-1])
     variables = initial_variables(network, turned, shapes, mesh, **fresh)
     np.testing.assert_array_equal(variables["params"]["head"]["kernel"], head[:, ::-1])
-    assert "the head fits by its classes" in capsys.readouterr().out
+    assert "the head has the same classes" in capsys.readouterr().out
     other = read_weights(weights, "lite0", (*run.classes[:2], "other"), shapes)
     initial_variables(network, other, shapes, mesh, **fresh)
     assert "new: head/bias, head/kernel" in capsys.readouterr().out

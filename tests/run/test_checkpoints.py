@@ -1,28 +1,20 @@
-"""What is kept, how a checkpoint is named, and a storage that fails."""
+"""Checkpoints: which are kept, how they are chosen, and storage that fails or damages them."""
 
 import hashlib
 import json
 import math
 import os
 import shutil
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import make_old_checkpoint
 import numpy as np
 import pytest
 
 from mlcls_jax import __version__
-from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.run import checkpoints as checkpoints_module
 from mlcls_jax.run.checkpoint_integrity import FORMAT, METADATA, SCORE, steps_in_folder
 from mlcls_jax.run.checkpoints import FOLDER, Checkpoints, has_checkpoint
-from mlcls_jax.run.trained_model import load_trained_model
-from mlcls_jax.run.workdir import read_config
-from mlcls_jax.step.network import network_spec, variables_shape
-from mlcls_jax.step.phases import plan_phases
-from mlcls_jax.step.programs import state_shape
 from mlcls_jax.step.train_step import make_state
 from mlcls_jax.system.devices import make_mesh, replicated
 from mlcls_jax.system.files import CHECKSUMS as SUMS
@@ -48,7 +40,7 @@ def test_the_two_latest_and_the_best_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, read_only=True)
     assert (checkpoints.resolve("best"), checkpoints.resolve("latest")) == (4, 9)
     assert checkpoints.resolve("4") == 4
-    with pytest.raises(ValueError, match=r"checkpoint '6' is not in .* latest and 4, 8, 9$"):
+    with pytest.raises(ValueError, match=r"checkpoint '6' is not in .* latest or one of 4, 8, 9$"):
         checkpoints.resolve("6")
     restored = checkpoints.restore(4, state(0))
     np.testing.assert_array_equal(restored.params["w"], np.full(3, 4.0))
@@ -88,7 +80,7 @@ def test_a_folder_without_any_is_refused(tmp_path):
 
 
 def broken(monkeypatch, checkpoints, name, text):
-    """A method of Orbax fails once."""
+    """Makes a method of Orbax fail once."""
     method = getattr(checkpoints._manager, name)
 
     def fails(*_, **__):
@@ -118,14 +110,14 @@ def test_a_full_disk_is_a_warning_and_the_next_save_tries_again(
     assert "the next save tries again" in said
     assert [child.name for child in (tmp_path / FOLDER).iterdir()] == ["1"]
     with pytest.raises(OSError, match="no space left on device"):
-        checkpoints.wait()  # a run must not end like that
+        checkpoints.wait()  # a run must not end silently without its checkpoint
     save(checkpoints, 3, 0.7)
     checkpoints.close()
     assert steps_in_folder(tmp_path / FOLDER) == [3, 1]
 
 
 @pytest.mark.parametrize("call", ["save", "check", "close"])
-def test_a_storage_that_fails_is_one_line(tmp_path, monkeypatch, call):
+def test_a_storage_error_is_one_line(tmp_path, monkeypatch, call):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 1, 0.5)
     checkpoints.wait()
@@ -140,27 +132,27 @@ def test_a_storage_that_fails_is_one_line(tmp_path, monkeypatch, call):
     assert Checkpoints(tmp_path, read_only=True).latest() == 1
 
 
-def test_a_folder_that_has_gone_is_not_made_anew(tmp_path):
+def test_a_removed_folder_is_not_created_again(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run")
     save(checkpoints, 1, 0.5)
     checkpoints.wait()
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(OSError, match="the folder has gone"):
+    with pytest.raises(OSError, match="the folder was removed or replaced"):
         save(checkpoints, 2, 0.5)
     assert not (tmp_path / "run").exists()
 
 
-def test_nor_is_another_one_taken_for_it(tmp_path):
+def test_a_replaced_folder_is_not_used(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "elsewhere")
     (tmp_path / "run" / FOLDER).mkdir(parents=True)  # as TensorStore does in mid-save
-    with pytest.raises(OSError, match="or is another one now"):
+    with pytest.raises(OSError, match="the folder was removed or replaced"):
         save(checkpoints, 2, 0.5)
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    """Checkpoints of the steps 1, the best, 2 and 3."""
+    """Returns a workdir with checkpoints of steps 1 (the best), 2 and 3."""
     workdir = tmp_path_factory.mktemp("three")
     checkpoints = Checkpoints(workdir)
     for step, val_map in [(1, 0.9), (2, 0.3), (3, 0.5)]:
@@ -187,7 +179,7 @@ def flip(file):
 
 
 def lose_lines(folder):
-    """All but one of each item."""
+    """Keeps one line of each item only."""
     lines = (folder / SUMS).read_text().splitlines(keepends=True)
     first = {line.split("  ")[1].split("/")[0]: line for line in reversed(lines)}
     (folder / SUMS).write_text("".join(first.values()))
@@ -196,7 +188,7 @@ def lose_lines(folder):
 def change(what):
     return {
         "a bit of an array": lambda folder: flip(largest(folder / "model" / "ocdbt.process_0")),
-        "a bit of meta": lambda folder: flip(folder / METADATA / "metadata"),
+        "a bit of the metadata": lambda folder: flip(folder / METADATA / "metadata"),
         "a bit of the score": lambda folder: flip(folder / SCORE / "metrics"),
         "a file cut short": lambda folder: os.truncate(folder / "training" / "manifest.ocdbt", 20),
         "an item deleted": lambda folder: shutil.rmtree(folder / "training"),
@@ -209,7 +201,7 @@ def change(what):
 
 DAMAGES = (
     "a bit of an array",
-    "a bit of meta",
+    "a bit of the metadata",
     "a bit of the score",
     "a file cut short",
     "an item deleted",
@@ -221,13 +213,13 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("what", DAMAGES)
-def test_training_goes_on_from_the_one_before_a_damaged_one(workdir, capsys, what):
+def test_training_continues_from_the_checkpoint_before_a_damaged_one(workdir, capsys, what):
     folder = workdir / FOLDER
     change(what)(folder / "3")
     checkpoints = Checkpoints(workdir)
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("the checkpoint of step 3 is damaged (") == 1
-    assert "the run goes on from step 2" in said
+    assert "the run continues from step 2" in said
     assert checkpoints.resolve("latest") == 2 and (folder / "damaged-3").is_dir()
     assert int(checkpoints.restore(2, state(0)).step) == 2
     save(checkpoints, 3, 0.4)  # again
@@ -238,23 +230,23 @@ def test_training_goes_on_from_the_one_before_a_damaged_one(workdir, capsys, wha
     assert "damaged" not in capsys.readouterr().out
 
 
-def test_where_none_is_whole_nothing_is_moved(workdir):
+def test_if_all_are_damaged_none_is_moved(workdir):
     for step in (1, 2, 3):
         change("a bit of an array")(workdir / FOLDER / str(step))
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"is whole \(step 3: model/.*; step 2: mod"):
+        with pytest.raises(ValueError, match=r"is intact \(step 3: model/.*; step 2: mod"):
             Checkpoints(workdir)
     assert steps_in_folder(workdir / FOLDER) == [3, 2, 1]
 
 
 @pytest.mark.parametrize("what", DAMAGES)
-def test_a_reader_refuses_a_damaged_one_and_names_the_others(workdir, what):
+def test_a_reader_refuses_a_damaged_checkpoint_and_names_the_others(workdir, what):
     change(what)(workdir / FOLDER / "1")
-    with pytest.raises(ValueError, match=r"1 is damaged \(.*there are 2, 3, for --ch"):
+    with pytest.raises(ValueError, match=r"1 is damaged \(.*--checkpoint STEP: 2, 3"):
         checkpoints = Checkpoints(workdir, read_only=True)
         assert checkpoints.resolve("best") == 1
         checkpoints.metadata(1)
-        if what != "an item deleted":  # of training only, which a reader does not read
+        if what != "an item deleted":  # a reader does not read the item training
             template = state(0)
             checkpoints.restore_variables(
                 1, {"params": template.params, "batch_stats": template.batch_stats}
@@ -263,17 +255,19 @@ def test_a_reader_refuses_a_damaged_one_and_names_the_others(workdir, what):
 
 
 @pytest.mark.parametrize("what", sorted({*DAMAGES} - {"a bit of the score"}))  # Orbax reads all
-def test_a_reader_takes_another_one_whatever_is_damaged(workdir, what):
+def test_a_reader_can_use_another_checkpoint_whatever_is_damaged(workdir, what):
     change(what)(workdir / FOLDER / "3")
     checkpoints = Checkpoints(workdir, read_only=True)
     assert checkpoints.resolve("2") == 2
     np.testing.assert_array_equal(checkpoints.restore(2, state(0)).params["w"], np.full(3, 2.0))
     if what in ("checksums deleted", "all deleted"):
-        with pytest.raises(ValueError, match=r"best is not known: the checkpoint .*3 is"):
+        with pytest.raises(
+            ValueError, match=r"best .* cannot be determined: the checkpoint .*3 is"
+        ):
             checkpoints.resolve("best")
 
 
-def test_damaged_twice_both_are_kept(workdir):
+def test_a_step_damaged_twice_is_kept_twice(workdir):
     for name in ("damaged-3", "damaged-3-2"):
         change("checksums deleted")(workdir / FOLDER / "3")
         checkpoints = Checkpoints(workdir)
@@ -282,7 +276,7 @@ def test_damaged_twice_both_are_kept(workdir):
         checkpoints.close()
 
 
-def test_the_system_s_tool_reads_the_checksums(workdir):
+def test_sha256sum_can_read_the_checksums(workdir):
     lines = (workdir / FOLDER / "3" / SUMS).read_text().splitlines()
     for line in lines:
         digest, name = line.split("  ")
@@ -307,51 +301,26 @@ def test_a_later_format_is_refused_with_the_version_that_wrote_it(tmp_path, monk
         Checkpoints(tmp_path, read_only=True).metadata(1)
 
 
-@pytest.fixture
-def old(tmp_path, monkeypatch):
-    """A run of version 0.1.0, without format and checksums: make_old_checkpoint.py."""
-    monkeypatch.setitem(VARIANTS, make_old_checkpoint.NAME, make_old_checkpoint.VARIANT)
-    return shutil.copytree(Path(__file__).parent / "old_checkpoint", tmp_path / "old")
+def test_metadata_without_a_format_number_is_damaged(workdir):
+    file = workdir / FOLDER / "1" / METADATA / "metadata"
+    file.write_text('{"phase": "head"}')
+    write_checksums(workdir / FOLDER / "1")
+    with pytest.raises(ValueError, match=r"1 is damaged .*no format number.* STEP: 2, 3$"):
+        Checkpoints(workdir, read_only=True).metadata(1)
 
 
-def test_a_checkpoint_of_an_older_version_predicts_as_it_did(old):
-    expected = json.loads((old / "expected.json").read_text())
-    run = load_trained_model(old, "latest")
-    assert run.metadata["step"] == expected["step"] and "format" not in run.metadata
-    logits = run.predict(run.variables, make_old_checkpoint.random_images())
-    np.testing.assert_allclose(logits, expected["logits"], atol=1e-5)
-
-
-def test_training_goes_on_from_a_checkpoint_of_an_older_version(old):
-    config, checkpoints = read_config(old), Checkpoints(old)
-    mesh = make_mesh()
-    shapes = variables_shape(network_spec(config.model, 2), mesh)
-    every = config.evaluation.every
-    plan = plan_phases(config.phases, 9, batch_size=config.data.batch_size, every=every)
-    phase_plan = plan[0]
-    restored = checkpoints.restore(4, state_shape(shapes, phase_plan, mesh))
-    checkpoints.save(5, restored, checkpoints.metadata(4), None)
-    checkpoints.close()
-    again = Checkpoints(old)
-    assert (again.metadata(5)["format"], again.metadata(5)["version"]) == (FORMAT, __version__)
-    for ours, theirs in zip(
-        jax.tree.leaves(again.restore(5, state_shape(shapes, phase_plan, mesh))),
-        jax.tree.leaves(restored),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def test_an_older_checkpoint_that_cannot_be_restored_names_its_version(old):
-    (old / FOLDER / "4" / "model" / "_METADATA").write_text("")
-    with pytest.raises(ValueError, match=r"of mlcls_jax an earlier version cannot be restored"):
-        load_trained_model(old, "latest")
+def test_a_checkpoint_of_another_tree_names_the_version_that_wrote_it(workdir):
+    (workdir / FOLDER / "1" / "model" / "_METADATA").write_text("")
+    write_checksums(workdir / FOLDER / "1")
+    message = rf"written by mlcls_jax {__version__}, cannot be restored by .*; use that version"
+    with pytest.raises(ValueError, match=message):
+        Checkpoints(workdir, read_only=True).restore(1, state(0))
 
 
 @pytest.mark.parametrize("kept", ["of a TPU", "of 16 devices", "missing"])
 @pytest.mark.parametrize("devices", [1, 4])
 def test_a_checkpoint_of_other_devices_is_restored(tmp_path, kept, devices):
-    """Orbax notes in _sharding where each array was; what decides is where it is wanted."""
+    """Orbax records the old placement in _sharding; the requested placement decides."""
     checkpoints = Checkpoints(tmp_path)
     saved = jax.device_put(state(3), replicated(make_mesh(2)))
     checkpoints.save(3, saved, {"phase": "head"}, 0.5)

@@ -1,4 +1,4 @@
-"""What TensorBoard reads, and a disk that is full."""
+"""TensorBoard event files, and a full disk."""
 
 import errno
 
@@ -12,7 +12,7 @@ Event, SessionLog = (getattr(event_pb2, name) for name in ("Event", "SessionLog"
 
 
 def read(folder):
-    """The events of the one file in a folder: records of length, check sum, event, check sum."""
+    """Returns the events of the only file in a folder: length, checksum, event, checksum."""
     (file,) = folder.iterdir()
     assert file.name.startswith("events.out.tfevents.")
     data, events = file.read_bytes(), []
@@ -26,7 +26,7 @@ def read(folder):
 def test_scalars_of_steps_after_the_one_that_was_restored(tmp_path):
     events = Events(tmp_path / "tensorboard", 7)
     events.flush()
-    assert not (tmp_path / "tensorboard").exists()  # until there is something
+    assert not (tmp_path / "tensorboard").exists()  # created with the first scalar
     events.add(8, {"val/mAP": 0.5, "train/loss": 0.25})
     assert len(read(tmp_path / "tensorboard")) == 4  # at once
     events.add(9, {"val/mAP": 0.75})
@@ -41,7 +41,7 @@ def test_scalars_of_steps_after_the_one_that_was_restored(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file left open
 @pytest.mark.parametrize("method", ["__init__", "write_event", "flush", "close"])
-def test_a_full_disk_is_told_once_and_the_training_goes_on(tmp_path, monkeypatch, capsys, method):
+def test_a_full_disk_is_one_warning_and_training_continues(tmp_path, monkeypatch, capsys, method):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -53,10 +53,10 @@ def test_a_full_disk_is_told_once_and_the_training_goes_on(tmp_path, monkeypatch
     events.close()
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("no more TensorBoard events") == 1
-    assert "(No space left on device); the training goes on" in said
+    assert "(No space left on device); training continues" in said
 
 
-def test_a_run_that_ends_by_an_error_keeps_its_last_scalars(tmp_path):
+def test_a_run_that_fails_keeps_its_last_scalars(tmp_path):
     events = Events(tmp_path, 0)
     for step in range(3):
         events.add(step, {"loss": 1.0})

@@ -1,4 +1,4 @@
-"""metrics.jsonl: appended to, cut back to the restored step, and whole after a crash."""
+"""metrics.jsonl: appended to, truncated to the restored step, and readable after a crash."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_the_line_of_the_restored_step_stays(tmp_path):
 
 
 def test_a_line_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
-    """Else a machine that loses its power could keep a checkpoint without its line."""
+    """Otherwise a power failure could leave a checkpoint without its line."""
     path, synced = tmp_path / METRICS, []
 
     def fsync(file: int) -> None:
@@ -76,7 +76,7 @@ def test_a_log_without_later_lines_is_not_written_again(tmp_path):
 
 
 @pytest.mark.parametrize("cut", ['{"step": 20, "val', '{"step": 20}', '{"phase": "ä"'])
-def test_a_last_line_that_was_cut_off_is_left_out(tmp_path, cut):
+def test_a_truncated_last_line_is_ignored(tmp_path, cut):
     write(tmp_path, 0, 10)
     with (tmp_path / METRICS).open("a", encoding="utf-8") as file:
         file.write(cut)
@@ -92,7 +92,7 @@ def test_another_damaged_line_is_named(tmp_path, line):
         read_metrics(tmp_path)
 
 
-def test_a_cut_off_line_does_not_spoil_the_next_one(tmp_path):
+def test_a_truncated_line_does_not_damage_the_next_one(tmp_path):
     write(tmp_path, 0, 10)
     with (tmp_path / METRICS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(record(20))[:30])
@@ -100,7 +100,7 @@ def test_a_cut_off_line_does_not_spoil_the_next_one(tmp_path):
     assert read_metrics(tmp_path) == [record(10), record(20), record(30)]
 
 
-def test_a_line_cut_inside_a_character_is_left_out(tmp_path):
+def test_a_line_truncated_inside_a_character_is_ignored(tmp_path):
     write(tmp_path, 0, 10)
     with (tmp_path / METRICS).open("ab") as file:
         file.write('{"phase": "ä'.encode()[:-1])

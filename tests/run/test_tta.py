@@ -1,4 +1,4 @@
-"""Views of images: where they are, and that their mean is that of single predictions."""
+"""Views of images: their positions, and that the prediction is the mean over single views."""
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ def test_one_view_is_the_run_itself(run):
     assert with_views(run, "flip").config == run.config
 
 
-def test_a_run_that_tells_mirror_images_apart_has_none(run):
+def test_a_run_without_flips_has_no_mirrored_views(run):
     run.config.augment = Augment(flip=False)
     with pytest.raises(ValueError, match=r"--tta flip: .* use --tta crops"):
         with_views(run, "flip")

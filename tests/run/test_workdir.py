@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and what is written into it."""
+"""The workdir: which run it belongs to, and which files are written into it."""
 
 import csv
 import dataclasses
@@ -48,7 +48,7 @@ def test_an_empty_folder_is_as_good_as_a_new_one(tmp_path):
 
 
 def saved(workdir):
-    """As after the first checkpoint."""
+    """Creates what the first checkpoint creates."""
     (workdir / "checkpoints" / "7").mkdir(parents=True)
 
 
@@ -95,14 +95,15 @@ def test_a_workdir_has_one_training_at_a_time(tmp_path):
         message = rf"in use by process {os.getpid()} on host .* since .*; wait for it or stop it"
         with pytest.raises(ValueError, match=message), in_use(workdir):
             pass
-        read_config(workdir)  # a reader need not ask
+        read_config(workdir)  # readers need no lock
     assert set(contents(workdir)) == {CONFIG, CLASSES}
 
 
-def test_what_a_killed_training_holds_is_taken_over_and_told(tmp_path, capsys):
+def test_the_lock_of_a_killed_training_is_taken_over_with_a_message(tmp_path, capsys):
     (tmp_path / LOCK).write_text('{"pid": 1, "host": "vm-3", "since": "then"}')
     with in_use(tmp_path):
-        assert "process 1 on host vm-3 since then ended here" in capsys.readouterr().out
+        said = " ".join(capsys.readouterr().out.split())
+        assert "A previous run (process 1 on host vm-3 since then) exited without releasing" in said
 
 
 def test_a_start_that_fails_leaves_no_workdir(tmp_path):
@@ -113,7 +114,10 @@ def test_a_start_that_fails_leaves_no_workdir(tmp_path):
 
 def test_a_foreign_folder_is_not_locked(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match=r"something else.*thesis\.tex"), in_use(tmp_path):
+    with (
+        pytest.raises(ValueError, match=r"something other.*thesis\.tex"),
+        in_use(tmp_path),
+    ):
         pass
     assert contents(tmp_path) == {"thesis.tex": b"mine"}
 
@@ -149,7 +153,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("write", [1, 2])
 @pytest.mark.parametrize("renamed", [False, True])
-def test_killed_at_any_write_the_same_command_goes_on(tmp_path, monkeypatch, write, renamed):
+def test_killed_at_any_write_the_same_command_continues(tmp_path, monkeypatch, write, renamed):
     replace, writes = os.replace, []
 
     def killed(source, target):
@@ -170,7 +174,7 @@ def test_killed_at_any_write_the_same_command_goes_on(tmp_path, monkeypatch, wri
     assert read_classes(tmp_path) == NAMES
 
 
-def test_classes_that_a_run_has_lost_are_not_made_up(tmp_path):
+def test_lost_classes_are_not_replaced_by_those_of_the_csv(tmp_path):
     prepare(tmp_path, Config(), NAMES)
     saved(tmp_path)
     (tmp_path / CLASSES).unlink()
@@ -188,7 +192,7 @@ def test_other_classes_are_refused(tmp_path, classes):
 
 def test_a_foreign_folder_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match=r"something else.*thesis\.tex"):
+    with pytest.raises(ValueError, match=r"something other.*thesis\.tex"):
         prepare(tmp_path, Config(), NAMES)
     assert contents(tmp_path) == {"thesis.tex": b"mine"}
 
@@ -262,7 +266,7 @@ def test_labels_are_written_as_they_are_read(tmp_path):
     np.testing.assert_array_equal(table.labels, labels)
 
 
-def test_how_a_run_reads_may_change_between_its_starts(tmp_path, monkeypatch):
+def test_how_a_run_reads_images_may_change_when_it_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "mlcls_jax.run.workdir.has_checkpoint", lambda _: (tmp_path / CONFIG).exists()
     )
@@ -289,22 +293,23 @@ LATER = DecisionRule(
 )
 
 
-def test_decisions_that_were_tuned_later_take_the_place_of_the_checkpoint_s_own(tmp_path):
+def test_a_decision_rule_tuned_later_replaces_that_of_the_checkpoint(tmp_path):
     metadata = {"step": 7, "classes": ["a", "b"], "decision_rule": dataclasses.asdict(IN_TRAINING)}
     assert read_decision_rule(tmp_path, metadata) == IN_TRAINING
     write_decision_rule(tmp_path, 7, LATER)
     assert read_decision_rule(tmp_path, metadata) == LATER
-    assert (
-        read_decision_rule(tmp_path, metadata | {"step": 8}) == IN_TRAINING
-    )  # of another checkpoint
+    other_checkpoint = metadata | {"step": 8}
+    assert read_decision_rule(tmp_path, other_checkpoint) == IN_TRAINING
 
 
-def test_a_checkpoint_without_decisions_is_untuned(tmp_path):
+def test_a_checkpoint_without_a_decision_rule_is_untuned(tmp_path):
     assert read_decision_rule(tmp_path, {"step": 7, "classes": ["a", "b"]}) == untuned_rule("ab")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "7", '{"step": 7}', '{"step": 7, "decisions": {}}'])
-def test_decisions_that_cannot_be_read_are_named(tmp_path, text):
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "7", '{"step": 7}', '{"step": 7, "decision_rule": {}}']
+)
+def test_a_decision_rule_that_cannot_be_read_is_named(tmp_path, text):
     (tmp_path / DECISION_RULE).write_text(text)
-    with pytest.raises(ValueError, match=r"decisions\.json cannot be read .*; remove it"):
+    with pytest.raises(ValueError, match=r"decision_rule\.json cannot be read .*; remove it"):
         read_decision_rule(tmp_path, {"step": 7, "classes": ["a"]})

@@ -297,7 +297,7 @@ def test_auto_weights_are_negatives_per_positive_within_their_limits():
     wide = pos_weights(Loss(pos_weight="auto", pos_weight_max=100), 3, (0.02, 0.98, 0.999))
     np.testing.assert_allclose(wide, [49, 1 / 49, 1 / 100], rtol=1e-6)
     assert wide.dtype == np.float32
-    with pytest.raises(ValueError, match=r'pos_weight="auto" needs labels to count'):
+    with pytest.raises(ValueError, match=r'pos_weight="auto" needs training labels'):
         pos_weights(auto, 5, None)
 
 

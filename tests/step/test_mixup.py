@@ -1,4 +1,4 @@
-"""Mixup and CutMix against plain NumPy, and that devices and parts of a batch do not matter."""
+"""Mixup and CutMix equal loops in NumPy, on any number of devices and parts of a batch."""
 
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ def part(batch: Batch, rows: slice) -> Batch:
 
 
 def drawn(augment: Augment, pairs: int, first: int = 0):
-    """Shares and boxes of pairs, on the host."""
+    """Returns shares and boxes of pairs, on the host."""
 
     @jax.jit
     def draw(positions):
@@ -53,7 +53,7 @@ def drawn(augment: Augment, pairs: int, first: int = 0):
 
 
 def numpy_mixed(batch: Batch, augment: Augment):
-    """The same by loops over pairs."""
+    """Returns the expected images and labels, by loops over pairs."""
     own_pixels, own_labels = map(np.asarray, INPUTS(batch))
     pixels, labels = own_pixels.copy(), own_labels.copy()
     shares, boxes = drawn(augment, len(pixels) // 2, int(batch.position[0]))
@@ -63,15 +63,15 @@ def numpy_mixed(batch: Batch, augment: Augment):
         pixels[row] = share * own_pixels[row] + (1 - share) * own_pixels[other]
         pixels[row, top:bottom, left:right] = own_pixels[other, top:bottom, left:right]
         share = share * (1 - (bottom - top) * (right - left) / SIZE**2)
-        for of in range(CLASSES):
-            pair = [(own_labels[row, of], share), (own_labels[other, of], 1 - share)]
+        for index in range(CLASSES):
+            pair = [(own_labels[row, index], share), (own_labels[other, index], 1 - share)]
             seen = [(label, weight) for label, weight in pair if weight > 0]
             if any(label == UNKNOWN for label, _ in seen):
-                labels[row, of] = UNKNOWN
+                labels[row, index] = UNKNOWN
             elif augment.mixed_labels == "union":
-                labels[row, of] = max(label for label, _ in seen)
+                labels[row, index] = max(label for label, _ in seen)
             else:
-                labels[row, of] = sum(label * weight for label, weight in seen)
+                labels[row, index] = sum(label * weight for label, weight in seen)
     return pixels, labels
 
 
@@ -82,9 +82,9 @@ def test_mixtures_are_those_of_loops_in_numpy(augment):
     batch = make_batch(first=32)
     with jax.numpy_dtype_promotion("strict"):
         found = jax.jit(make_mixed_inputs(INPUTS, augment, SEED))(batch)
-    for ours, wanted in zip(found, numpy_mixed(batch, augment), strict=True):
+    for ours, expected in zip(found, numpy_mixed(batch, augment), strict=True):
         assert ours.dtype == jnp.float32
-        np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
 
 
 def test_devices_and_parts_of_a_batch_do_not_matter():
@@ -93,7 +93,7 @@ def test_devices_and_parts_of_a_batch_do_not_matter():
     spread = over_devices(mixed, (P(AXIS),), P(AXIS), mesh)
     on_devices = jax.device_get(spread(jax.device_put(batch, sharded(mesh))))
     alone = jax.jit(mixed)
-    parts = [alone(part(batch, slice(at, at + 4))) for at in range(0, ROWS, 4)]
+    parts = [alone(part(batch, slice(start, start + 4))) for start in range(0, ROWS, 4)]
     for ours, others in zip(on_devices, zip(*parts, strict=True), strict=True):
         np.testing.assert_allclose(ours, np.concatenate(others), rtol=0, atol=1e-6)
 
@@ -116,7 +116,7 @@ def test_shares_are_of_the_beta_distribution(alpha):
     np.testing.assert_allclose(shares.var(), 1 / (4 * (2 * alpha + 1)), atol=0.01)
 
 
-def test_of_small_alphas_hardly_anything_is_mixed():
+def test_small_alphas_hardly_mix_anything():
     shares, _ = drawn(Augment(mixup=0.01), 1000)
     assert np.isfinite(shares).all()
     assert np.mean(np.minimum(shares, 1 - shares) < 1e-3) > 0.9
@@ -129,7 +129,7 @@ def test_with_both_each_pair_takes_one():
     assert not boxes[~cut].any()
 
 
-def test_boxes_are_as_large_as_the_rest_where_they_fit():
+def test_boxes_have_the_area_of_the_rest_unless_clipped():
     for share in (0.0, 0.3, 0.75, 1.0):
         box = np.asarray(random_box(jnp.float32(share), jnp.array([50, 50], jnp.int32), 100))
         side = 2 * (int(100 * np.float32(np.sqrt(1 - share))) // 2)
@@ -138,11 +138,11 @@ def test_boxes_are_as_large_as_the_rest_where_they_fit():
     np.testing.assert_array_equal(corner, [0, 25, 74, 100])
 
 
-def test_a_share_of_one_changes_nothing_and_of_none_takes_the_other():
+def test_a_share_of_one_changes_nothing_and_of_zero_takes_the_other():
     own, others = jnp.array([[1.0, 0.0, UNKNOWN, 1.0]]), jnp.array([[0.0, UNKNOWN, 1.0, 1.0]])
-    for how in ("mixed", "union"):
-        np.testing.assert_array_equal(mix_labels(own, others, jnp.ones((1, 1)), how), own)
-        np.testing.assert_array_equal(mix_labels(own, others, jnp.zeros((1, 1)), how), others)
+    for mode in ("mixed", "union"):
+        np.testing.assert_array_equal(mix_labels(own, others, jnp.ones((1, 1)), mode), own)
+        np.testing.assert_array_equal(mix_labels(own, others, jnp.zeros((1, 1)), mode), others)
     quarter = mix_labels(own, others, jnp.full((1, 1), 0.25), "mixed")
     np.testing.assert_array_equal(quarter, [[0.25, UNKNOWN, UNKNOWN, 1.0]])
     union = mix_labels(own, others, jnp.full((1, 1), 0.25), "union")

@@ -1,4 +1,4 @@
-"""What processes of one run must have in common, and what may be a machine's own."""
+"""What all processes of a run must have in common, and what may differ between machines."""
 
 from dataclasses import replace
 
@@ -47,10 +47,10 @@ def test_folders_and_threads_may_differ_and_nothing_else_may():
     assert disagreement([config_facts(here), config_facts(there)]) == ""
     assert "model.weights" in config_facts(Config())  # a name is the same everywhere
     fields = set(config_facts(here)) - {*PACKAGES, "mlcls_jax"}
-    own = {path for path in flatten_of(here) if path not in fields}
+    per_machine = {path for path in flatten_of(here) if path not in fields}
     folders = {"csv", "images", "val_csv", "val_images", "test_csv", "test_images", "categories"}
     folders |= {"cache_folder", "threads"}
-    assert own == {"model.weights"} | {f"data.{name}" for name in folders}
+    assert per_machine == {"model.weights"} | {f"data.{name}" for name in folders}
 
 
 def flatten_of(config):
@@ -85,7 +85,7 @@ def test_a_split_that_only_one_has_is_named():
 
 
 def test_other_weights_and_a_workdir_that_is_not_shared_are_refused(tmp_path, monkeypatch):
-    """The other process has other contents of the weight file, and has no checkpoint."""
+    """The other process has a different weight file and no checkpoint."""
     weights = tmp_path / "b0.h5"
     weights.write_bytes(b"ours")
     config = Config(model=Model(weights=str(weights)))

@@ -1,4 +1,4 @@
-"""Phases with cached features: refused where they cannot be, the same as without, in any order."""
+"""Phases with cached features: when they are refused, and that results equal those without."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ def make_config(photos, variant, views=1, **phase) -> Config:
 
 
 def records(workdir):
-    """metrics.jsonl without what depends on the clock."""
+    """Returns metrics.jsonl without the fields that depend on time."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     clock = ("images_per_second", "seconds", "timing")
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
@@ -104,8 +104,8 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeypatch, capsys):
-    """But for rounding: a batch of other images may order the backbone's sums otherwise."""
+def test_a_run_equals_one_without_cached_features(photos, tiny, tmp_path, monkeypatch, capsys):
+    """Up to rounding: other images in a batch may change the order of the backbone's sums."""
     cached, plain, config = tmp_path / "cached", tmp_path / "plain", make_config(photos, tiny)
     with pytest.MonkeyPatch.context() as patch, compilations() as compiled:
         patch.setattr(CompileAhead, "predict", None)  # the validation images' features do
@@ -133,7 +133,7 @@ def test_the_run_is_that_without_cached_features(photos, tiny, tmp_path, monkeyp
 
 @contextmanager
 def compilations():
-    """A list that grows with each program that is compiled."""
+    """Yields a list that grows with each compiled program."""
     compiled: list[str] = []
 
     def listen(event: str, _: float, **__) -> None:
@@ -148,7 +148,7 @@ def compilations():
 
 
 def counted(patch, owner, name: str, compiled: list[str]) -> list[int]:
-    """How many programs each call of a function of the loop has compiled."""
+    """Returns a list of how many programs each call of a function of the loop has compiled."""
     function, late = getattr(owner, name), []
 
     def call(*args, **options):
@@ -183,17 +183,17 @@ def test_a_trained_backbone_is_refused_before_anything_is_written(photos, tiny, 
 
 
 def top(channels: int) -> dict:
-    """What there has to be of a backbone with so many channels at its end."""
+    """Returns the required parameters of a backbone with this many output channels."""
     return {"top": {"conv": {"kernel": jnp.zeros((1, 1, 1, channels))}}}
 
 
 def table(images: int) -> LabelTable:
-    names = tuple(f"{number}.png" for number in range(images))
+    names = tuple(f"{index}.png" for index in range(images))
     return LabelTable(Path("p"), names, np.zeros((images, 2), np.int8), ("a", "b"))
 
 
 @pytest.mark.parametrize(("free", "views"), [(float("inf"), 2), (1e6, 2), (7000, 0)])
-def test_features_that_do_not_fit_are_computed_anew(free, views, monkeypatch, capsys):
+def test_features_that_do_not_fit_are_computed_in_each_step(free, views, monkeypatch, capsys):
     config = Config(phases=[Phase("head", "2 steps", [Group("head/.*", 1e-2)], cached_views=2)])
     splits = {"train": table(20), "val": table(4)}
     head = {"kernel": jnp.zeros((20, 2)), "bias": jnp.zeros(2)}
@@ -233,10 +233,10 @@ def test_free_memory_is_that_of_the_fullest_device():
     full, empty = (device(bytes_limit=100, bytes_in_use=used) for used in (70, 10))
     mesh: Any = SimpleNamespace(local_devices=[empty, full])
     assert free_memory(mesh) == 30
-    mesh.local_devices.append(device())  # which gives no figures
+    mesh.local_devices.append(device())  # reports no memory
     assert free_memory(mesh) == math.inf
     one, eight = free_memory(make_mesh(1)), free_memory(make_mesh(8))
-    assert 0 < eight < one / 4 or one == math.inf  # of one memory
+    assert 0 < eight < one / 4 or one == math.inf  # the eight share one memory
 
 
 def phase_plan(views: int, stop: int, *evaluations: int) -> PlannedPhase:
@@ -255,7 +255,7 @@ def rows_of(phase, first_step, steps, rows=None, seed=5, readable=ALL_READABLE):
 
 
 def taken(chunks):
-    """Rows and positions of the real steps, one after the other."""
+    """Returns the rows and positions of the real steps, concatenated."""
     row, position = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     real = (row != NO_STEP).all(axis=1)
     assert (row[~real] == NO_STEP).all()
@@ -270,8 +270,8 @@ def test_chunks_follow_the_order_of_the_images_and_end_at_evaluations():
     row, position = taken(chunks)
     np.testing.assert_array_equal(position.ravel(), np.arange(3 * 8, 13 * 8))
     names = table(IMAGES)
-    for number, indices in enumerate(row, start=3):
-        expected = batch_filenames(names, number, 8, 5)
+    for step, indices in enumerate(row, start=3):
+        expected = batch_filenames(names, step, 8, 5)
         assert [names.filenames[i] for i in indices] == expected
     assert phase.chunk_steps(3) == 2  # the longest stretch has 4 steps
     assert phase.chunk_steps(100) == 4
@@ -292,8 +292,8 @@ def test_each_epoch_has_every_image_once_and_half_of_them_mirrored():
     phase = phase_plan(2, 3 + 30)  # eight epochs, from inside the first
     row, position = taken(rows_of(phase, 3, 10))
     epochs = {}
-    for number, at in zip(row.ravel(), position.ravel(), strict=True):
-        epochs.setdefault(at // IMAGES, []).append(divmod(number, 2))
+    for feature_row, place in zip(row.ravel(), position.ravel(), strict=True):
+        epochs.setdefault(place // IMAGES, []).append(divmod(feature_row, 2))
     whole = [rows for rows in epochs.values() if len(rows) == IMAGES]
     assert len(whole) == 7
     for rows in whole:

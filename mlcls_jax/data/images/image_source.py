@@ -71,9 +71,9 @@ class ImageFiles:
         return open_image(read_file(self.paths[index]), self.max_pixels)
 
     def train(self, index: int, rng: np.random.Generator, out: np.ndarray) -> None:
-        """See ImageSource."""
+        """Implements `ImageSource`."""
         train_image(self.open(index), rng, size=self.size, augment=self.augment, out=out)
 
     def evaluate(self, index: int, out: np.ndarray) -> None:
-        """See ImageSource."""
+        """Implements `ImageSource`."""
         eval_image(self.open(index), size=self.size, augment=self.augment, out=out)

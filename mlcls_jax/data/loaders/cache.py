@@ -107,7 +107,7 @@ class Cache:
         self._store, self._files = store, files
 
     def train(self, index: int, rng: np.random.Generator, out: np.ndarray) -> None:
-        """See ImageSource."""
+        """Implements `ImageSource`."""
         kept = self._store.pixels(index)
         if kept is None:
             self._files.train(index, rng, out)

@@ -60,7 +60,7 @@ class InMemory:
         self._slab, self._used = np.empty(0, np.uint8), 0
 
     def add(self, index: int, row: dict[str, int], pixels: np.ndarray | None) -> None:
-        """See Store."""
+        """Implements `Store`."""
         if pixels is not None:
             if self._used + pixels.size > self._slab.size:
                 self._slab, self._used = np.empty(max(_SLAB, pixels.size), np.uint8), 0

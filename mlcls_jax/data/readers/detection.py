@@ -83,8 +83,8 @@ def object_labels(
     """
     labels = np.zeros(shape, np.int8)
     indices = np.asarray(images, np.int64), np.asarray(classes, np.int64)
-    values = np.asarray(values, np.int64)
+    codes = np.asarray(values, np.int64)
     for value in (UNKNOWN, 1):
-        rows, columns = (index[values == value] for index in indices)
+        rows, columns = (index[codes == value] for index in indices)
         labels[rows, columns] = value
     return labels

@@ -258,8 +258,8 @@ def test_refuses_a_huge_memo(tmp_path, write):
     ("value", "message"),
     [
         ([], "holds a list"),
-        (OrderedDict(epoch=3), "its entry 'epoch' is not a tensor"),
-        ({1: None}, "its entry 1 is not a tensor"),
+        (OrderedDict(epoch=3), "its entry 'epoch' is not a named tensor"),
+        ({1: None}, "its entry 1 is not a named tensor"),
         ({"w": Storage(("module", "x"))}, "unknown persistent id"),
     ],
 )
@@ -305,7 +305,7 @@ def test_a_value_that_would_take_forever_to_print_or_traverse(tmp_path):
     header[1] = b"\x80\x04" + LISTS + b"."
     with pytest.raises(ValueError, match="unknown protocol a list"):
         read_torch(write_stream(tmp_path / "a.pth", {}, header=header))
-    with pytest.raises(ValueError, match="its entry 'a' is not a tensor"):
+    with pytest.raises(ValueError, match="its entry 'a' is not a named tensor"):
         read_torch(write_stream(tmp_path / "a.pth", b"\x80\x04}U\x01a" + LISTS + b"s."))
 
 
