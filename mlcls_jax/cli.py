@@ -81,7 +81,7 @@ def add_tta(parser: argparse.ArgumentParser) -> None:
         choices=NAMES,
         help="test-time augmentation (default none): flip averages the predictions for an image "
         "and its mirror image, at 2 times the cost; crops averages five crops and their mirror "
-        "images, at 10 times the cost",
+        "images, at up to 10 times the cost",
     )
 
 

@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     workdir = Path(options.workdir)
     run = with_views(load_trained_model(workdir, options.checkpoint), options.tta)
     check_writable(workdir)
-    rule = _new_rule(run, options)
+    criterion = _new_criterion(run, options)
     table = _table(run, workdir, options)
     name = _name(options)
     data = cli.with_on_bad_image(run.config.data, options.on_bad_image)
@@ -94,10 +94,10 @@ def main(argv: list[str]) -> int:
     )
     table, logits = table.take(np.flatnonzero(readable)), logits[readable]
     if (table.labels == UNKNOWN).all():
-        return _predict_only(run, workdir, name, table, logits, rule, reader)
+        return _predict_only(run, workdir, name, table, logits, criterion, reader)
     base, decision_rule = BaseRate(**run.metadata["base_rate"]), run.decision_rule
-    if rule is not None:
-        decision_rule = fit_decision_rule(table, logits, base.included_classes, rule)
+    if criterion is not None:
+        decision_rule = fit_decision_rule(table, logits, base.included_classes, criterion)
         write_decision_rule(workdir, run.metadata["step"], decision_rule)
     scores, constant = model_scores(table, logits, base), constant_scores(table, base)
     report = threshold_report(table, logits, base, decision_rule, tuned_here=name == "val")
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> int:
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
     write_text(written[0], json.dumps(result, indent=2) + "\n")
     write_predictions(written[1], table.filenames, decision_rule.probabilities(logits), run.classes)
-    _print(run.metadata, result, table, scores, constant)
+    _print_result(run.metadata, result, table, scores, constant)
     for line in describe_threshold_report(report, decision_rule):
         console.print(escaped(line))
     if skipped := reader.bad.summary():
@@ -153,7 +153,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--images",
         default="",
-        help="folder of the images of --csv; without --csv, predictions for all images in it",
+        help="folder of the images in --csv; without --csv, all its images are predicted, and "
+        "there are no metrics",
     )
     parser.add_argument(
         "--source",
@@ -191,6 +192,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="temperature scaling: none, one (for all classes) or class (one for each class)",
     )
     options = parser.parse_args(argv)
+    _check_options(parser, options)
+    return options
+
+
+def _check_options(parser: cli.Parser, options: argparse.Namespace) -> None:
+    """Checks that the options go together, and sets the default split."""
     if (options.csv or options.images) and options.split:
         parser.error("--split names a split of the run; leave it out with --csv or --images")
     if options.source and not options.csv:
@@ -207,24 +214,23 @@ def parse(argv: list[str]) -> argparse.Namespace:
             parser.error(f"--{option} tunes on val; leave it out, or evaluate --split val")
         if getattr(options, name) is not None and options.tta != "none":
             parser.error(f"--{option} tunes without --tta; leave out one of the two options")
-    return options
 
 
-def _new_rule(run: TrainedModel, options: argparse.Namespace) -> ThresholdCriterion | None:
+def _new_criterion(run: TrainedModel, options: argparse.Namespace) -> ThresholdCriterion | None:
     """Returns the criterion so far with the changes of the options; None if they change nothing."""
     given = {name: value for name in TUNED_BY if (value := getattr(options, name)) is not None}
     if not given:
         return None
-    rule = run.decision_rule.criterion or criterion_from_config(run.config.evaluation)
-    rule = dataclasses.replace(rule, **given)
-    evaluation = dataclasses.replace(run.config.evaluation, **dataclasses.asdict(rule))
+    criterion = run.decision_rule.criterion or criterion_from_config(run.config.evaluation)
+    criterion = dataclasses.replace(criterion, **given)
+    evaluation = dataclasses.replace(run.config.evaluation, **dataclasses.asdict(criterion))
     validate(Config(evaluation=evaluation))
-    if "threshold_target" in given and rule.threshold_criterion == "f1":
+    if "threshold_target" in given and criterion.threshold_criterion == "f1":
         raise ValueError(
             "--threshold-target needs a precision or a recall to reach, but the criterion is f1; "
             "add --threshold-criterion precision or --threshold-criterion recall"
         )
-    return rule
+    return criterion
 
 
 def _table(run: TrainedModel, workdir: Path, options: argparse.Namespace) -> LabelTable:
@@ -264,11 +270,11 @@ def _predict_only(
     name: str,
     table: LabelTable,
     logits: np.ndarray,
-    rule: ThresholdCriterion | None,
+    criterion: ThresholdCriterion | None,
     reader: Reader,
 ) -> int:
     """Writes predictions for images without labels, and returns the exit code."""
-    if rule is not None:
+    if criterion is not None:
         raise ValueError(
             f"{name}: no label is known, so nothing can be tuned; leave out the tuning options"
         )
@@ -286,7 +292,7 @@ def _predict_only(
     return 0
 
 
-def _print(
+def _print_result(
     metadata: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores
 ) -> None:
     """Prints the metrics, and the average precision and threshold of each class."""

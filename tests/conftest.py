@@ -1,14 +1,16 @@
-"""Eight virtual devices, and a network small enough to train in a test."""
+"""Shared fixtures: eight virtual devices, generated images, and a network that trains fast."""
 
 import functools
 import gc
 import os
 from importlib.metadata import version
 
-# Compiling is most of what these tests do, and without the last flag, which XLA may drop one day,
-# it takes twice the time.
+# Most of the time of the tests is compilation. Without the last flag, which XLA may remove one day,
+# it takes twice as long. Flags of the environment stay, such as --xla_cpu_max_isa=AVX2, except
+# for these: of two equal flags, XLA uses the last.
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10.")
 )
 
@@ -31,18 +33,18 @@ from mlcls_jax.system import devices, distributed
 
 CLASSES = ("red", "green", "blue")
 
-# How long an example takes depends on what else the machine does.
+# No deadline, because the time of an example depends on the load of the machine.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
-# Tracing makes millions of objects that stay, and looking through them again and again for garbage
-# took a tenth of the time.
+# Tracing makes millions of long-lived objects. With the default thresholds, scanning them for
+# garbage takes a tenth of the time.
 gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_programs_are_kept(tmp_path_factory):
-    """As in a run, small ones as well, and until the tests end: nothing is left in the home."""
+    """Keeps compiled programs until the tests end, in a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLCLS_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
         distributed.start()
@@ -51,7 +53,7 @@ def _compiled_programs_are_kept(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _networks_are_traced_once():
-    """For the shapes that a weight file is compared with: most of a second, for each file."""
+    """Caches the variable shapes of networks, which take most of a second each to trace."""
     variable_shapes = load.variable_shapes
 
     @functools.cache
@@ -59,7 +61,7 @@ def _networks_are_traced_once():
         return variable_shapes(model)
 
     def shapes(model):
-        return traced(model, VARIANTS[model.variant])  # a test may give a name to another variant
+        return traced(model, VARIANTS[model.variant])  # a test may replace the variant of a name
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "variable_shapes", shapes)
@@ -68,34 +70,34 @@ def _networks_are_traced_once():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The name of a variant with one narrow block per stage."""
+    """Returns the name of a variant with one narrow block per stage."""
     monkeypatch.setitem(VARIANTS, "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True))
     return "tiny"
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """A folder with 40 images of coloured squares and labels.csv, as a user has them."""
+    """Returns a folder with 40 images of coloured squares, and labels.csv."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     lines = ["filename," + ",".join(CLASSES)]
-    for number in range(40):
+    for index in range(40):
         image = rng.integers(0, 60, (40, 48, 3), dtype=np.uint8)
-        there = [int(number % 3 == 0), int(number % 2 == 0), int(rng.random() < 0.4)]
-        for channel, present in enumerate(there):
+        labels = [int(index % 3 == 0), int(index % 2 == 0), int(rng.random() < 0.4)]
+        for channel, present in enumerate(labels):
             top, left = rng.integers(0, 24, 2)
             if present:
                 image[top : top + 14, left : left + 14, channel] = 255
-        Image.fromarray(image).save(folder / f"{number:02}.png")
-        lines.append(f"{number:02}.png," + ",".join(map(str, there)))
+        Image.fromarray(image).save(folder / f"{index:02}.png")
+        lines.append(f"{index:02}.png," + ",".join(map(str, labels)))
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
 @pytest.fixture(scope="module")
 def run():
-    """A tiny network with random weights, its thresholds below and above all it will say."""
-    names = ("<img src=x onerror=alert(1)>", "green", "blue")  # as a CSV could call them
+    """Returns a tiny network with random weights, and thresholds that decide two classes."""
+    names = ("<img src=x onerror=alert(1)>", "green", "blue")  # a CSV can contain any name
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(VARIANTS, "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True))
         config = Config(data=Data(eval_batch_size=8), model=Model(variant="tiny", image_size=64))

@@ -1,4 +1,4 @@
-"""Reading a config with overrides, and errors of an entry point as one line and an exit code."""
+"""Configs with overrides, and errors of a command as one line and an exit code."""
 
 import os
 import sys
@@ -49,12 +49,12 @@ def test_overrides_reach_fields_of_every_depth_and_type():
 @pytest.mark.parametrize(
     ("text", "value"), [("auto", "auto"), ("2.5", 2.5), ("3", 3), ("[1, 2.5]", [1, 2.5])]
 )
-def test_the_weight_of_positives_is_text_a_number_or_a_list(text, value):
+def test_pos_weight_is_text_a_number_or_a_list(text, value):
     loss = loading.load_config(DEFAULT, [f"--config.loss.pos_weight={text}"]).loss
     assert (loss.name, loss.pos_weight) == ("bce", value)
 
 
-def test_one_load_does_not_leak_into_the_next():
+def test_overrides_do_not_leak_into_the_next_load():
     assert loading.load_config(DEFAULT, ["--config.seed=5"]).seed == 5
     assert loading.load_config(DEFAULT, []) == Config()
 
@@ -103,17 +103,17 @@ def test_a_mistake_in_a_config_file_is_refused_by_name(tmp_path, body, named):
     assert "\n" not in str(info.value)
 
 
-def test_a_config_file_that_is_not_there_is_named(tmp_path):
+def test_an_error_names_a_missing_config_file(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere\.py: no such file"):
         loading.load_config(str(tmp_path / "nowhere.py"), [])
 
 
-def test_a_config_file_that_is_no_python_is_refused(tmp_path):
+def test_a_config_file_that_is_not_python_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"own\.py.*: SyntaxError: "):
         loading.load_config(config_file(tmp_path, "return ("), [])
 
 
-def test_a_mistake_in_a_config_file_is_told_with_its_line(tmp_path):
+def test_an_error_in_a_config_file_names_the_line(tmp_path):
     with pytest.raises(ValueError, match=r"own\.py line \d+: KeyError: x"):
         loading.load_config(config_file(tmp_path, "return {}['x']"), [])
 
@@ -153,7 +153,7 @@ def test_errors_become_one_line_and_an_exit_code(monkeypatch, capsys, error, cod
     assert err == line if line else "x.csv" in err
 
 
-def test_what_is_our_own_mistake_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train"])
     with pytest.raises(TypeError, match="a bug"):
         cli.run(raising(TypeError("a bug")))
@@ -168,7 +168,7 @@ def test_the_environment_variable_keeps_every_traceback(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("code", [0, 130])
-def test_the_entry_point_gets_the_arguments_and_gives_the_exit_code(monkeypatch, capsys, code):
+def test_a_command_gets_the_arguments_and_returns_the_exit_code(monkeypatch, capsys, code):
     seen = []
     monkeypatch.setattr(sys, "argv", ["train", "--a", "b c"])
     with pytest.raises(SystemExit) as info:

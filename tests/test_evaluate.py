@@ -1,4 +1,4 @@
-"""What cannot be done is refused before the work: options, and places that take no file."""
+"""Impossible options and output folders are refused before any computation."""
 
 import pytest
 
@@ -21,36 +21,36 @@ def test_by_default_val_is_scored_with_an_interval_and_nothing_is_tuned():
         (["--bootstrap", "-1"], "--bootstrap -1"),
         (
             ["--split", "test", "--threshold-criterion", "f1"],
-            "--threshold-criterion is tuned on val",
+            "--threshold-criterion tunes on val",
         ),
-        (["--split", "train", "--threshold-target", "0.9"], "--threshold-target is tuned on val"),
-        (["--csv", "a.csv", "--images", "b", "--calibration", "one"], "--calibration is tuned on"),
-        (["--csv", "a.csv", "--images", "b", "--split", "val"], "leave it out beside --csv"),
-        (["--images", "b", "--split", "val"], "leave it out beside --csv"),
-        (["--images", "b", "--threshold-criterion", "f1"], "--threshold-criterion is tuned on val"),
-        (["--source", "coco"], "--source is of --csv"),
+        (["--split", "train", "--threshold-target", "0.9"], "--threshold-target tunes on val"),
+        (["--csv", "a.csv", "--images", "b", "--calibration", "one"], "--calibration tunes on val"),
+        (["--csv", "a.csv", "--images", "b", "--split", "val"], "leave it out with --csv"),
+        (["--images", "b", "--split", "val"], "leave it out with --csv"),
+        (["--images", "b", "--threshold-criterion", "f1"], "--threshold-criterion tunes on val"),
+        (["--source", "coco"], "--source is the format of --csv"),
         (["--csv", "a.csv", "--source", "kitti"], "--source"),
         (["--split", "dev"], "--split dev"),
         (
             ["--tta", "flip", "--threshold-target", "0.9"],
-            "--threshold-target tunes for predictions without --tta",
+            "--threshold-target tunes without --tta",
         ),
     ],
 )
-def test_what_does_not_go_together_is_refused(given, named, capsys):
+def test_options_that_do_not_go_together_are_refused(given, named, capsys):
     with pytest.raises(SystemExit):
         parse([*RUN, *given])
     assert named in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
-def test_results_that_could_not_be_written_are_told_before_the_work(
+def test_an_output_folder_that_takes_no_files_is_refused_before_the_computation(
     command, run, photos, tmp_path, monkeypatch
 ):
-    def storage(dir):
+    def read_only(dir):
         raise OSError(30, f"Read-only file system: {dir}")
 
-    monkeypatch.setattr(files.tempfile, "TemporaryFile", storage)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", read_only)
     monkeypatch.setattr(evaluate, "load_trained_model", lambda *_: run)
     main, arguments = {
         "evaluate": (evaluate.main, ["--workdir", str(tmp_path)]),

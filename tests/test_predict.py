@@ -1,4 +1,4 @@
-"""Which images are meant, and how a prediction reads."""
+"""How predict finds images and describes predictions."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def folder(tmp_path) -> Path:
     for name in ("b.jpg", "a.PNG", "sub/c.webp", "sub/deep/d.jpeg", "notes.txt", "sub/x.csv"):
         (images / name).parent.mkdir(parents=True, exist_ok=True)
         (images / name).touch()
-    (images / "folder.jpg").mkdir()  # a folder that is called like an image
+    (images / "folder.jpg").mkdir()  # a folder with the name of an image
     return images
 
 
@@ -33,7 +33,7 @@ def test_a_folder_is_searched_sorted_and_named_relative_to_it(folder, capsys):
     names, paths = find_images([str(folder)])
     assert names == FOUND
     assert paths == [str(folder / name) for name in FOUND]
-    assert capsys.readouterr().err == f"{folder}: 2 other files are left out\n"
+    assert capsys.readouterr().err == f"{folder}: 2 other files are ignored\n"
 
 
 def test_files_keep_their_order_and_their_names(folder, capsys):
@@ -42,7 +42,7 @@ def test_files_keep_their_order_and_their_names(folder, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_named_file_is_taken_whatever_it_is_called(folder):
+def test_a_file_argument_is_used_whatever_its_extension(folder):
     given = [str(folder / "notes.txt")]
     assert find_images(given) == (given, given)
 
@@ -57,7 +57,7 @@ def test_a_folder_among_others_is_named_as_given(folder, monkeypatch, absolute):
     assert all(Path(path).is_file() for path in paths)
 
 
-def test_what_is_not_there_is_named(folder):
+def test_an_error_names_a_missing_file(folder):
     with pytest.raises(ValueError, match=r"nowhere\.jpg: no such file or folder"):
         find_images([str(folder / "b.jpg"), str(folder / "nowhere.jpg")])
 
@@ -79,17 +79,17 @@ CLASSES = ("a", "b", "c", "d", "e")
         ([1.0, 1.0, 1.0, 1.0, 1.0], "p.jpg: a 1.00, b 1.00, c 1.00, d 1.00, e 1.00"),
     ],
 )
-def test_a_line_has_all_above_the_threshold_and_at_least_three(scores, line):
+def test_a_line_has_all_predicted_classes_and_at_least_three_classes(scores, line):
     probabilities = np.array(scores)
     assert describe_prediction("p.jpg", probabilities, probabilities >= 0.5, CLASSES) == line
 
 
-def test_fewer_classes_than_are_shown():
+def test_a_line_with_fewer_than_three_classes():
     line = describe_prediction("p.jpg", np.array([0.25, 0.75]), np.array([False, True]), ("a", "b"))
     assert line == "p.jpg: b 0.75; below threshold: a 0.25"
 
 
-def test_what_is_there_is_for_the_thresholds_to_say():
+def test_only_the_thresholds_decide_which_classes_are_present():
     line = describe_prediction("p.jpg", np.array([0.25, 0.75]), np.array([True, False]), ("a", "b"))
     assert line == "p.jpg: a 0.25; below threshold: b 0.75"
 
@@ -104,7 +104,7 @@ def test_one_threshold_replaces_the_tuned_ones_and_leaves_the_probabilities():
     assert with_threshold(TUNED, None) is TUNED
 
 
-def test_it_is_said_where_the_thresholds_are_from():
+def test_the_origin_of_the_thresholds_is_described():
     assert (
         describe_thresholds(TUNED, None)
         == "thresholds: per class, 0.25 to 0.50, tuned on val for recall 0.8"
@@ -116,23 +116,23 @@ def test_it_is_said_where_the_thresholds_are_from():
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "half"])
-def test_a_threshold_is_a_probability(value, capsys):
+def test_a_threshold_must_be_a_probability(value, capsys):
     with pytest.raises(SystemExit):
         parse(["p.jpg", "--workdir", "w", "--threshold", value])
     assert "--threshold" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--csv", "--labels"])
-def test_predictions_never_take_the_place_of_the_labels(option, tmp_path, monkeypatch):
+def test_predictions_never_overwrite_labels(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = Data(csv=str(tmp_path / "labels.csv"), test_csv="gs://bucket/test.csv")
     options = parse(["p.jpg", "--workdir", "w", option, "./labels.csv"])
-    with pytest.raises(ValueError, match=rf"{option} \./labels\.csv .* is read as well"):
+    with pytest.raises(ValueError, match=rf"{option} \./labels\.csv would overwrite an input"):
         check_outputs(options, data)
     check_outputs(parse(["p.jpg", "--workdir", "w", option, "others.csv"]), data)
 
 
-def test_labels_cannot_name_what_is_no_utf8():
+def test_labels_refuse_file_names_that_are_not_utf8():
     options = parse(["p.jpg", "--workdir", "w", "--labels", "decided.csv"])
-    with pytest.raises(ValueError, match=r"'caf\\udce9\.jpg' is no UTF-8; rename"):
+    with pytest.raises(ValueError, match=r"'caf\\udce9\.jpg' is not valid UTF-8; rename"):
         check_outputs(options, Data(), ["猫.jpg", "caf\udce9.jpg"])

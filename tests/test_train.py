@@ -1,4 +1,4 @@
-"""The whole way on generated images: train, stop, continue, evaluate, predict."""
+"""Training end to end on generated images: train, stop, continue, evaluate, predict."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def make_config(photos, variant, learning_rate=1e-2) -> Config:
 
 
 def records(workdir):
-    """metrics.jsonl without what depends on the clock."""
+    """Returns the records of metrics.jsonl without the fields that depend on the clock."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     clock = ("images_per_second", "seconds", "timing")
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
@@ -49,9 +49,9 @@ def final_params(workdir):
 
 
 @pytest.mark.slow
-def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypatch):
+def test_a_stopped_run_continues_to_the_same_result(photos, tiny, tmp_path, monkeypatch):
     config, whole, parts = make_config(photos, tiny), tmp_path / "whole", tmp_path / "parts"
-    config.checkpoint.every_minutes = 1e-9  # a save at every third step, where there is none yet
+    config.checkpoint.every_minutes = 1e-9  # saves at every third step, unless an evaluation saves
     compiled = []
     compile_step = CompileAhead._compile_step
     monkeypatch.setattr(
@@ -60,20 +60,20 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
     assert train(config, whole) == 0
     assert len(compiled) == 2  # once a phase
 
-    # The batches at which it is stopped inside an epoch: by Ctrl-C, and by a machine that leaves.
-    interrupted = iter([2, 6])
-    by = iter([signal.SIGINT, signal.SIGTERM])
-    to_devices, batches, at = compile_ahead.to_devices, [0], [next(interrupted)]
+    # It is stopped inside an epoch, first by Ctrl-C and then by SIGTERM, at these batches.
+    stops = iter([(2, signal.SIGINT), (6, signal.SIGTERM)])
+    to_devices, batches, pending = compile_ahead.to_devices, [0], [next(stops)]
 
-    def pressing(*args):
+    def to_devices_with_stops(*args):
         for batch in to_devices(*args):
             batches[0] += 1
-            if batches[0] == at[0]:
-                at[0] = next(interrupted, None)
-                os.kill(os.getpid(), next(by))
+            stop_batch, signal_number = pending[0]
+            if batches[0] == stop_batch:
+                pending[0] = next(stops, (None, None))
+                os.kill(os.getpid(), signal_number)
             yield batch
 
-    monkeypatch.setattr(compile_ahead, "to_devices", pressing)
+    monkeypatch.setattr(compile_ahead, "to_devices", to_devices_with_stops)
     codes = [train(config, parts) for _ in range(3)]
     assert codes == [130, 0, 0]
     assert records(parts) == records(whole)
@@ -82,7 +82,7 @@ def test_stopped_run_continues_to_the_same_end(photos, tiny, tmp_path, monkeypat
     ):
         np.testing.assert_array_equal(ours, theirs)
 
-    assert train(config, parts) == 0  # already finished: nothing to do
+    assert train(config, parts) == 0  # the run has already finished
     assert records(parts) == records(whole)
     config.data.batch_size = 16
     with pytest.raises(ValueError, match=r"data\.batch_size: 8 -> 16"):
@@ -116,12 +116,12 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
     assert predict.main(["--workdir", str(workdir), str(photos), *outputs]) == 0
     predicted = pd.read_csv(out, index_col="filename")
     assert list(predicted.index) == sorted(path.name for path in photos.glob("*.png"))
-    # Another batch, the same numbers: padding and company change nothing.
+    # Batches of another size give the same numbers: padding and other images have no influence.
     np.testing.assert_allclose(predicted.loc[written.index], written, atol=2e-6)
-    said, values = pd.read_csv(names, index_col="filename"), predicted.to_numpy()
-    assert list(said.columns) == list(predicted.columns)
-    clear = np.abs(values - tuned.thresholds) > 1e-5  # of the six decimals
-    np.testing.assert_array_equal(said.to_numpy()[clear], (values >= tuned.thresholds)[clear])
+    decided, values = pd.read_csv(names, index_col="filename"), predicted.to_numpy()
+    assert list(decided.columns) == list(predicted.columns)
+    clear = np.abs(values - tuned.thresholds) > 1e-5  # the CSV has six decimals
+    np.testing.assert_array_equal(decided.to_numpy()[clear], (values >= tuned.thresholds)[clear])
 
     arguments = ["--workdir", str(workdir), "--tta", "crops"]
     assert evaluate.main([*arguments, "--split", "val"]) == 0
@@ -133,11 +133,11 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
     predicted = pd.read_csv(out, index_col="filename")
     np.testing.assert_allclose(predicted.loc[written.index], averaged, atol=2e-6)
     check_images_without_labels(workdir, photos, predicted, tmp_path)
-    check_tuning_anew(workdir, tuned)
+    check_tuning_again(workdir, tuned)
 
 
 def check_images_without_labels(workdir, photos, predicted, tmp_path):
-    """In a folder, or named by a CSV: the same predictions, and no metrics."""
+    """A folder and a CSV of file names give the same predictions, and no metrics."""
     names = tmp_path / "some.csv"
     names.write_text("filename\n07.png\n03.png\n")
     run, images = ["--workdir", str(workdir), "--tta", "crops"], ["--images", str(photos)]
@@ -154,14 +154,21 @@ def check_images_without_labels(workdir, photos, predicted, tmp_path):
     assert {file.name for file in workdir.glob("eval_*")} == {"eval_val.json"}
     with pytest.raises(ValueError, match="--csv needs --images"):
         evaluate.main([*run, "--csv", str(names)])
-    with pytest.raises(ValueError, match="leave --images out"):
+    with pytest.raises(ValueError, match="has its own images; leave --images out"):
         evaluate.main([*run, *images, "--csv", "x", "--source", "voc"])
 
 
-def check_tuning_anew(workdir, tuned):
-    """Kept beside the checkpoint, which stays as it is."""
-    anew = ["--threshold-criterion", "recall", "--threshold-target", "0.8", "--calibration", "one"]
-    assert evaluate.main(["--workdir", str(workdir), "--bootstrap", "0", *anew]) == 0
+def check_tuning_again(workdir, tuned):
+    """Tuning again writes decision_rule.json and does not change the checkpoint."""
+    tuning = [
+        "--threshold-criterion",
+        "recall",
+        "--threshold-target",
+        "0.8",
+        "--calibration",
+        "one",
+    ]
+    assert evaluate.main(["--workdir", str(workdir), "--bootstrap", "0", *tuning]) == 0
     result = json.loads((workdir / "eval_val.json").read_text())
     decision_rule = load_trained_model(workdir, "best").decision_rule
     assert result["tuned_for"] == "recall 0.8" and result["mAP_interval"] is None
@@ -170,14 +177,14 @@ def check_tuning_anew(workdir, tuned):
     assert decision_rule != tuned
     with pytest.raises(ValueError, match=r"evaluation\.threshold_criterion is 'accuracy'"):
         evaluate.main(["--workdir", str(workdir), "--threshold-criterion", "accuracy"])
-    with pytest.raises(ValueError, match="--threshold-target is a precision or recall"):
+    with pytest.raises(ValueError, match="--threshold-target needs a precision or a recall"):
         evaluate.main(
             ["--workdir", str(workdir), "--threshold-criterion", "f1", "--threshold-target", "0.8"]
         )
 
 
 @pytest.mark.slow
-def test_loss_that_is_not_finite_stops_the_run(photos, tiny, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(photos, tiny, tmp_path):
     config = make_config(photos, tiny, learning_rate=1e38)
     config.phases[0].clip_norm = 0.0
     with pytest.raises(FloatingPointError, match="at step") as caught:
@@ -202,7 +209,7 @@ def test_an_update_that_is_not_finite_is_never_saved(photos, tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_the_same_with_a_cache(photos, tiny, tmp_path, capsys):
+def test_a_run_with_a_cache_has_the_same_result(photos, tiny, tmp_path, capsys):
     config = make_config(photos, tiny)
     config.augment.train_resize, config.phases = "squash", config.phases[:1]
     config.data.cache_folder = str(tmp_path / "cache")
@@ -210,14 +217,14 @@ def test_a_run_is_the_same_with_a_cache(photos, tiny, tmp_path, capsys):
         config.data.cache = where
         assert train(config, tmp_path / where) == 0
         assert records(tmp_path / where) == records(tmp_path / "none")
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for split in ("train", "val"):
-        assert f"cache: {split}: " in said
+        assert f"cache: {split}: " in output
         assert len(list((tmp_path / "cache").glob(f"{split}-*.images"))) == 1
-    assert "cache of images 0." in said  # in the line about the first step
+    assert "cache of images 0." in output  # in the line about the first step
 
 
-def test_a_start_that_failed_leaves_nothing_in_the_way(photos, tiny, tmp_path):
+def test_a_failed_start_leaves_no_files(photos, tiny, tmp_path):
     config = make_config(photos, tiny)
     config.model.weights = str(tmp_path / "none.h5")
     config.data.cache, config.data.cache_folder = "disk", str(tmp_path / "run")

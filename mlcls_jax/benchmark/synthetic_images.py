@@ -13,9 +13,7 @@ CLASSES = 80  # as in COCO
 HEIGHT, WIDTH = 480, 640
 _TRAIN, _VAL = 112, 16
 _QUALITY = 90
-_NOISE = (
-    4.0  # standard deviation of the noise; the files are then about as large as photographs, 76 KB
-)
+_NOISE = 4.0  # standard deviation; the files are then about as large as photographs, 76 KB
 
 
 def write_images(folder: Path) -> tuple[str, str]:

@@ -121,7 +121,7 @@ KERAS_V2_LARGE = Normalization((128.0, 128.0, 128.0), (128.0, 128.0, 128.0))  # 
 
 @dataclass(frozen=True)
 class PretrainedConfig:
-    """What the tensors of pretrained weights do not tell: convention and normalisation."""
+    """Convention and normalisation of pretrained weights, which their tensors do not show."""
 
     convention: Convention
     normalization: Normalization

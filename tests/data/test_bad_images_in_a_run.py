@@ -104,7 +104,7 @@ def test_bad_images_are_skipped_counted_and_named(folder, tiny, tmp_path, capsys
     assert predict.main(["--workdir", str(run), "--json", *images]) == 0
     printed = capsys.readouterr()
     assert [row["filename"] for row in json.loads(printed.out)] == images[:1]
-    assert f"{images[1]} is left out: it is HTML" in printed.err
+    assert f"{images[1]} is skipped: it is HTML" in printed.err
     with pytest.raises(ValueError, match=r"html\.jpg cannot be read: it is HTML"):
         predict.main(["--workdir", str(run), "--on-bad-image", "error", *images])
 

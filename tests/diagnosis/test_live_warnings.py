@@ -112,7 +112,7 @@ def test_equal_predictions():
 
 
 def test_a_rate_that_oscillates():
-    # Adam at 0.01 on a flattened feature map: docs/keras_baseline.csv, "as asked", from its epoch 7 on.
+    # Adam at 0.01 on a flattened feature map: docs/keras_baseline.csv, from epoch 7 on.
     asked = (0.422, 0.493, 0.499, 0.524, 0.492, 0.43, 0.413, 0.453, 0.41, 0.447, 0.434, 0.391)
     found = given(records_of(losses(*asked, 0.387, 0.488, 0.449, 0.4)))
     ((text,),) = found.values()

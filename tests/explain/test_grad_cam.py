@@ -74,7 +74,10 @@ def test_maps_of_a_dense_head_are_grad_cam(network):
         weights = gradients.mean(axis=(1, 2))  # equation 1 of the paper, then 2
         expected = jax.nn.relu(jnp.einsum("phwc,pc->phw", features, weights))
         assert expected.max() > 0
-        np.testing.assert_allclose(maps[:, k], expected, rtol=1e-4, atol=1e-7)
+        # Where the sum over channels all but cancels, the rounding of what it adds up is left.
+        added = jnp.einsum("phwc,pc->phw", jnp.abs(features), jnp.abs(weights))
+        near = 1e-5 * added.max()
+        np.testing.assert_allclose(maps[:, k], expected, rtol=1e-4, atol=near)
     assert logits.dtype == maps.dtype == jnp.float32
 
 

@@ -1,6 +1,6 @@
-"""Steps over cached features are the steps over images, however many a call takes.
+"""Steps on cached features equal steps on images, for any number of steps per call.
 
-Plain SGD where devices are compared: Adam would hide a gradient that is a multiple.
+Devices are compared with plain SGD, because Adam would hide a gradient with a wrong factor.
 """
 
 import functools
@@ -65,8 +65,8 @@ def initial(model):
 @functools.cache
 def features(model) -> Features:
     inputs = make_eval_step(model.clone(num_classes=0), NORMALIZATION, make_mesh(1))
-    of_views = [np.asarray(inputs(initial(model), images)) for images in IMAGES]
-    return Features(np.stack(of_views, axis=1), LABELS)
+    by_view = [np.asarray(inputs(initial(model), images)) for images in IMAGES]
+    return Features(np.stack(by_view, axis=1), LABELS)
 
 
 def first_state(model, optimizer, mesh):
@@ -81,24 +81,26 @@ def feature_step(model, optimizer, mesh, skip=False):
     return make_feature_step(model, optimizer, trainable, sigmoid_bce, 3, mesh, skip=skip)
 
 
-def chunks_of(length: int, mesh):
-    for begin in range(0, STEPS, length):
+def chunks_of(length: int, mesh, taken: int | None = None):
+    """Chunks of so many steps each, of which `taken`, or all, are real ones."""
+    taken = taken or length
+    for begin in range(0, STEPS, taken):
         row = np.full((length, ROWS), NO_STEP, np.int32)
         position = np.zeros((length, ROWS), np.uint32)
-        real = slice(begin, begin + length)
+        real = slice(begin, begin + taken)
         count = len(POSITION[real])
         row[:count] = IMAGE[real] * 2 + VIEW[real]
         position[:count] = POSITION[real]
         yield jax.device_put(FeatureChunk(row, position), chunk_sharding(mesh))
 
 
-def on_features(model, optimizer, devices, length):
+def on_features(model, optimizer, devices, length, taken=None):
     mesh = make_mesh(devices)
     step, table = feature_step(model, optimizer, mesh), replicate(features(model), mesh)
     state, losses = first_state(model, optimizer, mesh), []
-    for chunk in chunks_of(length, mesh):
+    for chunk in chunks_of(length, mesh, taken):
         state, metrics = step(state, table, chunk)
-        losses.append(metrics["loss"])
+        losses.append(metrics["loss"][:taken])
     assert step._cache_size() == 1
     return jax.device_get(state), np.concatenate(losses)[:STEPS]
 
@@ -123,9 +125,9 @@ def gap(tiny) -> EfficientNet:
     return EfficientNet(variant=tiny, num_classes=CLASSES)
 
 
-def test_steps_on_features_are_those_on_images(gap):
-    """But for rounding: a batch of other images may order the backbone's sums otherwise."""
-    optimizer = optax.adam(1e-2, eps=1e-5)  # a smaller one makes much of gradients of nothing
+def test_steps_on_features_equal_those_on_images(gap):
+    """Except for rounding: the order of the backbone's sums may depend on the batch."""
+    optimizer = optax.adam(1e-2, eps=1e-5)  # a smaller eps amplifies gradients near 0
     expected, losses = on_images(gap, optimizer)
     state, ours = on_features(gap, optimizer, devices=1, length=STEPS)
     np.testing.assert_allclose(ours, losses, rtol=1e-5)
@@ -135,7 +137,7 @@ def test_steps_on_features_are_those_on_images(gap):
     before = flatten(initial(gap)["params"])
     for path, leaf in flatten(state.params).items():
         other = flatten(expected.params)[path]
-        if path.startswith("head/"):  # dropout among it: another draw would move them by 1e-2
+        if path.startswith("head/"):  # other dropout would change them by 1e-2
             assert np.abs(leaf - before[path]).max() > 1e-2
             np.testing.assert_allclose(leaf, other, rtol=0, atol=2e-5, err_msg=path)
         else:
@@ -147,23 +149,28 @@ def test_steps_on_features_are_those_on_images(gap):
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
-def test_the_length_of_a_chunk_changes_no_bit_of_the_steps(gap, length):
-    """Lengths that do not divide the steps leave some of the last chunk empty."""
-    optimizer = optax.adam(1e-2)
+def test_how_many_steps_a_chunk_takes_changes_no_bit_of_them(gap, length):
+    """In one program, for all of them; one for chunks of another length may round otherwise."""
+    optimizer = optax.adam(1e-2, eps=1e-5)
     whole, losses = on_features(gap, optimizer, devices=1, length=STEPS)
-    state, ours = on_features(gap, optimizer, devices=1, length=length)
+    state, ours = on_features(gap, optimizer, devices=1, length=STEPS, taken=length)
     np.testing.assert_array_equal(ours, losses)
     for mine, other in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(mine, other)
+    # Lengths that do not divide the steps leave some of the last chunk empty.
+    state, ours = on_features(gap, optimizer, devices=1, length=length)
+    np.testing.assert_allclose(ours, losses, rtol=1e-5)
+    for mine, other in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=2e-5)
 
 
-def test_a_step_of_a_chunk_that_is_not_finite_is_left_out(gap):
-    """And the steps after it in the same call are taken, as on a table without such a number."""
+def test_a_step_of_a_chunk_that_is_not_finite_is_skipped(gap):
+    """The steps after it in the same call are taken as usual."""
     mesh, optimizer, table = make_mesh(2), optax.adam(1e-2), features(gap)
     inputs = np.array(table.inputs)
-    alone = [n for n in range(COUNT) if (n == IMAGE).any(axis=1).sum() < STEPS]
-    inputs[alone[0]] = np.nan
-    expected = (alone[0] == IMAGE).any(axis=1)
+    rare = [n for n in range(COUNT) if (n == IMAGE).any(axis=1).sum() < STEPS]
+    inputs[rare[0]] = np.nan
+    expected = (rare[0] == IMAGE).any(axis=1)
     step = feature_step(gap, optimizer, mesh, skip=True)
     state = first_state(gap, optimizer, mesh)
     (chunk,) = chunks_of(STEPS, mesh)
@@ -194,14 +201,14 @@ def test_one_sum_per_step_and_the_whole_state_donated(gap):
     table = replicate(features(gap), mesh)
     step = feature_step(gap, optimizer, mesh)
     compiled = step.lower(state, table, next(chunks_of(STEPS, mesh))).compile()
-    (only,) = collectives(compiled)  # in the loop's body, once
+    (only,) = collectives(compiled)  # once, inside the loop
     head = sum(leaf.size for leaf in jax.tree.leaves(state.params["head"]))
     assert (only.kind, only.bytes) == ("all-reduce", 4 * (head + 2))
     assert donated(compiled) >= set(range(len(jax.tree.leaves(state))))
 
 
-def test_steps_of_a_decoder_on_maps_are_those_on_images_on_one_device(tiny):
-    """With its dropout."""
+def test_steps_of_a_decoder_on_features_equal_those_on_images(tiny):
+    """On eight devices, with dropout."""
     optimizer, model = optax.sgd(1e-2), with_decoder(tiny)
     assert features(model).inputs.shape[:4] == (COUNT, 2, 2, 2)
     expected, losses = on_images(model, optimizer)
@@ -215,12 +222,12 @@ def test_steps_of_a_decoder_on_maps_are_those_on_images_on_one_device(tiny):
 
 @pytest.mark.parametrize(("head", "rows"), [("gap", 16), ("mldecoder", 8), ("mldecoder", 64)])
 def test_classify_is_the_head_of_the_evaluation(tiny, gap, head, rows):
-    """However many images it takes at a time: as many as divide them, or not, or more."""
+    """For any number of images per pass: a divisor of their number, another, or a larger one."""
     mesh, model = make_mesh(8), gap if head == "gap" else with_decoder(tiny)
     variables, images = initial(model), jax.device_put(IMAGES[0, :16], sharded(mesh))
-    wanted = make_eval_step(model, NORMALIZATION, mesh)(replicate(variables, mesh), images)
+    expected = make_eval_step(model, NORMALIZATION, mesh)(replicate(variables, mesh), images)
     inputs = replicate(features(model).inputs[:, 0], mesh)
     logits = make_classify(model, rows, mesh)(replicate(variables, mesh), inputs)
     assert logits.dtype == jnp.float32 and logits.shape == (COUNT, CLASSES)
     assert logits.sharding.is_fully_replicated
-    np.testing.assert_allclose(logits[:16], wanted, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits[:16], expected, rtol=0, atol=1e-5)

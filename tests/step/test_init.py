@@ -1,4 +1,4 @@
-"""Where a run's first variables come from, and what is said of the network."""
+"""Initial variables of a run, and the printed description of its network."""
 
 import functools
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import EPS
 
 from mlcls_jax.config import Config, Loss, Model
 from mlcls_jax.models.conventions import IMAGENET, KERAS
@@ -46,7 +47,7 @@ def initial(config: Config, pretrained: Pretrained, frequencies: tuple, shapes: 
     )
 
 
-def test_random_variables_begin_at_the_frequencies_on_every_device(tiny):
+def test_random_variables_predict_the_frequencies_on_every_device(tiny):
     bias = drawn(tiny)["params"]["head"]["bias"]
     assert bias.sharding.is_fully_replicated and len(bias.devices()) == jax.device_count()
     np.testing.assert_array_equal(bias, prior_bias(Loss(), FREQUENCIES))
@@ -56,7 +57,7 @@ def test_random_variables_begin_at_the_frequencies_on_every_device(tiny):
 
 @pytest.mark.parametrize("head_bias", ["log_odds", "zero"])
 @pytest.mark.parametrize("own_classes", [0, 3, 4], ids=["no head", "another head", "the head"])
-def test_only_a_fresh_head_beside_weights_begins_at_the_frequencies(tiny, head_bias, own_classes):
+def test_only_a_new_head_next_to_weights_predicts_the_frequencies(tiny, head_bias, own_classes):
     variables = jax.device_get(drawn(tiny))
     params = {"backbone": variables["params"]["backbone"]}
     kernel = np.ones((head(variables)["kernel"].shape[0], own_classes), np.float32)
@@ -75,7 +76,10 @@ def test_only_a_fresh_head_beside_weights_begins_at_the_frequencies(tiny, head_b
         return
     expected = prior_bias(config.loss, FREQUENCIES) if head_bias == "log_odds" else 0
     np.testing.assert_array_equal(got["bias"], expected)
-    np.testing.assert_array_equal(got["kernel"], head(variables)["kernel"])
+    # Drawn by two programs: uniform numbers of both signs, whose rounding the largest ones set.
+    drawn_before = head(variables)["kernel"]
+    near = 32 * EPS * np.abs(drawn_before).max()
+    np.testing.assert_allclose(got["kernel"], drawn_before, rtol=0, atol=near)
 
 
 def test_a_decoder_is_drawn_in_place_of_a_dense_layer(tiny, capsys):
@@ -94,8 +98,8 @@ def test_a_decoder_is_drawn_in_place_of_a_dense_layer(tiny, capsys):
     assert "new: head/* (22 arrays)" in capsys.readouterr().out
 
 
-def test_the_header_says_which_head_there_is():
+def test_the_description_names_variant_size_and_decoder():
     assert describe_network(network_spec(Model(), 80)) == "EfficientNet b0, 224 px"
     model = Model("lite0", head="mldecoder", decoder_groups=20)
-    wanted = "EfficientNet lite0, 224 px, ML-Decoder with 20 queries"
-    assert describe_network(network_spec(model, 80)) == wanted
+    expected = "EfficientNet lite0, 224 px, ML-Decoder with 20 queries"
+    assert describe_network(network_spec(model, 80)) == expected

@@ -1,6 +1,6 @@
-"""The step as a compiler sees it: dtypes, layout, donation, collectives and arithmetic.
+"""Compiled steps: dtypes, layout, donation, collectives and arithmetic.
 
-None of these programs is run.  What accelerators get is read from exports for them.
+Most programs are compiled but not run.  Programs for accelerators are read from exports.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ from mlcls_jax.system.devices import make_mesh
 from mlcls_jax.system.hlo import collectives, flops, memory
 
 CLASSES = 5
-ROWS = 11  # of a device; no parameter's size is a multiple, so that it marks the activations
-ORIGIN = PretrainedConfig(KERAS, IMAGENET)
+ROWS = 11  # per device; no parameter's size is a multiple, so this identifies activations
+PRETRAINED = PretrainedConfig(KERAS, IMAGENET)
 HEAD = Phase("head", "10 steps", [Group("head/.*", 1e-2)])
 TAIL = Phase("tail", "10 steps", [Group("(head|backbone/top|backbone/stage7)/.*", 1e-2)])
 FULL = Phase("full", "10 steps", [Group(".*", 1e-2)])
@@ -46,7 +46,7 @@ PHASES = [HEAD, TAIL, FULL, STATISTICS]
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
-    """A variant with one narrow block per stage, squeeze-excite among them."""
+    """Adds a variant with one narrow block per stage, including squeeze-excite."""
     monkeypatch.setitem(VARIANTS, "narrow", Variant(0.25, 0.3, 32, 0.2))
 
 
@@ -69,7 +69,7 @@ def plan_for(config: Config, images: int = 100) -> list[PlannedPhase]:
 def step(phase: Phase, devices: int = 1, **model) -> Program:
     config = make_config(phase, devices, **model)
     (phase_plan,) = plan_for(config)
-    return step_program(step_spec(config, CLASSES), ORIGIN, phase_plan, make_mesh(devices))
+    return step_program(step_spec(config, CLASSES), PRETRAINED, phase_plan, make_mesh(devices))
 
 
 @functools.cache
@@ -85,7 +85,7 @@ def exported_step(platform: str) -> export.Exported:
 
 
 def trained(phase: Phase) -> tuple[dict, frozenset[str]]:
-    """Shapes of the state's {params, batch_stats}, and the trained paths."""
+    """Returns the shapes of {params, batch_stats}, and the trainable paths."""
     state, _ = step(phase).arguments
     return {"params": state.params, "batch_stats": state.batch_stats}, trainable_paths(
         state.params, phase
@@ -93,10 +93,10 @@ def trained(phase: Phase) -> tuple[dict, frozenset[str]]:
 
 
 @pytest.mark.parametrize(
-    ("on_nan", "features", "more"),
+    ("on_nan", "features", "extra"),
     [("stop", True, set()), ("skip", True, {"skipped"}), ("skip", False, {"skipped"})],
 )
-def test_a_step_that_skips_says_whether_it_did(on_nan, features, more):
+def test_a_step_that_may_skip_reports_it(on_nan, features, extra):
     phase = dataclasses.replace(HEAD, cached_views=int(features))
     config = dataclasses.replace(make_config(phase), train=Train(on_nan))
     (phase_plan,), mesh = plan_for(config), make_mesh(1)
@@ -104,20 +104,20 @@ def test_a_step_that_skips_says_whether_it_did(on_nan, features, more):
         shapes = variables_shape(network_spec(config.model, CLASSES), mesh)
         program = feature_step_program(step_spec(config, CLASSES), phase_plan, 100, mesh, shapes)
     else:
-        program = step_program(step_spec(config, CLASSES), ORIGIN, phase_plan, mesh)
+        program = step_program(step_spec(config, CLASSES), PRETRAINED, phase_plan, mesh)
     state, metrics = jax.eval_shape(program.function, *program.arguments)
-    assert set(metrics) == {"loss", "grad_norm"} | more
+    assert set(metrics) == {"loss", "grad_norm"} | extra
     assert jax.tree.structure(state) == jax.tree.structure(program.arguments[0])
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_accelerators_multiply_in_bfloat16_but_for_the_head(platform):
+def test_accelerators_multiply_in_bfloat16_except_in_the_head(platform):
     text = exported_step(platform).mlir_module()
     products = operations(text, "convolution", "dot_general")
     written = re.findall(r"stablehlo\.(?:convolution|dot_general)", text)
     assert len(products) == len(written) > 0
     wide = [product for product in products if "bf16" not in "".join(product.operands)]
-    # The head and its two gradients: logits are float32, and products of float32.
+    # The head and its two gradients, because logits are float32.
     assert len(wide) == 3
     assert all(str(CLASSES) in "".join(product.operands) for product in wide)
     for product in products:
@@ -129,12 +129,12 @@ def test_a_decoder_multiplies_in_bfloat16_and_leaves_a_frozen_backbone_alone():
     text = export.export(program.function, platforms=["cuda"])(*program.arguments).mlir_module()
     products = operations(text, "dot_general")
     wide = [product for product in products if "bf16" not in "".join(product.operands)]
-    assert len(products) > 10 and len(wide) == 3  # of each query's own layer, to float32 logits
+    assert len(products) > 10 and len(wide) == 3  # the layers of the queries, to float32 logits
     assert all(f"{CLASSES}x64" in "".join(product.operands) for product in wide)
     config = make_config(HEAD)
-    forward = forward_program(network_spec(config.model, CLASSES), ORIGIN, ROWS, make_mesh(1))
+    forward = forward_program(network_spec(config.model, CLASSES), PRETRAINED, ROWS, make_mesh(1))
     forward = export.export(forward.function, platforms=["cuda"])(*forward.arguments).mlir_module()
-    spatial = [len(operations(of, "convolution")) for of in (text, forward)]
+    spatial = [len(operations(module, "convolution")) for module in (text, forward)]
     assert spatial[0] == spatial[1] > 0  # none for a gradient
 
 
@@ -151,7 +151,7 @@ def test_accelerators_convolve_natively(platform):
     # Forward and two gradients each; the stem's input needs no gradient.
     assert len(convolutions) == 3 * len(depthwise) + 2
     assert {c.groups for c in convolutions} >= set(depthwise)
-    assert "stablehlo.while" not in text  # of the form for CPU
+    assert "stablehlo.while" not in text  # the form for CPU
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -176,7 +176,7 @@ def test_state_and_metrics_are_float32(platform):
 
 def test_logits_are_float32():
     program = forward_program(
-        network_spec(make_config(HEAD).model, CLASSES), ORIGIN, ROWS, make_mesh(1)
+        network_spec(make_config(HEAD).model, CLASSES), PRETRAINED, ROWS, make_mesh(1)
     )
     logits = jax.eval_shape(program.function, *program.arguments)
     assert logits.dtype == jnp.float32 and logits.shape == (ROWS, CLASSES)
@@ -191,14 +191,14 @@ def test_the_whole_state_is_donated(phase):
     assert memory(program).aliased == sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def test_images_are_mixed_where_the_config_says_so():
+def test_images_are_mixed_if_the_config_says_so():
     texts = []
     for augment in (Augment(mixed_labels="union"), Augment(cutmix=1.0)):
         config = dataclasses.replace(make_config(HEAD, devices=2), augment=augment)
         (phase_plan,) = plan_for(config)
-        program = step_program(step_spec(config, CLASSES), ORIGIN, phase_plan, make_mesh(1))
+        program = step_program(step_spec(config, CLASSES), PRETRAINED, phase_plan, make_mesh(1))
         texts.append(program.lower().as_text())
-    # Half of the rows, as uint32: a place in the stream for each pair.
+    # The positions of the pairs, which are half of the rows, are uint32.
     assert [f"tensor<{ROWS}xui32>" in text for text in texts] == [False, True]
 
 
@@ -213,20 +213,20 @@ def test_one_sum_of_gradients_and_totals_is_all_communication(phase):
     assert (only.kind, only.bytes) == ("all-reduce", 4 * numbers)
 
 
-def test_one_sum_even_of_hundreds_of_arrays():
-    # Left to themselves, compilers join 256 arrays (CPU) or 30 MB (GPU) into one all-reduce.
+def test_hundreds_of_arrays_are_still_one_sum():
+    # By default, compilers join at most 256 arrays (CPU) or 30 MB (GPU) into one all-reduce.
     text = step(STATISTICS, devices=8, variant="b1").lower().as_text()
     assert text.count("stablehlo.all_reduce") == 1
 
 
-def test_the_step_on_images_has_the_loss_of_the_config():
+def test_the_step_on_images_uses_the_loss_of_the_config():
     config, mesh = make_config(HEAD), make_mesh(1)
     (phase_plan,) = plan_for(config)
 
     def lowered(loss: Loss) -> str:
         config.loss = loss
         shares = (0.1, 0.2, 0.3, 0.4, 0.5)
-        program = step_program(step_spec(config, CLASSES, shares), ORIGIN, phase_plan, mesh)
+        program = step_program(step_spec(config, CLASSES, shares), PRETRAINED, phase_plan, mesh)
         return program.lower().as_text()
 
     texts = {lowered(loss) for loss in (Loss(), Loss(pos_weight="auto"))}
@@ -249,8 +249,8 @@ def test_every_loss_trains_a_head_on_features(loss):
     step = feature_step_program(spec, phase_plan, ROWS, mesh, shapes).function
     shape = (ROWS, 1, *head_input(network_spec(config.model, CLASSES), shapes).shape)
     inputs = rng.standard_normal(shape).astype(np.float32)
-    every = np.tile(np.arange(ROWS), (10, 1))
-    chunk = FeatureChunk(every.astype(np.int32), every.astype(np.uint32))
+    rows = np.tile(np.arange(ROWS), (10, 1))
+    chunk = FeatureChunk(rows.astype(np.int32), rows.astype(np.uint32))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     _, metrics = step(fresh_state(zeros, phase_plan), Features(inputs, labels), chunk)
     losses = np.asarray(metrics["loss"])
@@ -261,7 +261,7 @@ def test_every_loss_trains_a_head_on_features(loss):
 def test_backward_stops_at_the_first_trained_stage():
     config = make_config(HEAD, devices=8)
     forward = (
-        forward_program(network_spec(config.model, CLASSES), ORIGIN, 8 * ROWS, make_mesh(8))
+        forward_program(network_spec(config.model, CLASSES), PRETRAINED, 8 * ROWS, make_mesh(8))
         .lower()
         .compile()
     )
@@ -280,7 +280,7 @@ def test_a_frozen_backbone_is_free():
     model = {"variant": "b0", "image_size": 224, "compute_dtype": "float32"}
     config = make_config(HEAD, **model)
     forward = (
-        forward_program(network_spec(config.model, CLASSES), ORIGIN, ROWS, make_mesh(1))
+        forward_program(network_spec(config.model, CLASSES), PRETRAINED, ROWS, make_mesh(1))
         .lower()
         .compile()
     )
@@ -303,16 +303,17 @@ def test_remat_computes_the_same():
         for remat in (False, True)
     )
     assert flatten(plain).keys() == flatten(again).keys()
-    # Of the whole, as some gradients are zero but for rounding, and rounding grows in statistics
-    # of four images: inputs changed by 1e-6 move the gradients by 1e-4, other dropout by 1.3.
+    # Relative to the norm of all leaves, because some gradients are zero except for rounding, which
+    # grows in statistics of four images: a change of 1e-6 in the inputs changes the gradients by
+    # 1e-4, and other dropout by 1.3.
     for part, bound in {"gradients": 1e-3, "logits": 1e-4, "batch_stats": 1e-5}.items():
         a, b = (jax.tree.leaves(result[part]) for result in (plain, again))
-        off = np.sqrt(sum(np.square(v - u).sum() for u, v in zip(a, b, strict=True)))
-        assert off <= bound * np.sqrt(sum(np.square(u).sum() for u in a)), part
+        error = np.sqrt(sum(np.square(v - u).sum() for u, v in zip(a, b, strict=True)))
+        assert error <= bound * np.sqrt(sum(np.square(u).sum() for u in a)), part
 
 
 def _gradients(model: EfficientNet, x) -> dict:
-    """Everything of a step in training: dropout, drop path and statistics included."""
+    """Returns gradients, logits and statistics of a training step, with dropout and drop path."""
     variables = jax.jit(model.init)(jax.random.key(0), x)
 
     def loss(params):
@@ -332,12 +333,12 @@ def _gradients(model: EfficientNet, x) -> dict:
 
 def test_remat_computes_again_in_the_step():
     plain, again = (step(FULL, remat=remat).lower() for remat in (False, True))
-    barrier = "optimization_barrier"  # around each block that is computed again
+    barrier = "optimization_barrier"  # around each recomputed block
     assert again.as_text().count(barrier) > plain.as_text().count(barrier)
 
 
-def test_the_average_is_of_what_the_phase_trains_and_each_step_gives_it_back():
-    """Also where normalisations train, whose statistics are averaged as well."""
+def test_the_ema_covers_what_the_phase_trains_and_steps_return_it():
+    """If normalisations train, their statistics are averaged as well."""
     phase = dataclasses.replace(STATISTICS, ema=0.99, accumulate=ROWS)
     program = step(phase)
     state, _ = program.arguments

@@ -1,4 +1,4 @@
-"""The step: what it freezes, what it costs, and that the number of devices does not matter."""
+"""The training step: frozen leaves, statistics, metrics, memory, and parts of a batch."""
 
 import functools
 
@@ -65,8 +65,8 @@ def run(variant, phase, devices, steps=10, optimizer=None):
     mesh = make_mesh(devices)
     step, state, _ = build(variant, phase, mesh, optimizer)
     metrics = {}
-    for number in range(steps):
-        state, metrics = step(state, jax.device_put(make_batch(number), sharded(mesh)))
+    for index in range(steps):
+        state, metrics = step(state, jax.device_put(make_batch(index), sharded(mesh)))
     return jax.device_get(state), jax.device_get(metrics)
 
 
@@ -83,7 +83,7 @@ def test_frozen_leaves_and_statistics_stay_bit_identical(tiny, phase):
         np.testing.assert_array_equal(flatten(state.batch_stats)[path], leaf)
 
 
-def test_statistics_follow_where_norms_train(tiny):
+def test_statistics_change_if_normalisations_train(tiny):
     phase = Phase("all", "10 steps", ALL.groups, batch_norm="train")
     before = initial(tiny)
     state, _ = run(tiny, phase, devices=8, steps=1)
@@ -91,7 +91,7 @@ def test_statistics_follow_where_norms_train(tiny):
         assert not np.array_equal(flatten(state.batch_stats)[path], leaf), path
 
 
-def test_loss_and_norm_are_those_of_the_whole_batch(tiny):
+def test_loss_and_gradient_norm_cover_the_whole_batch(tiny):
     mesh = make_mesh(8)
     _, _, trainable = build(tiny, HEAD, mesh)
     batch, variables = make_batch(0), initial(tiny)
@@ -119,15 +119,15 @@ def test_loss_and_norm_are_those_of_the_whole_batch(tiny):
     state = jax.device_put(make_state(initial(tiny), opt_state, 0), replicated(mesh))
     _, metrics = model_step(state, jax.device_put(batch, sharded(mesh)))
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
-    # The clip threshold sees this norm: of the head alone, whatever is frozen.
+    # Clipping uses this norm, which excludes frozen leaves.
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-4)
 
 
 def test_one_compilation_serves_every_step(tiny):
     mesh = make_mesh(8)
     step, state, _ = build(tiny, HEAD, mesh)
-    for number in range(3):
-        state, _ = step(state, jax.device_put(make_batch(number), sharded(mesh)))
+    for index in range(3):
+        state, _ = step(state, jax.device_put(make_batch(index), sharded(mesh)))
     assert step._cache_size() == 1
 
 
@@ -143,7 +143,7 @@ TOP = Phase("top", "10 steps", [Group("(head|backbone/top)/.*", 0.1)])
 
 
 def one_step(variant, phase, devices, accumulate):
-    """The state after a step of SGD, its metrics, and the temporary bytes of the program."""
+    """Returns the state after a step of SGD, its metrics, and the program's temporary bytes."""
     mesh = make_mesh(devices)
     step, state, _ = build(variant, phase, mesh, optax.sgd(0.1), accumulate)
     batch = jax.device_put(make_batch(0), sharded(mesh))
@@ -156,17 +156,19 @@ def test_a_batch_in_parts_has_the_gradient_and_the_dropout_of_the_whole(tiny):
     state, metrics, temporary = one_step(tiny, TOP, devices=1, accumulate=1)
     before, expected = flatten(initial(tiny)["params"]), flatten(state.params)
     moved = max(float(np.abs(expected[path] - before[path]).max()) for path in before)
-    assert moved > 2e-3  # a thousand times what is tolerated below
-    ours, others, smaller = one_step(tiny, TOP, devices=1, accumulate=4)  # test_update.py: of 8
+    assert moved > 2e-3  # a thousand times the tolerance below
+    ours, others, smaller = one_step(
+        tiny, TOP, devices=1, accumulate=4
+    )  # test_update.py: 8 devices
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose(others[name], metrics[name], rtol=1e-5, err_msg=name)
     assert ours.label_count == state.label_count
     for path, leaf in flatten(ours.params).items():
         np.testing.assert_allclose(leaf, expected[path], rtol=0, atol=2e-6, err_msg=path)
-    assert smaller < 0.7 * temporary  # of which the gradients and their sum are most
+    assert smaller < 0.7 * temporary  # mostly the gradients and their sum
 
 
-def test_parts_normalise_like_as_many_devices(tiny):
+def test_parts_of_a_batch_normalise_like_devices(tiny):
     phase = Phase("top", "10 steps", TOP.groups, batch_norm="train")
     parts, metrics, _ = one_step(tiny, phase, devices=1, accumulate=4)
     alone, others, _ = one_step(tiny, phase, devices=4, accumulate=1)

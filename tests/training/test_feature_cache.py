@@ -207,7 +207,7 @@ def test_features_that_do_not_fit_are_computed_in_each_step(free, views, monkeyp
     every = config.evaluation.every
     plan = plan_phases(config.phases, 20, batch_size=config.data.batch_size, every=every)
     (phase_plan,) = with_room(
-        plan, splits, variables, network_spec(config.model, 2), make_mesh(1), sampled=0
+        plan, splits, variables, network_spec(config.model, 2), make_mesh(1), sampled=4
     )
     assert phase_plan.phase.cached_views == views
     assert dataclasses.replace(phase_plan, phase=plan[0].phase) == plan[0]

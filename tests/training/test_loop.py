@@ -1,4 +1,4 @@
-"""Between the logs, the loop asks the devices for nothing, and nothing is compiled on the way."""
+"""The loop does not wait for the devices between logs, and compiles only before its first step."""
 
 import threading
 from collections import defaultdict
@@ -22,7 +22,7 @@ from mlcls_jax.training.validation import Evaluator, epoch_line
 
 
 class OnDevice:
-    """A value that is never ready, and notes when it is fetched all the same."""
+    """A value that is never ready, and that records when it is fetched anyway."""
 
     def __init__(self, fetched: dict[int, int], steps: list[int]):
         self.fetched, self.steps, self.step = fetched, steps, len(steps)
@@ -52,7 +52,7 @@ def test_values_are_fetched_every_log_every_steps_and_at_the_end():
         services=SimpleNamespace(
             stop=threading.Event(),
             checkpoints=SimpleNamespace(check=lambda: None),
-            log=SimpleNamespace(write_scalars=lambda number, _: logged.append(number)),
+            log=SimpleNamespace(write_scalars=lambda step, _: logged.append(step)),
             timer=PhaseTimer(),
         ),
     )
@@ -66,7 +66,7 @@ def test_values_are_fetched_every_log_every_steps_and_at_the_end():
         state,
         end=30,
         title="phase",
-        after_check=lambda _, number: moments.append(number),
+        after_check=lambda _, step: moments.append(step),
     )
     assert (len(steps), meter.done) == (10, 10)
     assert moments == [24, 28, 30]  # the same in each process, as no clock is asked
@@ -82,7 +82,7 @@ def test_values_are_fetched_every_log_every_steps_and_at_the_end():
         ("asl", "train asl 0.2500, val bce 0.5000 (base rate 0.7500), mAP"),
     ],
 )
-def test_the_line_names_a_training_loss_that_does_not_compare_with_that_of_val(name, begins):
+def test_the_line_names_a_training_loss_that_is_not_comparable_with_the_val_loss(name, begins):
     record = {
         "phase": "head",
         "epoch": 1.0,
@@ -122,7 +122,7 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
     count(loop, "run_steps", lambda _, options: f"{options['title']} {options['end']}")
     count(Evaluator, "run", lambda args, _: f"evaluation {args[2]}")
     count(loop, "save_between", lambda args, _: f"save {args[3]}")
-    # Each save by time is due, and has been written before the next one.
+    # A save between evaluations is always due, and has been written before the next one.
     monkeypatch.setattr(Checkpoints, "is_saving", lambda checkpoints: checkpoints.wait())
     config = Config(
         log_every=1,
@@ -140,13 +140,13 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
         assert train(config, tmp_path / "run") == 0
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    assert compiled  # the listener hears
+    assert compiled  # the listener works
     names = ["head 2", "head 4", "tail 6", "tail 8"]
     names += [f"evaluation {n}" for n in (2, 4, 6, 8)] + [f"save {n}" for n in (1, 3, 5, 7)]
     assert late == dict.fromkeys(names, 0)
 
 
-def test_an_error_in_a_thread_is_raised_where_its_result_is_awaited():
+def test_an_error_in_a_thread_is_raised_when_its_result_is_read():
     def fail():
         raise ValueError("image 3.jpg cannot be read")
 

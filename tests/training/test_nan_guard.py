@@ -1,4 +1,4 @@
-"""Numbers that are not finite: the run stops, or leaves the step out, and names the images."""
+"""Numbers that are not finite: the run stops or skips the step, and names the images."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,7 @@ from mlcls_jax.data.loaders.threads import batch_filenames
 from mlcls_jax.step.programs import step_spec
 from mlcls_jax.training.nan_guard import check_finite, check_losses
 
-NAMES = tuple(f"{number}.jpg" for number in range(40))
+NAMES = tuple(f"{index}.jpg" for index in range(40))
 
 
 class Table(SimpleNamespace):
@@ -28,7 +28,7 @@ def make_context(train: Train, saved: int | None = 8) -> Any:
         ),
         services=SimpleNamespace(
             checkpoints=SimpleNamespace(check=lambda: None, latest=lambda: saved),
-            log=SimpleNamespace(write_scalars=lambda *of: logged.append(of)),
+            log=SimpleNamespace(write_scalars=lambda step, values: logged.append((step, values))),
             skipped_steps=[],
         ),
         logged=logged,
@@ -40,10 +40,10 @@ def images_of(step: int) -> str:
     return ", ".join(batch_filenames(table, step, 2, 0))
 
 
-def call(first: int, losses, norms=None, **more) -> tuple[range, dict]:
-    """Several steps of one call."""
+def call(first: int, losses, norms=None, **extra) -> tuple[range, dict]:
+    """Returns the steps and metrics of one call that takes several steps."""
     norms = np.ones(len(losses)) if norms is None else norms
-    metrics = {"loss": np.array(losses), "grad_norm": np.array(norms)} | more
+    metrics = {"loss": np.array(losses), "grad_norm": np.array(norms)} | extra
     return range(first, first + len(losses)), metrics
 
 
@@ -52,7 +52,7 @@ def call(first: int, losses, norms=None, **more) -> tuple[range, dict]:
     [
         ([1.0, np.nan, np.nan], [1.0, 1.0, np.nan], "loss is nan"),
         ([1.0, np.inf, 1.0], None, "loss is inf"),
-        ([1.0, 1.0, 1.0], [1.0, np.inf, 1.0], "grad_norm is inf"),  # the loss shows nothing
+        ([1.0, 1.0, 1.0], [1.0, np.inf, 1.0], "grad_norm is inf"),  # the loss is still finite
         ([1.0, np.nan, 1.0], [1.0, np.nan, 1.0], "grad_norm is nan and loss is nan"),
     ],
 )
@@ -69,7 +69,7 @@ def test_the_first_number_that_is_not_finite_stops_the_run(losses, norms, what):
     assert "\n" not in text and not context.logged
 
 
-def test_skipped_steps_are_told_counted_and_limited(capsys):
+def test_skipped_steps_are_reported_counted_and_limited(capsys):
     context = make_context(Train("skip", max_skipped=2), saved=None)
     skipped = {"skipped": np.array([False, True, False, True])}
     check_losses(context, [call(4, [1.0, np.nan, 3.0, 1.0], [1.0, 1.0, 2.0, np.inf], **skipped)])
@@ -77,7 +77,7 @@ def test_skipped_steps_are_told_counted_and_limited(capsys):
     assert first.startswith("warning: loss is nan at step 6, which is skipped (1 since the start, ")
     assert second.startswith("warning: grad_norm is inf at step 8, which is skipped (2 since the")
     assert second.endswith("images: " + images_of(7))
-    # The last step that was taken: a curve has no use for the others.
+    # Only the last step that was taken is logged.
     assert context.logged == [(8, {"step/loss": 3.0, "step/grad_norm": 2.0, "step/skipped": 2})]
     assert context.services.skipped_steps == [5, 7]
     with pytest.raises(FloatingPointError) as caught:
@@ -89,7 +89,7 @@ def test_skipped_steps_are_told_counted_and_limited(capsys):
     )
 
 
-def test_parameters_are_refused_by_the_step_that_made_them():
+def test_parameters_that_are_not_finite_are_refused_with_their_step():
     context = make_context(Train("skip"))
     check_finite(context, 12, True)
     with pytest.raises(FloatingPointError, match="parameter is not finite at step 12; the checkp"):

@@ -1,4 +1,4 @@
-"""Phases that end early and hand on the best: scored by a script, stopped anywhere, continued."""
+"""Phases that end early and pass on their best checkpoint, with scripted scores and stops."""
 
 import dataclasses
 import json
@@ -19,8 +19,8 @@ from mlcls_jax.train import train
 from mlcls_jax.training import loop, phase_inputs, validation
 from mlcls_jax.training.phase_transition import EarlyStopping
 
-# (of the parameters, of their average) at the evaluations of the first phase, which is best at
-# step 4; and of the second one, which never gets there.
+# mAP of the parameters and of their EMA at the evaluations of the first phase, which is best at
+# step 4, and of the second phase, which is never better.
 FIRST = [(0.30, 0.20), (0.40, 0.50), (0.45, 0.10), (0.20, 0.49)]
 SECOND = [(0.10,), (0.20,)]
 
@@ -40,22 +40,25 @@ def make_config(photos, variant) -> Config:
 
 
 def test_patience_counts_evaluations_since_the_best():
-    patience, counts = EarlyStopping(), []
+    early_stopping, counts = EarlyStopping(), []
     for value in (0.3, float("nan"), 0.3, 0.4, 0.1):
-        patience = patience.after(value)
-        counts.append(patience.without)
-    assert counts == [0, 1, 2, 0, 1] and patience.best == 0.4
-    assert patience.is_over(1) and not patience.is_over(2) and not patience.is_over(0)
+        early_stopping = early_stopping.after(value)
+        counts.append(early_stopping.without_gain)
+    assert counts == [0, 1, 2, 0, 1] and early_stopping.best == 0.4
+    assert [early_stopping.is_over(patience) for patience in (0, 1, 2)] == [False, True, False]
     assert EarlyStopping().after(float("nan")) == EarlyStopping(None, 1)
-    assert EarlyStopping(**json.loads(json.dumps(dataclasses.asdict(patience)))) == patience
+    assert (
+        EarlyStopping(**json.loads(json.dumps(dataclasses.asdict(early_stopping))))
+        == early_stopping
+    )
 
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Starts the script of scores anew."""
+    """Returns a function that starts the scripted scores from the beginning."""
     scores, model_scores = [], validation.model_scores
 
-    def of_script(*args):
+    def scripted_scores(*args):
         real = model_scores(*args)
         return dataclasses.replace(real, values=real.values | {"mAP": scores.pop(0)})
 
@@ -63,12 +66,12 @@ def scripted(monkeypatch):
         scores[:] = [value for pair in FIRST + SECOND for value in pair]
         return scores
 
-    monkeypatch.setattr(validation, "model_scores", of_script)
+    monkeypatch.setattr(validation, "model_scores", scripted_scores)
     return begin
 
 
 def records(workdir):
-    """metrics.jsonl without what depends on the clock."""
+    """Returns the records of metrics.jsonl without the fields that depend on the clock."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     clock = ("images_per_second", "seconds", "timing")
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
@@ -84,27 +87,27 @@ def assert_equal(ours, theirs):
 
 
 @pytest.mark.slow
-def test_an_early_end_hands_on_the_best_and_survives_stops(
+def test_an_early_end_passes_on_the_best_checkpoint_and_survives_stops(
     photos, tiny, tmp_path, monkeypatch, scripted, capsys
 ):
     config, whole, parts = make_config(photos, tiny), tmp_path / "whole", tmp_path / "parts"
     begun = {}
     make_phase_inputs = loop.make_phase_inputs
 
-    def noted(context, phase_plan, state, startup):
+    def recorded(context, phase_plan, state, startup):
         begun[phase_plan.phase.name] = int(state.step), jax.device_get(state.params["head"])
         return make_phase_inputs(context, phase_plan, state, startup)
 
-    monkeypatch.setattr(loop, "make_phase_inputs", noted)
-    left = scripted()
-    assert train(config, whole) == 0 and not left
+    monkeypatch.setattr(loop, "make_phase_inputs", recorded)
+    remaining = scripted()
+    assert train(config, whole) == 0 and not remaining
     check_whole(whole, begun, capsys.readouterr().out)
 
     # Ctrl-C inside the first phase between evaluations, and at its last step.
     stops, to_devices, count = iter([3, 8]), phase_inputs.to_devices, [0, 0]
     count[1] = next(stops)
 
-    def pressing(*args):
+    def to_devices_with_stops(*args):
         for chunk in to_devices(*args):
             count[0] += 1
             if count[0] == count[1]:
@@ -112,17 +115,17 @@ def test_an_early_end_hands_on_the_best_and_survives_stops(
                 os.kill(os.getpid(), signal.SIGINT)
             yield chunk
 
-    monkeypatch.setattr(phase_inputs, "to_devices", pressing)
-    left, codes = scripted(), []
+    monkeypatch.setattr(phase_inputs, "to_devices", to_devices_with_stops)
+    remaining, codes = scripted(), []
     while 0 not in codes:
         codes.append(train(config, parts))
-    assert codes == [130, 130, 0] and not left
+    assert codes == [130, 130, 0] and not remaining
     assert records(parts) == records(whole)
     assert_equal(variables(parts, "latest"), variables(whole, "latest"))
     assert_equal(variables(parts, "best"), variables(whole, "best"))
 
 
-def check_whole(workdir, begun, said):
+def check_whole(workdir, begun, output):
     first, second = records(workdir)[:4], records(workdir)[4:]
     assert [record["step"] for record in first] == [2, 4, 6, 8]  # and not 20
     assert [record["step"] for record in second] == [22, 24]  # as the plan has it
@@ -131,9 +134,11 @@ def check_whole(workdir, begun, said):
         assert (record["val_raw"]["mAP"], record["val_ema"]["mAP"]) == (raw, ema)
         assert record["val"] == record[f"val_{record['weights']}"]
     assert not any("weights" in record or "val_ema" in record for record in second)
-    assert "first: ended after 8 of 20 steps, because 2 evaluations in a row were no better" in said
-    assert "second: from the checkpoint of step 4 (phase first), EMA of the parameters" in said
-    assert "scored with the EMA: mAP 0.4000 of the parameters, 0.5000 of their EMA" in said
+    assert (
+        "first: ended after 8 of 20 steps, because 2 evaluations in a row were no better" in output
+    )
+    assert "second: from the checkpoint of step 4 (phase first), EMA of the parameters" in output
+    assert "scored with the EMA: mAP 0.4000 of the parameters, 0.5000 of their EMA" in output
 
     step, head = begun["second"]
     best = load_trained_model(workdir, "best")
@@ -142,22 +147,24 @@ def check_whole(workdir, begun, said):
         jax.tree.leaves(head), jax.tree.leaves(jax.device_get(best.variables["params"]["head"]))
     )
     raw = Checkpoints(workdir, read_only=True).restore_variables(4, best.variables)
-    kernels = [np.asarray(of["params"]["head"]["kernel"]) for of in (best.variables, raw)]
-    assert not np.array_equal(*kernels)
+    kernels = [np.asarray(tree["params"]["head"]["kernel"]) for tree in (best.variables, raw)]
+    assert not np.array_equal(kernels[0], kernels[1])
     check_range_test_from(workdir, best)
 
 
 def check_range_test_from(workdir, best):
-    """It begins with the best of a run, and changes nothing in its folder."""
+    """A range test starts from the best checkpoint of a run, and changes nothing in its folder."""
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     train_split = SimpleNamespace(classes=best.classes)
     inputs = SimpleNamespace(
         pretrained_config=best.pretrained_config, splits={"train": train_split}
     )
     context: Any = SimpleNamespace(inputs=inputs)
-    begun = lr_find._trained(workdir, context, best.variables)
+    begun = lr_find._trained_variables(workdir, context, best.variables)
     assert_equal(jax.tree.leaves(begun), jax.tree.leaves(best.variables))
     train_split.classes = ("cat", *best.classes[1:])
-    with pytest.raises(ValueError, match="a run of another network, of other weights or for other"):
-        lr_find._trained(workdir, context, best.variables)
+    with pytest.raises(
+        ValueError, match="has another network, other pretrained weights or other classes"
+    ):
+        lr_find._trained_variables(workdir, context, best.variables)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before

@@ -1,4 +1,4 @@
-"""Real processes on one machine: they train like one with as many devices, and end together."""
+"""Several processes on one machine train like one with as many devices, and end together."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ CONFIG = """
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.models.variants import VARIANTS, Variant
 
-VARIANTS["lite0"] = Variant(0.25, 0.3, 32, 0.2, lite=True)  # smaller: "tiny" of conftest.py
+VARIANTS["lite0"] = Variant(0.25, 0.3, 32, 0.2, lite=True)  # as small as "tiny" in conftest.py
 
 
 def get_config():
@@ -34,7 +34,7 @@ def get_config():
 """
 
 
-# From the middle of stage 6 on: a block that drops its path, and every kind of layer.
+# From the middle of stage 6 on, with a block that has stochastic depth and all kinds of layers.
 PATTERN = "(head|backbone/(top|stage7|stage6/block2))/.*"
 
 
@@ -59,7 +59,7 @@ def errors(output):
 
 
 def finish(*processes):
-    """The outputs; a failed process shows what it said."""
+    """Returns the outputs of the processes, and fails with the output of a process that failed."""
     outputs = outputs_of(*processes)
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output
@@ -73,13 +73,13 @@ def free_port():
 
 
 def write_config(path, photos, head="2 steps", finetune="2 steps"):
-    """photos: the folder of images and labels.csv; head, finetune: how long the phases are."""
+    """Writes a config for a folder with images and labels.csv, with the durations of the phases."""
     data = {"csv": str(photos / "labels.csv"), "images": str(photos)}
     path.write_text(CONFIG.format(**data, pattern=PATTERN, head=head, finetune=finetune))
 
 
-def told(process, processes, port):
-    """The options of a process that is told who there is."""
+def process_options(process, processes, port):
+    """Returns the options of one of several processes."""
     return (
         *("--coordinator", f"127.0.0.1:{port}"),
         *("--processes", str(processes), "--process", str(process)),
@@ -87,7 +87,7 @@ def told(process, processes, port):
 
 
 def slurm_task(task, tasks, port):
-    """The environment in which srun starts a task on this machine."""
+    """Returns the environment in which srun starts a task on this machine."""
     return {
         "SLURM_JOB_ID": "1",
         "SLURM_STEP_NODELIST": "127.0.0.1",
@@ -104,18 +104,18 @@ def records(workdir):
 
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_two_devices(photos, tmp_path):
-    """One of them is told to stop in between, as a machine that is about to be taken away."""
+    """One process gets SIGTERM in between, like a machine that is about to be preempted."""
     config, cache = tmp_path / "config.py", tmp_path / "cache"
     write_config(config, photos, finetune="6 steps")
     one, two = tmp_path / "one", tmp_path / "two"
     finish(start(config, one, cache, 2))
     assert any((cache / "compiled").iterdir())  # the compilation cache is on
 
-    # One is told who there is, the other one finds it out, as every task of a SLURM step does.
+    # One process gets options, and the other detects the cluster, as in a SLURM step.
     def both():
         port = free_port()
         return (
-            start(config, two, cache, 1, *told(0, 2, port)),
+            start(config, two, cache, 1, *process_options(0, 2, port)),
             start(config, two, cache, 1, "--cluster", **slurm_task(1, 2, port)),
         )
 
@@ -145,12 +145,17 @@ def test_processes_with_different_configs_are_refused_on_both(photos, tmp_path):
     write_config(config, photos)
     both = [
         start(
-            config, tmp_path / "run", tmp_path / "cache", 1, *told(i, 2, port), f"--config.seed={i}"
+            config,
+            tmp_path / "run",
+            tmp_path / "cache",
+            1,
+            *process_options(i, 2, port),
+            f"--config.seed={i}",
         )
         for i in range(2)
     ]
     for process, output in zip(both, outputs_of(*both), strict=True):
-        assert process.returncode in (1, 2), output  # 1: the other one was faster
+        assert process.returncode in (1, 2), output  # 1: the other process was faster
         [line] = errors(output)
         assert "differ (seed: 0 in process 0, 1 in process 1)" in line
     assert not (tmp_path / "run").exists()
@@ -162,7 +167,7 @@ def test_processes_with_different_labels_are_refused_on_both(photos, tmp_path):
         folder = tmp_path / f"machine{i}"
         shutil.copytree(photos, folder)
         write_config(folder / "config.py", folder)
-        options = told(i, 2, port)
+        options = process_options(i, 2, port)
         if i:
             text = (folder / "labels.csv").read_text()
             (folder / "labels.csv").write_text(text.replace(",1,", ",0,", 1))
@@ -175,8 +180,10 @@ def test_processes_with_different_labels_are_refused_on_both(photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(photos, tmp_path):
-    """Four, with folders of their own, and with a bad image that only some of them meet."""
+def test_a_killed_process_ends_the_others_and_another_number_of_processes_continues(
+    photos, tmp_path
+):
+    """Four processes with their own folders, and with a bad image that only some of them read."""
     cache, run, port = tmp_path / "cache", tmp_path / "run", free_port()
     processes, skip = [], ("--config.data.on_bad_image=skip", "--config.data.max_bad_fraction=0.1")
     for i in range(4):
@@ -184,7 +191,7 @@ def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(pho
         shutil.copytree(photos, folder)
         (folder / "07.png").write_bytes(b"")
         write_config(folder / "config.py", folder, head="12 steps", finetune="0 steps")
-        options = (*skip, "--config.distributed.timeout=30", *told(i, 4, port))
+        options = (*skip, "--config.distributed.timeout=30", *process_options(i, 4, port))
         processes.append(start(folder / "config.py", run, cache, 1, *options))
     until = time.monotonic() + 300
     while not saved_steps(run):
@@ -196,11 +203,11 @@ def test_a_killed_process_ends_the_others_and_another_number_of_them_goes_on(pho
         assert process.returncode == 1, output
         [line] = errors(output)
         lost = "another process of the run ended without a message"  # in a collective
-        assert lost in line or "process 3 of 4 has been silent" in line  # or elsewhere
+        assert lost in line or "process 3 of 4 has been silent" in line  # or outside of one
         assert "continue from the last checkpoint" in line
     killed.communicate()
 
-    # One process with two devices, and another time to wait.
+    # One process with two devices, and with another time-out.
     config = tmp_path / "machine0" / "config.py"
     [output] = finish(start(config, run, cache, 2, *skip))
     assert "Continuing at step" in output

@@ -1,4 +1,4 @@
-"""Where the seconds of a run go."""
+"""The timer of the parts of a run."""
 
 import time
 
@@ -10,13 +10,13 @@ from mlcls_jax.training.timing import OTHER, PhaseTimer
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that the test sets."""
+    """Returns a clock whose seconds the test sets."""
     now = [100.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     return now
 
 
-def test_all_seconds_are_somewhere_and_each_once(clock):
+def test_every_second_is_counted_exactly_once(clock):
     seconds = PhaseTimer(began=98.0)
     clock[0] += 1
     seconds.add_rest("start")
@@ -29,7 +29,7 @@ def test_all_seconds_are_somewhere_and_each_once(clock):
     assert seconds.take() == {OTHER: 1.0}
 
 
-def test_a_block_that_fails_has_taken_its_time(clock):
+def test_the_time_of_a_failed_block_is_counted(clock):
     seconds = PhaseTimer()
     with pytest.raises(ValueError), seconds.measure("evaluation"):
         clock[0] += 4
@@ -37,6 +37,6 @@ def test_a_block_that_fails_has_taken_its_time(clock):
     assert seconds.take()["evaluation"] == 4
 
 
-def test_by_default_it_begins_now():
+def test_a_timer_starts_now_by_default():
     before = time.perf_counter()
     assert sum(PhaseTimer().take().values()) <= time.perf_counter() - before + 1e-3

@@ -38,7 +38,8 @@ def test_equals_lax_convolution(height, width, channels, features, k, stride, pa
         return outputs(conv_module.conv), outputs(conv_module.native_conv)
 
     for got, expected in zip(*run(x, kernel, jax.random.key(seed)), strict=True):
-        np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5)
+        most = max(1.0, np.abs(expected).max())  # sums over many positions round by their size
+        np.testing.assert_allclose(got, expected, atol=1e-5 * most, rtol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [3, 8])

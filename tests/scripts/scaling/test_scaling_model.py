@@ -21,8 +21,8 @@ from scaling_model import (
 )
 
 from mlcls_jax.config import Config, Model
+from mlcls_jax.step.network import network_spec, variables_shape
 from mlcls_jax.step.param_tree import flatten
-from mlcls_jax.step.programs import variables_shape
 from mlcls_jax.system.devices import make_mesh
 
 COUNTS = Counts("b0", "full", 10, 224, 2e12, 1e9, 8_000_000, 1, "cpu")
@@ -92,7 +92,8 @@ def test_the_input_rate_is_the_measured_one():
 def test_reduced_bytes_are_the_gradients_and_two_scalars(phase):
     (stored,) = (c for c in read_counts() if (c.variant, c.phase) == ("b0", phase))
     config = Config(model=Model(variant="b0"))
-    params = variables_shape(config, scaling_counts.CLASSES, make_mesh(1))["params"]
+    spec = network_spec(config.model, scaling_counts.CLASSES)
+    params = variables_shape(spec, make_mesh(1))["params"]
     trained = [leaf for path, leaf in flatten(params).items() if phase == "full" or "head/" in path]
     assert stored.reduced == 4 * (sum(leaf.size for leaf in trained) + 2)
 
