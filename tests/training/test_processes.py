@@ -124,7 +124,7 @@ def test_two_processes_train_like_one_with_two_devices(photos, tmp_path):
         assert second.poll() is None
         time.sleep(0.05)
     second.terminate()
-    assert "the same command continues" in finish(first, second)[0]
+    assert "run the same command to continue" in finish(first, second)[0]
     assert max(saved_steps(two)) < 8
 
     first, second = finish(*both())
@@ -212,7 +212,7 @@ def test_a_killed_process_ends_the_others_and_another_number_of_processes_contin
     [output] = finish(start(config, run, cache, 2, *skip))
     assert "Continuing at step" in output
     assert [record["step"] for record in records(run)] == list(range(2, 13, 2))
-    assert "could not be read and were skipped" in output
+    assert "could not be read and was skipped" in output
     with open(run / "bad_images.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {Path(row["path"]).name for row in rows} == {"07.png"} and "empty" in rows[0]["reason"]

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 
+import jax
 import kill_and_resume
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ def test_moments_with_the_fewest_kills_are_drawn_next():
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_state(tmp_path, capsys, monkeypatch):
+    jax.devices()  # starts the backend of this process before XLA_FLAGS changes
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
     monkeypatch.setenv("XLA_FLAGS", flags)
     counts, found = kill_and_resume.crash(tmp_path, kills=1, seed=31)
