@@ -129,7 +129,7 @@ def main(argv: list[str]) -> int:
         console.print(escaped(line))
     if skipped := reader.bad.summary():
         print_warning(skipped)
-    console.print(escaped(f"Written: {written[0]} and {written[1]}"))
+    console.print(escaped(f"Wrote {written[0]} and {written[1]}"))
     return 0
 
 
@@ -288,7 +288,7 @@ def _predict_only(
     )
     if skipped := reader.bad.summary():
         print_warning(skipped)
-    console.print(f"Written: {written}")
+    console.print(f"Wrote {written}")
     return 0
 
 
@@ -331,7 +331,7 @@ def _print_result(
     if scores.excluded_classes:
         console.print(
             escaped(
-                "Excluded from the averages over classes, because of too few positives: "
+                "Excluded from the averages over classes, because they have too few positives: "
                 f"{', '.join(scores.excluded_classes)}"
             )
         )

@@ -1,4 +1,4 @@
-"""Suggests learning rates for a phase, from the loss while the rate grows.
+"""Suggests learning rates for a phase, from the loss while the rate rises.
 
 python -m mlcls_jax.lr_find --config configs/b5.py --phase finetune \\
     --config.data.csv=labels.csv --config.data.images=photos
@@ -69,7 +69,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.Parser(
         prog="python -m mlcls_jax.lr_find",
         description="Runs a learning-rate range test (arXiv:1506.01186): it trains a phase while "
-        "the learning rate grows from --low to --high, and suggests the rate at which the loss "
+        "the learning rate rises from --low to --high, and suggests the rate at which the loss "
         "falls fastest. If the phase has several groups, --low and --high are for the group with "
         "the highest rate, and the other groups keep their ratio to it.",
         epilog="Any field of the config (see mlcls_jax/config/schema.py) can be overridden: "
@@ -106,7 +106,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def find(
     context: TrainContext, phase_plan: PlannedPhase, variables: dict, low: float, high: float
 ) -> LrFinder:
-    """Trains a phase with growing learning rates, until the loss diverges or the phase ends.
+    """Trains a phase with rising learning rates, until the loss diverges or the phase ends.
 
     Args:
         context: of the run.

@@ -74,7 +74,7 @@ def pack(
       images: file names and contents, from `read_images`.
       labels: returns the contents of the label CSV; called after the last image.
       out: a new folder or address.
-      shard_bytes: the largest size of each file, see `packing`.
+      shard_bytes: the largest size of each file; see `packing`.
       check: whether to read the header of each image.
       columns: filename_column and split_column of the CSV.
 

@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
         plain = dataclasses.replace(plain, config=_with_fitting_batch(plain, len(readable_paths)))
         chosen = choose(scores, present)
         files = write_overlays(Path(options.explain), plain, readable_paths, names, chosen, reader)
-        print(f"Written: {options.explain} ({files} maps)", file=sys.stderr)
+        print(f"Wrote {options.explain} ({files} maps)", file=sys.stderr)
     if options.json:
         predictions = [
             as_json(name, probabilities, is_present, run.classes)
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
         print(json.dumps(predictions, indent=2))
     elif written := [file for file in (options.csv, options.labels) if file]:
         files = " and ".join(written)
-        console.print(escaped(f"Written: {files} ({len(names)} images)"))
+        console.print(escaped(f"Wrote {files} ({len(names)} images)"))
     else:
         for name, probabilities, is_present in zip(names, scores, present, strict=True):
             line = describe_prediction(name, probabilities, is_present, run.classes)

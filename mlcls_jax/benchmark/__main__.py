@@ -82,7 +82,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="write a profiler trace of three more steps to this folder",
     )
     parser.add_argument(
-        "--repeats", type=int, default=5, help="how often each part is measured (default 5)"
+        "--repeats", type=int, default=5, help="how many times each part is measured (default 5)"
     )
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="length of each measurement (default 1)"

@@ -25,8 +25,8 @@ from mlcls_jax.config import Config, schema
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.step import programs
+from mlcls_jax.step.groups import trainable_paths
 from mlcls_jax.step.network import variables_shape
-from mlcls_jax.step.optimizer import trainable_paths
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.system.console import console

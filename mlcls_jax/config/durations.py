@@ -15,7 +15,7 @@ def duration_in_steps(duration: str, images: int, batch_size: int, times: int = 
         duration: a number and a unit, such as "5 epochs", "0.5 epochs" or "300 steps".
         images: number of training images.
         batch_size: images per step, over all devices.
-        times: how often the duration is repeated.
+        times: how many times the duration is repeated.
 
     Raises:
         ValueError: the text is malformed, or the duration is longer than LONGEST.

@@ -72,7 +72,9 @@ def _explain(error: Exception, path: str, overrides: list[str]) -> str:
     reason = f"{type(error).__name__}: {one_line(error)}"
     if "Traceback" in str(error):  # absl wraps a TypeError of the file as text
         lines = re.findall(rf'File "{re.escape(path)}", line (\d+)', str(error))
-        reason = str(error).strip().splitlines()[-1]
+        text = str(error).rstrip().splitlines()
+        frames = [i for i, line in enumerate(text) if line.startswith(" ")]
+        reason = " ".join(" ".join(text[frames[-1] + 1 :]).split())
     if lines or isinstance(error, SyntaxError | ImportError):
         line = f" line {lines[-1]}" if lines else ""
         hint = renaming_hint("evaluation", re.findall(r"\w+", reason))

@@ -24,7 +24,7 @@ def check_phases(phases: list[Phase], batch_size: int) -> None:
     """Checks the fields of all phases except cached_views.
 
     Args:
-        phases: the section of the config.
+        phases: of the config.
         batch_size: the field data.batch_size.
 
     Raises:
@@ -102,7 +102,7 @@ def check_cached_views(phases: list[Phase], augment: Augment) -> None:
     """Checks cached_views, which exclude all random augmentation except mirroring.
 
     Args:
-        phases: the section of the config.
+        phases: of the config.
         augment: the section of the config.
 
     Raises:

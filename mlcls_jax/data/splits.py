@@ -33,7 +33,7 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
       "train", "val" and, if there is one, "test", all with the same classes in the same order.
 
     Raises:
-      ValueError: one line from `read_table`, `make_splits` or `read_splits`.
+      ValueError: as in `read_table`, `make_splits` and `read_splits`.
     """
 
     def read(
@@ -81,7 +81,7 @@ def make_splits(
       val, test: the images of separate CSVs, or None.
       val_fraction: the share of the train rows that is drawn for val, in (0, 1).
       test_fraction: the share of the train rows that is drawn for test, in [0, 1); 0: no test.
-      seed: the seed of the draw, see `draw_splits`.
+      seed: the seed of the draw; see `draw_splits`.
 
     Returns:
       "train", "val" and, if there is one, "test", each in the order of its table.
@@ -144,8 +144,8 @@ def read_splits(
       What `make_splits` returned when the file was written.
 
     Raises:
-      ValueError: the file cannot be read, or its rows do not match the tables. The labels have
-        then changed, and scores on other images would not be comparable.
+      ValueError: the file cannot be read, or its rows do not match the tables. Then the labels have
+        changed, and scores on other images would not be comparable.
     """
     given = _given(train, val, test)
     saved = _saved_names(path)
@@ -166,7 +166,7 @@ def read_splits(
         _check_column(path, train, names)
     splits = _assembled(train, names, given)
     if missing := [name for name in ("train", "val") if name not in splits]:
-        raise ValueError(f"{path}: no row is {missing[0]}; {_RESTORE}")
+        raise ValueError(f"{path}: no row has the split {missing[0]}; {_RESTORE}")
     return splits
 
 
@@ -258,7 +258,7 @@ def _check_disjoint(splits: Mapping[str, LabelTable]) -> None:
 def _saved_names(path: str | Path) -> dict[str, dict[str, None]]:
     """The file names of each split, in the order of the file."""
     if not Path(path).exists():
-        raise ValueError(f"{path} is missing, which lists the images trained on; {_RESTORE}")
+        raise ValueError(f"{path}, the list of images by split, is missing; {_RESTORE}")
     saved = read_csv(path)
     names, splits = saved.column("filename", _RESTORE), saved.column("split", _RESTORE)
     rows = list(zip(names.texts, splits.texts, strict=True))

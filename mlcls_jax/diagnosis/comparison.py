@@ -17,17 +17,17 @@ def share_of_way(value: float, base: float) -> float:
 
 
 def val_share(record: dict[str, Any]) -> float:
-    """Returns how much of the way from the base rate to 1 the mAP of val has covered."""
+    """Returns how much of the way from the base rate to 1 the val mAP has covered."""
     return share_of_way(record["val"]["mAP"], record["base_rate"]["mAP"])
 
 
 def knows_nothing(record: dict[str, Any]) -> bool:
-    """Returns whether the mAP of val is hardly above the base rate."""
+    """Returns whether the val mAP is hardly above the base rate."""
     return val_share(record) < NOTHING
 
 
 def is_above_base_rate(record: dict[str, Any], factor: float = ABOVE) -> bool:
-    """Returns whether the loss of val is above the base rate's.
+    """Returns whether the val loss is above the base rate's.
 
     False for losses other than plain BCE: they move the probabilities on purpose.
     """

@@ -25,8 +25,8 @@ from mlcls_jax.evaluation.base_rate import SAMPLE
 
 FITTED = 0.5  # share of the way from the base rate's mAP to 1; below it, images are not fitted
 MIN_SAMPLE = 50  # images in the sample: the mAP of fewer is too noisy
-GAP = 0.1  # mAP of train minus mAP of val: above it, the network memorises its images
-FELL, ROSE = 0.01, 1.05  # mAP of val below its best, and its loss as a multiple of its lowest
+GAP = 0.1  # train mAP minus val mAP: above it, the network memorises its images
+FELL, ROSE = 0.01, 1.05  # val mAP below its best, and its loss as a multiple of its lowest
 FLAT = 0.005  # rise of the mAP over the last third of a phase: less is a ceiling
 MIN_EVALUATIONS = 4  # to tell whether a phase still improves
 
@@ -135,7 +135,7 @@ def worse_than_base_rate(evidence: Evidence) -> Finding | None:
     pretrained = ["--config.model.weights=imagenet"] if evidence.weights != "imagenet" else []
     smaller = ["--config.model.head=gap"] if evidence.head != "gap" else []
     text = (
-        f"The loss or the mAP of val is no better than the base rate ({_next_to_base_rate(last)}). "
+        f"The val loss or val mAP is no better than the base rate ({_next_to_base_rate(last)}). "
         "Likely causes: a learning rate that is too high, weights that expect another input "
         "normalisation, or a head that is too large for this data set."
     )
@@ -183,7 +183,7 @@ def ceiling(evidence: Evidence) -> Finding | None:
 class _Decline:
     """How much worse val is now than at its best.
 
-    best, lowest: records with the highest mAP and the lowest loss of val.
+    best, lowest: records with the highest val mAP and the lowest val loss.
     fell, rose: mAP below its best; loss as a multiple of its lowest.
     """
 
@@ -218,7 +218,7 @@ def _decline(records: Sequence[dict[str, Any]]) -> _Decline:
 class _Frozen:
     """The last phase with a frozen backbone.
 
-    ceiling, tuned: best mAP of val in it and after it; tuned is None without a later evaluation.
+    ceiling, tuned: best val mAP in it and after it; tuned is None without a later evaluation.
     """
 
     name: str

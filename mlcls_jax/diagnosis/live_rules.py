@@ -20,7 +20,7 @@ MIN_EPOCHS = 0.5  # between two evaluations that are compared: fewer images vary
 
 
 def above_base_rate(evidence: Evidence) -> Finding | None:
-    """Finds a loss of val that is, and stays, above the base rate's.
+    """Finds a val loss that is, and stays, above the base rate's.
 
     It must be far above after an epoch, or above at two evaluations in a row without falling:
     a network that starts from statistics of other images needs some time.
@@ -59,7 +59,7 @@ def above_base_rate(evidence: Evidence) -> Finding | None:
 
 
 def at_base_rate(evidence: Evidence) -> Finding | None:
-    """Finds an mAP of val that is no better than that of a constant prediction after an epoch."""
+    """Finds a val mAP that is no better than that of a constant prediction after an epoch."""
     last = evidence.records[-1]
     val, base = last["val"]["mAP"], last["base_rate"]["mAP"]
     if last["epoch"] < 1 or val == 1 or not knows_nothing(last):

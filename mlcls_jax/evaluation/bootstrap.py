@@ -77,7 +77,7 @@ def map_interval(
 
 
 class RankedClass:
-    """The images of one class by falling score, cut after each score that a positive has."""
+    """The images of one class by decreasing score, cut after each score that a positive has."""
 
     def __init__(self, labels: Int8[np.ndarray, " image"], scores: Float[np.ndarray, " image"]):
         """Sorts the images with a known label.
@@ -105,7 +105,7 @@ class RankedClass:
         It equals scikit-learn's `average_precision_score` with a column as `sample_weight`.
 
         Args:
-            weights: float32 [image, resample], how often each image was drawn.
+            weights: float32 [image, resample], how many times each image was drawn.
 
         Returns:
             Float [resample]; NaN if no positive was drawn.
@@ -126,7 +126,7 @@ def _segment_sums(order: np.ndarray, ends: np.ndarray, images: int) -> csr_array
 
 
 def _draw_weights(rng: np.random.Generator, images: int, resamples: int) -> np.ndarray:
-    """Returns how often each image was drawn: float32 [image, resample], exact up to 2**24."""
+    """Returns how many times each image was drawn: float32 [image, resample], exact to 2**24."""
     draws = (rng.integers(0, images, images) for _ in range(resamples))
     counts = [np.bincount(rows, minlength=images).astype(np.float32) for rows in draws]
     return np.stack(counts, axis=1)

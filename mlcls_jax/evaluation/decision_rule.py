@@ -257,7 +257,7 @@ def threshold_report(
 
         tuned_for: the criterion, such as "f1"; None if nothing was tuned.
         thresholds: probability per class name.
-        at_thresholds: CP, CR, CF1, OP, OR and OF1 at these thresholds, see metrics.py; None if
+        at_thresholds: CP, CR, CF1, OP, OR and OF1 at these thresholds; see metrics.py. None if
             nothing was tuned.
         cross_fitted: whether at_thresholds and ece_after are cross-fitted.
         calibration: temperature per class name; the expected calibration error of the plain sigmoid

@@ -233,7 +233,7 @@ def _f1(precision: float, recall: float) -> float:
 
 
 def finite_or_none(values: dict[str, float]) -> dict[str, float | None]:
-    """Returns the values with None in place of NaN and infinities, which JSON does not have.
+    """Returns the values with None in place of NaN and infinities, which JSON cannot hold.
 
     >>> finite_or_none({"mAP": 0.5, "loss": float("nan")})
     {'mAP': 0.5, 'loss': None}

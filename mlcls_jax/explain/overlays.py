@@ -110,9 +110,11 @@ def class_maps(
     """
     model = build_model(run.network, run.pretrained_config.convention)
     explain = make_explain_step(model, run.pretrained_config.normalization, run.mesh)
-    rows = local_rows(run.config.data.eval_batch_size, "data.eval_batch_size")
-    how = {"size": image_size(run.config.model), "augment": run.config.augment}
-    batches = eval_batches(paths, rows=rows, reader=reader, **how)
+    spec = run.evaluation
+    rows = local_rows(spec.batch_size, "data.eval_batch_size")
+    batches = eval_batches(
+        paths, rows=rows, size=spec.image_size, augment=spec.augment, reader=reader
+    )
     for batch_index, images in enumerate(to_devices(batches, sharded(run.mesh))):
         in_batch = chosen[batch_index * rows.count :][: rows.count]
         padded = np.pad(in_batch, ((0, rows.count - len(in_batch)), (0, 0)))

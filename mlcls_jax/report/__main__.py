@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         explain = explain_by(workdir)
     for line in lines(write_report(workdir, explain=explain)):
         console.print(line)
-    console.print(f"Written: {workdir / REPORT}")
+    console.print(f"Wrote {workdir / REPORT}")
     return 0
 
 

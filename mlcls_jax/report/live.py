@@ -47,7 +47,7 @@ class LiveReport:
         """Keeps an evaluation if it is the best so far, and updates the report if there is time.
 
         Args:
-            value: mAP of val; its record is already in metrics.jsonl.
+            value: val mAP; its record is already in metrics.jsonl.
             make_best: returns the evaluation.
 
         Raises:

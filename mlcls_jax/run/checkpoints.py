@@ -142,7 +142,7 @@ class Checkpoints:
         return self._manager.is_saving_in_progress()
 
     def check(self) -> None:
-        """Reports a failed save in the background, as `save` does; does not wait.
+        """Reports a background save that failed, as `save` does; does not wait.
 
         Raises:
             OSError: the save failed, but not because of a full disk.
@@ -265,7 +265,7 @@ class Checkpoints:
         """
         self._settle()
         if self._lost:
-            raise OSError(f"{self._lost}. Free some space; the same command then continues")
+            raise OSError(f"{self._lost}. Free some space, then run the same command to continue")
 
     def close(self) -> None:
         """Waits for a save in progress and closes the checkpoints.
@@ -288,8 +288,8 @@ class Checkpoints:
         failure = f"the checkpoint of step {self._saving} cannot be written to {self._folder}"
         if not self._is_same_folder():
             raise OSError(
-                f"{failure}: the folder was removed or replaced. Restore {self._folder.parent}; "
-                "the same command then continues"
+                f"{failure}: the folder was removed or replaced. Restore {self._folder.parent}, "
+                "then run the same command to continue"
             ) from error
         if is_first_process():
             remove_partial(self._folder)
@@ -297,8 +297,10 @@ class Checkpoints:
         reason = "no space left on device" if _is_full(error) else one_line(error, limit=300)
         self._lost = f"{failure} ({reason}); the earlier ones are kept"
         if not _is_full(error):
-            raise OSError(f"{self._lost}. Fix that; the same command then continues") from error
-        print_warning(f"{self._lost}. Free some space: the next save tries again")
+            raise OSError(
+                f"{self._lost}. Fix that, then run the same command to continue"
+            ) from error
+        print_warning(f"{self._lost}. Free some space; the next save will try again")
 
     def _add_checksums(self) -> None:
         if is_first_process():

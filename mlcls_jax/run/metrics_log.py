@@ -119,7 +119,7 @@ class MetricsLog:
     def write_epoch(self, record: dict[str, Any]) -> None:
         """Appends the record of an evaluation; its numbers also go to TensorBoard.
 
-        The line is on the disk when this returns, because a checkpoint must not outlive its line.
+        The line is on disk when this returns, because a checkpoint must not outlive its line.
 
         Raises:
             OSError: metrics.jsonl cannot be written.
@@ -133,8 +133,8 @@ class MetricsLog:
                 os.fsync(file.fileno())
         except OSError as error:
             raise OSError(
-                f"{self._path} cannot be written ({error.strerror}). Fix that; the same command "
-                "then continues from the latest checkpoint"
+                f"{self._path} cannot be written ({error.strerror}). Fix that, then run the same "
+                "command to continue from the latest checkpoint"
             ) from error
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
         for part in ("val", "val_raw", "val_ema", "base_rate", "train_sample"):  # some are optional

@@ -21,6 +21,7 @@ from mlcls_jax.step.feature_step import (
     make_classify,
     make_feature_step,
 )
+from mlcls_jax.step.groups import active_modules, count_stages, trainable_paths
 from mlcls_jax.step.losses import make_loss
 from mlcls_jax.step.mixup import make_mixed_inputs, mixes
 from mlcls_jax.step.network import (
@@ -31,7 +32,7 @@ from mlcls_jax.step.network import (
     variables_shape,
     with_sharding,
 )
-from mlcls_jax.step.optimizer import active_modules, count_stages, make_optimizer, trainable_paths
+from mlcls_jax.step.optimizer import make_optimizer
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.schedules import MakeSchedule, make_schedule
 from mlcls_jax.step.train_step import (

@@ -117,7 +117,7 @@ class CompileAhead:
         return self._batches.pop(phase_plan.start).result()
 
     def predict(self, variables: dict, images: jax.Array) -> jax.Array:
-        """Returns the logits of images, see `make_eval_step`; call `start` first."""
+        """Returns the logits of images as `make_eval_step` does; call `start` first."""
         if self._evaluation is None:
             raise RuntimeError("predict before start")
         return self._evaluation.result()(variables, images)

@@ -20,8 +20,8 @@ from mlcls_jax.data.loaders.threads import Reader, Rows
 from mlcls_jax.data.sampling import stream_order, substitutes
 from mlcls_jax.evaluation.inference import EvalSpec, predict_batches
 from mlcls_jax.step.feature_step import NO_STEP, FeatureChunk, Features
+from mlcls_jax.step.groups import trainable_paths
 from mlcls_jax.step.network import NetworkSpec, head_input
-from mlcls_jax.step.optimizer import trainable_paths
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.system.console import console, format_bytes, print_warning
 from mlcls_jax.system.devices import free_memory, is_first_process, replicate, sharded

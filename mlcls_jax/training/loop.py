@@ -25,14 +25,10 @@ from mlcls_jax.system.console import Meter, progress_bar
 from mlcls_jax.system.devices import is_first_process, replicate
 from mlcls_jax.system.threads import StoppedError
 from mlcls_jax.training.context import TrainContext
+from mlcls_jax.training.early_stopping import EarlyStopping, early_stopping_at, print_ended_early
 from mlcls_jax.training.nan_guard import check_losses
 from mlcls_jax.training.phase_inputs import make_phase_inputs
-from mlcls_jax.training.phase_transition import (
-    EarlyStopping,
-    early_stopping_at,
-    ended_early,
-    print_ended_early,
-)
+from mlcls_jax.training.phase_transition import ended_early
 from mlcls_jax.training.timing import StartupTimer
 from mlcls_jax.training.validation import (
     Evaluator,

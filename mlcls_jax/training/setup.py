@@ -19,11 +19,11 @@ from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
 from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
 from mlcls_jax.run.trained_model import check_metadata, read_pretrained_config
 from mlcls_jax.run.workdir import BAD_IMAGES, SPLITS, prepare, read_splits_of
+from mlcls_jax.step.groups import trainable_paths
 from mlcls_jax.step.init import fresh_bias, initial_variables, random_variables, read_weights
 from mlcls_jax.step.losses import make_loss
 from mlcls_jax.step.mixup import check_pairs, mixes
 from mlcls_jax.step.network import describe_network, variables_shape
-from mlcls_jax.step.optimizer import trainable_paths
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.phases import PlannedPhase, check_parts, plan_phases
 from mlcls_jax.step.programs import StepSpec, state_shape, step_spec
@@ -34,8 +34,9 @@ from mlcls_jax.system.signals import SaveClock
 from mlcls_jax.training import consistency
 from mlcls_jax.training.compile_ahead import CompileAhead
 from mlcls_jax.training.context import RunInputs, Services, TrainContext
+from mlcls_jax.training.early_stopping import read_early_stopping
 from mlcls_jax.training.feature_cache import with_room
-from mlcls_jax.training.phase_transition import ended_early, read_early_stopping
+from mlcls_jax.training.phase_transition import ended_early
 from mlcls_jax.training.timing import PhaseTimer, StartupTimer
 
 RAREST = 5

@@ -21,16 +21,16 @@ from mlcls_jax.run.best_scores import BestEvaluation
 from mlcls_jax.run.metrics_log import read_metrics
 from mlcls_jax.run.workdir import EMA, RAW
 from mlcls_jax.step.ema import with_ema
+from mlcls_jax.step.groups import group_table
 from mlcls_jax.step.losses import describe_loss
-from mlcls_jax.step.optimizer import group_table
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import Meter, console, print_warning
 from mlcls_jax.system.devices import describe_devices, is_first_process, keeps_heap
 from mlcls_jax.training.context import RunInputs, TrainContext
+from mlcls_jax.training.early_stopping import EarlyStopping
 from mlcls_jax.training.nan_guard import check_finite
 from mlcls_jax.training.phase_inputs import PhaseInputs
-from mlcls_jax.training.phase_transition import EarlyStopping
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def log_evaluation(
     """Writes the record of an evaluation, and prints its line and its warnings.
 
     `images_per_second` and `seconds` of the record are what this process did since the last
-    evaluation; a run that was continued in between has done more.  The record is on the disk
+    evaluation; a run that was continued in between has done more.  The record is on disk
     before the checkpoint is started, so no checkpoint lacks its record.
     """
     record = _record(context, phase_plan, result, state, meter, step)

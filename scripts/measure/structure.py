@@ -39,7 +39,7 @@ def imports_of(module: str) -> set[str]:
 @cache
 def longest_chain(module: str) -> tuple[str, ...]:
     """Returns the longest chain of imports that begins at a module, the module first."""
-    return (module, *max(map(longest_chain, imports_of(module)), key=len, default=()))
+    return (module, *max(map(longest_chain, sorted(imports_of(module))), key=len, default=()))
 
 
 def whole_config_functions() -> list[str]:
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Prints how the package is laid out, in numbers.")
     parser.add_argument("--list", action="store_true", help="name what is counted")
     options = parser.parse_args()
-    chain = max(map(longest_chain, FILES), key=len)
+    chain = max(map(longest_chain, sorted(FILES)), key=len)
     for title, names in (
         ("modules at the root", root_modules()),
         ("longest chain of imports", chain),

@@ -23,8 +23,8 @@ from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.variants import VARIANTS, scaled_stages
+from mlcls_jax.step.groups import group_table
 from mlcls_jax.step.network import network_spec, variables_shape
-from mlcls_jax.step.optimizer import group_table
 from mlcls_jax.step.phases import plan_phases
 from mlcls_jax.step.programs import Program, forward_program, step_program, step_spec
 from mlcls_jax.system import hlo

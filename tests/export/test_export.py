@@ -201,8 +201,8 @@ def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp
     assert train(config, tmp_path / "run") == 0
     table = read_splits_of(tmp_path / "run", config.data)["train"]
     rows = local_rows(8, "data.batch_size")
-    how = {"rows": rows, "size": SIZE, "augment": config.augment, "seed": config.seed}
-    batch = next(train_batches(table, first_step=0, last_step=1, **how))
+    options = {"rows": rows, "size": SIZE, "augment": config.augment, "seed": config.seed}
+    batch = next(train_batches(table, first_step=0, last_step=1, **options))
     x = (batch.image - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)
     model = pretrained.model.clone(active=frozenset({"backbone/stem/norm"}), dropout=0.0)
     apply = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))

@@ -267,7 +267,7 @@ def test_the_command_writes_the_report(photos, tmp_path, capsys):
     assert main(["--workdir", str(workdir)]) == 0
     printed = capsys.readouterr().out
     assert "few positives" not in printed and "have fewer than 20 positives" in printed
-    assert (workdir / REPORT).exists() and "Written: " in printed
+    assert (workdir / REPORT).exists() and "Wrote " in printed
     with pytest.raises(ValueError, match="holds no run"):
         main(["--workdir", str(tmp_path / "none")])
 

@@ -107,7 +107,7 @@ def test_a_full_disk_is_a_warning_and_the_next_save_tries_again(
     checkpoints.check()
     said = " ".join(capsys.readouterr().out.split())
     assert "(no space left on device); the earlier ones are kept" in said
-    assert "the next save tries again" in said
+    assert "the next save will try again" in said
     assert [child.name for child in (tmp_path / FOLDER).iterdir()] == ["1"]
     with pytest.raises(OSError, match="no space left on device"):
         checkpoints.wait()  # a run must not end silently without its checkpoint

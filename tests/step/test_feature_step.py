@@ -26,8 +26,8 @@ from mlcls_jax.step.feature_step import (
     make_classify,
     make_feature_step,
 )
+from mlcls_jax.step.groups import active_modules, trainable_paths
 from mlcls_jax.step.losses import sigmoid_bce
-from mlcls_jax.step.optimizer import active_modules, trainable_paths
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.train_step import (
     make_eval_step,

@@ -12,16 +12,16 @@ from tolerances import EPS
 
 from mlcls_jax.config import Group, Phase
 from mlcls_jax.models.variants import VARIANTS, scaled_stages
-from mlcls_jax.step.optimizer import (
+from mlcls_jax.step.groups import (
     FROZEN,
     active_modules,
     assign_groups,
     count_stages,
     depth_below_head,
     group_table,
-    make_optimizer,
     trainable_paths,
 )
+from mlcls_jax.step.optimizer import make_optimizer
 from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.step.schedules import make_schedule
 from mlcls_jax.step.train_step import partition

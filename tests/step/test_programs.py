@@ -19,8 +19,8 @@ from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.step.feature_step import FeatureChunk, Features
+from mlcls_jax.step.groups import trainable_paths
 from mlcls_jax.step.network import build_model, head_input, network_spec, variables_shape
-from mlcls_jax.step.optimizer import trainable_paths
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.phases import PlannedPhase, plan_phases
 from mlcls_jax.step.programs import (

@@ -13,8 +13,9 @@ from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.step.groups import active_modules, trainable_paths
 from mlcls_jax.step.losses import sigmoid_bce
-from mlcls_jax.step.optimizer import active_modules, make_optimizer, trainable_paths
+from mlcls_jax.step.optimizer import make_optimizer
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.train_step import make_inputs, make_state, make_train_step, normalize, partition
 from mlcls_jax.system.devices import make_mesh, replicate, replicated, sharded

@@ -15,8 +15,8 @@ from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.step.groups import active_modules, trainable_paths
 from mlcls_jax.step.losses import sigmoid_bce
-from mlcls_jax.step.optimizer import active_modules, trainable_paths
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.train_step import make_inputs, make_state, make_train_step, partition
 from mlcls_jax.system.devices import AXIS, make_mesh, replicate, replicated, sharded
@@ -79,16 +79,16 @@ def run(initial, variant, phase, devices):
 
 
 def atol_of_move(path, moves, before) -> float:
-    """How far apart what SGD moves a leaf by may be, in two programs.
+    """Returns the tolerance for the SGD update of a leaf between two programs.
 
-    The gradient of a norm's bias is zero where another norm follows, and that of its scale is small
-    where only relu6 is between: what they add up cancels, but for rounding.  It is what the other
-    leaf of the norm adds up as well, where it does not cancel, so that one says how large it is.
+    The gradient of a norm's bias is zero if another norm follows, and that of its scale is small if
+    only relu6 is in between: their terms cancel, except for rounding. The other leaf of the norm
+    sums the same terms without cancelling, so its update shows how large they are.
 
     Args:
-        path: of the leaf.
-        moves: of each leaf, by its path.
-        before: the leaves, to which the moves were added, and so rounded by their size.
+        path: path of the leaf.
+        moves: update of each leaf, by path.
+        before: leaves before the update; the updates are rounded relative to their size.
     """
     module = path.rpartition("/")[0] + "/"
     largest = max(np.abs(moves[other]).max() for other in moves if other.startswith(module))

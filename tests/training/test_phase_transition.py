@@ -17,7 +17,7 @@ from mlcls_jax.run.checkpoints import Checkpoints
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.train import train
 from mlcls_jax.training import loop, phase_inputs, validation
-from mlcls_jax.training.phase_transition import EarlyStopping
+from mlcls_jax.training.early_stopping import EarlyStopping
 
 # mAP of the parameters and of their EMA at the evaluations of the first phase, which is best at
 # step 4, and of the second phase, which is never better.

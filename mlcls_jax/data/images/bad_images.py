@@ -28,7 +28,7 @@ class BadImages:
         Args:
           skip: whether to skip images that cannot be read; otherwise the first one is an error.
           limit: the largest number of images to skip.
-          written: the CSV that lists them; its folder may be created later, see `write`.
+          written: the CSV that lists them; its folder may be created later (see `write`).
           tell: called with a message about each of the first few images.
           share: with several processes, exchanges reasons by path: takes those of this process and
             returns those of all.

@@ -117,7 +117,7 @@ class Cache:
         train_image(image, rng, size=self._files.size, augment=self._files.augment, out=out)
 
     def evaluate(self, index: int, out: np.ndarray) -> None:
-        """See ImageSource.
+        """Implements `ImageSource`.
 
         A whole image stored for random crops is squashed: the features of a frozen backbone, which
         need it, are computed from whole images.

@@ -125,7 +125,7 @@ class Appending:
             self.flush()
 
     def add(self, index: int, row: dict[str, int], pixels: np.ndarray | None) -> None:
-        """Stores an image, see Store.
+        """Stores an image; see Store.
 
         Raises:
           OSError: the disk is full.

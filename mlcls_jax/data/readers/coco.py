@@ -104,8 +104,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if size > MOST:
         raise ValueError(
-            f"{path}: the file has {size / 2**30:.0f} GB, more than the limit of "
-            f"{MOST / 2**30:.0f} GB; split it"
+            f"{path}: the file has {size / 2**30:.0f} GiB, more than the limit of "
+            f"{MOST / 2**30:.0f} GiB; split it"
         )
     try:
         with open(path, "rb") as file:

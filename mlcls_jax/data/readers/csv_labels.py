@@ -130,7 +130,7 @@ def read_labels(
       split_column: the header of the column of train, val and test. The column may be missing only
         if this is the default. "" means that no column holds splits, so every other column is a
         class.
-      delimiter: the separator of labels in a cell, see `delimited_labels`; "": one column per
+      delimiter: the separator of labels in a cell (see `delimited_labels`); "": one column per
         class.
       label_column: the header of the column of labels; "": the only remaining column.
       classes: the class names, if they are known already; needed if the column of labels may not
@@ -217,7 +217,7 @@ def with_categories(table: LabelTable, categories: str | Path | None) -> LabelTa
       categories: a CSV with a column `Labels`; empty or None returns the table unchanged.
 
     Raises:
-      ValueError: the CSV names other classes, see `LabelTable.with_classes`.
+      ValueError: the CSV names other classes; see `LabelTable.with_classes`.
     """
     if not categories:
         return table

@@ -14,7 +14,7 @@ POLICY_LABELS = {"present": 1, "unknown": UNKNOWN, "absent": 0}
 
 @dataclass(frozen=True)
 class AnnotationPolicy:
-    """How uncertain objects label an image, see `config.Data`.
+    """How uncertain objects label an image; see `config.Data`.
 
     crowd, difficult: a key of POLICY_LABELS.
     min_area: objects below this many square pixels are unknown.

@@ -76,7 +76,7 @@ def read_packed(place: str | Path, **options: Any) -> LabelTable:
 
 
 class Packer:
-    """Writes a packed data set, see `packing`.
+    """Writes a packed data set; see `packing`.
 
     folder: the folder or address that the files are written to.
     """
@@ -169,7 +169,7 @@ def packing(place: str, shard_bytes: int) -> Iterator[Packer]:
     place = place.rstrip("/")
     try:
         if not is_vacant(place):
-            raise ValueError(f"{place} already exists; choose a new place, or remove it first")
+            raise ValueError(f"{place} already exists; choose another place, or remove it first")
         with closing(Packer(place, shard_bytes)) as packer:
             yield packer
     except OSError as error:

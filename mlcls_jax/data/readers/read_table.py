@@ -39,13 +39,13 @@ def read_table(
       images: the image folder, as in data.images.
       classes: all class names, for sources that may not mention every class: labels in one CSV
         column, and VOC annotations. None: the classes found.
-      unlabelled: whether a CSV with file names only is accepted, see `read_labels`.
+      unlabelled: whether a CSV with file names only is accepted; see `read_labels`.
 
     Returns:
       A LabelTable, with its classes in the order of data.categories if that is set.
 
     Raises:
-      ValueError: one line from the reader of the source.
+      ValueError: the source cannot be read; the message is one line.
     """
     policy = AnnotationPolicy(data.crowd, data.difficult, data.min_area)
     if data.source == "coco":

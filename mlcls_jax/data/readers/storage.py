@@ -60,7 +60,7 @@ def file_system(protocol: str) -> Any:
 
 
 def file_system_of(address: str) -> Any:
-    """Returns fsspec's file system for an address, see `file_system`."""
+    """Returns fsspec's file system for an address; see `file_system`."""
     return file_system(address.partition("://")[0])
 
 

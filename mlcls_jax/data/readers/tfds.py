@@ -138,7 +138,7 @@ class TfdsSet:
 
     name: such as coco/2017, or voc/2007[train+validation] for some of its splits.
     data_dir: the folder where TFDS keeps its data sets; "": its default.
-    image, label: paths of features, see `config.Data`.
+    image, label: paths of features; see `config.Data`.
     policy: how crowds, difficult and small objects count.
     """
 

@@ -25,7 +25,7 @@ def find_layout(names: Collection[str]) -> Layout | None:
 
 
 def infer_variant(tensors: Mapping[str, np.ndarray], layout: Layout) -> str | None:
-    """Returns the variant whose convolutions are those of the file; None if there is no such one.
+    """Returns the variant whose convolutions are those of the file; None if there is none.
 
     The number of convolutions must match, and the width of each block's projection.
     """

@@ -99,7 +99,7 @@ KINDS = (
 
 
 def find_file(path: Path) -> Path:
-    """Returns the path, or the only weight file in it if it is a folder, as of Hugging Face.
+    """Returns the path or, for a folder such as one from Hugging Face, its only weight file.
 
     Raises:
         ValueError: the folder has no weight file, or several.

@@ -47,7 +47,7 @@ class Pretrained:
     Attributes:
         model: network with the file's number of classes and convention.
         variables: {params, batch_stats}, nested dictionaries of float32 NumPy arrays.
-        normalization: normalisation of images that the weights expect.
+        normalization: image normalisation that the weights expect.
         classes: names of the head's outputs, from a config.json next to the file; None if they are
             not known.
     """
