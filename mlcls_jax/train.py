@@ -64,7 +64,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         description="Fine-tunes an EfficientNet on a folder of images and a CSV of labels.",
         epilog="Any field of the config (see mlcls_jax/config/schema.py) can be overridden: "
         "--config.data.csv=labels.csv --config.data.images=photos "
-        "--config.phases[1].duration='20 epochs'",
+        "'--config.phases[1].duration=20 epochs'",
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="config file, such as configs/b5.py")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mlcls_jax.diagnosis.finding import Evidence, Finding, apply_rules
+from mlcls_jax.diagnosis.overrides import for_shell
 from mlcls_jax.diagnosis.rules import RULES
 
 
@@ -18,5 +19,5 @@ def lines(findings: Sequence[Finding]) -> list[str]:
     result = ["Diagnosis:"] if findings else []
     for finding in findings:
         result.append(f"- {finding.text}")
-        result += [f"    try: {suggestion}" for suggestion in finding.next]
+        result += [f"    try: {for_shell(suggestion)}" for suggestion in finding.next]
     return result

@@ -38,7 +38,16 @@ def more_decay(index: int, phase: Phase) -> tuple[str, ...]:
 def longer(index: int, phase: Phase) -> str:
     """Returns the override that doubles the duration of a phase."""
     amount, unit = phase.duration.split()
-    return phase_override(index, "duration", f'"{2 * float(amount):g} {unit}"')
+    return phase_override(index, "duration", f"{2 * float(amount):g} {unit}")
+
+
+def for_shell(suggestion: str) -> str:
+    """Returns a suggestion, quoted for bash and zsh if it is an override.
+
+    >>> for_shell("--config.phases[1].patience=3")
+    "'--config.phases[1].patience=3'"
+    """
+    return shlex.quote(suggestion) if suggestion.startswith("--") else suggestion
 
 
 def quoted(overrides: Sequence[str]) -> str:

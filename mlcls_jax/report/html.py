@@ -13,6 +13,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.serialization import flatten_fields
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
+from mlcls_jax.diagnosis.overrides import for_shell
 from mlcls_jax.evaluation.calibration import calibration_error
 from mlcls_jax.report import charts
 from mlcls_jax.report.class_figures import (
@@ -70,7 +71,7 @@ def render(inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "percent": _percent}
+    environment.filters |= {"figure": _figure, "percent": _percent, "for_shell": for_shell}
     style, script = (
         environment.loader.get_source(environment, name)[0]  # pyright: ignore
         for name in (_STYLE, _SCRIPT)

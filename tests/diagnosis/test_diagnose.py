@@ -16,6 +16,7 @@ from mlcls_jax.diagnosis.label_rules import (
     label_noise,
     val_unlike_train,
 )
+from mlcls_jax.diagnosis.overrides import for_shell
 from mlcls_jax.diagnosis.rules import RULES
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -96,7 +97,7 @@ def test_a_good_run_has_nothing_but_what_fine_tuning_brought():
 @pytest.mark.parametrize(
     ("val", "advice"),
     [
-        ([0.3, 0.35, 0.4, 0.45, 0.5, 0.55], '--config.phases[1].duration="24 epochs"'),
+        ([0.3, 0.35, 0.4, 0.45, 0.5, 0.55], "--config.phases[1].duration=24 epochs"),
         ([0.55, 0.55, 0.55, 0.55, 0.55, 0.552], "a larger --config.model.variant"),
     ],
 )
@@ -264,4 +265,4 @@ def test_lines_have_what_to_try_below_each_sentence():
     title, first, *others = lines([finding])
     assert title == "Diagnosis:" and lines([]) == []
     assert first == f"- {finding.text}"
-    assert others == [f"    try: {what}" for what in finding.next]
+    assert others == [f"    try: {for_shell(what)}" for what in finding.next]
