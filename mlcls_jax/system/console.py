@@ -127,7 +127,8 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         title=Text(escaped(title)) if title else None, title_justify="left", title_style="bold"
     )
     for i, name in enumerate(columns):
-        table.add_column(Text(escaped(name)), justify="left" if i == 0 else "right")
+        justify = "left" if i == 0 else "right"
+        table.add_column(Text(escaped(name)), justify=justify, overflow="fold")  # a path is whole
     for row in rows:
         table.add_row(*(Text(escaped(cell)) for cell in row))
     console.print(table)

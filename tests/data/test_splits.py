@@ -255,7 +255,7 @@ def test_load_splits_draws_once_and_reuses(tmp_path):
     csv = write_csv(tmp_path / "labels.csv", random_table(60))
     saved = tmp_path / "splits.csv"
     data = Data(csv=str(csv), images=str(tmp_path / "images"), split_seed=1)
-    with pytest.raises(ValueError, match=r"splits\.csv is missing"):
+    with pytest.raises(ValueError, match=r"splits\.csv, the list of images by split, is missing"):
         load_splits(data, saved)
     first = load_splits(data)
     assert not saved.exists()
