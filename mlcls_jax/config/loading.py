@@ -73,14 +73,14 @@ def _explain(error: Exception, path: str, overrides: list[str]) -> str:
     if "Traceback" in str(error):  # absl wraps a TypeError of the file as text
         lines = re.findall(rf'File "{re.escape(path)}", line (\d+)', str(error))
         text = str(error).rstrip().splitlines()
-        frames = [i for i, line in enumerate(text) if line.startswith(" ")]
-        reason = " ".join(" ".join(text[frames[-1] + 1 :]).split())
+        last = max((i for i, line in enumerate(text) if line.startswith(" ")), default=-1)
+        reason = " ".join(" ".join(text[last + 1 :]).split())
     if lines or isinstance(error, SyntaxError | ImportError):
         line = f" line {lines[-1]}" if lines else ""
-        hint = renaming_hint("evaluation", re.findall(r"\w+", reason))
+        hint = renaming_hint(re.findall(r"argument '(\w+)'", reason))
         return f"{path}{line}: {reason}{hint}"
     if isinstance(error, KeyError | IndexError | AttributeError):
         given = " ".join(" ".join(overrides).split())
-        hint = renaming_hint("evaluation", re.findall(r"--config\.evaluation\.(\w+)", given))
+        hint = renaming_hint(re.findall(r"--config\.evaluation\.(\w+)", given))
         return f"config: {given} names no such field: {one_line(error)}{hint}"
     return f"config: {one_line(error)}"

@@ -12,7 +12,7 @@ from mlcls_jax.config.schema import PATHS, Config
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.system.console import one_line
 
-# Former names of fields, and the present ones.
+# Former names of fields of the section evaluation, and the present ones.
 RENAMED = {
     "thresholds": "threshold_criterion",
     "wanted": "threshold_target",
@@ -20,17 +20,14 @@ RENAMED = {
 }
 
 
-def renaming_hint(section: str, given: Collection[str]) -> str:
+def renaming_hint(given: Collection[str]) -> str:
     """Returns a hint such as " (evaluation.wanted is now …)", or "" if no former name is given.
 
     Args:
-        section: name of the section of the config, such as "evaluation".
-        given: names of fields of that section.
+        given: names of fields of the section evaluation.
     """
-    if section != "evaluation":
-        return ""
     former = [name for name in RENAMED if name in given]
-    pairs = [f"{section}.{name} is now {section}.{RENAMED[name]}" for name in former]
+    pairs = [f"evaluation.{name} is now evaluation.{RENAMED[name]}" for name in former]
     return f" ({'; '.join(pairs)})" if pairs else ""
 
 
@@ -45,7 +42,7 @@ def from_dict(values: dict) -> Config:
         return dacite.from_dict(Config, values, dacite.Config(strict=True, type_hooks=numbers))
     except (dacite.DaciteError, AttributeError, TypeError) as error:  # the latter two: not a dict
         evaluation = values.get("evaluation") if isinstance(values, dict) else None
-        hint = renaming_hint("evaluation", evaluation if isinstance(evaluation, dict) else ())
+        hint = renaming_hint(evaluation if isinstance(evaluation, dict) else ())
         raise ValueError(f"config: {one_line(error)}{hint}") from error
 
 
