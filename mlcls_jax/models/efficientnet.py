@@ -25,7 +25,7 @@ from mlcls_jax.models.variants import (
     scaled_stages,
 )
 
-DROP_PATH_RATE = 0.2  # block i of n drops its path with probability DROP_PATH_RATE * i / n
+DROP_PATH = 0.2  # the published rate, arXiv:1905.11946
 
 
 class StageBlocks(Network):
@@ -60,36 +60,55 @@ class StageBlocks(Network):
 
 
 class Backbone(Network):
-    """Stem, stages and top: maps normalised images to the last feature map."""
+    """Stem, stages and top: maps normalised images to the last feature map.
+
+    Its sections are numbered: 0 is the stem, 1 to n are the stages, n + 1 is the top.  A call can
+    be limited to consecutive sections, so that the output of frozen ones can be computed once.
+
+    Attributes:
+        variant: a key of VARIANTS.
+        remat: as in `EfficientNet`.
+        drop_path: block i of n, from 0, drops its path with probability drop_path * i / n.
+    """
 
     variant: str = "b0"
     remat: bool = False
+    drop_path: float = DROP_PATH
 
     @nn.compact
-    def __call__(self, x, train: bool, example):
+    def __call__(self, x, train: bool, example, begin: int = 0, end: int | None = None):
+        """Applies the sections from `begin` up to, but without, `end`; None means to the last."""
         variant = VARIANTS[self.variant]
         activation = nn.relu6 if variant.lite else nn.silu
-        x = NormalizedConv(
-            **self.common,
-            activation=activation,
-            features=end_channels(variant.stem_channels, variant),
-            kernel_size=3,
-            stride=2,
-            name="stem",
-        )(x.astype(self.dtype), train)
         stages = scaled_stages(variant)
+        sections = range(begin, len(stages) + 2 if end is None else end)
+        x = x.astype(self.dtype)
+        if 0 in sections:
+            stem = end_channels(variant.stem_channels, variant)
+            x = NormalizedConv(
+                **self.common,
+                activation=activation,
+                features=stem,
+                kernel_size=3,
+                stride=2,
+                name="stem",
+            )(x, train)
         total = sum(stage.blocks for stage in stages)
-        rates = [DROP_PATH_RATE * i / total for i in range(total)]
+        rates = [self.drop_path * i / total for i in range(total)]
         for number, stage in enumerate(stages, start=1):
+            own, rates = rates[: stage.blocks], rates[stage.blocks :]
+            if number not in sections:
+                continue
             x = StageBlocks(
                 **self.common,
                 stage=stage,
                 activation=activation,
-                drop_path=tuple(rates[: stage.blocks]),
+                drop_path=tuple(own),
                 remat=self.remat,
                 name=f"stage{number}",
             )(x, train, example)
-            rates = rates[stage.blocks :]
+        if len(stages) + 1 not in sections:
+            return x
         top = end_channels(TOP_CHANNELS, variant)
         last = NormalizedConv(**self.common, activation=activation, features=top, name="top")
         return last(x, train)
@@ -104,6 +123,7 @@ class EfficientNet(Network):
         decoder: size of the ML-Decoder; None means global average pooling and a dense layer.
         dropout: rate before the dense layer or inside the decoder; None means the published rate
             of the variant or of the decoder.
+        drop_path: see `Backbone`; None means the published 0.2.
         remat: store only the input of each block and recompute the block for its gradient.
         convention, active, portable, statistics_axis: see `Network`.
         dtype: dtype of the computation.  Parameters, statistics, pooled features and logits are
@@ -114,6 +134,7 @@ class EfficientNet(Network):
     num_classes: int = 0
     decoder: DecoderSize | None = None
     dropout: float | None = None
+    drop_path: float | None = None
     remat: bool = False
 
     def setup(self):
@@ -121,7 +142,12 @@ class EfficientNet(Network):
             raise ValueError(
                 f"unknown model.variant {self.variant!r}; choose one of {', '.join(VARIANTS)}"
             )
-        self.backbone = Backbone(**self.common, variant=self.variant, remat=self.remat)
+        self.backbone = Backbone(
+            **self.common,
+            variant=self.variant,
+            remat=self.remat,
+            drop_path=DROP_PATH if self.drop_path is None else self.drop_path,
+        )
         if self.num_classes and self.decoder:
             rate = DROPOUT if self.dropout is None else self.dropout
             self.head = MLDecoder(self.num_classes, self.decoder, rate, self.dtype)

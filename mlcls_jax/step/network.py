@@ -27,6 +27,7 @@ class NetworkSpec:
         compute_dtype: dtype of activations and matrix products, such as float32.
         decoder: size of the ML-Decoder head; None for global average pooling and a dense layer.
         dropout: rate before the head; None for the published one.
+        drop_path: rate that the last blocks come close to; None for the published one.
         remat: whether blocks are computed again in the backward pass, to save memory.
         sync_batch_norm: whether batch statistics are computed over all devices.
     """
@@ -37,6 +38,7 @@ class NetworkSpec:
     compute_dtype: Any
     decoder: DecoderSize | None
     dropout: float | None
+    drop_path: float | None
     remat: bool
     sync_batch_norm: bool
 
@@ -58,6 +60,7 @@ def network_spec(model: Model, num_classes: int) -> NetworkSpec:
         compute_dtype=compute_dtype(model.compute_dtype),
         decoder=decoder,
         dropout=model.dropout,
+        drop_path=model.drop_path,
         remat=model.remat,
         sync_batch_norm=model.sync_batch_norm,
     )
@@ -83,6 +86,7 @@ def build_model(
         decoder=network.decoder,
         convention=convention,
         dropout=network.dropout,
+        drop_path=network.drop_path,
         dtype=network.compute_dtype,
         remat=network.remat,
         statistics_axis=AXIS if network.sync_batch_norm else None,

@@ -1,6 +1,7 @@
 """Parameter counts of every variant, and the effects of training mode."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +126,30 @@ def test_inactive_modules_run_as_in_evaluation(lite0):
         strict=True,
     ):
         np.testing.assert_array_equal(got, kept)
+
+
+def test_drop_path_acts_on_blocks_that_train(lite0):
+    model, variables, x = lite0
+    example = jnp.arange(4, dtype=jnp.uint32)
+    block = frozenset({"backbone/stage6/block4"})
+    expected = evaluate(model, variables, x)
+    for rate, changes in ((0.0, False), (0.9, True)):
+        one = model.clone(active=block, dropout=0.0, drop_path=rate)
+        logits, _ = apply(one, variables, x, example)
+        assert np.allclose(logits, expected, rtol=1e-4, atol=1e-5) != changes
+
+
+def test_sections_one_after_the_other_are_the_whole(lite0):
+    model, variables, x = lite0
+
+    def sections(network, x, *ends):
+        for begin, end in itertools.pairwise(ends):
+            x = network.backbone(x, False, None, begin, end)
+        return x
+
+    whole = model.apply(variables, x, method=EfficientNet.features)
+    parts = model.apply(variables, x, 0, 1, 5, 8, None, method=sections)
+    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_active_norms_update_with_a_decay_of_099(lite0):
