@@ -1,0 +1,84 @@
+"""Out-of-fold scores and their paired differences, against scikit-learn."""
+
+from pathlib import Path
+
+import numpy as np
+import out_of_fold
+import pytest
+from sklearn.metrics import average_precision_score
+
+IMAGES, CLASSES = 80, 3
+
+
+def store(folder: Path, name: str, logits: np.ndarray, labels: np.ndarray) -> None:
+    fold = out_of_fold.fold_of(labels, seed=0)
+    (folder / name).mkdir()
+    for index in range(out_of_fold.FOLDS):
+        rows = np.flatnonzero(fold == index)
+        np.savez(
+            folder / name / f"0_{index}.npz",
+            rows=rows,
+            labels=labels[rows],
+            images=len(labels),
+            seconds=2.0,
+            logits=logits[rows],
+            logits_head=-logits[rows],
+        )
+
+
+@pytest.fixture
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((IMAGES, CLASSES)) < 0.4).astype(np.int8)
+    return labels, rng.normal(size=labels.shape) + labels
+
+
+def test_folds_share_the_positives(data):
+    labels, _ = data
+    fold = out_of_fold.fold_of(labels, seed=1)
+    assert sorted(np.unique(fold)) == [0, 1, 2, 3, 4]
+    counts = np.array([labels[fold == index].sum(0) for index in range(5)])
+    assert (np.ptp(counts, axis=0) <= 3).all()
+
+
+def test_stored_folds_give_scikit_learns_map(tmp_path, data):
+    labels, logits = data
+    store(tmp_path, "row", logits, labels)
+    row = out_of_fold.read(tmp_path, "row")
+    expected = average_precision_score(labels, logits, average="macro")
+    assert out_of_fold.summary(row)["mAP"] == pytest.approx(expected, abs=1e-6)
+    assert row.seconds == 2.0
+    fold = out_of_fold.fold_of(labels, seed=0)
+    parts = [
+        average_precision_score(labels[fold == k], logits[fold == k], average="macro")
+        for k in range(5)
+    ]
+    assert out_of_fold.summary(row)["fold mAP"] == pytest.approx(np.mean(parts), abs=1e-6)
+    reverse = out_of_fold.read(tmp_path, "row:head")
+    assert out_of_fold.summary(reverse)["mAP"] < expected
+
+
+def test_a_row_does_not_differ_from_itself(tmp_path, data):
+    labels, logits = data
+    store(tmp_path, "row", logits, labels)
+    row = out_of_fold.read(tmp_path, "row")
+    assert out_of_fold.difference(row, row) == (0.0, 0.0, 0.0)
+
+
+def test_a_better_row_has_an_interval_above_zero(tmp_path, data):
+    labels, logits = data
+    store(tmp_path, "row", logits, labels)
+    store(tmp_path, "better", logits + 2 * labels, labels)
+    better, row = (out_of_fold.read(tmp_path, name) for name in ("better", "row"))
+    gain, low, high = out_of_fold.difference(better, row)
+    assert 0 < low < gain < high
+    back = out_of_fold.difference(row, better)
+    assert back[0] == pytest.approx(-gain)
+
+
+def test_a_missing_fold_is_an_error(tmp_path, data):
+    labels, logits = data
+    store(tmp_path, "row", logits, labels)
+    (tmp_path / "row" / "0_3.npz").unlink()
+    with pytest.raises(ValueError, match="row: no seed has the results of all folds"):
+        out_of_fold.read(tmp_path, "row")
