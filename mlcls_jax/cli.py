@@ -14,7 +14,7 @@ from typing import NoReturn
 import jax
 from absl import logging
 
-from mlcls_jax.config import Config, Data
+from mlcls_jax.config import Data, Distributed
 from mlcls_jax.run.tta import NAMES
 from mlcls_jax.system import devices, distributed, early_signals, threads
 from mlcls_jax.system.console import console, escaped, one_line
@@ -41,12 +41,12 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def start_devices(options: argparse.Namespace, config: Config) -> None:
+def start_devices(options: argparse.Namespace, limits: Distributed) -> None:
     """Starts the devices, and connects to the other processes of the run; only the first prints.
 
     Args:
         options: from a parser with `add_process_options`.
-        config: of the run; its `distributed` section holds the time-outs.
+        limits: the section of the config with the time-outs.
 
     Raises:
         ValueError: see distributed.start.
@@ -56,8 +56,8 @@ def start_devices(options: argparse.Namespace, config: Config) -> None:
         options.processes,
         options.process,
         options.cluster,
-        config.distributed.timeout,
-        config.distributed.start_timeout,
+        limits.timeout,
+        limits.start_timeout,
     )
     console.quiet = not devices.is_first_process()
 

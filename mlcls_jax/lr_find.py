@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
     options, overrides = parse(argv)
     config = with_absolute_paths(load_config(options.config, overrides))
-    cli.start_devices(options, config)
+    cli.start_devices(options, config.distributed)
     if devices.is_first_process():
         cli.check_folder("out", options.out)
     config.data.cache = "none"  # a range test reads too few images to fill a cache

@@ -48,7 +48,7 @@ def start(options: argparse.Namespace, overrides: list[str]) -> int:
         options, overrides: from `parse`.
     """
     config = with_absolute_paths(load_config(options.config, overrides))
-    cli.start_devices(options, config)
+    cli.start_devices(options, config.distributed)
     workdir = Path(options.workdir or f"runs/{Path(options.config).stem}")
     if options.dry_run:
         from mlcls_jax.benchmark.dry_run import dry_run
@@ -75,8 +75,22 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="do not train: check data, weights and memory, estimate the training time, and draw "
         "the first training images with their labels to WORKDIR/contact_sheet.png",
     )
+    parser.add_argument(
+        "--recipe",
+        choices=("auto", "fast", "none"),
+        help="what to fill in where the config has its default: auto (default) turns on "
+        "RandAugment and mixup, fast also limits fine-tuning to the last two stages, none changes "
+        "nothing",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="plan epochs and image size so that training takes about this many minutes",
+    )
     cli.add_process_options(parser)
-    return parser.parse_known_args(argv)
+    options, overrides = parser.parse_known_args(argv)
+    given = {"recipe": options.recipe, "minutes": options.minutes}
+    return options, overrides + [f"--config.{k}={v}" for k, v in given.items() if v is not None]
 
 
 def train(config: Config, workdir: Path, began: float | None = None) -> int:
@@ -95,8 +109,13 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
         FloatingPointError: a loss is not finite.
     """
     began = time.perf_counter() if began is None else began
-    with in_use(workdir), StartupTimer(began) as startup, leave_on_sigterm():
+    with in_use(workdir), leave_on_sigterm(), StartupTimer(began) as startup:
         startup.reached("imports")
+        if config.minutes:
+            from mlcls_jax.benchmark.dry_run import plan_minutes
+
+            config = plan_minutes(config, workdir, began)
+            startup.reached("plan")
         context, state = open_run(config, workdir, startup)
         inputs, services = context.inputs, context.services
         report = LiveReport(workdir, inputs.splits, config.data.max_pixels, is_first_process())

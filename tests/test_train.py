@@ -49,6 +49,20 @@ def final_params(workdir):
 
 
 @pytest.mark.slow
+def test_the_recipe_is_stored_and_the_same_command_continues(photos, tiny, tmp_path):
+    config = make_config(photos, tiny)
+    config.augment.rand_augment = None
+    config.data.batch_size = 16  # pairs on each of the eight devices
+    assert train(config, tmp_path) == 0
+    stored = json.loads((tmp_path / "config.json").read_text())["augment"]
+    assert (stored["mixup"], stored["rand_augment"], stored["magnitude"]) == (0.2, 2, 5.0)
+    assert config.augment.mixup is None
+    before = records(tmp_path)
+    assert train(config, tmp_path) == 0  # finished: nothing more to do, and not another config
+    assert records(tmp_path) == before
+
+
+@pytest.mark.slow
 def test_a_stopped_run_continues_to_the_same_result(photos, tiny, tmp_path, monkeypatch):
     config, whole, parts = make_config(photos, tiny), tmp_path / "whole", tmp_path / "parts"
     config.checkpoint.every_minutes = 1e-9  # saves at every third step, unless an evaluation saves

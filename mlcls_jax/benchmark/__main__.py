@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     sweep_overrides = [[sweep.override(value)] for value in sweep.values] if sweep else [[]]
     configs = [load_config(options.config, overrides + added) for added in sweep_overrides]
     trace = _create_writable(options.profile) if options.profile else None
-    cli.start_devices(options, configs[0])
+    cli.start_devices(options, configs[0].distributed)
     console.stderr = options.json  # stdout holds JSON only
     for config in configs:  # all checks come before the first measurement
         local_rows(config.data.batch_size, "data.batch_size")

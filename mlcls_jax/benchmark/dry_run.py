@@ -1,11 +1,12 @@
-"""`train --dry-run`: starts a run in a temporary folder, takes a few steps, and estimates its time.
+"""`train --dry-run` and `--minutes`: take a few steps in a temporary folder, and estimate the time.
 
 The data are read, the weights loaded and the programs compiled as in training. The only file that
-stays is the contact sheet.
+stays is the contact sheet of a dry run.
 """
 
 import dataclasses
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,12 @@ from mlcls_jax.benchmark.contact_sheet import contact_sheet
 from mlcls_jax.benchmark.loops import QUEUED, input_run
 from mlcls_jax.benchmark.timing import TimedCall
 from mlcls_jax.config import Config, schema
+from mlcls_jax.config.recipes import DURATION, SIZE, fit_minutes, with_fields
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.data.loaders.threads import local_rows, train_batches
 from mlcls_jax.run.checkpoints import has_checkpoint
-from mlcls_jax.run.workdir import SHEET
+from mlcls_jax.run.workdir import SHEET, read_config
 from mlcls_jax.step import programs
 from mlcls_jax.step.network import variables_shape
 from mlcls_jax.step.phases import PlannedPhase
@@ -73,6 +75,8 @@ def dry_run(config: Config, workdir: Path) -> int:
     """
     if jax.process_count() > 1:
         raise ValueError("--dry-run needs a single process; leave out --processes and --cluster")
+    if config.minutes:
+        config = plan_minutes(config, workdir, time.perf_counter())
     cached = config.data.cache
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache="none"))
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
@@ -88,6 +92,60 @@ def dry_run(config: Config, workdir: Path) -> int:
     if has_checkpoint(workdir):
         console.print(f"{workdir} already has a run; training would continue it.")
     return 0
+
+
+def plan_minutes(config: Config, workdir: Path, began: float) -> Config:
+    """Returns the config with the epochs and image size that fit config.minutes.
+
+    A few steps are measured with the config's recipe.  A run that continues keeps its plan.
+
+    Args:
+        config: of the run; its minutes are above 0.
+        workdir: folder of the run; nothing is written there.
+        began: time.perf_counter() at the start of the command.
+
+    Raises:
+        ValueError: an error that training would raise before its first step, too little time, or
+            several processes.
+    """
+    if has_checkpoint(workdir):
+        run = read_config(workdir)
+        return with_fields(config, {DURATION: run.phases[-1].duration, SIZE: run.model.image_size})
+    if jax.process_count() > 1:
+        raise ValueError("--minutes needs a single process; set the durations of the phases")
+    console.print(f"Measuring the speed, to plan {config.minutes:g} minutes of training.")
+    # The images would be cached for a size that may change.
+    measured = with_fields(config, {"data.cache": "none", "minutes": 0.0})
+    with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
+        context, state = open_run(measured, Path(folder) / "run")
+        try:
+            *before, finetune, evaluation = estimates(context, state)
+        finally:
+            context.services.close()
+    inputs, phase_plan = context.inputs, context.inputs.plan[-1]
+    evaluations = sum(len(p.evaluations) for p in inputs.plan if not p.phase.cached_views)
+    share = (
+        len(phase_plan.evaluations)
+        / evaluations
+        * (1 + len(inputs.sample) / len(inputs.splits["val"]))
+    )
+    epochs = (phase_plan.stop - phase_plan.start) * inputs.step.batch_size
+    epochs /= len(inputs.splits["train"])
+    epoch_seconds = (finetune.seconds + share * evaluation.seconds) / epochs
+    # The run itself starts once more, in about the same time.
+    start = 2 * (time.perf_counter() - began) + sum(row.seconds for row in before)
+    left, size = 60 * config.minutes - start, inputs.evaluation.image_size
+    fields = fit_minutes(left, epoch_seconds, epochs, size)
+    text = f"An epoch of finetune takes {hms(epoch_seconds)}, all before it {hms(start)}"
+    if fields is None:
+        raise ValueError(
+            f"--minutes {config.minutes:g} is too little: {text[0].lower()}{text[1:]}; use more "
+            "minutes, --recipe fast or a smaller model.variant, or train only the head with "
+            "'--config.phases[1].duration=0 steps'"
+        )
+    planned = ", ".join(f"{path}={value}" for path, value in fields.items())
+    console.print(f"{text}; planned: {planned or 'everything that the config says'}")
+    return with_fields(config, fields)
 
 
 def draw_sheet(context: TrainContext, workdir: Path) -> Path:

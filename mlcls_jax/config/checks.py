@@ -3,13 +3,23 @@
 import dataclasses
 import math
 
+from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.phase_checks import (
     check_cached_views,
     check_duration,
     check_phases,
     check_rules,
 )
-from mlcls_jax.config.schema import Augment, Config, Data, Loss, Model, Train
+from mlcls_jax.config.schema import (
+    Augment,
+    Config,
+    Data,
+    Loss,
+    Model,
+    Phase,
+    Train,
+    default_phases,
+)
 from mlcls_jax.config.serialization import flatten_fields, from_dict
 from mlcls_jax.models.variants import HEADS
 
@@ -48,6 +58,7 @@ def validate(config: Config) -> None:
     _check_loss(config.loss)
     _check_train(config.train)
     check_phases(config.phases, config.data.batch_size)
+    _check_recipe(config.recipe, config.minutes, config.phases)
     check_cached_views(config.phases, config.augment)
     _check_head(config.model)
     if config.model.sync_batch_norm and all(p.batch_norm == "frozen" for p in config.phases):
@@ -76,6 +87,7 @@ def _check_ranges(config: Config) -> None:
     rules = [
         ("seed", 0 <= config.seed < 2**31, "at least 0 and below 2**31"),
         ("log_every", config.log_every >= 1, "at least 1"),
+        ("minutes", 0 <= config.minutes < math.inf, "0 (no limit) or more, and finite"),
         ("data.val_fraction", 0 < data.val_fraction < 1, "above 0 and below 1"),
         ("data.test_fraction", 0 <= data.test_fraction < 1, "at least 0 and below 1"),
         (
@@ -113,6 +125,11 @@ def _check_ranges(config: Config) -> None:
         (
             "model.dropout",
             model.dropout is None or 0 <= model.dropout < 1,
+            "at least 0 and below 1, or None",
+        ),
+        (
+            "model.drop_path",
+            model.drop_path is None or 0 <= model.drop_path < 1,
             "at least 0 and below 1, or None",
         ),
         ("model.decoder_groups", model.decoder_groups >= 0, "at least 0"),
@@ -156,6 +173,22 @@ def _check_ranges(config: Config) -> None:
             value = flatten_fields(dataclasses.asdict(config)).get(path, [])  # leaves only
             raise ValueError(f"config: {path} is {value!r}; it must be {expected}")
     check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
+
+
+def _check_recipe(recipe: str, minutes: float, phases: list[Phase]) -> None:
+    given, default = ([(p.name, len(p.groups)) for p in x] for x in (phases, default_phases()))
+    wanted = f"minutes is {minutes:g}" if minutes else f"recipe is {recipe!r}"
+    if (minutes or recipe == "fast") and given != default:
+        names = " and ".join(name for name, _ in default)
+        raise ValueError(
+            f"config: {wanted}, which needs the default phases {names} with their groups; set "
+            "durations and groups instead"
+        )
+    if minutes and not duration_in_steps(phases[-1].duration, 1, 1):
+        raise ValueError(
+            f"config: {wanted}, but phase {phases[-1].name!r} lasts {phases[-1].duration}; remove "
+            "one of the two"
+        )
 
 
 def _check_source(data: Data) -> None:
@@ -232,10 +265,10 @@ def _augment_ranges(augment: Augment) -> list[tuple[str, bool, str]]:
     return [
         *((f"augment.{x}", 0 <= getattr(augment, x) <= 1, "0 (off) to 1") for x in shares),
         ("augment.hue", 0 <= augment.hue <= 0.5, "0 (off) to 0.5 (half of the colour circle)"),
-        ("augment.rand_augment", augment.rand_augment >= 0, "0 (off) or more"),
+        ("augment.rand_augment", (augment.rand_augment or 0) >= 0, "0 (off) or more, or None"),
         ("augment.magnitude", 0 <= augment.magnitude <= 10, "0 to 10"),
         *(
-            (f"augment.{x}", alpha == 0 or 0.01 <= alpha <= 100, "0 (off), or 0.01 to 100")
+            (f"augment.{x}", not alpha or 0.01 <= alpha <= 100, "0 (off), 0.01 to 100, or None")
             for x, alpha in (("mixup", augment.mixup), ("cutmix", augment.cutmix))
         ),
     ]

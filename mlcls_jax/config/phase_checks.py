@@ -123,10 +123,11 @@ def check_cached_views(phases: list[Phase], augment: Augment) -> None:
         return
     off = Augment()
     for name in RANDOM_CHANGES:
-        if (value := getattr(augment, name)) != getattr(off, name):
+        value, unchanged = getattr(augment, name), getattr(off, name) or 0
+        if value and value != unchanged:
             raise ValueError(
                 f"config: augment.{name} is {value!r}, but every phase has cached_views, which "
-                f"use plain images; set augment.{name}={getattr(off, name)!r}, or set "
+                f"use plain images; set augment.{name}={unchanged!r}, or set "
                 "phases[i].cached_views=0"
             )
 

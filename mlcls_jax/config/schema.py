@@ -92,7 +92,7 @@ class Data:
 class Augment:
     """How an image becomes a square of model.image_size, and how training images are changed.
 
-    0 turns off each change from brightness to cutmix.
+    0 turns off each change from brightness to cutmix.  None: set by the recipe; off without one.
     """
 
     # squash: the whole image, ignoring its aspect ratio.  random_crop: a random part of it.
@@ -106,11 +106,12 @@ class Augment:
     contrast: float = 0.0  # 0 to 1; the same for contrast
     saturation: float = 0.0  # 0 to 1; the same for saturation
     hue: float = 0.0  # 0 to 0.5; the shift is uniform in [-hue, hue] of the colour circle
-    rand_augment: int = 0  # RandAugment: operations per image
+    rand_augment: int | None = None  # RandAugment: operations per image.  None: by the recipe
     magnitude: float = 9.0  # RandAugment: strength of each operation, 0 to 10
     cutout: float = 0.0  # 0 to 1; side of a square of one colour, as a share of the image's side
     erase: float = 0.0  # 0 to 1; probability that a rectangle is replaced by noise
-    mixup: float = 0.0  # 0.01 to 100; alpha of the Beta distribution of the mixing shares
+    # 0.01 to 100; alpha of the Beta distribution of the mixing shares.  None: by the recipe.
+    mixup: float | None = None
     # 0.01 to 100; the same for CutMix.  With mixup on as well, each pair uses one at random.
     cutmix: float = 0.0
     # Labels of mixed images.  mixed: weighted by the shares.  union: all labels of both.
@@ -132,6 +133,9 @@ class Model:
     decoder_width: int = 768  # mldecoder: width of the embedding
     # Rate in [0, 1), before the dense layer or inside the decoder; None: the published rate.
     dropout: float | None = None
+    # Rate in [0, 1).  Block i of n, from 0, drops its path with i / n of it, where it trains.  None:
+    # the published 0.2.
+    drop_path: float | None = None
     # Of activations and products; parameters are float32.  auto: float32 on CPU, else bfloat16.
     compute_dtype: str = _choice("auto", "float32", "bfloat16")
     # Bias of a new head.  log_odds: predicts the class frequencies of the training labels.
@@ -260,6 +264,11 @@ class Config:
     """Everything that determines a run."""
 
     seed: int = 0  # of initial parameters, order of images, augmentation and dropout
+    # Fills in what the config leaves open; see recipes.py.  none: nothing.
+    recipe: str = _choice("auto", "fast", "none")
+    # Minutes that training may take: plans epochs and image size of the default phases from the
+    # measured speed.  0: no limit.
+    minutes: float = 0.0
     log_every: int = 20  # steps between two checks and log entries of the training loss
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)

@@ -63,7 +63,7 @@ def may_change(config: Config) -> set[str]:
 
     They decide how a run works, not what it computes.
     """
-    fields = {"log_every", "checkpoint.every_minutes"}
+    fields = {"log_every", "minutes", "checkpoint.every_minutes"}
     fields |= {f"data.{name}" for name in ("threads", "on_bad_image", "max_bad_fraction")}
     fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may skip after a restart
     fields |= {"distributed.timeout", "distributed.start_timeout"}

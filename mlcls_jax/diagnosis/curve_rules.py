@@ -279,8 +279,7 @@ def _both(sample: dict[str, Any]) -> str:
 
 def _regularise(index: int, phase: Phase) -> tuple[str, ...]:
     return (
-        "--config.augment.rand_augment=2",
-        "--config.augment.train_resize=random_crop",
+        "--config.augment.mixup=0.4",  # twice what the recipe sets
         *more_decay(index, phase),
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 
 from mlcls_jax.config import Augment, Config, Data, Model
+from mlcls_jax.config.recipes import with_recipe
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.cache_build import with_cache
 from mlcls_jax.data.loaders.threads import Reader, local_rows, make_reader
@@ -18,7 +19,7 @@ from mlcls_jax.models.weights.load import known_pretrained_config
 from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
 from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
 from mlcls_jax.run.trained_model import check_metadata, read_pretrained_config
-from mlcls_jax.run.workdir import BAD_IMAGES, SPLITS, prepare, read_splits_of
+from mlcls_jax.run.workdir import BAD_IMAGES, SPLITS, prepare, read_config, read_splits_of
 from mlcls_jax.step.groups import trainable_paths
 from mlcls_jax.step.init import fresh_bias, initial_variables, random_variables, read_weights
 from mlcls_jax.step.losses import make_loss
@@ -48,7 +49,7 @@ def open_run(
     """Reads the data, opens the workdir, and returns the state to continue from.
 
     Args:
-        config: of the run.
+        config: of the run; the context has it with its recipe filled in.
         workdir: folder of the run, new or used.
         startup: of a run that trains at once: threads prepare its first phase as soon as the data
             are checked.  None prepares nothing ahead.
@@ -58,6 +59,8 @@ def open_run(
     """
     consistency.check_config(config)
     splits = _read_data(config.data, workdir)
+    stored = read_config(workdir) if has_checkpoint(workdir) else None
+    config, filled = with_recipe(config, jax.device_count(), stored)
     consistency.check_data(splits, config.model.weights, workdir)
     classes = splits["train"].classes
     base_rate = base_rates(splits, config.evaluation.min_positives)
@@ -71,6 +74,9 @@ def open_run(
     _check_rows(config.data, config.augment, plan, mesh.size)
     spec = step_spec(config, len(classes), base_rate.frequencies)
     make_loss(spec.loss, len(classes), spec.frequencies)  # checks weights per class
+    if filled:
+        text = ", ".join(f"{path}={value}" for path, value in filled.items())
+        console.print(f"recipe {config.recipe}: {text}")
     if startup:
         startup.reached("data")
     shapes = variables_shape(spec.network, mesh)

@@ -1,7 +1,7 @@
 """Rows of ablation.py: each row is the baseline with some fields of the config changed.
 
-The baseline is the default config: six epochs of the head alone on cached features, then twelve
-epochs of everything.
+The baseline is the default config without its recipe: six epochs of the head alone on cached
+features, then twelve epochs of everything.
 """
 
 from dataclasses import dataclass, field
@@ -121,6 +121,7 @@ def overrides(row: Row, seed: int, epochs: tuple[int, int]) -> list[str]:
         TWICE: f"{2 * epochs[1]} epochs",
     }
     fields = {
+        "recipe": "none",  # a row changes what its name says, and nothing else
         "seed": seed,
         "data.split_seed": seed,
         f"{HEAD}.duration": f"{epochs[0]} epochs",

@@ -3,9 +3,10 @@
 import pytest
 from PIL import Image
 
-from mlcls_jax.benchmark.dry_run import Estimate, dry_run, print_estimates
+from mlcls_jax.benchmark.dry_run import Estimate, dry_run, plan_minutes, print_estimates
 from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.run.workdir import SHEET, prepare
+from mlcls_jax.train import train
 
 
 def test_a_dry_run_prints_estimates_and_draws_a_contact_sheet(photos, tiny, tmp_path, capsys):
@@ -47,3 +48,40 @@ def test_a_dry_run_refuses_several_processes(monkeypatch, tmp_path):
     monkeypatch.setattr("jax.process_count", lambda: 2)
     with pytest.raises(ValueError, match="--dry-run needs a single process"):
         dry_run(Config(), tmp_path)
+
+
+def make_config(photos, variant, minutes: float) -> Config:
+    return Config(
+        minutes=minutes,
+        data=Data(
+            csv=str(photos / "labels.csv"), images=str(photos), batch_size=8, eval_batch_size=8
+        ),
+        model=Model(variant=variant, weights="", image_size=32),
+        phases=[
+            Phase("head", "1 epoch", [Group("head/.*", 1e-2)], cached_views=1),
+            Phase("finetune", "3 epochs", [Group("head/.*", 1e-2), Group("backbone/top/.*", 1e-2)]),
+        ],
+    )
+
+
+@pytest.mark.slow
+def test_minutes_plan_the_epochs_once(photos, tiny, tmp_path, capsys):
+    workdir, config = tmp_path / "run", make_config(photos, tiny, minutes=60)
+    assert train(config, workdir) == 0
+    assert "planned: everything that the config says" in capsys.readouterr().out
+    # the run keeps its plan, whatever time is left
+    assert train(make_config(photos, tiny, minutes=1e-6), workdir) == 0
+    assert "Measuring" not in capsys.readouterr().out
+
+
+def test_too_few_minutes_are_refused(photos, tiny, tmp_path):
+    config, workdir = make_config(photos, tiny, minutes=1e-6), tmp_path / "run"
+    with pytest.raises(ValueError, match="--minutes 1e-06 is too little: an epoch of finetune"):
+        train(config, workdir)
+    assert not workdir.exists()
+
+
+def test_minutes_refuse_several_processes(monkeypatch, tmp_path):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    with pytest.raises(ValueError, match="--minutes needs a single process"):
+        plan_minutes(Config(minutes=1), tmp_path, 0.0)

@@ -36,7 +36,7 @@ def change_pixels(image: np.ndarray, rng: np.random.Generator, augment: Augment)
       uint8 [size, size, 3]; the image itself if everything is off.
     """
     image = color_jitter(image, rng, augment)
-    for _ in range(augment.rand_augment):
+    for _ in range(augment.rand_augment or 0):
         image = random_operation(image, rng, augment.magnitude)
     if augment.cutout:
         image = cutout(image, rng, augment.cutout)

@@ -1,0 +1,104 @@
+"""Recipes fill in what a config leaves open, and --minutes plans epochs and image size."""
+
+import pytest
+
+from mlcls_jax.config import Augment, Config, Group, Model, Phase
+from mlcls_jax.config.checks import validate
+from mlcls_jax.config.recipes import fit_minutes, recipe_fields, with_fields, with_recipe
+from mlcls_jax.models.variants import VARIANTS
+
+DURATION, SIZE, UPPER = "phases[1].duration", "model.image_size", "phases[1].groups[1].pattern"
+
+
+def filled(config: Config, devices: int = 1) -> dict:
+    return with_recipe(config, devices)[1]
+
+
+@pytest.mark.parametrize("recipe", ["auto", "fast", "none"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_recipe_gives_a_valid_config(recipe, variant):
+    resolved, fields = with_recipe(Config(recipe=recipe, model=Model(variant=variant)), 1)
+    validate(resolved)
+    assert bool(fields) == (recipe != "none")
+
+
+def test_what_differs_from_the_default_is_kept():
+    config = Config(augment=Augment(mixup=0.0, rand_augment=0), recipe="fast")
+    config = with_fields(config, {UPPER: "backbone/top/.*"})
+    assert with_recipe(config, 1) == (config, {})
+
+
+@pytest.mark.parametrize("recipe", ["auto", "fast"])
+def test_a_recipe_that_was_filled_in_changes_nothing_more(recipe):
+    once, _ = with_recipe(Config(recipe=recipe), 1)
+    assert with_recipe(once, 1) == (once, {})
+
+
+def test_fast_trains_the_last_two_stages():
+    fields = recipe_fields("fast", "v2s", on_images=True, pairs=True)
+    assert fields[UPPER] == "backbone/(stage5|stage6|top)/.*"
+
+
+def test_the_strength_of_rand_augment_goes_with_its_operations():
+    assert "augment.magnitude" not in filled(Config(augment=Augment(rand_augment=3)))
+    assert filled(Config())["augment.magnitude"] == 5.0
+
+
+def test_augmentation_needs_a_phase_that_trains_on_images():
+    resolved, fields = with_recipe(with_fields(Config(), {DURATION: "0 steps"}), 1)
+    validate(resolved)
+    assert fields == {"augment.mixup": 0.0, "augment.rand_augment": 0}
+
+
+def test_mixup_needs_pairs_in_every_phase():
+    small = with_fields(Config(), {"data.batch_size": 8})
+    assert filled(small)["augment.mixup"] > 0
+    assert filled(small, devices=8)["augment.mixup"] == 0.0
+    odd_head = with_fields(small, {"phases[0].accumulate": 8})
+    assert filled(odd_head)["augment.mixup"] == 0.0
+
+
+def test_cutmix_is_not_halved_by_mixup():
+    assert filled(Config(augment=Augment(cutmix=1.0)))["augment.mixup"] == 0.0
+
+
+def test_a_run_that_continues_keeps_what_its_recipe_set():
+    config = with_fields(Config(), {"data.batch_size": 8})
+    run, _ = with_recipe(config, devices=1)
+    assert with_recipe(config, devices=8, stored=run)[0] == run
+    before = Config(augment=Augment(mixup=0.0, rand_augment=0))  # of a version without recipes
+    assert with_recipe(Config(), devices=1, stored=before)[0] == before
+
+
+@pytest.mark.parametrize("fields", [{"recipe": "fast"}, {"minutes": 5.0}])
+def test_a_plan_needs_the_default_phases(fields):
+    phases = [Phase("all", "3 epochs", [Group(".*", 1e-3)])]
+    with pytest.raises(ValueError, match="which needs the default phases head and finetune"):
+        validate(with_fields(Config(phases=phases), fields))
+    validate(with_fields(Config(), fields))
+
+
+def test_minutes_have_nothing_to_plan_without_fine_tuning():
+    with pytest.raises(ValueError, match="minutes is 5, but phase 'finetune' lasts 0 steps"):
+        validate(with_fields(Config(minutes=5), {DURATION: "0 steps"}))
+
+
+def test_minutes_plan_as_many_epochs_as_fit():
+    assert fit_minutes(119, 10, epochs=12, image_size=224) == {DURATION: "11 epochs"}
+
+
+@pytest.mark.parametrize("epochs", [0.5, 1, 2.6, 12])
+def test_what_fits_is_kept(epochs):
+    assert fit_minutes(120, 10, epochs=epochs, image_size=224) == {}
+
+
+def test_few_minutes_make_the_images_smaller():
+    # 15 s are three quarters of two epochs: 224 * sqrt(3 / 4) = 194
+    fields = fit_minutes(15, 10, epochs=24, image_size=224)
+    assert fields == {DURATION: "2 epochs", SIZE: 192}
+    assert fit_minutes(5, 10, epochs=0.75, image_size=224) == {DURATION: "0.75 epochs", SIZE: 160}
+
+
+@pytest.mark.parametrize("seconds", [5, 0, -30])
+def test_too_few_minutes_have_no_plan(seconds):
+    assert fit_minutes(seconds, 10, epochs=24, image_size=224) is None
