@@ -133,8 +133,8 @@ class Model:
     decoder_width: int = 768  # mldecoder: width of the embedding
     # Rate in [0, 1), before the dense layer or inside the decoder; None: the published rate.
     dropout: float | None = None
-    # Rate in [0, 1).  Block i of n, from 0, drops its path with i / n of it, where it trains.  None:
-    # the published 0.2.
+    # Rate in [0, 1).  Block i of n, from 0, drops its path with i / n of it, where it trains.
+    # None: the published 0.2.
     drop_path: float | None = None
     # Of activations and products; parameters are float32.  auto: float32 on CPU, else bfloat16.
     compute_dtype: str = _choice("auto", "float32", "bfloat16")

@@ -5,7 +5,7 @@
     python scripts/learning/train_folds.py --csv labels.csv --images photos --out learning/mine \\
         before -- --recipe none
     python scripts/learning/train_folds.py --csv labels.csv --images photos --out learning/mine \\
-        --side timm timm -- --weights lite0.safetensors
+        --side timm timm
 
 What follows "--" goes to `mlcls_jax.train`, or to scripts/peers/learn_timm.py.  Every run is scored
 by the parameters of its last step; nothing is chosen on the held-out images.  Finished folds are
@@ -24,6 +24,9 @@ import numpy as np
 import pandas as pd
 from out_of_fold import FOLDS, fold_of
 from scipy.special import logit
+
+from mlcls_jax.models.weights.load import load_pretrained
+from mlcls_jax.models.weights.save import save_timm
 
 ROOT = Path(__file__).parents[2]
 NOT_CLASSES = ("filename", "split", "fold")
@@ -100,9 +103,12 @@ def run_ours(options: argparse.Namespace, csv: Path, scratch: Path, seed: int) -
 
 
 def run_timm(options: argparse.Namespace, csv: Path, scratch: Path, seed: int) -> pd.DataFrame:
-    """Returns filename and logits of the val images after a run of timm."""
+    """Returns filename and logits of the val images after a run of timm, from our weights."""
     out, script = scratch / "scores.csv", str(ROOT / "scripts/peers/learn_timm.py")
+    pretrained = load_pretrained("imagenet", options.variant)
+    weights = save_timm(scratch, pretrained.variables, options.variant)
     paths = ["--csv", str(csv), "--images", str(options.images), "--out", str(out)]
+    paths += ["--weights", str(weights), "--model", f"tf_efficientnet_{options.variant}"]
     call([script, *paths, "--seed", str(seed), *options.more])
     return pd.read_csv(out)
 

@@ -8,8 +8,7 @@ settings are common ones: images squashed by Pillow, flips, AdamW, the head alon
 everything at 1e-3 with a cosine, batch normalisation frozen, the mean cross-entropy over all
 labels, and the parameters of the last step.  --mixup, --rate and --drop-path change them.
 
-The file of weights is what `python -m mlcls_jax.export --format safetensors` writes, so that both
-sides start from the same numbers.
+train_folds.py writes the file of weights, so that both sides start from the same numbers.
 """
 
 import argparse

@@ -193,6 +193,7 @@ def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp
     _, file = b0_workdir
     pretrained = load_pretrained(file)
     config = Config(
+        recipe="none",
         data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
         augment=Augment(flip=False),
         model=Model(variant="b0", image_size=SIZE, weights=str(file)),
