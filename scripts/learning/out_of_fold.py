@@ -10,13 +10,16 @@ seeds that have every fold are used.
 import argparse
 import re
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
-from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.evaluation.base_rate import probabilities
 from mlcls_jax.evaluation.bootstrap import RankedClass
 from mlcls_jax.evaluation.calibration import calibration_error
@@ -24,6 +27,7 @@ from mlcls_jax.evaluation.decision_rule import ThresholdCriterion, cross_fit
 from mlcls_jax.evaluation.metrics import binary_cross_entropy, decision_values
 
 FOLDS, RESAMPLES, LEVEL = 5, 2000, 95
+NOT_CLASSES = ("filename", "split", "fold")
 MIN_POSITIVES = 10  # classes with fewer images are not averaged
 
 
@@ -49,6 +53,28 @@ class OutOfFold:
         return (self.labels == 1).sum(axis=0) >= MIN_POSITIVES
 
 
+@dataclass(frozen=True)
+class FoldRun:
+    """A fold to train for.
+
+    Attributes:
+        path: file of its result.
+        seed: of the folds.
+        index: of the fold, from 0.
+        held_out: rows of the images to score.
+    """
+
+    path: Path
+    seed: int
+    index: int
+    held_out: np.ndarray
+
+    @property
+    def own_seed(self) -> int:
+        """Seed of everything random in this run."""
+        return 10 * self.seed + self.index
+
+
 def fold_of(labels: np.ndarray, seed: int, folds: int = FOLDS) -> np.ndarray:
     """Returns the fold of each image, stratified by class: int [image]."""
     splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
@@ -56,6 +82,56 @@ def fold_of(labels: np.ndarray, seed: int, folds: int = FOLDS) -> np.ndarray:
     for index, (_, held_out) in enumerate(splitter.split(labels, labels == 1)):
         fold[held_out] = index
     return fold
+
+
+def read_labels(csv: Path) -> tuple[pd.DataFrame, list[str], np.ndarray]:
+    """Returns a label CSV, its classes, and its labels: int8 [image, class]."""
+    table = pd.read_csv(csv)
+    classes = [name for name in table.columns if name not in NOT_CLASSES]
+    return table, classes, table[classes].fillna(UNKNOWN).to_numpy(np.int8)
+
+
+def folds_to_run(
+    folder: Path, table: pd.DataFrame, labels: np.ndarray, seeds: Iterable[int]
+) -> Iterator[FoldRun]:
+    """Yields the folds of a row that have no result yet, and creates its folder.
+
+    The folds are those of the column `fold`, or stratified ones.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        fold = table["fold"].to_numpy() if "fold" in table else fold_of(labels, seed)
+        for index in range(FOLDS):
+            path = folder / f"{seed}_{index}.npz"
+            if not path.exists():
+                yield FoldRun(path, seed, index, np.flatnonzero(fold == index))
+
+
+def save(run: FoldRun, labels: np.ndarray, seconds: float, logits: dict[str, np.ndarray]) -> None:
+    """Writes the result of a fold, as `read` expects it, and prints a line.
+
+    Args:
+        run: the fold.
+        labels: of all images.
+        seconds: time of the run.
+        logits: of the held-out images, as "logits" and "logits_NAME".
+    """
+    facts = {"rows": run.held_out, "labels": labels[run.held_out], "images": len(labels)}
+    arrays: dict[str, Any] = {"seconds": seconds, **facts, **logits}
+    np.savez(run.path, **arrays)
+    name = f"{run.path.parent.name} seed {run.seed} fold {run.index}"
+    print(f"{name}: {seconds:.0f} s", flush=True)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the scripts that train folds, and the name of the row."""
+    add = parser.add_argument
+    add("--csv", type=Path, required=True, help="filename, one column per class, perhaps fold")
+    add("--images", type=Path, required=True, help="folder of the images")
+    add("--out", type=Path, required=True, help="folder for the rows")
+    add("--variant", default="lite0", help="network with weights named imagenet")
+    add("--seeds", type=int, nargs="+", default=[0], help="seeds of folds and of training")
+    add("name", help="name of the row")
 
 
 def read(folder: Path, name: str) -> OutOfFold:

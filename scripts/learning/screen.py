@@ -25,8 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from out_of_fold import FOLDS, fold_of
+from out_of_fold import add_data_options, folds_to_run, read_labels, save
 from screen_network import ROWS, Network, Settings, Tail, fit_logistic, train_head
 
 from mlcls_jax.config import Augment
@@ -62,9 +61,7 @@ def hidden(labels: np.ndarray, settings: Settings, seed: int) -> np.ndarray:
 def main(arguments: list[str]) -> None:
     """Trains and scores the folds that have no result yet."""
     options = parse(arguments)
-    settings, table = parse_settings(options.settings), pd.read_csv(options.csv)
-    classes = [name for name in table.columns if name not in ("filename", "split", "fold")]
-    labels = table[classes].fillna(-1).to_numpy(np.int8)
+    settings, (table, classes, labels) = parse_settings(options.settings), read_labels(options.csv)
     size = settings.size or VARIANTS[options.variant].image_size
     files = [open_image(read_file(str(options.images / name))) for name in table["filename"]]
     plain = np.stack([eval_image(file, size=size, augment=Augment()) for file in files])
@@ -74,32 +71,25 @@ def main(arguments: list[str]) -> None:
     inputs = network.activations(views, settings.cut)
     folder, tails = options.out / options.name, {}
     keep_settings(folder, settings)
-    for seed in options.seeds:
-        fold = table["fold"].to_numpy() if "fold" in table else fold_of(labels, seed)
-        for index in range(FOLDS):
-            path = folder / f"{seed}_{index}.npz"
-            if path.exists():
-                continue
-            began, held_out = time.perf_counter(), np.flatnonzero(fold == index)
-            train = np.flatnonzero(fold != index)
-            if settings.images:
-                train = np.random.default_rng(seed).permutation(train)[: settings.images]
-            known = hidden(labels[train], settings, seed)
-            if settings.head == "logistic":
-                head = fit_logistic(pooled[train], known, settings.strength)
-            else:
-                head = train_head(pooled[train], known, settings, seed)
-            result = {"logits_head": pooled[held_out, 0] @ head["kernel"] + head["bias"]}
-            result["logits"] = result["logits_head"]
-            if settings.cut <= network.stages + 1:
-                steps = max(round(len(train) / ROWS), 1)
-                tail = tails.setdefault(steps, Tail(network, settings, steps))
-                own = 10 * seed + index
-                result |= tail.train(head, inputs[train], known, inputs[held_out], own)
-            seconds = time.perf_counter() - began
-            facts = {"rows": held_out, "labels": labels[held_out], "images": len(labels)}
-            np.savez(path, seconds=seconds, **facts, **result)
-            print(f"{options.name} seed {seed} fold {index}: {seconds:.0f} s", flush=True)
+    for run in folds_to_run(folder, table, labels, options.seeds):
+        began = time.perf_counter()
+        train = np.setdiff1d(np.arange(len(labels)), run.held_out)
+        if settings.images:
+            train = np.random.default_rng(run.seed).permutation(train)[: settings.images]
+        known = hidden(labels[train], settings, run.seed)
+        if settings.head == "logistic":
+            head = fit_logistic(pooled[train], known, settings.strength)
+        else:
+            head = train_head(pooled[train], known, settings, run.seed)
+        after_head = pooled[run.held_out, 0] @ head["kernel"] + head["bias"]
+        result = {"logits": after_head, "logits_head": after_head}
+        if settings.cut <= network.stages + 1:
+            steps = max(round(len(train) / ROWS), 1)
+            if steps not in tails:
+                tails[steps] = Tail(network, settings, steps)
+            tail = tails[steps]
+            result |= tail.train(head, inputs[train], known, inputs[run.held_out], run.own_seed)
+        save(run, labels, time.perf_counter() - began, result)
 
 
 def keep_settings(folder: Path, settings: Settings) -> None:
@@ -118,14 +108,8 @@ def keep_settings(folder: Path, settings: Settings) -> None:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Returns the options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add = parser.add_argument
-    add("--csv", type=Path, required=True, help="filename, one column per class, perhaps fold")
-    add("--images", type=Path, required=True, help="folder of the images")
-    add("--out", type=Path, required=True, help="folder for the rows")
-    add("--variant", default="lite0", help="network with weights named imagenet")
-    add("--seeds", type=int, nargs="+", default=[0], help="seeds of folds, order and dropout")
-    add("name", help="name of the row")
-    add("settings", nargs="*", help="such as mixup=0.4; see Settings")
+    add_data_options(parser)
+    parser.add_argument("settings", nargs="*", help="such as mixup=0.4; see Settings")
     return parser.parse_args(arguments)
 
 

@@ -11,11 +11,13 @@ import numpy as np
 import optax
 from sklearn.linear_model import LogisticRegression
 
-from mlcls_jax.config import Group, Phase
+from mlcls_jax.config import Group, Loss, Phase
 from mlcls_jax.data.sampling import stream_order
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.weights.load import load_pretrained
+from mlcls_jax.step import losses
 from mlcls_jax.step.groups import active_modules, count_stages, trainable_paths
+from mlcls_jax.step.mixup import mix_labels
 from mlcls_jax.step.optimizer import make_optimizer
 from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.step.train_step import normalize
@@ -121,9 +123,9 @@ class Network:
 
         return np.stack([_by_rows(compute, view) for view in views], axis=1)
 
-    def logits(self, leaves: dict, rest: dict, statistics: dict, x: Any, cut: int) -> jax.Array:
+    def logits(self, leaves: dict, statistics: dict, x: Any, cut: int) -> jax.Array:
         """Returns the logits of the activations at a cut, in evaluation mode."""
-        variables = {"params": unflatten(leaves | rest), "batch_stats": unflatten(statistics)}
+        variables = {"params": unflatten(leaves), "batch_stats": unflatten(statistics)}
         return self.model.apply(variables, x, cut, False, None, method=_from_cut)  # pyright: ignore
 
 
@@ -146,11 +148,10 @@ def _by_rows(function: Callable, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def bce(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns the mean cross-entropy over the known labels."""
-    known = labels >= 0
-    losses = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(labels, 0.0)) * known
-    return losses.sum() / jnp.maximum(known.sum(), 1)
+def mean_loss(loss: losses.Loss, logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the mean over the known labels."""
+    total, known = losses.known_sum(loss(logits, labels), labels)
+    return total / jnp.maximum(known, 1.0)
 
 
 def train_head(features: np.ndarray, labels: np.ndarray, settings: Settings, seed: int) -> dict:
@@ -158,12 +159,9 @@ def train_head(features: np.ndarray, labels: np.ndarray, settings: Settings, see
     images, width = len(features), features.shape[-1]
     steps = max(settings.head_epochs * images // ROWS, 1)
     known = np.maximum((labels >= 0).sum(0), 1)
-    frequency = np.clip((labels == 1).sum(0) / known, 1e-3, 1 - 1e-3)
-    bias = np.log(frequency / (1 - frequency))
-    head = {
-        "kernel": jnp.zeros((width, labels.shape[1])),
-        "bias": jnp.asarray(bias, jnp.float32),
-    }
+    bce = losses.make_loss(Loss(), labels.shape[1], None)
+    bias = losses.prior_bias(Loss(), (labels == 1).sum(0) / known)
+    head = {"kernel": jnp.zeros((width, labels.shape[1])), "bias": jnp.asarray(bias)}
     rate = optax.cosine_decay_schedule(settings.head_rate, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     epoch, row = stream_order(np.arange(steps * ROWS), images, seed)
@@ -179,7 +177,7 @@ def train_head(features: np.ndarray, labels: np.ndarray, settings: Settings, see
                 jax.random.fold_in(key, number), 1 - settings.dropout, (ROWS, width)
             )
             x = jnp.where(keep, inputs[rows, views] / (1 - settings.dropout), 0.0)
-            return bce(x @ head["kernel"] + head["bias"], targets[rows])
+            return mean_loss(bce, x @ head["kernel"] + head["bias"], targets[rows])
 
         updates, state = optimizer.update(jax.grad(loss)(head), state, head)
         return (optax.apply_updates(head, updates), state), None
@@ -211,6 +209,8 @@ class Tail:
 
     def __init__(self, network: Network, settings: Settings, per_epoch: int):
         self.network, self.settings, self.per_epoch = network, settings, per_epoch
+        classes, smoothing = network.model.num_classes, settings.smoothing
+        self.loss = losses.make_loss(Loss(label_smoothing=smoothing), classes, None)
         cut, stages = settings.cut, network.stages
         sections = [f"stage{number}" for number in range(cut, stages + 1)]
         pattern = f"backbone/({'|'.join([*sections, 'top'])})/.*"
@@ -242,11 +242,7 @@ class Tail:
             share, other = jnp.repeat(jnp.maximum(share, 1 - share), 2), jnp.arange(len(x)) ^ 1
             kept = share.reshape(-1, *(1 for _ in x.shape[1:]))
             x = kept * x + (1 - kept) * x[other]
-            mixed = share[:, None] * labels + (1 - share[:, None]) * labels[other]
-            labels = jnp.where((labels < 0) | (labels[other] < 0), -1.0, mixed)
-        if settings.smoothing:
-            smooth = labels * (1 - settings.smoothing) + settings.smoothing / 2
-            labels = jnp.where(labels >= 0, smooth, labels)
+            labels = mix_labels(labels, labels[other], share[:, None], "mixed")
         variables = {"params": unflatten(leaves), "batch_stats": unflatten(statistics)}
         logits, updated = self.model.apply(
             variables,
@@ -259,7 +255,7 @@ class Tail:
             mutable=["batch_stats"],
         )
         changed: Any = updated["batch_stats"]
-        return bce(logits, labels), flatten(changed)
+        return mean_loss(self.loss, logits, labels), flatten(changed)
 
     def _step(self, leaves, state, statistics, x, labels, position, key):
         gradient = jax.grad(self._loss, has_aux=True)
@@ -315,4 +311,4 @@ class Tail:
     def evaluate(self, leaves: dict, statistics: dict, held_out: np.ndarray, view: int):
         """Returns the logits of one view of the held-out activations."""
         rows = held_out[:, view]
-        return _by_rows(lambda x: self.scores(leaves, {}, statistics, x), rows)
+        return _by_rows(lambda x: self.scores(leaves, statistics, x), rows)

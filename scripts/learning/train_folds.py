@@ -22,57 +22,40 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from out_of_fold import FOLDS, fold_of
+from out_of_fold import add_data_options, folds_to_run, read_labels, save
 from scipy.special import logit
 
 from mlcls_jax.models.weights.load import load_pretrained
 from mlcls_jax.models.weights.save import save_timm
 
 ROOT = Path(__file__).parents[2]
-NOT_CLASSES = ("filename", "split", "fold")
 
 
 def main(arguments: list[str]) -> None:
     """Runs the folds that have no result yet."""
     options = parse(arguments)
-    table = pd.read_csv(options.csv)
-    classes = [name for name in table.columns if name not in NOT_CLASSES]
-    labels = table[classes].fillna(-1).to_numpy(np.int8)
+    table, classes, labels = read_labels(options.csv)
+    side = run_timm if options.side == "timm" else run_ours
     folder = options.out / options.name
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed in options.seeds:
-        fold = table["fold"].to_numpy() if "fold" in table else fold_of(labels, seed)
-        for index in range(FOLDS):
-            path = folder / f"{seed}_{index}.npz"
-            if path.exists():
-                continue
-            split = np.where(fold == index, "val", "train")
-            rows = np.flatnonzero(fold == index)
-            with tempfile.TemporaryDirectory(prefix="folds_") as scratch:
-                csv = Path(scratch) / "labels.csv"
-                table[["filename", *classes]].assign(split=split).to_csv(csv, index=False)
-                began = time.perf_counter()
-                side = run_timm if options.side == "timm" else run_ours
-                scored = side(options, csv, Path(scratch), 10 * seed + index)
-                seconds = time.perf_counter() - began
-            names = table["filename"].to_numpy()[rows]
-            logits = scored.set_index("filename").loc[names, classes].to_numpy()
-            facts = {"rows": rows, "labels": labels[rows], "images": len(table)}
-            np.savez(path, logits=logits, seconds=seconds, **facts)
-            print(f"{options.name} seed {seed} fold {index}: {seconds:.0f} s", flush=True)
+    for run in folds_to_run(folder, table, labels, options.seeds):
+        split = np.full(len(table), "train", dtype=object)
+        split[run.held_out] = "val"
+        with tempfile.TemporaryDirectory(prefix="folds_") as scratch:
+            csv = Path(scratch) / "labels.csv"
+            table[["filename", *classes]].assign(split=split).to_csv(csv, index=False)
+            began = time.perf_counter()
+            scored = side(options, csv, Path(scratch), run.own_seed)
+            seconds = time.perf_counter() - began
+        names = table["filename"].to_numpy()[run.held_out]
+        logits = scored.set_index("filename").loc[names, classes].to_numpy()
+        save(run, labels, seconds, {"logits": logits})
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Returns the options; `more` has what follows "--"."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add = parser.add_argument
-    add("--csv", type=Path, required=True, help="filename, one column per class, perhaps fold")
-    add("--images", type=Path, required=True, help="folder of the images")
-    add("--out", type=Path, required=True, help="folder for the rows")
-    add("--variant", default="lite0", help="network of our side")
-    add("--side", default="ours", choices=("ours", "timm"), help="what trains")
-    add("--seeds", type=int, nargs="+", default=[0], help="seeds of folds and of training")
-    add("name", help="name of the row")
+    add_data_options(parser)
+    parser.add_argument("--side", default="ours", choices=("ours", "timm"), help="what trains")
     place = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:place])
     options.more = arguments[place + 1 :]

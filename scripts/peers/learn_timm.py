@@ -48,14 +48,12 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     head = list(model.get_classifier().parameters())
     fit(model, head, images[train], labels[train], options.epochs[0], HEAD_RATE, 0.0, options, rng)
-    after_head = scores(model, images[val])
     everything = list(model.parameters())
     args = images[train], labels[train], options.epochs[1], options.rate, options.mixup
     fit(model, everything, *args, options, rng)
     frame = pd.DataFrame(scores(model, images[val]), columns=pd.Index(classes))
     frame.insert(0, "filename", table["filename"].to_numpy()[val])
     frame.to_csv(options.out, index=False)
-    np.save(options.out.with_suffix(".head.npy"), after_head)
     print(f"{len(val)} images scored after {time.perf_counter() - began:.0f} s")
 
 

@@ -1,12 +1,12 @@
 """The demo's data: correct labels, disjoint splits, reproducible, and not made twice."""
 
 import csv
-import importlib.util
 import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
 
+import make_demo_data as demo
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,18 +14,6 @@ from sklearn.datasets import load_digits, load_sample_images
 
 SCRIPT = Path(__file__).parents[2] / "scripts/make_demo_data.py"
 COUNTS = {"train": 6, "val": 3, "seed": 0}
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("make_demo_data", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module here
-    spec.loader.exec_module(module)
-    return module
-
-
-demo = load_script()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,29 +1,15 @@
 """Composed images: exact labels, no object in two folds, reproducible, one-line errors."""
 
 import csv
-import importlib.util
-import sys
 from itertools import combinations
 from pathlib import Path
 
+import make_composed_data as composed
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-SCRIPT = Path(__file__).parents[3] / "scripts/learning/make_composed_data.py"
 OPTIONS = {"images": 40, "size": 96, "seed": 0}
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("make_composed_data", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module here
-    spec.loader.exec_module(module)
-    return module
-
-
-composed = load_script()
 
 
 def write_stamps(folder: Path, green: str) -> Path:
