@@ -1,0 +1,23 @@
+"""The configs that come with the package, by name: "b5" is configs/b5.py."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def config_folder() -> Path:
+    """Returns the folder of the configs: mlcls_jax/configs of a wheel, configs/ of a checkout.
+
+    Raises:
+        FileNotFoundError: the installation has no configs.
+    """
+    folders = (PACKAGE / "configs", PACKAGE.parent / "configs")
+    for folder in folders:
+        if (folder / "default.py").is_file():
+            return folder
+    raise FileNotFoundError(f"{folders[0]} is missing; install mlcls_jax again")
+
+
+def config_names() -> list[str]:
+    """Returns the names of the configs, sorted: their file names without ".py"."""
+    return sorted(path.stem for path in config_folder().glob("*.py") if path.stem != "__init__")
