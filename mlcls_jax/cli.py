@@ -15,6 +15,7 @@ import jax
 from absl import logging
 
 from mlcls_jax.config import Data, Distributed
+from mlcls_jax.data.images.decoding import image_libraries
 from mlcls_jax.run.tta import NAMES
 from mlcls_jax.system import devices, distributed, early_signals, threads
 from mlcls_jax.system.console import console, escaped, one_line
@@ -126,7 +127,8 @@ def run(main: Callable[[list[str]], int]) -> None:
     _quiet_threads()
     early_signals.stop_leaving()
     try:
-        code = main(sys.argv[1:])
+        with image_libraries():
+            code = main(sys.argv[1:])
         if threads.is_busy() and not distributed.is_multiprocess():
             _leave(code)  # the threads have no result that is still needed
         sys.exit(code)

@@ -10,7 +10,8 @@ Each checkpoint contains these items:
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,6 @@ class Checkpoints:
             read_only=read_only,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
         )
-        # With parallel replicas, each device would slice its part: one compiled program per shape.
-        whole_arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
-        ocp.type_handlers.register_type_handler(jax.Array, whole_arrays, override=True)
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except ValueError as error:  # a damaged score is not valid JSON
@@ -133,7 +131,8 @@ class Checkpoints:
         try:
             if not self._is_same_folder():  # Orbax would create it without the rest of the run
                 raise FileNotFoundError(self._folder)
-            self._manager.save(step, args=args, metrics=metrics, force=True)
+            with _whole_arrays():
+                self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:  # from the file system, TensorStore or Orbax
             self._failed(error)
 
@@ -223,7 +222,8 @@ class Checkpoints:
         self._check(step, trees)
         args = {item: ocp.args.StandardRestore(_abstract(tree)) for item, tree in trees.items()}
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**args))
+            with _whole_arrays():
+                return self._manager.restore(step, args=ocp.args.Composite(**args))
         except jax.errors.JaxRuntimeError:  # for example out of memory
             raise
         except Exception as error:  # from Orbax, about a tree of another version
@@ -324,6 +324,21 @@ class Checkpoints:
     def _damaged(self, step: int, problem: str) -> str:
         others = others_of(self._folder, step)
         return f"the checkpoint {self._folder / str(step)} is damaged ({problem}); {others}"
+
+
+@contextmanager
+def _whole_arrays() -> Iterator[None]:
+    """Lets Orbax write each array as a whole within the block; its registry is global.
+
+    With parallel replicas, each device would slice its part: one compiled program per shape.
+    """
+    previous = ocp.type_handlers.get_type_handler(jax.Array)
+    handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+    ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
+    try:
+        yield
+    finally:
+        ocp.type_handlers.register_type_handler(jax.Array, previous, override=True)
 
 
 def _is_full(error: BaseException) -> bool:

@@ -10,7 +10,8 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -39,18 +40,13 @@ _FOREIGN = {b"<": "HTML or SVG", b"%PDF": "PDF", b"ftyp": "HEIC, AVIF or a video
 # What Pillow raises for damaged files; its plugins have no common exception.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError)
 _DAMAGED += (OverflowError, ZeroDivisionError, AttributeError, RuntimeError, AssertionError)
+_DAMAGED += (Image.DecompressionBombError,)  # outside `image_libraries`
 
 # Errors of one file, not of the disk or the network.
 _FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 # Registered here, because registering them at the first such image is not thread-safe.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)
 Image.preinit()
-# Users cannot do anything about an odd Exif block of a camera.
-warnings.filterwarnings("ignore", "Corrupt EXIF data|Truncated File Read|Possibly corrupt")
-# Pillow's own limit only warns; `max_pixels` replaces it.
-Image.MAX_IMAGE_PIXELS = None
-# The images of a batch are already decoded in parallel.
-cv2.setNumThreads(0)
 
 
 class ImageError(ValueError):
@@ -70,6 +66,26 @@ class ImageFile:
     height: int
     width: int
     decode: Callable[[int, int], np.ndarray]
+
+
+@contextmanager
+def image_libraries() -> Iterator[None]:
+    """Sets up Pillow and OpenCV for decoding within the block, and restores them afterwards.
+
+    Pillow's own limit of pixels only warns, and `max_pixels` replaces it.  OpenCV starts no threads,
+    because the images of a batch are already decoded in parallel.  Warnings about an odd Exif block
+    are ignored, because users cannot do anything about it.
+    """
+    limit, threads = Image.MAX_IMAGE_PIXELS, cv2.getNumThreads()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Corrupt EXIF data|Truncated File Read|Possibly corrupt")
+        Image.MAX_IMAGE_PIXELS = None
+        cv2.setNumThreads(0)
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+            cv2.setNumThreads(threads)
 
 
 def read_file(path: str) -> bytes:
@@ -228,6 +244,8 @@ def _damaged(name: str, error: BaseException) -> str:
 
 
 def _reason(contents: bytes, error: BaseException) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return one_line(error)
     if not contents:
         return "the file is empty"
     if not contents.strip(b"\0"):

