@@ -15,6 +15,8 @@ import jax
 from absl import logging
 
 from mlcls_jax.config import Data, Distributed
+from mlcls_jax.config.options import Parser as Parser
+from mlcls_jax.config.options import add_process_options as add_process_options
 from mlcls_jax.data.images.decoding import image_libraries
 from mlcls_jax.run.tta import NAMES
 from mlcls_jax.system import devices, distributed, early_signals, threads
@@ -27,19 +29,6 @@ FAILED, USER_ERROR = 1, 2
 LONGEST = 2000  # characters of an error message, because quotes from a file can be of any length
 # Errors that are printed as one line. All others are bugs and keep their traceback.
 ONE_LINE_ERRORS = (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError)
-
-
-def add_process_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for several processes, which `start_devices` reads."""
-    group = parser.add_argument_group("several processes")
-    group.add_argument("--coordinator", default="", help="address of process 0, as host:port")
-    group.add_argument("--processes", type=int, default=0, help="number of processes")
-    group.add_argument("--process", type=int, default=-1, help="index of this process, from 0")
-    group.add_argument(
-        "--cluster",
-        action="store_true",
-        help="detect all three options from SLURM, a TPU pod or Kubernetes",
-    )
 
 
 def start_devices(options: argparse.Namespace, limits: Distributed) -> None:
@@ -185,14 +174,6 @@ def _leave(code: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that escapes terminal commands in the arguments that its errors quote."""
-
-    def error(self, message: str) -> NoReturn:
-        """Prints usage and message, and exits with code 2."""
-        super().error(escaped(message))
 
 
 def _error_line(error: BaseException) -> str:

@@ -1,0 +1,104 @@
+"""Options of the commands: the parser, whose errors are one line, and those that several share.
+
+It imports nothing that takes long, so that a mistake is reported at once.
+"""
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mlcls_jax.config.fields import PREFIX, default_leaves, default_paths, quoted
+from mlcls_jax.config.foreign_options import advice, known_options
+from mlcls_jax.system.console import escaped, one_line
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and name the nearest option.
+
+    The arguments that an error quotes are escaped, because they may be commands to a terminal.  A
+    parser with an option --config takes fields of the config as well.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Refuses unknown options, which argparse would report only after missing ones."""
+        given = list(sys.argv[1:] if args is None else args)
+        for i, argument in enumerate(given):
+            if argument == "--":
+                break
+            if self._is_unknown(argument):
+                value = given[i + 1] if i + 1 < len(given) else ""
+                self.error(self._advice(argument, "" if value.startswith("-") else value))
+        return super().parse_known_args(given, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message as one line, and exits with code 2."""
+        self.exit(2, f"error: {escaped(one_line(ValueError(message)))}; see {self.prog} --help\n")
+
+    @property
+    def _takes_fields(self) -> bool:
+        return "--config" in self._option_string_actions
+
+    def _is_unknown(self, argument: str) -> bool:
+        name = argument.split("=")[0]
+        if not name.startswith("-") or name == "-" or re.match(r"-[\d.]", name):
+            return False
+        if self._takes_fields and re.match(r"--?(no)?config\.", name):
+            return False
+        known = self._option_string_actions
+        if self.allow_abbrev and name.startswith("--"):
+            return not any(option.startswith(name) for option in known)
+        return name not in known
+
+    def _advice(self, argument: str, following: str) -> str:
+        """Returns the message for an unknown option."""
+        option, equals, value = argument.partition("=")
+        value = value if equals else following
+        wrong = f"{option} is not an option of this command"
+        options = [name for name in self._option_string_actions if name.startswith("--")]
+        name = option.lstrip("-").replace("_", "-").lower()
+        if f"--{name}" in options:
+            return f"{wrong}; write --{name}"
+        if self._takes_fields and (text := _field_advice(name, value, options)):
+            return f"{wrong}; {text}"
+        near = difflib.get_close_matches(f"--{name}", options, 1, 0.6)
+        if near:
+            return f"{wrong}; did you mean {near[0]}?"
+        return f"{wrong}; it has {', '.join(options)}"
+
+
+def _field_advice(name: str, value: str, options: Sequence[str]) -> str:
+    """Returns what to write for an unknown option of a command that takes fields, or ""."""
+    text = advice(name, value)
+    if text and ("--lr" in options or "--" not in text or PREFIX in text):
+        return text
+    if paths := default_paths(name):
+        return f"write {' or '.join(_override(path, value) for path in paths)}"
+    if near := difflib.get_close_matches(f"--{name}", options, 1, 0.75):
+        return f"did you mean {near[0]}?"
+    known = [*known_options(), *default_leaves()]
+    near = difflib.get_close_matches(name.replace("-", "_"), known, 1, 0.75)
+    if not near:
+        return ""
+    if text := advice(near[0], value):
+        return f"did you mean --{near[0]}? Then {text}"
+    return f"did you mean {' or '.join(_override(p, value) for p in default_paths(near[0]))}?"
+
+
+def _override(path: str, value: str) -> str:
+    return quoted(f"{PREFIX}{path}={value or 'VALUE'}")
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for several processes, which `cli.start_devices` reads."""
+    group = parser.add_argument_group("several processes")
+    group.add_argument("--coordinator", default="", help="address of process 0, as host:port")
+    group.add_argument("--processes", type=int, default=0, help="number of processes")
+    group.add_argument("--process", type=int, default=-1, help="index of this process, from 0")
+    group.add_argument(
+        "--cluster",
+        action="store_true",
+        help="detect all three options from SLURM, a TPU pod or Kubernetes",
+    )
