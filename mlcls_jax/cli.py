@@ -20,13 +20,13 @@ from mlcls_jax.config.options import add_process_options as add_process_options
 from mlcls_jax.data.images.decoding import image_libraries
 from mlcls_jax.run.tta import NAMES
 from mlcls_jax.system import devices, distributed, early_signals, threads
-from mlcls_jax.system.console import console, escaped, one_line
+from mlcls_jax.system.command_line import USER_ERROR, error_line, keeps_traceback
+from mlcls_jax.system.console import console, one_line
 from mlcls_jax.system.early_signals import INTERRUPTED
 from mlcls_jax.system.files import check_writable
 from mlcls_jax.system.signals import Terminated
 
-FAILED, USER_ERROR = 1, 2
-LONGEST = 2000  # characters of an error message, because quotes from a file can be of any length
+FAILED = 1
 # Errors that are printed as one line. All others are bugs and keep their traceback.
 ONE_LINE_ERRORS = (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError)
 
@@ -130,7 +130,7 @@ def run(main: Callable[[list[str]], int]) -> None:
         print("stopped", file=sys.stderr)
         _leave(INTERRUPTED)
     except Exception as error:
-        traced = os.environ.get("MLCLS_JAX_TRACEBACK") or not isinstance(error, ONE_LINE_ERRORS)
+        traced = keeps_traceback() or not isinstance(error, ONE_LINE_ERRORS)
         if distributed.is_multiprocess():
             # An exit by exception would wait for the other processes, and they for this one.
             if traced:
@@ -177,11 +177,8 @@ def _leave(code: int) -> NoReturn:
 
 
 def _error_line(error: BaseException) -> str:
-    """Returns one line of at most about LONGEST characters, without terminal commands."""
-    text = one_line(error)
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        text = text[:300]
-        if out_of_memory(error):
-            text += "; lower data.batch_size, data.eval_batch_size or model.image_size"
-    text = escaped(text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    """Returns the line that a command prints for an error."""
+    if not isinstance(error, jax.errors.JaxRuntimeError):
+        return error_line(error)
+    hint = "; lower data.batch_size, data.eval_batch_size or model.image_size"
+    return error_line(error, 300, hint if out_of_memory(error) else "")

@@ -48,6 +48,7 @@ from mlcls_jax.run.workdir import RAW, read_splits_of
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console, escaped, print_table, print_warning
 from mlcls_jax.system.files import check_writable, write_text
+from mlcls_jax.system.invocation import command
 
 # Metrics of the first table, with what each of them is.
 PRINTED = {
@@ -136,7 +137,7 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Returns the options after checking that they go together."""
     parser = cli.Parser(
-        prog="python -m mlcls_jax.evaluate",
+        prog=command("evaluate"),
         description="Evaluates a trained run on one of its splits, or on other images.",
         epilog=METRICS,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -28,6 +28,7 @@ from mlcls_jax.step.programs import step_program
 from mlcls_jax.system import devices
 from mlcls_jax.system.console import Meter, console, print_table, print_warning, progress_bar
 from mlcls_jax.system.files import replacing
+from mlcls_jax.system.invocation import command
 from mlcls_jax.training.compile_ahead import batches_on_devices
 from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.phase_transition import new_state
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options, and the remaining arguments, which are config overrides."""
     parser = cli.Parser(
-        prog="python -m mlcls_jax.lr_find",
+        prog=command("lr_find"),
         description="Runs a learning-rate range test (arXiv:1506.01186): it trains a phase while "
         "the learning rate rises from --low to --high, and suggests the rate at which the loss "
         "falls fastest. If the phase has several groups, --low and --high are for the group with "

@@ -24,6 +24,7 @@ from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import SPLIT_COLUMN, labels_csv, read_labels
 from mlcls_jax.data.readers.packed import packing, read_packed
 from mlcls_jax.data.readers.read_table import read_table
+from mlcls_jax.system.invocation import command
 
 MEGABYTE = 1_000_000
 READERS = 16  # threads; reading small files from a network disk is mostly waiting
@@ -153,7 +154,7 @@ def _tfds_table(options: argparse.Namespace) -> LabelTable:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = cli.Parser(
-        prog="python -m mlcls_jax.pack",
+        prog=command("pack"),
         description="Packs images and labels into a few large files, for network disks and "
         "buckets.",
         epilog="Give either --csv and --images, or --tfds. Train from the packed data set with "

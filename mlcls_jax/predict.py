@@ -38,6 +38,7 @@ from mlcls_jax.run.workdir import read_config
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console, escaped
 from mlcls_jax.system.files import check_new
+from mlcls_jax.system.invocation import command
 
 SHOWN = 3  # smallest number of classes that the terminal shows per image
 
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Returns the options after checking them."""
     parser = cli.Parser(
-        prog="python -m mlcls_jax.predict",
+        prog=command("predict"),
         description="Predicts the classes of images with a trained run. A class is predicted "
         "present when its probability reaches its threshold.",
     )

@@ -22,6 +22,7 @@ from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.system.files import new_folder, write_text
+from mlcls_jax.system.invocation import command
 
 PARTS = {"": "labels.csv", "val_": "val.csv", "test_": "test.csv"}
 
@@ -105,7 +106,7 @@ def _fields(data: Data, tables: dict[str, LabelTable], options: argparse.Namespa
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.Parser(
-        prog="python -m mlcls_jax.to_csv",
+        prog=command("to_csv"),
         description="Writes the labels of any data source (CSV, COCO, VOC, TFDS) as CSVs, to "
         "inspect, correct and train from.",
         epilog="Set the source with fields of the config, such as --config.data.source=coco "

@@ -27,6 +27,7 @@ from mlcls_jax.run.workdir import in_use
 from mlcls_jax.system import threads
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import is_first_process
+from mlcls_jax.system.invocation import command
 from mlcls_jax.system.signals import leave_on_sigterm, stop_on_signals
 from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.loop import run_phase
@@ -60,7 +61,7 @@ def start(options: argparse.Namespace, overrides: list[str]) -> int:
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options, and the remaining arguments, which are config overrides."""
     parser = cli.Parser(
-        prog="python -m mlcls_jax.train",
+        prog=command("train"),
         description="Fine-tunes an EfficientNet on a folder of images and a CSV of labels.",
         epilog="Any field of the config (see mlcls_jax/config/schema.py) can be overridden: "
         "--config.data.csv=labels.csv --config.data.images=photos "

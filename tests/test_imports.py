@@ -18,8 +18,20 @@ LAYERS = (
     ("training", "explain"),
     ("benchmark", "report", "serve", "export", "commands"),
 )
-# The modules at the root are the commands, and `cli` is what all commands share.
-COMMANDS = {"train", "evaluate", "predict", "lr_find", "pack", "to_csv", "cli"}
+# The modules at the root are the commands, `__main__`, which runs all of them by name, and `cli`,
+# which is what they share.
+COMMANDS = {
+    "__main__",
+    "cli",
+    "demo",
+    "evaluate",
+    "lr_find",
+    "pack",
+    "predict",
+    "to_csv",
+    "train",
+    "weights",
+}
 # `train` writes the report, and its --dry-run measures a few steps.
 BETWEEN_COMMANDS = {("train", "report.live"), ("train", "benchmark.dry_run")}
 

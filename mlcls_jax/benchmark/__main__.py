@@ -22,6 +22,7 @@ from mlcls_jax.data.loaders.threads import local_rows
 from mlcls_jax.system import devices
 from mlcls_jax.system.console import console
 from mlcls_jax.system.files import check_writable
+from mlcls_jax.system.invocation import command
 
 
 def main(argv: list[str]) -> int:
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options, and the remaining arguments, which are config overrides."""
     parser = cli.Parser(
-        prog="python -m mlcls_jax.benchmark",
+        prog=command("benchmark"),
         description="Measures how fast a config trains on this machine, and finds the bottleneck.",
         epilog="Any field of the config (see mlcls_jax/config/schema.py) can be overridden: "
         "--config.data.batch_size=64 --config.data.csv=labels.csv --config.data.images=photos",

@@ -5,6 +5,7 @@ import re
 
 from mlcls_jax.config.named import config_names
 from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.system.invocation import command
 
 _PHASE = "--config.phases[1]"  # fine-tuning, in the default phases
 _RUN = "RUN is the folder of a run"
@@ -111,10 +112,9 @@ _EXPLAIN = {
     "has mAP, CF1 and the loss, and the checkpoint with the best val mAP is kept",
     "freeze freeze_backbone freeze_base feature_extract linear_probe": f"'{_PHASE}.duration=0 "
     "steps' trains only the head",
-    "eval evaluate validate test_only eval_only test": "python -m mlcls_jax.evaluate --workdir RUN "
+    "eval evaluate validate test_only eval_only test": f"{command('evaluate')} --workdir RUN "
     f"does that ({_RUN})",
-    "predict inference infer": f"python -m mlcls_jax.predict --workdir RUN photos does that "
-    f"({_RUN})",
+    "predict inference infer": f"{command('predict')} --workdir RUN photos does that ({_RUN})",
     "multi_label multilabel sigmoid": "leave it out: each label is predicted on its own",
     "wandb log_wandb tensorboard mlflow": "leave it out: metrics.jsonl and tensorboard/ in the "
     "workdir have every evaluation",

@@ -11,6 +11,7 @@ import numpy as np
 from mlcls_jax.diagnosis.comparison import ABOVE, FAR, is_above_base_rate, knows_nothing
 from mlcls_jax.diagnosis.finding import Evidence, Finding
 from mlcls_jax.diagnosis.overrides import more_decay, phase_override, quoted, scaled_rates
+from mlcls_jax.system.invocation import command
 
 FALLING = 0.9  # times the loss of an earlier evaluation: below it, the next one may be good
 EQUAL = 0.02  # logits: if they differ less between images, a probability differs by 0.5 %
@@ -132,4 +133,4 @@ def _lower_rates(evidence: Evidence) -> str:
 
 def _lr_find(evidence: Evidence) -> str:
     _, phase = evidence.current
-    return f"what mlcls_jax.lr_find --phase {phase.name} suggests"
+    return f"what {command('lr_find')} --phase {phase.name} suggests"

@@ -40,6 +40,7 @@ from mlcls_jax.step.network import build_model
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
 from mlcls_jax.system.files import new_folder, write_text
+from mlcls_jax.system.invocation import command
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parses the options."""
     parser = cli.Parser(
-        prog="python -m mlcls_jax.export",
+        prog=command("export"),
         description="Exports a trained model for timm, Keras, plain JAX or onnxruntime.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")

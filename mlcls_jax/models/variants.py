@@ -173,3 +173,32 @@ def scaled_stages(variant: Variant) -> tuple[Stage, ...]:
         )
         for i, stage in enumerate(variant.stages)
     )
+
+
+def backbone_values(variant: Variant) -> int:
+    """Returns the number of values in the backbone, with the statistics of its normalisations."""
+    top, before = end_channels(TOP_CHANNELS, variant), end_channels(variant.stem_channels, variant)
+    count = _convolved(3, 3, before)
+    for stage in scaled_stages(variant):
+        for _ in range(stage.blocks):
+            count += _block_values(stage, before)
+            before = stage.channels
+    return count + _convolved(1, before, top)
+
+
+def _block_values(stage: Stage, before: int) -> int:
+    hidden, squeezed = before * stage.expansion, int(before * stage.squeeze)
+    if stage.fused and stage.expansion == 1:
+        return _convolved(stage.kernel_size, before, stage.channels)
+    if stage.fused:
+        count = _convolved(stage.kernel_size, before, hidden)
+    else:
+        count = _convolved(1, before, hidden) if stage.expansion > 1 else 0
+        count += _convolved(stage.kernel_size, 1, hidden)  # each channel by itself
+    squeeze_excite = 2 * hidden * squeezed + squeezed + hidden if squeezed else 0
+    return count + squeeze_excite + _convolved(1, hidden, stage.channels)
+
+
+def _convolved(kernel_size: int, before: int, after: int) -> int:
+    """Returns the values of a convolution and its normalisation: scale, bias, mean and variance."""
+    return kernel_size**2 * before * after + 4 * after

@@ -13,12 +13,13 @@ from mlcls_jax.report.thumbnails import explain_by
 from mlcls_jax.run.workdir import REPORT
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
+from mlcls_jax.system.invocation import command
 
 
 def main(argv: list[str]) -> int:
     """Runs the command and returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m mlcls_jax.report",
+        prog=command("report"),
         description="Write report.html of a run into its workdir and print the diagnosis. "
         "The run may still be training.",
     )

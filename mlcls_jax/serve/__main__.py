@@ -16,6 +16,7 @@ from mlcls_jax.evaluation.decision_rule import describe_thresholds
 from mlcls_jax.run.trained_model import describe_checkpoint, load_trained_model
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
+from mlcls_jax.system.invocation import command
 
 NEEDED = ("fastapi", "python_multipart", "uvicorn")
 ANY = ("", "0.0.0.0", "::")
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parses and checks the options."""
     parser = argparse.ArgumentParser(
-        prog="python -m mlcls_jax.serve",
+        prog=command("serve"),
         description="Serves a trained run as a web page for images and as a JSON endpoint.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")

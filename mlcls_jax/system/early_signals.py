@@ -7,13 +7,16 @@ import sys
 INTERRUPTED = 130  # exit code of a shell after Ctrl-C
 
 
-def leave_on_signals() -> None:
+def leave_on_signals(*numbers: signal.Signals) -> None:
     """Makes SIGTERM exit with code 0 and Ctrl-C with code 130, each with a one-line message.
 
     This applies until `stop_leaving`.  A signal that is ignored stays ignored, as in a background
     job of a script.
+
+    Args:
+        numbers: only these signals; none for both.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers or (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _leave)
 

@@ -31,6 +31,7 @@ from mlcls_jax.step.programs import StepSpec, state_shape, step_spec
 from mlcls_jax.step.train_step import TrainState, make_state
 from mlcls_jax.system.console import console, print_table, print_warning
 from mlcls_jax.system.devices import describe_devices, is_first_process, keeps_heap, make_mesh
+from mlcls_jax.system.invocation import command
 from mlcls_jax.system.signals import SaveClock
 from mlcls_jax.training import consistency
 from mlcls_jax.training.compile_ahead import CompileAhead
@@ -259,5 +260,5 @@ def print_end(inputs: RunInputs, finished: bool) -> None:
         console.print(f"Stopped; run the same command to continue {workdir}.")
         return
     console.print(
-        f"Done. Everything is in {workdir}; next: python -m mlcls_jax.evaluate --workdir {workdir}"
+        f"Done. Everything is in {workdir}; next: {command('evaluate')} --workdir {workdir}"
     )

@@ -287,9 +287,9 @@ def crash(folder: Path, kills: int, seed: int) -> tuple[Counter, list[str]]:
         The number of kills by moment, and the differences to the undisturbed run.
     """
     rng, counts, config = np.random.default_rng(seed), Counter(), folder / "config.py"
-    make_data = Path(__file__).parents[1] / "make_demo_data.py"
-    command = [sys.executable, str(make_data), "--out", str(folder / "data")]
-    subprocess.run([*command, "--train", "48", "--val", "24"], check=True)
+    command = [sys.executable, "-m", "mlcls_jax.demo", "--out", str(folder / "data")]
+    root = Path(__file__).parents[2]
+    subprocess.run([*command, "--train", "48", "--val", "24"], cwd=root, check=True)
     config.write_text(CONFIG.format(data=folder / "data"))
     reference, number = folder / "undisturbed", 0
     Child(config, reference).run(None, rng)

@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md")
 FENCE = re.compile(r"^```(\S*)\s*$")
 REASON = re.compile(r"^<!-- not run:(.*)-->\s*$")
+BINARIES = ".binaries"  # folder of the command mlcls-jax in the copy
 TRAIN, VAL = 48, 24  # images of the data that commands are run on
 
 
@@ -112,18 +113,22 @@ def prepare(folder: Path) -> None:
             shutil.copy2(ROOT / name, folder / name)
     demo = folder / "made_data"
     counts = ["--train", str(TRAIN), "--val", str(VAL)]
-    script = [sys.executable, "scripts/make_demo_data.py", "--out", str(demo), *counts]
-    subprocess.run(script, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "mlcls_jax.demo", "--out", str(demo), *counts]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     shutil.move(demo / "images", folder / "photos")
     shutil.move(demo / "labels.csv", folder / "labels.csv")
     shutil.copy(next((folder / "photos").glob("*.jpg")), folder / "photo.jpg")
     demo.rmdir()
+    launcher = folder / BINARIES / "mlcls-jax"  # as pip would install it
+    launcher.parent.mkdir()
+    launcher.write_text(f"#!{sys.executable}\nfrom mlcls_jax.__main__ import main\n\nmain()\n")
+    launcher.chmod(0o755)
 
 
 def environment(folder: Path) -> dict[str, str]:
     """Return variables with which `python` is this one, and the package that of the copy."""
-    binaries = str(Path(sys.executable).parent)
-    path = os.pathsep.join([binaries, os.environ.get("PATH", "")])
+    binaries = [str(folder / BINARIES), str(Path(sys.executable).parent)]
+    path = os.pathsep.join([*binaries, os.environ.get("PATH", "")])
     return os.environ | {"PATH": path, "PYTHONPATH": str(folder)}
 
 

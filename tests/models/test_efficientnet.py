@@ -10,7 +10,7 @@ import pytest
 from tolerances import sum_atol
 
 from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.models.variants import VARIANTS, backbone_values
 from mlcls_jax.step.param_tree import flatten
 
 # Trainable parameters with 1000 classes.  B0 to B7: keras.applications (model.count_params()
@@ -50,6 +50,13 @@ def shapes(variant: str, num_classes: int = 1000):
 def test_parameter_count(variant):
     leaves = jax.tree.leaves(shapes(variant)["params"])
     assert sum(leaf.size for leaf in leaves) == PARAMETERS[variant]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_backbone_values_are_those_of_the_network(variant):
+    values = shapes(variant)
+    leaves = jax.tree.leaves((values["params"]["backbone"], values["batch_stats"]))
+    assert sum(leaf.size for leaf in leaves) == backbone_values(VARIANTS[variant])
 
 
 def test_parameter_paths_are_those_that_configs_use():

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from mlcls_jax import cli
+from mlcls_jax.system import command_line
 from mlcls_jax.system import console as console_module
 from mlcls_jax.system.console import (
     Meter,
@@ -72,7 +73,7 @@ def test_an_error_is_one_line_of_bounded_length(monkeypatch, capsys):
         cli.run(main)
     line = capsys.readouterr().err
     assert line.endswith("end\n") and is_escaped(line)
-    assert line.count("\n") == 1 and len(line) < 1.1 * cli.LONGEST
+    assert line.count("\n") == 1 and len(line) < 1.1 * command_line.LONGEST
 
 
 def test_an_unknown_option_in_an_error_is_escaped(capsys):

@@ -35,6 +35,7 @@ from mlcls_jax.data.readers.storage import (
     read_whole,
 )
 from mlcls_jax.system.files import new_folder
+from mlcls_jax.system.invocation import command
 
 LABELS, INDEX, MANIFEST = "labels.csv", "index.csv", "pack.json"
 FORMAT = 1
@@ -182,7 +183,7 @@ def _check_whole(place: str) -> dict[str, int]:
     if MANIFEST not in found:
         raise ValueError(
             f"{place} is not a complete packed data set, because it has no {MANIFEST}, which is "
-            "written last; use a CSV file, or run python -m mlcls_jax.pack (again)"
+            f"written last; use a CSV file, or run {command('pack')} (again)"
         )
     try:
         manifest = json.loads(read_whole(f"{place}/{MANIFEST}"))

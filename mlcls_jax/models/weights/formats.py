@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from mlcls_jax.models.weights.keras_h5 import read_keras
 from mlcls_jax.models.weights.torch_pickle import ZIP_MAGIC, read_torch
 from mlcls_jax.system.console import one_line
+from mlcls_jax.system.invocation import command
 
 # The library maps the file into memory, and the pages that were read count until it is closed.
 TENSORS_PER_OPENING = 64
@@ -129,7 +130,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}); check the path of the weight file, or use "
-            "a name that `python -m mlcls_jax.models.weights.load --list` prints"
+            f"a name that {command('weights')} lists"
         ) from error
     if path.suffix.lower() == ".keras" and head.startswith(ZIP_MAGIC):
         raise ValueError(
@@ -147,7 +148,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return _without_prefix(kind.read(path))
     raise ValueError(
         f"{path} is not a weight file of a known format; use a Keras .h5, a .safetensors or a "
-        "PyTorch .pth file, or a name that `python -m mlcls_jax.models.weights.load --list` prints"
+        f"PyTorch .pth file, or a name that {command('weights')} lists"
     )
 
 

@@ -2,12 +2,8 @@
 
 Reading is strict: every tensor of a file must be used or be known not to be a weight, and every
 variable of the model must come from the file.  An error lists all differences by name and shape.
-
-Usage: `python -m mlcls_jax.models.weights.load --list` prints the names of all weights that can be
-downloaded.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from mlcls_jax.models.conventions import Normalization, PretrainedConfig
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS
-from mlcls_jax.models.weights.aliases import format_table, is_name, resolve
+from mlcls_jax.models.weights.aliases import is_name, resolve
 from mlcls_jax.models.weights.convert import (
     find_layout,
     infer_variant,
@@ -256,18 +252,3 @@ def _num_classes(tensors: Mapping[str, np.ndarray], layout: Layout, variant: str
     kernel = tensors.get(layout.name(HEAD, VARIANTS[variant]))
     axis = (layout.axes(HEAD) or (0, 1))[1]
     return kernel.shape[axis] if kernel is not None and kernel.ndim == 2 else 0
-
-
-def main() -> None:
-    """Prints the table of pretrained weights."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mlcls_jax.models.weights.load",
-        description="Lists the pretrained weights whose names model.weights accepts.",
-    )
-    parser.add_argument("--list", action="store_true", required=True, help="print the table")
-    parser.parse_args()
-    print(format_table())
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,8 @@ from structure import FILES, longest_chain, root_modules, whole_config_functions
 
 
 def test_few_modules_lie_at_the_root():
-    assert "train" in root_modules() and len(root_modules()) <= 8
+    # Eight commands that are one module each, __init__, __main__, and cli, which they share.
+    assert "train" in root_modules() and len(root_modules()) <= 11
 
 
 def test_no_chain_of_imports_is_long():

@@ -1,18 +1,23 @@
 """The demo's data: correct labels, disjoint splits, reproducible, and not made twice."""
 
 import csv
+import os
 import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
 
-import make_demo_data as demo
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_images
 
-SCRIPT = Path(__file__).parents[2] / "scripts/make_demo_data.py"
+from mlcls_jax import demo
+from mlcls_jax.config.loading import load_config
+from mlcls_jax.config.named import config_folder
+
+# ml_collections loads a config file by a method that Python has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
 COUNTS = {"train": 6, "val": 3, "seed": 0}
 
 
@@ -40,7 +45,7 @@ def test_csv_is_like_a_users_and_names_every_image(tmp_path):
 
 
 def test_labels_are_the_painted_digits():
-    targets = np.asarray(load_digits(return_X_y=True)[1])
+    _, targets = demo.load_drawings()
     for scene in demo.plan(50, 50, 0):
         painted = {int(targets[digit.sample]) for digit in scene.digits}
         assert scene.row[1:11] == [str(int(value in painted)) for value in range(10)]
@@ -48,8 +53,7 @@ def test_labels_are_the_painted_digits():
 
 
 def test_every_digit_is_visible():
-    drawings = np.reshape(load_digits(return_X_y=True)[0], (-1, 8, 8))
-    photos = load_sample_images().images
+    (drawings, _), photos = demo.load_drawings(), demo.load_photos()
     for scene in demo.plan(20, 20, 1):
         whole = np.asarray(demo.render(scene, drawings, photos), int)
         for digit in scene.digits:
@@ -130,28 +134,57 @@ def test_other_counts_replace_the_images(tmp_path):
     assert len(list((tmp_path / "images").iterdir())) == 4
 
 
-def run(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-W", "error", "-m", "mlcls_jax.demo", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, env=environment
+    )
 
 
-def test_command_prints_one_line(tmp_path):
-    arguments = ("--out", tmp_path / "demo", "--train", 2, "--val", 1)
-    first, second = run(*arguments), run(*arguments)
-    assert (first.returncode, second.returncode) == (0, 0)
-    assert first.stdout.startswith("wrote 2 training and 1 validation images")
-    assert second.stdout.startswith("nothing to do")
-    assert first.stdout.count("\n") == second.stdout.count("\n") == 1
+def test_command_prints_one_line_with_the_next_command(tmp_path):
+    first, second = (run("--train", 2, "--val", 1, cwd=tmp_path) for _ in range(2))
+    assert (first.stderr, second.stderr) == ("", "")
+    after = "2 training and 1 validation images in data/demo; next: python -m mlcls_jax.train"
+    after += " --config demo --workdir runs/demo\n"
+    assert first.stdout == f"Wrote {after}"
+    assert second.stdout == f"Nothing to do; already complete: {after}"
 
 
-def test_bad_arguments_are_reported_and_a_users_csv_is_kept(tmp_path, capsys):
+def test_the_demos_config_reads_the_default_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert demo.main(["--train", "2", "--val", "1"]) == 0
+    data = load_config(str(config_folder() / "demo.py"), []).data
+    assert Path(data.csv).is_file() and Path(data.images).is_dir()
+    assert "--config.data" not in capsys.readouterr().out
+
+
+def test_another_folder_is_named_in_the_next_command(tmp_path, capsys):
+    out = tmp_path / "two words"
+    assert demo.main(["--out", str(out), "--train", "2", "--val", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert f"'--config.data.csv={out}/labels.csv' '--config.data.images={out}/images'" in printed
+
+
+def test_a_users_csv_is_kept(tmp_path):
     users = tmp_path / "labels.csv"
     users.write_text("filename,dog\na.jpg,1\n")
-    assert demo.main(["--out", str(tmp_path)]) == 2
-    assert "isn't the demo's; choose another folder" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="isn't the demo's; choose another folder"):
+        demo.main(["--out", str(tmp_path)])
     assert users.read_text() == "filename,dog\na.jpg,1\n"
-    assert demo.main(["--out", str(users)]) == 2
-    assert "is a file; choose a folder" in capsys.readouterr().err
-    assert demo.main(["--out", str(tmp_path / "new"), "--train", "0"]) == 2
-    assert capsys.readouterr().err == "make_demo_data: --train is 0; use 1 or more\n"
-    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="is a file; choose a folder"):
+        demo.main(["--out", str(users)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--train", 0), "error: --train is 0; use 1 to 100000\n"),
+        (("--val", 100_001), "error: --val is 100001; use 1 to 100000\n"),
+        (("--seed", -1), "error: --seed is -1; use 0 or more\n"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(tmp_path, arguments, line):
+    refused = run(*arguments, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", line)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """Makes the demo's images: handwritten digits on crops of two photographs.
 
-    python scripts/make_demo_data.py --out data/demo
+mlcls-jax demo
+python -m mlcls_jax.demo --out data/demo
 
 Digits and photographs ship with scikit-learn, so nothing is downloaded. Each image contains one to
 four different digits at random positions, in random sizes and colours; its labels name these
@@ -14,12 +15,11 @@ The same arguments give the same images. A complete data set is not written agai
 written last, so a data set without it is incomplete and is made from scratch.
 """
 
-import argparse
 import colorsys
 import csv
 import io
 import os
-import sys
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -27,8 +27,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_images
 
+from mlcls_jax.config.options import Parser
+from mlcls_jax.system import command_line
+from mlcls_jax.system.invocation import command
+
+OUT = Path("data/demo")  # configs/demo.py reads it
+MOST_IMAGES = 100_000  # of a split; five digits number them
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLITS = ("train", "val")
 HEADER = ("filename", *CLASSES, "split")
@@ -83,8 +88,8 @@ class Scene:
 
 def plan(train: int, val: int, seed: int) -> Iterator[Scene]:
     """Yields the scenes; each depends on seed, split and index only, not on the counts."""
-    values = np.asarray(load_digits(return_X_y=True)[1])
-    widths = [(photo.shape[1], photo.shape[0]) for photo in load_sample_images().images]
+    _, values = load_drawings()
+    widths = [(photo.shape[1], photo.shape[0]) for photo in load_photos()]
     first_val = int(TRAIN_SHARE * len(values))
     for split, count in zip(SPLITS, (train, val), strict=True):
         in_split = range(first_val) if split == "train" else range(first_val, len(values))
@@ -101,6 +106,21 @@ def plan(train: int, val: int, seed: int) -> Iterator[Scene]:
                 brightness=float(rng.uniform(0.7, 1.2)),
                 digits=_draw_digits(rng, samples),
             )
+
+
+def load_drawings() -> tuple[np.ndarray, np.ndarray]:
+    """Returns scikit-learn's digits, float [n, 8, 8] from 0 to 16, and the value of each."""
+    from sklearn.datasets import load_digits  # takes a second, and a refused command needs none
+
+    pixels, values = load_digits(return_X_y=True)
+    return np.reshape(pixels, (-1, 8, 8)), np.asarray(values)
+
+
+def load_photos() -> list[np.ndarray]:
+    """Returns scikit-learn's two photographs, uint8 [height, width, 3] each."""
+    from sklearn.datasets import load_sample_images
+
+    return load_sample_images().images
 
 
 def _draw_crop(rng, width: int, height: int, split: str) -> tuple[int, int, int]:
@@ -218,9 +238,11 @@ def make(out: Path, *, train: int, val: int, seed: int) -> bool:
     Raises:
         ValueError: a count or the seed is out of range, or `out` contains other data.
     """
-    for name, value, least in (("--train", train, 1), ("--val", val, 1), ("--seed", seed, 0)):
-        if value < least:
-            raise ValueError(f"{name} is {value}; use {least} or more")
+    for name, value in (("--train", train), ("--val", val)):
+        if not 1 <= value <= MOST_IMAGES:
+            raise ValueError(f"{name} is {value}; use 1 to {MOST_IMAGES}")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; use 0 or more")
     table, folder = out / "labels.csv", out / "images"
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; choose a folder for --out")
@@ -237,8 +259,7 @@ def make(out: Path, *, train: int, val: int, seed: int) -> bool:
     for split in SPLITS:
         for old in folder.glob(f"{split}_[0-9][0-9][0-9][0-9][0-9].jpg"):
             old.unlink()
-    drawings = np.reshape(load_digits(return_X_y=True)[0], (-1, 8, 8))
-    photos = load_sample_images().images
+    (drawings, _), photos = load_drawings(), load_photos()
     for scene in scenes:
         render(scene, drawings, photos).save(folder / scene.name, quality=90)
     partial = out / "labels.csv.partial"
@@ -247,22 +268,36 @@ def make(out: Path, *, train: int, val: int, seed: int) -> bool:
     return True
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Makes the demo's images and labels.")
-    parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to write to")
-    parser.add_argument("--train", type=int, default=1600, help="number of training images")
-    parser.add_argument("--val", type=int, default=400, help="number of validation images")
-    parser.add_argument("--seed", type=int, default=0, help="random seed; it decides the images")
-    options = parser.parse_args(arguments)
-    try:
-        is_new = make(options.out, train=options.train, val=options.val, seed=options.seed)
-    except (ValueError, OSError) as error:
-        print(f"make_demo_data: {error}", file=sys.stderr)
-        return 2
-    done = "wrote" if is_new else "nothing to do, already complete:"
-    print(f"{done} {options.train} training and {options.val} validation images, {options.out}")
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit code."""
+    parser = Parser(
+        prog=command("demo"),
+        description="Makes the demo's images and labels: handwritten digits on photographs.",
+    )
+    parser.add_argument("--out", type=Path, default=OUT, help=f"folder to write to (default {OUT})")
+    parser.add_argument("--train", type=int, default=1600, help="training images (default 1600)")
+    parser.add_argument("--val", type=int, default=400, help="validation images (default 400)")
+    parser.add_argument("--seed", type=int, default=0, help="it decides the images (default 0)")
+    options = parser.parse_args(argv)
+    is_new = make(options.out, train=options.train, val=options.val, seed=options.seed)
+    done = "Wrote" if is_new else "Nothing to do; already complete:"
+    print(
+        f"{done} {options.train} training and {options.val} validation images in {options.out}; "
+        f"next: {command('train')} --config demo --workdir runs/demo{_data_options(options.out)}"
+    )
     return 0
 
 
+def _data_options(out: Path) -> str:
+    """Returns the overrides that name the data, which the config finds without them in OUT."""
+    if out == OUT:
+        return ""
+    overrides = (
+        f"--config.data.csv={out / 'labels.csv'}",
+        f"--config.data.images={out / 'images'}",
+    )
+    return f" {shlex.join(overrides)}"
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -1,0 +1,52 @@
+"""Runs a command that needs no devices, with errors as one line.
+
+Nothing here imports JAX, so that a command without a network answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from mlcls_jax.system import early_signals
+from mlcls_jax.system.console import escaped, one_line
+
+USER_ERROR = 2
+LONGEST = 2000  # characters of an error message, because quotes from a file can be of any length
+
+
+def error_line(error: BaseException, limit: int | None = None, hint: str = "") -> str:
+    """Returns one line of at most about LONGEST characters, without terminal commands.
+
+    Args:
+        error: any error.
+        limit: characters of its message at most; None for LONGEST.
+        hint: text that follows the message.
+    """
+    text = escaped(one_line(error, limit) + hint)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+
+
+def keeps_traceback() -> bool:
+    """Returns whether the user wants the traceback of every error."""
+    return bool(os.environ.get("MLCLS_JAX_TRACEBACK"))
+
+
+def run(main: Callable[[list[str]], int]) -> NoReturn:
+    """Runs a command that needs no devices and exits with its exit code, as `cli.run` does.
+
+    Args:
+        main: the command; takes its arguments and returns its exit code.
+    """
+    early_signals.stop_leaving()
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        code = early_signals.INTERRUPTED
+    except (ValueError, OSError) as error:
+        if keeps_traceback():
+            raise
+        print(f"error: {error_line(error)}", file=sys.stderr)
+        code = USER_ERROR
+    sys.exit(code)
