@@ -121,6 +121,18 @@ def test_a_commands_error_is_one_line_and_its_exit_code_is_kept():
     assert done.stderr.count("\n") == 1
 
 
+def test_a_reader_that_stops_early_is_no_error():
+    command = [sys.executable, "-m", "mlcls_jax.weights"]
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("name", "number", "code"),
     [("train", "SIGTERM", 0), ("train", "SIGINT", 130), ("predict", "SIGINT", 130)],

@@ -41,9 +41,13 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
     early_signals.stop_leaving()
     try:
         code = main(sys.argv[1:])
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         code = early_signals.INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except (ValueError, OSError) as error:
         if keeps_traceback():
             raise
