@@ -1,13 +1,13 @@
 """Trains on a folder of images and a CSV.
 
-python -m mlcls_jax.train --config configs/b5.py --workdir runs/b5 \\
-    --config.data.csv=labels.csv --config.data.images=photos
+python -m mlcls_jax.train --config lite0 --csv labels.csv --images photos --workdir runs/mine
 
-Running the same command again continues the run. With --dry-run it checks everything and trains
-nothing.
+The same command, or --workdir runs/mine alone, continues the run.  --resume-from runs/mine starts a
+new run from its weights.  With --dry-run it checks everything and trains nothing.
 """
 
 import argparse
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +17,19 @@ from mlcls_jax.system import early_signals
 if __name__ == "__main__":
     early_signals.leave_on_signals()  # the imports below take seconds
 
+from mlcls_jax.run.start import check, parse, start_of
+
+if __name__ == "__main__":
+    check(sys.argv[1:])  # at once; the imports below take longer
+
 from mlcls_jax import cli
 from mlcls_jax.config import Config
-from mlcls_jax.config.loading import load_config
-from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.diagnosis.diagnose import lines
 from mlcls_jax.report.live import LiveReport
 from mlcls_jax.run.workdir import in_use
 from mlcls_jax.system import threads
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import is_first_process
-from mlcls_jax.system.invocation import command
 from mlcls_jax.system.signals import leave_on_sigterm, stop_on_signals
 from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.loop import run_phase
@@ -48,50 +50,15 @@ def start(options: argparse.Namespace, overrides: list[str]) -> int:
     Args:
         options, overrides: from `parse`.
     """
-    config = with_absolute_paths(load_config(options.config, overrides))
-    cli.start_devices(options, config.distributed)
-    workdir = Path(options.workdir or f"runs/{Path(options.config).stem}")
+    run = start_of(options, overrides)
+    cli.start_devices(options, run.config.distributed)
+    if run.note:
+        console.print(run.note)
     if options.dry_run:
         from mlcls_jax.benchmark.dry_run import dry_run
 
-        return dry_run(config, workdir)
-    return train(config, workdir, threads.IMPORTED)
-
-
-def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Returns the options, and the remaining arguments, which are config overrides."""
-    parser = cli.Parser(
-        prog=command("train"),
-        description="Fine-tunes an EfficientNet on a folder of images and a CSV of labels.",
-        epilog="Any field of the config (see mlcls_jax/config/schema.py) can be overridden: "
-        "--config.data.csv=labels.csv --config.data.images=photos "
-        "'--config.phases[1].duration=20 epochs'",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, help="config file, such as configs/b5.py")
-    parser.add_argument("--workdir", default="", help="folder of the run (default: runs/<config>)")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="do not train: check data, weights and memory, estimate the training time, and draw "
-        "the first training images with their labels to WORKDIR/contact_sheet.png",
-    )
-    parser.add_argument(
-        "--recipe",
-        choices=("auto", "fast", "none"),
-        help="what to fill in where the config has its default: auto (default) turns on "
-        "RandAugment and mixup, fast also limits fine-tuning to the last two stages, none changes "
-        "nothing",
-    )
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        help="plan epochs and image size so that training takes about this many minutes",
-    )
-    cli.add_process_options(parser)
-    options, overrides = parser.parse_known_args(argv)
-    given = {"recipe": options.recipe, "minutes": options.minutes}
-    return options, overrides + [f"--config.{k}={v}" for k, v in given.items() if v is not None]
+        return dry_run(run.config, run.workdir)
+    return train(run.config, run.workdir, threads.IMPORTED)
 
 
 def train(config: Config, workdir: Path, began: float | None = None) -> int:

@@ -107,7 +107,7 @@ def _entries(path: str, entries: list) -> str:
 
 def _unknown(config: Any, path: str, value: str) -> str:
     """Returns a message for a path that names no field."""
-    wrong = f"{PREFIX}{path} names no such field"
+    wrong = f"{PREFIX}{path}: no such field"
     section, _, leaf = path.rpartition(".")
     if section == "evaluation" and (hint := renaming_hint([leaf])):
         return wrong + hint

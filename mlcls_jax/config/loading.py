@@ -42,16 +42,28 @@ def load_config(name: str, overrides: list[str]) -> Config:
         ValueError: the config does not exist or has an error, or a field is unknown, has a wrong
             type or an impossible value.
     """
-    return with_overrides(_read(find_config(name)) if name else Config(), overrides)
+    return with_overrides(base_config(name), overrides)
 
 
-def with_overrides(base: Config | None, overrides: list[str]) -> Config:
-    """Returns a checked copy of a config with command-line overrides; None: the default config.
+def base_config(name: str) -> Config:
+    """Returns a config by name, which overrides may have to complete: it is not checked.
+
+    Args:
+        name: as in `load_config`.
+
+    Raises:
+        ValueError: the config does not exist or has an error.
+    """
+    return _read(find_config(name)) if name else Config()
+
+
+def with_overrides(base: Config, overrides: list[str]) -> Config:
+    """Returns a checked copy of a config with command-line overrides.
 
     Raises:
         ValueError: as `load_config`.
     """
-    config = copy.deepcopy(base) if base else Config()
+    config = copy.deepcopy(base)
     given = split_overrides(overrides, config)
     values = flags.FlagValues()
     argv = ["train", *given]

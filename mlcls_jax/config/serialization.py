@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dacite
 
-from mlcls_jax.config.schema import PATHS, Config
+from mlcls_jax.config.schema import PATHS, Augment, Config
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.system.console import one_line
 
@@ -58,10 +58,13 @@ def to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def may_change(config: Config) -> set[str]:
+def may_change(augment: Augment) -> set[str]:
     """Returns the fields that may change when a run is resumed.
 
     They decide how a run works, not what it computes.
+
+    Args:
+        augment: the section of the config.
     """
     fields = {"log_every", "minutes", "checkpoint.every_minutes"}
     fields |= {f"data.{name}" for name in ("threads", "on_bad_image", "max_bad_fraction")}
@@ -75,14 +78,18 @@ def may_change(config: Config) -> set[str]:
     )
     fields |= {f"evaluation.{name}" for name in (*decision_rule, "train_sample")}
     # Random crops of cached images differ slightly from those of the files.
-    squash = config.augment.train_resize == "squash"
+    squash = augment.train_resize == "squash"
     return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})
 
 
-def per_machine(config: Config) -> set[str]:
-    """Returns the fields that may differ between the processes of a run, such as paths."""
-    weights = set() if is_name(config.model.weights) else {"model.weights"}
-    return weights | {"data.threads"} | {f"data.{name}" for name in PATHS}
+def per_machine(weights: str) -> set[str]:
+    """Returns the fields that may differ between the processes of a run, such as paths.
+
+    Args:
+        weights: the field model.weights.
+    """
+    fields = set() if is_name(weights) else {"model.weights"}
+    return fields | {"data.threads"} | {f"data.{name}" for name in PATHS}
 
 
 def differences(a: Config, b: Config) -> list[str]:

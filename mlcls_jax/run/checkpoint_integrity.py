@@ -1,4 +1,4 @@
-"""Damaged checkpoints: how they are found, and where they are moved.
+"""The folders of checkpoints: which are there, how damaged ones are found and where they move.
 
 TensorStore notices a missing or truncated file, but not a flipped bit in an array or a score. Each
 checkpoint therefore contains SHA256SUMS.
@@ -14,7 +14,18 @@ from mlcls_jax.system.files import damage, write_checksums
 
 FORMAT = 1  # of the contents of a checkpoint
 METADATA, SCORE = "metadata", "metrics"  # names of items; "metrics" holds the validation mAP
+FOLDER = "checkpoints"  # in the workdir
 _PARTIAL = ".orbax-checkpoint-tmp"
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Returns whether the workdir contains a complete checkpoint; without one, it is new."""
+    return bool(saved_steps(workdir))
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """Returns the steps of the complete checkpoints of a workdir, oldest first."""
+    return steps_in_folder(Path(workdir) / FOLDER)[::-1]
 
 
 def steps_in_folder(folder: Path) -> list[int]:

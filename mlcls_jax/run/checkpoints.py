@@ -25,6 +25,7 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from mlcls_jax import __version__
 from mlcls_jax.run.checkpoint_integrity import (
+    FOLDER,
     FORMAT,
     METADATA,
     SCORE,
@@ -35,6 +36,8 @@ from mlcls_jax.run.checkpoint_integrity import (
     set_damaged_aside,
     steps_in_folder,
 )
+from mlcls_jax.run.checkpoint_integrity import has_checkpoint as has_checkpoint
+from mlcls_jax.run.checkpoint_integrity import saved_steps as saved_steps
 from mlcls_jax.step.ema import NO_EMA, EmaState, with_ema
 from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.step.train_step import TrainState
@@ -42,21 +45,10 @@ from mlcls_jax.system.console import one_line, print_warning
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import damage
 
-FOLDER = "checkpoints"
 _ITEMS = {
     "model": ("params", "batch_stats"),
     "training": ("step", "opt_state", "loss_sum", "label_count"),
 }
-
-
-def has_checkpoint(workdir: Path) -> bool:
-    """Returns whether the workdir contains a complete checkpoint; without one, it is new."""
-    return bool(saved_steps(workdir))
-
-
-def saved_steps(workdir: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints of a workdir, oldest first."""
-    return steps_in_folder(Path(workdir) / FOLDER)[::-1]
 
 
 class Checkpoints:

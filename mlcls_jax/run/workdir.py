@@ -7,23 +7,23 @@ eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.c
 decision_rule.json  contact_sheet.png  scores.npz  report.html  run.lock (during training)
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mlcls_jax.config import Config, Data
-from mlcls_jax.config.checks import validate
-from mlcls_jax.config.serialization import differences, from_dict, may_change, to_json
+from mlcls_jax.config.serialization import to_json
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.splits import load_splits
-from mlcls_jax.run.checkpoints import has_checkpoint
+from mlcls_jax.run.checkpoint_integrity import has_checkpoint
+from mlcls_jax.run.stored_config import CONFIG, check_unchanged
+from mlcls_jax.run.stored_config import read_config as read_config
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import leftovers, write_text
 from mlcls_jax.system.lock import HeldError, held
 
-CONFIG, CLASSES, SPLITS, METRICS = "config.json", "classes.txt", "splits.csv", "metrics.jsonl"
+CLASSES, SPLITS, METRICS = "classes.txt", "splits.csv", "metrics.jsonl"
 BAD_IMAGES, DECISION_RULE, LOCK = "bad_images.csv", "decision_rule.json", "run.lock"
 SHEET = "contact_sheet.png"
 SCORES, REPORT = "scores.npz", "report.html"
@@ -91,17 +91,7 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
             something other than a run, or cannot be written.
     """
     if has_checkpoint(workdir):
-        free = may_change(config)
-        changed = [
-            line
-            for line in differences(read_config(workdir), config)
-            if line.split(":")[0] not in free
-        ]
-        if changed:
-            raise ValueError(
-                f"{workdir} holds a run with another config ({'; '.join(changed)}); "
-                "continue it with its own config, or choose another --workdir"
-            )
+        check_unchanged(workdir, config)
         if read_classes(workdir) != classes:
             raise ValueError(
                 f"{workdir} holds a run with classes other than those of the CSV; "
@@ -130,33 +120,6 @@ def _refuse_foreign(workdir: Path) -> None:
             f"{workdir} holds something other than a run of mlcls_jax ({foreign[0]}); choose a new "
             "or empty --workdir"
         )
-
-
-def read_config(workdir: Path) -> Config:
-    """Returns the config of a run, with defaults for missing fields.
-
-    It is checked like a config from the command line, because the workdir may be from anybody.
-
-    Raises:
-        ValueError: config.json cannot be read, or has an unknown field or an impossible value.
-    """
-    path = workdir / CONFIG
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        hint = ""
-        if has_checkpoint(workdir):
-            hint = " (each checkpoint has a copy in metadata/metadata)"
-        raise ValueError(
-            f"{workdir} holds no run: {path} cannot be read ({error}); choose the workdir of a "
-            f"run, or restore the file{hint}"
-        ) from error
-    try:
-        config = from_dict(values)
-        validate(config)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return config
 
 
 def read_classes(workdir: Path) -> tuple[str, ...]:

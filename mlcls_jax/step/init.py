@@ -83,16 +83,8 @@ def initial_variables(
         seed: of the random numbers of a new head.
         bias: bias of a new head, from `fresh_bias`.
     """
-    model = build_model(network)
-
-    def draw() -> dict:  # only the head, because merge replaces everything else
-        one_image, key = head_input(network, shapes), jax.random.key(seed)
-        inputs = jnp.zeros((1, *one_image.shape), one_image.dtype)
-        drawn: Any = model.init(key, inputs, method=EfficientNet.classify)
-        return drawn["params"]["head"]
-
-    fresh_head = jax.jit(draw)() | bias
-    target = shapes | {"params": shapes["params"] | {"head": fresh_head}}
+    head = fresh_head(network, shapes, seed, bias)
+    target = shapes | {"params": shapes["params"] | {"head": head}}
     merged, fresh = merge(pretrained.variables, target)
     if len(fresh) > 2:  # a decoder has many arrays
         fresh = [f"head/* ({len(fresh)} arrays)"]
@@ -102,6 +94,26 @@ def initial_variables(
         f"new: {', '.join(fresh) if fresh else f'nothing, because the head has the same {match}'}"
     )
     return replicate(merged, mesh)
+
+
+def fresh_head(network: NetworkSpec, shapes: dict, seed: int, bias: dict) -> dict:
+    """Returns the parameters of a new head, without computing the rest of the network.
+
+    Args:
+        network: settings of the network.
+        shapes: shapes of its variables.
+        seed: of the random numbers.
+        bias: bias of the head, from `fresh_bias`.
+    """
+    model = build_model(network)
+
+    def draw() -> dict:
+        one_image, key = head_input(network, shapes), jax.random.key(seed)
+        inputs = jnp.zeros((1, *one_image.shape), one_image.dtype)
+        drawn: Any = model.init(key, inputs, method=EfficientNet.classify)
+        return drawn["params"]["head"]
+
+    return jax.jit(draw)() | bias
 
 
 def fresh_bias(head_bias: str, loss: Loss, frequencies: Sequence[float]) -> dict:

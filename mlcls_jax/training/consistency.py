@@ -67,7 +67,7 @@ def check_data(splits: dict[str, LabelTable], weights: str, workdir: Path) -> No
 
 def config_facts(config: Config) -> dict[str, str]:
     """Returns the value of each field that must agree, and the version of each package."""
-    free = per_machine(config)
+    free = per_machine(config.model.weights)
     fields = flatten_fields(dataclasses.asdict(config)).items()
     facts = {path: repr(value) for path, value in fields if path not in free}
     packages = {name: version(name) for name in PACKAGES}

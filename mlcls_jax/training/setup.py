@@ -18,6 +18,8 @@ from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.weights.load import known_pretrained_config
 from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
 from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
+from mlcls_jax.run.own_weights import read_own_weights
+from mlcls_jax.run.stored_config import new_run
 from mlcls_jax.run.trained_model import check_metadata, read_pretrained_config
 from mlcls_jax.run.workdir import BAD_IMAGES, SPLITS, prepare, read_config, read_splits_of
 from mlcls_jax.step.groups import trainable_paths
@@ -100,6 +102,8 @@ def open_run(
     if has_checkpoint(workdir):
         checkpoints = _open_workdir(config, workdir, splits)
         state, pretrained_config = _restore(checkpoints, plan, shapes, mesh, prepare_phase)
+        if int(state.step) == plan[-1].stop:
+            console.print(f"The run is finished; {new_run(workdir, config.phases)}")
     else:  # the weights first: they may fail, and nothing must be written then
         bias = fresh_bias(config.model.head_bias, config.loss, base_rate.frequencies)
         state, pretrained_config = _initial(
@@ -208,7 +212,11 @@ def _initial(
 ) -> tuple[TrainState, PretrainedConfig]:
     """Returns the state before the first phase, without an optimiser state: begin_phase adds it."""
     network, seed, weights = spec.network, spec.seed, model.weights
-    if weights:
+    if run := read_own_weights(weights, model.variant):
+        pretrained_config = run.pretrained_config
+        prepare_phase(0, pretrained_config)
+        variables = run.variables(network, classes, shapes, seed, bias)
+    elif weights:
         # The convention of named weights is known before their file is read.
         prepare_phase(0, known_pretrained_config(weights, model.variant))
         pretrained = read_weights(weights, model.variant, classes, shapes)

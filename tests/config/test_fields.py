@@ -16,7 +16,7 @@ def test_a_value_may_be_an_argument_of_its_own():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("--config.batch_size=8", "names no such field; write --config.data.batch_size=8"),
+        ("--config.batch_size=8", "no such field; write --config.data.batch_size=8"),
         ("--config.data.batchsize=8", "did you mean --config.data.batch_size=8?"),
         ("--config.sede=8", "did you mean --config.seed=8?"),
         ("--config.img_size=8", "write --config.model.image_size=8"),
@@ -30,7 +30,7 @@ def test_a_value_may_be_an_argument_of_its_own():
         ("--config.phases[1].groups[2].pattern=x", "phases[1].groups[1] (backbone/.*)"),
         ("--config.phases=x", "set one of their fields"),
         ("--config.data=x", "data is a section; set one of its fields source, csv"),
-        ("--config.data.csv.x=x", "names no such field"),
+        ("--config.data.csv.x=x", "no such field"),
         ("--config.seed[0]=x", "there is no seed[0]"),
         ("--config.=x", "the config has seed, recipe"),
         ("--config.data.csv", "needs a value, as in --config.data.csv=VALUE"),

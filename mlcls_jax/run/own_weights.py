@@ -1,0 +1,74 @@
+"""Weights of a run for a new one: model.weights names a workdir or one of its checkpoints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from mlcls_jax.models.conventions import PretrainedConfig
+from mlcls_jax.run.stored_config import check_same_network, find_run, read_config
+from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint, load_trained_model
+from mlcls_jax.step.init import fresh_head
+from mlcls_jax.step.network import NetworkSpec
+from mlcls_jax.step.own_head import Head, describe_reuse, reused_head
+from mlcls_jax.system.console import console
+from mlcls_jax.system.devices import replicate
+
+
+@dataclass(frozen=True)
+class OwnWeights:
+    """The model of a run, from which a new run starts.
+
+    Attributes:
+        workdir: of the run.
+        model: its model at a checkpoint, with the parameters or their moving averages, whichever
+            scored higher, as in `evaluate`.
+    """
+
+    workdir: Path
+    model: TrainedModel
+
+    @property
+    def pretrained_config(self) -> PretrainedConfig:
+        """Convention and normalisation of the weights."""
+        return self.model.pretrained_config
+
+    def variables(
+        self, network: NetworkSpec, classes: tuple[str, ...], shapes: dict, seed: int, bias: dict
+    ) -> dict:
+        """Returns the variables of the new run on every device, and prints what they keep.
+
+        Args:
+            network: settings of the new network.
+            classes: of the new run, in order.
+            shapes: shapes of its variables.
+            seed: of the random numbers of new outputs.
+            bias: bias of new outputs, from `init.fresh_bias`.
+        """
+        params = self.model.variables["params"]
+        source = Head(self.model.classes, self.model.network.decoder)
+        target = Head(classes, network.decoder)
+        fresh = jax.device_get(fresh_head(network, shapes, seed, bias))
+        head, kept = reused_head(jax.device_get(params["head"]), source, fresh, target)
+        text = describe_checkpoint(self.model.metadata)
+        console.print(f"Weights of {self.workdir}, {text}: {describe_reuse(source, target, kept)}.")
+        params = {"backbone": params["backbone"], "head": replicate(head, self.model.mesh)}
+        return {"params": params, "batch_stats": self.model.variables["batch_stats"]}
+
+
+def read_own_weights(weights: str, variant: str) -> OwnWeights | None:
+    """Returns the model of the run that model.weights names; None if it names no run.
+
+    Args:
+        weights: the field model.weights.
+        variant: of the new network.
+
+    Raises:
+        ValueError: the run has another variant, or its checkpoint cannot be read.
+    """
+    found = find_run(weights)
+    if found is None:
+        return None
+    workdir, which = found
+    check_same_network(workdir, read_config(workdir).model.variant, variant)
+    return OwnWeights(workdir, load_trained_model(workdir, which))

@@ -1,0 +1,167 @@
+"""The stored config of a run: reads it, finds runs by their path, and refuses another config.
+
+It imports nothing that takes long, so that a mistake in a command line is reported at once.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlcls_jax.config import Config, Phase
+from mlcls_jax.config.checks import validate
+from mlcls_jax.config.serialization import differences, from_dict, may_change
+from mlcls_jax.models.weights.aliases import is_name
+from mlcls_jax.run.checkpoint_integrity import FOLDER, has_checkpoint, saved_steps
+from mlcls_jax.system.invocation import command
+
+CONFIG = "config.json"
+BEST = "best"
+
+
+def read_config(workdir: Path) -> Config:
+    """Returns the config of a run, with defaults for missing fields.
+
+    It is checked like a config from the command line, because the workdir may be from anybody.
+
+    Raises:
+        ValueError: config.json cannot be read, or has an unknown field or an impossible value.
+    """
+    path = workdir / CONFIG
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        hint = ""
+        if has_checkpoint(workdir):
+            hint = " (each checkpoint has a copy in metadata/metadata)"
+        raise ValueError(
+            f"{workdir} holds no run: {path} cannot be read ({error}); choose the workdir of a "
+            f"run, or restore the file{hint}"
+        ) from error
+    try:
+        config = from_dict(values)
+        validate(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return config
+
+
+def check_unchanged(workdir: Path, config: Config) -> None:
+    """Checks that a config continues the run in a workdir.
+
+    Args:
+        workdir: of a run with a checkpoint.
+        config: only the fields of `may_change` may differ from those of the run.
+
+    Raises:
+        ValueError: the config differs; names the fields, and how to start a new run from this one.
+    """
+    free = may_change(config.augment)
+    changed = [
+        line for line in differences(read_config(workdir), config) if line.split(":")[0] not in free
+    ]
+    if changed:
+        lengthened = any(re.match(r"phases\[\d+\]\.duration:", line) for line in changed)
+        raise ValueError(
+            f"{workdir} holds a run with another config ({'; '.join(changed)}); continue it with "
+            f"its own config: {command('train')} --workdir {workdir}; or "
+            f"{new_run(workdir, config.phases if lengthened else ())}"
+        )
+
+
+def new_run(workdir: Path, phases: Sequence[Phase]) -> str:
+    """Returns how to start a new run from the weights of a run.
+
+    Args:
+        workdir: of the run.
+        phases: of the new run, of which only the last one is trained; empty for those of the run.
+    """
+    epochs = re.fullmatch(r"([\d.]+) epochs?", phases[-1].duration) if phases else None
+    option = f" --epochs {'0 ' * (len(phases) - 1)}{epochs[1]}" if epochs else ""
+    return (
+        f"{'for more epochs, ' if phases else ''}start a new run from its weights: "
+        f"{command('train')} --resume-from {workdir} --workdir {next_workdir(workdir)}{option}"
+    )
+
+
+def next_workdir(workdir: Path) -> Path:
+    """Returns the workdir for a run that starts from another one.
+
+    >>> next_workdir(Path("runs/mine")).name, next_workdir(Path("runs/mine-2")).name
+    ('mine-2', 'mine-3')
+    """
+    workdir = workdir if workdir.name else workdir.absolute()
+    match = re.fullmatch(r"(.+)-(\d+)", workdir.name)
+    name, number = (match[1], int(match[2])) if match else (workdir.name, 1)
+    return workdir.with_name(f"{name}-{number + 1}")
+
+
+def find_run(weights: str) -> tuple[Path, str] | None:
+    """Returns the workdir and the checkpoint that model.weights names, or None if it is no run.
+
+    Args:
+        weights: the folder of a run, for its best checkpoint, or one of its checkpoints, such as
+            runs/mine/checkpoints/120.
+    """
+    if not weights or is_name(weights):
+        return None
+    path = Path(weights).expanduser()
+    if path.parent.name == FOLDER and path.name.isdecimal():
+        workdir, which = path.parent.parent, path.name
+    else:
+        workdir, which = path, BEST
+    # Another folder with weights may have a config.json too.
+    is_run = (workdir / CONFIG).is_file() and (workdir / FOLDER).is_dir()
+    return (workdir, which) if is_run else None
+
+
+def check_run(option: str, given: str) -> tuple[Path, str]:
+    """Returns the workdir and the checkpoint of a run that an option names.
+
+    Args:
+        option: its name, for the message.
+        given: its value.
+
+    Raises:
+        ValueError: there is no such run, or it has no such checkpoint.
+    """
+    found = find_run(given)
+    if found is None:
+        path = Path(given).expanduser()
+        if path.is_file():
+            raise ValueError(
+                f"{option} {given} is a file, not the folder of a run; a file of weights is used "
+                f"with --config.model.weights={given}"
+            )
+        folders = path.parent.iterdir() if path.parent.is_dir() else ()
+        runs = [str(folder) for folder in folders if (folder / CONFIG).is_file()]
+        near = difflib.get_close_matches(str(path), runs, 1)
+        problem = "holds no run with a checkpoint" if path.exists() else "does not exist"
+        hint = f"did you mean {near[0]}?" if near else "name the --workdir of a run that trained"
+        raise ValueError(f"{option} {given} {problem}; {hint}")
+    workdir, which = found
+    steps = saved_steps(workdir)
+    if not steps or (which != BEST and int(which) not in steps):
+        have = f"it has {', '.join(map(str, steps))}" if steps else "train in it first"
+        wanted = f"checkpoint {which}" if which != BEST else "checkpoint yet"
+        raise ValueError(f"{option} {given}: {workdir} holds no {wanted}; {have}")
+    return workdir, which
+
+
+def check_same_network(workdir: Path, own: str, wanted: str) -> None:
+    """Checks that a run has the variant of another one that starts from it.
+
+    Args:
+        workdir: of the run.
+        own: its field model.variant.
+        wanted: that of the new run.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if own != wanted:
+        raise ValueError(
+            f"config: model.weights is the run {workdir} of {own}, but model.variant is {wanted}; "
+            f"set --config.model.variant={own}, or leave out --config to use that run's config"
+        )
