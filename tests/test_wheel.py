@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("mlcls_jax", "configs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md")
 SHORT = ("--config.phases[0].duration=1 epoch", "--config.phases[1].duration=1 step")
 
 pytestmark = pytest.mark.slow
@@ -23,9 +22,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Builds the wheel in a copy of the sources, because setuptools leaves its folders there."""
+    """Builds the wheel in a copy of what Docker sees; setuptools leaves its folders there."""
     source = tmp_path_factory.mktemp("source")
-    for name in (*SOURCES, "LICENSE"):
+    rules = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    for name in (rule[1:] for rule in rules if rule.startswith("!")):
         origin = ROOT / name
         if origin.is_dir():
             shutil.copytree(origin, source / name, ignore=shutil.ignore_patterns("__pycache__"))
