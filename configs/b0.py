@@ -1,6 +1,6 @@
 """EfficientNet-B0 at 224 px, 5.3 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/b0.py --workdir runs/b0 \\
+mlcls-jax train --config b0 --workdir runs/b0 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: timm's file, a point or more better than Keras's; verified by the checksum from the hub.

@@ -1,6 +1,6 @@
 """EfficientNet-B1 at 240 px, 7.8 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/b1.py --workdir runs/b1 \\
+mlcls-jax train --config b1 --workdir runs/b1 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: timm's file, a point or more better than Keras's; verified by the checksum from the hub.

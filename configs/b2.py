@@ -1,6 +1,6 @@
 """EfficientNet-B2 at 260 px, 9.1 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/b2.py --workdir runs/b2 \\
+mlcls-jax train --config b2 --workdir runs/b2 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

@@ -1,6 +1,6 @@
 """EfficientNet-B3 at 300 px, 12.2 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/b3.py --workdir runs/b3 \\
+mlcls-jax train --config b3 --workdir runs/b3 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

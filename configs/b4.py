@@ -1,6 +1,6 @@
 """EfficientNet-B4 at 380 px, 19.3 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/b4.py --workdir runs/b4 \\
+mlcls-jax train --config b4 --workdir runs/b4 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

@@ -1,6 +1,6 @@
 """EfficientNet-B5 at 456 px, 30.4 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/b5.py --workdir runs/b5 \\
+mlcls-jax train --config b5 --workdir runs/b5 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

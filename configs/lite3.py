@@ -1,6 +1,6 @@
 """EfficientNet-Lite3 at 280 px, 8.2 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/lite3.py --workdir runs/lite3 \\
+mlcls-jax train --config lite3 --workdir runs/lite3 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: timm's file, verified by the checksum from the hub.

@@ -1,6 +1,6 @@
 """EfficientNet-Lite4 at 300 px, 13.0 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/lite4.py --workdir runs/lite4 \\
+mlcls-jax train --config lite4 --workdir runs/lite4 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: timm's file, verified by the checksum from the hub.

@@ -1,6 +1,6 @@
 """EfficientNetV2-B0 at 224 px, 7.1 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/v2b0.py --workdir runs/v2b0 \\
+mlcls-jax train --config v2b0 --workdir runs/v2b0 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

@@ -1,6 +1,6 @@
 """EfficientNetV2-B1 at 240 px, 8.1 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/v2b1.py --workdir runs/v2b1 \\
+mlcls-jax train --config v2b1 --workdir runs/v2b1 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

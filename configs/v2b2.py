@@ -1,6 +1,6 @@
 """EfficientNetV2-B2 at 260 px, 10.1 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/v2b2.py --workdir runs/v2b2 \\
+mlcls-jax train --config v2b2 --workdir runs/v2b2 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

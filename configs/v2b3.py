@@ -1,6 +1,6 @@
 """EfficientNetV2-B3 at 300 px, 14.4 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/v2b3.py --workdir runs/v2b3 \\
+mlcls-jax train --config v2b3 --workdir runs/v2b3 \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

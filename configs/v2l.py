@@ -1,6 +1,6 @@
 """EfficientNetV2-L at 480 px, 118.5 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/v2l.py --workdir runs/v2l \\
+mlcls-jax train --config v2l --workdir runs/v2l \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

@@ -1,6 +1,6 @@
 """EfficientNetV2-M at 480 px, 54.1 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/v2m.py --workdir runs/v2m \\
+mlcls-jax train --config v2m --workdir runs/v2m \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

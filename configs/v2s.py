@@ -1,6 +1,6 @@
 """EfficientNetV2-S at 384 px, 21.5 M parameters with 1000 classes; head first, then all.
 
-python -m mlcls_jax.train --config configs/v2s.py --workdir runs/v2s \\
+mlcls-jax train --config v2s --workdir runs/v2s \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 Weights: the published Keras file, downloaded once with a pinned checksum.

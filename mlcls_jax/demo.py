@@ -1,7 +1,7 @@
 """Makes the demo's images: handwritten digits on crops of two photographs.
 
 mlcls-jax demo
-python -m mlcls_jax.demo --out data/demo
+mlcls-jax demo --out other/folder
 
 Digits and photographs ship with scikit-learn, so nothing is downloaded. Each image contains one to
 four different digits at random positions, in random sizes and colours; its labels name these

@@ -1,10 +1,10 @@
 """Evaluates a trained run: metrics next to the base rate, and a probability per image and class.
 
-python -m mlcls_jax.evaluate --workdir runs/b5 --split val
-python -m mlcls_jax.evaluate --workdir runs/b5 --csv test.csv --images test/
-python -m mlcls_jax.evaluate --workdir runs/b5 --split val \\
+mlcls-jax evaluate --workdir runs/b5 --split val
+mlcls-jax evaluate --workdir runs/b5 --csv test.csv --images test/
+mlcls-jax evaluate --workdir runs/b5 --split val \\
     --threshold-criterion precision --threshold-target 0.95
-python -m mlcls_jax.evaluate --workdir runs/b5 --images photos/
+mlcls-jax evaluate --workdir runs/b5 --images photos/
 
 The second command writes eval_csv_test.json and predictions_csv_test.csv. The third tunes the
 thresholds again and writes them to decision_rule.json, which predict and export read. For images

@@ -1,6 +1,6 @@
 """Suggests learning rates for a phase, from the loss while the rate rises.
 
-python -m mlcls_jax.lr_find --config configs/b5.py --phase finetune \\
+mlcls-jax lr-find --config b5 --phase finetune \\
     --config.data.csv=labels.csv --config.data.images=photos
 
 It writes an image of the curve and nothing else: no run is started, and no run is changed.

@@ -1,7 +1,7 @@
 """Packs a data set into a few large files, for network disks and buckets.
 
-    python -m mlcls_jax.pack --csv labels.csv --images photos --out photos.pack [--check]
-    python -m mlcls_jax.pack --tfds coco/2017 --split train --image-feature image \\
+    mlcls-jax pack --csv labels.csv --images photos --out photos.pack [--check]
+    mlcls-jax pack --tfds coco/2017 --split train --image-feature image \\
         --label-feature objects/label --out gs://bucket/coco_train
 
 Train from it with --config.data.csv=photos.pack, without data.images. Image files are packed

@@ -1,9 +1,9 @@
 """Predicts the classes of images with a trained run.
 
-python -m mlcls_jax.predict --workdir runs/b5 photo.jpg
-python -m mlcls_jax.predict --workdir runs/b5 photos/ --csv predictions.csv --labels decided.csv
-python -m mlcls_jax.predict --workdir runs/b5 names.csv --images photos/ --csv predictions.csv
-python -m mlcls_jax.predict --workdir runs/b5 photos/ --explain maps/
+mlcls-jax predict --workdir runs/b5 photo.jpg
+mlcls-jax predict --workdir runs/b5 photos/ --csv predictions.csv --labels decided.csv
+mlcls-jax predict --workdir runs/b5 names.csv --images photos/ --csv predictions.csv
+mlcls-jax predict --workdir runs/b5 photos/ --explain maps/
 
 A class is predicted present when its probability reaches its threshold, which was tuned on val.
 """

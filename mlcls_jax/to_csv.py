@@ -1,6 +1,6 @@
 """Writes the labels of any data source as CSVs, to inspect, correct and train from.
 
-    python -m mlcls_jax.to_csv --out coco --config.data.source=coco \\
+    mlcls-jax to-csv --out coco --config.data.source=coco \\
         --config.data.csv=annotations/instances_train2017.json --config.data.images=train2017 \\
         --config.data.val_csv=annotations/instances_val2017.json --config.data.val_images=val2017
 

@@ -1,6 +1,6 @@
 """Trains on a folder of images and a CSV.
 
-python -m mlcls_jax.train --config lite0 --csv labels.csv --images photos --workdir runs/mine
+mlcls-jax train --config lite0 --csv labels.csv --images photos --workdir runs/mine
 
 The same command, or --workdir runs/mine alone, continues the run.  --resume-from runs/mine starts a
 new run from its weights.  With --dry-run it checks everything and trains nothing.

@@ -1,7 +1,7 @@
 """Measures how fast a config trains on this machine, and finds the bottleneck.
 
-python -m mlcls_jax.benchmark --config configs/b5.py
-python -m mlcls_jax.benchmark --config configs/b5.py --what step --sweep batch_size=16,32,64
+mlcls-jax benchmark --config b5
+mlcls-jax benchmark --config b5 --what step --sweep batch_size=16,32,64
 
 Without --config.data.csv it generates synthetic images, so it needs no data set.
 """

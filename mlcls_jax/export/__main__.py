@@ -1,6 +1,6 @@
 """Exports a trained model to a format that other programs load without this package.
 
-python -m mlcls_jax.export --workdir runs/b5 --format safetensors --out exported/b5
+mlcls-jax export --workdir runs/b5 --format safetensors --out exported/b5
 
 safetensors  for timm: model.safetensors and timm's config.json
 keras        for keras.applications: model.weights.h5

@@ -1,6 +1,6 @@
 """Command that writes report.html of a run and prints its diagnosis.
 
-python -m mlcls_jax.report --workdir runs/b5 [--explain]
+mlcls-jax report --workdir runs/b5 [--explain]
 """
 
 import argparse

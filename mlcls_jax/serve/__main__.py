@@ -1,6 +1,6 @@
 """Serves a trained run as a web page for images and as a JSON endpoint.
 
-python -m mlcls_jax.serve --workdir runs/b5
+mlcls-jax serve --workdir runs/b5
 curl -F images=@photo.jpg http://127.0.0.1:8000/api/predict
 
 By default it is reachable from this machine only.  /openapi.json describes the endpoint.
