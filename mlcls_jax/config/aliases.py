@@ -43,7 +43,8 @@ def _durations(epochs: Sequence[float], phases: Sequence[Phase]) -> dict[str, An
     if not all(0 <= number < math.inf for number in epochs):
         raise ValueError("--epochs must be 0 or more; 0 skips a phase")
     return {
-        f"phases[{first + i}].duration": f"{number:g} epochs" for i, number in enumerate(epochs)
+        f"phases[{first + i}].duration": f"{number:g} epoch{'s' * (number != 1)}"
+        for i, number in enumerate(epochs)
     }
 
 

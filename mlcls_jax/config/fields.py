@@ -3,9 +3,11 @@
 import dataclasses
 import difflib
 import re
+from pathlib import Path
 from typing import Any
 
 from mlcls_jax.config.foreign_options import advice
+from mlcls_jax.config.named import config_names
 from mlcls_jax.config.schema import Config
 from mlcls_jax.config.serialization import flatten_fields, renaming_hint
 
@@ -48,8 +50,17 @@ def paths_of(overrides: list[str]) -> list[str]:
 
 
 def not_an_option(argument: str) -> str:
-    """Returns the message for an argument that a command does not take."""
-    return f"{argument!r} is not an option; a field of the config is set with {PREFIX}FIELD=VALUE"
+    """Returns the message for an argument that a command does not take, with its likely field."""
+    path = Path(argument)
+    if path.suffix.lower() == ".csv":
+        text = f"labels are named with {quoted(f'{PREFIX}data.csv={argument}')}"
+    elif path.is_dir():
+        text = f"a folder of images is named with {quoted(f'{PREFIX}data.images={argument}')}"
+    elif path.suffix == ".py" or argument in config_names():
+        text = f"a config is named with --config {argument}"
+    else:
+        text = f"a field of the config is set with {PREFIX}FIELD=VALUE"
+    return f"{argument!r} is not an option; {text}"
 
 
 def get_field(config: Any, path: str) -> Any:

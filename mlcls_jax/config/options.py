@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from mlcls_jax.config.fields import PREFIX, default_leaves, default_paths, quoted
 from mlcls_jax.config.foreign_options import advice, known_options
-from mlcls_jax.system.console import escaped, one_line
+from mlcls_jax.system.command_line import USER_ERROR, error_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,19 +23,24 @@ class Parser(argparse.ArgumentParser):
     """
 
     def parse_known_args(self, args=None, namespace=None):
-        """Refuses unknown options, which argparse would report only after missing ones."""
+        """Refuses all unknown options at once; argparse would first report what is missing."""
         given = list(sys.argv[1:] if args is None else args)
-        for i, argument in enumerate(given):
-            if argument == "--":
-                break
+        end = given.index("--") if "--" in given else len(given)
+        answers = []
+        for i, argument in enumerate(given[:end]):
             if self._is_unknown(argument):
-                value = given[i + 1] if i + 1 < len(given) else ""
-                self.error(self._advice(argument, "" if value.startswith("-") else value))
+                value = given[i + 1] if i + 1 < end else ""
+                answers.append(self._advice(argument, "" if value.startswith("-") else value))
+        if answers:
+            self._exit("; ".join(answers))
         return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Prints the message as one line, and exits with code 2."""
-        self.exit(2, f"error: {escaped(one_line(ValueError(message)))}; see {self.prog} --help\n")
+        self._exit(f"{message}; see {self.prog} --help")
+
+    def _exit(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f"error: {error_line(ValueError(message))}\n")
 
     @property
     def _takes_fields(self) -> bool:
@@ -56,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         """Returns the message for an unknown option."""
         option, equals, value = argument.partition("=")
         value = value if equals else following
-        wrong = f"{option} is not an option of this command"
+        wrong = f"{option} is not an option"
         options = [name for name in self._option_string_actions if name.startswith("--")]
         name = option.lstrip("-").replace("_", "-").lower()
         if f"--{name}" in options:
@@ -66,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(f"--{name}", options, 1, 0.6)
         if near:
             return f"{wrong}; did you mean {near[0]}?"
-        return f"{wrong}; it has {', '.join(options)}"
+        return f"{wrong}; {self.prog} has {', '.join(options)}"
 
 
 def _field_advice(name: str, value: str, options: Sequence[str]) -> str:

@@ -1,17 +1,21 @@
 """Weights of a run for a new one: model.weights names a workdir or one of its checkpoints."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+from pandas import read_csv
 
+from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.run.stored_config import check_same_network, find_run, read_config
 from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint, load_trained_model
+from mlcls_jax.run.workdir import SPLITS
 from mlcls_jax.step.init import fresh_head
 from mlcls_jax.step.network import NetworkSpec
 from mlcls_jax.step.own_head import Head, describe_reuse, reused_head
-from mlcls_jax.system.console import console
+from mlcls_jax.system.console import console, print_warning
 from mlcls_jax.system.devices import replicate
 
 
@@ -72,3 +76,28 @@ def read_own_weights(weights: str, variant: str) -> OwnWeights | None:
     workdir, which = found
     check_same_network(workdir, read_config(workdir).model.variant, variant)
     return OwnWeights(workdir, load_trained_model(workdir, which))
+
+
+def warn_of_seen_images(weights: str, splits: Mapping[str, LabelTable]) -> None:
+    """Warns of validation and test images that were training images of the run in model.weights.
+
+    Args:
+        weights: the field model.weights.
+        splits: label table per split of the new run.
+    """
+    found = find_run(weights)
+    if found is None:
+        return
+    try:
+        before = read_csv(found[0] / SPLITS, dtype=str, keep_default_na=False)
+        trained = set(before["filename"][before["split"] == "train"])
+    except (OSError, ValueError, KeyError):
+        return  # a copy of the run may lack its splits
+    for split in ("val", "test"):
+        names = splits[split].filenames if split in splits else ()
+        if seen := sum(name in trained for name in names):
+            print_warning(
+                f"{seen} of {len(names)} {split} images have the names of training images of "
+                f"{found[0]}; if they are the same images, their scores are too good: name the "
+                "splits in a column `split` of the CSV"
+            )

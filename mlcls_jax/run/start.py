@@ -134,10 +134,7 @@ def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
         overrides.append(f"{PREFIX}{WEIGHTS}={options.resume_from}")
     config = with_absolute_paths(with_overrides(base, overrides))
     if not has_checkpoint(workdir):
-        if not config.data.csv:
-            raise ValueError(
-                "config: data.csv is empty; name your data, as in --csv labels.csv --images photos"
-            )
+        _check_files(config.data)
         _check_network(config.model)
     elif not config.minutes and not getattr(config.model, "custom", ""):
         # The training checks it again, with the plan for --minutes and for a custom network.
@@ -189,6 +186,18 @@ def _base(
         "nothing says what to train: name your data, as in --csv labels.csv --images photos, and "
         f"a network, as in --config lite0; or a run to continue, as in --workdir {RUNS / 'mine'}"
     )
+
+
+def _check_files(data: Data) -> None:
+    """Raises ValueError if data.csv or data.images is missing; the readers check the rest."""
+    if not data.csv:
+        raise ValueError(
+            "config: data.csv is empty; name your data, as in --csv labels.csv --images photos"
+        )
+    for name, kind in (("csv", "file"), ("images", "folder")):
+        path = getattr(data, name)
+        if data.source != "tfds" and path and "://" not in path and not Path(path).exists():
+            raise ValueError(f"{path}: no such {kind}; check --{name} (data.{name})")
 
 
 def _check_network(model: Model) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlcls_jax.config import Config, Phase
 from mlcls_jax.config.checks import validate
+from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.serialization import differences, from_dict, may_change
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.run.checkpoint_integrity import FOLDER, has_checkpoint, saved_steps
@@ -75,10 +76,15 @@ def new_run(workdir: Path, phases: Sequence[Phase]) -> str:
 
     Args:
         workdir: of the run.
-        phases: of the new run, of which only the last one is trained; empty for those of the run.
+        phases: of the new run, of which only the last that trains is repeated; empty: all phases
+            of the run.
     """
-    epochs = re.fullmatch(r"([\d.]+) epochs?", phases[-1].duration) if phases else None
-    option = f" --epochs {'0 ' * (len(phases) - 1)}{epochs[1]}" if epochs else ""
+    lasting = [i for i, phase in enumerate(phases) if duration_in_steps(phase.duration, 1, 1)]
+    epochs = re.fullmatch(r"([\d.]+) epochs?", phases[lasting[-1]].duration) if lasting else None
+    option = ""
+    if epochs:
+        numbers = [epochs[1] if i == lasting[-1] else "0" for i in range(len(phases))]
+        option = f" --epochs {' '.join(numbers)}"
     return (
         f"{'for more epochs, ' if phases else ''}start a new run from its weights: "
         f"{command('train')} --resume-from {workdir} --workdir {next_workdir(workdir)}{option}"

@@ -18,7 +18,7 @@ from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.weights.load import known_pretrained_config
 from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
 from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
-from mlcls_jax.run.own_weights import read_own_weights
+from mlcls_jax.run.own_weights import read_own_weights, warn_of_seen_images
 from mlcls_jax.run.stored_config import new_run
 from mlcls_jax.run.trained_model import check_metadata, read_pretrained_config
 from mlcls_jax.run.workdir import BAD_IMAGES, SPLITS, prepare, read_config, read_splits_of
@@ -105,6 +105,7 @@ def open_run(
         if int(state.step) == plan[-1].stop:
             console.print(f"The run is finished; {new_run(workdir, config.phases)}")
     else:  # the weights first: they may fail, and nothing must be written then
+        warn_of_seen_images(config.model.weights, splits)
         bias = fresh_bias(config.model.head_bias, config.loss, base_rate.frequencies)
         state, pretrained_config = _initial(
             config.model, spec, bias, classes, shapes, mesh, prepare_phase

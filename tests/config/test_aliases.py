@@ -35,8 +35,9 @@ def test_each_alias_sets_its_fields():
 
 
 def test_epochs_of_every_phase():
-    durations = [phase.duration for phase in changed("--epochs", "0", "2.5").phases]
-    assert durations == ["0 epochs", "2.5 epochs"]
+    durations = [phase.duration for phase in changed("--epochs", "1", "2.5").phases]
+    assert changed("--epochs", "0", "2").phases[0].duration == "0 epochs"
+    assert durations == ["1 epoch", "2.5 epochs"]
     config = Config(phases=[Phase("all", "3 epochs", [Group(".*", 1e-3)])])
     assert changed("--epochs", "7", config=config).phases[0].duration == "7 epochs"
 

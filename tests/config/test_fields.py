@@ -34,6 +34,9 @@ def test_a_value_may_be_an_argument_of_its_own():
         ("--config.seed[0]=x", "there is no seed[0]"),
         ("--config.=x", "the config has seed, recipe"),
         ("--config.data.csv", "needs a value, as in --config.data.csv=VALUE"),
+        ("labels.csv", "labels are named with --config.data.csv=labels.csv"),
+        (".", "a folder of images is named with --config.data.images=."),
+        ("b5", "a config is named with --config b5"),
         ("stray", "'stray' is not an option; a field of the config is set with --config.FIELD="),
     ],
 )

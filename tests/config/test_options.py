@@ -35,7 +35,7 @@ TRAIN = ("--config", "--workdir", "--lr", "--epochs", "--batch-size", "--csv", "
     [
         (
             ["--learning-rate", "0.1"],
-            "--learning-rate is not an option of this command; write --lr",
+            "--learning-rate is not an option; write --lr 0.1",
         ),
         (["--batch_size=8"], "write --batch-size"),
         (["-b", "8"], "write --batch-size 8"),
@@ -52,7 +52,12 @@ TRAIN = ("--config", "--workdir", "--lr", "--epochs", "--batch-size", "--csv", "
         (["--learning-rat", "1"], "did you mean --learning_rate? Then write --lr 1"),
         (["--workdirr", "x"], "did you mean --workdir?"),
         (["--label-smothing", "0.1"], "did you mean --config.loss.label_smoothing=0.1?"),
-        (["--zzzz"], "it has --help, --config, --workdir"),
+        (
+            ["--opt=sgd", "--amp", "--epoch", "3"],
+            "--opt is not an option; write '--config.phases[1].optimizer=sgd'; --amp is not an "
+            "option; leave it out",
+        ),
+        (["--zzzz"], "command has --help, --config, --workdir"),
     ],
 )
 def test_an_unknown_option_of_training_is_answered(capsys, argv, message):
@@ -63,8 +68,10 @@ def test_a_command_without_fields_names_its_own_options(capsys):
     command = parser("--workdir", "--split")
     command.add_argument("--out", required=True)
     assert "did you mean --workdir?" in error_of(capsys, command, "--workdri", "x")
-    assert "it has --help, --workdir, --split" in error_of(capsys, command, "--learning-rate", "1")
-    assert "it has" in error_of(capsys, command, "--config.seed=1")
+    assert "command has --help, --workdir, --split" in error_of(
+        capsys, command, "--learning-rate", "1"
+    )
+    assert "command has" in error_of(capsys, command, "--config.seed=1")
     assert "are required: --out; see command --help" in error_of(capsys, command)
 
 

@@ -34,10 +34,18 @@ def store(workdir: Path, config: Config, steps: tuple[int, ...] = (10, 20)) -> C
     return config
 
 
+def make_data() -> None:
+    """Creates empty files with the names of DATA."""
+    Path("photos").mkdir()
+    for name in ("labels.csv", "new.csv"):
+        Path(name).write_text("")
+
+
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """Returns the stored config of runs/mine, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
+    make_data()
     data = Data(csv="labels.csv", images="photos", val_csv="val.csv", label_delimiter=";")
     return store(Path("runs/mine"), Config(data=data, model=Model("lite0", head="mldecoder")))
 
@@ -104,6 +112,7 @@ def test_a_named_config_may_start_from_a_run(mine):
 
 def test_without_a_config_the_default_is_used_and_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    make_data()
     start = started(*DATA)
     assert start.workdir == Path("runs/default") and start.config.model.variant == "b0"
     assert start.note.startswith("Config: default (EfficientNet b0); --config NAME chooses another")
@@ -117,6 +126,8 @@ def test_without_a_config_the_default_is_used_and_named(tmp_path, monkeypatch):
         ([], "nothing says what to train: name your data, as in --csv labels.csv --images photos"),
         (["--workdir", "runs/new"], "--workdir runs/new holds no run to continue; for a new run"),
         (["--config", "b0"], r"data\.csv is empty; name your data"),
+        (["--csv", "mine.csv"], r"mine\.csv: no such file; check --csv \(data\.csv\)"),
+        (["--csv", "new.csv", "--images", "fotos"], "fotos: no such folder; check --images"),
         (["--resume-from", "runs/mien"], "runs/mien does not exist; did you mean runs/mine?"),
         (["--resume-from", "runs"], "runs holds no run with a checkpoint; name the --workdir of"),
         (["--resume-from", "imagenet"], "imagenet does not exist"),

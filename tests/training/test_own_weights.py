@@ -44,8 +44,8 @@ def equal(a, b) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["gap", "mldecoder"])
 def test_a_new_run_starts_from_the_best_checkpoint_of_another(photos, tiny, tmp_path, capsys, head):
-    decoder = {"decoder_width": 16} if head == "mldecoder" else {}
-    model = Model(tiny, weights="", image_size=32, head=head, **decoder)
+    width = 16 if head == "mldecoder" else Model().decoder_width
+    model = Model(tiny, weights="", image_size=32, head=head, decoder_width=width)
     config, mine = make_config(photos, model), tmp_path / "mine"
     assert train(config, mine) == 0
     source = load_trained_model(mine, "best")
@@ -58,6 +58,9 @@ def test_a_new_run_starts_from_the_best_checkpoint_of_another(photos, tiny, tmp_
     assert f"Weights of {mine}, checkpoint of step 2 (phase head)" in said
     assert "backbone and head (the same 3 classes)." in said
 
+    assert "training images of" not in said  # the splits are the same
+
+    config.data.split_seed += 1
     config.data.csv = renamed(photos, tmp_path, "filename,red,cat,dog")
     other = opened(config, tmp_path / "other")
     assert equal(other["params"]["backbone"], trained["params"]["backbone"])
@@ -69,7 +72,9 @@ def test_a_new_run_starts_from_the_best_checkpoint_of_another(photos, tiny, tmp_
     assert not np.array_equal(new["kernel"], old["kernel"])
     if head == "mldecoder":
         assert equal(new["attention"], old["attention"])
-    assert "the outputs of 1 of 3 classes." in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the outputs of 1 of 3 classes." in said
+    assert f"val images have the names of training images of {mine}; if they are" in said
 
     config.model.weights = f"{mine}/checkpoints/2"
     assert train(config, tmp_path / "trained") == 0  # all of it trains on
