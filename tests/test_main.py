@@ -76,6 +76,11 @@ def test_version():
     assert call("--version").stdout == f"mlcls_jax {__version__}\n"
 
 
+def test_the_citation_has_the_version_of_the_package():
+    citation = (PACKAGE.parent / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {__version__}\n" in citation
+
+
 @pytest.mark.parametrize(
     ("called", "weights", "lr_find"),
     [
