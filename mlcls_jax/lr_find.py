@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from mlcls_jax import cli
 from mlcls_jax.config import Phase
+from mlcls_jax.config.aliases import DATA, add_aliases, alias_overrides
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.run.trained_model import load_trained_model
@@ -77,7 +78,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--config.data.csv=labels.csv --config.data.images=photos",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help="config file, such as configs/b5.py")
+    parser.add_argument("--config", required=True, help="name of a config (b5) or path of a file")
     parser.add_argument("--phase", default="", help="name of the phase (default: the first)")
     parser.add_argument(
         "--workdir",
@@ -95,8 +96,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--low", type=float, default=1e-7, help="first learning rate (default 1e-7)"
     )
     parser.add_argument("--high", type=float, default=10.0, help="last learning rate (default 10)")
+    add_aliases(parser, DATA)
     cli.add_process_options(parser)
     options, overrides = parser.parse_known_args(argv)
+    overrides += alias_overrides(options, (), overrides)
     if options.steps < 20 or not 0 < options.low < options.high < math.inf:
         parser.error("--steps must be at least 20, and --low must be above 0 and below --high")
     if not options.out.endswith(".png"):

@@ -17,6 +17,7 @@ from mlcls_jax.benchmark.measure import WHAT, Plan, measure
 from mlcls_jax.benchmark.report import print_figures, to_json
 from mlcls_jax.benchmark.sweep import Sweep, parse_sweep, print_sweep, run_sweep, sweep_json
 from mlcls_jax.config import Config
+from mlcls_jax.config.aliases import DATA, add_aliases, alias_overrides
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.data.loaders.threads import local_rows
 from mlcls_jax.system import devices
@@ -57,7 +58,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--config.data.batch_size=64 --config.data.csv=labels.csv --config.data.images=photos",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help="config file, such as configs/b5.py")
+    parser.add_argument("--config", required=True, help="name of a config (b5) or path of a file")
     parser.add_argument(
         "--what",
         default="all",
@@ -88,8 +89,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="length of each measurement (default 1)"
     )
+    add_aliases(parser, DATA)
     cli.add_process_options(parser)
     options, overrides = parser.parse_known_args(argv)
+    overrides += alias_overrides(options, (), overrides)
     if options.sweep and options.profile:
         parser.error("--profile traces a single config; leave out --sweep")
     if options.repeats < 1 or not 0 < options.seconds < float("inf"):

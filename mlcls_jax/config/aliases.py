@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,9 @@ class Alias:
 
 
 def _durations(epochs: Sequence[float], phases: Sequence[Phase]) -> dict[str, Any]:
-    """Returns the duration of the last phase, or of each phase."""
+    """Returns the duration of the last phase, or of each phase; without phases, nothing."""
+    if not phases:
+        return {}
     first = len(phases) - 1 if len(epochs) == 1 else 0
     if len(epochs) not in (1, len(phases)):
         names = ", ".join(phase.name for phase in phases)
@@ -50,6 +52,8 @@ def _durations(epochs: Sequence[float], phases: Sequence[Phase]) -> dict[str, An
 
 def _rates(highest: float, phases: Sequence[Phase]) -> dict[str, Any]:
     """Returns the rates of the last phase, whose groups keep their ratios to the highest one."""
+    if not phases:
+        return {}
     if not 0 < highest < math.inf:
         raise ValueError("--lr must be above 0 and finite, such as 3e-4")
     groups, last = phases[-1].groups, len(phases) - 1
@@ -98,10 +102,20 @@ ALIASES = (
 )
 
 
-def add_aliases(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that stand for fields."""
+DATA = ("--csv", "--images", "--batch-size")
+
+
+def add_aliases(parser: argparse.ArgumentParser, options: Collection[str] | None = None) -> None:
+    """Adds options that stand for fields.
+
+    Args:
+        parser: of a command with --config.
+        options: which ones, such as DATA; None: all.
+    """
     group = parser.add_argument_group("fields of the config by short names")
     for alias in ALIASES:
+        if options is not None and alias.option not in options:
+            continue
         group.add_argument(alias.option, help=alias.stands_for, **alias.arguments)
 
 
@@ -112,7 +126,7 @@ def alias_overrides(
 
     Args:
         options: from a parser with `add_aliases`.
-        phases: of the config that they change.
+        phases: of the config that they change; not needed for DATA.
         overrides: those that were given in full.
 
     Raises:
@@ -120,8 +134,8 @@ def alias_overrides(
     """
     result, given = [], set(paths_of(overrides))
     for alias in ALIASES:
-        value = getattr(options, alias.name)
-        if value is None or not phases:  # a config without phases is refused later
+        value = getattr(options, alias.name, None)
+        if value is None:
             continue
         fields = alias.fields(value, phases)
         if twice := sorted(given & fields.keys()):

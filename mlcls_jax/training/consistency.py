@@ -17,8 +17,10 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.serialization import flatten_fields, per_machine
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.models.weights.aliases import is_name
-from mlcls_jax.run.checkpoints import saved_steps
+from mlcls_jax.run.checkpoint_integrity import FOLDER, saved_steps
+from mlcls_jax.run.stored_config import find_run
 from mlcls_jax.system import distributed
+from mlcls_jax.system.files import CHECKSUMS
 
 # Packages that affect results: compiled programs, checkpoints and decoded pixels.
 PACKAGES = (
@@ -61,7 +63,7 @@ def check_data(splits: dict[str, LabelTable], weights: str, workdir: Path) -> No
     steps = saved_steps(workdir)
     facts[f"checkpoints in --workdir {workdir}, one folder for all"] = str(steps)
     if not steps and weights and not is_name(weights):  # named weights have a known checksum
-        facts["contents of model.weights"] = _file_hash(Path(weights))
+        facts["contents of model.weights"] = weights_hash(weights)
     _compare("data", facts)
 
 
@@ -123,9 +125,17 @@ def _hash(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
 
 
-def _file_hash(path: Path) -> str:
+def weights_hash(weights: str) -> str:
+    """Returns a hash of a file of weights, or of the checkpoints of a run; or why there is none.
+
+    Args:
+        weights: the field model.weights, a path.
+    """
     try:
-        with open(path, "rb") as file:
+        if run := find_run(weights):
+            folders = [run[0] / FOLDER / str(step) for step in saved_steps(run[0])]
+            return _hash((folder / CHECKSUMS).read_text(encoding="utf-8") for folder in folders)
+        with open(weights, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:
         return f"unreadable: {error}"

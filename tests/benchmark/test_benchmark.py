@@ -169,7 +169,7 @@ def test_a_step_that_does_not_fit_into_cpu_memory_is_refused(tiny, monkeypatch):
         (("--sweep", "batch_size=8,9"), "data.batch_size is 9"),
         (("--profile", "{file}"), "--profile"),
         (("--config.data.csv=nowhere.csv",), "data.images"),
-        (("--batch_size=8",), "batch_size"),
+        (("--batch-size", "0"), "data.batch_size is 0"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_measured(call, tmp_path, options, named):
@@ -185,6 +185,7 @@ def test_a_mistake_is_one_line_before_anything_is_measured(call, tmp_path, optio
     [
         ("--what", "speed"),
         ("--repeats", "0"),
+        ("--batch_size", "8"),
         ("--seconds", "0"),
         ("--sweep", "batch_size=8,16", "--profile", "trace"),
     ],

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from mlcls_jax.config import Config, Group, Phase
-from mlcls_jax.config.aliases import ALIASES, add_aliases, alias_overrides
+from mlcls_jax.config.aliases import ALIASES, DATA, add_aliases, alias_overrides
 from mlcls_jax.config.loading import with_overrides
 
 
@@ -73,3 +73,16 @@ def test_the_help_names_the_fields_of_every_alias(capsys):
     parser.print_help()
     text = " ".join(capsys.readouterr().out.split())
     assert all(alias.stands_for.split(":")[0] in text for alias in ALIASES)
+
+
+def test_a_command_may_take_some_of_them():
+    parser = argparse.ArgumentParser()
+    add_aliases(parser, DATA)
+    options, rest = parser.parse_known_args(["--csv", "a.csv", "--lr", "1"])
+    assert rest == ["--lr", "1"]
+    assert alias_overrides(options, (), []) == ["--config.data.csv=a.csv"]
+
+
+def test_a_config_without_phases_is_left_to_the_check_of_the_config():
+    with pytest.raises(ValueError, match=r"phases is .*; it must be a list of at least one"):
+        changed("--lr", "1e-3", "--epochs", "3", config=Config(phases=[]))

@@ -10,7 +10,13 @@ from mlcls_jax.config.serialization import flatten_fields
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.system import distributed
 from mlcls_jax.training import consistency
-from mlcls_jax.training.consistency import PACKAGES, config_facts, data_facts, disagreement
+from mlcls_jax.training.consistency import (
+    PACKAGES,
+    config_facts,
+    data_facts,
+    disagreement,
+    weights_hash,
+)
 
 TABLE = LabelTable(
     "photos", ("a.jpg", "b.jpg"), np.array([[1, 0], [-1, 1]], np.int8), ("cat", "dog")
@@ -82,6 +88,18 @@ def test_classes_file_names_and_labels_are_facts(change, named):
 def test_a_split_that_only_one_has_is_named():
     said = disagreement([data_facts(SPLITS), data_facts(SPLITS | {"test": TABLE})])
     assert "file names of test (data.csv): absent in process 0" in said
+
+
+def test_weights_of_a_run_are_compared_by_their_checksums(tmp_path):
+    run, checkpoint = tmp_path / "run", tmp_path / "run" / "checkpoints" / "7"
+    checkpoint.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    assert weights_hash(str(run)).startswith("unreadable: ")
+    (checkpoint / "SHA256SUMS").write_text("ours")
+    before = weights_hash(str(run))
+    assert weights_hash(str(checkpoint)) == before
+    (checkpoint / "SHA256SUMS").write_text("theirs")
+    assert weights_hash(str(run)) != before
 
 
 def test_other_weights_and_a_workdir_that_is_not_shared_are_refused(tmp_path, monkeypatch):
