@@ -14,6 +14,12 @@ from mlcls_jax.config.fields import PREFIX, default_leaves, default_paths, quote
 from mlcls_jax.config.foreign_options import advice, known_options
 from mlcls_jax.system.command_line import USER_ERROR, error_line
 
+# How other trainers call what is --workdir here, in the commands that read a run.
+RUN_NAMES = (
+    *("model", "run", "model-path", "model-dir", "weights", "load", "resume", "ckpt"),
+    *("checkpoint-path", "checkpoint-dir", "run-dir", "log-dir", "m"),
+)
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and name the nearest option.
@@ -62,14 +68,16 @@ class Parser(argparse.ArgumentParser):
         option, equals, value = argument.partition("=")
         value = value if equals else following
         wrong = f"{option} is not an option"
-        options = [name for name in self._option_string_actions if name.startswith("--")]
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        options = [name for name in known if name != "--help"]
         name = option.lstrip("-").replace("_", "-").lower()
         if f"--{name}" in options:
             return f"{wrong}; write --{name}"
         if self._takes_fields and (text := _field_advice(name, value, options)):
             return f"{wrong}; {text}"
-        near = difflib.get_close_matches(f"--{name}", options, 1, 0.6)
-        if near:
+        if not self._takes_fields and "--workdir" in options and name in RUN_NAMES:
+            return f"{wrong}; write --workdir RUN, where RUN is the folder of a run"
+        if near := difflib.get_close_matches(f"--{name}", options, 1, 0.6):
             return f"{wrong}; did you mean {near[0]}?"
         return f"{wrong}; {self.prog} has {', '.join(options)}"
 

@@ -3,7 +3,6 @@
 mlcls-jax report --workdir runs/b5 [--explain]
 """
 
-import argparse
 from pathlib import Path
 
 from mlcls_jax import cli
@@ -18,7 +17,7 @@ from mlcls_jax.system.invocation import command
 
 def main(argv: list[str]) -> int:
     """Runs the command and returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog=command("report"),
         description="Write report.html of a run into its workdir and print the diagnosis. "
         "The run may still be training.",

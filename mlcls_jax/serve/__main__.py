@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parses and checks the options."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog=command("serve"),
         description="Serves a trained run as a web page for images and as a JSON endpoint.",
     )

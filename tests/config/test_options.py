@@ -57,7 +57,7 @@ TRAIN = ("--config", "--workdir", "--lr", "--epochs", "--batch-size", "--csv", "
             "--opt is not an option; write '--config.phases[1].optimizer=sgd'; --amp is not an "
             "option; leave it out",
         ),
-        (["--zzzz"], "command has --help, --config, --workdir"),
+        (["--zzzz"], "command has --config, --workdir"),
     ],
 )
 def test_an_unknown_option_of_training_is_answered(capsys, argv, message):
@@ -68,9 +68,8 @@ def test_a_command_without_fields_names_its_own_options(capsys):
     command = parser("--workdir", "--split")
     command.add_argument("--out", required=True)
     assert "did you mean --workdir?" in error_of(capsys, command, "--workdri", "x")
-    assert "command has --help, --workdir, --split" in error_of(
-        capsys, command, "--learning-rate", "1"
-    )
+    assert "write --workdir RUN, where" in error_of(capsys, command, "--model", "x")
+    assert "command has --workdir, --split" in error_of(capsys, command, "--learning-rate", "1")
     assert "command has" in error_of(capsys, command, "--config.seed=1")
     assert "are required: --out; see command --help" in error_of(capsys, command)
 
