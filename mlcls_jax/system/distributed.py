@@ -6,7 +6,6 @@ failing process publishes the reason, so that the others end with a line that na
 JAX's own heartbeat is half as frequent; it covers a process in which Python can no longer run.
 
 Heartbeats and texts are kept in the key-value store of JAX's coordination service, in process 0.
-JAX has no public name for it; Orbax uses the same object.
 """
 
 import atexit
@@ -21,7 +20,6 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import jax
-from jax._src import distributed
 
 from mlcls_jax.system.files import cache_folder
 
@@ -227,6 +225,13 @@ def _published_reason() -> str:
 
 
 def _store() -> Any:
+    """Returns the client of JAX's key-value store, or None in a single process.
+
+    JAX has no public name for it, so this is the only private one here; Orbax uses the same object.
+    `tests/system/test_distributed.py` says what to do when it goes.
+    """
+    from jax._src import distributed  # not at the top: only runs of several processes need it
+
     return distributed.global_state.client
 
 

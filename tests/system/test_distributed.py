@@ -1,7 +1,14 @@
 """When a process counts as gone, and which errors mean that one is."""
 
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+import mlcls_jax
 from mlcls_jax.system import distributed
 from mlcls_jax.system.distributed import Silence
 
@@ -42,3 +49,50 @@ def test_errors_of_collectives_are_recognised(monkeypatch, text, lost):
     assert not distributed.is_lost(ValueError(text))  # a single process
     monkeypatch.setattr(distributed, "is_multiprocess", lambda: True)
     assert distributed.is_lost(ValueError(text)) == lost
+
+
+STORE = """
+import sys
+import jax
+from mlcls_jax.system import distributed
+jax.distributed.initialize(sys.argv[1], 1, 0)
+client = distributed._store()
+client.key_value_set("folder/a", "1")
+client.key_value_set("folder/a", "2", allow_overwrite=True)
+assert client.blocking_key_value_get("folder/a", 1000) == "2"
+assert client.key_value_dir_get("folder/") == [("folder/a", "2")]
+"""
+
+
+def test_the_store_is_the_one_that_jax_keeps():
+    """The only private name of JAX here.  When this fails with a new JAX:
+
+    1. Look for a public name of the key-value store, and in Orbax
+       (orbax.checkpoint.multihost), which needs the same object, for the one that it uses now.
+    2. Change `_store` in mlcls_jax/system/distributed.py alone: it returns an object with
+       key_value_set, blocking_key_value_get and key_value_dir_get.
+    3. If there is none, put `jax<` that version in pyproject.toml; only runs of several processes
+       need the store, so a single process keeps working.
+    """
+    assert distributed._store() is None  # a single process
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, "-c", STORE, address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_other_private_name_of_jax_is_used():
+    folder = Path(mlcls_jax.__file__).parent
+    private = re.compile(r"\b(jax|jaxlib|flax|optax|orbax\S*)\._src\b")
+    found = [
+        f"{path.relative_to(folder)}: {line.strip()}"
+        for path in sorted(folder.rglob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if private.search(line)
+    ]
+    assert found == [
+        "system/distributed.py: from jax._src import distributed  "
+        "# not at the top: only runs of several processes need it"
+    ]
