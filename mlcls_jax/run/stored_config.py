@@ -63,7 +63,7 @@ def check_unchanged(workdir: Path, config: Config) -> None:
         line for line in differences(read_config(workdir), config) if line.split(":")[0] not in free
     ]
     if changed:
-        lengthened = any(re.match(r"phases\[\d+\]\.duration:", line) for line in changed)
+        lengthened = all(re.match(r"phases\[\d+\]\.duration:", line) for line in changed)
         raise ValueError(
             f"{workdir} holds a run with another config ({'; '.join(changed)}); continue it with "
             f"its own config: {command('train')} --workdir {workdir}; or "

@@ -78,7 +78,7 @@ def test_more_epochs_in_a_workdir_name_the_way(mine):
 
 
 def test_another_config_in_a_workdir_is_refused_at_once(mine):
-    with pytest.raises(ValueError, match=r"model\.variant: 'lite0' -> 'b0'.*start a new run from"):
+    with pytest.raises(ValueError, match=r"model\.variant: 'lite0' -> 'b0'.*; or start a new run"):
         started("--config", "b0", "--workdir", "runs/mine")
 
 
