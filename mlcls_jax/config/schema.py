@@ -123,7 +123,7 @@ class Model:
     """The network, and the weights that it starts from."""
 
     variant: str = _choice_of(VARIANTS)
-    # A name (see models/weights/aliases.py) or the path of a file; "": random weights.
+    # A name (see models/weights/aliases.py), the path of a file, or a run; "": random weights.
     weights: str = "imagenet"
     image_size: int = 0  # side of the input in pixels, 32 to 4096; 0: the published size
     # gap: global average pooling and a dense layer.  mldecoder: ML-Decoder, which attends to the

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 from pandas import read_csv
 
+from mlcls_jax.config import Model
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.run.stored_config import check_same_network, find_run, read_config
@@ -48,33 +49,43 @@ class OwnWeights:
             shapes: shapes of its variables.
             seed: of the random numbers of new outputs.
             bias: bias of new outputs, from `init.fresh_bias`.
+
+        Raises:
+            ValueError: the network is the user's own and has other classes.
         """
+        text = f"Weights of {self.workdir}, {describe_checkpoint(self.model.metadata)}"
+        if getattr(network, "custom", ""):  # the layout of its head is not known
+            if classes != self.model.classes:
+                raise ValueError(
+                    f"config: model.weights is the run {self.workdir} with other classes; a custom "
+                    "network starts from a run with the same classes in the same order"
+                )
+            console.print(f"{text}: all of it.")
+            return self.model.variables
         params = self.model.variables["params"]
         source = Head(self.model.classes, self.model.network.decoder)
         target = Head(classes, network.decoder)
         fresh = jax.device_get(fresh_head(network, shapes, seed, bias))
         head, kept = reused_head(jax.device_get(params["head"]), source, fresh, target)
-        text = describe_checkpoint(self.model.metadata)
-        console.print(f"Weights of {self.workdir}, {text}: {describe_reuse(source, target, kept)}.")
+        console.print(f"{text}: {describe_reuse(source, target, kept)}.")
         params = {"backbone": params["backbone"], "head": replicate(head, self.model.mesh)}
         return {"params": params, "batch_stats": self.model.variables["batch_stats"]}
 
 
-def read_own_weights(weights: str, variant: str) -> OwnWeights | None:
+def read_own_weights(model: Model) -> OwnWeights | None:
     """Returns the model of the run that model.weights names; None if it names no run.
 
     Args:
-        weights: the field model.weights.
-        variant: of the new network.
+        model: the section of the new run's config.
 
     Raises:
-        ValueError: the run has another variant, or its checkpoint cannot be read.
+        ValueError: the run has another network, or its checkpoint cannot be read.
     """
-    found = find_run(weights)
+    found = find_run(model.weights)
     if found is None:
         return None
     workdir, which = found
-    check_same_network(workdir, read_config(workdir).model.variant, variant)
+    check_same_network(workdir, read_config(workdir).model, model)
     return OwnWeights(workdir, load_trained_model(workdir, which))
 
 

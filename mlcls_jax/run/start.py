@@ -204,4 +204,4 @@ def _check_network(model: Model) -> None:
     """Raises ValueError if model.weights is a run of another network."""
     if find_run(model.weights):
         workdir, _ = check_run(WEIGHTS, model.weights)
-        check_same_network(workdir, read_config(workdir).model.variant, model.variant)
+        check_same_network(workdir, read_config(workdir).model, model)

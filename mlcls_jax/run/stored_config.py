@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlcls_jax.config import Config, Phase
+from mlcls_jax.config import Config, Model, Phase
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.serialization import differences, from_dict, may_change
@@ -155,19 +155,24 @@ def check_run(option: str, given: str) -> tuple[Path, str]:
     return workdir, which
 
 
-def check_same_network(workdir: Path, own: str, wanted: str) -> None:
-    """Checks that a run has the variant of another one that starts from it.
+def check_same_network(workdir: Path, own: Model, wanted: Model) -> None:
+    """Checks that a run has the network of another one that starts from it; heads may differ.
 
     Args:
         workdir: of the run.
-        own: its field model.variant.
+        own: its section model.
         wanted: that of the new run.
 
     Raises:
         ValueError: they differ.
     """
-    if own != wanted:
-        raise ValueError(
-            f"config: model.weights is the run {workdir} of {own}, but model.variant is {wanted}; "
-            f"set --config.model.variant={own}, or leave out --config to use that run's config"
-        )
+    for field in ("custom", "variant"):
+        there, here = getattr(own, field, ""), getattr(wanted, field, "")
+        if there != here:
+            raise ValueError(
+                f"config: model.weights is the run {workdir} with model.{field}={there}, but "
+                f"model.{field} is {here}; set --config.model.{field}={there}, or leave out "
+                "--config to use that run's config"
+            )
+        if there:  # a custom network has no variant
+            return

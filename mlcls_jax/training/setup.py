@@ -213,7 +213,7 @@ def _initial(
 ) -> tuple[TrainState, PretrainedConfig]:
     """Returns the state before the first phase, without an optimiser state: begin_phase adds it."""
     network, seed, weights = spec.network, spec.seed, model.weights
-    if run := read_own_weights(weights, model.variant):
+    if run := read_own_weights(model):
         pretrained_config = run.pretrained_config
         prepare_phase(0, pretrained_config)
         variables = run.variables(network, classes, shapes, seed, bias)

@@ -144,11 +144,11 @@ def test_without_a_config_the_default_is_used_and_named(tmp_path, monkeypatch):
         ),
         (
             ["--config", "b0", *DATA, "--resume-from", "runs/mine"],
-            r"runs/mine of lite0, but model\.variant is b0; set --config\.model\.variant=lite0, or",
+            r"=lite0, but model\.variant is b0; set --config\.model\.variant=lite0, or leave out",
         ),
         (
             ["--config", "b0", *DATA, "--config.model.weights=runs/mine/checkpoints/20"],
-            r"runs/mine of lite0, but model\.variant is b0",
+            r"runs/mine with model\.variant=lite0, but model\.variant is b0",
         ),
         (["--config", "b0", "--epochs", "1", "2", "3"], "one for each of the phases"),
         (["--workdir", "runs/mine", "--config.phases[5].ema=0"], r"there is no phases\[5\]; there"),

@@ -1,12 +1,16 @@
 """A run that starts from another run: which weights it keeps, and what it says."""
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from mlcls_jax.config import Config, Data, Group, Model, Phase
+from mlcls_jax.run.own_weights import OwnWeights
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.train import train
 from mlcls_jax.training.setup import open_run
@@ -79,7 +83,7 @@ def test_a_new_run_starts_from_the_best_checkpoint_of_another(photos, tiny, tmp_
     config.model.weights = f"{mine}/checkpoints/2"
     assert train(config, tmp_path / "trained") == 0  # all of it trains on
     config.model.variant = "b0"
-    with pytest.raises(ValueError, match=r"mine of tiny, but model\.variant is b0; set --config"):
+    with pytest.raises(ValueError, match=r"=tiny, but model\.variant is b0; set --config"):
         open_run(config, tmp_path / "wrong")
 
 
@@ -92,3 +96,18 @@ def test_a_finished_run_names_the_way_to_more_epochs(photos, tiny, tmp_path, cap
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("The run is finished; for more epochs, start a new run from its weights") == 1
     assert f"--resume-from {tmp_path}/mine --workdir {tmp_path}/mine-2 --epochs 1" in said
+
+
+def test_a_network_of_the_user_keeps_everything_or_is_refused(capsys):
+    variables, metadata = {"params": {"head": {"w": 1}}}, {"step": 7, "phase": "all"}
+    model: Any = SimpleNamespace(classes=("a", "b"), variables=variables, metadata=metadata)
+    network: Any = SimpleNamespace(custom="my_networks:vit")
+    weights = OwnWeights(Path("mine"), model)
+    assert weights.variables(network, ("a", "b"), {}, 0, {}) is variables
+    assert (
+        "Weights of mine, checkpoint of step 7 (phase all): all of it." in capsys.readouterr().out
+    )
+    with pytest.raises(
+        ValueError, match="a custom network starts from a run with the same classes"
+    ):
+        weights.variables(network, ("b", "a"), {}, 0, {})
