@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from mlcls_jax.data.readers.unlabelled import folder_table
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores, model_scores
 from mlcls_jax.evaluation.bootstrap import map_interval
 from mlcls_jax.evaluation.decision_rule import (
+    DecisionRule,
     ThresholdCriterion,
     criterion_from_config,
     describe_threshold_report,
@@ -96,14 +98,14 @@ def main(argv: list[str]) -> int:
     table, logits = table.take(np.flatnonzero(readable)), logits[readable]
     if (table.labels == UNKNOWN).all():
         return _predict_only(run, workdir, name, table, logits, criterion, reader)
-    base, decision_rule = BaseRate(**run.metadata["base_rate"]), run.decision_rule
+    decision_rule = run.decision_rule
     if criterion is not None:
-        decision_rule = fit_decision_rule(table, logits, base.included_classes, criterion)
+        included = BaseRate(**run.metadata["base_rate"]).included_classes
+        decision_rule = fit_decision_rule(table, logits, included, criterion)
         write_decision_rule(workdir, run.metadata["step"], decision_rule)
-    scores, constant = model_scores(table, logits, base), constant_scores(table, base)
-    report = threshold_report(table, logits, base, decision_rule, tuned_here=name == "val")
-    included = classes_to_average(table.labels, np.array(base.included_classes))
-    interval = map_interval(table.labels, logits, included, options.bootstrap, run.config.seed)
+    scored, scores, constant = score_table(
+        run, table, logits, decision_rule, tuned_here=name == "val", resamples=options.bootstrap
+    )
     result = {
         "split": name,
         "csv": options.csv,
@@ -112,6 +114,47 @@ def main(argv: list[str]) -> int:
         "unreadable": len(reader.bad),
         "tta": options.tta,
         "views": len(views(options.tta, run.config.augment.flip)),
+        **scored,
+    }
+    written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
+    write_text(written[0], json.dumps(result, indent=2) + "\n")
+    write_predictions(written[1], table.filenames, decision_rule.probabilities(logits), run.classes)
+    _print_result(run.metadata, result, table, scores, constant)
+    for line in describe_threshold_report(scored, decision_rule):
+        console.print(escaped(line))
+    if skipped := reader.bad.summary():
+        print_warning(skipped)
+    console.print(escaped(f"Wrote {written[0]} and {written[1]}"))
+    return 0
+
+
+def score_table(
+    run: TrainedModel,
+    table: LabelTable,
+    logits: np.ndarray,
+    decision_rule: DecisionRule,
+    *,
+    tuned_here: bool,
+    resamples: int,
+) -> tuple[dict[str, Any], Scores, Scores]:
+    """Returns the metrics of images, JSON-ready, with the scores that they are taken from.
+
+    Args:
+        run: the trained run.
+        table: labels of the images.
+        logits: float [image, class].
+        decision_rule: thresholds and temperatures.
+        tuned_here: whether the rule was tuned on these images.
+        resamples: bootstrap resamples for the interval of mAP; 0 for none.
+
+    Returns:
+        What eval_<split>.json says of them, the scores, and those of a constant predictor.
+    """
+    base = BaseRate(**run.metadata["base_rate"])
+    scores, constant = model_scores(table, logits, base), constant_scores(table, base)
+    included = classes_to_average(table.labels, np.array(base.included_classes))
+    interval = map_interval(table.labels, logits, included, resamples, run.config.seed)
+    result = {
         "step": run.metadata["step"],
         "phase": run.metadata["phase"],
         "weights": run.metadata.get("weights", RAW),
@@ -120,18 +163,9 @@ def main(argv: list[str]) -> int:
         "base_rate": finite_or_none(constant.values),
         "class_ap": finite_or_none(scores.class_ap),
         "excluded_classes": scores.excluded_classes,
-        **report,
+        **threshold_report(table, logits, base, decision_rule, tuned_here=tuned_here),
     }
-    written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
-    write_text(written[0], json.dumps(result, indent=2) + "\n")
-    write_predictions(written[1], table.filenames, decision_rule.probabilities(logits), run.classes)
-    _print_result(run.metadata, result, table, scores, constant)
-    for line in describe_threshold_report(report, decision_rule):
-        console.print(escaped(line))
-    if skipped := reader.bad.summary():
-        print_warning(skipped)
-    console.print(escaped(f"Wrote {written[0]} and {written[1]}"))
-    return 0
+    return result, scores, constant
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -236,26 +270,40 @@ def _new_criterion(run: TrainedModel, options: argparse.Namespace) -> ThresholdC
 
 def _table(run: TrainedModel, workdir: Path, options: argparse.Namespace) -> LabelTable:
     """Returns the images to evaluate, with their labels if they have any."""
-    data = run.config.data
     if options.csv:
-        # The classes of the run replace data.categories, because they are in the order of the
-        # outputs. A list of file names is always a CSV, whatever the format of the run's labels.
-        usual = "csv" if options.csv.lower().endswith(".csv") else data.source
-        data = dataclasses.replace(data, source=options.source or usual, categories="")
-        if not options.images and has_folder(data, options.csv):
-            raise ValueError("--csv needs --images; set it to the folder of the images")
-        if options.images and data.source != "tfds" and not has_folder(data, options.csv):
-            raise ValueError(f"--csv {options.csv} has its own images; leave --images out")
-        table = read_table(data, options.csv, options.images, classes=run.classes, unlabelled=True)
-        return table.with_classes(run.classes, options.csv, str(workdir))
+        return labels_for(run, options.csv, options.images, options.source)
     if options.images:
         return folder_table(options.images, run.classes)
-    splits = read_splits_of(workdir, data)
+    splits = read_splits_of(workdir, run.config.data)
     if options.split not in splits:
         raise ValueError(
             f"--split {options.split}: the run has no such split; choose from {', '.join(splits)}"
         )
     return splits[options.split]
+
+
+def labels_for(run: TrainedModel, csv: str, images: str, source: str | None = None) -> LabelTable:
+    """Returns labels of other images, with the classes of a run in their order.
+
+    Args:
+        run: the trained run.
+        csv: label file, or data set; a CSV may have file names only.
+        images: folder of the images; "" for a source that has its own.
+        source: as data.source; None: csv if the name ends in .csv, otherwise that of the run.
+
+    Raises:
+        ValueError: the labels cannot be read, or have other classes.
+    """
+    # The classes of the run replace data.categories, because they are in the order of the outputs.
+    # A list of file names is always a CSV, whatever the format of the run's labels.
+    usual = "csv" if csv.lower().endswith(".csv") else run.config.data.source
+    data = dataclasses.replace(run.config.data, source=source or usual, categories="")
+    if not images and has_folder(data, csv):
+        raise ValueError("--csv needs --images; set it to the folder of the images")
+    if images and data.source != "tfds" and not has_folder(data, csv):
+        raise ValueError(f"--csv {csv} has its own images; leave --images out")
+    table = read_table(data, csv, images, classes=run.classes, unlabelled=True)
+    return table.with_classes(run.classes, csv, "the run")
 
 
 def _name(options: argparse.Namespace) -> str:

@@ -31,7 +31,7 @@ from mlcls_jax.system import threads
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.signals import leave_on_sigterm, stop_on_signals
-from mlcls_jax.training.context import TrainContext
+from mlcls_jax.training.context import NO_EXTENSIONS, Extensions, TrainContext
 from mlcls_jax.training.loop import run_phase
 from mlcls_jax.training.phase_transition import begin_phase
 from mlcls_jax.training.setup import open_run, print_end, print_header
@@ -61,7 +61,12 @@ def start(options: argparse.Namespace, overrides: list[str]) -> int:
     return train(run.config, run.workdir, threads.IMPORTED)
 
 
-def train(config: Config, workdir: Path, began: float | None = None) -> int:
+def train(
+    config: Config,
+    workdir: Path,
+    began: float | None = None,
+    extensions: Extensions = NO_EXTENSIONS,
+) -> int:
     """Trains all phases, from the latest checkpoint if one exists, and returns the exit code.
 
     A run that SIGTERM stops saves a checkpoint and returns 0, because machines that are about to
@@ -71,6 +76,7 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
         config: of the run.
         workdir: folder of the run.
         began: time.perf_counter() at the start of the command; None for now.
+        extensions: objects of the caller.
 
     Raises:
         ValueError: the data, the config or the workdir is wrong; one line that names it.
@@ -84,7 +90,7 @@ def train(config: Config, workdir: Path, began: float | None = None) -> int:
 
             config = plan_minutes(config, workdir, began)
             startup.reached("plan")
-        context, state = open_run(config, workdir, startup)
+        context, state = open_run(config, workdir, startup, extensions)
         inputs, services = context.inputs, context.services
         report = LiveReport(workdir, inputs.splits, config.data.max_pixels, is_first_process())
         services = replace(services, on_evaluation=report.evaluated)

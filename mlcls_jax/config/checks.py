@@ -30,6 +30,12 @@ LOSS_FIELDS = {
     "asl": ("gamma_pos", "gamma_neg", "clip", "focus_gradient"),
 }
 
+# Fields of `model` that a custom network does not use.
+CUSTOM_UNUSED = (
+    *("head", "decoder_groups", "decoder_width", "dropout", "drop_path"),
+    *("compute_dtype", "remat", "sync_batch_norm"),
+)
+
 # Fields of `data` that only some sources use.
 SOURCE_FIELDS = {
     "filename_column": ("csv",),
@@ -227,6 +233,12 @@ def _check_loss(loss: Loss) -> None:
     ]
     check_rules("loss", loss, rules)
     default = Loss()
+    for name in ("name", *sum(LOSS_FIELDS.values(), ())) if loss.custom else ():
+        if getattr(loss, name) != getattr(default, name):
+            raise ValueError(
+                f"config: loss.{name} is {getattr(loss, name)!r}, but loss.custom is "
+                f"{loss.custom!r}, which does not use it; remove one of the two"
+            )
     for loss_name, fields in LOSS_FIELDS.items():
         for name in fields:
             value = getattr(loss, name)
@@ -276,6 +288,12 @@ def _augment_ranges(augment: Augment) -> list[tuple[str, bool, str]]:
 
 def _check_head(model: Model) -> None:
     default = Model()
+    for name in CUSTOM_UNUSED if model.custom else ():
+        if getattr(model, name) != getattr(default, name):
+            raise ValueError(
+                f"config: model.{name} is {getattr(model, name)!r}, but model.custom is "
+                f"{model.custom!r}, which does not use it; remove one of the two"
+            )
     for name in ("decoder_groups", "decoder_width"):
         value = getattr(model, name)
         if model.head == "gap" and value != getattr(default, name):

@@ -4,6 +4,7 @@ import ast
 import copy
 import difflib
 import re
+import warnings
 from pathlib import Path
 from traceback import extract_tb
 
@@ -114,10 +115,12 @@ def _read(path: str) -> Config:
     values = flags.FlagValues()
     argv = ["train", f"--config={path}"]
     try:
-        holder = config_flags.DEFINE_config_file(
-            "config", flag_values=values, sys_argv=argv, lock_config=False
-        )
-        values(argv)
+        with warnings.catch_warnings():  # ml_collections imports the file by a deprecated function
+            warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+            holder = config_flags.DEFINE_config_file(
+                "config", flag_values=values, sys_argv=argv, lock_config=False
+            )
+            values(argv)
         config = holder.value
     except Exception as error:  # a config file is Python and can raise anything
         raise ValueError(_explain(error, path)) from error

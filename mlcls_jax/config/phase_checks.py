@@ -17,6 +17,7 @@ RANDOM_CHANGES = (
     "erase",
     "mixup",
     "cutmix",
+    "custom",
 )
 
 
@@ -123,7 +124,8 @@ def check_cached_views(phases: list[Phase], augment: Augment) -> None:
         return
     off = Augment()
     for name in RANDOM_CHANGES:
-        value, unchanged = getattr(augment, name), getattr(off, name) or 0
+        value, unchanged = getattr(augment, name), getattr(off, name)
+        unchanged = 0 if unchanged is None else unchanged
         if value and value != unchanged:
             raise ValueError(
                 f"config: augment.{name} is {value!r}, but every phase has cached_views, which "

@@ -116,6 +116,9 @@ class Augment:
     cutmix: float = 0.0
     # Labels of mixed images.  mixed: weighted by the shares.  union: all labels of both.
     mixed_labels: str = _choice("mixed", "union")
+    # "module:function" that changes a training image after all of these: (uint8 [size, size, 3],
+    # numpy.random.Generator) -> uint8 [size, size, 3].  "": none.
+    custom: str = ""
 
 
 @dataclass(slots=True)
@@ -142,6 +145,9 @@ class Model:
     head_bias: str = _choice("log_odds", "zero")
     remat: bool = False  # recomputes blocks in the backward pass: less memory, slower steps
     sync_batch_norm: bool = False  # batch statistics over all devices instead of each one's images
+    # "module:function" that returns another network for a number of classes, instead of `variant`;
+    # see docs/extending.md.  "": none.
+    custom: str = ""
 
 
 @dataclass(slots=True)
@@ -161,6 +167,9 @@ class Loss:
     gamma_neg: float = 4.0  # asl: focusing exponent of negatives
     clip: float = 0.05  # asl: negatives with a probability below this have no loss
     focus_gradient: bool = False  # asl: whether gradients also flow through the focusing weights
+    # "module:function" that replaces `name`: (logits, labels), both float32 [batch, class] ->
+    # losses of the same shape.  "": none.
+    custom: str = ""
 
 
 @dataclass(slots=True)

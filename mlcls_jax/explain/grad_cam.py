@@ -25,6 +25,7 @@ from mlcls_jax.data.images.transforms import Box
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.ml_decoder import ATTENTION, INTERMEDIATES, query_of_class
+from mlcls_jax.step.custom_network import CustomNetwork
 from mlcls_jax.step.train_step import normalize, over_devices
 from mlcls_jax.system.devices import AXIS, replicated
 
@@ -34,7 +35,9 @@ Explain = Callable[[dict, Any, Any], tuple[jax.Array, jax.Array]]
 MAX_OPACITY = 0.6  # of the colour, where a map is highest
 
 
-def make_explain_step(model: EfficientNet, by: Normalization, mesh: Mesh) -> Explain:
+def make_explain_step(
+    model: EfficientNet | CustomNetwork, by: Normalization, mesh: Mesh
+) -> Explain:
     """Builds the compiled step `explain(variables, images, chosen) -> (logits, maps)`.
 
     Arguments of the step:
@@ -52,7 +55,13 @@ def make_explain_step(model: EfficientNet, by: Normalization, mesh: Mesh) -> Exp
         model: the network, with its head.
         by: normalisation that the weights expect.
         mesh: the devices.
+
+    Raises:
+        ValueError: the network is not an EfficientNet.
     """
+
+    if not isinstance(model, EfficientNet):
+        raise ValueError("evidence maps need an EfficientNet, and the run has model.custom")
 
     def explain(variables, images, chosen):
         features: Any = model.apply(variables, normalize(images, by), method="features")

@@ -31,6 +31,7 @@ from mlcls_jax.export.portable import (
     save_onnx,
     save_stablehlo,
 )
+from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.weights.formats import SIDECAR
 from mlcls_jax.models.weights.provenance import OWN, to_json
 from mlcls_jax.models.weights.save import keras_builder, save_keras, save_timm, timm_builder
@@ -48,14 +49,37 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     distributed.start()
     run, out = load_trained_model(Path(options.workdir), options.checkpoint), Path(options.out)
-    with new_folder(out) as folder:
-        path, config, usage = WRITERS[options.format](run, folder)
-        section = {"file": path.name, "format": options.format} | describe_usage(run)
-        write_text(folder / SIDECAR, json.dumps(config | {OWN: section}, indent=2) + "\n")
+    path, usage = export_model(run, options.format, out)
     console.print(f"Exported the {describe_checkpoint(run.metadata)}")
-    console.print(f"Wrote {out / path.name} and {out / SIDECAR}")
-    console.print(usage.replace("OUT", str(out)))
+    console.print(f"Wrote {path} and {out / SIDECAR}")
+    console.print(usage)
     return 0
+
+
+def export_model(run: TrainedModel, form: str, out: Path) -> tuple[Path, str]:
+    """Writes a trained model and its config.json into a new folder.
+
+    Args:
+        run: the trained run.
+        form: a key of WRITERS.
+        out: folder to create.
+
+    Returns:
+        The file of the model, and example code that loads it.
+
+    Raises:
+        ValueError: the folder is not empty, or the format cannot hold the model.
+    """
+    if run.network.custom and form in ("safetensors", "keras"):
+        raise ValueError(
+            f"{form} is for EfficientNets, and the run has model.custom={run.network.custom}; "
+            "export to stablehlo or onnx"
+        )
+    with new_folder(out) as folder:
+        path, config, usage = WRITERS[form](run, folder)
+        section = {"file": path.name, "format": form} | describe_usage(run)
+        write_text(folder / SIDECAR, json.dumps(config | {OWN: section}, indent=2) + "\n")
+    return out / path.name, usage.replace("OUT", str(out))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -226,8 +250,9 @@ def _refuse_decoder(run: TrainedModel, builder: str) -> None:
 
 def _predictor(run: TrainedModel, portable: bool = False) -> Predictor:
     model = build_model(run.network, run.pretrained_config.convention)
-    # float32, because the program that loads the file may not support bfloat16.
-    model = model.clone(dtype=jnp.dtype("float32"), portable=portable)
+    if isinstance(model, EfficientNet):
+        # float32, because the program that loads the file may not support bfloat16.
+        model = model.clone(dtype=jnp.dtype("float32"), portable=portable)
     temperatures = run.decision_rule.temperatures
     if all(temperature == 1 for temperature in temperatures):
         temperatures = ()

@@ -4,7 +4,7 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from mlcls_jax.system.console import print_warning
 from mlcls_jax.system.files import write_text
 
 _FLUSH_SECONDS = 120.0
+
+# Called with the step and numbers by name, such as {"val/mAP": 0.8}.
+Logger = Callable[[int, dict[str, float]], object]
 
 
 class Events:
@@ -96,7 +99,7 @@ class Events:
 class MetricsLog:
     """Writes a JSON line per evaluation, and the same numbers as TensorBoard scalars."""
 
-    def __init__(self, workdir: Path, step: int, enabled: bool):
+    def __init__(self, workdir: Path, step: int, enabled: bool, loggers: Sequence[Logger] = ()):
         """Opens the log of a run that continues after `step`.
 
         Lines of later steps are removed, because these steps are repeated.
@@ -105,7 +108,9 @@ class MetricsLog:
             workdir: of the run.
             step: the restored step; 0 for a new run.
             enabled: False in processes that write nothing.
+            loggers: get the same numbers as TensorBoard; one that raises an error gets no more.
         """
+        self._loggers = list(loggers)
         self._path, self._step, self._enabled = workdir / METRICS, step, enabled
         self._events = Events(workdir / "tensorboard", step)
         if not enabled:
@@ -143,9 +148,19 @@ class MetricsLog:
         self._events.flush()
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
-        """Adds TensorBoard scalars of a step."""
-        if self._enabled:
-            self._events.add(step, values)
+        """Adds TensorBoard scalars of a step, and calls the loggers."""
+        if not self._enabled:
+            return
+        self._events.add(step, values)
+        for logger in list(self._loggers):
+            try:
+                logger(step, dict(values))
+            except Exception as error:  # of the user's code or of a network
+                self._loggers.remove(logger)
+                print_warning(
+                    f"a logger failed at step {step} ({type(error).__name__}: {error}) and is not "
+                    "called any more; training continues"
+                )
 
     def close(self) -> None:
         """Flushes and closes the event file."""

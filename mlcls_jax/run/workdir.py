@@ -4,6 +4,7 @@ Files and folders:
 
 config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
 eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv
+labels.csv, val_labels.csv, test_labels.csv (of DataFrames)
 decision_rule.json  contact_sheet.png  scores.npz  report.html  run.lock (during training)
 """
 
@@ -27,11 +28,13 @@ CLASSES, SPLITS, METRICS = "classes.txt", "splits.csv", "metrics.jsonl"
 BAD_IMAGES, DECISION_RULE, LOCK = "bad_images.csv", "decision_rule.json", "run.lock"
 SHEET = "contact_sheet.png"
 SCORES, REPORT = "scores.npz", "report.html"
+# Labels that were passed as DataFrames, by the field of data.
+FRAMES = {"csv": "labels.csv", "val_csv": "val_labels.csv", "test_csv": "test_labels.csv"}
 RAW, EMA = "raw", "ema"  # the parameters and their moving averages in metadata and metrics.jsonl
 # A folder with only these may become a workdir:
 OWN = (
     *(CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, SCORES, REPORT),
-    *("checkpoints", "tensorboard"),
+    *("checkpoints", "tensorboard", *FRAMES.values()),
 )
 
 

@@ -81,7 +81,7 @@ def trainable_paths(params: dict, phase: Phase) -> frozenset[str]:
     return frozenset(path for path, group in assigned.items() if group != FROZEN)
 
 
-def active_modules(trainable: frozenset[str], phase: Phase) -> frozenset[str]:
+def active_modules(trainable: frozenset[str], phase: Phase, batch_stats: dict) -> frozenset[str]:
     """Returns the paths of the modules that behave as in training: those with a trainable leaf.
 
     With `batch_norm="frozen"`, normalisations are excluded, even if their scale trains.
@@ -89,6 +89,7 @@ def active_modules(trainable: frozenset[str], phase: Phase) -> frozenset[str]:
     Args:
         trainable: paths of the trainable leaves.
         phase: its field batch_norm is used.
+        batch_stats: nested tree of the statistics of all normalisations, or of their shapes.
     """
     modules = {
         "/".join(path.split("/")[:depth])
@@ -96,7 +97,7 @@ def active_modules(trainable: frozenset[str], phase: Phase) -> frozenset[str]:
         for depth in range(1, path.count("/") + 1)
     }
     if phase.batch_norm == "frozen":
-        modules = {module for module in modules if not module.endswith("/norm")}
+        modules -= {path.rsplit("/", 1)[0] for path in flatten(batch_stats)}
     return frozenset(modules)
 
 

@@ -5,26 +5,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mlcls_jax.config import Loss
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.models.weights.load import Pretrained, load_pretrained, merge, with_classes
+from mlcls_jax.step.custom_network import presented
 from mlcls_jax.step.losses import prior_bias
 from mlcls_jax.step.network import NetworkSpec, build_model, head_input
+from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import replicate, replicated
 
 
-def random_variables(network: NetworkSpec, seed: int, bias: dict, mesh: jax.sharding.Mesh) -> dict:
+def random_variables(
+    network: NetworkSpec, seed: int, bias: dict, mesh: jax.sharding.Mesh, given: Any = None
+) -> dict:
     """Returns random variables, created on every device of the mesh.
 
     Args:
         network: settings of the network.
         seed: of the random numbers.
-        bias: bias of the head, from `fresh_bias`.
+        bias: bias of the head, from `fresh_bias`; a custom network may have none.
         mesh: of all devices.
+        given: variables of a custom network, which replace random ones of the same path and shape.
     """
 
     def draw() -> dict:
@@ -32,8 +38,23 @@ def random_variables(network: NetworkSpec, seed: int, bias: dict, mesh: jax.shar
         return dict(build_model(network).init(jax.random.key(seed), image))
 
     variables = jax.jit(draw, out_shardings=replicated(mesh))()
-    head = variables["params"]["head"] | replicate(bias, mesh)
-    return variables | {"params": variables["params"] | {"head": head}}
+    head = variables["params"]["head"]
+    fits = all(np.shape(head.get(name)) == leaf.shape for name, leaf in bias.items())
+    if fits or not network.custom:
+        head = head | replicate(bias, mesh)
+    variables |= {"params": variables["params"] | {"head": head}}
+    return _with_given(variables, given, mesh) if given else variables
+
+
+def _with_given(variables: dict, given: Any, mesh: jax.sharding.Mesh) -> dict:
+    """Returns the variables with the given ones, and prints what stays random."""
+    flat, pretrained = flatten(variables), flatten(presented(given))
+    taken = {
+        path: leaf for path, leaf in pretrained.items() if np.shape(flat.get(path)) == leaf.shape
+    }
+    rest = [path for path in flat if path not in taken]
+    console.print(f"Weights given: {len(taken)} arrays; new: {', '.join(rest) or 'nothing'}")
+    return unflatten(flat | replicate(taken, mesh))
 
 
 def read_weights(

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float
 
 from mlcls_jax.config import Loss as LossConfig
+from mlcls_jax.config.extensions import resolve
 from mlcls_jax.data.label_table import UNKNOWN
 
 # (logits, labels), both float32 [batch, class] -> losses of the same shape.  Labels are in [0, 1]
@@ -35,7 +36,9 @@ def make_loss(
     Raises:
         ValueError: see `pos_weights`.
     """
-    if config.name == "focal":
+    if config.custom:
+        loss = partial(custom, function=resolve(config.custom, "loss.custom"), name=config.custom)
+    elif config.name == "focal":
         loss = partial(sigmoid_focal, gamma=config.gamma, alpha=config.alpha)
     elif config.name == "asl":
         loss = partial(
@@ -65,9 +68,10 @@ def describe_loss(config: LossConfig) -> str:
     >>> describe_loss(LossConfig("bce", pos_weight="auto", label_smoothing=0.1))
     'smoothed weighted bce'
     """
+    name = config.custom.partition(":")[2] or config.name
     weighted = config.name == "bce" and config.pos_weight != 1.0
     words = ["smoothed"] * bool(config.label_smoothing) + ["weighted"] * weighted
-    return " ".join([*words, config.name])
+    return " ".join([*words, name])
 
 
 def sigmoid_bce(
@@ -162,6 +166,33 @@ def asymmetric(
     positive = _power(not_p, gamma_pos, focus_gradient) * -jax.nn.log_sigmoid(logits)
     negative = _power(r, gamma_neg, focus_gradient) * -log_not_r
     return labels * positive + (1.0 - labels) * negative
+
+
+def custom(
+    logits: Float[Array, "batch class"],
+    labels: Float[Array, "batch class"],
+    *,
+    function: Loss,
+    name: str,
+) -> Float[Array, "batch class"]:
+    """Returns the losses of a function of the user, after checking their shape.
+
+    Args:
+        logits, labels: see Loss.
+        function: see Loss.
+        name: of the function, for the message.
+
+    Raises:
+        ValueError: the result does not have one loss per image and class.
+    """
+    losses = function(logits, labels)
+    if jnp.shape(losses) != logits.shape:
+        raise ValueError(
+            f"config: loss.custom={name} returns an array of shape {list(jnp.shape(losses))} for "
+            f"logits of shape {list(logits.shape)}; it must return the loss of each image and "
+            "class, without a mean or a sum"
+        )
+    return losses.astype(jnp.float32)
 
 
 def smooth(labels: Float[Array, "batch class"], amount: float) -> Float[Array, "batch class"]:

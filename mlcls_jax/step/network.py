@@ -13,6 +13,7 @@ from mlcls_jax.models.conventions import KERAS, Convention
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.ml_decoder import DecoderSize, query_count
 from mlcls_jax.models.variants import STRIDE
+from mlcls_jax.step.custom_network import CustomNetwork, custom_network
 from mlcls_jax.system.devices import AXIS, compute_dtype, replicated
 
 
@@ -30,6 +31,7 @@ class NetworkSpec:
         drop_path: rate that the last blocks come close to; None for the published one.
         remat: whether blocks are computed again in the backward pass, to save memory.
         sync_batch_norm: whether batch statistics are computed over all devices.
+        custom: the field model.custom; "" for an EfficientNet.
     """
 
     variant: str
@@ -41,6 +43,7 @@ class NetworkSpec:
     drop_path: float | None
     remat: bool
     sync_batch_norm: bool
+    custom: str = ""
 
 
 def network_spec(model: Model, num_classes: int) -> NetworkSpec:
@@ -63,6 +66,7 @@ def network_spec(model: Model, num_classes: int) -> NetworkSpec:
         drop_path=model.drop_path,
         remat=model.remat,
         sync_batch_norm=model.sync_batch_norm,
+        custom=model.custom,
     )
 
 
@@ -70,7 +74,7 @@ def build_model(
     network: NetworkSpec,
     convention: Convention = KERAS,
     active: frozenset[str] | None = None,
-) -> EfficientNet:
+) -> EfficientNet | CustomNetwork:
     """Returns the Flax module of a network.
 
     The shapes of its variables do not depend on the convention.
@@ -79,7 +83,12 @@ def build_model(
         network: settings of the network.
         convention: padding, epsilon and momentum that the weights were trained with.
         active: paths of the modules that behave as in training; None means all.
+
+    Raises:
+        ValueError: see `custom_network`.
     """
+    if network.custom:
+        return custom_network(network.custom, network.num_classes, active)
     return EfficientNet(
         variant=network.variant,
         num_classes=network.num_classes,
@@ -96,6 +105,8 @@ def build_model(
 
 def describe_network(network: NetworkSpec) -> str:
     """Returns one line with the variant, the image size and the number of decoder queries."""
+    if network.custom:
+        return f"{network.custom}, {network.image_size} px"
     text = f"EfficientNet {network.variant}, {network.image_size} px"
     if network.decoder:
         queries = query_count(network.num_classes, network.decoder.groups)

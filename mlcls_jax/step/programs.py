@@ -130,7 +130,7 @@ def ema_leaves(variables: dict, phase: Phase) -> EmaState:
         return NO_EMA
     trainable = trainable_paths(variables["params"], phase)
     leaves, _ = partition(variables["params"], trainable)
-    active = active_modules(trainable, phase)
+    active = active_modules(trainable, phase, variables["batch_stats"])
     return EmaState(leaves, changed_statistics(variables["batch_stats"], active))
 
 
@@ -177,7 +177,7 @@ def step_program(
     """
     variables = variables or variables_shape(spec.network, mesh)
     trainable = trainable_paths(variables["params"], phase_plan.phase)
-    active = active_modules(trainable, phase_plan.phase)
+    active = active_modules(trainable, phase_plan.phase, variables["batch_stats"])
     step = make_train_step(
         build_model(spec.network, pretrained_config.convention, active),
         _optimizer(phase_plan, variables["params"], schedule),

@@ -16,6 +16,7 @@ import jax
 
 from mlcls_jax.data.batch import Batch, to_devices
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.loaders.own_batches import OwnBatches, checked_batches
 from mlcls_jax.data.loaders.threads import Reader, local_rows, train_batches
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.step.network import NetworkSpec
@@ -46,6 +47,7 @@ class CompileAhead:
         variables: dict,
         mesh: jax.sharding.Mesh,
         sampled: int = 0,
+        batches: OwnBatches | None = None,
     ):
         """Starts nothing yet.
 
@@ -56,7 +58,9 @@ class CompileAhead:
             variables: shapes of the network's variables, replicated over the mesh.
             mesh: of all devices.
             sampled: number of training images that each evaluation scores as well.
+            batches: the user's training batches; None reads those of the training split.
         """
+        self._own_batches = batches
         self._spec, self._eval_batch_size = spec, eval_batch_size
         self._evaluated = len(splits["val"]) + sampled
         self._variables, self._mesh, self._train = variables, mesh, splits["train"]
@@ -169,9 +173,15 @@ class CompileAhead:
     def _first_batch(
         self, phase_plan: PlannedPhase, first_step: int, reader: Reader
     ) -> Iterator[Batch]:
-        batches = batches_on_devices(
-            self._spec, self._train, self._mesh, first_step, phase_plan.stop, reader
-        )
+        spec, stop = self._spec, phase_plan.stop
+        if self._own_batches is None:
+            batches = batches_on_devices(spec, self._train, self._mesh, first_step, stop, reader)
+        else:
+            rows, network = local_rows(spec.batch_size, "data.batch_size"), spec.network
+            on_host = checked_batches(
+                self._own_batches, first_step, stop, rows, network.image_size, network.num_classes
+            )
+            batches = to_devices(on_host, sharded(self._mesh))
         return itertools.chain([next(batches)], batches)
 
 

@@ -1,15 +1,17 @@
 """What the stages of a run share: the inputs that it is computed from, and its services."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from mlcls_jax.config import Config
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.loaders.own_batches import OwnBatches
 from mlcls_jax.data.loaders.threads import Reader
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores
 from mlcls_jax.evaluation.inference import EvalSpec
@@ -17,7 +19,7 @@ from mlcls_jax.evaluation.metrics import Scores
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.run.best_scores import BestEvaluation
 from mlcls_jax.run.checkpoints import Checkpoints
-from mlcls_jax.run.metrics_log import MetricsLog
+from mlcls_jax.run.metrics_log import Logger, MetricsLog
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.programs import StepSpec
 from mlcls_jax.system.signals import SaveClock, Stop
@@ -26,6 +28,30 @@ from mlcls_jax.training.timing import PhaseTimer
 
 # Called with the validation mAP of an evaluation, and a function that returns the evaluation.
 OnEvaluation = Callable[[float, Callable[[], BestEvaluation]], None]
+
+
+# (labels int8 [image, class], each 1, 0 or UNKNOWN; probabilities float [image, class]) -> value.
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """Objects of the caller that a config cannot name.
+
+    Attributes:
+        loggers: see `MetricsLog`.
+        metrics: further metrics of the validation images, by name.
+        batches: training batches in place of those of the label table; None for those.
+        variables: of a custom network, to start from; None for random ones.
+    """
+
+    loggers: Sequence[Logger] = ()
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    batches: OwnBatches | None = None
+    variables: Any = None
+
+
+NO_EXTENSIONS = Extensions()
 
 
 @dataclass(frozen=True)
@@ -44,6 +70,7 @@ class RunInputs:
         sample: rows of the training images that each evaluation scores as well; see sample_rows.
         step: what all training steps share.
         evaluation: how images are batched and resized for evaluation.
+        metrics: further metrics of the validation images; see Extensions.
     """
 
     config: Config
@@ -57,6 +84,7 @@ class RunInputs:
     sample: np.ndarray
     step: StepSpec
     evaluation: EvalSpec
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     @cached_property
     def sampled(self) -> LabelTable:

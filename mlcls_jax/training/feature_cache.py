@@ -56,9 +56,11 @@ def with_room(
         ValueError: a phase with cached views trains parameters outside the head.
     """
     cached = [phase_plan for phase_plan in plan if phase_plan.phase.cached_views]
+    if not cached:
+        return plan
     for phase_plan in cached:
         _check_frozen(phase_plan, variables["params"])
-    free = _free_everywhere(mesh) if cached else 0.0
+    free = _free_everywhere(mesh)
     occupied = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
     each = head_input(network, variables)
     return [_with_room(phase_plan, splits, each, sampled, occupied, free) for phase_plan in plan]

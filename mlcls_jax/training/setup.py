@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from mlcls_jax.config import Augment, Config, Data, Model
-from mlcls_jax.config.recipes import with_recipe
+from mlcls_jax.config.extensions import fields_of_extensions
+from mlcls_jax.config.recipes import with_fields, with_recipe
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.cache_build import with_cache
 from mlcls_jax.data.loaders.threads import Reader, local_rows, make_reader
@@ -37,7 +39,7 @@ from mlcls_jax.system.invocation import command
 from mlcls_jax.system.signals import SaveClock
 from mlcls_jax.training import consistency
 from mlcls_jax.training.compile_ahead import CompileAhead
-from mlcls_jax.training.context import RunInputs, Services, TrainContext
+from mlcls_jax.training.context import NO_EXTENSIONS, Extensions, RunInputs, Services, TrainContext
 from mlcls_jax.training.early_stopping import read_early_stopping
 from mlcls_jax.training.feature_cache import with_room
 from mlcls_jax.training.phase_transition import ended_early
@@ -47,7 +49,10 @@ RAREST = 5
 
 
 def open_run(
-    config: Config, workdir: Path, startup: StartupTimer | None = None
+    config: Config,
+    workdir: Path,
+    startup: StartupTimer | None = None,
+    extensions: Extensions = NO_EXTENSIONS,
 ) -> tuple[TrainContext, TrainState]:
     """Reads the data, opens the workdir, and returns the state to continue from.
 
@@ -56,10 +61,13 @@ def open_run(
         workdir: folder of the run, new or used.
         startup: of a run that trains at once: threads prepare its first phase as soon as the data
             are checked.  None prepares nothing ahead.
+        extensions: objects of the caller.
 
     Raises:
         ValueError: the CSV, an image, the config, the weights or the workdir is wrong.
     """
+    own = fields_of_extensions(config.model, config.phases, extensions.batches is not None)
+    config = with_fields(config, own)
     consistency.check_config(config)
     splits = _read_data(config.data, workdir)
     stored = read_config(workdir) if has_checkpoint(workdir) else None
@@ -77,9 +85,10 @@ def open_run(
     _check_rows(config.data, config.augment, plan, mesh.size)
     spec = step_spec(config, len(classes), base_rate.frequencies)
     make_loss(spec.loss, len(classes), spec.frequencies)  # checks weights per class
-    if filled:
-        text = ", ".join(f"{path}={value}" for path, value in filled.items())
-        console.print(f"recipe {config.recipe}: {text}")
+    for title, fields in (("extensions", own), (f"recipe {config.recipe}", filled)):
+        if fields:
+            text = ", ".join(f"{path}={value!r}" for path, value in fields.items())
+            console.print(f"{title}: {text}")
     if startup:
         startup.reached("data")
     shapes = variables_shape(spec.network, mesh)
@@ -90,7 +99,9 @@ def open_run(
     images = sum(map(len, splits.values()))
     reader = make_reader(config.data, images, workdir / BAD_IMAGES, print_warning)
     evaluation = eval_spec(config)
-    compile_ahead = CompileAhead(spec, evaluation.batch_size, splits, shapes, mesh, len(sample))
+    compile_ahead = CompileAhead(
+        spec, evaluation.batch_size, splits, shapes, mesh, len(sample), extensions.batches
+    )
 
     def prepare_phase(step: int, pretrained_config: PretrainedConfig | None) -> None:
         phase_plan = next((phase_plan for phase_plan in plan if step < phase_plan.stop), None)
@@ -108,7 +119,7 @@ def open_run(
         warn_of_seen_images(config.model.weights, splits)
         bias = fresh_bias(config.model.head_bias, config.loss, base_rate.frequencies)
         state, pretrained_config = _initial(
-            config.model, spec, bias, classes, shapes, mesh, prepare_phase
+            config.model, spec, bias, classes, shapes, mesh, prepare_phase, extensions.variables
         )
         checkpoints = _open_workdir(config, workdir, splits)
     reader.bad.write()  # of the first batch, which may be read before the workdir exists
@@ -130,11 +141,12 @@ def open_run(
         sample=sample,
         step=spec,
         evaluation=evaluation,
+        metrics=extensions.metrics,
     )
     services = Services(
         compile_ahead=compile_ahead,
         checkpoints=checkpoints,
-        log=MetricsLog(workdir, checkpoints.latest() or 0, is_first_process()),
+        log=MetricsLog(workdir, checkpoints.latest() or 0, is_first_process(), extensions.loggers),
         save_clock=SaveClock(config.checkpoint.every_minutes),
         timer=PhaseTimer(startup.began if startup else None),
     )
@@ -210,6 +222,7 @@ def _initial(
     shapes: dict,
     mesh: jax.sharding.Mesh,
     prepare_phase: Callable[[int, PretrainedConfig | None], None],
+    given: Any = None,
 ) -> tuple[TrainState, PretrainedConfig]:
     """Returns the state before the first phase, without an optimiser state: begin_phase adds it."""
     network, seed, weights = spec.network, spec.seed, model.weights
@@ -229,7 +242,7 @@ def _initial(
     else:
         pretrained_config = PretrainedConfig(KERAS, IMAGENET)
         prepare_phase(0, pretrained_config)
-        variables = random_variables(network, seed, bias, mesh)
+        variables = random_variables(network, seed, bias, mesh, given)
     return make_state(variables, (), 0), pretrained_config
 
 

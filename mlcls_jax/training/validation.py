@@ -9,7 +9,7 @@ import numpy as np
 
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.live_warnings import logit_spread, warnings
-from mlcls_jax.evaluation.base_rate import SAMPLE, model_scores
+from mlcls_jax.evaluation.base_rate import SAMPLE, model_scores, probabilities
 from mlcls_jax.evaluation.decision_rule import (
     DecisionRule,
     criterion_from_config,
@@ -86,7 +86,8 @@ class Evaluator:
             logits, readable = self.phase_inputs.evaluate(candidate)
             check_finite(self.context, step, bool(np.isfinite(logits).all()))
             table, logits = val.take(np.flatnonzero(readable)), logits[readable]
-            read[weights], scores[weights] = (table, logits), model_scores(table, logits, base_rate)
+            scores[weights] = self._scores(table, logits)
+            read[weights] = table, logits
         better = max(scores, key=lambda weights: np.nan_to_num(scores[weights].values["mAP"]))
         table, logits = read[better]
         criterion = criterion_from_config(inputs.config.evaluation)
@@ -99,6 +100,16 @@ class Evaluator:
             decision_rule=fit_decision_rule(table, logits, base_rate.included_classes, criterion),
             sample=self._score_sample(candidates[better], scores[better]),
         )
+
+    def _scores(self, table: LabelTable, logits: np.ndarray) -> Scores:
+        """Returns the scores, with the further metrics of the run among their values."""
+        inputs = self.context.inputs
+        scores = model_scores(table, logits, inputs.base_rate)
+        values = {
+            name: float(metric(table.labels, probabilities(logits)))
+            for name, metric in inputs.metrics.items()
+        }
+        return dataclasses.replace(scores, values=scores.values | values)
 
     def _score_sample(self, variables: dict, val: Scores) -> dict[str, float]:
         inputs = self.context.inputs

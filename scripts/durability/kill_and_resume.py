@@ -71,7 +71,8 @@ def get_config():
 """
 # The training command, changed to print when an evaluation begins: nothing else shows it outside.
 COMMAND = """
-from mlcls_jax import cli, train
+from mlcls_jax import cli
+from mlcls_jax.train import main
 from mlcls_jax.training import validation
 
 def run(*args, evaluate=validation.Evaluator.run):
@@ -79,7 +80,7 @@ def run(*args, evaluate=validation.Evaluator.run):
     return evaluate(*args)
 
 validation.Evaluator.run = run
-cli.run(train.main)
+cli.run(main)
 """
 CLOCK = ("images_per_second", "seconds", "timing")
 POLL_SECONDS = 0.001

@@ -228,7 +228,8 @@ class Tail:
         )
         params = {"backbone": network.backbone, "head": {"kernel": np.zeros(1), "bias": 0}}
         self.trainable = trainable_paths(params, self.phase)
-        self.model = network.model.clone(active=active_modules(self.trainable, self.phase))
+        active = active_modules(self.trainable, self.phase, network.statistics)
+        self.model = network.model.clone(active=active)
         warmup = min(settings.warmup, steps)
         self.optimizer = make_optimizer(self.phase, self.trainable, steps, warmup, stages=stages)
         self.step = jax.jit(self._step, donate_argnums=(0, 1, 2))

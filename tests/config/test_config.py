@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlcls_jax import config as config_module
-from mlcls_jax.config import Config, Data, Group, Loss, Model, Phase, loading
+from mlcls_jax.config import Config, Data, Group, Loss, Model, Phase, loading, schema
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.schema import image_size
@@ -458,7 +457,7 @@ def test_every_field_is_read_by_a_module_other_than_the_config():
             }
     classes = [
         value
-        for value in vars(config_module).values()
+        for value in vars(schema).values()
         if isinstance(value, type) and dataclasses.is_dataclass(value)
     ]
     assert len(classes) == 11

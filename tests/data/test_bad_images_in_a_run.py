@@ -13,6 +13,7 @@ from PIL import Image
 
 from mlcls_jax import evaluate, predict
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
+from mlcls_jax.data.images.decoding import image_libraries
 from mlcls_jax.train import train
 
 RED = Image.new("RGB", (30, 20), "red")
@@ -48,6 +49,12 @@ BAD = {
     "html.jpg": (b"<!DOCTYPE html><html>404</html>", "HTML"),
     "bomb.png": (claiming(20_000), "20000 x 20000"),
 }
+
+
+@pytest.fixture(autouse=True)
+def _the_settings_of_a_command():
+    with image_libraries():
+        yield
 
 
 @pytest.fixture

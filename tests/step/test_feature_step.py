@@ -108,7 +108,7 @@ def on_features(model, optimizer, devices, length, taken=None):
 def on_images(model, optimizer):
     mesh, variables = make_mesh(1), initial(model)
     trainable = trainable_paths(variables["params"], HEAD)
-    active = model.clone(active=active_modules(trainable, HEAD))
+    active = model.clone(active=active_modules(trainable, HEAD, variables["batch_stats"]))
     step = make_train_step(
         active, optimizer, trainable, make_inputs(NORMALIZATION), sigmoid_bce, 3, mesh
     )

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
+from live_optimizers import CASES, DECAY, RATE, gradients
+from stored_values import stored
 from tolerances import EPS
 
 from mlcls_jax.config import Group, Phase
@@ -39,6 +40,7 @@ PARAMS = {
     },
     "head": {"kernel": jnp.full((3, 4), 2.0), "bias": jnp.full(4, 3.0)},
 }
+STATISTICS = {"backbone": {name: {"norm": {"mean": jnp.zeros(3)}} for name in ("stem", "block")}}
 PATHS = list(flatten(PARAMS))
 
 
@@ -116,7 +118,7 @@ def test_trainable_paths_are_the_matched_ones():
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_active_modules_hold_a_trainable_leaf(batch_norm):
     phase_config = phase(Group("backbone/block/.*", 1.0), batch_norm=batch_norm)
-    active = active_modules(trainable_paths(PARAMS, phase_config), phase_config)
+    active = active_modules(trainable_paths(PARAMS, phase_config), phase_config, STATISTICS)
     expected = {"backbone", "backbone/block", "backbone/block/conv"}
     if batch_norm == "train":
         expected |= {"backbone/block/norm"}
@@ -125,7 +127,8 @@ def test_active_modules_hold_a_trainable_leaf(batch_norm):
 
 def test_a_frozen_backbone_is_active_nowhere():
     phase_config = phase(Group("head/.*", 1.0), batch_norm="train")
-    assert active_modules(trainable_paths(PARAMS, phase_config), phase_config) == {"head"}
+    trainable = trainable_paths(PARAMS, phase_config)
+    assert active_modules(trainable, phase_config, STATISTICS) == {"head"}
 
 
 def test_group_table_counts_every_parameter_once():
@@ -242,58 +245,19 @@ def test_optimizer_state_holds_trainable_leaves_only():
     assert set(leaves) == {"head/kernel", "head/bias"}
 
 
-GRADIENTS = [
-    {
-        "head/kernel": jnp.asarray(np.random.default_rng(step).normal(size=(3, 4)), jnp.float32),
-        "head/bias": jnp.asarray(np.random.default_rng(99 - step).normal(size=4), jnp.float32),
-    }
-    for step in range(12)
-]
-RATE, DECAY = 0.02, 0.3
+GRADIENTS = gradients()
 NEAR = 2 * len(GRADIENTS) * EPS  # of the largest: each step rounds what it moves, twice
 
 
-def with_torch(make, leaves):
-    """Returns the leaves after one torch step per gradient, with decay on the kernel only."""
-    tensors = {path: torch.tensor(np.asarray(leaf)) for path, leaf in leaves.items()}
-    kernel, bias = tensors["head/kernel"], tensors["head/bias"]
-    optimizer = make([{"params": [kernel]}, {"params": [bias], "weight_decay": 0.0}])
-    for gradient in GRADIENTS:
-        for path, tensor in tensors.items():
-            tensor.grad = torch.tensor(np.asarray(gradient[path]))
-        optimizer.step()
-    return {path: tensor.numpy() for path, tensor in tensors.items()}
-
-
-@pytest.mark.parametrize(
-    ("fields", "theirs"),
-    [
-        (
-            {"optimizer": "adamw"},
-            lambda p: torch.optim.AdamW(p, lr=RATE, weight_decay=DECAY, eps=1e-8),
-        ),
-        (
-            {"optimizer": "adam"},
-            lambda p: torch.optim.Adam(p, lr=RATE, weight_decay=DECAY, eps=1e-8),
-        ),
-        (
-            {"optimizer": "sgd"},
-            lambda p: torch.optim.SGD(p, lr=RATE, weight_decay=DECAY, momentum=0.9, nesterov=True),
-        ),
-        (
-            {"optimizer": "sgd", "momentum": 0.0},
-            lambda p: torch.optim.SGD(p, lr=RATE, weight_decay=DECAY),
-        ),
-    ],
-    ids=["adamw", "adam", "sgd", "sgd without momentum"],
-)
-def test_an_optimizer_equals_that_of_torch(fields, theirs):
+@pytest.mark.parametrize("case", CASES)
+def test_an_optimizer_equals_that_of_torch(case):
     """Weight decay is an L2 penalty for adam and sgd, and decoupled for adamw."""
     phase_config, leaves, trainable = leaves_of(
-        [Group("head/.*", RATE, DECAY)], clip_norm=0.0, **fields
+        [Group("head/.*", RATE, DECAY)], clip_norm=0.0, **CASES[case]
     )
     ours = run(make_optimizer(phase_config, trainable, 12, 0), leaves, *GRADIENTS)
-    for path, expected in with_torch(theirs, leaves).items():
+    for path in leaves:
+        expected = stored("optimizers")[f"{case}: {path}"]
         near = NEAR * abs(expected).max()
         np.testing.assert_allclose(ours[path], expected, rtol=0, atol=near)
 

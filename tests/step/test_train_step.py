@@ -51,9 +51,8 @@ def make_batch(step: int) -> Batch:
 def build(variant, phase, mesh, optimizer=None, accumulate=1):
     variables = replicate(initial(variant), mesh)
     trainable = trainable_paths(variables["params"], phase)
-    model = EfficientNet(
-        variant=variant, num_classes=CLASSES, active=active_modules(trainable, phase)
-    )
+    active = active_modules(trainable, phase, variables["batch_stats"])
+    model = EfficientNet(variant=variant, num_classes=CLASSES, active=active)
     optimizer = optimizer or make_optimizer(phase, trainable, 10, 0)
     inputs = make_inputs(NORMALIZATION)
     step = make_train_step(model, optimizer, trainable, inputs, sigmoid_bce, 3, mesh, accumulate)

@@ -55,7 +55,7 @@ def start(initial, variant, phase, devices, learning_rate=0.1, statistics_axis=N
     model = EfficientNet(
         variant=variant,
         num_classes=CLASSES,
-        active=active_modules(trainable, phase),
+        active=active_modules(trainable, phase, initial["batch_stats"]),
         statistics_axis=statistics_axis,
     )
     optimizer = optax.sgd(learning_rate)

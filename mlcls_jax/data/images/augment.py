@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from mlcls_jax.config import Augment
+from mlcls_jax.config.extensions import resolve
 
 _LEVELS = np.arange(256)
 _GREY = (128, 128, 128)  # fills the area that a moved image uncovers, as in timm
@@ -23,14 +24,14 @@ _ERASED, _ERASED_RATIO, _ERASE_ATTEMPTS = (0.02, 0.4), (0.3, 1 / 0.3), 10
 
 
 def change_pixels(image: np.ndarray, rng: np.random.Generator, augment: Augment) -> np.ndarray:
-    """Applies colour jitter, RandAugment, cutout and random erasing, in this order.
+    """Applies colour jitter, RandAugment, cutout, random erasing and augment.custom, in this order.
 
     A step that is off draws no random numbers.
 
     Args:
       image: uint8 [size, size, 3]; it is not modified.
       rng: the random numbers; the same state gives the same image.
-      augment: the fields from brightness to erase are used.
+      augment: the fields from brightness to erase, and custom, are used.
 
     Returns:
       uint8 [size, size, 3]; the image itself if everything is off.
@@ -42,7 +43,28 @@ def change_pixels(image: np.ndarray, rng: np.random.Generator, augment: Augment)
         image = cutout(image, rng, augment.cutout)
     if augment.erase and rng.random() < augment.erase:
         image = erase(image, rng)
-    return image
+    return custom(image, rng, augment.custom) if augment.custom else image
+
+
+def custom(image: np.ndarray, rng: np.random.Generator, name: str) -> np.ndarray:
+    """Applies a function of the user.
+
+    Args:
+      image: uint8 [size, size, 3]; the function may change it.
+      rng: the random numbers.
+      name: the field augment.custom.
+
+    Raises:
+      ValueError: the function does not return an image of the same shape and type.
+    """
+    changed = resolve(name, "augment.custom")(image.copy(), rng)
+    if getattr(changed, "dtype", None) != np.uint8 or changed.shape != image.shape:
+        kind = f"{changed.dtype} {list(changed.shape)}" if hasattr(changed, "dtype") else changed
+        raise ValueError(
+            f"config: augment.custom={name} returns {kind}; it must return uint8 "
+            f"{list(image.shape)}"
+        )
+    return changed
 
 
 def color_jitter(image: np.ndarray, rng: np.random.Generator, augment: Augment) -> np.ndarray:

@@ -72,9 +72,9 @@ class ImageFile:
 def image_libraries() -> Iterator[None]:
     """Sets up Pillow and OpenCV for decoding within the block, and restores them afterwards.
 
-    Pillow's own limit of pixels only warns, and `max_pixels` replaces it.  OpenCV starts no threads,
-    because the images of a batch are already decoded in parallel.  Warnings about an odd Exif block
-    are ignored, because users cannot do anything about it.
+    Pillow's own limit of pixels only warns, and `max_pixels` replaces it.  OpenCV starts no
+    threads, because the images of a batch are already decoded in parallel.  Warnings about an odd
+    Exif block are ignored, because users cannot do anything about it.
     """
     limit, threads = Image.MAX_IMAGE_PIXELS, cv2.getNumThreads()
     with warnings.catch_warnings():
@@ -159,6 +159,33 @@ def open_image(contents: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
     return ImageFile(*size, decode_upright)
 
 
+def from_pillow(image: Image.Image) -> ImageFile:
+    """Returns an image of Pillow as an ImageFile, converted as in `open_image`."""
+    orientation = _orientation(image)
+    height, width = image.size[::-1] if orientation < 5 else image.size
+    return ImageFile(height, width, lambda *_: _upright(_pixels(image), orientation))
+
+
+def from_array(pixels: np.ndarray) -> ImageFile:
+    """Returns an array of pixels as an ImageFile.
+
+    Args:
+      pixels: uint8 [height, width], [height, width, 3] (RGB) or [height, width, 4] (alpha is
+        dropped).
+
+    Raises:
+      ImageError: the array has another shape or type.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise ImageError(f"it is {pixels.dtype} {list(pixels.shape)}; it must be uint8 [h, w, 3]")
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    if pixels.shape[2] not in (3, 4):
+        raise ImageError(f"its shape is {list(pixels.shape)}; it must be [height, width, 3]")
+    pixels = np.ascontiguousarray(pixels[..., :3])
+    return ImageFile(*pixels.shape[:2], lambda *_: pixels)
+
+
 def decode(contents: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes a whole image at its size.
 
@@ -200,15 +227,20 @@ def _decode_jpeg(
 
 def _decode_with_pillow(contents: bytes) -> np.ndarray:
     with _open(contents) as image:
-        try:
-            if image.mode.startswith("I;16"):  # `convert` would clip at 255
-                grey = (np.asarray(image) >> 8).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
-        except MemoryError:
-            raise
-        except _DAMAGED as error:
-            raise ImageError(_damaged(image.format or "", error)) from error
+        return _pixels(image)
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """The image as stored, not upright; raises an ImageError if its data are damaged."""
+    try:
+        if image.mode.startswith("I;16"):  # `convert` would clip at 255
+            grey = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        return np.asarray(image.convert("RGB"))
+    except MemoryError:
+        raise
+    except _DAMAGED as error:
+        raise ImageError(_damaged(image.format or "", error)) from error
 
 
 def _open(contents: bytes) -> Image.Image:

@@ -1,0 +1,105 @@
+"""Images as callers have them: paths, file contents, images of Pillow, and arrays."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mlcls_jax.config import Augment
+from mlcls_jax.data.images.decoding import (
+    ImageError,
+    ImageFile,
+    from_array,
+    from_pillow,
+    open_image,
+    read_file,
+)
+from mlcls_jax.data.images.transforms import eval_image
+from mlcls_jax.data.readers.unlabelled import images_in
+
+# A path, the contents of an image file, an image of Pillow, or uint8 [height, width, 3] in RGB.
+ImageLike = str | Path | bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class GivenImages:
+    """The source of images that a caller passes; see ImageSource.
+
+    Attributes:
+        images: of the caller.
+        size: side of the result in pixels.
+        augment: its eval_resize and interpolation are used.
+        max_pixels: see `open_image`.
+        at_once: see ImageSource.
+    """
+
+    images: list[ImageLike]
+    size: int
+    augment: Augment
+    max_pixels: int
+    at_once: int = 1
+
+    def train(self, index: int, rng: np.random.Generator, out: np.ndarray) -> None:
+        """Raises NotImplementedError, because these images are for prediction."""
+        raise NotImplementedError
+
+    def evaluate(self, index: int, out: np.ndarray) -> None:
+        """Implements `ImageSource`."""
+        image = as_file(self.images[index], self.max_pixels)
+        eval_image(image, size=self.size, augment=self.augment, out=out)
+
+
+def as_file(image: ImageLike, max_pixels: int) -> ImageFile:
+    """Returns an image of any accepted kind, with its header read.
+
+    Args:
+        image: of the caller.
+        max_pixels: see `open_image`.
+
+    Raises:
+        ImageError: it cannot be read, or is of another kind.
+    """
+    if isinstance(image, bytes | bytearray | memoryview):
+        return open_image(bytes(image), max_pixels)
+    if isinstance(image, str | Path):
+        return open_image(read_file(str(Path(image).expanduser())), max_pixels)
+    if isinstance(image, Image.Image):
+        return from_pillow(image)
+    if isinstance(image, np.ndarray):
+        return from_array(image)
+    raise ImageError(
+        f"it is a {type(image).__name__}; pass a path, the bytes of a file, an image of Pillow, or "
+        "a uint8 array [height, width, 3]"
+    )
+
+
+def named_images(given: Any) -> tuple[list[Any], list[ImageLike]]:
+    """Returns a name for each image, and the images.
+
+    Args:
+        given: one image, or an iterable of images; the path of a folder stands for all its images.
+
+    Returns:
+        The names: the path, or the position of an image that has none.
+
+    Raises:
+        ValueError: a folder has no images, or there are none at all.
+    """
+    one = isinstance(given, str | Path | bytes | bytearray | memoryview | Image.Image)
+    if isinstance(given, np.ndarray) and given.dtype != object:
+        one = given.ndim <= 3
+    if not one and not isinstance(given, Iterable):
+        raise ValueError(f"images: {type(given).__name__} is neither an image nor a list of them")
+    images: list[Any] = []
+    for item in [given] if one else given:
+        is_folder = isinstance(item, str | Path) and Path(item).expanduser().is_dir()
+        images += images_in(Path(item).expanduser()) if is_folder else [item]
+    if not images:
+        raise ValueError("images: there are none")
+    names = [
+        str(item) if isinstance(item, str | Path) else index for index, item in enumerate(images)
+    ]
+    return names, images

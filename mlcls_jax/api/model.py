@@ -1,0 +1,274 @@
+"""A trained model in Python: predict, evaluate, embed, explain and export."""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from mlcls_jax.api.images import GivenImages, ImageLike, as_file, named_images
+from mlcls_jax.api.results import EvaluationResult, Predictions
+from mlcls_jax.api.session import session
+from mlcls_jax.config import Config
+from mlcls_jax.data.images.transforms import seen_box, shrink
+from mlcls_jax.data.label_table import UNKNOWN
+from mlcls_jax.data.loaders.threads import Reader, make_reader
+from mlcls_jax.evaluate import RESAMPLES, labels_for, score_table
+from mlcls_jax.evaluation.bootstrap import Interval
+from mlcls_jax.evaluation.inference import EvalSpec, predict_dataset
+from mlcls_jax.explain.grad_cam import overlay
+from mlcls_jax.explain.overlays import SHORT_SIDE, class_maps
+from mlcls_jax.export.__main__ import WRITERS, export_model
+from mlcls_jax.run.trained_model import TrainedModel, load_trained_model
+from mlcls_jax.run.tta import with_views
+from mlcls_jax.run.workdir import read_splits_of
+from mlcls_jax.step.network import build_model
+from mlcls_jax.step.train_step import make_eval_step
+
+SPLITS = ("train", "val", "test")
+
+
+class LoadedModel:
+    """A trained model of a run, from `load`.
+
+    Attributes:
+        config: of the run.
+        classes: names, in the order of the columns of predictions.
+        thresholds: of each class; a class is predicted present from its threshold on.
+        step: of the checkpoint.
+    """
+
+    def __init__(self, run: TrainedModel, workdir: Path):
+        """Wraps a model that was loaded from a workdir."""
+        self._run, self._workdir = run, workdir
+        self._embedder: Any = None
+
+    @property
+    def config(self) -> Config:
+        return self._run.config
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._run.classes
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        return dict(zip(self.classes, self._run.decision_rule.thresholds, strict=True))
+
+    @property
+    def step(self) -> int:
+        return self._run.metadata["step"]
+
+    def __repr__(self) -> str:
+        return f"<{self._run.network.variant}, {len(self.classes)} classes, step {self.step}>"
+
+    def predict(self, images: Any, *, tta: str = "none") -> Predictions:
+        """Returns the probability of each class for each image.
+
+        An array must have the pixels of the whole image: it is resized like a file.  A large JPEG
+        is decoded at a fraction of its size, so its probabilities and those of its pixels in an
+        array differ slightly.
+
+        Args:
+            images: one or several of: the path of a file or folder, the bytes of a file, an image
+                of Pillow, uint8 [height, width, 3] in RGB.
+            tta: test-time augmentation: "none", "flip" or "crops".
+
+        Returns:
+            A DataFrame with a row per image and a column per class; `.present` says which classes
+            reach their thresholds.
+
+        Raises:
+            ValueError: an image cannot be read; names it.
+        """
+        names, given = named_images(images)
+        with session():
+            run = with_views(self._run, tta)
+            logits = self._outputs(run.predict, names, given, run.evaluation)
+        return self._predictions(names, logits)
+
+    def embed(self, images: Any) -> np.ndarray:
+        """Returns the features that the head takes, float32 [image, channel].
+
+        For an ML-Decoder, they are the mean over the positions of the feature map.
+
+        Args:
+            images: as in `predict`.
+
+        Raises:
+            ValueError: an image cannot be read, or the network is not an EfficientNet.
+        """
+        run, (names, given) = self._run, named_images(images)
+        if run.network.custom:
+            raise ValueError(f"embed needs an EfficientNet; the run has {run.network.custom}")
+        with session():
+            if self._embedder is None:
+                headless = dataclasses.replace(run.network, num_classes=0)
+                model = build_model(headless, run.pretrained_config.convention)
+                self._embedder = make_eval_step(
+                    model, run.pretrained_config.normalization, run.mesh
+                )
+            features = self._outputs(self._embedder, names, given, run.evaluation)
+        features = features.astype(np.float32)
+        return features if features.ndim == 2 else features.mean(axis=(1, 2))
+
+    def explain(self, image: ImageLike, label: str) -> Image.Image:
+        """Returns the image with the evidence for a class in colour, yellow where it is highest.
+
+        Args:
+            image: as in `predict`.
+            label: name of the class.
+
+        Raises:
+            ValueError: the image cannot be read, or the class is unknown.
+        """
+        run, (names, given) = self._run, named_images(image)
+        if label not in self.classes:
+            raise ValueError(f"no class {label!r}; the classes are {', '.join(self.classes)}")
+        if len(given) != 1:
+            raise ValueError(f"explain takes one image, not {len(given)}")
+        chosen = np.array([[self.classes.index(label)]], np.int32)
+        with session():
+            spec = self._with_batch_for(1, run.evaluation)
+            config = dataclasses.replace(
+                run.config,
+                data=dataclasses.replace(run.config.data, eval_batch_size=spec.batch_size),
+            )
+            reader = self._reader(given, spec)
+            single = dataclasses.replace(run, config=config)
+            (maps,) = class_maps(single, [str(names[0])], chosen, reader)
+            pixels = shrink(as_file(given[0], run.config.data.max_pixels), SHORT_SIDE)
+        box = seen_box(*pixels.shape[:2], spec.image_size, spec.augment.eval_resize)
+        return Image.fromarray(overlay(pixels, maps[0], box))
+
+    def evaluate(
+        self,
+        labels: str | Path | pd.DataFrame = "val",
+        images: str | Path = "",
+        *,
+        tta: str = "none",
+        resamples: int = RESAMPLES,
+    ) -> EvaluationResult:
+        """Returns the metrics on labelled images; writes nothing.
+
+        Args:
+            labels: "train", "val" or "test" of the run; or other labels, as a CSV or a DataFrame
+                with the columns of one.
+            images: folder of the images of other labels.
+            tta: test-time augmentation: "none", "flip" or "crops".
+            resamples: bootstrap resamples for the interval of mAP; 0 for none.
+
+        Raises:
+            ValueError: labels or images cannot be read, the classes are others, or no label is
+                known.
+        """
+        table = self._table(labels, str(images))
+        if (table.labels == UNKNOWN).all():
+            raise ValueError(f"{labels} has no known label, so there are no metrics; use predict")
+        with session():
+            run = with_views(self._run, tta)
+            reader = make_reader(run.config.data, len(table))
+            logits, readable = predict_dataset(
+                run.predict, run.variables, table.paths, run.evaluation, run.mesh, reader
+            )
+        table, logits = table.take(np.flatnonzero(readable)), logits[readable]
+        rule, is_val = run.decision_rule, isinstance(labels, str) and labels == "val"
+        result, scores, constant = score_table(
+            run, table, logits, rule, tuned_here=is_val, resamples=resamples
+        )
+        per_class = pd.DataFrame(
+            {
+                "positives": table.positives,
+                "average_precision": [scores.class_ap[name] for name in table.classes],
+                "base_rate": [constant.class_ap[name] for name in table.classes],
+                "threshold": rule.thresholds,
+            },
+            index=pd.Index(table.classes, name="class"),
+        )
+        interval = result["mAP_interval"]
+        return EvaluationResult(
+            metrics=scores.values,
+            base_rate=constant.values,
+            interval=Interval(**interval) if interval else None,
+            per_class=per_class,
+            predictions=self._predictions(list(table.filenames), logits),
+            details=result,
+        )
+
+    def export(self, form: str, out: str | Path) -> Path:
+        """Writes the model for other programs, and returns the path of the file.
+
+        Args:
+            form: "safetensors" (timm), "keras", "stablehlo" (JAX) or "onnx".
+            out: folder to create; it also gets a config.json with classes and thresholds.
+
+        Raises:
+            ValueError: the format is unknown or cannot hold the model, or the folder is not empty.
+        """
+        if form not in WRITERS:
+            raise ValueError(f"unknown format {form!r}; choose one of {', '.join(WRITERS)}")
+        with session():
+            path, _ = export_model(self._run, form, Path(out))
+        return path
+
+    def _table(self, labels: str | Path | pd.DataFrame, images: str) -> Any:
+        run = self._run
+        if isinstance(labels, pd.DataFrame):
+            with tempfile.TemporaryDirectory() as folder:
+                csv = Path(folder) / "DataFrame.csv"
+                labels.to_csv(csv, index=False)
+                return labels_for(run, str(csv), images, "csv")
+        if labels not in SPLITS:
+            return labels_for(run, str(labels), images)
+        splits = read_splits_of(self._workdir, run.config.data)
+        if labels not in splits:
+            raise ValueError(f"the run has no split {labels!r}; it has {', '.join(splits)}")
+        return splits[labels]
+
+    def _predictions(self, names: list[Any], logits: np.ndarray) -> Predictions:
+        values = self._run.decision_rule.probabilities(logits)
+        predictions = Predictions(values, index=pd.Index(names, name="image"), columns=self.classes)
+        predictions.thresholds = self.thresholds
+        return predictions
+
+    def _outputs(
+        self, program: Any, names: list[Any], images: list[ImageLike], spec: EvalSpec
+    ) -> np.ndarray:
+        """Returns what a compiled program gives for each image, in order."""
+        spec = self._with_batch_for(len(images), spec)
+        paths = [name if isinstance(name, str) else f"number {name}" for name in names]
+        outputs, _ = predict_dataset(
+            program, self._run.variables, paths, spec, self._run.mesh, self._reader(images, spec)
+        )
+        return outputs
+
+    def _reader(self, images: list[ImageLike], spec: EvalSpec) -> Reader:
+        data = self._run.config.data
+        source = GivenImages(images, spec.image_size, spec.augment, data.max_pixels)
+        return Reader(data.max_pixels, data.threads, cache=source)
+
+    def _with_batch_for(self, images: int, spec: EvalSpec) -> EvalSpec:
+        """Returns the spec with a batch that fits; a power of 4 per device, so that few compile."""
+        size = self._run.mesh.size
+        while size < min(images, spec.batch_size):
+            size *= 4
+        return dataclasses.replace(spec, batch_size=min(size, spec.batch_size))
+
+
+def load(workdir: str | Path, checkpoint: str | int = "best") -> LoadedModel:
+    """Loads a trained model of a run.
+
+    Args:
+        workdir: folder of the run.
+        checkpoint: "best", "latest" or a step.
+
+    Raises:
+        ValueError: the folder holds no run, or the checkpoint does not exist or is damaged.
+    """
+    folder = Path(workdir).expanduser()
+    with session():
+        return LoadedModel(load_trained_model(folder, str(checkpoint)), folder)

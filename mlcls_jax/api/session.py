@@ -1,0 +1,38 @@
+"""What the API sets in the process that calls it, and restores afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from mlcls_jax.data.images.decoding import image_libraries
+from mlcls_jax.system import distributed
+
+CACHE = "jax_compilation_cache_dir"
+OPTIONS = (
+    CACHE,
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+    "jax_cpu_enable_async_dispatch",
+)
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Sets up JAX, Pillow and OpenCV as the commands do within the block.
+
+    A folder of compiled programs that the caller has set is kept.
+    """
+    before = {name: jax.config.values[name] for name in OPTIONS}
+    with image_libraries():
+        try:
+            distributed.start()
+            if before[CACHE]:
+                jax.config.update(CACHE, before[CACHE])
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            if not before[CACHE]:  # else JAX would keep using the folder
+                compilation_cache.reset_cache()

@@ -1,0 +1,171 @@
+"""ml.load: predictions of any kind of image, metrics, features, maps and exports."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import mlcls_jax as ml
+from mlcls_jax import evaluate, predict
+from mlcls_jax.api.model import LoadedModel
+
+SIZE = 32
+
+
+def opened(file) -> Image.Image:
+    with Image.open(file) as image:
+        image.load()
+        return image
+
+
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory):
+    """Returns the workdir of a run of two steps."""
+    from mlcls_jax.models.variants import VARIANTS, Variant
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VARIANTS, "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True))
+        config = ml.Config(
+            recipe="none",
+            data=ml.Data(
+                csv=str(photos / "labels.csv"), images=str(photos), batch_size=8, eval_batch_size=8
+            ),
+            model=ml.Model(variant="tiny", weights="", image_size=SIZE),
+            phases=[ml.Phase("all", "2 steps", [ml.Group(".*", 1e-2)])],
+        )
+        yield ml.train(config, tmp_path_factory.mktemp("runs") / "run").workdir
+
+
+@pytest.fixture(scope="module")
+def model(trained) -> LoadedModel:
+    return ml.load(trained)
+
+
+def test_every_kind_of_image_gives_equal_probabilities(model, photos):
+    path = photos / "00.png"
+    pixels = np.asarray(opened(path))
+    kinds = [path, str(path), path.read_bytes(), opened(path), pixels]
+    predictions = model.predict(kinds)
+    assert list(predictions.index) == [str(path), str(path), 2, 3, 4]
+    assert (predictions.to_numpy() == predictions.to_numpy()[0]).all()
+    assert list(predictions.columns) == list(model.classes)
+    for image in (path, pixels, opened(path)):
+        one = model.predict(image).to_numpy()
+        np.testing.assert_allclose(one, predictions.to_numpy()[:1], rtol=1e-5)
+
+
+def test_a_jpeg_that_is_not_reduced_equals_its_pixels(model):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG")
+    decoded = opened(io.BytesIO(buffer.getvalue()))
+    predictions = model.predict([buffer.getvalue(), decoded]).to_numpy()
+    np.testing.assert_allclose(predictions[0], predictions[1], atol=2e-3)
+
+
+def test_orientation_grey_and_alpha_of_pillow_images(model, tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, kind in (("grey", image.convert("L")), ("alpha", image.convert("RGBA"))):
+        kind.save(tmp_path / f"{name}.png")
+    image.save(tmp_path / "turned.png", exif=exif)
+    for path in sorted(tmp_path.iterdir()):
+        file, pillow = model.predict([path, opened(path)]).to_numpy()
+        np.testing.assert_array_equal(file, pillow, err_msg=path.name)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), r"float32 \[4, 4, 3\]; it must be uint8"),
+        (np.zeros((4, 4, 2), np.uint8), r"\[4, 4, 2\]"),
+        (b"nothing", "it is not JPEG, PNG"),
+        (3, "int is neither an image"),
+        ([3], "number 0 cannot be read: it is a int; pass a path"),
+        ([], "there are none"),
+        ("missing.jpg", r"missing\.jpg cannot be read: the file does not exist"),
+    ],
+)
+def test_what_is_no_image_is_refused(model, image, message):
+    with pytest.raises(ValueError, match=message):
+        model.predict(image)
+
+
+def test_the_same_probabilities_and_decisions_as_the_command(model, trained, photos, tmp_path):
+    csv, labels = tmp_path / "predictions.csv", tmp_path / "labels.csv"
+    arguments = ["--workdir", str(trained), "--csv", str(csv), "--labels", str(labels)]
+    assert predict.main([str(photos), *arguments]) == 0
+    predictions = model.predict(photos)
+    np.testing.assert_allclose(
+        predictions.to_numpy(), pd.read_csv(csv).iloc[:, 1:].to_numpy(), atol=1e-6
+    )
+    decided = pd.read_csv(labels).iloc[:, 1:].to_numpy().astype(bool)
+    np.testing.assert_array_equal(predictions.present.to_numpy(), decided)
+    part = predictions.iloc[:2, :1]
+    pd.testing.assert_frame_equal(part.present, predictions.present.iloc[:2, :1])
+    assert model.predict(photos, tta="flip").shape == predictions.shape
+
+
+def test_the_same_metrics_as_the_command(model, trained, photos):
+    assert evaluate.main(["--workdir", str(trained), "--bootstrap", "50"]) == 0
+    written = json.loads((trained / "eval_val.json").read_text())
+    result = model.evaluate(resamples=50)
+    assert result.metrics["mAP"] == pytest.approx(written["values"]["mAP"])
+    assert result.details["thresholds"] == written["thresholds"]
+    assert result.interval is not None
+    assert result.interval.low == pytest.approx(written["mAP_interval"]["low"])
+    assert list(result.per_class.index) == list(model.classes)
+    assert repr(result).startswith(f"<mAP {result.metrics['mAP']:.4f} [")
+
+
+def test_other_labels_from_a_csv_and_a_data_frame(model, photos):
+    frame = pd.read_csv(photos / "labels.csv")
+    csv = model.evaluate(photos / "labels.csv", images=photos, resamples=0)
+    same = model.evaluate(frame, images=photos, resamples=0)
+    assert csv.metrics == same.metrics
+    assert csv.interval is None
+    assert list(csv.predictions.index) == list(frame["filename"])
+    with pytest.raises(ValueError, match="must have the same classes"):
+        model.evaluate(frame.rename(columns={"red": "pink"}), images=photos)
+    with pytest.raises(ValueError, match="no split 'test'"):
+        model.evaluate("test")
+
+
+def test_embeddings_are_what_the_head_takes(model, photos):
+    paths = [photos / "00.png", photos / "01.png"]
+    features = model.embed(paths)
+    head = model._run.variables["params"]["head"]
+    logits = features @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    expected = model._run.decision_rule.probabilities(logits)
+    np.testing.assert_allclose(model.predict(paths).to_numpy(), expected, rtol=1e-4)
+
+
+def test_explanations_are_images_of_the_size_of_the_image(model, photos):
+    path = photos / "00.png"
+    image = model.explain(path, model.classes[0])
+    assert image.size == opened(path).size
+    again = model.explain(np.asarray(opened(path)), model.classes[0])
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(again))
+    with pytest.raises(ValueError, match="no class 'cat'; the classes are"):
+        model.explain(path, "cat")
+    with pytest.raises(ValueError, match="takes one image, not 2"):
+        model.explain([path, path], model.classes[0])
+
+
+def test_exports(model, tmp_path):
+    assert model.export("stablehlo", tmp_path / "out").is_file()
+    assert (tmp_path / "out" / "config.json").is_file()
+    with pytest.raises(ValueError, match="unknown format 'tflite'"):
+        model.export("tflite", tmp_path / "other")
+
+
+def test_attributes(model, trained):
+    assert model.step == 2
+    assert set(model.thresholds) == set(model.classes)
+    assert model.config.model.variant == "tiny"
+    with pytest.raises(ValueError, match="holds no run"):
+        ml.load(trained / "checkpoints")

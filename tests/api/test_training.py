@@ -1,0 +1,226 @@
+"""ml.train and ml.config: the same run as the command, with functions of the caller."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+import mlcls_jax as ml
+from mlcls_jax.run.trained_model import load_trained_model
+from mlcls_jax.train import train as command
+
+SIZE, CLASSES = 32, 3
+
+
+@pytest.fixture
+def config(photos, tiny) -> ml.Config:
+    return ml.Config(
+        recipe="none",
+        log_every=2,
+        data=ml.Data(
+            csv=str(photos / "labels.csv"), images=str(photos), batch_size=8, eval_batch_size=8
+        ),
+        model=ml.Model(variant=tiny, weights="", image_size=SIZE),
+        phases=[
+            ml.Phase("head", "2 steps", [ml.Group("head/.*", 1e-2)], cached_views=1),
+            ml.Phase("all", "3 steps", [ml.Group(".*", 1e-2)]),
+        ],
+    )
+
+
+def variables(workdir) -> dict:
+    return jax.device_get(load_trained_model(workdir, "latest").variables)
+
+
+def assert_equal(a, b) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def half(logits, labels):
+    """Half of the squared error of the logits."""
+    return 0.5 * (logits - jnp.maximum(labels, 0)) ** 2
+
+
+def darken(image, rng):
+    return (image * rng.uniform(0.5, 1.0)).astype(np.uint8)
+
+
+class Small(nn.Module):
+    """A convolution with batch normalisation, and a head."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.Conv(4, (3, 3), strides=4, name="stem")(x)
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+        x = nn.Dropout(0.2, deterministic=not train)(nn.relu(x).mean((1, 2)))
+        return nn.Dense(self.num_classes, name="head")(x)
+
+
+def test_the_same_run_as_the_command(config, tmp_path):
+    run = ml.train(config, tmp_path / "api")
+    assert run.is_finished
+    command(config, tmp_path / "command")
+    assert_equal(variables(tmp_path / "api"), variables(tmp_path / "command"))
+    history = run.history
+    assert list(history.index) == [2, 5]
+    assert list(history["phase"]) == ["head", "all"]
+    assert history["val.mAP"].between(0, 1).all()
+
+
+def test_labels_from_a_data_frame(config, photos, tmp_path):
+    frame = pd.read_csv(photos / "labels.csv")
+    config.data.csv = frame
+    run = ml.train(config, tmp_path / "run")
+    assert pd.read_csv(run.config.data.csv).equals(frame)
+    assert ml.train(config, tmp_path / "run").is_finished  # nothing is left to do
+    config.data.csv = frame.iloc[1:]
+    with pytest.raises(ValueError, match="the DataFrame differs from"):
+        ml.train(config, tmp_path / "run")
+
+
+def test_a_loss_and_an_augmentation_are_used_and_named_in_the_config(config, tmp_path):
+    plain = ml.train(config, tmp_path / "plain")
+    own = ml.train(config, tmp_path / "own", loss=half, augment=darken)
+    stored = json.loads((tmp_path / "own" / "config.json").read_text())
+    assert stored["loss"]["custom"].endswith(":half")
+    assert stored["augment"]["custom"].endswith(":darken")
+    assert list(own.history["loss_name"].unique()) == ["half"]
+    assert plain.history["train_loss"].iloc[0] != own.history["train_loss"].iloc[0]
+
+
+def test_a_loss_without_one_value_per_class_is_refused(config, tmp_path):
+    with pytest.raises(ValueError, match="without a mean or a sum"):
+        ml.train(config, tmp_path / "run", loss=lambda logits, labels: logits.mean())
+
+
+def test_an_augmentation_that_returns_floats_is_refused(config, tmp_path):
+    with pytest.raises(ValueError, match=r"returns float64 \[32, 32, 3\]; it must return uint8"):
+        ml.train(config, tmp_path / "run", augment=lambda image, rng: image / 255)
+
+
+def test_loggers_and_metrics_see_every_evaluation(config, tmp_path, capsys):
+    seen = []
+
+    def fails(step, values):
+        raise RuntimeError("no network")
+
+    run = ml.train(
+        config,
+        tmp_path / "run",
+        loggers=[lambda step, values: seen.append((step, values)), fails],
+        metrics={"share": lambda labels, probabilities: float((probabilities > 0.5).mean())},
+    )
+    evaluations = {step: values["val/share"] for step, values in seen if "val/share" in values}
+    assert evaluations == run.history["val.share"].to_dict()
+    assert {"step/loss", "step/grad_norm"} <= {name for _, values in seen for name in values}
+    output = capsys.readouterr()
+    assert (output.out + output.err).count("RuntimeError: no network") == 1
+
+
+def test_own_batches_replace_those_of_the_table_and_continue_exactly(config, tmp_path):
+    asked = []
+
+    def batches(first_step):
+        asked.append(first_step)
+        for step in range(first_step, 100):
+            rng = np.random.default_rng(step)
+            images = rng.integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8)
+            yield images, rng.integers(0, 2, (8, CLASSES))
+
+    whole = ml.train(config, tmp_path / "whole", batches=batches)
+    assert asked == [0, 2]
+    assert [phase.cached_views for phase in whole.config.phases] == [0, 0]
+    ml.train(config, tmp_path / "parts", batches=list_of(batches, 5))
+    assert_equal(variables(tmp_path / "whole"), variables(tmp_path / "parts"))
+
+
+def list_of(batches, count: int) -> list:
+    iterator = batches(0)
+    return [next(iterator) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((np.zeros((8, SIZE, SIZE, 3), np.float32), np.zeros((8, CLASSES))), "images float32"),
+        ((np.zeros((8, SIZE, SIZE, 3), np.uint8), np.zeros((8, 2))), r"labels \[8, 2\]"),
+        ((np.zeros((8, SIZE, SIZE, 3), np.uint8), np.full((8, CLASSES), 2)), "other than 0, 1"),
+        ((np.zeros((8, SIZE, SIZE, 3), np.uint8),), "not a pair"),
+    ],
+)
+def test_impossible_batches_are_refused(config, tmp_path, batch, message):
+    with pytest.raises(ValueError, match=message):
+        ml.train(config, tmp_path / "run", batches=[batch] * 5)
+
+
+def test_batches_that_end_too_early_are_refused(config, tmp_path):
+    batch = np.zeros((8, SIZE, SIZE, 3), np.uint8), np.zeros((8, CLASSES))
+    with pytest.raises(ValueError, match="they end before step 5 of 5"):
+        ml.train(config, tmp_path / "run", batches=[batch] * 4)
+
+
+def test_a_custom_network_is_frozen_and_trained_by_the_same_groups(config, tmp_path):
+    config.model = ml.Model(weights="", image_size=SIZE)
+    config.phases[1].batch_norm = "train"
+    config.phases[1].groups[:] = [ml.Group("head/.*", 1e-2), ml.Group("backbone/.*", 1e-2)]
+    given = Small(CLASSES).init(jax.random.key(7), jnp.zeros((1, SIZE, SIZE, 3)), train=False)
+    seen = []
+    run = ml.train(
+        config,
+        tmp_path / "run",
+        network=Small,
+        variables=given,
+        loggers=[lambda step, values: seen.append(step)],
+    )
+    trained = variables(run.workdir)
+    first = jax.device_get(load_trained_model(run.workdir, "2").variables)
+    kernel = given["params"]["stem"]["kernel"]
+    np.testing.assert_array_equal(first["params"]["backbone"]["stem"]["kernel"], kernel)
+    assert (trained["params"]["backbone"]["stem"]["kernel"] != kernel).any()
+    assert (first["batch_stats"]["backbone"]["norm"]["mean"] == 0).all()
+    assert (trained["batch_stats"]["backbone"]["norm"]["mean"] != 0).any()
+    assert run.config.model.custom.endswith(":Small")
+    model = run.load()
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    assert model.predict(image).shape == (1, CLASSES)
+    assert model.export("stablehlo", tmp_path / "out").is_file()
+    with pytest.raises(ValueError, match="embed needs an EfficientNet"):
+        model.embed(image)
+    with pytest.raises(ValueError, match="evidence maps need an EfficientNet"):
+        model.explain(image, model.classes[0])
+    with pytest.raises(ValueError, match="keras is for EfficientNets"):
+        model.export("keras", tmp_path / "keras")
+
+
+def test_a_network_without_a_head_is_refused(config, tmp_path):
+    class Headless(nn.Module):
+        num_classes: int
+
+        @nn.compact
+        def __call__(self, x, train: bool):
+            return nn.Dense(self.num_classes, name="classifier")(x.mean((1, 2)))
+
+    config.model = ml.Model(weights="", image_size=SIZE)
+    with pytest.raises(ValueError, match="none of its parameters is named head, only classifier"):
+        ml.train(config, tmp_path / "run", network=Headless)
+
+
+def test_fields_by_section_name_and_path():
+    data = ml.Data(csv="labels.csv", images="photos")
+    config = ml.config("lite0", data=data, seed=3, **{"phases[1].duration": "5 epochs"})
+    assert config.model.variant == "lite0"
+    assert (config.data, config.seed, config.phases[1].duration) == (data, 3, "5 epochs")
+    frame = pd.DataFrame({"filename": ["a.jpg"], "cat": [1]})
+    assert ml.config("b5", data=ml.Data(csv=frame)).data.csv is frame
+    with pytest.raises(ValueError, match="the nearest is b5"):
+        ml.config("b55")
+    with pytest.raises(ValueError, match=r"data\.batch_size"):
+        ml.config("b5", batch_size=3)
+    with pytest.raises(ValueError, match="seed"):
+        ml.config("b5", seed="x")
