@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+JAX2ONNX := 'jax2onnx>=0.17.1,<0.18'
 # glibc keeps freed memory, in huge pages (docs/performance.md, "On CPU").
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 
-.PHONY: demo test
+.PHONY: demo test test-reference test-lowest
 demo: .venv/demo.installed
 	$(BIN)/mlcls-jax demo
 	$(BIN)/mlcls-jax train --config configs/demo.py --workdir runs/demo
@@ -16,17 +17,37 @@ test: .venv/test.installed
 	$(BIN)/pyright
 	$(BIN)/pytest
 
+# The tests that compare with other implementations, which are several gigabytes.
+test-reference: .venv/reference.installed
+	$(BIN)/pyright
+	$(BIN)/pytest --reference
+
+# The fast tests with the lowest versions that pyproject.toml states.
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/pytest -m 'not slow'
+
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; name one with make PYTHON=...")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed; name one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
+# Without --no-compile, pip would write bytecode of everything, a fifth of the size.
 .venv/%.installed: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[$*]'
 	touch $@
 
 # jax2onnx pins an older Orbax than the tests need (docs/export.md), so it is installed without
 # its dependencies.
 .venv/test.installed: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	$(BIN)/python -m pip install --quiet --no-deps 'jax2onnx>=0.17.1,<0.18'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(JAX2ONNX)
+	touch $@
+
+.venv/reference.installed: pyproject.toml .venv/test.installed
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test,reference]'
+	touch $@
+
+.venv-lowest/installed: pyproject.toml tests/constraints-lowest.txt
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --no-compile --constraint tests/constraints-lowest.txt --editable '.[test]'
+	.venv-lowest/bin/python -m pip install --quiet --no-compile --no-deps $(JAX2ONNX)
 	touch $@

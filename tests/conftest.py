@@ -42,6 +42,24 @@ hypothesis.settings.load_profile("no deadline")
 gc.set_threshold(50_000, 20, 100)
 
 
+def pytest_addoption(parser):
+    """Adds --reference, because an option -m of a command would replace one of pyproject.toml."""
+    parser.addoption(
+        "--reference",
+        action="store_true",
+        help="run the tests marked `reference`, and no others; they need the extra reference",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselects the tests that need other implementations, or with --reference all others."""
+    wanted = config.getoption("--reference")
+    marked = [item.get_closest_marker("reference") is not None for item in items]
+    dropped = [item for item, mark in zip(items, marked, strict=True) if mark != wanted]
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = [item for item, mark in zip(items, marked, strict=True) if mark == wanted]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_programs_are_kept(tmp_path_factory):
     """Keeps compiled programs until the tests end, in a temporary folder."""

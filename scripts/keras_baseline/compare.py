@@ -15,6 +15,9 @@ Writes OUT.csv with a row per epoch and OUT.svg with both curves, and prints a t
 `pip install '.[reference]'` for Keras.
 """
 
+# Not in the environment of `make test`; the one of `make test-reference` checks its types.
+# pyright: reportMissingImports=false
+
 import argparse
 import dataclasses
 import sys
@@ -33,7 +36,6 @@ from keras_model import (
     Script,
     build_base,
     build_classifier,
-    keras,
     largest_difference,
 )
 
@@ -157,6 +159,8 @@ def with_files(config: Config, csv: str, images: str) -> Any:
 
 def read_images(labels: LabelTable, size: int) -> Images:
     """Reads images as flow_from_dataframe does; unknown labels, which it lacks, become 0."""
+    import keras
+
     rows = [
         np.asarray(keras.utils.load_img(path, target_size=(size, size), interpolation="nearest"))
         for path in labels.paths
@@ -182,6 +186,8 @@ def train_script(
         included_classes: bool [class]; False for classes that are excluded from averages.
         minutes: time to train.
     """
+    import keras
+
     keras.utils.set_random_seed(0)
     model = build_classifier(base, script, train.labels.shape[1])
     batches, held_out = train.dataset(script, True), val.dataset(script, False)

@@ -1,8 +1,12 @@
 """The network of compare.py: EfficientNet-Lite0 built by Keras, with our pretrained weights.
 
 It is keras.applications.EfficientNetB0 without squeeze-excite and with relu6. Like the networks of
-keras.applications it normalises images by itself.
+keras.applications it normalises images by itself. Keras is imported where it is used, because the
+tests of compare.py read this file without it.
 """
+
+# Not in the environment of `make test`; the one of `make test-reference` checks its types.
+# pyright: reportMissingImports=false
 
 import os
 from dataclasses import dataclass
@@ -11,9 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import keras
 import numpy as np
-from keras.src.applications.efficientnet import EfficientNet  # Keras exports B0 to B7 only
 
 from mlcls_jax.models.variants import VARIANTS, scaled_stages
 from mlcls_jax.models.weights.convert import to_tensors
@@ -61,6 +63,8 @@ def build_base(pretrained: Pretrained, size: int) -> Any:
         pretrained: weights of VARIANT.
         size: image size in pixels; Keras's padding depends on it.
     """
+    from keras.src.applications.efficientnet import EfficientNet  # Keras exports B0 to B7 only
+
     channels, blocks = 32, []
     for stage in scaled_stages(VARIANTS[VARIANT]):
         blocks.append(
@@ -119,6 +123,8 @@ def largest_difference(base: Any, pretrained: Pretrained, images: np.ndarray) ->
 
 def build_classifier(base: Any, script: Script, num_classes: int) -> Any:
     """Returns the compiled model of a script, with a frozen base."""
+    import keras
+
     base.trainable = False
     inputs = keras.Input(base.input_shape[1:])
     x = base(inputs, training=False)

@@ -1,5 +1,8 @@
 """Keras's sides of compare_input.py; they can yield float32 only."""
 
+# Not in the environment of `make test`; the one of `make test-reference` checks its types.
+# pyright: reportMissingImports=false
+
 import os
 from collections.abc import Iterator
 from pathlib import Path

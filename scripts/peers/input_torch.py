@@ -1,5 +1,8 @@
 """torch's side of compare_input.py: DataLoader and Pillow with one process per core."""
 
+# Not in the environment of `make test`; the one of `make test-reference` checks its types.
+# pyright: reportMissingImports=false
+
 from random import Random
 
 import numpy as np

@@ -11,6 +11,9 @@ labels, and the parameters of the last step.  --mixup, --rate and --drop-path ch
 train_folds.py writes the file of weights, so that both sides start from the same numbers.
 """
 
+# Not in the environment of `make test`; the one of `make test-reference` checks its types.
+# pyright: reportMissingImports=false
+
 import argparse
 import sys
 import time

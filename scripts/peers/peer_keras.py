@@ -1,5 +1,8 @@
 """Keras's side of compare_peers.py, on TensorFlow: one graph per step, without Keras's metrics."""
 
+# Not in the environment of `make test`; the one of `make test-reference` checks its types.
+# pyright: reportMissingImports=false
+
 import os
 
 import keras

@@ -1,5 +1,8 @@
 """timm's side of compare_peers.py: channels last, on all cores."""
 
+# Not in the environment of `make test`; the one of `make test-reference` checks its types.
+# pyright: reportMissingImports=false
+
 import sys
 from pathlib import Path
 from typing import Any

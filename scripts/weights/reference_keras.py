@@ -1,5 +1,8 @@
 """keras.applications as a reference, and the file layouts of several versions of Keras."""
 
+# Not in the environment of `make test`; the one of `make test-reference` checks its types.
+# pyright: reportMissingImports=false
+
 import os
 from pathlib import Path
 from typing import Any
@@ -62,6 +65,14 @@ class KerasReference(Reference):
         _keras_train_forward(model, images)
         self._weights = model.get_weights()
 
+    def model(self, shape: tuple[int, ...], with_top: bool) -> Any:
+        """Returns the model for images of a shape, [batch, height, width, 3]."""
+        return self._model(_with_top(shape) if with_top else _without_top(shape))
+
+    def set_weights(self, weights: list[np.ndarray]) -> None:
+        """Replaces all weights, in the order of `get_weights` of a model with its head."""
+        self._weights = weights
+
     def _model(self, options: dict[str, Any]) -> Any:
         model = self._build(**options)
         model.set_weights(self._weights[: len(model.weights)])  # the head's weights are the last
@@ -113,17 +124,23 @@ def randomise_keras(model: Any, rng: np.random.Generator) -> None:
                 weight.assign(random_bias(rng, weight.shape))
             elif weight.name == "gamma":
                 weight.assign(random_scale(rng, weight.shape))
-    norms = _layers(model, "BatchNormalization")
-    decays = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
-    _keras_train_forward(model, random_images(rng, (4, *model.input_shape[1:])))
-    for layer, decay in zip(norms, decays, strict=True):
-        layer.momentum = decay
+    measure_statistics(model, random_images(rng, (4, *model.input_shape[1:])))
+    for layer in _layers(model, "BatchNormalization"):
         mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
         mean, variance = disturbed(rng, mean, variance)
         layer.moving_mean.assign(mean)
         layer.moving_variance.assign(variance)
+
+
+def measure_statistics(model: Any, images: np.ndarray) -> None:
+    """Replaces the running statistics of a model by those of one batch."""
+    norms = _layers(model, "BatchNormalization")
+    decays = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    _keras_train_forward(model, images)
+    for layer, decay in zip(norms, decays, strict=True):
+        layer.momentum = decay
 
 
 def _random_keras_kernel(

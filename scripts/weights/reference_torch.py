@@ -1,5 +1,8 @@
 """timm, torchvision, EfficientNet-PyTorch and its Lite fork as references."""
 
+# Not in the environment of `make test`; the one of `make test-reference` checks its types.
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from reference_models import CODE_BASES
+from network_files import write
 from reference_weights import random_images
 from scipy.special import expit
+from stored_values import stored
 from tolerances import EPS
 
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
@@ -90,6 +91,7 @@ def test_safetensors(workdir, tmp_path, expected, capsys):
     assert "timm.create_model('tf_efficientnet_lite0', num_classes=3" in capsys.readouterr().out
 
 
+@pytest.mark.reference
 @pytest.mark.slow
 def test_timm_builds_the_model_from_the_folder(workdir, tmp_path, expected):
     import reference_torch
@@ -162,8 +164,7 @@ def test_the_exported_function_divides_logits_by_temperature():
 def b0_workdir(photos, tmp_path_factory):
     """A run from a weight file of timm's B0: symmetric padding, epsilon 1e-5."""
     folder = tmp_path_factory.mktemp("b0")
-    reference = CODE_BASES["timm"].build("b0", np.random.default_rng(0))
-    file = reference.save(folder / "files")["named .safetensors"]
+    file = write(stored("networks"), "timm b0", folder)
     return run_one_step(photos, folder / "run", "b0", str(file)), file
 
 
@@ -216,12 +217,12 @@ def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp
     np.testing.assert_allclose(stem["mean"], wanted["mean"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.reference
 @pytest.mark.slow
 def test_keras(photos, tmp_path):
     import keras
 
-    reference = CODE_BASES["timm tf"].build("b0", np.random.default_rng(0))  # as Keras pads
-    file = reference.save(tmp_path / "files")["named .safetensors"]
+    file = write(stored("networks"), "timm tf b0", tmp_path)  # as Keras pads
     workdir = run_one_step(photos, tmp_path / "run", "b0", str(file))
     config = exported(workdir, tmp_path / "out", "keras")
     run = load_trained_model(workdir, "best")

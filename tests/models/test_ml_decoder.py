@@ -6,6 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from live_decoder import (
+    ATTENTION_SCALES,
+    DRAWS,
+    KERNEL_CLASSES,
+    MAP,
+    NOISE_CLASSES,
+    SIZES,
+    WIDTH,
+    parameters,
+)
+from stored_values import stored
 
 from mlcls_jax.config import Config, Model
 from mlcls_jax.models.conventions import KERAS, TIMM
@@ -13,21 +24,9 @@ from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.ml_decoder import DecoderSize, MLDecoder, fixed_queries, query_count
 from mlcls_jax.models.variants import TOP_CHANNELS, VARIANTS, end_channels
 from mlcls_jax.step.network import build_model, head_input, network_spec
-from mlcls_jax.step.param_tree import flatten
+from mlcls_jax.step.param_tree import flatten, unflatten
 
-CHANNELS, WIDTH = 24, 64
-MAP = np.random.default_rng(0).standard_normal((4, 5, 3, CHANNELS)).astype(np.float32)
 ROWS = jnp.array([7, 8, 7, 9], jnp.uint32)
-
-
-@pytest.fixture(scope="module")
-def timm_decoder():
-    import reference_torch
-
-    reference_torch.import_torchvision()
-    from timm.layers.ml_decoder import MLDecoder
-
-    return MLDecoder
 
 
 @functools.cache
@@ -47,91 +46,31 @@ def trained_logits(model, params, x, example):
     return model.apply({"params": params}, x, True, example, rngs=rngs)
 
 
-def to_torch(params, reference) -> None:
-    """Copies our leaves into timm's module; its queries without a class keep their values."""
-    import torch
-
-    ours = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
-    kernels = {p: leaf.reshape(-1, WIDTH) for p, leaf in ours.items() if p.startswith("attention/")}
-    parts = ("query", "key", "value")
-    layer = "decoder.layers.0"
-    state = {
-        "embed_standart.weight": ours["embed/kernel"].T,
-        "embed_standart.bias": ours["embed/bias"],
-        f"{layer}.multihead_attn.in_proj_weight": np.concatenate(
-            [kernels[f"attention/{part}/kernel"].T for part in parts]
-        ),
-        f"{layer}.multihead_attn.in_proj_bias": np.concatenate(
-            [ours[f"attention/{part}/bias"].ravel() for part in parts]
-        ),
-        f"{layer}.multihead_attn.out_proj.weight": kernels["attention/out/kernel"].T,
-        f"{layer}.multihead_attn.out_proj.bias": ours["attention/out/bias"],
-        f"{layer}.linear1.weight": ours["expand/kernel"].T,
-        f"{layer}.linear1.bias": ours["expand/bias"],
-        f"{layer}.linear2.weight": ours["project/kernel"].T,
-        f"{layer}.linear2.bias": ours["project/bias"],
-        "duplicate_pooling_bias": ours["bias"],
-    }
-    for number, name in enumerate(("query_norm", "attention_norm", "output_norm"), start=1):
-        state[f"{layer}.norm{number}.weight"] = ours[f"{name}/scale"]
-        state[f"{layer}.norm{number}.bias"] = ours[f"{name}/bias"]
-    count = len(ours["kernel"])
-    queries = reference.query_embed.weight.detach().numpy().copy()
-    pooling = reference.duplicate_pooling.detach().numpy().copy()
-    queries[:count], pooling[:count] = fixed_queries(count, WIDTH), ours["kernel"]
-    state |= {"query_embed.weight": queries, "duplicate_pooling": pooling}
-    reference.load_state_dict(
-        {name: torch.from_numpy(value.copy()) for name, value in state.items()}
-    )
-    # Replaced by its only layer, because newer versions of torch expect a self-attention there.
-    reference.decoder = reference.decoder.layers[0]
-
-
-@pytest.mark.parametrize(
-    ("classes", "groups", "queries"),
-    [(11, 0, 11), (11, 4, 4), (80, 25, 20), (5, 9, 5)],
-)
-def test_logits_are_those_of_timm(timm_decoder, classes, groups, queries):
+@pytest.mark.parametrize(("classes", "groups"), SIZES)
+def test_logits_are_those_of_timm(classes, groups):
     """Some groups are uneven, and in some cases timm has queries without a class."""
-    import torch
-
-    model, params = decoder(classes, groups)
-    assert len(params["kernel"]) == query_count(classes, groups) == queries
-    rng = np.random.default_rng(1)  # also for biases, which start at 0
-    params = jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape, np.float32), params)
-    reference = timm_decoder(classes, groups or -1, WIDTH, CHANNELS).eval()
-    to_torch(params, reference)
-    with torch.no_grad():
-        expected = reference(torch.from_numpy(MAP.transpose(0, 3, 1, 2).copy())).numpy()
+    model, initial = decoder(classes, groups)
+    params = unflatten(parameters(classes, groups))
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, initial)
     logits = plain_logits(model, params, MAP)
-    assert logits.dtype == jnp.float32 and logits.shape == (4, classes)
+    assert logits.dtype == jnp.float32
+    expected = stored("decoder")[f"logits {classes} {groups}"]
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=2e-5)
 
 
-def test_initial_kernels_are_drawn_as_timm_draws_them(timm_decoder):
-    import torch
-
-    torch.manual_seed(0)
-    _, params = decoder(40)
-    ours, reference = flatten(params), timm_decoder(40, -1, WIDTH, CHANNELS)
-    layer = reference.decoder.layers[0]
-    pairs = {
-        "embed/kernel": reference.embed_standart.weight,
-        "attention/query/kernel": layer.multihead_attn.in_proj_weight[:WIDTH],
-        "attention/key/kernel": layer.multihead_attn.in_proj_weight[WIDTH : 2 * WIDTH],
-        "attention/value/kernel": layer.multihead_attn.in_proj_weight[2 * WIDTH :],
-        "attention/out/kernel": layer.multihead_attn.out_proj.weight,
-        "expand/kernel": layer.linear1.weight,
-        "project/kernel": layer.linear2.weight,
-        "kernel": reference.duplicate_pooling,
+def test_initial_kernels_are_drawn_as_timm_draws_them():
+    _, params = decoder(KERNEL_CLASSES)
+    ours = flatten(params)
+    kernels = [path for path in ours if path.endswith("kernel")]
+    assert {f"initial {path}" for path in kernels} == {
+        name for name in stored("decoder") if name.startswith("initial ")
     }
-    assert set(pairs) == {path for path in ours if path.endswith("kernel")}
-    for path, theirs in pairs.items():
-        drawn, expected = np.asarray(ours[path]), theirs.detach().numpy()
-        assert drawn.size == expected.size
-        assert np.std(drawn) == pytest.approx(np.std(expected), rel=0.06), path
+    for path in kernels:
+        drawn = np.asarray(ours[path])
+        spread, largest = stored("decoder")[f"initial {path}"]
+        assert np.std(drawn) == pytest.approx(spread, rel=0.06), path
         if path != "kernel":  # uniform, with the same bound
-            assert np.abs(drawn).max() == pytest.approx(np.abs(expected).max(), rel=0.06), path
+            assert np.abs(drawn).max() == pytest.approx(largest, rel=0.06), path
     assert all(not leaf.any() for path, leaf in ours.items() if path.endswith("bias"))
 
 
@@ -156,28 +95,17 @@ def test_dropout_of_a_row_depends_only_on_its_number():
         trained_logits(model, params, same, None)
 
 
-@pytest.mark.parametrize("attention", [1, 3])
-def test_the_noise_of_dropout_is_that_of_timm(timm_decoder, attention):
-    """Checks all five dropouts: without one, the logits would spread 7 % less in one case.
-
-    The initial kernels of the attention are so small that its dropout has little effect.
-    """
-    import torch
-
-    torch.manual_seed(0)
-    draws = 1024
-    model, params = decoder(6)
-    larger = jax.tree.map(lambda leaf: attention * leaf, params["attention"])
-    params = params | {"attention": larger}
-    x = np.broadcast_to(MAP[:1], (draws, *MAP.shape[1:]))
-    noisy = trained_logits(model, params, x, jnp.arange(draws, dtype=jnp.uint32))
-    reference = timm_decoder(6, -1, WIDTH, CHANNELS).train()
-    to_torch(params, reference)
-    with torch.no_grad():
-        expected = reference(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-    error = np.std(expected, axis=0) / np.sqrt(draws)
-    assert np.abs(np.mean(noisy, axis=0) - np.mean(expected, axis=0)).max() < 5 * error.max()
-    assert np.std(noisy, axis=0).mean() == pytest.approx(np.std(expected, axis=0).mean(), rel=0.05)
+@pytest.mark.parametrize("attention", ATTENTION_SCALES)
+def test_the_noise_of_dropout_is_that_of_timm(attention):
+    """Checks all five dropouts: without that of attention, logits would spread 11 % less at 3."""
+    model, _ = decoder(NOISE_CLASSES)
+    params = unflatten(parameters(NOISE_CLASSES, attention=attention, biases=0.0))
+    x = np.broadcast_to(MAP[:1], (DRAWS, *MAP.shape[1:]))
+    noisy = trained_logits(model, params, x, jnp.arange(DRAWS, dtype=jnp.uint32))
+    mean, spread = stored("decoder")[f"noise {attention}"]
+    error = spread / np.sqrt(DRAWS)
+    assert np.abs(np.mean(noisy, axis=0) - mean).max() < 5 * error.max()
+    assert np.std(noisy, axis=0).mean() == pytest.approx(spread.mean(), rel=0.05)
 
 
 def test_bfloat16_is_the_compute_dtype_and_logits_are_float32():
@@ -204,11 +132,8 @@ def test_parameter_count(variant):
     assert shapes["params"]["bias"].shape == (80,)
 
 
-def test_the_parameter_count_is_that_of_timm(timm_decoder):
-    reference = timm_decoder(80, -1, 768, 1280)
-    trained = [leaf for leaf in reference.parameters() if leaf.requires_grad]
-    assert sum(leaf.numel() for leaf in trained) == PARAMETERS[1280]
-    assert not reference.query_embed.weight.requires_grad
+def test_the_parameter_count_is_that_of_timm():
+    assert stored("decoder")["parameters"] == PARAMETERS[1280]
 
 
 @pytest.mark.parametrize(

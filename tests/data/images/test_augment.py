@@ -1,4 +1,4 @@
-"""Augmentation: operations equal those of Pillow or timm, draws follow the docstrings."""
+"""Augmentation: operations equal those of Pillow, as timm calls it, draws follow the docstrings."""
 
 import importlib.util
 from dataclasses import replace
@@ -30,8 +30,8 @@ EVERYTHING = Augment(
 IDENTITY_AT_0 = [i for i in range(14) if i not in (1, 2)]  # AutoContrast and Equalize
 
 
-def timm_file():
-    """timm's operations, loaded from their file because its package would import torch."""
+def timm_operations():
+    """Returns timm's operations, loaded from their file because its package would import torch."""
     package = importlib.util.find_spec("timm")
     assert package is not None and package.origin is not None
     path = Path(package.origin).parent / "data/auto_augment.py"
@@ -40,9 +40,6 @@ def timm_file():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-TIMM = timm_file()
 
 
 def hue_by_pillow(image: Image.Image, shift: float) -> Image.Image:
@@ -84,31 +81,62 @@ def test_colour_operations_equal_pillow(case, image):
     np.testing.assert_allclose(operation(image).astype(int), expected, rtol=0, atol=tolerance)
 
 
+def moved_by_pillow(image: Image.Image, matrix: tuple[float, ...], **options) -> Image.Image:
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, **options)
+
+
+def by_timm(name: str, amount: float):
+    return lambda image, **options: getattr(timm_operations(), name)(image, amount, **options)
+
+
+# Ours, the same by Pillow, and by timm.
 MOVES = [
-    (lambda x: ours.rotate(x, 27), lambda x, **options: TIMM.rotate(x, 27, **options)),
-    (lambda x: ours.shear(x, across=-0.27), lambda x, **options: TIMM.shear_x(x, -0.27, **options)),
-    (lambda x: ours.shear(x, down=0.27), lambda x, **options: TIMM.shear_y(x, 0.27, **options)),
+    (
+        lambda x: ours.rotate(x, 27),
+        lambda x, **options: x.rotate(27, **options),
+        by_timm("rotate", 27),
+    ),
+    (
+        lambda x: ours.shear(x, across=-0.27),
+        lambda x, **options: moved_by_pillow(x, (1, -0.27, 0, 0, 1, 0), **options),
+        by_timm("shear_x", -0.27),
+    ),
+    (
+        lambda x: ours.shear(x, down=0.27),
+        lambda x, **options: moved_by_pillow(x, (1, 0, 0, 0.27, 1, 0), **options),
+        by_timm("shear_y", 0.27),
+    ),
     (
         lambda x: ours.translate(x, across=0.45),
-        lambda x, **options: TIMM.translate_x_rel(x, 0.45, **options),
+        lambda x, **options: moved_by_pillow(x, (1, 0, 0.45 * SIZE, 0, 1, 0), **options),
+        by_timm("translate_x_rel", 0.45),
     ),
     (
         lambda x: ours.translate(x, down=-0.3),
-        lambda x, **options: TIMM.translate_y_rel(x, -0.3, **options),
+        lambda x, **options: moved_by_pillow(x, (1, 0, 0, 0, 1, -0.3 * SIZE), **options),
+        by_timm("translate_y_rel", -0.3),
     ),
 ]
+FILL = {"resample": Image.Resampling.BILINEAR, "fillcolor": (128, 128, 128)}
 
 
 @pytest.mark.parametrize("case", range(len(MOVES)))
-def test_geometric_operations_equal_timm(case):
+def test_geometric_operations_equal_those_of_pillow(case):
     """Equal to 1/32 of a pixel, except next to the edge of the uncovered area."""
-    operation, reference = MOVES[case]
-    options = {"resample": Image.Resampling.BILINEAR, "fillcolor": (128, 128, 128)}
-    expected = np.asarray(reference(Image.fromarray(PHOTOGRAPH), **options)).astype(int)
+    operation, reference, _ = MOVES[case]
+    expected = np.asarray(reference(Image.fromarray(PHOTOGRAPH), **FILL)).astype(int)
     found = operation(PHOTOGRAPH)
     difference = np.abs(found - expected).max(axis=-1)
     assert np.mean(difference > 4) < 0.02
     assert np.mean((found == 128).all(axis=-1)) > 0.05
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", range(len(MOVES)))
+def test_timm_calls_pillow_in_this_way(case):
+    _, by_pillow, theirs = MOVES[case]
+    moved = [reference(Image.fromarray(PHOTOGRAPH), **FILL) for reference in (by_pillow, theirs)]
+    np.testing.assert_array_equal(*moved)
 
 
 def test_magnitude_0_changes_nothing_except_for_two_operations():

@@ -1,11 +1,10 @@
-"""TFDS data sets, built by TFDS from small files in the real layouts, if it is installed."""
+"""TFDS data sets, built by TFDS from small files in the real layouts."""
 
-import io
+import importlib
 
 import numpy as np
 import pytest
 from layouts import make_coco, make_voc
-from PIL import Image
 
 from mlcls_jax import pack
 from mlcls_jax.config import Data
@@ -14,62 +13,22 @@ from mlcls_jax.data.readers.packed import read_packed
 from mlcls_jax.data.readers.read_table import read_table
 from mlcls_jax.data.splits import load_splits
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # TensorFlow's and its data sets'
-tfds = pytest.importorskip("tensorflow_datasets", reason="the extra tfds is not installed")
-
-
-def jpeg(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8 + number, 8), (number, 0, 0)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-class TinySet(tfds.core.GeneratorBasedBuilder):
-    """Has labels in all forms."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    name = "tiny_set"
-
-    def _info(self):
-        label = tfds.features.ClassLabel(names=["cat", "dog", "bird"])
-        features = {
-            "image": tfds.features.Image(encoding_format="jpeg"),
-            "image/filename": tfds.features.Text(),
-            "photo": tfds.features.Image(encoding_format="jpeg"),
-            "objects": tfds.features.Sequence({"label": label, "area": np.int64}),
-            "single": label,
-            "withheld": label,
-            "hot": tfds.features.Tensor(shape=(2,), dtype=np.int64),
-            "attributes": {"old": np.bool_, "new": np.bool_},
-            "nested": tfds.features.Sequence({"labels": tfds.features.Sequence(label)}),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(), "extra": self._generate_examples()}
-
-    def _generate_examples(self):
-        for number, labels in enumerate(([0, 2, 2], [], [1])):
-            yield (
-                number,
-                {
-                    "image": jpeg(number),
-                    "image/filename": f"name {number}.jpg",
-                    "photo": jpeg(number),
-                    "objects": [{"label": label, "area": 5} for label in labels],
-                    "single": number,
-                    "withheld": -1 if number else 0,
-                    "hot": [number % 2, 1],
-                    "attributes": {"old": number == 0, "new": True},
-                    "nested": [{"labels": [1]}],
-                },
-            )
+pytestmark = [
+    pytest.mark.reference,
+    pytest.mark.filterwarnings("ignore"),  # TensorFlow's and its data sets'
+]
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def tiny():
+    """Returns tests/helpers/tiny_tfds.py, which imports TFDS."""
+    return importlib.import_module("tiny_tfds")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    TinySet(data_dir=folder).download_and_prepare()
+    tiny.TinySet(data_dir=folder).download_and_prepare()
     return str(folder)
 
 
@@ -88,14 +47,14 @@ def read(data_dir, name, **options):
     ],
 )
 def test_features_become_labels_and_images_are_found_in_the_records(
-    data_dir, feature, classes, labels
+    tiny, data_dir, feature, classes, labels
 ):
     table = read(data_dir, "tiny_set", label_feature=feature)
     order = np.argsort(table.filenames)  # TFDS shuffles when it writes
     assert [table.filenames[i] for i in order] == [f"train/name {i}.jpg" for i in range(3)]
     named = table.with_classes(classes, "", "")
     assert named.labels[order].tolist() == labels
-    assert [read_file(table.paths[i]) for i in order] == [jpeg(number) for number in range(3)]
+    assert [read_file(table.paths[i]) for i in order] == [tiny.jpeg(number) for number in range(3)]
 
 
 def test_files_without_names_are_numbered(data_dir):
@@ -105,18 +64,18 @@ def test_files_without_names_are_numbered(data_dir):
     assert table.filenames == tuple(expected) and table.splits is None
 
 
-def test_the_second_time_tfds_is_not_used(data_dir, monkeypatch):
+def test_the_second_time_tfds_is_not_used(tiny, data_dir, monkeypatch):
     first = read(data_dir, "tiny_set", min_area=6.0)
     assert sorted(first.labels.ravel().tolist()) == [-1] * 9  # none of the objects is certain
-    monkeypatch.setattr(tfds, "builder", None)
+    monkeypatch.setattr(tiny.tfds, "builder", None)
     again = read(data_dir, "tiny_set", min_area=6.0)
     assert again.filenames == first.filenames and again.classes == first.classes
     assert [read_file(path) for path in again.paths] == [read_file(path) for path in first.paths]
     assert again.labels.tolist() == first.labels.tolist()
 
 
-def test_records_that_have_changed_are_read_again(tmp_path, monkeypatch):
-    TinySet(data_dir=tmp_path).download_and_prepare()
+def test_records_that_have_changed_are_read_again(tiny, tmp_path):
+    tiny.TinySet(data_dir=tmp_path).download_and_prepare()
     read(str(tmp_path), "tiny_set")
     (shard,) = tmp_path.rglob("*train*.tfrecord*")
     shard.write_bytes(shard.read_bytes()[:-7])
@@ -145,14 +104,14 @@ def test_mistakes_are_named(data_dir):
 
 
 @pytest.fixture
-def archives(monkeypatch):
+def archives(tiny, monkeypatch):
     """The folder with the contents of each archive that TFDS would download, by archive name."""
     folders: dict[str, str] = {}
 
     def download(self, urls):
         return {key: folders[key] for key in urls}
 
-    monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", download)
+    monkeypatch.setattr(tiny.tfds.download.DownloadManager, "download_and_extract", download)
     return folders
 
 

@@ -18,6 +18,7 @@ def entries_of(publisher):
     return {n.removeprefix(prefix): e for n, e in CATALOG.items() if n.startswith(prefix)}
 
 
+@pytest.mark.reference
 def test_keras_files_and_their_sums_are_those_of_keras():
     from keras.src.applications import efficientnet, efficientnet_v2
 
@@ -56,6 +57,7 @@ def timm_configs():
     return {n: c for n, c in scope["default_cfgs"].items() if not n.endswith(".untrained")}
 
 
+@pytest.mark.reference
 def test_timm_entries_are_those_of_timm(timm_configs):
     for name, entry in entries_of("timm").items():
         config = timm_configs[name]
@@ -67,6 +69,7 @@ def test_timm_entries_are_those_of_timm(timm_configs):
         assert config["hf_hub_id"] == "timm/", name
 
 
+@pytest.mark.reference
 def test_the_catalog_has_all_files_of_timm_for_these_networks(timm_configs):
     scales = {f"v2_{v[2:]}" if v.startswith("v2") else f"_{v}" for v in VARIANTS}
     models = {f"{stem}{scale}" for stem in ("efficientnet", "tf_efficientnet") for scale in scales}

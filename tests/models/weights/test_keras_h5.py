@@ -1,6 +1,7 @@
 """Reads what Keras writes, with the same logits, and refuses hostile HDF5 files."""
 
 import dataclasses
+import json
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from network_files import KERAS_LAYOUTS, ODD, tensors_of, write_keras
+from network_files import images as random_images_of
 from reference_keras import randomise_keras, write_earlier_keras_3, write_legacy, write_published
+from stored_values import stored
 
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.keras_h5 import MAX_DEPTH, MAX_EXPANSION, layer_order, read_keras
@@ -22,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 SHAPE = (65, 96, 3)  # odd, even and not square
+CASE = "keras b0"  # of the stored networks; see scripts/reference
 NUM_CLASSES = 7
 TOLERANCE = 1e-4  # of the largest logit
 PUBLISHED_STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -96,6 +101,7 @@ def assert_close(actual, expected):
     assert np.abs(actual - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize("filename", WRITERS)
 def test_logits_are_those_of_keras(tmp_path, with_top, images, filename):
     WRITERS[filename](with_top, tmp_path / filename)
@@ -105,6 +111,7 @@ def test_logits_are_those_of_keras(tmp_path, with_top, images, filename):
     assert_close(outputs(pretrained, images), expected)
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize("filename", WRITERS)
 def test_features_are_those_of_keras_without_top(tmp_path, without_top, images, filename):
     WRITERS[filename](without_top, tmp_path / filename)
@@ -114,11 +121,34 @@ def test_features_are_those_of_keras_without_top(tmp_path, without_top, images, 
     assert_close(outputs(pretrained, images), expected)
 
 
+@pytest.mark.parametrize("layout", KERAS_LAYOUTS)
+def test_every_layout_gives_the_stored_logits(tmp_path, layout):
+    path = stored_layout(layout, "with top", tmp_path)
+    pretrained = load_pretrained(path)
+    assert (pretrained.variant, pretrained.num_classes) == ("b0", NUM_CLASSES)
+    found = outputs(pretrained, random_images_of(ODD))
+    assert_close(found, stored("networks")[f"{CASE}: logits odd"])
+
+
+@pytest.mark.parametrize("layout", KERAS_LAYOUTS)
+def test_every_layout_without_top_gives_the_stored_features(tmp_path, layout):
+    path = stored_layout(layout, "without top", tmp_path)
+    pretrained = load_pretrained(path)
+    assert (pretrained.variant, pretrained.num_classes) == ("b0", 0)
+    found = outputs(pretrained, random_images_of(ODD))
+    assert_close(found, stored("networks")[f"{CASE}: features odd"])
+
+
+def stored_layout(layout, top, folder):
+    """Writes a weight file as a version of Keras does, without Keras."""
+    text = str(stored("networks")[f"{CASE}: {layout} {top}"])
+    return write_keras(json.loads(text), tensors_of(stored("networks"), CASE), folder / layout)
+
+
 @pytest.mark.slow
-def test_every_tensor_shows(tmp_path, with_top, images):
+def test_every_tensor_shows(tmp_path, images):
     """Shuffling any one tensor changes the output by much more than the tolerance."""
-    write_published(with_top, tmp_path / "a.h5")
-    pretrained = load_pretrained(tmp_path / "a.h5")
+    pretrained = load_pretrained(stored_layout("published.h5", "with top", tmp_path))
     images = images[:1]  # one image is enough
     expected = outputs(pretrained, images)
     leaves: Any = flatten_dict(jax.device_put(pretrained.variables))
@@ -131,6 +161,7 @@ def test_every_tensor_shows(tmp_path, with_top, images):
         assert moved > 10 * TOLERANCE, path
 
 
+@pytest.mark.reference
 def test_normalization_of_the_published_files(
     tmp_path, monkeypatch, applications, without_top, images
 ):
@@ -148,6 +179,7 @@ def test_normalization_of_the_published_files(
     assert_close(outputs(pretrained, images), expected)
 
 
+@pytest.mark.reference
 def test_optimizer_state_is_omitted(tmp_path, applications):
     model = applications.EfficientNetB0(weights=None, input_shape=(32, 32, 3), classes=2)
     model.compile("adam", "mse")
@@ -158,6 +190,7 @@ def test_optimizer_state_is_omitted(tmp_path, applications):
     assert load_pretrained(tmp_path / "compiled.weights.h5").num_classes == 2
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize("name", ["B2", "V2B0"])
 def test_the_order_of_layers_is_that_of_keras(name):
     import keras
@@ -175,6 +208,7 @@ def test_the_order_of_layers_is_that_of_keras(name):
         assert order[kind] == layers
 
 
+@pytest.mark.reference
 def test_variant_of_a_file_without_layer_names(tmp_path, applications):
     """B1 and B2 have the same number of layers and differ only in their widths."""
     model = applications.EfficientNetB2(weights=None, include_top=False, input_shape=(32, 32, 3))
@@ -184,6 +218,7 @@ def test_variant_of_a_file_without_layer_names(tmp_path, applications):
         load_pretrained(tmp_path / "b2.weights.h5", "b1")
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
 @pytest.mark.parametrize("kind", ["sequential", "functional", "own head"])
 def test_an_efficientnet_inside_another_model(tmp_path, without_top, images, kind, suffix):

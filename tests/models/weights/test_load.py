@@ -1,7 +1,9 @@
 """Loads files of every layout into models, merges them, and lists the differences."""
 
 import functools
+import json
 import pickle
+import struct
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import h5py
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -98,6 +101,19 @@ def test_lite_logits_are_those_of_the_reference(variant, right):
     assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
     np.testing.assert_array_equal(logits.argmax(axis=1), expected.argmax(axis=1))
     assert (logits.argmax(axis=1) == labels).sum() == right
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2"])
+def test_stored_lite_logits_are_those_of_the_reference(variant):
+    from make_lite_reference import package_files, reference_logits
+
+    paths = package_files("foolbox", "data/imagenet_*_*.jpg")
+    with np.load(REFERENCE) as stored:
+        filenames, expected = stored["filenames"], stored[variant]
+    assert [path.name for path in paths] == filenames.tolist()
+    logits = reference_logits(variant, paths, crop=False)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)
@@ -196,19 +212,45 @@ def test_a_folder_stands_for_its_one_weight_file(tmp_path, b0_tensors):
         load_pretrained(tmp_path)
 
 
-def test_bfloat16_is_read_exactly(tmp_path):
+def assert_is_the_stem(path, written):
+    stem = load_pretrained(path).variables["params"]["backbone"]["stem"]["conv"]["kernel"]
+    expected = written["_conv_stem.weight"].astype(np.float32).transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(stem, expected)
+
+
+@pytest.fixture
+def bfloat16_tensors():
+    model = EfficientNet(variant="lite0", num_classes=2)
+    tensors = file_tensors(model, LUKEMELAS, np.random.default_rng(0))
+    return {name: np.abs(value).astype(ml_dtypes.bfloat16) for name, value in tensors.items()}
+
+
+def test_bfloat16_is_read_exactly(tmp_path, bfloat16_tensors):
+    """The file is written by hand, because safetensors writes bfloat16 from torch only."""
+    header, data = {}, b""
+    for name, value in bfloat16_tensors.items():
+        span = [len(data), len(data) + value.nbytes]
+        header[name] = {"dtype": "BF16", "shape": value.shape, "data_offsets": span}
+        data += value.tobytes()
+    text = json.dumps(header).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    assert_is_the_stem(path, bfloat16_tensors)
+
+
+@pytest.mark.reference
+def test_bfloat16_of_torch_is_read_exactly(tmp_path, bfloat16_tensors):
     import torch
     from safetensors.torch import save_file as save_torch
 
-    model = EfficientNet(variant="lite0", num_classes=2)
-    tensors = file_tensors(model, LUKEMELAS, np.random.default_rng(0))
-    tensors = {k: torch.from_numpy(np.abs(v)).bfloat16() for k, v in tensors.items()}
+    tensors = {
+        name: torch.from_numpy(value.astype(np.float32)).bfloat16()
+        for name, value in bfloat16_tensors.items()
+    }
     save_torch(tensors, tmp_path / "a.safetensors")
     torch.save(tensors, tmp_path / "a.pth")
     for path in (tmp_path / "a.safetensors", tmp_path / "a.pth"):
-        stem = load_pretrained(path).variables["params"]["backbone"]["stem"]["conv"]["kernel"]
-        expected = tensors["_conv_stem.weight"].float().numpy().transpose(2, 3, 1, 0)
-        np.testing.assert_array_equal(stem, expected)
+        assert_is_the_stem(path, bfloat16_tensors)
 
 
 def test_half_a_head_is_a_difference(tmp_path, b0_tensors):

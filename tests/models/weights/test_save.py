@@ -1,15 +1,18 @@
 """Written files load in timm and Keras with our logits, and read back bit for bit."""
 
 import dataclasses
+import functools
 import json
 import os
 
 import jax
 import numpy as np
 import pytest
-from reference_models import CODE_BASES
+from network_files import CASES, shapes_of, write
 from reference_torch import import_torchvision
 from reference_weights import NUM_CLASSES, random_images
+from safetensors.numpy import load_file
+from stored_values import stored
 
 from mlcls_jax.models import conventions
 from mlcls_jax.models.conventions import Normalization, PretrainedConfig
@@ -27,15 +30,11 @@ SIZE, TOLERANCE = 64, 1e-4  # of the largest logit
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory):
-    """Reads a file written by a code base, once per module."""
-    cached = {}
+    """Reads the file of a stored network, once per module."""
 
-    def from_reference(code_base, variant) -> Pretrained:
-        if (code_base, variant) not in cached:
-            reference = CODE_BASES[code_base].build(variant, np.random.default_rng(0))
-            paths = reference.save(tmp_path_factory.mktemp("files") / "files")
-            cached[code_base, variant] = load_pretrained(next(iter(paths.values())))
-        return cached[code_base, variant]
+    @functools.cache
+    def from_reference(case) -> Pretrained:
+        return load_pretrained(write(stored("networks"), case, tmp_path_factory.mktemp("files")))
 
     return from_reference
 
@@ -81,11 +80,11 @@ def timm_logits(pretrained, path):
     import_torchvision()
     import timm
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file as load_torch_file
 
     builder = timm_builder(pretrained.variant, pretrained.model.convention, NUM_CLASSES)
     model = timm.create_model(builder.name, **builder.arguments).eval()
-    model.load_state_dict(load_file(path), strict=True)
+    model.load_state_dict(load_torch_file(path), strict=True)
     x = torch.from_numpy(normalized(pretrained).transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
         return model(x).numpy()
@@ -95,30 +94,49 @@ def assert_close(got, expected):
     assert np.abs(got - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
+TIMM_CASES = [case for case in CASES if case != "timm tf v2b0"]
+TIMM_CASES.remove("timm tf Noisy Student b0")
+KERAS_CASES = ["keras b0", "keras v2b0", "timm tf b0", "timm tf v2b0"]
+# Whose file has the names and shapes that timm's model of a case loads.
+TIMM_NAMES = {"lite0": None, "v2b0": "timm tf v2b0", "b0": "timm b0"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("code_base", "variant"),
-    [
-        ("keras", "b0"),
-        ("keras", "v2b0"),
-        ("timm", "b0"),
-        ("timm tf AdvProp", "b0"),
-        ("torchvision", "b0"),
-        ("lukemelas", "b0"),
-        ("lite fork", "lite0"),
-    ],
-)
-def test_timm_loads_the_written_file(tmp_path, read, code_base, variant):
-    pretrained = read(code_base, variant)
-    path = save_timm(tmp_path, pretrained.variables, variant)
+@pytest.mark.parametrize("case", TIMM_CASES)
+def test_a_file_for_timm_has_its_names_and_reads_back(tmp_path, read, case):
+    pretrained = read(case)
+    path = save_timm(tmp_path, pretrained.variables, pretrained.variant)
     assert_reads_back(path, pretrained)
+    if names := TIMM_NAMES[pretrained.variant]:
+        found = {name: tensor.shape for name, tensor in load_file(path).items()}
+        expected = shapes_of(stored("networks"), names)
+        assert found == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", KERAS_CASES)
+def test_a_file_for_keras_reads_back(tmp_path, read, case):
+    pretrained = read(case)
+    path = save_keras(
+        tmp_path, pretrained.variables, pretrained.variant, pretrained.pretrained_config
+    )
+    assert_reads_back(path, pretrained)
+
+
+@pytest.mark.reference
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TIMM_CASES)
+def test_timm_loads_the_written_file(tmp_path, read, case):
+    pretrained = read(case)
+    path = save_timm(tmp_path, pretrained.variables, pretrained.variant)
     assert_close(timm_logits(pretrained, path), our_logits(pretrained))
 
 
+@pytest.mark.reference
 @pytest.mark.slow
 def test_an_epsilon_other_than_timms_is_an_argument(tmp_path, read):
     """Torchvision's B5 to B7 have such an epsilon."""
-    pretrained = read("timm", "b0")
+    pretrained = read("timm b0")
     model = pretrained.model.clone(convention=conventions.TORCHVISION_LARGE)
     pretrained = dataclasses.replace(pretrained, model=model)
     builder = timm_builder("b0", conventions.TORCHVISION_LARGE, 3)
@@ -129,21 +147,18 @@ def test_an_epsilon_other_than_timms_is_an_argument(tmp_path, read):
     assert_close(timm_logits(pretrained, path), our_logits(pretrained))
 
 
+@pytest.mark.reference
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("code_base", "variant"),
-    [("keras", "b0"), ("keras", "v2b0"), ("timm tf", "b0"), ("timm tf", "v2b0")],
-)
-def test_keras_loads_the_written_file(tmp_path, read, code_base, variant):
-    pretrained = read(code_base, variant)
-    assert_keras_loads(pretrained, tmp_path)
+@pytest.mark.parametrize("case", KERAS_CASES)
+def test_keras_loads_the_written_file(tmp_path, read, case):
+    assert_keras_loads(read(case), tmp_path)
 
 
+@pytest.mark.reference
 @pytest.mark.slow
 def test_a_normalisation_that_keras_cannot_store_is_left_to_the_user(tmp_path, read):
-    pretrained = read("keras", "v2b0")
     odd = Normalization((100.0, 110.0, 120.0), (50.0, 60.0, 70.0))
-    pretrained = dataclasses.replace(pretrained, normalization=odd)
+    pretrained = dataclasses.replace(read("keras v2b0"), normalization=odd)
     builder = assert_keras_loads(pretrained, tmp_path)
     assert builder.arguments["include_preprocessing"] is False
 

@@ -1,6 +1,7 @@
 """Reads PyTorch files without torch, and refuses hostile ones.
 
-The two small files in this folder were written by torch 2.13 (`torch.save`), one in each format:
+The small files in this folder were written by torch 2.13 (`torch.save`), in both of its formats:
+checkpoint*.pth by scripts/reference/make_torch_files.py, and torch_*.pth from
 
     base = torch.arange(24.0)
     OrderedDict(
@@ -25,6 +26,7 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import make_torch_files
 import numpy as np
 import pytest
 
@@ -357,27 +359,30 @@ def test_big_endian_is_refused(tmp_path, torch, write):
         read_torch(path)
 
 
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_the_state_dict_of_a_training_checkpoint(tmp_path, is_zip):
-    """The optimizer's tensors are stored before and between those of the state dict."""
-    import torch
+CHECKPOINTS = ["checkpoint_zip.pth", "checkpoint_stream.pth"]
+LINEAR = {  # the first parameters of Linear(3, 2), set by hand
+    "weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "bias": np.array([0.5, -0.5], np.float32),
+}
 
-    model = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.Adam(model.parameters())
-    model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    checkpoint = {
-        "optimizer": optimizer.state_dict(),
-        "epoch": 3,
-        "state_dict": model.state_dict(),
-    }
-    path = tmp_path / "a.pth"
-    torch.save(checkpoint, path, _use_new_zipfile_serialization=is_zip)
-    tensors = read_torch(path)
-    assert tensors.keys() == {"weight", "bias"}
+
+@pytest.mark.parametrize("filename", CHECKPOINTS)
+def test_the_state_dict_of_a_training_checkpoint(filename):
+    """The optimizer's tensors are stored before and between those of the state dict."""
+    assert_reads_the_state_dict(DATA, filename)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("filename", CHECKPOINTS)
+def test_the_state_dict_of_a_new_training_checkpoint(filename, tmp_path):
+    make_torch_files.write(tmp_path)
+    assert_reads_the_state_dict(tmp_path, filename)
+
+
+def assert_reads_the_state_dict(folder, filename):
+    tensors = read_torch(folder / filename)
+    assert tensors.keys() == LINEAR.keys()
     for name, tensor in tensors.items():
-        np.testing.assert_array_equal(tensor, model.state_dict()[name].numpy())
-    checkpoint["state_dict_ema"] = model.state_dict()
-    torch.save(checkpoint, path, _use_new_zipfile_serialization=is_zip)
+        np.testing.assert_array_equal(tensor, LINEAR[name], strict=True)
     with pytest.raises(ValueError, match=r"several state dicts \('state_dict', 'state_dict_ema'\)"):
-        read_torch(path)
+        read_torch(folder / filename.replace("checkpoint", "checkpoint_ema"))

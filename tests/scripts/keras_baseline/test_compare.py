@@ -37,12 +37,14 @@ def images():
     return coarse.repeat(SIZE // 8, axis=1).repeat(SIZE // 8, axis=2)
 
 
+@pytest.mark.reference
 def test_the_base_gives_our_features(base, pretrained, images):
     assert largest_difference(base, pretrained, images) < TOLERANCE
     other = dataclasses.replace(pretrained, normalization=IMAGENET)
     assert largest_difference(base, other, images) > 100 * TOLERANCE
 
 
+@pytest.mark.reference
 def test_rescaling_twice_hides_the_images(base, images):
     """A base that divides by 255 again sees almost black images."""
     pixels = images.astype(np.float32)
@@ -50,6 +52,7 @@ def test_rescaling_twice_hides_the_images(base, images):
     assert twice.std(axis=0).mean() < 0.05 * once.std(axis=0).mean()
 
 
+@pytest.mark.reference
 def test_the_scripts_differ_in_one_repair_each(base):
     for before, after in pairwise(SCRIPTS):
         pairs = zip(dataclasses.astuple(before)[1:], dataclasses.astuple(after)[1:], strict=True)

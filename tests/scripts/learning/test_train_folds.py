@@ -55,6 +55,7 @@ def test_a_failed_run_is_one_line(data, monkeypatch):
         train_folds.main([*options(folder), "row"])
 
 
+@pytest.mark.reference
 @pytest.mark.slow
 def test_timms_loop_scores_the_held_out_images(data):
     folder, table = data

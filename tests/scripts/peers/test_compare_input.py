@@ -143,6 +143,7 @@ def test_the_limit_decodes_every_image_in_turn(images, monkeypatch):
     assert sorted(decoded[:12]) == sorted(2 * paths)
 
 
+@pytest.mark.reference
 def test_crops_of_the_torch_side(images):
     import input_torch
 

@@ -242,6 +242,7 @@ def test_pins_are_those_of_the_extra_reference():
     assert sorted(names) == ["timm", "torch", "torchvision"]
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize(
     "module", ["peer_timm", pytest.param("peer_keras", marks=pytest.mark.slow)]
 )

@@ -14,6 +14,7 @@ from reference_models import VARIANTS as REFERENCE_VARIANTS
 from reference_weights import random_images
 
 from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.models.weights.download import packaged_weights
 from mlcls_jax.models.weights.layouts import TIMM
 from mlcls_jax.models.weights.provenance import ARCHITECTURE, find_pretrained_config
 
@@ -31,6 +32,7 @@ SMALL = [
 ODD, EVEN, MIXED = (65, 97), (64, 64), (64, 97)
 
 
+@pytest.mark.reference
 @pytest.mark.slow
 @pytest.mark.parametrize(("code_base", "variant"), SMALL)
 def test_ours_matches_the_reference(code_base, variant):
@@ -43,6 +45,7 @@ def test_every_variant_has_a_reference():
     assert {v for code_base in CODE_BASES.values() for v in code_base.variants} == set(VARIANTS)
 
 
+@pytest.mark.reference
 def test_normalisation_of_every_file_that_timm_publishes(tmp_path, timm):
     """The file's name alone decides the normalisation."""
     from timm import get_pretrained_cfg, list_pretrained
@@ -103,6 +106,7 @@ def timm():
     return build("timm")
 
 
+@pytest.mark.reference
 def test_wrong_padding_shows_at_even_sizes_only(timm):
     other = build("timm tf")
     other.model.load_state_dict(timm.model.state_dict())
@@ -113,6 +117,7 @@ def test_wrong_padding_shows_at_even_sizes_only(timm):
     assert logits_change(timm, other, ODD) < TOLERANCE
 
 
+@pytest.mark.reference
 def test_wrong_epsilon_shows(timm):
     other = copied(timm)
     for norm in norms(other):
@@ -121,12 +126,14 @@ def test_wrong_epsilon_shows(timm):
     assert logits_change(timm, other, ODD) > 1000 * TOLERANCE
 
 
+@pytest.mark.reference
 def test_wrong_normalisation_shows(timm):
     other = copied(timm)
     other.mean, other.std = (0.5,) * 3, (0.5,) * 3
     assert logits_change(timm, other, ODD) > 1000 * TOLERANCE
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize("code_base", ["timm", "lukemelas"])  # with decay 0.9 and 0.99
 def test_wrong_decay_shows(code_base):
     reference = build(code_base)
@@ -137,6 +144,7 @@ def test_wrong_decay_shows(code_base):
     assert max(relative(ours[-1], theirs[-1]) for ours, theirs in pairs) > 100 * TOLERANCE
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize(("code_base", "times"), [("timm", 40), ("lukemelas", 4)])
 def test_a_biased_variance_shows(code_base, times):
     reference = build(code_base)
@@ -148,6 +156,7 @@ def test_a_biased_variance_shows(code_base, times):
     assert max(changes) > times * TOLERANCE
 
 
+@pytest.mark.reference
 def test_rounding_is_far_below_the_tolerance(timm):
     double = copied(timm)
     double.model.double()
@@ -214,8 +223,8 @@ def test_shapes_and_numbers_that_differ():
         relative(np.zeros(1), np.ones(2))
 
 
-def test_loading_needs_no_reference(tmp_path):
-    path = build("lite fork", "lite0").save(tmp_path / "files")[".pth zip"]
+def test_loading_needs_no_reference():
+    path = packaged_weights("lite0")
     found = check_weights.measure_loading(path)
     assert (found["variant"], found["imported"]) == ("lite0", [])
     assert found["file"] == path.stat().st_size
