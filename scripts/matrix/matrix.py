@@ -70,22 +70,28 @@ class Machine:
         """Returns how commands name a file in `work`."""
         return str(outside if self.root is None else Path("/") / outside.relative_to(self.root))
 
-    def run(self, *command: str, cwd: Path | None = None, check: bool = True) -> str:
+    def run(self, *command: str) -> str:
         """Runs a command and returns its output.
 
         Raises:
-            ValueError: it failed, and `check` is set.
+            ValueError: it failed.
         """
-        text = f"cd {shlex.quote(self.path(cwd or self.work))} && {shlex.join(command)}"
-        line = ["bash", "-c", text] if self.root is None else chroot_command(self.root, text)
-        env = environment(self.root)
+        line, env = self._line(command, self.work), environment(self.root)
         result = subprocess.run(
             line, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        if check and result.returncode:
+        if result.returncode:
             last = "\n".join(result.stdout.splitlines()[-20:])
             raise ValueError(f"{shlex.join(command)} ended with {result.returncode}:\n{last}")
         return result.stdout
+
+    def show(self, *command: str, folder: Path) -> None:
+        """Runs a command in a folder and shows its output on stderr; it may fail."""
+        subprocess.run(self._line(command, folder), env=environment(self.root), stdout=sys.stderr)
+
+    def _line(self, command: Sequence[str], folder: Path) -> list[str]:
+        text = f"cd {shlex.quote(self.path(folder))} && {shlex.join(command)}"
+        return ["bash", "-c", text] if self.root is None else chroot_command(self.root, text)
 
 
 def chroot_command(root: Path, text: str) -> list[str]:
@@ -181,11 +187,8 @@ def run_tests(machine: Machine, python: str, options: Sequence[str]) -> Outcome:
     )
     report, began = machine.work / "report.xml", time.monotonic()
     report.unlink(missing_ok=True)
-    output = machine.run(
-        python, "-m", "pytest", f"--junit-xml={machine.path(report)}", *options,
-        cwd=source, check=False,
-    )  # fmt: skip
-    print(output, file=sys.stderr)
+    written = f"--junit-xml={machine.path(report)}"
+    machine.show(python, "-m", "pytest", written, *options, folder=source)
     if not report.exists():
         raise ValueError("pytest wrote no report; its output is above")
     counts = count(report.read_text())

@@ -313,7 +313,7 @@ def test_paths_that_are_not_files(tmp_path):
         ("link.jpg", "it links to a file that does not exist"),
         (".", "it is a folder, not a file"),
         ("pipe.jpg", "it is a device, socket or pipe, not a file"),
-        ("zero\0byte.jpg", "embedded null byte"),
+        ("zero\0byte.jpg", "embedded null (byte|character)"),  # of Python 3.11; of 3.13
     ]:
         with pytest.raises(ImageError, match=reason):
             read_file(str(tmp_path / name))
