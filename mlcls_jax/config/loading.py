@@ -93,7 +93,7 @@ def find_config(name: str) -> str:
     if Path(name).is_file():
         return name
     names, path = config_names(), Path(name)
-    if path.parent.name in ("", "configs") and path.stem in names and path.suffix in ("", ".py"):
+    if str(path.parent) in (".", "configs") and path.stem in names and path.suffix in ("", ".py"):
         return str(config_folder() / f"{path.stem}.py")
     files = [str(file) for file in path.parent.glob("*.py")] if path.suffix == ".py" else []
     near = difflib.get_close_matches(name, files, 1) or difflib.get_close_matches(
