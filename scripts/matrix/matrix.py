@@ -191,8 +191,8 @@ def run_tests(machine: Machine, python: str, options: Sequence[str]) -> Outcome:
     machine.show(python, "-m", "pytest", written, *options, folder=source)
     if not report.exists():
         raise ValueError("pytest wrote no report; its output is above")
-    counts = count(report.read_text())
-    return Outcome(*versions.split()[-2:], *counts, time.monotonic() - began)
+    (version, jax), counts = versions.split()[-2:], count(report.read_text())
+    return Outcome(version, jax, *counts, time.monotonic() - began)
 
 
 def count(report: str) -> tuple[int, int, int]:
