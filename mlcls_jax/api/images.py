@@ -95,8 +95,8 @@ def named_images(given: Any) -> tuple[list[Any], list[ImageLike]]:
         raise ValueError(f"images: {type(given).__name__} is neither an image nor a list of them")
     images: list[Any] = []
     for item in [given] if one else given:
-        is_folder = isinstance(item, str | Path) and Path(item).expanduser().is_dir()
-        images += images_in(Path(item).expanduser()) if is_folder else [item]
+        path = Path(item).expanduser() if isinstance(item, str | Path) else None
+        images += images_in(path) if path is not None and path.is_dir() else [item]
     if not images:
         raise ValueError("images: there are none")
     names = [

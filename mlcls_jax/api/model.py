@@ -142,7 +142,8 @@ class LoadedModel:
             single = dataclasses.replace(run, config=config)
             (maps,) = class_maps(single, [str(names[0])], chosen, reader)
             pixels = shrink(as_file(given[0], run.config.data.max_pixels), SHORT_SIDE)
-        box = seen_box(*pixels.shape[:2], spec.image_size, spec.augment.eval_resize)
+        height, width = pixels.shape[:2]
+        box = seen_box(height, width, spec.image_size, spec.augment.eval_resize)
         return Image.fromarray(overlay(pixels, maps[0], box))
 
     def evaluate(
@@ -222,8 +223,9 @@ class LoadedModel:
                 csv = Path(folder) / "DataFrame.csv"
                 labels.to_csv(csv, index=False)
                 return labels_for(run, str(csv), images, "csv")
+        labels = str(labels)
         if labels not in SPLITS:
-            return labels_for(run, str(labels), images)
+            return labels_for(run, labels, images)
         splits = read_splits_of(self._workdir, run.config.data)
         if labels not in splits:
             raise ValueError(f"the run has no split {labels!r}; it has {', '.join(splits)}")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
+from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
 from mlcls_jax.data.images.decoding import image_libraries
@@ -20,18 +21,21 @@ OPTIONS = (
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Sets up JAX, Pillow and OpenCV as the commands do within the block.
+    """Sets up JAX, Pillow and OpenCV as the commands do within the block, and silences Orbax.
 
     A folder of compiled programs that the caller has set is kept.
     """
     before = {name: jax.config.values[name] for name in OPTIONS}
+    verbosity = logging.get_verbosity()
     with image_libraries():
         try:
+            logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant
             distributed.start()
             if before[CACHE]:
                 jax.config.update(CACHE, before[CACHE])
             yield
         finally:
+            logging.set_verbosity(verbosity)
             for name, value in before.items():
                 jax.config.update(name, value)
             if not before[CACHE]:  # else JAX would keep using the folder

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mlcls_jax.api.model import LoadedModel, load
 from mlcls_jax.api.session import session
-from mlcls_jax.config import Config
+from mlcls_jax.config import Config, Data
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.extensions import register
 from mlcls_jax.config.loading import base_config, with_overrides
@@ -113,10 +113,10 @@ def train(
         ValueError: the data, the config or the workdir is wrong; one line that names it.
         FloatingPointError: a loss is not finite.
     """
-    folder = Path(workdir).expanduser().absolute()
+    folder = Path(workdir).expanduser()
     named = {"loss.custom": loss, "augment.custom": augment, "model.custom": network}
     given = {path: register(value) for path, value in named.items() if value is not None}
-    config = with_fields(_with_files(config, folder), given)
+    config = with_fields(config, _written_labels(config.data, folder) | given)
     validate(config)
     extensions = Extensions(
         loggers=tuple(loggers),
@@ -126,18 +126,18 @@ def train(
     )
     with session():
         code = run_training(with_absolute_paths(config), folder, extensions=extensions)
-    return Run(folder, is_finished=not code)
+    return Run(folder.absolute(), is_finished=not code)
 
 
-def _with_files(config: Config, workdir: Path) -> Config:
-    """Returns the config with DataFrames of labels written to the workdir, and named there.
+def _written_labels(data: Data, workdir: Path) -> dict[str, str]:
+    """Writes DataFrames of labels to the workdir, and returns the fields that name the files.
 
     Raises:
         ValueError: the workdir holds a run with other labels.
     """
     paths: dict[str, str] = {}
     for field, name in FRAMES.items():
-        frame = getattr(config.data, field)
+        frame = getattr(data, field)
         if not isinstance(frame, pd.DataFrame):
             continue
         path, text = workdir / name, frame.to_csv(index=False)
@@ -149,4 +149,4 @@ def _with_files(config: Config, workdir: Path) -> Config:
             )
         workdir.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
-    return with_fields(config, paths)
+    return paths

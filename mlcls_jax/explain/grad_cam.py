@@ -25,8 +25,7 @@ from mlcls_jax.data.images.transforms import Box
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.ml_decoder import ATTENTION, INTERMEDIATES, query_of_class
-from mlcls_jax.step.custom_network import CustomNetwork
-from mlcls_jax.step.train_step import normalize, over_devices
+from mlcls_jax.step.train_step import AnyNetwork, normalize, over_devices
 from mlcls_jax.system.devices import AXIS, replicated
 
 # (variables, images, chosen) -> (logits, maps); see `make_explain_step`.
@@ -35,9 +34,7 @@ Explain = Callable[[dict, Any, Any], tuple[jax.Array, jax.Array]]
 MAX_OPACITY = 0.6  # of the colour, where a map is highest
 
 
-def make_explain_step(
-    model: EfficientNet | CustomNetwork, by: Normalization, mesh: Mesh
-) -> Explain:
+def make_explain_step(model: AnyNetwork, by: Normalization, mesh: Mesh) -> Explain:
     """Builds the compiled step `explain(variables, images, chosen) -> (logits, maps)`.
 
     Arguments of the step:

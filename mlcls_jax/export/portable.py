@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlcls_jax.models.conventions import Normalization
-from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.step.train_step import normalize
+from mlcls_jax.step.train_step import AnyNetwork, normalize
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 STABLEHLO_FILE, ONNX_FILE = "model.stablehlo", "model.onnx"
@@ -27,7 +26,7 @@ Predictor = Callable[[jax.Array], jax.Array]
 
 
 def make_predictor(
-    model: EfficientNet, variables: dict, by: Normalization, temperatures: Sequence[float] = ()
+    model: AnyNetwork, variables: dict, by: Normalization, temperatures: Sequence[float] = ()
 ) -> Predictor:
     """Returns normalisation, network and sigmoid as one function with the weights as constants.
 

@@ -54,7 +54,7 @@ class OwnWeights:
             ValueError: the network is the user's own and has other classes.
         """
         text = f"Weights of {self.workdir}, {describe_checkpoint(self.model.metadata)}"
-        if getattr(network, "custom", ""):  # the layout of its head is not known
+        if network.custom:  # the layout of its head is not known
             if classes != self.model.classes:
                 raise ValueError(
                     f"config: model.weights is the run {self.workdir} with other classes; a custom "

@@ -136,7 +136,7 @@ def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
     if not has_checkpoint(workdir):
         _check_files(config.data)
         _check_network(config.model)
-    elif not config.minutes and not getattr(config.model, "custom", ""):
+    elif not config.minutes and not config.model.custom:
         # The training checks it again, with the plan for --minutes and for a custom network.
         check_unchanged(workdir, with_recipe(config, 1, read_config(workdir))[0])
     return Start(config, workdir, note)

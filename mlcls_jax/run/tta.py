@@ -22,10 +22,9 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.models.conventions import Normalization
-from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.step.network import build_model
-from mlcls_jax.step.train_step import normalize, over_devices
+from mlcls_jax.step.train_step import AnyNetwork, normalize, over_devices
 from mlcls_jax.system.devices import AXIS, replicated
 
 NAMES = ("none", "flip", "crops")
@@ -88,7 +87,7 @@ def views(name: str, flip: bool) -> np.ndarray:
 
 
 def make_view_step(
-    model: EfficientNet, by: Normalization, wanted: np.ndarray, size: int, mesh: Mesh
+    model: AnyNetwork, by: Normalization, wanted: np.ndarray, size: int, mesh: Mesh
 ) -> Callable[[dict, jax.Array], jax.Array]:
     """Builds `logits(variables, images)`, like make_eval_step, with the mean over views.
 

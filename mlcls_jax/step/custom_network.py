@@ -145,14 +145,17 @@ def custom_network(
     Raises:
         ValueError: the name cannot be imported, or what it names does not return a network.
     """
-    make = resolve(name, FIELD)
-    given = make if hasattr(make, "apply") and not inspect.isclass(make) else None
-    module = given or make(num_classes=num_classes)
-    if not (hasattr(module, "init") and hasattr(module, "apply")):
+    named = resolve(name, FIELD)
+    module = named if _is_module(named) else named(num_classes=num_classes)
+    if not _is_module(module):
         raise ValueError(
             f"config: {FIELD}={name} returns {type(module).__name__}; it must return a Flax module"
         )
     return CustomNetwork(module, name, active)
+
+
+def _is_module(value: Any) -> bool:
+    return hasattr(value, "init") and hasattr(value, "apply") and not inspect.isclass(value)
 
 
 def presented(variables: Any) -> dict:

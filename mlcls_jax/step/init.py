@@ -14,7 +14,7 @@ from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.models.weights.load import Pretrained, load_pretrained, merge, with_classes
 from mlcls_jax.step.custom_network import presented
 from mlcls_jax.step.losses import prior_bias
-from mlcls_jax.step.network import NetworkSpec, build_model, head_input
+from mlcls_jax.step.network import NetworkSpec, build_efficientnet, build_model, head_input
 from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import replicate, replicated
@@ -39,7 +39,7 @@ def random_variables(
 
     variables = jax.jit(draw, out_shardings=replicated(mesh))()
     head = variables["params"]["head"]
-    fits = all(np.shape(head.get(name)) == leaf.shape for name, leaf in bias.items())
+    fits = all(name in head and head[name].shape == leaf.shape for name, leaf in bias.items())
     if fits or not network.custom:
         head = head | replicate(bias, mesh)
     variables |= {"params": variables["params"] | {"head": head}}
@@ -50,7 +50,9 @@ def _with_given(variables: dict, given: Any, mesh: jax.sharding.Mesh) -> dict:
     """Returns the variables with the given ones, and prints what stays random."""
     flat, pretrained = flatten(variables), flatten(presented(given))
     taken = {
-        path: leaf for path, leaf in pretrained.items() if np.shape(flat.get(path)) == leaf.shape
+        path: leaf
+        for path, leaf in pretrained.items()
+        if path in flat and np.shape(flat[path]) == leaf.shape
     }
     rest = [path for path in flat if path not in taken]
     console.print(f"Weights given: {len(taken)} arrays; new: {', '.join(rest) or 'nothing'}")
@@ -126,7 +128,7 @@ def fresh_head(network: NetworkSpec, shapes: dict, seed: int, bias: dict) -> dic
         seed: of the random numbers.
         bias: bias of the head, from `fresh_bias`.
     """
-    model = build_model(network)
+    model = build_efficientnet(network)
 
     def draw() -> dict:
         one_image, key = head_input(network, shapes), jax.random.key(seed)

@@ -89,6 +89,15 @@ def build_model(
     """
     if network.custom:
         return custom_network(network.custom, network.num_classes, active)
+    return build_efficientnet(network, convention, active)
+
+
+def build_efficientnet(
+    network: NetworkSpec,
+    convention: Convention = KERAS,
+    active: frozenset[str] | None = None,
+) -> EfficientNet:
+    """Returns the Flax module of a network that is not the user's own; see `build_model`."""
     return EfficientNet(
         variant=network.variant,
         num_classes=network.num_classes,

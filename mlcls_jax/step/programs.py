@@ -26,6 +26,7 @@ from mlcls_jax.step.losses import make_loss
 from mlcls_jax.step.mixup import make_mixed_inputs, mixes
 from mlcls_jax.step.network import (
     NetworkSpec,
+    build_efficientnet,
     build_model,
     head_input,
     network_spec,
@@ -233,7 +234,7 @@ def feature_step_program(
     """
     trainable = trainable_paths(variables["params"], phase_plan.phase)
     step = make_feature_step(
-        build_model(spec.network),
+        build_efficientnet(spec.network),
         _optimizer(phase_plan, variables["params"]),
         trainable,
         make_loss(spec.loss, spec.network.num_classes, spec.frequencies),
@@ -269,7 +270,7 @@ def classify_program(
         mesh: of all devices.
         variables: what `variables_shape` returns.
     """
-    classify = make_classify(build_model(network), batch_size, mesh)
+    classify = make_classify(build_efficientnet(network), batch_size, mesh)
     one_image = head_input(network, variables)
     shape = (images, *one_image.shape)
     inputs = jax.ShapeDtypeStruct(shape, one_image.dtype, sharding=replicated(mesh))

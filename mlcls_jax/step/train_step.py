@@ -22,10 +22,13 @@ from jaxtyping import Array, Float, UInt8
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
+from mlcls_jax.step.custom_network import CustomNetwork
 from mlcls_jax.step.ema import NO_EMA, Decay, EmaState, update_ema
 from mlcls_jax.step.losses import Loss, known_sum
 from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.system.devices import AXIS, replicated
+
+AnyNetwork = EfficientNet | CustomNetwork  # what `build_model` returns
 
 
 @struct.dataclass
@@ -112,7 +115,7 @@ def make_inputs(normalization: Normalization) -> Inputs:
 
 
 def make_train_step(
-    model: EfficientNet,
+    model: AnyNetwork,
     optimizer: optax.GradientTransformation,
     trainable: frozenset[str],
     inputs: Inputs,
@@ -279,7 +282,7 @@ def over_devices(
 
 
 def make_eval_step(
-    model: EfficientNet, normalization: Normalization, mesh: Mesh
+    model: AnyNetwork, normalization: Normalization, mesh: Mesh
 ) -> Callable[[dict, jax.Array], jax.Array]:
     """Returns a jitted `logits(variables, images)` for evaluation.
 

@@ -17,6 +17,7 @@ import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
+from mlcls_jax.data.images.decoding import image_libraries
 from mlcls_jax.data.loaders.threads import make_reader
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.serve.__main__ import listen, parse
@@ -143,7 +144,8 @@ def test_a_decompression_bomb_is_refused_by_its_header(client):
     bomb = bytearray(png(1, 1))
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2
     bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
-    answer = client.post("/api/predict", files={"images": ("bomb.png", bytes(bomb))})
+    with image_libraries():  # as the command does
+        answer = client.post("/api/predict", files={"images": ("bomb.png", bytes(bomb))})
     assert answer.status_code == 422 and "max_pixels" in answer.json()["detail"]
 
 

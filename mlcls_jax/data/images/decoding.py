@@ -183,7 +183,8 @@ def from_array(pixels: np.ndarray) -> ImageFile:
     if pixels.shape[2] not in (3, 4):
         raise ImageError(f"its shape is {list(pixels.shape)}; it must be [height, width, 3]")
     pixels = np.ascontiguousarray(pixels[..., :3])
-    return ImageFile(*pixels.shape[:2], lambda *_: pixels)
+    height, width = pixels.shape[:2]
+    return ImageFile(height, width, lambda *_: pixels)
 
 
 def decode(contents: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
