@@ -58,6 +58,9 @@ class Run:
 def config(name: str | Path = "default", **fields: Any) -> Config:
     """Returns a config by name or from a file, with some fields set.
 
+    Of a section, the fields that differ from their defaults are set; all others keep the values of
+    the named config.  A path sets any value.
+
     Args:
         name: such as "b5" or "lite0", or the path of a config file.
         fields: sections, such as data=Data(csv="labels.csv", images="photos"), single fields, such
@@ -67,8 +70,13 @@ def config(name: str | Path = "default", **fields: Any) -> Config:
         ValueError: the config does not exist, or a field is unknown or has an impossible value.
     """
     known = {entry.name for entry in dataclasses.fields(Config)}
-    whole = {field: value for field, value in fields.items() if field in known}
-    base = dataclasses.replace(base_config(str(name)), **whole)
+    base = base_config(str(name))
+    whole = {
+        field: _merged(getattr(base, field), value)
+        for field, value in fields.items()
+        if field in known
+    }
+    base = dataclasses.replace(base, **whole)
     frames = {field: getattr(base.data, field) for field in FRAMES}
     frames = {field: value for field, value in frames.items() if isinstance(value, pd.DataFrame)}
     plain = with_fields(base, {f"data.{field}": "DataFrame" for field in frames})
@@ -77,6 +85,24 @@ def config(name: str | Path = "default", **fields: Any) -> Config:
     for field, frame in frames.items():
         setattr(result.data, field, frame)
     return result
+
+
+def _merged(section: Any, given: Any) -> Any:
+    """Returns a section with the fields of another one of its type that have no default value."""
+    if not dataclasses.is_dataclass(given) or type(given) is not type(section):
+        return given
+    default = type(section)()
+    changed = {
+        entry.name: getattr(given, entry.name)
+        for entry in dataclasses.fields(given)
+        if not _equal(getattr(given, entry.name), getattr(default, entry.name))
+    }
+    return dataclasses.replace(section, **changed)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Returns whether two values are equal; a DataFrame is equal to nothing."""
+    return not isinstance(a, pd.DataFrame) and a == b
 
 
 def train(

@@ -215,7 +215,14 @@ def test_fields_by_section_name_and_path():
     data = ml.Data(csv="labels.csv", images="photos")
     config = ml.config("lite0", data=data, seed=3, **{"phases[1].duration": "5 epochs"})
     assert config.model.variant == "lite0"
-    assert (config.data, config.seed, config.phases[1].duration) == (data, 3, "5 epochs")
+    assert (config.data.csv, config.seed, config.phases[1].duration) == (
+        "labels.csv",
+        3,
+        "5 epochs",
+    )
+    named = ml.config("lite0")
+    assert config.data.batch_size == named.data.batch_size != ml.Data().batch_size
+    assert ml.config("lite0", model=ml.Model(variant="b5")).model.variant == "b5"
     frame = pd.DataFrame({"filename": ["a.jpg"], "cat": [1]})
     assert ml.config("b5", data=ml.Data(csv=frame)).data.csv is frame
     with pytest.raises(ValueError, match="the nearest is b5"):
