@@ -28,11 +28,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mlcls_jax.config.named import DEMO
 from mlcls_jax.config.options import Parser
 from mlcls_jax.system import command_line
 from mlcls_jax.system.invocation import command
 
-OUT = Path("data/demo")  # configs/demo.py reads it
 MOST_IMAGES = 100_000  # of a split; five digits number them
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLITS = ("train", "val")
@@ -47,7 +47,7 @@ DIGIT_SIZES = (40, 68)
 SMALLER_PER_DIGIT = 8  # four of the largest digits would not fit
 MOST_DIGITS = 4
 MOST_OVERLAP = 0.15  # share of the smaller digit's square
-_LAYOUTS = 64
+_LAYDEMOS = 64
 LARGEST_ANGLE = 15.0
 LEAST_CONTRAST = 0.35
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -154,11 +154,11 @@ def _draw_boxes(rng, count: int) -> list[tuple[int, int, int]]:
     while True:
         # Draw all squares of a layout together, because large ones may leave no room for another,
         # and draw many layouts at once, because most attempts fail.
-        sizes = rng.integers(DIGIT_SIZES[0], largest + 1, (_LAYOUTS, count))
+        sizes = rng.integers(DIGIT_SIZES[0], largest + 1, (_LAYDEMOS, count))
         room = IMAGE_SIZE - sizes[:, :, None] + 1
-        corners = rng.integers(0, room, (_LAYOUTS, count, 2))
+        corners = rng.integers(0, room, (_LAYDEMOS, count, 2))
         ends = corners + sizes[:, :, None]
-        fits = np.ones(_LAYOUTS, bool)
+        fits = np.ones(_LAYDEMOS, bool)
         for one, other in combinations(range(count), 2):
             low = np.maximum(corners[:, one], corners[:, other])
             high = np.minimum(ends[:, one], ends[:, other])
@@ -274,7 +274,9 @@ def main(argv: list[str]) -> int:
         prog=command("demo"),
         description="Makes the demo's images and labels: handwritten digits on photographs.",
     )
-    parser.add_argument("--out", type=Path, default=OUT, help=f"folder to write to (default {OUT})")
+    parser.add_argument(
+        "--out", type=Path, default=DEMO, help=f"folder to write to (default {DEMO})"
+    )
     parser.add_argument("--train", type=int, default=1600, help="training images (default 1600)")
     parser.add_argument("--val", type=int, default=400, help="validation images (default 400)")
     parser.add_argument("--seed", type=int, default=0, help="it decides the images (default 0)")
@@ -289,8 +291,8 @@ def main(argv: list[str]) -> int:
 
 
 def _data_options(out: Path) -> str:
-    """Returns the overrides that name the data, which the config finds without them in OUT."""
-    if out == OUT:
+    """Returns the overrides that name the data, which the config finds without them in DEMO."""
+    if out == DEMO:
         return ""
     overrides = (
         f"--config.data.csv={out / 'labels.csv'}",

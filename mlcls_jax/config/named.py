@@ -3,6 +3,7 @@
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
+DEMO = Path("data/demo")  # where the config "demo" finds what `mlcls-jax demo` makes
 
 
 def config_folder() -> Path:

@@ -12,6 +12,7 @@ from mlcls_jax.config import Config, Data, Model
 from mlcls_jax.config.aliases import add_aliases, alias_overrides
 from mlcls_jax.config.fields import PREFIX, paths_of
 from mlcls_jax.config.loading import base_config, with_overrides
+from mlcls_jax.config.named import DEMO
 from mlcls_jax.config.options import Parser, add_process_options
 from mlcls_jax.config.recipes import with_recipe
 from mlcls_jax.config.serialization import with_absolute_paths
@@ -197,7 +198,9 @@ def _check_files(data: Data) -> None:
     for name, kind in (("csv", "file"), ("images", "folder")):
         path = getattr(data, name)
         if data.source != "tfds" and path and "://" not in path and not Path(path).exists():
-            raise ValueError(f"{path}: no such {kind}; check --{name} (data.{name})")
+            of_demo = Path(path).parent == DEMO.absolute()
+            advice = f"{command('demo')} makes it" if of_demo else f"check --{name} (data.{name})"
+            raise ValueError(f"{path}: no such {kind}; {advice}")
 
 
 def _check_network(model: Model) -> None:

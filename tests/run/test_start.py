@@ -127,6 +127,7 @@ def test_without_a_config_the_default_is_used_and_named(tmp_path, monkeypatch):
         (["--workdir", "runs/new"], "--workdir runs/new holds no run to continue; for a new run"),
         (["--config", "b0"], r"data\.csv is empty; name your data"),
         (["--csv", "mine.csv"], r"mine\.csv: no such file; check --csv \(data\.csv\)"),
+        (["--config", "demo"], "data/demo/labels.csv: no such file; .*demo makes it"),
         (["--csv", "new.csv", "--images", "fotos"], "fotos: no such folder; check --images"),
         (["--resume-from", "runs/mien"], "runs/mien does not exist; did you mean runs/mine?"),
         (["--resume-from", "runs"], "runs holds no run with a checkpoint; name the --workdir of"),
