@@ -1,6 +1,7 @@
 """The learning-rate range test: its arithmetic, and the command on generated images."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -113,6 +114,7 @@ def test_the_command_prints_overrides_and_writes_only_an_image(
     config_file, photos, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of the config file, by Python
     argv = ["--config", config_file, "--steps", "100", "--phase", "tail", "--high", "1e3"]
     before = {*os.listdir(tmp_path), *os.listdir(photos)}
     assert lr_find.main(argv) == 0
