@@ -1,4 +1,4 @@
-"""Options that several commands share, and errors of a command as one line."""
+"""What the commands share when they run: the devices, and errors of a command as one line."""
 
 import argparse
 import dataclasses
@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable
 from logging import getLogger
-from pathlib import Path
 from traceback import print_exc
 from typing import NoReturn
 
@@ -15,15 +14,11 @@ import jax
 from absl import logging
 
 from mlcls_jax.config import Data, Distributed
-from mlcls_jax.config.options import Parser as Parser
-from mlcls_jax.config.options import add_process_options as add_process_options
 from mlcls_jax.data.images.decoding import image_libraries
-from mlcls_jax.run.tta import NAMES
 from mlcls_jax.system import devices, distributed, early_signals, threads
 from mlcls_jax.system.command_line import USER_ERROR, error_line, keeps_traceback
 from mlcls_jax.system.console import console, one_line
 from mlcls_jax.system.early_signals import INTERRUPTED
-from mlcls_jax.system.files import check_writable
 from mlcls_jax.system.signals import Terminated
 
 FAILED = 1
@@ -50,47 +45,6 @@ def start_devices(options: argparse.Namespace, limits: Distributed) -> None:
         limits.start_timeout,
     )
     console.quiet = not devices.is_first_process()
-
-
-def add_on_bad_image(parser: argparse.ArgumentParser) -> None:
-    """Adds --on-bad-image."""
-    parser.add_argument(
-        "--on-bad-image",
-        default="",
-        choices=("error", "skip"),
-        help="what to do with an image that cannot be read: stop, or skip it (default: the "
-        "run's data.on_bad_image)",
-    )
-
-
-def add_tta(parser: argparse.ArgumentParser) -> None:
-    """Adds --tta, which averages predictions over several views of an image."""
-    parser.add_argument(
-        "--tta",
-        default="none",
-        choices=NAMES,
-        help="test-time augmentation (default none): flip averages the predictions for an image "
-        "and its mirror image, at 2 times the cost; crops averages five crops and their mirror "
-        "images, at up to 10 times the cost",
-    )
-
-
-def check_folder(option: str, file: str) -> None:
-    """Checks that the file of an option can be written.
-
-    Args:
-        option: its name, without dashes.
-        file: its value; "" if it was not given.
-
-    Raises:
-        ValueError: the folder of the file does not exist or takes no files.
-    """
-    if not file:
-        return
-    folder = Path(file).absolute().parent
-    if not folder.is_dir():
-        raise ValueError(f"--{option} {file}: its folder does not exist; create it first")
-    check_writable(folder)
 
 
 def with_on_bad_image(data: Data, given: str) -> Data:

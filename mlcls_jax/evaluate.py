@@ -14,13 +14,20 @@ without labels, in a folder or in a CSV of file names, evaluate writes predictio
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+from mlcls_jax.options.evaluate import RESAMPLES as RESAMPLES
+from mlcls_jax.options.evaluate import check, parse, source_of, tuning_of
+
+if __name__ == "__main__":
+    check(sys.argv[1:])  # at once; the imports below take longer
 
 import numpy as np
 
 from mlcls_jax import cli
-from mlcls_jax.config import Config, Data
+from mlcls_jax.config import Config
 from mlcls_jax.config.checks import validate
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.loaders.threads import Reader, make_reader
@@ -50,7 +57,6 @@ from mlcls_jax.run.workdir import RAW, read_splits_of
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console, escaped, print_table, print_warning
 from mlcls_jax.system.files import check_writable, write_text
-from mlcls_jax.system.invocation import command
 
 # Metrics of the first table, with what each of them is.
 PRINTED = {
@@ -65,17 +71,6 @@ PRINTED = {
     "OF1@3": "OF1 of the top 3",
     "loss": "binary cross-entropy",
 }
-METRICS = """metrics:
-  mAP    mean over classes of the average precision
-  CF1    F1 of the mean per-class precision CP and the mean per-class recall CR
-  OF1    F1 of the overall precision OP and the overall recall OR, in which all
-         pairs of image and class count the same
-  CF1@3, OF1@3
-         the same if the 3 most probable classes of each image are predicted
-"""
-RESAMPLES = 1000
-SOURCES = Data.__dataclass_fields__["source"].metadata["choices"]
-TUNED_BY = ("threshold_criterion", "threshold_target", "calibration")  # options that tune again
 
 
 def main(argv: list[str]) -> int:
@@ -168,92 +163,9 @@ def score_table(
     return result, scores, constant
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
-    """Returns the options after checking that they go together."""
-    parser = cli.Parser(
-        prog=command("evaluate"),
-        description="Evaluates a trained run on one of its splits, or on other images.",
-        epilog=METRICS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument(
-        "--split", default="", help="split of the run: train, val (default) or test"
-    )
-    parser.add_argument(
-        "--csv",
-        default="",
-        help="labels of other images, in the same format as data.csv, or file names only",
-    )
-    parser.add_argument(
-        "--images",
-        default="",
-        help="folder of the images in --csv; without --csv, all its images are predicted, and "
-        "there are no metrics",
-    )
-    parser.add_argument(
-        "--source",
-        choices=SOURCES,
-        help="format of --csv (default: csv if its name ends in .csv, otherwise the run's "
-        "data.source)",
-    )
-    parser.add_argument("--checkpoint", default="best", help="best (default), latest, or a step")
-    cli.add_tta(parser)
-    cli.add_on_bad_image(parser)
-    parser.add_argument(
-        "--bootstrap",
-        type=int,
-        default=RESAMPLES,
-        help=f"bootstrap resamples for the confidence interval of mAP (default {RESAMPLES}); "
-        "0 for no interval",
-    )
-    tuning = parser.add_argument_group(
-        "tuning on val",
-        "Each of these options tunes the thresholds of this checkpoint again; settings\n"
-        "that are not given keep their values.",
-    )
-    tuning.add_argument(
-        "--threshold-criterion", metavar="CRITERION", help="f1, precision or recall"
-    )
-    tuning.add_argument(
-        "--threshold-target",
-        type=float,
-        metavar="VALUE",
-        help="precision or recall to reach on val, such as 0.95",
-    )
-    tuning.add_argument(
-        "--calibration",
-        metavar="KIND",
-        help="temperature scaling: none, one (for all classes) or class (one for each class)",
-    )
-    options = parser.parse_args(argv)
-    _check_options(parser, options)
-    return options
-
-
-def _check_options(parser: cli.Parser, options: argparse.Namespace) -> None:
-    """Checks that the options go together, and sets the default split."""
-    if (options.csv or options.images) and options.split:
-        parser.error("--split names a split of the run; leave it out with --csv or --images")
-    if options.source and not options.csv:
-        parser.error("--source is the format of --csv; add --csv, or leave --source out")
-    options.split = options.split or "val"
-    if options.split not in ("train", "val", "test"):
-        parser.error(f"--split {options.split}: it must be train, val or test")
-    if options.bootstrap < 0:
-        parser.error(f"--bootstrap {options.bootstrap}: it must be at least 0")
-    other = options.csv or options.images
-    for name in TUNED_BY:
-        option = name.replace("_", "-")
-        if getattr(options, name) is not None and (other or options.split != "val"):
-            parser.error(f"--{option} tunes on val; leave it out, or evaluate --split val")
-        if getattr(options, name) is not None and options.tta != "none":
-            parser.error(f"--{option} tunes without --tta; leave out one of the two options")
-
-
 def _new_criterion(run: TrainedModel, options: argparse.Namespace) -> ThresholdCriterion | None:
     """Returns the criterion so far with the changes of the options; None if they change nothing."""
-    given = {name: value for name in TUNED_BY if (value := getattr(options, name)) is not None}
+    given = tuning_of(options)
     if not given:
         return None
     criterion = run.decision_rule.criterion or criterion_from_config(run.config.evaluation)
@@ -295,9 +207,8 @@ def labels_for(run: TrainedModel, csv: str, images: str, source: str | None = No
         ValueError: the labels cannot be read, or have other classes.
     """
     # The classes of the run replace data.categories, because they are in the order of the outputs.
-    # A list of file names is always a CSV, whatever the format of the run's labels.
-    usual = "csv" if csv.lower().endswith(".csv") else run.config.data.source
-    data = dataclasses.replace(run.config.data, source=source or usual, categories="")
+    source = source_of(csv, source, run.config.data)
+    data = dataclasses.replace(run.config.data, source=source, categories="")
     if not images and has_folder(data, csv):
         raise ValueError("--csv needs --images; set it to the folder of the images")
     if images and data.source != "tfds" and not has_folder(data, csv):

@@ -6,12 +6,18 @@ mlcls-jax lr-find --config b5 --phase finetune \\
 It writes an image of the curve and nothing else: no run is started, and no run is changed.
 """
 
-import argparse
 import dataclasses
 import math
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from mlcls_jax.options.lr_find import check, check_phase, config_of, parse
+from mlcls_jax.options.shared import check_folder
+
+if __name__ == "__main__":
+    check(sys.argv[1:])  # at once; the imports below take longer
 
 import jax
 import numpy as np
@@ -19,9 +25,6 @@ from matplotlib.figure import Figure
 
 from mlcls_jax import cli
 from mlcls_jax.config import Phase
-from mlcls_jax.config.aliases import DATA, add_aliases, alias_overrides
-from mlcls_jax.config.loading import load_config
-from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.step.lr_finder import LrFinder, lr_finder_schedule, rounded, rows
 from mlcls_jax.step.phases import PlannedPhase
@@ -29,7 +32,6 @@ from mlcls_jax.step.programs import step_program
 from mlcls_jax.system import devices
 from mlcls_jax.system.console import Meter, console, print_table, print_warning, progress_bar
 from mlcls_jax.system.files import replacing
-from mlcls_jax.system.invocation import command
 from mlcls_jax.training.compile_ahead import batches_on_devices
 from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.phase_transition import new_state
@@ -41,10 +43,10 @@ ROWS, WIDTH = 20, 40  # of the printed table
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
     options, overrides = parse(argv)
-    config = with_absolute_paths(load_config(options.config, overrides))
+    config = config_of(options, overrides)
     cli.start_devices(options, config.distributed)
     if devices.is_first_process():
-        cli.check_folder("out", options.out)
+        check_folder("out", options.out)
     config.data.cache = "none"  # a range test reads too few images to fill a cache
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
         context, state = open_run(config, Path(folder) / "run")
@@ -64,47 +66,6 @@ def main(argv: list[str]) -> int:
     if devices.is_first_process():
         _report(test, phase_plan.phase, config.phases, Path(options.out))
     return 0
-
-
-def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Returns the options, and the remaining arguments, which are config overrides."""
-    parser = cli.Parser(
-        prog=command("lr_find"),
-        description="Runs a learning-rate range test (arXiv:1506.01186): it trains a phase while "
-        "the learning rate rises from --low to --high, and suggests the rate at which the loss "
-        "falls fastest. If the phase has several groups, --low and --high are for the group with "
-        "the highest rate, and the other groups keep their ratio to it.",
-        epilog="Any field of the config (see mlcls_jax/config/schema.py) can be overridden: "
-        "--config.data.csv=labels.csv --config.data.images=photos",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, help="name of a config (b5) or path of a file")
-    parser.add_argument("--phase", default="", help="name of the phase (default: the first)")
-    parser.add_argument(
-        "--workdir",
-        default="",
-        help="run of this config to start from, at its best checkpoint; useful for a second phase "
-        "(default: the pretrained weights)",
-    )
-    parser.add_argument(
-        "--out", default="lr_find.png", help="file for the curve (default lr_find.png)"
-    )
-    parser.add_argument(
-        "--steps", type=int, default=100, help="largest number of steps (default 100)"
-    )
-    parser.add_argument(
-        "--low", type=float, default=1e-7, help="first learning rate (default 1e-7)"
-    )
-    parser.add_argument("--high", type=float, default=10.0, help="last learning rate (default 10)")
-    add_aliases(parser, DATA)
-    cli.add_process_options(parser)
-    options, overrides = parser.parse_known_args(argv)
-    overrides += alias_overrides(options, (), overrides)
-    if options.steps < 20 or not 0 < options.low < options.high < math.inf:
-        parser.error("--steps must be at least 20, and --low must be above 0 and below --high")
-    if not options.out.endswith(".png"):
-        parser.error(f"--out {options.out}: it must end with .png")
-    return options, overrides
 
 
 def find(
@@ -149,10 +110,8 @@ def find(
 def _plan_test(context: TrainContext, name: str, steps: int) -> PlannedPhase:
     """Returns the phase, as long as the test and without cached features."""
     named = {phase_plan.phase.name: phase_plan for phase_plan in context.inputs.plan}
-    if name and name not in named:
-        raise ValueError(
-            f"--phase {name}: the config has no such phase; choose from {', '.join(named)}"
-        )
+    if name:
+        check_phase(name, named)
     phase_plan = named[name] if name else context.inputs.plan[0]
     phase = dataclasses.replace(phase_plan.phase, cached_views=0)
     return PlannedPhase(phase, 0, steps, 0, (steps,))

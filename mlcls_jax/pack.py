@@ -10,21 +10,26 @@ the format.
 """
 
 import argparse
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mlcls_jax.options.pack import check, parse
+
+if __name__ == "__main__":
+    check(sys.argv[1:])  # at once; the imports below take longer
+
 from mlcls_jax import cli
 from mlcls_jax.config import Data
 from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
-from mlcls_jax.data.readers.csv_labels import SPLIT_COLUMN, labels_csv, read_labels
+from mlcls_jax.data.readers.csv_labels import labels_csv, read_labels
 from mlcls_jax.data.readers.packed import packing, read_packed
 from mlcls_jax.data.readers.read_table import read_table
-from mlcls_jax.system.invocation import command
 
 MEGABYTE = 1_000_000
 READERS = 16  # threads; reading small files from a network disk is mostly waiting
@@ -122,7 +127,7 @@ def main(argv: list[str]) -> int:
     Raises:
       ValueError: an option, the labels or an image is wrong; nothing is written then.
     """
-    options = _parse(argv)
+    options = parse(argv)
     columns = {"filename_column": options.filename_column, "split_column": options.split_column}
     if options.tfds:
         table = _tfds_table(options)
@@ -150,64 +155,6 @@ def _tfds_table(options: argparse.Namespace) -> LabelTable:
     data = Data(source="tfds", csv=f"{options.tfds}[{options.split}]", images=options.data_dir)
     data.image_feature, data.label_feature = options.image_feature, options.label_feature
     return read_table(data, data.csv, data.images)
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = cli.Parser(
-        prog=command("pack"),
-        description="Packs images and labels into a few large files, for network disks and "
-        "buckets.",
-        epilog="Give either --csv and --images, or --tfds. Train from the packed data set with "
-        "--config.data.csv=OUT, without data.images.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--out", required=True, help="new folder, or a new address such as gs://bucket/photos"
-    )
-    parser.add_argument(
-        "--shard-mb",
-        type=float,
-        default=256,
-        help="largest size of each file in megabytes (default %(default)s)",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="read the header of each image, and write nothing if one is not an image",
-    )
-    csv = parser.add_argument_group("from a label CSV")
-    csv.add_argument("--csv", default="", help="label CSV, as for training")
-    csv.add_argument("--images", default="", help="folder of its images")
-    csv.add_argument(
-        "--filename-column", default="filename", help="column of file names (default %(default)s)"
-    )
-    csv.add_argument(
-        "--split-column",
-        default=SPLIT_COLUMN,
-        help="column of train, val and test (default %(default)s)",
-    )
-    tfds = parser.add_argument_group("from TensorFlow Datasets (TFDS)")
-    tfds.add_argument("--tfds", default="", help="name of the data set, such as coco/2017")
-    tfds.add_argument("--split", default="train", help="split to pack (default %(default)s)")
-    tfds.add_argument(
-        "--image-feature",
-        default=Data().image_feature,
-        help="feature of the images (default %(default)s)",
-    )
-    tfds.add_argument(
-        "--label-feature",
-        default=Data().label_feature,
-        help="feature of the labels (default %(default)s)",
-    )
-    tfds.add_argument(
-        "--data-dir", default="", help="folder of its data sets (default: that of TFDS)"
-    )
-    options = parser.parse_args(argv)
-    if bool(options.tfds) == bool(options.csv) or bool(options.images) != bool(options.csv):
-        parser.error("give either --csv and --images, or --tfds")
-    if options.shard_mb <= 0:
-        parser.error(f"--shard-mb is {options.shard_mb:g}; it must be above 0")
-    return options
 
 
 if __name__ == "__main__":

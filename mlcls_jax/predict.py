@@ -16,6 +16,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mlcls_jax.options.predict import check, check_images, check_new_files, is_list, parse
+
+if __name__ == "__main__":
+    check(sys.argv[1:])  # at once; the imports below take longer
+
 import jax
 import numpy as np
 
@@ -25,7 +30,7 @@ from mlcls_jax.data.loaders.threads import make_reader
 from mlcls_jax.data.readers.unlabelled import images_in, listed_images
 from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
 from mlcls_jax.evaluation.inference import predict_dataset
-from mlcls_jax.explain.overlays import MAX_CLASSES, choose, write_overlays
+from mlcls_jax.explain.overlays import choose, write_overlays
 from mlcls_jax.run.trained_model import (
     TrainedModel,
     describe_checkpoint,
@@ -37,8 +42,6 @@ from mlcls_jax.run.tta import with_views
 from mlcls_jax.run.workdir import read_config
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console, escaped
-from mlcls_jax.system.files import check_new
-from mlcls_jax.system.invocation import command
 
 SHOWN = 3  # smallest number of classes that the terminal shows per image
 
@@ -48,10 +51,7 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     distributed.start()
     names, paths = _images(options)
-    for name in ("csv", "labels"):
-        cli.check_folder(name, getattr(options, name))
-    if options.explain:
-        check_new(Path(options.explain))
+    check_new_files(options)
     plain = load_trained_model(Path(options.workdir), options.checkpoint)
     run = with_views(plain, options.tta)
     check_outputs(options, run.config.data, names)
@@ -103,60 +103,6 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
-    """Returns the options after checking them."""
-    parser = cli.Parser(
-        prog=command("predict"),
-        description="Predicts the classes of images with a trained run. A class is predicted "
-        "present when its probability reaches its threshold.",
-    )
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="IMAGE_OR_FOLDER",
-        help="images and folders of images, or one CSV with a column of file names",
-    )
-    parser.add_argument(
-        "--images", default="", help="folder of the images in the CSV (default: the CSV's folder)"
-    )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--checkpoint", default="best", help="best (default), latest, or a step")
-    cli.add_tta(parser)
-    cli.add_on_bad_image(parser)
-    parser.add_argument(
-        "--csv",
-        default="",
-        metavar="FILE",
-        help="write the probabilities to this CSV: filename and one column per class",
-    )
-    parser.add_argument(
-        "--labels",
-        default="",
-        metavar="FILE",
-        help="write 1 for each predicted class and 0 for the others to this CSV, in the format of "
-        "data.csv",
-    )
-    parser.add_argument(
-        "--explain",
-        default="",
-        metavar="FOLDER",
-        help="write a Grad-CAM map for each predicted class of each image to this new folder (at "
-        f"most {MAX_CLASSES} per image)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        help="one threshold for all classes, instead of the tuned thresholds",
-    )
-    options = parser.parse_args(argv)
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        parser.error(f"--threshold {options.threshold}: it must be from 0 to 1")
-    if options.csv and options.csv == options.labels:
-        parser.error("--csv and --labels name the same file; choose another for one of them")
-    return options
-
-
 def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] = ()) -> None:
     """Checks that no output file would overwrite an input file.
 
@@ -201,6 +147,7 @@ def find_images(arguments: list[str]) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: an argument does not exist, or a folder contains no images.
     """
+    check_images(arguments)
     names: list[str] = []
     paths: list[str] = []
     for argument in arguments:
@@ -213,11 +160,9 @@ def find_images(arguments: list[str]) -> tuple[list[str], list[str]]:
             ignored = sum(file.is_file() for file in path.rglob("*")) - len(found)
             if ignored:
                 print(escaped(f"{argument}: {ignored} other files are ignored"), file=sys.stderr)
-        elif path.is_file():
+        else:
             names.append(argument)
             paths.append(argument)
-        else:
-            raise ValueError(f"{argument}: no such file or folder")
     return names, paths
 
 
@@ -262,13 +207,10 @@ def describe_prediction(
 
 def _images(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Returns names and paths of the images, from a CSV of file names or from `find_images`."""
-    first = options.inputs[0]
-    if not (len(options.inputs) == 1 and first.lower().endswith(".csv")):
-        if options.images:
-            raise ValueError("--images is only for a single CSV of file names; leave it out")
+    if not is_list(options.inputs):
         return find_images(options.inputs)
     column = read_config(Path(options.workdir)).data.filename_column
-    return listed_images(first, options.images, column)
+    return listed_images(options.inputs[0], options.images, column)
 
 
 def _with_fitting_batch(run: TrainedModel, images: int) -> Config:

@@ -10,21 +10,23 @@ TFDS, use --images FOLDER to write them as files.
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+from mlcls_jax.options.to_csv import PARTS, check, data_of, parse
+
+if __name__ == "__main__":
+    check(sys.argv[1:])  # at once; the imports below take longer
 
 import pandas as pd
 
 from mlcls_jax import cli
 from mlcls_jax.config import Data
-from mlcls_jax.config.loading import load_config
 from mlcls_jax.data.images.decoding import read_file
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.system.files import new_folder, write_text
-from mlcls_jax.system.invocation import command
-
-PARTS = {"": "labels.csv", "val_": "val.csv", "test_": "test.csv"}
 
 
 def read_tables(data: Data) -> dict[str, LabelTable]:
@@ -71,10 +73,8 @@ def main(argv: list[str]) -> int:
     Raises:
       ValueError: the config, the labels or an image is wrong; nothing is written then.
     """
-    options, overrides = _parse(argv)
-    data = load_config(options.config, overrides).data
-    if not data.csv:
-        raise ValueError("config: data.csv is empty; set it to the labels to read")
+    options, overrides = parse(argv)
+    data = data_of(options, overrides)
     tables = read_tables(data)
     with new_folder(Path(options.out)) as folder:
         if options.images:
@@ -102,23 +102,6 @@ def _fields(data: Data, tables: dict[str, LabelTable], options: argparse.Namespa
         if options.images or data.source == "voc" or has_folder(data, data.csv):
             fields.append(f"--config.data.{prefix}images={folder}")
     return fields
-
-
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = cli.Parser(
-        prog=command("to_csv"),
-        description="Writes the labels of any data source (CSV, COCO, VOC, TFDS) as CSVs, to "
-        "inspect, correct and train from.",
-        epilog="Set the source with fields of the config, such as --config.data.source=coco "
-        "--config.data.csv=instances_train2017.json --config.data.images=train2017",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--out", required=True, help="new folder for the CSVs")
-    parser.add_argument(
-        "--images", default="", help="new folder for the images (default: not copied)"
-    )
-    parser.add_argument("--config", default="", help="config file (default: default values)")
-    return parser.parse_known_args(argv)
 
 
 if __name__ == "__main__":

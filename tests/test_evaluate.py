@@ -3,7 +3,7 @@
 import pytest
 
 from mlcls_jax import evaluate, predict
-from mlcls_jax.evaluate import RESAMPLES, parse
+from mlcls_jax.options.evaluate import RESAMPLES, parse
 from mlcls_jax.system import files
 
 RUN = ["--workdir", "runs/x"]

@@ -15,6 +15,7 @@ LAYERS = (
     ("data",),
     ("step", "evaluation"),
     ("run", "diagnosis"),
+    ("options",),
     ("training", "explain"),
     ("benchmark", "report", "serve", "export", "commands"),
     ("api",),
@@ -79,7 +80,7 @@ def own_imports(path: Path) -> set[str]:
 
 def test_every_module_is_in_a_layer():
     assert {package_of(module) for module in MODULES} == set(LAYER_OF)
-    assert len(LAYERS) == 9
+    assert len(LAYERS) == 10
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

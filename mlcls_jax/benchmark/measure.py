@@ -34,7 +34,6 @@ from mlcls_jax.system.devices import compute_dtype, is_first_process, keeps_heap
 from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.setup import open_run
 
-WHAT = ("input", "step", "train", "all")
 FORWARD, MATMUL = "forward", "matmul"
 
 _TRACED = 3  # steps in a trace
@@ -45,7 +44,7 @@ class Plan:
     """Parts to measure, and for how long.
 
     Attributes:
-        what: one of WHAT.
+        what: one of options.benchmark.WHAT.
         seconds, repeats: see timing.seconds_per_step.
         trace: folder for a profiler trace of a few more steps, or None.
     """

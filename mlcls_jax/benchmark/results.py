@@ -87,7 +87,7 @@ class Figures:
 
     Attributes:
         config: of the run.
-        what: the parts that were measured; one of measure.WHAT.
+        what: the parts that were measured; one of options.benchmark.WHAT.
         place: the hardware.
         images: number and origin of the images, as text.
         classes: number of classes.

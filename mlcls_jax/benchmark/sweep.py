@@ -1,6 +1,5 @@
 """A benchmark that is repeated for several values of a config field, to find the fastest."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,31 +10,8 @@ from mlcls_jax import cli
 from mlcls_jax.benchmark.compiled_steps import DoesNotFitError
 from mlcls_jax.benchmark.report import to_json
 from mlcls_jax.benchmark.results import Figures
-from mlcls_jax.config import Config
+from mlcls_jax.options.benchmark import Sweep
 from mlcls_jax.system.console import console, one_line, print_table
-
-_SECTIONS = ("data", "augment", "model")
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A config field and the values to compare.
-
-    Attributes:
-        field: path in the config, such as "data.batch_size".
-        values: as the user wrote them.
-    """
-
-    field: str
-    values: tuple[str, ...]
-
-    def override(self, value: str) -> str:
-        """Returns the command-line option that sets the field.
-
-        >>> Sweep("data.batch_size", ("16", "32")).override("32")
-        '--config.data.batch_size=32'
-        """
-        return f"--config.{self.field}={value}"
 
 
 @dataclass(frozen=True)
@@ -51,37 +27,6 @@ class Row:
     value: str
     figures: Figures | None
     reason: str = ""
-
-
-def parse_sweep(text: str) -> Sweep:
-    """Parses the value of --sweep.
-
-    Args:
-        text: such as "batch_size=16,32,64" or "data.batch_size=16,32,64".
-
-    Raises:
-        ValueError: the text is malformed, or neither data, augment nor model has such a field.
-
-    >>> parse_sweep("batch_size=16,32")
-    Sweep(field='data.batch_size', values=('16', '32'))
-    """
-    name, _, listed = text.partition("=")
-    values = tuple(value.strip() for value in listed.split(","))
-    if not name or not all(values):
-        raise ValueError(f"--sweep {text}: expected FIELD=VALUES, such as batch_size=16,32,64")
-    config = Config()
-    fields = [
-        f"{section}.{field.name}"
-        for section in _SECTIONS
-        for field in dataclasses.fields(getattr(config, section))
-    ]
-    found = [field for field in fields if name in (field, field.partition(".")[2])]
-    if not found:
-        raise ValueError(
-            f"--sweep {name}: data, augment and model have no such field; use batch_size, "
-            "image_size, compute_dtype, variant or another field of theirs"
-        )
-    return Sweep(found[0], values)
 
 
 def run_sweep(sweep: Sweep, measure_value: Callable[[str], Figures]) -> list[Row]:

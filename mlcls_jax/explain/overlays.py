@@ -13,12 +13,12 @@ from mlcls_jax.data.images.decoding import open_image, read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.loaders.threads import Reader, eval_batches, local_rows
 from mlcls_jax.explain.grad_cam import make_explain_step, overlay
+from mlcls_jax.options.predict import MAX_CLASSES
 from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.step.network import build_model
 from mlcls_jax.system.devices import put_local, sharded
 from mlcls_jax.system.files import new_folder
 
-MAX_CLASSES = 8  # explained per image
 SHORT_SIDE = 480  # pixels of an overlay; smaller images keep their size
 _NAME_PART = 25  # characters of a part of a file name; at 4 bytes each the name fits in 255
 

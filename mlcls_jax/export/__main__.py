@@ -10,11 +10,16 @@ onnx         for onnxruntime and others: model.onnx, the same function
 Each export includes a config.json with the classes, their thresholds and how to call the model.
 """
 
-import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+from mlcls_jax.options.export import KERAS, ONNX, SAFETENSORS, STABLEHLO, check, parse
+
+if __name__ == "__main__":
+    check(sys.argv[1:])  # at once; the imports below take longer
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +46,6 @@ from mlcls_jax.step.network import build_model
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
 from mlcls_jax.system.files import new_folder, write_text
-from mlcls_jax.system.invocation import command
 
 
 def main(argv: list[str]) -> int:
@@ -70,7 +74,7 @@ def export_model(run: TrainedModel, form: str, out: Path) -> tuple[Path, str]:
     Raises:
         ValueError: the folder is not empty, or the format cannot hold the model.
     """
-    if run.network.custom and form in ("safetensors", "keras"):
+    if run.network.custom and form in (SAFETENSORS, KERAS):
         raise ValueError(
             f"{form} is for EfficientNets, and the run has model.custom={run.network.custom}; "
             "export to stablehlo or onnx"
@@ -80,19 +84,6 @@ def export_model(run: TrainedModel, form: str, out: Path) -> tuple[Path, str]:
         section = {"file": path.name, "format": form} | describe_usage(run)
         write_text(folder / SIDECAR, json.dumps(config | {OWN: section}, indent=2) + "\n")
     return out / path.name, usage.replace("OUT", str(out))
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    """Parses the options."""
-    parser = cli.Parser(
-        prog=command("export"),
-        description="Exports a trained model for timm, Keras, plain JAX or onnxruntime.",
-    )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--format", required=True, choices=WRITERS, help="format to write")
-    parser.add_argument("--out", required=True, help="new folder for the files")
-    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
-    return parser.parse_args(argv)
 
 
 def describe_usage(run: TrainedModel) -> dict[str, Any]:
@@ -233,10 +224,10 @@ def write_onnx(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], s
 
 
 WRITERS = {
-    "safetensors": write_safetensors,
-    "keras": write_keras,
-    "stablehlo": write_stablehlo,
-    "onnx": write_onnx,
+    SAFETENSORS: write_safetensors,
+    KERAS: write_keras,
+    STABLEHLO: write_stablehlo,
+    ONNX: write_onnx,
 }
 
 

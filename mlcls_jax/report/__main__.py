@@ -3,7 +3,13 @@
 mlcls-jax report --workdir runs/b5 [--explain]
 """
 
+import sys
 from pathlib import Path
+
+from mlcls_jax.options.report import check, parse
+
+if __name__ == "__main__":
+    check(sys.argv[1:])  # at once; the imports below take longer
 
 from mlcls_jax import cli
 from mlcls_jax.diagnosis.diagnose import lines
@@ -12,23 +18,11 @@ from mlcls_jax.report.thumbnails import explain_by
 from mlcls_jax.run.workdir import REPORT
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
-from mlcls_jax.system.invocation import command
 
 
 def main(argv: list[str]) -> int:
     """Runs the command and returns the exit code."""
-    parser = cli.Parser(
-        prog=command("report"),
-        description="Write report.html of a run into its workdir and print the diagnosis. "
-        "The run may still be training.",
-    )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument(
-        "--explain",
-        action="store_true",
-        help="add a Grad-CAM map below each image: where the network sees its class",
-    )
-    options = parser.parse_args(argv)
+    options = parse(argv)
     workdir = Path(options.workdir)
     explain = None
     if options.explain:

@@ -6,6 +6,7 @@ checkpoint therefore contains SHA256SUMS.
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,27 @@ def steps_in_folder(folder: Path) -> list[int]:
     """Returns the steps of the checkpoints in a folder, newest first; none without a folder."""
     names = [child.name for child in folder.iterdir()] if folder.is_dir() else []
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
+def check_step(folder: Path, steps: Collection[int], which: str) -> None:
+    """Checks that a folder has a checkpoint.
+
+    Args:
+        folder: of the checkpoints.
+        steps: of the checkpoints in it, oldest first.
+        which: "best", "latest" or the number of a step.
+
+    Raises:
+        ValueError: there is no such checkpoint.
+    """
+    if not steps:
+        raise ValueError(f"{folder} holds no checkpoint yet; train in it first")
+    is_step = which.isdecimal() and int(which) in steps
+    if which not in ("best", "latest") and not is_step:
+        raise ValueError(
+            f"checkpoint {which!r} is not in {folder}; choose best, latest or one of "
+            f"{', '.join(map(str, steps))}"
+        )
 
 
 def read_metadata(checkpoint: Path) -> dict[str, Any]:

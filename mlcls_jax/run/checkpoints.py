@@ -30,6 +30,7 @@ from mlcls_jax.run.checkpoint_integrity import (
     METADATA,
     SCORE,
     add_checksums,
+    check_step,
     others_of,
     read_metadata,
     remove_partial,
@@ -158,24 +159,14 @@ class Checkpoints:
         Raises:
             ValueError: there is no such checkpoint, or the best one cannot be determined.
         """
-        steps = sorted(self._manager.all_steps())
-        if not steps:
-            raise ValueError(f"{self._folder} holds no checkpoint yet")
+        check_step(self._folder, sorted(self._manager.all_steps()), which)
         if which == "best" and self._unranked:
             step, problem = next(iter(self._unranked.items()))
             raise ValueError(
                 f"the best checkpoint cannot be determined: {self._damaged(step, problem)}"
             )
         step = {"best": self.best(), "latest": self.latest()}.get(which)
-        if step is None:
-            step = int(which) if which.isdecimal() else -1
-        if step not in steps:
-            existing = ", ".join(map(str, steps))
-            raise ValueError(
-                f"checkpoint {which!r} is not in {self._folder}; choose best, latest or one of "
-                f"{existing}"
-            )
-        return step
+        return int(which) if step is None else step
 
     def restore(self, step: int, state: TrainState) -> TrainState:
         """Returns the saved state.

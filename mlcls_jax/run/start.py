@@ -4,7 +4,6 @@ It imports nothing that takes long, so that a mistake is reported at once.
 """
 
 import argparse
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from mlcls_jax.config import Config, Data, Model
 from mlcls_jax.config.aliases import add_aliases, alias_overrides
 from mlcls_jax.config.fields import PREFIX, paths_of
 from mlcls_jax.config.loading import base_config, with_overrides
-from mlcls_jax.config.named import DEMO
 from mlcls_jax.config.options import Parser, add_process_options
 from mlcls_jax.config.recipes import with_recipe
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.run.checkpoint_integrity import has_checkpoint
+from mlcls_jax.run.input_paths import check_training_data
 from mlcls_jax.run.stored_config import (
     CONFIG,
     check_run,
@@ -26,7 +25,7 @@ from mlcls_jax.run.stored_config import (
     next_workdir,
     read_config,
 )
-from mlcls_jax.system.command_line import USER_ERROR, error_line, keeps_traceback
+from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.invocation import command
 
 DEFAULT = "default"  # the config of a run that names none
@@ -105,12 +104,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def check(argv: list[str]) -> None:
     """Reports a mistake in a command line and exits, before the imports that take seconds."""
-    try:
+    with refusing():
         start_of(*parse(argv))
-    except (ValueError, OSError) as error:
-        if not keeps_traceback():
-            print(f"error: {error_line(error)}", file=sys.stderr)
-            sys.exit(USER_ERROR)
 
 
 def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
@@ -135,7 +130,7 @@ def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
         overrides.append(f"{PREFIX}{WEIGHTS}={options.resume_from}")
     config = with_absolute_paths(with_overrides(base, overrides))
     if not has_checkpoint(workdir):
-        _check_files(config.data)
+        check_training_data(config.data)
         _check_network(config.model)
     elif not config.minutes and not config.model.custom:
         # The training checks it again, with the plan for --minutes and for a custom network.
@@ -187,20 +182,6 @@ def _base(
         "nothing says what to train: name your data, as in --csv labels.csv --images photos, and "
         f"a network, as in --config lite0; or a run to continue, as in --workdir {RUNS / 'mine'}"
     )
-
-
-def _check_files(data: Data) -> None:
-    """Raises ValueError if data.csv or data.images is missing; the readers check the rest."""
-    if not data.csv:
-        raise ValueError(
-            "config: data.csv is empty; name your data, as in --csv labels.csv --images photos"
-        )
-    for name, kind in (("csv", "file"), ("images", "folder")):
-        path = getattr(data, name)
-        if data.source != "tfds" and path and "://" not in path and not Path(path).exists():
-            of_demo = Path(path).parent == DEMO.absolute()
-            advice = f"{command('demo')} makes it" if of_demo else f"check --{name} (data.{name})"
-            raise ValueError(f"{path}: no such {kind}; {advice}")
 
 
 def _check_network(model: Model) -> None:

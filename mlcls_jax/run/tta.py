@@ -27,7 +27,6 @@ from mlcls_jax.step.network import build_model
 from mlcls_jax.step.train_step import AnyNetwork, normalize, over_devices
 from mlcls_jax.system.devices import AXIS, replicated
 
-NAMES = ("none", "flip", "crops")
 MARGIN = 32  # pixels; as much as the centre crop of evaluation removes
 
 
@@ -36,7 +35,7 @@ def with_views(run: TrainedModel, name: str) -> TrainedModel:
 
     Args:
         run: the trained model.
-        name: one of NAMES.
+        name: "none", "flip" or "crops".
 
     Returns:
         The model; its config has the image size that the views need.
@@ -70,7 +69,7 @@ def views(name: str, flip: bool) -> np.ndarray:
     """Returns the views of an image.
 
     Args:
-        name: one of NAMES.
+        name: "none", "flip" or "crops".
         flip: whether mirror images are used.
 
     Returns:

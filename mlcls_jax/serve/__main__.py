@@ -6,29 +6,26 @@ curl -F images=@photo.jpg http://127.0.0.1:8000/api/predict
 By default it is reachable from this machine only.  /openapi.json describes the endpoint.
 """
 
-import argparse
 import socket
-from importlib.util import find_spec
+import sys
 from pathlib import Path
+
+from mlcls_jax.options.serve import check, check_installed, parse
+
+if __name__ == "__main__":
+    check(sys.argv[1:])  # at once; the imports below take longer
 
 from mlcls_jax import cli
 from mlcls_jax.evaluation.decision_rule import describe_thresholds
 from mlcls_jax.run.trained_model import describe_checkpoint, load_trained_model
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
-from mlcls_jax.system.invocation import command
-
-NEEDED = ("fastapi", "python_multipart", "uvicorn")
-ANY = ("", "0.0.0.0", "::")
 
 
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
     options = parse(argv)
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ValueError(
-            f"the server needs {' and '.join(missing)}; run: pip install 'mlcls_jax[serve]'"
-        )
+    check_installed()
     import uvicorn  # an optional dependency
 
     from mlcls_jax.serve.app import LOCAL, make_app
@@ -58,38 +55,6 @@ def main(argv: list[str]) -> int:
     console.print(f"{address}  (Ctrl-C answers the requests that have arrived, then stops)")
     uvicorn.Server(config).run(sockets=[listener])
     return 0
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    """Parses and checks the options."""
-    parser = cli.Parser(
-        prog=command("serve"),
-        description="Serves a trained run as a web page for images and as a JSON endpoint.",
-    )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)"
-    )
-    parser.add_argument(
-        "--port",
-        type=int,
-        default=8000,
-        help="port to listen on (default 8000; 0 chooses a free one)",
-    )
-    options = parser.parse_args(argv)
-    if options.host in ANY:
-        parser.error(
-            f"--host {options.host or repr('')}: set the address at which the page is reached; "
-            "requests for other names are refused"
-        )
-    if ":" in options.host:
-        parser.error(
-            f"--host {options.host}: IPv6 is not supported; use an IPv4 address or a host name"
-        )
-    if not 0 <= options.port <= 65535:
-        parser.error(f"--port {options.port}: it must be 0 to 65535")
-    return options
 
 
 def listen(host: str, port: int) -> socket.socket:

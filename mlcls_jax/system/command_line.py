@@ -5,7 +5,8 @@ Nothing here imports JAX, so that a command without a network answers at once.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from mlcls_jax.system import early_signals
@@ -30,6 +31,20 @@ def error_line(error: BaseException, limit: int | None = None, hint: str = "") -
 def keeps_traceback() -> bool:
     """Returns whether the user wants the traceback of every error."""
     return bool(os.environ.get("MLCLS_JAX_TRACEBACK"))
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Reports a mistake in a command line and exits, before the imports that take seconds.
+
+    If the user wants tracebacks, nothing is reported: the command itself raises the same error.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if not keeps_traceback():
+            print(f"error: {error_line(error)}", file=sys.stderr)
+            sys.exit(USER_ERROR)
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:

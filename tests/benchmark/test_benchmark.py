@@ -10,11 +10,11 @@ import pytest
 from mlcls_jax.benchmark import __main__, compiled_steps, hardware
 from mlcls_jax.benchmark.compiled_steps import DoesNotFitError
 from mlcls_jax.benchmark.measure import shares
-from mlcls_jax.benchmark.sweep import Sweep, parse_sweep
 from mlcls_jax.benchmark.synthetic_images import CLASSES
 from mlcls_jax.config import Config, Data, Model
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.options.benchmark import Sweep, parse_sweep
 from mlcls_jax.step.network import network_spec
 from mlcls_jax.step.phases import plan_phases
 from mlcls_jax.step.programs import forward_program

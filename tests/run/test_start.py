@@ -37,7 +37,7 @@ def store(workdir: Path, config: Config, steps: tuple[int, ...] = (10, 20)) -> C
 def make_data() -> None:
     """Creates empty files with the names of DATA."""
     Path("photos").mkdir()
-    for name in ("labels.csv", "new.csv"):
+    for name in ("labels.csv", "new.csv", "val.csv"):
         Path(name).write_text("")
 
 

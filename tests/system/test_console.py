@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from mlcls_jax import cli
+from mlcls_jax.config.options import Parser
 from mlcls_jax.system import command_line
 from mlcls_jax.system import console as console_module
 from mlcls_jax.system.console import (
@@ -77,7 +78,7 @@ def test_an_error_is_one_line_of_bounded_length(monkeypatch, capsys):
 
 
 def test_an_unknown_option_in_an_error_is_escaped(capsys):
-    parser = cli.Parser()
+    parser = Parser()
     assert isinstance(parser, argparse.ArgumentParser)
     with pytest.raises(SystemExit):
         parser.parse_args(["--no\x1b[2J"])

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mlcls_jax.config import Data
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import Column, quoted, read_csv
 
-SPLIT_COLUMN = "split"
+SPLIT_COLUMN = Data().split_column
 
 _MARKS = (";", "|", ",")  # delimiters to suggest
 _BAD = -2  # used only while reading: the cell is not 1, 0 or UNKNOWN

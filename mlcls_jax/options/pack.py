@@ -1,0 +1,91 @@
+"""The command line of `pack`: its options, and checks of what they name.
+
+It imports nothing that takes long, so that a mistake is reported at once.
+"""
+
+import argparse
+from pathlib import Path
+
+from mlcls_jax.config import Data
+from mlcls_jax.config.options import Parser
+from mlcls_jax.data.readers.storage import is_remote
+from mlcls_jax.run.input_paths import check_input
+from mlcls_jax.system.command_line import refusing
+from mlcls_jax.system.files import check_new
+from mlcls_jax.system.invocation import command
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Returns the options after checking that they go together."""
+    parser = Parser(
+        prog=command("pack"),
+        description="Packs images and labels into a few large files, for network disks and "
+        "buckets.",
+        epilog="Give either --csv and --images, or --tfds. Train from the packed data set with "
+        "--config.data.csv=OUT, without data.images.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--out", required=True, help="new folder, or a new address such as gs://bucket/photos"
+    )
+    parser.add_argument(
+        "--shard-mb",
+        type=float,
+        default=256,
+        help="largest size of each file in megabytes (default %(default)s)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read the header of each image, and write nothing if one is not an image",
+    )
+    _add_sources(parser)
+    options = parser.parse_args(argv)
+    if bool(options.tfds) == bool(options.csv) or bool(options.images) != bool(options.csv):
+        parser.error("give either --csv and --images, or --tfds")
+    if options.shard_mb <= 0:
+        parser.error(f"--shard-mb is {options.shard_mb:g}; it must be above 0")
+    return options
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of both sources."""
+    csv = parser.add_argument_group("from a label CSV")
+    csv.add_argument("--csv", default="", help="label CSV, as for training")
+    csv.add_argument("--images", default="", help="folder of its images")
+    csv.add_argument(
+        "--filename-column",
+        default=Data().filename_column,
+        help="column of file names (default %(default)s)",
+    )
+    csv.add_argument(
+        "--split-column",
+        default=Data().split_column,
+        help="column of train, val and test (default %(default)s)",
+    )
+    tfds = parser.add_argument_group("from TensorFlow Datasets (TFDS)")
+    tfds.add_argument("--tfds", default="", help="name of the data set, such as coco/2017")
+    tfds.add_argument("--split", default="train", help="split to pack (default %(default)s)")
+    tfds.add_argument(
+        "--image-feature",
+        default=Data().image_feature,
+        help="feature of the images (default %(default)s)",
+    )
+    tfds.add_argument(
+        "--label-feature",
+        default=Data().label_feature,
+        help="feature of the labels (default %(default)s)",
+    )
+    tfds.add_argument(
+        "--data-dir", default="", help="folder of its data sets (default: that of TFDS)"
+    )
+
+
+def check(argv: list[str]) -> None:
+    """Reports a mistake in a command line and exits, before the imports that take seconds."""
+    with refusing():
+        options = parse(argv)
+        check_input(options.csv, "CSV file", "check the path")
+        check_input(options.images, "folder", "check --images")
+        if not is_remote(options.out):
+            check_new(Path(options.out).expanduser())

@@ -1,0 +1,34 @@
+"""The command line of `report`: its options, and checks of what they name.
+
+It imports nothing that takes long, so that a mistake is reported at once.
+"""
+
+import argparse
+from pathlib import Path
+
+from mlcls_jax.config.options import Parser
+from mlcls_jax.run.stored_config import read_config
+from mlcls_jax.system.command_line import refusing
+from mlcls_jax.system.invocation import command
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Returns the options."""
+    parser = Parser(
+        prog=command("report"),
+        description="Write report.html of a run into its workdir and print the diagnosis. "
+        "The run may still be training.",
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="add a Grad-CAM map below each image: where the network sees its class",
+    )
+    return parser.parse_args(argv)
+
+
+def check(argv: list[str]) -> None:
+    """Reports a mistake in a command line and exits, before the imports that take seconds."""
+    with refusing():
+        read_config(Path(parse(argv).workdir))  # a run may be reported before its first checkpoint

@@ -1,0 +1,71 @@
+"""Options that several commands share, and checks of the run and the files that they name.
+
+It imports nothing that takes long, so that a mistake is reported at once.
+"""
+
+import argparse
+from pathlib import Path
+
+from mlcls_jax.config import Config
+from mlcls_jax.run.checkpoint_integrity import FOLDER, check_step, saved_steps
+from mlcls_jax.run.stored_config import read_config
+from mlcls_jax.system.files import check_writable
+
+VIEWS = ("none", "flip", "crops")  # values of --tta; run/tta.py says what they are
+
+
+def add_on_bad_image(parser: argparse.ArgumentParser) -> None:
+    """Adds --on-bad-image."""
+    parser.add_argument(
+        "--on-bad-image",
+        default="",
+        choices=("error", "skip"),
+        help="what to do with an image that cannot be read: stop, or skip it (default: the "
+        "run's data.on_bad_image)",
+    )
+
+
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    """Adds --tta, which averages predictions over several views of an image."""
+    parser.add_argument(
+        "--tta",
+        default="none",
+        choices=VIEWS,
+        help="test-time augmentation (default none): flip averages the predictions for an image "
+        "and its mirror image, at 2 times the cost; crops averages five crops and their mirror "
+        "images, at up to 10 times the cost",
+    )
+
+
+def check_trained(workdir: str, checkpoint: str) -> Config:
+    """Returns the config of the run that --workdir names, if it has the checkpoint.
+
+    Args:
+        workdir: the option.
+        checkpoint: of --checkpoint: "best", "latest" or the number of a step.
+
+    Raises:
+        ValueError: the folder holds no run, or there is no such checkpoint.
+    """
+    path = Path(workdir)
+    config = read_config(path)
+    check_step(path / FOLDER, saved_steps(path), checkpoint)
+    return config
+
+
+def check_folder(option: str, file: str) -> None:
+    """Checks that the file of an option can be written.
+
+    Args:
+        option: its name, without dashes.
+        file: its value; "" if it was not given.
+
+    Raises:
+        ValueError: the folder of the file does not exist or takes no files.
+    """
+    if not file:
+        return
+    folder = Path(file).absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"--{option} {file}: its folder does not exist; create it first")
+    check_writable(folder)
