@@ -10,6 +10,7 @@ docs/api.md explains it.  A name is imported when it is first used.
 """
 
 import importlib
+import logging
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mlcls_jax.api.configs import config
     from mlcls_jax.api.model import LoadedModel, load
     from mlcls_jax.api.results import EvaluationResult, Predictions
-    from mlcls_jax.api.training import Run, config, train
+    from mlcls_jax.api.training import Run, train
     from mlcls_jax.config import (
         Augment,
         Checkpoint,
@@ -37,9 +39,10 @@ if TYPE_CHECKING:
     from mlcls_jax.step.custom_network import Network
 
 _MODULES = {
+    "api.configs": ("config",),
     "api.model": ("LoadedModel", "load"),
     "api.results": ("EvaluationResult", "Predictions"),
-    "api.training": ("Run", "config", "train"),
+    "api.training": ("Run", "train"),
     "config": (
         *("Augment", "Checkpoint", "Config", "Data", "Distributed", "Evaluation", "Group", "Loss"),
         *("Model", "Phase", "Train"),
@@ -84,7 +87,9 @@ class _Package(types.ModuleType):
         """Imports a public name when it is first used."""
         if name not in _MODULE_OF:
             raise AttributeError(f"module 'mlcls_jax' has no attribute {name!r}")
+        handlers = logging.root.handlers[:]
         value = getattr(importlib.import_module(f"mlcls_jax.{_MODULE_OF[name]}"), name)
+        logging.root.handlers[:] = handlers  # Orbax adds one when it is imported
         super().__setattr__(name, value)
         return value
 

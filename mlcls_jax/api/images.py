@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from mlcls_jax.config import Augment
@@ -20,7 +21,8 @@ from mlcls_jax.data.images.decoding import (
 from mlcls_jax.data.images.transforms import eval_image
 from mlcls_jax.data.readers.unlabelled import images_in
 
-# A path, the contents of an image file, an image of Pillow, or uint8 [height, width, 3] in RGB.
+# A path, the contents of an image file, an open file, an image of Pillow, or an array uint8
+# [height, width, 3] in RGB.
 ImageLike = str | Path | bytes | Image.Image | np.ndarray
 
 
@@ -70,6 +72,8 @@ def as_file(image: ImageLike, max_pixels: int) -> ImageFile:
         return from_pillow(image)
     if isinstance(image, np.ndarray):
         return from_array(image)
+    if hasattr(image, "read"):  # an open file, such as io.BytesIO
+        return open_image(image.read(), max_pixels)
     raise ImageError(
         f"it is a {type(image).__name__}; pass a path, the bytes of a file, an image of Pillow, or "
         "a uint8 array [height, width, 3]"
@@ -88,8 +92,11 @@ def named_images(given: Any) -> tuple[list[Any], list[ImageLike]]:
     Raises:
         ValueError: a folder has no images, or there are none at all.
     """
+    if isinstance(given, pd.DataFrame):
+        raise ValueError("images is a DataFrame; pass its column of paths")
     one = isinstance(given, str | Path | bytes | bytearray | memoryview | Image.Image)
-    if isinstance(given, np.ndarray) and given.dtype != object:
+    one = one or hasattr(given, "read")
+    if isinstance(given, np.ndarray) and given.dtype.kind not in "OUS":
         one = given.ndim <= 3
     if not one and not isinstance(given, Iterable):
         raise ValueError(f"images: {type(given).__name__} is neither an image nor a list of them")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from mlcls_jax.api.configs import csv_text
 from mlcls_jax.api.images import GivenImages, ImageLike, as_file, named_images
 from mlcls_jax.api.results import EvaluationResult, Predictions
 from mlcls_jax.api.session import session
@@ -167,6 +168,10 @@ class LoadedModel:
             ValueError: labels or images cannot be read, the classes are others, or no label is
                 known.
         """
+        if str(images) and isinstance(labels, str) and labels in SPLITS:
+            raise ValueError(
+                f"the split {labels!r} has its own images; name the labels of {images} as well"
+            )
         table = self._table(labels, str(images))
         if (table.labels == UNKNOWN).all():
             raise ValueError(f"{labels} has no known label, so there are no metrics; use predict")
@@ -221,7 +226,7 @@ class LoadedModel:
         if isinstance(labels, pd.DataFrame):
             with tempfile.TemporaryDirectory() as folder:
                 csv = Path(folder) / "DataFrame.csv"
-                labels.to_csv(csv, index=False)
+                csv.write_text(csv_text(labels), encoding="utf-8")
                 return labels_for(run, str(csv), images, "csv")
         labels = str(labels)
         if labels not in SPLITS:
@@ -243,9 +248,14 @@ class LoadedModel:
         """Returns what a compiled program gives for each image, in order."""
         spec = self._with_batch_for(len(images), spec)
         paths = [name if isinstance(name, str) else f"number {name}" for name in names]
-        outputs, _ = predict_dataset(
-            program, self._run.variables, paths, spec, self._run.mesh, self._reader(images, spec)
-        )
+        reader = self._reader(images, spec)
+        try:
+            outputs, _ = predict_dataset(
+                program, self._run.variables, paths, spec, self._run.mesh, reader
+            )
+        except ValueError as error:
+            # What follows is advice on a data set.
+            raise ValueError(str(error).partition("; replace the file")[0]) from None
         return outputs
 
     def _reader(self, images: list[ImageLike], spec: EvalSpec) -> Reader:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -19,7 +20,7 @@ class Predictions(pd.DataFrame):
     """
 
     _metadata = ["thresholds"]  # noqa: RUF012 (pandas copies these to parts of the table)
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, float] = MappingProxyType({})
 
     @property
     def _constructor(self) -> type["Predictions"]:
@@ -27,9 +28,20 @@ class Predictions(pd.DataFrame):
 
     @property
     def present(self) -> pd.DataFrame:
-        """Returns a bool per image and class: whether the class is predicted present."""
-        limits = pd.Series({name: self.thresholds[name] for name in self.columns})
-        return pd.DataFrame(self).ge(limits, axis="columns")
+        """Returns a bool per image and class: whether the class is predicted present.
+
+        Columns that are no classes are left out.
+
+        Raises:
+            ValueError: no column is a class; joining tables loses the thresholds.
+        """
+        limits = {name: self.thresholds[name] for name in self.columns if name in self.thresholds}
+        if not limits:
+            raise ValueError(
+                "no column has a threshold; take `present` of what `predict` returned, before "
+                "joining or renaming it"
+            )
+        return pd.DataFrame(self)[list(limits)].ge(pd.Series(limits), axis="columns")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import root
 
 import jax
 from absl import logging
@@ -26,7 +27,7 @@ def session() -> Iterator[None]:
     A folder of compiled programs that the caller has set is kept.
     """
     before = {name: jax.config.values[name] for name in OPTIONS}
-    verbosity = logging.get_verbosity()
+    verbosity, handlers = logging.get_verbosity(), root.handlers[:]
     with image_libraries():
         try:
             logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant
@@ -36,6 +37,7 @@ def session() -> Iterator[None]:
             yield
         finally:
             logging.set_verbosity(verbosity)
+            root.handlers[:] = handlers  # Orbax adds one
             for name, value in before.items():
                 jax.config.update(name, value)
             if not before[CACHE]:  # else JAX would keep using the folder

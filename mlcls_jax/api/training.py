@@ -7,21 +7,23 @@ from typing import Any
 
 import pandas as pd
 
+from mlcls_jax.api.configs import with_frames, written_labels
 from mlcls_jax.api.model import LoadedModel, load
 from mlcls_jax.api.session import session
-from mlcls_jax.config import Config, Data
+from mlcls_jax.config import Config
 from mlcls_jax.config.checks import validate
-from mlcls_jax.config.extensions import register
-from mlcls_jax.config.loading import base_config, with_overrides
+from mlcls_jax.config.extensions import register, resolve
 from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.data.loaders.own_batches import OwnBatches, own_batches
-from mlcls_jax.run.checkpoints import has_checkpoint
+from mlcls_jax.evaluate import PRINTED
 from mlcls_jax.run.metrics_log import Logger, read_metrics
-from mlcls_jax.run.workdir import FRAMES, read_config
-from mlcls_jax.system.files import write_text
+from mlcls_jax.run.workdir import read_config
 from mlcls_jax.train import train as run_training
 from mlcls_jax.training.context import Extensions, Metric
+
+# The fields of the config that name what `train` is given.
+_FIELDS = {"loss": "loss.custom", "augment": "augment.custom", "network": "model.custom"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,56 +57,6 @@ class Run:
         return self.history[shown].to_html()
 
 
-def config(name: str | Path = "default", **fields: Any) -> Config:
-    """Returns a config by name or from a file, with some fields set.
-
-    Of a section, the fields that differ from their defaults are set; all others keep the values of
-    the named config.  A path sets any value.
-
-    Args:
-        name: such as "b5" or "lite0", or the path of a config file.
-        fields: sections, such as data=Data(csv="labels.csv", images="photos"), single fields, such
-            as seed=1, or paths, such as **{"data.batch_size": 16}.
-
-    Raises:
-        ValueError: the config does not exist, or a field is unknown or has an impossible value.
-    """
-    known = {entry.name for entry in dataclasses.fields(Config)}
-    base = base_config(str(name))
-    whole = {
-        field: _merged(getattr(base, field), value)
-        for field, value in fields.items()
-        if field in known
-    }
-    base = dataclasses.replace(base, **whole)
-    frames = {field: getattr(base.data, field) for field in FRAMES}
-    frames = {field: value for field, value in frames.items() if isinstance(value, pd.DataFrame)}
-    plain = with_fields(base, {f"data.{field}": "DataFrame" for field in frames})
-    rest = {field: value for field, value in fields.items() if field not in known}
-    result = with_overrides(plain, [f"--config.{path}={value}" for path, value in rest.items()])
-    for field, frame in frames.items():
-        setattr(result.data, field, frame)
-    return result
-
-
-def _merged(section: Any, given: Any) -> Any:
-    """Returns a section with the fields of another one of its type that have no default value."""
-    if not dataclasses.is_dataclass(given) or type(given) is not type(section):
-        return given
-    default = type(section)()
-    changed = {
-        entry.name: getattr(given, entry.name)
-        for entry in dataclasses.fields(given)
-        if not _equal(getattr(given, entry.name), getattr(default, entry.name))
-    }
-    return dataclasses.replace(section, **changed)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Returns whether two values are equal; a DataFrame is equal to nothing."""
-    return not isinstance(a, pd.DataFrame) and a == b
-
-
 def train(
     config: Config,
     workdir: str | Path,
@@ -113,7 +65,7 @@ def train(
     augment: Callable | None = None,
     network: Any = None,
     variables: Any = None,
-    loggers: Sequence[Logger] = (),
+    loggers: Logger | Sequence[Logger] = (),
     metrics: Mapping[str, Metric] | None = None,
     batches: Iterable[Any] | OwnBatches | None = None,
 ) -> Run:
@@ -139,14 +91,24 @@ def train(
         ValueError: the data, the config or the workdir is wrong; one line that names it.
         FloatingPointError: a loss is not finite.
     """
+    if not isinstance(config, Config):
+        raise ValueError(
+            f"config is a {type(config).__name__}; pass mlcls_jax.config(...), such as "
+            'mlcls_jax.config("lite0", csv="labels.csv", images="photos")'
+        )
+    if variables is not None and network is None:
+        raise ValueError("variables are those of a network; pass network as well")
     folder = Path(workdir).expanduser()
-    named = {"loss.custom": loss, "augment.custom": augment, "model.custom": network}
-    given = {path: register(value) for path, value in named.items() if value is not None}
-    config = with_fields(config, _written_labels(config.data, folder) | given)
+    functions = {"loss": loss, "augment": augment, "network": network}
+    given = {
+        _FIELDS[name]: _name(name, value) for name, value in functions.items() if value is not None
+    }
+    config = with_frames(config, {})
+    config = with_fields(config, written_labels(config.data, folder) | given)
     validate(config)
     extensions = Extensions(
-        loggers=tuple(loggers),
-        metrics=dict(metrics or {}),
+        loggers=(loggers,) if callable(loggers) else tuple(loggers),
+        metrics=_metrics(metrics or {}),
         batches=None if batches is None else own_batches(batches),
         variables=variables,
     )
@@ -155,24 +117,34 @@ def train(
     return Run(folder.absolute(), is_finished=not code)
 
 
-def _written_labels(data: Data, workdir: Path) -> dict[str, str]:
-    """Writes DataFrames of labels to the workdir, and returns the fields that name the files.
+def _name(argument: str, value: Any) -> str:
+    """Returns the name of a function or network for the config.
 
     Raises:
-        ValueError: the workdir holds a run with other labels.
+        ValueError: it is neither "module:function" nor something that can be called.
     """
-    paths: dict[str, str] = {}
-    for field, name in FRAMES.items():
-        frame = getattr(data, field)
-        if not isinstance(frame, pd.DataFrame):
-            continue
-        path, text = workdir / name, frame.to_csv(index=False)
-        paths[f"data.{field}"] = str(path)
-        if has_checkpoint(workdir) and path.is_file() and path.read_text("utf-8") != text:
-            raise ValueError(
-                f"data.{field}: the DataFrame differs from {path}, with which the run in {workdir} "
-                "began; choose another workdir"
-            )
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
-    return paths
+    if isinstance(value, str):
+        resolve(value, argument)
+        return value
+    if not callable(value) and not hasattr(value, "apply"):
+        raise ValueError(
+            f"{argument} is a {type(value).__name__}; pass a function, or the name of "
+            'one, "module:function"'
+        )
+    return register(value)
+
+
+def _metrics(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Returns the metrics after checking their names.
+
+    Raises:
+        ValueError: not a dictionary, or a name is that of a metric of the trainer.
+    """
+    if not isinstance(metrics, Mapping):
+        raise ValueError(
+            f'metrics is a {type(metrics).__name__}; pass a dict, such as {{"f2": f2}}'
+        )
+    taken = [name for name in metrics if name.split("@")[0] in PRINTED]
+    if taken:
+        raise ValueError(f"metrics: {taken[0]!r} is a metric of the trainer; choose another name")
+    return dict(metrics)

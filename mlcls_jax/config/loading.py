@@ -93,11 +93,15 @@ def find_config(name: str) -> str:
     if Path(name).is_file():
         return name
     names, path = config_names(), Path(name)
+    published = re.sub(r"^(tf_)?efficientnet_?", "", path.stem.lower()).replace("-", "")
     if str(path.parent) in (".", "configs") and path.stem in names and path.suffix in ("", ".py"):
         return str(config_folder() / f"{path.stem}.py")
     files = [str(file) for file in path.parent.glob("*.py")] if path.suffix == ".py" else []
-    near = difflib.get_close_matches(name, files, 1) or difflib.get_close_matches(
-        path.stem.lower(), names, 1, 0.5
+    near = [published] if published in names else []
+    near = (
+        near
+        or difflib.get_close_matches(name, files, 1)
+        or difflib.get_close_matches(path.stem.lower(), names, 1, 0.5)
     )
     hint = f"the nearest is {near[0]}; " if near else ""
     raise ValueError(

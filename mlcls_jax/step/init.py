@@ -47,16 +47,25 @@ def random_variables(
 
 
 def _with_given(variables: dict, given: Any, mesh: jax.sharding.Mesh) -> dict:
-    """Returns the variables with the given ones, and prints what stays random."""
+    """Returns the variables with the given ones, and prints what stays random.
+
+    Raises:
+        ValueError: none of the given arrays has the path and shape of a variable.
+    """
     flat, pretrained = flatten(variables), flatten(presented(given))
     taken = {
         path: leaf
         for path, leaf in pretrained.items()
         if path in flat and np.shape(flat[path]) == leaf.shape
     }
+    if not taken:
+        raise ValueError(
+            f"variables: none fits the network; it has {', '.join(list(flat)[:5])}, and these are "
+            f"{', '.join(list(pretrained)[:5]) or 'none'}; pass what its init returns"
+        )
     rest = [path for path in flat if path not in taken]
     console.print(f"Weights given: {len(taken)} arrays; new: {', '.join(rest) or 'nothing'}")
-    return unflatten(flat | replicate(taken, mesh))
+    return {"batch_stats": {}} | unflatten(flat | replicate(taken, mesh))
 
 
 def read_weights(

@@ -27,7 +27,7 @@ from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import Meter, console, print_warning
 from mlcls_jax.system.devices import describe_devices, is_first_process, keeps_heap
-from mlcls_jax.training.context import RunInputs, TrainContext
+from mlcls_jax.training.context import Metric, RunInputs, TrainContext
 from mlcls_jax.training.early_stopping import EarlyStopping
 from mlcls_jax.training.nan_guard import check_finite
 from mlcls_jax.training.phase_inputs import PhaseInputs
@@ -106,7 +106,7 @@ class Evaluator:
         inputs = self.context.inputs
         scores = model_scores(table, logits, inputs.base_rate)
         values = {
-            name: float(metric(table.labels, probabilities(logits)))
+            name: own_metric(name, metric, table.labels, probabilities(logits))
             for name, metric in inputs.metrics.items()
         }
         return dataclasses.replace(scores, values=scores.values | values)
@@ -119,6 +119,22 @@ class Evaluator:
         table = inputs.sampled.take(np.flatnonzero(readable))
         scores = model_scores(table, logits[readable], inputs.base_rate)
         return sample_values(scores, len(table), val)
+
+
+def own_metric(name: str, metric: Metric, labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Returns the value of a metric of the user; NaN with a warning if it fails.
+
+    Args:
+        name: of the metric.
+        metric: the function.
+        labels: int8 [image, class], each 1, 0 or UNKNOWN.
+        predicted: probabilities, float [image, class].
+    """
+    try:
+        return float(metric(labels, predicted))
+    except Exception as error:  # of the user's code; the evaluation must not be lost
+        print_warning(f"metric {name!r} failed ({type(error).__name__}: {error})")
+        return float("nan")
 
 
 def sample_values(sample: Scores, images: int, val: Scores) -> dict[str, float]:

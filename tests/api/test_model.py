@@ -47,9 +47,16 @@ def model(trained) -> LoadedModel:
 def test_every_kind_of_image_gives_equal_probabilities(model, photos):
     path = photos / "00.png"
     pixels = np.asarray(opened(path))
-    kinds = [path, str(path), path.read_bytes(), opened(path), pixels]
+    kinds = [
+        path,
+        str(path),
+        path.read_bytes(),
+        opened(path),
+        pixels,
+        io.BytesIO(path.read_bytes()),
+    ]
     predictions = model.predict(kinds)
-    assert list(predictions.index) == [str(path), str(path), 2, 3, 4]
+    assert list(predictions.index) == [str(path), str(path), 2, 3, 4, 5]
     assert (predictions.to_numpy() == predictions.to_numpy()[0]).all()
     assert list(predictions.columns) == list(model.classes)
     for image in (path, pixels, opened(path)):
@@ -108,6 +115,9 @@ def test_the_same_probabilities_and_decisions_as_the_command(model, trained, pho
     part = predictions.iloc[:2, :1]
     pd.testing.assert_frame_equal(part.present, predictions.present.iloc[:2, :1])
     assert model.predict(photos, tta="flip").shape == predictions.shape
+    assert list(predictions.assign(extra=1.0).present.columns) == list(model.classes)
+    with pytest.raises(ValueError, match="no column has a threshold"):
+        _ = predictions.rename(columns=str.upper).present
 
 
 def test_the_same_metrics_as_the_command(model, trained, photos):
@@ -131,6 +141,8 @@ def test_other_labels_from_a_csv_and_a_data_frame(model, photos):
     assert list(csv.predictions.index) == list(frame["filename"])
     with pytest.raises(ValueError, match="must have the same classes"):
         model.evaluate(frame.rename(columns={"red": "pink"}), images=photos)
+    with pytest.raises(ValueError, match="the split 'val' has its own images"):
+        model.evaluate(images=photos)
     with pytest.raises(ValueError, match="no split 'test'"):
         model.evaluate("test")
 

@@ -56,3 +56,8 @@ def test_public_names():
     assert all(getattr(ml, name) is getattr(ml, name) for name in ml.__all__)
     with pytest.raises(AttributeError, match="no attribute 'fit'"):
         _ = ml.fit
+
+
+def test_no_handler_of_the_root_logger_is_left():
+    code = "import logging, mlcls_jax as ml; ml.config('lite0'); print(logging.root.handlers)"
+    assert python(code) == "[]\n"

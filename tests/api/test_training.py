@@ -1,6 +1,7 @@
 """ml.train and ml.config: the same run as the command, with functions of the caller."""
 
 import json
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -198,6 +199,25 @@ def test_a_custom_network_is_frozen_and_trained_by_the_same_groups(config, tmp_p
         model.export("keras", tmp_path / "keras")
 
 
+def test_a_network_without_statistics_starts_from_given_variables(config, tmp_path):
+    class Dense(nn.Module):
+        num_classes: int
+
+        @nn.compact
+        def __call__(self, x, train: bool):
+            return nn.Dense(self.num_classes, name="head")(nn.Dense(4, name="stem")(x.mean((1, 2))))
+
+    config.model = ml.Model(weights="", image_size=SIZE)
+    given = Dense(2).init(jax.random.key(7), jnp.zeros((1, SIZE, SIZE, 3)), train=False)
+    run = ml.train(config, tmp_path / "run", network=Dense, variables=given)
+    first = jax.device_get(load_trained_model(run.workdir, "2").variables)
+    np.testing.assert_array_equal(
+        first["params"]["backbone"]["stem"]["kernel"], given["params"]["stem"]["kernel"]
+    )
+    with pytest.raises(ValueError, match="none fits the network; it has params/"):
+        ml.train(config, tmp_path / "other", network=Dense, variables=given["params"])
+
+
 def test_a_network_without_a_head_is_refused(config, tmp_path):
     class Headless(nn.Module):
         num_classes: int
@@ -225,9 +245,67 @@ def test_fields_by_section_name_and_path():
     assert ml.config("lite0", model=ml.Model(variant="b5")).model.variant == "b5"
     frame = pd.DataFrame({"filename": ["a.jpg"], "cat": [1]})
     assert ml.config("b5", data=ml.Data(csv=frame)).data.csv is frame
-    with pytest.raises(ValueError, match="the nearest is b5"):
-        ml.config("b55")
-    with pytest.raises(ValueError, match=r"data\.batch_size"):
-        ml.config("b5", batch_size=3)
-    with pytest.raises(ValueError, match="seed"):
-        ml.config("b5", seed="x")
+    assert ml.config("b5", model={"image_size": 96}).model.image_size == 96
+
+
+def test_short_names_paths_of_any_type_and_none():
+    config = ml.config("lite0", csv=Path("a.csv"), batch_size=8, epochs=5, lr=1e-3)
+    assert (config.data.csv, config.data.batch_size) == ("a.csv", 8)
+    assert config.phases[1].duration == "5 epochs"
+    assert max(group.learning_rate for group in config.phases[1].groups) == 1e-3
+    fields = {"model.dropout": None, "augment.flip": False, "data.images": Path("photos")}
+    config = ml.config("lite0", **fields)
+    assert (config.model.dropout, config.augment.flip) == (None, False)
+    assert config.data.images == "photos"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fields", "message"),
+    [
+        (["b55"], {}, "the nearest is b5"),
+        (["efficientnet_b0"], {}, "the nearest is b0"),
+        (["b5"], {"num_epochs": 3}, "no such field"),
+        (["b5"], {"seed": "x"}, "seed"),
+        (
+            ["b5"],
+            {"data": "labels.csv"},
+            r"data is a str; pass mlcls_jax\.Data",
+        ),
+        (["b5"], {"data": {"cvs": "labels.csv"}}, r"data is a dict; pass mlcls_jax\.Data"),
+        (["b5"], {"model": ml.Data()}, r"model is a Data; pass mlcls_jax\.Model"),
+    ],
+)
+def test_wrong_fields_are_one_line_without_options(arguments, fields, message):
+    with pytest.raises(ValueError, match=message) as info:
+        ml.config(*arguments, **fields)
+    assert "\n" not in str(info.value)
+    assert "--config." not in str(info.value)
+
+
+def test_wrong_arguments_of_train_are_named(config, tmp_path):
+    wrong = [
+        ({"loss": 3}, "loss is a int; pass a function"),
+        ({"network": "resnet"}, "must be written"),
+        ({"metrics": [len]}, "metrics is a list"),
+        ({"metrics": {"mAP": len}}, "'mAP' is a metric of the trainer"),
+        ({"variables": {}}, "pass network as well"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            ml.train(config, tmp_path / "run", **arguments)
+    with pytest.raises(ValueError, match="config is a str"):
+        ml.train("lite0", tmp_path / "run")  # type: ignore
+
+
+def test_a_metric_that_fails_is_a_warning(config, tmp_path, capsys):
+    run = ml.train(config, tmp_path / "run", metrics={"broken": lambda labels, scores: 1 / 0})
+    assert run.is_finished and run.history["val.broken"].isna().all()
+    output = capsys.readouterr()
+    assert "metric 'broken' failed (ZeroDivisionError" in output.out + output.err
+
+
+def test_labels_of_bools_with_a_named_index(config, photos, tmp_path):
+    frame = pd.read_csv(photos / "labels.csv").set_index("filename").astype(bool)
+    config.data.csv = frame
+    run = ml.train(config, tmp_path / "run")
+    assert pd.read_csv(run.config.data.csv).equals(pd.read_csv(photos / "labels.csv"))

@@ -170,8 +170,8 @@ def from_array(pixels: np.ndarray) -> ImageFile:
     """Returns an array of pixels as an ImageFile.
 
     Args:
-      pixels: uint8 [height, width], [height, width, 3] (RGB) or [height, width, 4] (alpha is
-        dropped).
+      pixels: uint8 [height, width], or [height, width, channel] with 1 channel, 3 (RGB) or 4 (alpha
+        is dropped).
 
     Raises:
       ImageError: the array has another shape or type.
@@ -179,7 +179,9 @@ def from_array(pixels: np.ndarray) -> ImageFile:
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise ImageError(f"it is {pixels.dtype} {list(pixels.shape)}; it must be uint8 [h, w, 3]")
     if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
+        pixels = pixels[..., None]
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
     if pixels.shape[2] not in (3, 4):
         raise ImageError(f"its shape is {list(pixels.shape)}; it must be [height, width, 3]")
     pixels = np.ascontiguousarray(pixels[..., :3])
