@@ -21,6 +21,7 @@ from mlcls_jax.run.workdir import FRAMES
 from mlcls_jax.system.files import write_text
 
 SECTIONS = {entry.name for entry in dataclasses.fields(Config)}
+NESTED = {name for name in SECTIONS if dataclasses.is_dataclass(getattr(Config(), name))}
 SHORT = {alias.name: alias for alias in ALIASES}
 
 
@@ -133,7 +134,7 @@ def _merged(name: str, section: Any, given: Any) -> Any:
     Raises:
         ValueError: `given` is neither of its type nor a dictionary of its fields.
     """
-    if not dataclasses.is_dataclass(section):
+    if name not in NESTED:
         return given
     kind = type(section).__name__
     known = {entry.name for entry in dataclasses.fields(section)}

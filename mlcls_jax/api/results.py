@@ -41,7 +41,8 @@ class Predictions(pd.DataFrame):
                 "no column has a threshold; take `present` of what `predict` returned, before "
                 "joining or renaming it"
             )
-        return pd.DataFrame(self)[list(limits)].ge(pd.Series(limits), axis="columns")
+        classes = pd.DataFrame(self, columns=list(limits))
+        return classes.ge(pd.Series(limits), axis="columns")
 
 
 @dataclass(frozen=True)
