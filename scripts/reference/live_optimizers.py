@@ -57,7 +57,7 @@ def values() -> dict[str, np.ndarray]:
 def _make(case: str, groups: Any) -> Any:
     from torch import optim
 
-    options = {"lr": RATE, "weight_decay": DECAY}
+    options: Any = {"lr": RATE, "weight_decay": DECAY}
     if case == "adamw":
         return optim.AdamW(groups, eps=1e-8, **options)
     if case == "adam":
