@@ -98,6 +98,7 @@ def find_config(name: str) -> str:
         return str(config_folder() / f"{path.stem}.py")
     files = [str(file) for file in path.parent.glob("*.py")] if path.suffix == ".py" else []
     near = [published] if published in names else []
+    near = near or [known for known in names if known.startswith(published or "?")][:1]
     near = (
         near
         or difflib.get_close_matches(name, files, 1)

@@ -55,6 +55,8 @@ def test_a_config_is_found_by_name_or_path(tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("b9", "--config b9: no such file, and no config has this name; the nearest is b"),
+        ("lite", "the nearest is lite0"),
+        ("tf_efficientnet_b4", "the nearest is b4"),
         ("lite_0", "the nearest is lite0; names are b0, b1"),
         ("configs/b55.py", "the nearest is b5"),
         ("mi.py", "the nearest is my.py"),
