@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, NoReturn
 
 import jax
@@ -54,12 +55,13 @@ def join(timeout: int, start_timeout: int, **options: Any) -> None:
         f"not all processes of the run joined within distributed.start_timeout={start_timeout} s; "
         "start all of them, with the same --coordinator and --processes"
     )
+    if "shutdown_timeout_seconds" in signature(jax.distributed.initialize).parameters:
+        options |= {"shutdown_timeout_seconds": timeout}  # JAX 0.7 has a fixed one
     with _deadline(start_timeout, message):
         jax.distributed.initialize(
             **options,
             initialization_timeout=start_timeout + START_MARGIN,
             heartbeat_timeout_seconds=2 * timeout,
-            shutdown_timeout_seconds=timeout,
         )
     if not is_multiprocess():
         return
