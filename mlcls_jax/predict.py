@@ -21,21 +21,20 @@ from mlcls_jax.options.predict import check, check_images, check_new_files, is_l
 if __name__ == "__main__":
     check(sys.argv[1:])  # at once; the imports below take longer
 
-import jax
 import numpy as np
 
 from mlcls_jax import cli
-from mlcls_jax.config import Config, Data
+from mlcls_jax.config import Data
 from mlcls_jax.data.loaders.threads import make_reader
 from mlcls_jax.data.readers.unlabelled import images_in, listed_images
 from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.explain.overlays import choose, write_overlays
 from mlcls_jax.run.trained_model import (
-    TrainedModel,
     describe_checkpoint,
     load_trained_model,
     uses_ema,
+    with_fitting_batch,
     write_predictions,
 )
 from mlcls_jax.run.tta import with_views
@@ -58,9 +57,8 @@ def main(argv: list[str]) -> int:
     if uses_ema(run.metadata):
         print(escaped(f"using the {describe_checkpoint(run.metadata)}"), file=sys.stderr)
     title = "" if options.json else "predict"
-    config = _with_fitting_batch(run, len(paths))
     # No limit on the share of bad images: the user chose the images, and may have chosen few.
-    data = dataclasses.replace(config.data, max_bad_fraction=1.0)
+    data = dataclasses.replace(run.config.data, max_bad_fraction=1.0)
     data = cli.with_on_bad_image(data, options.on_bad_image)
     reader = make_reader(data, len(paths))
     logits, readable = predict_dataset(
@@ -83,7 +81,7 @@ def main(argv: list[str]) -> int:
         write_predictions(Path(options.labels), names, values, run.classes, exact=True)
     if options.explain:
         readable_paths = [path for path, good in zip(paths, readable, strict=True) if good]
-        plain = dataclasses.replace(plain, config=_with_fitting_batch(plain, len(readable_paths)))
+        plain = with_fitting_batch(plain, len(readable_paths))
         chosen = choose(scores, present)
         files = write_overlays(Path(options.explain), plain, readable_paths, names, chosen, reader)
         print(f"Wrote {options.explain} ({files} maps)", file=sys.stderr)
@@ -211,16 +209,6 @@ def _images(options: argparse.Namespace) -> tuple[list[str], list[str]]:
         return find_images(options.inputs)
     column = read_config(Path(options.workdir)).data.filename_column
     return listed_images(options.inputs[0], options.images, column)
-
-
-def _with_fitting_batch(run: TrainedModel, images: int) -> Config:
-    """Returns the config with a batch no larger than the number of images needs."""
-    devices = jax.device_count()
-    needed = -(-images // devices) * devices
-    size = min(run.config.data.eval_batch_size, needed)
-    return dataclasses.replace(
-        run.config, data=dataclasses.replace(run.config.data, eval_batch_size=size)
-    )
 
 
 if __name__ == "__main__":

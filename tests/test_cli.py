@@ -11,8 +11,6 @@ from mlcls_jax import cli
 from mlcls_jax.config import Config, loading
 
 # ml_collections loads a config file by a method that Python has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 DEFAULT = str(Path(__file__).parents[1] / "configs" / "default.py")
 
 

@@ -16,8 +16,6 @@ from mlcls_jax.config.loading import load_config
 from mlcls_jax.config.named import config_folder
 
 # ml_collections loads a config file by a method that Python has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 COUNTS = {"train": 6, "val": 3, "seed": 0}
 
 

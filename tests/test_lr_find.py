@@ -13,7 +13,6 @@ from mlcls_jax.step.lr_finder import MEMORY, LrFinder, lr_finder_schedule, round
 from mlcls_jax.system import distributed
 
 # ml_collections loads a config file by a method that Python has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 def curve(losses, steps=100) -> LrFinder:

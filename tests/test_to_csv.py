@@ -9,7 +9,6 @@ from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.read_table import read_table
 
 # ml_collections loads a config file by a method that Python has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 def convert(out, data: dict, *options) -> int:

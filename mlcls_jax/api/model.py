@@ -18,19 +18,18 @@ from mlcls_jax.config import Config
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.data.loaders.threads import Reader, make_reader
+from mlcls_jax.data.splits import SPLITS
 from mlcls_jax.evaluate import RESAMPLES, labels_for, score_table
 from mlcls_jax.evaluation.bootstrap import Interval
 from mlcls_jax.evaluation.inference import EvalSpec, predict_dataset
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import SHORT_SIDE, class_maps
 from mlcls_jax.export.__main__ import WRITERS, export_model
-from mlcls_jax.run.trained_model import TrainedModel, load_trained_model
+from mlcls_jax.run.trained_model import TrainedModel, load_trained_model, with_fitting_batch
 from mlcls_jax.run.tta import with_views
 from mlcls_jax.run.workdir import read_splits_of
 from mlcls_jax.step.network import build_model
 from mlcls_jax.step.train_step import make_eval_step
-
-SPLITS = ("train", "val", "test")
 
 
 class LoadedModel:
@@ -134,14 +133,9 @@ class LoadedModel:
             raise ValueError(f"explain takes one image, not {len(given)}")
         chosen = np.array([[self.classes.index(label)]], np.int32)
         with session():
-            spec = self._with_batch_for(1, run.evaluation)
-            config = dataclasses.replace(
-                run.config,
-                data=dataclasses.replace(run.config.data, eval_batch_size=spec.batch_size),
-            )
-            reader = self._reader(given, spec)
-            single = dataclasses.replace(run, config=config)
-            (maps,) = class_maps(single, [str(names[0])], chosen, reader)
+            single = with_fitting_batch(run, 1)
+            spec = single.evaluation
+            (maps,) = class_maps(single, [str(names[0])], chosen, self._reader(given, spec))
             pixels = shrink(as_file(given[0], run.config.data.max_pixels), SHORT_SIDE)
         height, width = pixels.shape[:2]
         box = seen_box(height, width, spec.image_size, spec.augment.eval_resize)

@@ -53,8 +53,7 @@ class Run:
         return load(self.workdir, checkpoint)
 
     def _repr_html_(self) -> str:
-        shown = [name for name in ("phase", "train_loss", "val.loss", "val.mAP", "val.CF1")]
-        return self.history[shown].to_html()
+        return self.history[["phase", "train_loss", "val.loss", "val.mAP", "val.CF1"]].to_html()
 
 
 def train(

@@ -3,7 +3,7 @@
 import difflib
 import re
 
-from mlcls_jax.config.named import config_names
+from mlcls_jax.config.named import config_names, short_name
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.system.invocation import command
 
@@ -153,8 +153,7 @@ def _model(value: str) -> str:
     """Returns which --config has a model: "efficientnet_b0" and "EfficientNetB0" are "b0"."""
     if not value:
         return "write --config b0, or another name of a config"
-    short = re.sub(r"^(tf_|keras_)?(efficient_?net)?[_-]?(v2)?", r"\3", value.lower())
-    short = re.sub(r"\W|_", "", short.split(".")[0])
+    short = short_name(value)
     if short in VARIANTS and short in config_names():
         return f"write --config {short}"
     near = difflib.get_close_matches(short, list(VARIANTS), 1)

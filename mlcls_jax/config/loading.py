@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.fields import split_overrides
-from mlcls_jax.config.named import config_folder, config_names
+from mlcls_jax.config.named import config_folder, config_names, short_name
 from mlcls_jax.config.schema import Config, PosWeight
 from mlcls_jax.config.serialization import renaming_hint
 from mlcls_jax.system.console import one_line
@@ -93,14 +93,12 @@ def find_config(name: str) -> str:
     if Path(name).is_file():
         return name
     names, path = config_names(), Path(name)
-    published = re.sub(r"^(tf_)?efficientnet_?", "", path.stem.lower()).replace("-", "")
+    short = short_name(path.stem)
     if str(path.parent) in (".", "configs") and path.stem in names and path.suffix in ("", ".py"):
         return str(config_folder() / f"{path.stem}.py")
     files = [str(file) for file in path.parent.glob("*.py")] if path.suffix == ".py" else []
-    near = [published] if published in names else []
-    near = near or [known for known in names if known.startswith(published or "?")][:1]
     near = (
-        near
+        [known for known in names if short and known.startswith(short)][:1]
         or difflib.get_close_matches(name, files, 1)
         or difflib.get_close_matches(path.stem.lower(), names, 1, 0.5)
     )

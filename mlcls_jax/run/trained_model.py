@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,14 @@ def load_trained_model(workdir: Path, which: str) -> TrainedModel:
     return TrainedModel(
         config, classes, metadata, variables, pretrained_config, decision_rule, predict, mesh
     )
+
+
+def with_fitting_batch(run: TrainedModel, images: int) -> TrainedModel:
+    """Returns the model with evaluation batches no larger than the number of images needs."""
+    devices = jax.device_count()
+    needed = -(-images // devices) * devices
+    data = replace(run.config.data, eval_batch_size=min(run.config.data.eval_batch_size, needed))
+    return replace(run, config=replace(run.config, data=data))
 
 
 def best_variables(

@@ -25,6 +25,7 @@ import jax
 from mlcls_jax.system.files import cache_folder
 
 FAILED = 1  # exit code of a process that ends because another one failed
+COMPILED = "jax_compilation_cache_dir"  # the option of JAX
 START_MARGIN, GRACE = 60, 3  # seconds
 _ROOT = "mlcls_jax"
 _HEARTBEATS, _REASONS = f"{_ROOT}/processes/heartbeat", f"{_ROOT}/processes/reason"
@@ -264,6 +265,18 @@ def _print_error(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
 
 
+def jax_options() -> dict[str, Any]:
+    """Returns the options of JAX that `start` sets, by name."""
+    return {
+        COMPILED: str(cache_folder() / "compiled"),
+        # Cache small programs too: a start has dozens, and reading is faster than compiling.
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        # On CPU a step that is dispatched early would also allocate its activations early.
+        "jax_cpu_enable_async_dispatch": False,
+    }
+
+
 def start(
     coordinator: str = "",
     processes: int = 0,
@@ -292,12 +305,8 @@ def start(
         raise ValueError(
             f"--process is {process}; with --processes {processes} it must be 0 to {processes - 1}"
         )
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-    # Cache small programs too: a start has dozens, and reading one is faster than compiling it.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # On CPU a step that is dispatched early would also allocate its activations early.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    for name, value in jax_options().items():
+        jax.config.update(name, value)
     if not cluster and not coordinator:
         return
     options: dict[str, Any] = {}  # JAX finds the values itself

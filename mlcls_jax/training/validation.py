@@ -105,8 +105,11 @@ class Evaluator:
         """Returns the scores, with the further metrics of the run among their values."""
         inputs = self.context.inputs
         scores = model_scores(table, logits, inputs.base_rate)
+        if not inputs.metrics:
+            return scores
+        predicted = probabilities(logits)
         values = {
-            name: own_metric(name, metric, table.labels, probabilities(logits))
+            name: own_metric(name, metric, table.labels, predicted)
             for name, metric in inputs.metrics.items()
         }
         return dataclasses.replace(scores, values=scores.values | values)

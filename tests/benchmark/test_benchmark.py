@@ -22,8 +22,6 @@ from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import make_mesh
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 CONFIG = """
 from mlcls_jax.config import Config, Data, Group, Model, Phase
 

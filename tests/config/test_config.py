@@ -20,8 +20,6 @@ from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.aliases import resolve
 
 # ml_collections loads a config file by a method that Python has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs").glob("*.py"))
 B_SIZES = dict(

@@ -14,8 +14,6 @@ def get_config():
     return Config(evaluation=Evaluation({arguments}))
 """
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 
 @pytest.mark.parametrize(
     ("former", "value", "present"),

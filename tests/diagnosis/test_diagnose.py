@@ -19,8 +19,6 @@ from mlcls_jax.diagnosis.label_rules import (
 from mlcls_jax.diagnosis.overrides import for_shell
 from mlcls_jax.diagnosis.rules import RULES
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 CLASSES = ("cat", "dog")
 
 

@@ -23,7 +23,6 @@ finally:
     assert not slow, slow
 """
 # ml_collections loads a config file by a method that Python has deprecated.
-QUIET = "ignore:the load_module:DeprecationWarning"
 RUN = ("--workdir", "run")
 DATA = ("--csv", "labels.csv", "--images", "photos")
 EXPORT = ("--format", "onnx", "--out")
@@ -47,7 +46,7 @@ def refused(command: str, folder: Path, *arguments: str) -> subprocess.Completed
     module = f"mlcls_jax.{command.replace('-', '_')}"
     environment = {name: v for name, v in os.environ.items() if name != "MLCLS_JAX_TRACEBACK"}
     return subprocess.run(
-        [sys.executable, "-W", "error", "-W", QUIET, "-c", SCRIPT, module, *arguments],
+        [sys.executable, "-W", "error", "-c", SCRIPT, module, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -14,8 +14,6 @@ from mlcls_jax.config.serialization import to_json, with_absolute_paths
 from mlcls_jax.run.start import Start, check, parse, start_of
 
 # ml_collections loads a config file by a method that Python has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 DATA = ("--csv", "labels.csv", "--images", "photos")
 
 

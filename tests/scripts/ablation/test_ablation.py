@@ -10,8 +10,6 @@ import pytest
 from ablation import Result, Study, check, markdown, measure, spread, write_results
 from ablation_rows import BASELINE, ROWS, Row, choose, default_rows, overrides
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 BASE, EMA = Row(BASELINE, "baseline"), Row("smooth", "loss", {"loss.name": "asl"})
 FLIP = Row("tta-flip", "evaluate", evaluate=("--tta", "flip"))
 
