@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlcls_jax.config import Data
 from mlcls_jax.config.named import DEMO
-from mlcls_jax.data.readers.storage import is_remote
+from mlcls_jax.system.remote import is_remote
 from mlcls_jax.system.invocation import command
 
 

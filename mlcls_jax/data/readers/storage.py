@@ -8,7 +8,7 @@ import functools
 import os
 from typing import Any
 
-from mlcls_jax.system.console import one_line
+from mlcls_jax.system.remote import asked, file_system_of, is_remote
 
 
 class Part(str):
@@ -35,35 +35,6 @@ class Part(str):
         return Part, (str(self), self.shard, self.offset, self.size)
 
 
-def is_remote(path: str | os.PathLike) -> bool:
-    """Returns whether a path is an address, not a local path."""
-    return "://" in os.fspath(path)
-
-
-@functools.lru_cache
-def file_system(protocol: str) -> Any:
-    """Returns fsspec's thread-safe file system for a protocol such as "gs".
-
-    Raises:
-      ValueError: a package is missing, or the protocol is unknown.
-    """
-    try:
-        import fsspec
-
-        options = {"auto_mkdir": True} if protocol in ("file", "local") else {}
-        return fsspec.filesystem(protocol, **options)
-    except (ImportError, ValueError) as error:
-        raise ValueError(
-            f"{protocol}:// addresses cannot be read ({error}); install mlcls_jax[bucket] for "
-            "gs://, or the package that fsspec needs for this protocol"
-        ) from error
-
-
-def file_system_of(address: str) -> Any:
-    """Returns fsspec's file system for an address; see `file_system`."""
-    return file_system(address.partition("://")[0])
-
-
 def file_sizes(folder: str) -> dict[str, int]:
     """Returns the size in bytes of each file in a folder, by name; {} if the folder is missing."""
     if not is_remote(folder):
@@ -72,7 +43,7 @@ def file_sizes(folder: str) -> dict[str, int]:
         with os.scandir(folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
     try:
-        listed = _remote(file_system_of(folder).ls, folder, detail=True)
+        listed = asked(file_system_of(folder).ls, folder, detail=True)
     except FileNotFoundError:
         return {}
     files = (entry for entry in listed if entry["type"] == "file")
@@ -82,7 +53,7 @@ def file_sizes(folder: str) -> dict[str, int]:
 def is_vacant(address: str) -> bool:
     """Returns whether an address does not exist yet or is an empty folder."""
     files = file_system_of(address)
-    return not _remote(files.exists, address) or not _remote(files.ls, address)
+    return not asked(files.exists, address) or not asked(files.ls, address)
 
 
 def open_new(path: str) -> Any:
@@ -99,7 +70,7 @@ def read_whole(path: str) -> bytes:
       OSError: the file cannot be read.
     """
     if is_remote(path):
-        return _remote(file_system_of(path).cat_file, path)
+        return asked(file_system_of(path).cat_file, path)
     with open(path, "rb") as file:
         return file.read()
 
@@ -112,7 +83,7 @@ def read_part(part: Part) -> bytes:
     """
     if is_remote(part.shard):
         read = file_system_of(part.shard).cat_file
-        contents = _remote(read, part.shard, start=part.offset, end=part.offset + part.size)
+        contents = asked(read, part.shard, start=part.offset, end=part.offset + part.size)
     else:
         file = _opened(part.shard)  # keeps the file open, even if another thread evicts it
         contents = _pread(file.descriptor, part.size, part.offset)
@@ -126,16 +97,16 @@ class _Upload:
 
     def __init__(self, address: str):
         self._address = address
-        self._file = _remote(file_system_of(address).open, address, "wb")
+        self._file = asked(file_system_of(address).open, address, "wb")
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error) -> None:
-        _remote(lambda _: self._file.close(), self._address)
+        asked(lambda _: self._file.close(), self._address)
 
     def write(self, contents: bytes) -> int:
-        return _remote(lambda _: self._file.write(contents), self._address)
+        return asked(lambda _: self._file.write(contents), self._address)
 
     def tell(self) -> int:
         return self._file.tell()
@@ -165,17 +136,3 @@ def _pread(descriptor: int, size: int, offset: int) -> bytes:
         pieces.append(piece)
         size, offset = size - len(piece), offset + len(piece)
     return b"".join(pieces)
-
-
-def _remote(call, *arguments, **options) -> Any:
-    """Calls a function of a bucket's library, and turns all its errors into OSErrors.
-
-    arguments: the first one is the address.
-    """
-    try:
-        return call(*arguments, **options)
-    except OSError:
-        raise
-    except Exception as error:
-        reason = one_line(error, limit=200)
-        raise OSError(f"{arguments[0]}: {reason}") from error
