@@ -30,7 +30,7 @@ from mlcls_jax import cli
 from mlcls_jax.config import Config
 from mlcls_jax.config.checks import validate
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.loaders.threads import Reader, make_reader
+from mlcls_jax.data.loaders.loader import Reader, make_reader
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.data.readers.unlabelled import folder_table
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores, model_scores

@@ -25,7 +25,7 @@ import numpy as np
 
 from mlcls_jax import cli
 from mlcls_jax.config import Data
-from mlcls_jax.data.loaders.threads import make_reader
+from mlcls_jax.data.loaders.loader import make_reader
 from mlcls_jax.data.readers.unlabelled import images_in, listed_images
 from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
 from mlcls_jax.evaluation.inference import predict_dataset

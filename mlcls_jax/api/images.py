@@ -20,6 +20,7 @@ from mlcls_jax.data.images.decoding import (
 )
 from mlcls_jax.data.images.transforms import eval_image
 from mlcls_jax.data.readers.unlabelled import images_in
+from mlcls_jax.data.sampling import ImageRandom
 
 # A path, the contents of an image file, an open file, an image of Pillow, or an array uint8
 # [height, width, 3] in RGB.
@@ -35,16 +36,14 @@ class GivenImages:
         size: side of the result in pixels.
         augment: its eval_resize and interpolation are used.
         max_pixels: see `open_image`.
-        at_once: see ImageSource.
     """
 
     images: list[ImageLike]
     size: int
     augment: Augment
     max_pixels: int
-    at_once: int = 1
 
-    def train(self, index: int, rng: np.random.Generator, out: np.ndarray) -> None:
+    def train(self, index: int, random: ImageRandom, out: np.ndarray) -> None:
         """Raises NotImplementedError, because these images are for prediction."""
         raise NotImplementedError
 

@@ -17,7 +17,7 @@ from mlcls_jax.api.session import session
 from mlcls_jax.config import Config
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN
-from mlcls_jax.data.loaders.threads import Reader, make_reader
+from mlcls_jax.data.loaders.loader import Reader, make_reader
 from mlcls_jax.data.splits import SPLITS
 from mlcls_jax.evaluate import RESAMPLES, labels_for, score_table
 from mlcls_jax.evaluation.bootstrap import Interval

@@ -22,7 +22,7 @@ from mlcls_jax.benchmark.measure import Plan, measure
 from mlcls_jax.benchmark.report import print_figures, to_json
 from mlcls_jax.benchmark.sweep import print_sweep, run_sweep, sweep_json
 from mlcls_jax.config import Config
-from mlcls_jax.data.loaders.threads import local_rows
+from mlcls_jax.data.loaders.loader import local_rows
 from mlcls_jax.system import devices
 from mlcls_jax.system.console import console
 from mlcls_jax.system.files import check_writable

@@ -22,7 +22,7 @@ from mlcls_jax.config import Config, schema
 from mlcls_jax.config.recipes import DURATION, SIZE, fit_minutes, with_fields
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
-from mlcls_jax.data.loaders.threads import local_rows, train_batches
+from mlcls_jax.data.loaders.loader import local_rows, train_batches
 from mlcls_jax.run.checkpoints import has_checkpoint
 from mlcls_jax.run.workdir import SHEET, read_config
 from mlcls_jax.step import programs

@@ -6,12 +6,47 @@ Philox is a counter-based generator (Salmon et al. 2011, "Parallel random number
 
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 AUGMENT, SUBSTITUTE = 0, 1
 
 _TRIES = 1000
+# Philox4x64-10: the multipliers and the increments of the key (Salmon et al. 2011, table 2).
+PHILOX_MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
+PHILOX_INCREMENTS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
+PHILOX_ROUNDS, PHILOX_WORDS = 10, 4
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+_UNUSED_BITS = np.uint64(11)  # a float64 has 53 bits
+_TO_UNIT = 2.0**-53
+
+
+@dataclass(frozen=True)
+class ImageRandom:
+    """The random numbers of one image in one epoch.
+
+    seed, epoch, index: see `generator`.
+    uniforms: float64 [n], the first n numbers in [0, 1) of its generator.
+    """
+
+    seed: int
+    epoch: int
+    index: int
+    uniforms: np.ndarray
+
+    def rest(self) -> np.random.Generator:
+        """Returns its generator, after `uniforms`."""
+        rng = generator(self.seed, self.epoch, self.index)
+        rng.random(len(self.uniforms))
+        return rng
+
+
+def image_random(seed: int, epoch: int, index: int, count: int) -> ImageRandom:
+    """Returns the random numbers of one image, of which `count` are drawn in advance."""
+    drawn = generator(seed, epoch, index).random(count)
+    return ImageRandom(seed, epoch, index, drawn)
 
 
 def stream_order(positions: np.ndarray, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +89,41 @@ def generator(seed: int, epoch: int, index: int, purpose: int = AUGMENT) -> np.r
     return np.random.Generator(np.random.Philox(counter=counter, key=[seed, epoch]))
 
 
+def uniforms(seed: int, epochs: np.ndarray, indices: np.ndarray, count: int) -> np.ndarray:
+    """Returns the first numbers of the generators of many images.
+
+    Making a generator takes longer than decoding a thumbnail, so the numbers of a whole batch are
+    computed together.
+
+    Args:
+      seed: the seed of the run.
+      epochs: int64 [n].
+      indices: int64 [n], the index of each image.
+      count: the number of numbers per image.
+
+    Returns:
+      float64 [n, count] in [0, 1).
+
+    >>> uniforms(0, np.array([1]), np.array([2]), 3)[0].tolist() == generator(
+    ...     seed=0, epoch=1, index=2).random(3).tolist()
+    True
+    """
+    blocks = -(-count // PHILOX_WORDS)
+    shape = len(indices), blocks
+    counter = [
+        np.broadcast_to(np.arange(1, blocks + 1, dtype=np.uint64), shape),
+        np.zeros(shape, np.uint64),
+        np.broadcast_to(np.asarray(indices, np.uint64)[:, None] + np.uint64(1), shape),
+        np.full(shape, AUGMENT, np.uint64),
+    ]
+    keys = [
+        np.full(shape, seed, np.uint64),
+        np.broadcast_to(np.asarray(epochs, np.uint64)[:, None], shape),
+    ]
+    words = np.stack(_philox(counter, keys), axis=-1).reshape(len(indices), -1)
+    return (words[:, :count] >> _UNUSED_BITS) * _TO_UNIT
+
+
 def substitutes(seed: int, epoch: int, index: int, images: int) -> Iterator[int]:
     """Yields random images to try in place of one that cannot be read.
 
@@ -72,6 +142,31 @@ def substitutes(seed: int, epoch: int, index: int, images: int) -> Iterator[int]
     raise ValueError(
         f"{_TRIES} training images in a row cannot be read; check data.images and the files in it"
     )
+
+
+def _philox(counter: list[np.ndarray], key: list[np.ndarray]) -> list[np.ndarray]:
+    """Encrypts four words per counter: uint64 arrays of one shape in, the same out."""
+    for step in range(PHILOX_ROUNDS):
+        (high0, low0), (high1, low1) = (
+            _multiply(np.uint64(factor), counter[word])
+            for factor, word in zip(PHILOX_MULTIPLIERS, (0, 2), strict=True)
+        )
+        first, second = (
+            word + np.uint64(step * increment % 2**64)
+            for word, increment in zip(key, PHILOX_INCREMENTS, strict=True)
+        )
+        counter = [high1 ^ counter[1] ^ first, low1, high0 ^ counter[3] ^ second, low0]
+    return counter
+
+
+def _multiply(factor: np.uint64, word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The upper and the lower 64 bits of a product."""
+    high, low = word >> _HALF, word & _LOW
+    factor_high, factor_low = factor >> _HALF, factor & _LOW
+    middle = high * factor_low + (low * factor_low >> _HALF)
+    cross = low * factor_high + (middle & _LOW)
+    upper = high * factor_high + (middle >> _HALF) + (cross >> _HALF)
+    return np.asarray(upper), np.asarray(word * factor)
 
 
 @functools.lru_cache(maxsize=4)  # the threads prepare batches of at most two further epochs

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from mlcls_jax.config import Augment, Config
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.batch import to_devices
-from mlcls_jax.data.loaders.threads import Reader, eval_batches, local_rows
+from mlcls_jax.data.loaders.loader import Reader, eval_batches, local_rows
 from mlcls_jax.system.console import Meter, progress_bar
 from mlcls_jax.system.devices import sharded
 

@@ -12,7 +12,7 @@ from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.loaders.threads import make_reader
+from mlcls_jax.data.loaders.loader import make_reader
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import class_maps
 from mlcls_jax.run.trained_model import load_trained_model

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.transforms import Box, eval_image, seen_box
-from mlcls_jax.data.loaders.threads import Reader
+from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.explain.grad_cam import make_explain_step
 from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.serve.batching import Batcher

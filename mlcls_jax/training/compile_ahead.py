@@ -16,8 +16,8 @@ import jax
 
 from mlcls_jax.data.batch import Batch, to_devices
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.loaders.loader import Reader, local_rows, train_batches
 from mlcls_jax.data.loaders.own_batches import OwnBatches, checked_batches
-from mlcls_jax.data.loaders.threads import Reader, local_rows, train_batches
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.step.network import NetworkSpec
 from mlcls_jax.step.phases import PlannedPhase

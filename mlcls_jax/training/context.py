@@ -11,8 +11,8 @@ import numpy as np
 
 from mlcls_jax.config import Config
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.data.loaders.own_batches import OwnBatches
-from mlcls_jax.data.loaders.threads import Reader
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores
 from mlcls_jax.evaluation.inference import EvalSpec
 from mlcls_jax.evaluation.metrics import Scores

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.loaders.threads import Reader, Rows
+from mlcls_jax.data.loaders.loader import Reader, Rows
 from mlcls_jax.data.sampling import stream_order, substitutes
 from mlcls_jax.evaluation.inference import EvalSpec, predict_batches
 from mlcls_jax.step.feature_step import NO_STEP, FeatureChunk, Features

@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 
-from mlcls_jax.data.loaders.threads import batch_filenames
+from mlcls_jax.data.loaders.loader import batch_filenames
 from mlcls_jax.system.console import print_warning
 from mlcls_jax.training.context import TrainContext
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.data.batch import to_devices
-from mlcls_jax.data.loaders.threads import local_rows
+from mlcls_jax.data.loaders.loader import local_rows
 from mlcls_jax.evaluation.base_rate import SAMPLE
 from mlcls_jax.evaluation.inference import predict_dataset, readable
 from mlcls_jax.step.feature_step import chunk_sharding

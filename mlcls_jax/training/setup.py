@@ -11,7 +11,7 @@ from mlcls_jax.config.extensions import fields_of_extensions
 from mlcls_jax.config.recipes import with_fields, with_recipe
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.cache_build import with_cache
-from mlcls_jax.data.loaders.threads import Reader, local_rows, make_reader
+from mlcls_jax.data.loaders.loader import Reader, local_rows, make_reader
 from mlcls_jax.data.readers.read_table import has_folder
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.evaluation.base_rate import SAMPLE, base_rates, sample_rows

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlcls_jax import cli
 from mlcls_jax.config.loading import load_config
-from mlcls_jax.data.loaders.threads import Reader
+from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.evaluation.base_rate import probabilities
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.run.checkpoints import has_checkpoint

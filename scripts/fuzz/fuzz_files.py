@@ -16,8 +16,8 @@ from safetensors.numpy import save
 
 from mlcls_jax.config import Augment, Config
 from mlcls_jax.data.images.decoding import open_image
-from mlcls_jax.data.images.transforms import eval_image, train_image
-from mlcls_jax.data.sampling import generator
+from mlcls_jax.data.images.transforms import eval_image, train_image, uniforms_needed
+from mlcls_jax.data.sampling import image_random
 from mlcls_jax.evaluation.decision_rule import (
     DecisionRule,
     ThresholdCriterion,
@@ -51,8 +51,8 @@ def read_image(contents: bytes, place: Path) -> None:
     out = np.empty((SIZE, SIZE, 3), np.uint8)
     augment = AUGMENTS[len(contents) % len(AUGMENTS)]
     image = open_image(contents, MAX_PIXELS)
-    rng = generator(0, 0, len(contents))
-    train_image(image, rng, size=SIZE, augment=augment, out=out)
+    random = image_random(0, 0, len(contents), uniforms_needed(augment))
+    train_image(image, random, size=SIZE, augment=augment, out=out)
     eval_image(image, size=SIZE, augment=augment, out=out)
 
 

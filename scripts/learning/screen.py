@@ -30,8 +30,8 @@ from screen_network import ROWS, Network, Settings, Tail, fit_logistic, train_he
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import ImageFile, open_image, read_file
-from mlcls_jax.data.images.transforms import eval_image, train_image
-from mlcls_jax.data.sampling import generator
+from mlcls_jax.data.images.transforms import eval_image, train_image, uniforms_needed
+from mlcls_jax.data.sampling import image_random
 from mlcls_jax.models.variants import VARIANTS
 
 VIEW_SEED = 7
@@ -46,9 +46,14 @@ def drawn_views(files: Sequence[ImageFile], size: int, settings: Settings) -> It
         min_scale=settings.min_scale,
     )
     for view in range(settings.drawn):
-        draws = (generator(VIEW_SEED, view, image) for image in range(len(files)))
-        pairs = zip(files, draws, strict=True)
-        yield np.stack([train_image(file, rng, size=size, augment=augment) for file, rng in pairs])
+        randoms = (
+            image_random(VIEW_SEED, view, image, uniforms_needed(augment))
+            for image in range(len(files))
+        )
+        pairs = zip(files, randoms, strict=True)
+        yield np.stack(
+            [train_image(file, random, size=size, augment=augment) for file, random in pairs]
+        )
 
 
 def hidden(labels: np.ndarray, settings: Settings, seed: int) -> np.ndarray:

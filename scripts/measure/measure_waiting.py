@@ -19,7 +19,7 @@ import jax
 from mlcls_jax.benchmark.synthetic_images import write_images
 from mlcls_jax.config import Augment
 from mlcls_jax.data.batch import Batch, to_devices
-from mlcls_jax.data.loaders.threads import Rows, cores, train_batches
+from mlcls_jax.data.loaders.loader import Rows, cores, train_batches
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.system.devices import make_mesh, sharded
 

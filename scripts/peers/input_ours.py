@@ -12,7 +12,7 @@ import mlcls_jax
 from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.loaders.cache_build import with_cache
-from mlcls_jax.data.loaders.threads import Reader, Rows, train_batches
+from mlcls_jax.data.loaders.loader import Reader, Rows, train_batches
 from mlcls_jax.data.readers.csv_labels import read_labels
 
 STEPS = 1_000_000  # more than are measured

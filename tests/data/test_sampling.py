@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from mlcls_jax.data.sampling import SUBSTITUTE, generator, stream_order, substitutes
+from mlcls_jax.data.sampling import (
+    SUBSTITUTE,
+    generator,
+    image_random,
+    stream_order,
+    substitutes,
+    uniforms,
+)
 
 
 def test_every_epoch_is_another_permutation():
@@ -38,6 +45,25 @@ def test_the_numbers_of_neighbours_are_uniform_and_uncorrelated():
     np.testing.assert_allclose(draws.std(axis=0), 12**-0.5, atol=0.02)
     for a, b in ((draws[:-1, 0], draws[1:, 0]), (draws[:, 0], draws[:, 1])):
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("seed", [0, 42, 2**63 - 1])
+@pytest.mark.parametrize("count", [0, 1, 4, 41])
+def test_the_numbers_of_a_batch_are_those_of_numpys_generators(seed, count):
+    epochs, indices = np.array([0, 1, 2**40, 7]), np.array([5, 0, 12_345_678, 2**33])
+    expected = [
+        generator(seed, int(epoch), int(index)).random(count)
+        for epoch, index in zip(epochs, indices, strict=True)
+    ]
+    np.testing.assert_array_equal(uniforms(seed, epochs, indices, count), expected)
+
+
+def test_the_rest_of_the_numbers_follows_those_drawn():
+    numbers = generator(3, 1, 2).random(50)
+    random = image_random(3, 1, 2, 41)
+    np.testing.assert_array_equal(random.uniforms, numbers[:41])
+    np.testing.assert_array_equal(random.rest().random(9), numbers[41:])
+    np.testing.assert_array_equal(random.rest().random(9), numbers[41:])
 
 
 def test_substitutes_end_if_nothing_can_be_read():

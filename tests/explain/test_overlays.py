@@ -9,7 +9,7 @@ from PIL import Image
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.transforms import center_box
-from mlcls_jax.data.loaders.threads import make_reader
+from mlcls_jax.data.loaders.loader import make_reader
 from mlcls_jax.explain.overlays import choose, file_name, write_overlays
 from mlcls_jax.options.predict import MAX_CLASSES
 

@@ -17,7 +17,7 @@ from stored_values import stored
 from tolerances import EPS
 
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
-from mlcls_jax.data.loaders.threads import local_rows, train_batches
+from mlcls_jax.data.loaders.loader import local_rows, train_batches
 from mlcls_jax.evaluation.base_rate import probabilities
 from mlcls_jax.export import __main__, portable
 from mlcls_jax.models.conventions import IMAGENET, LITE, LUKEMELAS, TIMM, PretrainedConfig

@@ -14,7 +14,7 @@ import pytest
 
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.loaders.threads import Reader
+from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.evaluation.base_rate import BaseRate, model_scores
 from mlcls_jax.evaluation.decision_rule import DecisionRule, ThresholdCriterion
 from mlcls_jax.evaluation.inference import predict_dataset

@@ -18,7 +18,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from mlcls_jax.data.images.decoding import image_libraries
-from mlcls_jax.data.loaders.threads import make_reader
+from mlcls_jax.data.loaders.loader import make_reader
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.serve.__main__ import listen, parse
 from mlcls_jax.serve.app import make_app

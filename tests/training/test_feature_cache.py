@@ -19,13 +19,7 @@ import pytest
 from mlcls_jax.config import Augment, Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.data.images.bad_images import BadImages
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.loaders.threads import (
-    Reader,
-    Rows,
-    batch_filenames,
-    eval_batches,
-    train_batches,
-)
+from mlcls_jax.data.loaders.loader import Reader, Rows, batch_filenames, eval_batches, train_batches
 from mlcls_jax.evaluation.inference import eval_spec, readable
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.step.feature_step import NO_STEP, Features

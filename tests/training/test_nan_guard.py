@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlcls_jax.config import Config, Data, Train
-from mlcls_jax.data.loaders.threads import batch_filenames
+from mlcls_jax.data.loaders.loader import batch_filenames
 from mlcls_jax.step.programs import step_spec
 from mlcls_jax.training.nan_guard import check_finite, check_losses
 

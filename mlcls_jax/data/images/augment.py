@@ -23,6 +23,12 @@ _GREY = (128, 128, 128)  # fills the area that a moved image uncovers, as in tim
 _ERASED, _ERASED_RATIO, _ERASE_ATTEMPTS = (0.02, 0.4), (0.3, 1 / 0.3), 10
 
 
+def changes_pixels(augment: Augment) -> bool:
+    """Returns whether `change_pixels` would do anything."""
+    jitter = augment.brightness or augment.contrast or augment.saturation or augment.hue
+    return bool(jitter or augment.rand_augment or augment.cutout or augment.erase or augment.custom)
+
+
 def change_pixels(image: np.ndarray, rng: np.random.Generator, augment: Augment) -> np.ndarray:
     """Applies colour jitter, RandAugment, cutout, random erasing and augment.custom, in this order.
 

@@ -20,6 +20,7 @@ import simplejpeg
 from PIL import Image, TiffImagePlugin, WebPImagePlugin
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.images.jpeg_header import ORIENTATION, read_jpeg_header, valid_orientation
 from mlcls_jax.data.readers.storage import Part, read_part
 from mlcls_jax.system.console import one_line
 
@@ -35,7 +36,6 @@ _ENOUGH = 0.93
 
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _KNOWN = "JPEG, PNG, GIF, BMP, WebP or TIFF"
-_ORIENTATION = 0x0112  # Exif 2.32, section 4.6.4
 _FOREIGN = {b"<": "HTML or SVG", b"%PDF": "PDF", b"ftyp": "HEIC, AVIF or a video", b"PK": "ZIP"}
 # What Pillow raises for damaged files; its plugins have no common exception.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError)
@@ -101,15 +101,7 @@ def read_file(path: str) -> bytes:
     try:
         if isinstance(path, Part):
             return read_part(path)
-        status = os.stat(path)
-        mode = status.st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe would block
-            kind = "a folder" if stat.S_ISDIR(mode) else "a device, socket or pipe"
-            raise ImageError(f"it is {kind}, not a file")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"it has {status.st_size:,} bytes, too many for an image")
-        with open(path, "rb") as file:
-            return file.read()
+        return _read_local(path)
     except FileNotFoundError as error:
         if isinstance(path, Part):
             raise ImageError(f"its shard {path.shard} does not exist") from error
@@ -123,6 +115,31 @@ def read_file(path: str) -> bytes:
         raise ImageError(error.strerror or str(error)) from error
     except ValueError as error:
         raise ImageError(str(error)) from error
+
+
+def _read_local(path: str) -> bytes:
+    # Without O_NONBLOCK, opening a pipe would wait for its writer.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise ImageError("it is a socket or device, not a file") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, socket or pipe"
+            raise ImageError(f"it is {kind}, not a file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"it has {status.st_size:,} bytes, too many for an image")
+        contents = os.read(descriptor, status.st_size)
+        if len(contents) < status.st_size:  # at most 2 GiB at once, or the file has changed
+            with open(descriptor, "rb", closefd=False) as file:
+                contents += file.read()
+        return contents
+    finally:
+        os.close(descriptor)
 
 
 def open_image(contents: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
@@ -139,14 +156,11 @@ def open_image(contents: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
       ImageError: the bytes are not an image of these formats, the header is damaged, or the image
         is too large.
     """
-    with _open(contents) as image:
-        width, height = image.size
-        if height * width > max_pixels:
-            raise ImageError(
-                f"it has {width} x {height} pixels, more than data.max_pixels = {max_pixels:,}"
-            )
-        orientation = _orientation(image)
-        is_plain_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
+    height, width, orientation, is_plain_jpeg = _header(contents)
+    if height * width > max_pixels:
+        raise ImageError(
+            f"it has {width} x {height} pixels, more than data.max_pixels = {max_pixels:,}"
+        )
 
     def decode_upright(min_height: int, min_width: int) -> np.ndarray:
         least = (min_height, min_width)
@@ -201,11 +215,29 @@ def decode(contents: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return image.decode(image.height, image.width)
 
 
+def _header(contents: bytes) -> tuple[int, int, int, bool]:
+    """Height and width as stored, orientation, and whether libjpeg-turbo can decode the image."""
+    try:
+        header = read_jpeg_header(contents)
+    except _DAMAGED:  # of the Exif block
+        header = None
+    if header:
+        return header.height, header.width, header.orientation, True
+    with _open(contents) as image:
+        width, height = image.size
+        is_plain_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
+        return height, width, _orientation(image), is_plain_jpeg
+
+
 def _eighths(size: tuple[int, int], least: tuple[int, int]) -> int:
     """The smallest fraction, in eighths, that gives (almost) at least the size `least`."""
+    height, width = size
     for eighths in _EIGHTHS:
-        sides = zip(size, least, strict=True)
-        if all(math.ceil(side * eighths / 8) >= _ENOUGH * limit for side, limit in sides):
+        # Division rounds up.
+        if (
+            -(-height * eighths // 8) >= _ENOUGH * least[0]
+            and -(-width * eighths // 8) >= _ENOUGH * least[1]
+        ):
             return eighths
     return 8
 
@@ -216,6 +248,8 @@ def _decode_jpeg(
     """The image as stored, not upright; None if Pillow should try."""
     eighths = _eighths(size, least)
     try:
+        if eighths == 8 and not (least[0] < size[0] and least[1] < size[1]):
+            return simplejpeg.decode_jpeg(contents)
         return simplejpeg.decode_jpeg(
             contents,
             # If the image shrinks anyway, the quality of the colour upsampling does not matter.
@@ -257,10 +291,9 @@ def _open(contents: bytes) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """The Exif orientation, 1 to 8; 1 if there is none or it cannot be read."""
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        return valid_orientation(image.getexif().get(ORIENTATION, 1))
     except _DAMAGED:
         return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -12,14 +12,16 @@ import cv2
 import numpy as np
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images.augment import change_pixels
+from mlcls_jax.data.images.augment import change_pixels, changes_pixels
 from mlcls_jax.data.images.decoding import ImageFile
+from mlcls_jax.data.sampling import ImageRandom
 
 _INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
-_CROP_ATTEMPTS = 10
+CROP_ATTEMPTS = 10
+CROP_UNIFORMS = 4  # random numbers of an attempt: area, aspect ratio, top, left
 # Both interpolations use only neighbouring pixels; a side that shrinks by this factor is averaged.
 _AVERAGED_FROM = 2
-_RATIO = (3 / 4, 4 / 3)
+RATIO = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,18 @@ def seen_box(height: int, width: int, size: int, eval_resize: str) -> Box:
     return Box(0, 0, height, width)
 
 
+def uniforms_needed(augment: Augment) -> int:
+    """Returns how many random numbers the mirroring and the crop of an image take."""
+    crop = CROP_ATTEMPTS * CROP_UNIFORMS if augment.train_resize == "random_crop" else 0
+    return int(augment.flip) + crop
+
+
 def random_box(
     height: int,
     width: int,
-    rng: np.random.Generator,
+    uniforms: np.ndarray,
     min_scale: float,
-    ratio: tuple[float, float] = _RATIO,
+    ratio: tuple[float, float] = RATIO,
 ) -> Box:
     """Returns a random part of an image (Szegedy et al. 2015, arXiv:1409.4842).
 
@@ -110,17 +118,18 @@ def random_box(
 
     Args:
       height, width: size of the image in pixels.
-      rng: the random numbers.
+      uniforms: float64 [10 * 4] in [0, 1): four numbers for each attempt.
       min_scale: the smallest share of the area, in (0, 1].
       ratio: the smallest and largest width / height.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    for _ in range(_CROP_ATTEMPTS):
-        area = height * width * (min_scale + (1 - min_scale) * rng.random())
-        aspect = math.exp(low + (high - low) * rng.random())
+    for attempt in range(CROP_ATTEMPTS):
+        drawn = uniforms[attempt * CROP_UNIFORMS : (attempt + 1) * CROP_UNIFORMS].tolist()
+        area = height * width * (min_scale + (1 - min_scale) * drawn[0])
+        aspect = math.exp(low + (high - low) * drawn[1])
         rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < rows <= height and 0 < columns <= width:
-            top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+            top, left = (height - rows + 1) * drawn[2], (width - columns + 1) * drawn[3]
             return Box(int(top), int(left), rows, columns)
     rows = max(min(height, round(width / ratio[0])), 1)
     columns = max(min(width, round(height * ratio[1])), 1)
@@ -129,7 +138,7 @@ def random_box(
 
 def train_image(
     source: ImageFile,
-    rng: np.random.Generator,
+    random: ImageRandom,
     *,
     size: int,
     augment: Augment,
@@ -139,7 +148,7 @@ def train_image(
 
     Args:
       source: the image, with its header read.
-      rng: the random numbers; the same state gives the same image.
+      random: the random numbers, of which `uniforms_needed` are drawn already.
       size: side of the result in pixels.
       augment: all its fields are used except eval_resize and those that mix images.
       out: see `resize`.
@@ -150,19 +159,25 @@ def train_image(
     Raises:
       ImageError: see `ImageFile`.
     """
-    mirrored = augment.flip and rng.random() < 0.5
-    box = Box(0, 0, source.height, source.width)
+    uniforms = random.uniforms
+    mirrored = augment.flip and uniforms[0] < 0.5
     if augment.train_resize == "random_crop":
-        box = random_box(source.height, source.width, rng, augment.min_scale)
+        crop = uniforms[int(augment.flip) :]
+        box = random_box(source.height, source.width, crop, augment.min_scale)
+    else:
+        box = Box(0, 0, source.height, source.width)
     image = _part(source, box, size)
     if mirrored:
         image = cv2.flip(resize(image, size, augment.interpolation), 1, dst=out)
     else:
         image = resize(image, size, augment.interpolation, out)
-    changed = change_pixels(image, rng, augment)
-    if out is None or changed is image:
+    if not changes_pixels(augment):
+        return image
+    changed = change_pixels(image, random.rest(), augment)
+    if out is None:
         return changed
-    np.copyto(out, changed)
+    if changed is not image:
+        np.copyto(out, changed)
     return out
 
 
@@ -229,14 +244,15 @@ def shrink(source: ImageFile, side: int) -> np.ndarray:
 
 def _part(source: ImageFile, box: Box, size: int) -> np.ndarray:
     """The box of an image, decoded about as large as a square of that size needs."""
-    image = source.decode(
-        -(-size * source.height // box.height), -(-size * source.width // box.width)
-    )
-    down, across = image.shape[0] / source.height, image.shape[1] / source.width
+    height, width = source.height, source.width
+    if (box.height, box.width) == (height, width):
+        return source.decode(size, size)
+    image = source.decode(-(-size * height // box.height), -(-size * width // box.width))
+    down, across = image.shape[0] / height, image.shape[1] / width
     top, left = round(box.top * down), round(box.left * across)
-    height, width = max(round(box.height * down), 1), max(round(box.width * across), 1)
+    rows, columns = max(round(box.height * down), 1), max(round(box.width * across), 1)
     top, left = min(top, image.shape[0] - 1), min(left, image.shape[1] - 1)
-    return image[top : top + height, left : left + width]
+    return image[top : top + rows, left : left + columns]
 
 
 def center_crop_share(size: int) -> float:

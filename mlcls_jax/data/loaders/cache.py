@@ -33,10 +33,10 @@ from mlcls_jax.data.images.transforms import (
     train_image,
 )
 from mlcls_jax.data.loaders.cache_store import InMemory, OnDisk
+from mlcls_jax.data.sampling import ImageRandom
 
 _FORMAT = "decoded images of mlcls_jax, format 1"
 _SHORT_SIDE = 8 / 7  # of whole images, relative to the size of the batches' images
-_AT_ONCE = 8  # images per task of a thread; smaller tasks cost more than the work itself
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,6 @@ class Form:
 class Cache:
     """An ImageSource of decoded images; images that are not stored are read from their files."""
 
-    at_once = _AT_ONCE
-
     def __init__(self, store: InMemory | OnDisk, files: ImageFiles):
         """Creates the source.
 
@@ -106,15 +104,15 @@ class Cache:
         """
         self._store, self._files = store, files
 
-    def train(self, index: int, rng: np.random.Generator, out: np.ndarray) -> None:
+    def train(self, index: int, random: ImageRandom, out: np.ndarray) -> None:
         """Implements `ImageSource`."""
         kept = self._store.pixels(index)
         if kept is None:
-            self._files.train(index, rng, out)
+            self._files.train(index, random, out)
             return
         row = self._store.rows[index]
         image = ImageFile(int(row["whole_height"]), int(row["whole_width"]), lambda *_: kept)
-        train_image(image, rng, size=self._files.size, augment=self._files.augment, out=out)
+        train_image(image, random, size=self._files.size, augment=self._files.augment, out=out)
 
     def evaluate(self, index: int, out: np.ndarray) -> None:
         """Implements `ImageSource`.

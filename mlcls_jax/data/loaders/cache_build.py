@@ -23,7 +23,8 @@ from mlcls_jax.data.images.image_source import ImageFiles
 from mlcls_jax.data.images.transforms import short_side
 from mlcls_jax.data.loaders.cache import Cache, Form, file_name, make_header
 from mlcls_jax.data.loaders.cache_store import Appending, InMemory, OnDisk, Store, read_rows
-from mlcls_jax.data.loaders.threads import Reader, in_order
+from mlcls_jax.data.loaders.loader import Reader
+from mlcls_jax.data.loaders.threads import in_order
 from mlcls_jax.data.readers.storage import Part
 from mlcls_jax.system.console import Meter, console, format_bytes, print_warning, progress_bar
 from mlcls_jax.system.devices import available_memory

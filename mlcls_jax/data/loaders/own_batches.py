@@ -7,7 +7,7 @@ import numpy as np
 
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
-from mlcls_jax.data.loaders.threads import Rows
+from mlcls_jax.data.loaders.loader import Rows
 
 # The first step -> pairs (images, labels) of this process's rows of that step and the later ones.
 OwnBatches = Callable[[int], Iterator[Any]]

@@ -333,6 +333,6 @@ def test_a_failing_disk_does_not_make_an_image_bad(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("builtins.open", fail)
+    monkeypatch.setattr("os.open", fail)
     with pytest.raises(OSError, match="Input/output error"):
         read_file(str(tmp_path / "good.png"))

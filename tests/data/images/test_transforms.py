@@ -19,8 +19,9 @@ from mlcls_jax.data.images.transforms import (
     resize,
     shrink,
     train_image,
+    uniforms_needed,
 )
-from mlcls_jax.data.sampling import generator
+from mlcls_jax.data.sampling import image_random
 
 PHOTOGRAPHS = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]  # 427 x 640
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -95,9 +96,17 @@ def test_center_box_is_that_of_the_reference(shape):
     assert center_box(*shape, 224) == Box(top, left, side, side)
 
 
+def drawn(key, contents, size, augment, out=None):
+    """A training image of (seed, epoch, index)."""
+    random = image_random(*key, uniforms_needed(augment))
+    return train_image(open_image(contents), random, size=size, augment=augment, out=out)
+
+
 def test_crops_have_the_stated_distribution():
     height, width = 400, 600
-    found = [random_box(height, width, generator(7, 0, i), 0.25) for i in range(3000)]
+    found = [
+        random_box(height, width, image_random(7, 0, i, 40).uniforms, 0.25) for i in range(3000)
+    ]
     top, left, rows, columns = np.array(
         [(box.top, box.left, box.height, box.width) for box in found]
     ).T
@@ -117,20 +126,20 @@ def test_crops_have_the_stated_distribution():
 
 
 def test_whole_crops_and_extreme_shapes():
-    assert random_box(32, 32, generator(0, 0, 0), 1.0, (1.0, 1.0)) == Box(0, 0, 32, 32)
+    assert random_box(32, 32, image_random(0, 0, 0, 40).uniforms, 1.0, (1.0, 1.0)) == Box(
+        0, 0, 32, 32
+    )
     for shape in [(1, 1), (1, 5000), (5000, 1), (2, 3)]:
         contents = encode(noise(*shape), "PNG")
         augment = Augment(train_resize="random_crop", min_scale=0.08)
         for index in range(20):
-            crop = train_image(
-                open_image(contents), generator(0, 0, index), size=16, augment=augment
-            )
+            crop = drawn((0, 0, index), contents, 16, augment)
             assert crop.shape == (16, 16, 3)
 
 
 def test_a_shape_that_never_fits_gives_the_largest_central_crop():
     width = round(40 * 4 / 3)
-    found = random_box(40, 400, generator(1, 0, 2), 0.9)
+    found = random_box(40, 400, image_random(1, 0, 2, 40).uniforms, 0.9)
     assert found == Box(0, (400 - width) // 2, 40, width)
 
 
@@ -141,10 +150,7 @@ def test_a_crop_of_a_scaled_image_is_the_crop_of_the_whole(interpolation):
     augment = Augment("random_crop", interpolation=interpolation, min_scale=0.5)
     files = encode(photograph, "PNG"), encode(photograph, "JPEG", quality=95)
     for index in range(8):
-        whole, part = (
-            train_image(open_image(contents), generator(0, 0, index), size=96, augment=augment)
-            for contents in files
-        )
+        whole, part = (drawn((0, 0, index), contents, 96, augment) for contents in files)
         shifted = psnr(whole[:, 1:], whole[:, :-1])
         assert psnr(whole, part) > shifted + 2
 
@@ -152,16 +158,11 @@ def test_a_crop_of_a_scaled_image_is_the_crop_of_the_whole(interpolation):
 def test_half_of_the_images_are_mirrored():
     contents = encode(noise(2, 3), "PNG")
     straight = eval_image(open_image(contents), size=8, augment=Augment())
-    images = [
-        train_image(open_image(contents), generator(3, 0, index), size=8, augment=Augment())
-        for index in range(400)
-    ]
+    images = [drawn((3, 0, index), contents, 8, Augment()) for index in range(400)]
     flipped = [not np.array_equal(image, straight) for image in images]
     assert 160 <= sum(flipped) <= 240
     np.testing.assert_array_equal(images[flipped.index(True)], straight[:, ::-1])
-    never = train_image(
-        open_image(contents), generator(3, 0, 1), size=8, augment=Augment(flip=False)
-    )
+    never = drawn((3, 0, 1), contents, 8, Augment(flip=False))
     np.testing.assert_array_equal(never, straight)
 
 
@@ -169,10 +170,7 @@ def test_half_of_the_images_are_mirrored():
 def test_train_images_are_a_function_of_the_generator(train_resize):
     def make():
         augment = Augment(train_resize, min_scale=0.25)
-        return [
-            train_image(open_image(JPEG), generator(5, 1, index), size=32, augment=augment)
-            for index in range(8)
-        ]
+        return [drawn((5, 1, index), JPEG, 32, augment) for index in range(8)]
 
     first = make()
     np.testing.assert_array_equal(first, make())
@@ -185,11 +183,10 @@ def test_augmentation_follows_the_crop_and_does_not_change_its_draws(given):
     plain = Augment("random_crop", min_scale=0.25)
     changed = dataclasses.replace(plain, contrast=0.5, rand_augment=2, cutout=0.5, erase=0.5)
     for index in range(6):
-        rng, out = generator(5, 1, index), np.zeros((32, 32, 3), np.uint8) if given else None
-        crop = train_image(open_image(JPEG), rng, size=32, augment=plain)
-        found = train_image(
-            open_image(JPEG), generator(5, 1, index), size=32, augment=changed, out=out
-        )
+        out = np.zeros((32, 32, 3), np.uint8) if given else None
+        crop = drawn((5, 1, index), JPEG, 32, plain)
+        found = drawn((5, 1, index), JPEG, 32, changed, out)
+        rng = image_random(5, 1, index, uniforms_needed(changed)).rest()
         assert out is None or found is out
         np.testing.assert_array_equal(found, change_pixels(crop, rng, changed))
 

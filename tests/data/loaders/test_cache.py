@@ -18,7 +18,7 @@ from mlcls_jax.data.images.bad_images import BadImages
 from mlcls_jax.data.loaders import cache, cache_build, cache_store
 from mlcls_jax.data.loaders.cache import Form, file_name
 from mlcls_jax.data.loaders.cache_build import with_cache
-from mlcls_jax.data.loaders.threads import Reader, Rows, eval_batches, train_batches
+from mlcls_jax.data.loaders.loader import Reader, Rows, eval_batches, train_batches
 from mlcls_jax.data.readers.csv_labels import read_labels
 
 SIZE, ALL = 32, Rows(8, 0, 8)
@@ -281,7 +281,7 @@ from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.loaders import cache_store
 from mlcls_jax.data.loaders.cache import Form
 from mlcls_jax.data.loaders.cache_build import with_cache
-from mlcls_jax.data.loaders.threads import Reader
+from mlcls_jax.data.loaders.loader import Reader
 
 make = Form.make
 Form.make = lambda *args: time.sleep(float(sys.argv[2])) or make(*args)

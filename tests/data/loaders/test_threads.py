@@ -10,7 +10,7 @@ from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.images import image_source
 from mlcls_jax.data.images.bad_images import BadImages
 from mlcls_jax.data.images.decoding import ImageError, read_file
-from mlcls_jax.data.loaders.threads import (
+from mlcls_jax.data.loaders.loader import (
     Reader,
     Rows,
     batch_filenames,
