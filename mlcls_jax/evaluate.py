@@ -45,6 +45,7 @@ from mlcls_jax.evaluation.decision_rule import (
 )
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.evaluation.metrics import Scores, classes_to_average, finite_or_none
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.trained_model import (
     TrainedModel,
     describe_checkpoint,
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
     options = parse(argv)
     distributed.start()
-    workdir = Path(options.workdir)
+    workdir = open_workdir(options.workdir)
     run = with_views(load_trained_model(workdir, options.checkpoint), options.tta)
     check_writable(workdir)
     criterion = _new_criterion(run, options)

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from mlcls_jax import cli
 from mlcls_jax.config import Phase
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.step.lr_finder import LrFinder, lr_finder_schedule, rounded, rows
 from mlcls_jax.step.phases import PlannedPhase
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         try:
             if options.workdir:
-                variables = _trained_variables(Path(options.workdir), context, variables)
+                variables = _trained_variables(open_workdir(options.workdir), context, variables)
             phase_plan = _plan_test(context, options.phase, options.steps)
             test = find(context, phase_plan, variables, options.low, options.high)
         finally:

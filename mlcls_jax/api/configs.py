@@ -18,6 +18,7 @@ from mlcls_jax.config.schema import PATHS
 from mlcls_jax.config.serialization import flatten_fields
 from mlcls_jax.run.checkpoints import has_checkpoint
 from mlcls_jax.run.workdir import FRAMES
+from mlcls_jax.system.bucket import address_of
 from mlcls_jax.system.files import write_text
 
 SECTIONS = {entry.name for entry in dataclasses.fields(Config)}
@@ -109,7 +110,7 @@ def written_labels(data: Data, workdir: Path) -> dict[str, str]:
         if not isinstance(frame, pd.DataFrame):
             continue
         path, text = workdir / name, csv_text(frame)
-        paths[f"data.{field}"] = str(path)
+        paths[f"data.{field}"] = address_of(path)
         if has_checkpoint(workdir) and path.is_file() and path.read_text("utf-8") != text:
             raise ValueError(
                 f"data.{field}: the DataFrame differs from {path}, with which the run in {workdir} "

@@ -25,6 +25,7 @@ from mlcls_jax.evaluation.inference import EvalSpec, predict_dataset
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import SHORT_SIDE, class_maps
 from mlcls_jax.export.__main__ import WRITERS, export_model
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.trained_model import TrainedModel, load_trained_model, with_fitting_batch
 from mlcls_jax.run.tta import with_views
 from mlcls_jax.run.workdir import read_splits_of
@@ -275,6 +276,6 @@ def load(workdir: str | Path, checkpoint: str | int = "best") -> LoadedModel:
     Raises:
         ValueError: the folder holds no run, or the checkpoint does not exist or is damaged.
     """
-    folder = Path(workdir).expanduser()
+    folder = open_workdir(workdir).expanduser()
     with session():
         return LoadedModel(load_trained_model(folder, str(checkpoint)), folder)

@@ -17,6 +17,7 @@ from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.data.loaders.own_batches import OwnBatches, own_batches
 from mlcls_jax.evaluate import PRINTED
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.metrics_log import Logger, read_metrics
 from mlcls_jax.run.workdir import read_config
 from mlcls_jax.train import train as run_training
@@ -97,7 +98,7 @@ def train(
         )
     if variables is not None and network is None:
         raise ValueError("variables are those of a network; pass network as well")
-    folder = Path(workdir).expanduser()
+    folder = open_workdir(workdir).expanduser()
     functions = {"loss": loss, "augment": augment, "network": network}
     given = {
         _FIELDS[name]: _name(name, value) for name, value in functions.items() if value is not None

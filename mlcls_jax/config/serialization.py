@@ -112,7 +112,7 @@ def with_absolute_paths(config: Config) -> Config:
         if value and "://" not in value and not is_tfds_name:
             setattr(config.data, name, str(Path(value).expanduser().absolute()))
     weights = config.model.weights
-    if weights and not is_name(weights):
+    if weights and "://" not in weights and not is_name(weights):
         config.model.weights = str(Path(weights).expanduser().absolute())
     return config
 

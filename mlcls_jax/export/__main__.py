@@ -40,6 +40,7 @@ from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.weights.formats import SIDECAR
 from mlcls_jax.models.weights.provenance import OWN, to_json
 from mlcls_jax.models.weights.save import keras_builder, save_keras, save_timm, timm_builder
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint, load_trained_model
 from mlcls_jax.run.workdir import RAW
 from mlcls_jax.step.network import build_model
@@ -52,10 +53,10 @@ def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
     options = parse(argv)
     distributed.start()
-    run, out = load_trained_model(Path(options.workdir), options.checkpoint), Path(options.out)
-    path, usage = export_model(run, options.format, out)
+    run = load_trained_model(open_workdir(options.workdir), options.checkpoint)
+    path, usage = export_model(run, options.format, Path(options.out))
     console.print(f"Exported the {describe_checkpoint(run.metadata)}")
-    console.print(f"Wrote {path} and {out / SIDECAR}")
+    console.print(f"Wrote {path} and {Path(options.out) / SIDECAR}")
     console.print(usage)
     return 0
 

@@ -4,9 +4,9 @@ It imports nothing that takes long, so that a mistake is reported at once.
 """
 
 import argparse
-from pathlib import Path
 
 from mlcls_jax.config.options import Parser
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.stored_config import read_config
 from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.invocation import command
@@ -31,4 +31,5 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def check(argv: list[str]) -> None:
     """Reports a mistake in a command line and exits, before the imports that take seconds."""
     with refusing():
-        read_config(Path(parse(argv).workdir))  # a run may be reported before its first checkpoint
+        # A run may be reported before its first checkpoint.
+        read_config(open_workdir(parse(argv).workdir))

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from mlcls_jax.config import Config
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import FOLDER, check_step, saved_steps
 from mlcls_jax.run.stored_config import read_config
 from mlcls_jax.system.files import check_writable
@@ -47,7 +48,7 @@ def check_trained(workdir: str, checkpoint: str) -> Config:
     Raises:
         ValueError: the folder holds no run, or there is no such checkpoint.
     """
-    path = Path(workdir)
+    path = open_workdir(workdir)
     config = read_config(path)
     check_step(path / FOLDER, saved_steps(path), checkpoint)
     return config

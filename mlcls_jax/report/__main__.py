@@ -4,7 +4,6 @@ mlcls-jax report --workdir runs/b5 [--explain]
 """
 
 import sys
-from pathlib import Path
 
 from mlcls_jax.options.report import check, parse
 
@@ -15,6 +14,7 @@ from mlcls_jax import cli
 from mlcls_jax.diagnosis.diagnose import lines
 from mlcls_jax.report.html import write_report
 from mlcls_jax.report.thumbnails import explain_by
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.workdir import REPORT
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
@@ -23,7 +23,7 @@ from mlcls_jax.system.console import console
 def main(argv: list[str]) -> int:
     """Runs the command and returns the exit code."""
     options = parse(argv)
-    workdir = Path(options.workdir)
+    workdir = open_workdir(options.workdir)
     explain = None
     if options.explain:
         distributed.start()

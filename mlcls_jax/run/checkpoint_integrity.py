@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from mlcls_jax.run.bucket_checkpoints import fetched, move_checkpoint
 from mlcls_jax.system.console import print_warning
 from mlcls_jax.system.files import damage, write_checksums
 
@@ -69,8 +70,8 @@ def read_metadata(checkpoint: Path) -> dict[str, Any]:
     return metadata
 
 
-def add_checksums(folder: Path, step: int) -> None:
-    """Writes the checksums of a checkpoint whose files are all written.
+def add_checksums(folder: Path, step: int) -> Path:
+    """Writes the checksums of a checkpoint whose files are all written, and returns its folder.
 
     The thread that saves calls this before Orbax renames the folder to its final name, so a
     checkpoint is never without checksums. At that time the files are still in the page cache. The
@@ -81,7 +82,9 @@ def add_checksums(folder: Path, step: int) -> None:
         step: of the checkpoint.
     """
     partial = folder.glob(f"{step}{_PARTIAL}*")
-    write_checksums(next(partial, folder / str(step)))
+    checkpoint = next(partial, folder / str(step))
+    write_checksums(checkpoint)
+    return checkpoint
 
 
 def remove_partial(folder: Path) -> None:
@@ -102,7 +105,7 @@ def set_damaged_aside(folder: Path) -> int | None:
     """
     steps, damaged = steps_in_folder(folder), {}
     for step in steps:
-        if not (problem := damage(folder / str(step))):
+        if not (problem := damage(fetched(folder / str(step)))):
             break
         damaged[step] = problem
     if len(damaged) == len(steps) > 0:
@@ -117,7 +120,7 @@ def set_damaged_aside(folder: Path) -> int | None:
     newest = next((step for step in steps if step not in damaged), None)
     for step, problem in damaged.items():
         aside = _unused(folder / f"damaged-{step}")
-        (folder / str(step)).rename(aside)
+        move_checkpoint(folder / str(step), aside)
         print_warning(
             f"the checkpoint of step {step} is damaged ({problem}); it was moved to {aside}, and "
             f"the run continues from step {newest}"

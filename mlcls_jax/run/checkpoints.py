@@ -24,6 +24,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from mlcls_jax import __version__
+from mlcls_jax.run.bucket_checkpoints import fetched, prune, push_checkpoint
 from mlcls_jax.run.checkpoint_integrity import (
     FOLDER,
     FORMAT,
@@ -258,6 +259,8 @@ class Checkpoints:
         """
         self.wait()
         self._manager.close()
+        if self._saving >= 0 and is_first_process():
+            prune(self._folder, steps_in_folder(self._folder))
 
     def _settle(self) -> None:
         """Waits for the save in the background and reports whether it failed."""
@@ -287,7 +290,9 @@ class Checkpoints:
 
     def _add_checksums(self) -> None:
         if is_first_process():
-            add_checksums(self._folder, self._saving)
+            # In a bucket, what the previous save has replaced stays until this one.
+            prune(self._folder, steps_in_folder(self._folder))
+            push_checkpoint(add_checksums(self._folder, self._saving), self._saving)
 
     def _is_same_folder(self) -> bool:
         """Returns whether this is still the opened folder; TensorStore would create another."""
@@ -297,7 +302,11 @@ class Checkpoints:
             return False
 
     def _problem(self, step: int, items: Iterable[str]) -> str:
-        return "" if step == self._intact else damage(self._folder / str(step), items)
+        if step == self._intact:
+            return ""
+        checkpoint = self._folder / str(step)
+        is_light = set(items) <= {METADATA, SCORE}
+        return damage(checkpoint if is_light else fetched(checkpoint), items)
 
     def _check(self, step: int, items: Iterable[str]) -> None:
         """Raises ValueError if items of a checkpoint are damaged."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcls_jax.run.workdir import METRICS
+from mlcls_jax.system.bucket import uploaded
 from mlcls_jax.system.console import print_warning
 from mlcls_jax.system.files import write_text
 
@@ -46,12 +47,18 @@ class Events:
         """Writes buffered scalars, so that TensorBoard shows them."""
         if self._file is not None:
             self._try(self._file.flush)
+            self._try(self._upload)
 
     def close(self) -> None:
         """Flushes and closes the file."""
         if self._file is not None:
             self._at_exit.detach()
             self._try(self._file.close)
+            self._try(self._upload)
+
+    def _upload(self) -> None:
+        for file in self._folder.iterdir():
+            uploaded(file)
 
     def _try(self, write: Callable[[], object]) -> None:
         """Writes, unless that has failed before; a failure is a warning."""
@@ -136,10 +143,11 @@ class MetricsLog:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+            uploaded(self._path)
         except OSError as error:
             raise OSError(
-                f"{self._path} cannot be written ({error.strerror}). Fix that, then run the same "
-                "command to continue from the latest checkpoint"
+                f"{self._path} cannot be written ({error.strerror or error}). Fix that, then run "
+                "the same command to continue from the latest checkpoint"
             ) from error
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
         for part in ("val", "val_raw", "val_ema", "base_rate", "train_sample"):  # some are optional

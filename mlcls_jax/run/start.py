@@ -14,6 +14,7 @@ from mlcls_jax.config.loading import base_config, with_overrides
 from mlcls_jax.config.options import Parser, add_process_options
 from mlcls_jax.config.recipes import with_recipe
 from mlcls_jax.config.serialization import with_absolute_paths
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import has_checkpoint
 from mlcls_jax.run.input_paths import check_training_data
 from mlcls_jax.run.stored_config import (
@@ -25,7 +26,9 @@ from mlcls_jax.run.stored_config import (
     next_workdir,
     read_config,
 )
+from mlcls_jax.system.bucket import address_of, copy_of
 from mlcls_jax.system.command_line import refusing
+from mlcls_jax.system.files import check_writable
 from mlcls_jax.system.invocation import command
 
 DEFAULT = "default"  # the config of a run that names none
@@ -141,7 +144,9 @@ def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
 def _workdir(options: argparse.Namespace, source: Path | None) -> Path:
     """Returns the folder of the run."""
     if options.workdir:
-        workdir = Path(options.workdir)
+        workdir = open_workdir(options.workdir)
+        if copy_of(workdir):
+            check_writable(workdir)
         if source and workdir.absolute() == source.absolute():
             raise ValueError(
                 f"--workdir and --resume-from are both {workdir}; leave out --resume-from to "
@@ -149,7 +154,7 @@ def _workdir(options: argparse.Namespace, source: Path | None) -> Path:
             )
         return workdir
     if source and not options.config:
-        return next_workdir(source)
+        return open_workdir(address_of(next_workdir(source)))
     return RUNS / Path(options.config or DEFAULT).stem
 
 

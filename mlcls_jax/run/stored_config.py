@@ -14,6 +14,7 @@ from mlcls_jax.config.checks import validate
 from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.serialization import differences, from_dict, may_change
 from mlcls_jax.models.weights.aliases import is_name
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import FOLDER, has_checkpoint, saved_steps
 from mlcls_jax.system.invocation import command
 
@@ -112,11 +113,10 @@ def find_run(weights: str) -> tuple[Path, str] | None:
     """
     if not weights or is_name(weights):
         return None
-    path = Path(weights).expanduser()
+    folder, which, path = weights, BEST, Path(weights)
     if path.parent.name == FOLDER and path.name.isdecimal():
-        workdir, which = path.parent.parent, path.name
-    else:
-        workdir, which = path, BEST
+        folder, which = weights[: weights.rindex(FOLDER)] or ".", path.name
+    workdir = open_workdir(folder).expanduser()
     # Another folder with weights may have a config.json too.
     is_run = (workdir / CONFIG).is_file() and (workdir / FOLDER).is_dir()
     return (workdir, which) if is_run else None
@@ -134,7 +134,7 @@ def check_run(option: str, given: str) -> tuple[Path, str]:
     """
     found = find_run(given)
     if found is None:
-        path = Path(given).expanduser()
+        path = open_workdir(given).expanduser()
         if path.is_file():
             raise ValueError(
                 f"{option} {given} is a file, not the folder of a run; a file of weights is used "

@@ -16,10 +16,13 @@ from mlcls_jax.config import Config, Data
 from mlcls_jax.config.serialization import to_json
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.splits import load_splits
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import has_checkpoint
 from mlcls_jax.run.stored_config import CONFIG, check_unchanged
 from mlcls_jax.run.stored_config import read_config as read_config
-from mlcls_jax.system.console import console
+from mlcls_jax.system.bucket import copy_of
+from mlcls_jax.system.bucket_lock import held_in_bucket
+from mlcls_jax.system.console import console, one_line
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import leftovers, write_text
 from mlcls_jax.system.lock import HeldError, held
@@ -59,19 +62,34 @@ def in_use(workdir: Path) -> Iterator[None]:
             _refuse_foreign(workdir)
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            left_by = stack.enter_context(held(workdir / LOCK))
+            left_by = stack.enter_context(_held(workdir))
         except HeldError as error:
             raise ValueError(
                 f"workdir {workdir} is in use by {error.owner}; wait for it or stop it, or choose "
                 f"another --workdir. If that process no longer exists, delete {workdir / LOCK}"
             ) from error
         except OSError as error:
-            raise ValueError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+            reason = error.strerror or one_line(error)
+            raise ValueError(f"workdir {workdir} cannot be written: {reason}") from error
         if left_by:
             console.print(
                 f"A previous run ({left_by}) exited without releasing the lock; taking over."
             )
         yield
+
+
+@contextmanager
+def _held(workdir: Path) -> Iterator[str]:
+    """Holds the lock of a workdir, as `held`; then reads again what the previous owner wrote."""
+    found = copy_of(workdir)
+    if found is None:
+        with held(workdir / LOCK) as left_by:
+            yield left_by
+        return
+    copy, _ = found
+    with held_in_bucket(copy, LOCK, console.print) as left_by:
+        open_workdir(copy.address)
+        yield left_by
 
 
 def _remove_empty(folder: Path) -> None:

@@ -8,7 +8,6 @@ By default it is reachable from this machine only.  /openapi.json describes the 
 
 import socket
 import sys
-from pathlib import Path
 
 from mlcls_jax.options.serve import check, check_installed, parse
 
@@ -17,6 +16,7 @@ if __name__ == "__main__":
 
 from mlcls_jax import cli
 from mlcls_jax.evaluation.decision_rule import describe_thresholds
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.trained_model import describe_checkpoint, load_trained_model
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
 
     distributed.start()
     listener = listen(options.host, options.port)
-    workdir = Path(options.workdir)
+    workdir = open_workdir(options.workdir)
     run = load_trained_model(workdir, options.checkpoint)
     console.print(
         f"{describe_checkpoint(run.metadata)}; {describe_thresholds(run.decision_rule, None)}"

@@ -25,21 +25,39 @@ _COMMANDS = (
 _ALL, _WITHIN_LINES = re.compile(f"[{_COMMANDS}]"), re.compile(f"(?!\n)[{_COMMANDS}]")
 
 
+_shown_as: dict[str, str] = {}
+
+
+def show_as(path: str, address: str) -> None:
+    """Shows a path and what is below it as an address in all later messages."""
+    _shown_as[path] = address
+
+
+def with_addresses(text: str) -> str:
+    """Returns the text with paths as the addresses that `show_as` has set for them."""
+    for path, address in _shown_as.items():
+        text = text.replace(path, address)
+    return text
+
+
 def escaped(text: str) -> str:
     """Returns the text on one line, with terminal commands escaped as in Python: `\\x1b`, `\\n`."""
-    return _ALL.sub(_escape, text)
+    return _ALL.sub(_escape, with_addresses(text))
 
 
 def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
 
 
+def _shown(text: str) -> str:
+    return _WITHIN_LINES.sub(_escape, with_addresses(text))
+
+
 class _Console(Console):
     """A console that escapes terminal commands in the text that it prints, except line ends."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        lines = (_WITHIN_LINES.sub(_escape, o) if isinstance(o, str) else o for o in objects)
-        super().print(*lines, **options)
+        super().print(*(_shown(o) if isinstance(o, str) else o for o in objects), **options)
 
 
 # markup=False because class names may contain [brackets].

@@ -1,7 +1,7 @@
 """Atomic file and folder writes, and checksums of folders.
 
 A file or folder is written under a temporary name in the same folder and then renamed, so that it
-is either complete or absent.
+is either complete or absent. In a copy of a folder in a bucket, it is then uploaded as a whole.
 """
 
 import hashlib
@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from mlcls_jax.system.bucket import check_bucket, copy_of, uploaded
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -35,6 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+        uploaded(path)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -74,10 +77,12 @@ def check_new(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises ValueError if no file can be written in the folder.
+    """Raises ValueError if no file can be written in the folder, or in its bucket.
 
     Commands call this before a long computation whose results are written there.
     """
+    if found := copy_of(folder):
+        check_bucket(found[0])
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")

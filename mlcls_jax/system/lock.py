@@ -35,7 +35,7 @@ class HeldError(ValueError):
     owner: the other process, for example "process 7 on host a since 2025-01-31 12:00:00".
     """
 
-    def __init__(self, path: Path, owner: str):
+    def __init__(self, path: Path | str, owner: str):
         super().__init__(
             f"{path} is held by {owner}; if that process no longer exists, delete the file"
         )
@@ -109,12 +109,12 @@ def _acquire(path: Path) -> tuple[FileIO, str]:
             owner = _read_owner(file)
             locked = _flock(file)
             if locked is None:  # without flock, the file itself is the lock
-                locked = new or _is_gone(owner)
+                locked = new or is_gone(owner)
             if not locked:
-                raise HeldError(path, _describe(owner))
+                raise HeldError(path, describe_owner(owner))
             if _is_at(file, path):  # it may have been unlinked between opening and locking
                 _write_owner(file)
-                return file, "" if new else _describe(owner)
+                return file, "" if new else describe_owner(owner)
         except BaseException:
             file.close()
             raise
@@ -145,14 +145,9 @@ def _is_at(file: FileIO, path: Path) -> bool:
 
 
 def _write_owner(file: FileIO) -> None:
-    owner = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
     file.truncate(0)
     file.seek(0)
-    file.write(json.dumps(owner).encode())
+    file.write(json.dumps(this_process()).encode())
 
 
 def _read_owner(file: FileIO) -> dict[str, Any]:
@@ -164,16 +159,26 @@ def _read_owner(file: FileIO) -> dict[str, Any]:
     return owner if isinstance(owner, dict) else {}
 
 
-def _describe(owner: dict[str, Any]) -> str:
+def this_process() -> dict[str, Any]:
+    """Returns what a lock says of this process as its owner."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+
+
+def describe_owner(owner: dict[str, Any]) -> str:
+    """Returns an owner in words, such as "process 7 on host a since 2025-01-31 12:00:00"."""
     words = (f"{word} {owner[key]}" for word, key in _OWNER_WORDS.items() if key in owner)
     return " ".join(words) or "another process"
 
 
-def _is_gone(owner: dict[str, Any]) -> bool:
-    """Returns whether the owner is known to have ended.
+def is_gone(owner: dict[str, Any]) -> bool:
+    """Returns whether the owner of a lock is known to have ended.
 
     Only processes of this machine can be checked, and none on Windows, where os.kill(pid, 0) ends
     the process.
+
+    Args:
+        owner: from `this_process`.
     """
     if owner.get("host") != socket.gethostname() or os.name == "nt":
         return False

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlcls_jax.data.images.decoding import ImageError
 from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
+from mlcls_jax.system.bucket import uploaded
 
 _HEADER = ("path", "reason")
 SHOWN = 3  # number printed on the terminal; the file lists all
@@ -116,6 +117,7 @@ class BadImages:
                 quotes = quoting(cell for row in rows for cell in row)
                 table = csv.writer(file, lineterminator="\n", quoting=quotes)
                 table.writerows(rows if file.tell() else [_HEADER, *rows])
+            uploaded(self._written)
             self._listed |= {path for path, _ in new}
         except OSError as error:
             raise ValueError(
