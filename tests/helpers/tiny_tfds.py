@@ -10,7 +10,7 @@ from PIL import Image
 def jpeg(number: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (8 + number, 8), (number, 0, 0)).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return buffer.getvalue() + bytes(number)  # some files end with zeros
 
 
 class TinySet(tfds.core.GeneratorBasedBuilder):
@@ -24,6 +24,7 @@ class TinySet(tfds.core.GeneratorBasedBuilder):
         features = {
             "image": tfds.features.Image(encoding_format="jpeg"),
             "image/filename": tfds.features.Text(),
+            "frames": tfds.features.Sequence({"image": tfds.features.Image()}),
             "photo": tfds.features.Image(encoding_format="jpeg"),
             "objects": tfds.features.Sequence({"label": label, "area": np.int64}),
             "single": label,
@@ -44,6 +45,7 @@ class TinySet(tfds.core.GeneratorBasedBuilder):
                 {
                     "image": jpeg(number),
                     "image/filename": f"name {number}.jpg",
+                    "frames": [],
                     "photo": jpeg(number),
                     "objects": [{"label": label, "area": 5} for label in labels],
                     "single": number,

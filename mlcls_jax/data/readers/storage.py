@@ -8,6 +8,7 @@ import functools
 import os
 from typing import Any
 
+from mlcls_jax.data.readers.records import read_record
 from mlcls_jax.system.remote import asked, file_system_of, is_remote
 
 
@@ -18,21 +19,24 @@ class Part(str):
     images, sets and dicts treat it like any other path.
 
     shard: path or address of the file that contains the image.
-    offset, size: the position in the shard, in bytes.
+    offset, size: the position in the shard, in bytes; or in the record, if there is one.
+    record: the number of a record in the shard, which is then an ArrayRecord file. Its records may
+        be compressed, and are not contiguous in the file, so they have no offset there.
     """
 
-    __slots__ = ("offset", "shard", "size")
+    __slots__ = ("offset", "record", "shard", "size")
     shard: str
     offset: int
     size: int
+    record: int | None
 
-    def __new__(cls, text: str, shard: str, offset: int, size: int):
+    def __new__(cls, text: str, shard: str, offset: int, size: int, record: int | None = None):
         part = super().__new__(cls, text)
-        part.shard, part.offset, part.size = shard, offset, size
+        part.shard, part.offset, part.size, part.record = shard, offset, size, record
         return part
 
     def __reduce__(self):
-        return Part, (str(self), self.shard, self.offset, self.size)
+        return Part, (str(self), self.shard, self.offset, self.size, self.record)
 
 
 def file_sizes(folder: str) -> dict[str, int]:
@@ -48,6 +52,13 @@ def file_sizes(folder: str) -> dict[str, int]:
         return {}
     files = (entry for entry in listed if entry["type"] == "file")
     return {entry["name"].rpartition("/")[2]: entry["size"] for entry in files}
+
+
+def names_below(address: str) -> list[str]:
+    """Returns the name of each file in a folder of a bucket and its subfolders, relative to it."""
+    files = file_system_of(address)
+    base = files._strip_protocol(address).rstrip("/") + "/"
+    return [name.removeprefix(base) for name in asked(files.find, address)]
 
 
 def is_vacant(address: str) -> bool:
@@ -76,12 +87,16 @@ def read_whole(path: str) -> bytes:
 
 
 def read_part(part: Part) -> bytes:
-    """Returns the bytes of a part of a file.
+    """Returns the bytes of a part of a file; several threads may call it.
 
     Raises:
+      ValueError: a package that reads the file is not installed.
       OSError: the part cannot be read, or not completely.
     """
-    if is_remote(part.shard):
+    if part.record is not None:
+        record = read_record(part.shard, part.record)
+        contents = record[part.offset : part.offset + part.size]
+    elif is_remote(part.shard):
         read = file_system_of(part.shard).cat_file
         contents = asked(read, part.shard, start=part.offset, end=part.offset + part.size)
     else:

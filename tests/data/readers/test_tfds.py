@@ -1,6 +1,9 @@
 """TFDS data sets, built by TFDS from small files in the real layouts."""
 
 import importlib
+import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,9 +11,10 @@ from layouts import make_coco, make_voc
 
 from mlcls_jax import pack
 from mlcls_jax.config import Data
-from mlcls_jax.data.images.decoding import read_file
+from mlcls_jax.data.images.decoding import ImageError, read_file
 from mlcls_jax.data.readers.packed import read_packed
 from mlcls_jax.data.readers.read_table import read_table
+from mlcls_jax.data.readers.storage import Part
 from mlcls_jax.data.splits import load_splits
 
 pytestmark = [
@@ -25,10 +29,15 @@ def tiny():
     return importlib.import_module("tiny_tfds")
 
 
+@pytest.fixture(scope="module", params=["tfrecord", "array_record"])
+def file_format(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def data_dir(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tfds")
-    tiny.TinySet(data_dir=folder).download_and_prepare()
+def data_dir(tiny, file_format, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(file_format)
+    tiny.TinySet(data_dir=folder, file_format=file_format).download_and_prepare()
     return str(folder)
 
 
@@ -64,22 +73,65 @@ def test_files_without_names_are_numbered(data_dir):
     assert table.filenames == tuple(expected) and table.splits is None
 
 
-def test_the_second_time_tfds_is_not_used(tiny, data_dir, monkeypatch):
+def test_the_second_time_tfds_and_tensorflow_are_not_used(data_dir, file_format, monkeypatch):
     first = read(data_dir, "tiny_set", min_area=6.0)
     assert sorted(first.labels.ravel().tolist()) == [-1] * 9  # none of the objects is certain
-    monkeypatch.setattr(tiny.tfds, "builder", None)
+    record_type = type(None) if file_format == "tfrecord" else int
+    assert {type(path.record) for path in first.paths} == {record_type}
+    for package in ("tensorflow", "tensorflow_datasets"):
+        monkeypatch.setitem(sys.modules, package, None)  # importing it fails
     again = read(data_dir, "tiny_set", min_area=6.0)
     assert again.filenames == first.filenames and again.classes == first.classes
     assert [read_file(path) for path in again.paths] == [read_file(path) for path in first.paths]
     assert again.labels.tolist() == first.labels.tolist()
 
 
-def test_records_that_have_changed_are_read_again(tiny, tmp_path):
-    tiny.TinySet(data_dir=tmp_path).download_and_prepare()
+def test_images_are_read_by_threads_and_by_copies_of_their_sources(tiny, data_dir):
+    table = read(data_dir, "tiny_set")
+    expected = [read_file(path) for path in table.paths]
+    copies = pickle.loads(pickle.dumps(table.paths))
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(read_file, copies * 200)) == expected * 200
+
+
+def test_positions_that_do_not_exist_are_bad_images(tiny, tmp_path):
+    tiny.TinySet(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    path = read(str(tmp_path), "tiny_set").paths[0]
+    for part, words in [
+        (Part(path, path.shard, path.offset, path.size, 99), r"99 out of bound"),
+        (Part(path, path.shard, path.offset, 1 << 20, 0), "ends before the image"),
+        (Part(path, f"{path.shard}x", path.offset, path.size, 0), r"shard .*x does not exist"),
+    ]:
+        with pytest.raises(ImageError, match=words):
+            read_file(part)
+
+
+def test_without_its_package_an_array_record_is_refused(tiny, tmp_path, monkeypatch):
+    tiny.TinySet(data_dir=tmp_path, file_format="array_record").download_and_prepare()
     read(str(tmp_path), "tiny_set")
-    (shard,) = tmp_path.rglob("*train*.tfrecord*")
-    shard.write_bytes(shard.read_bytes()[:-7])
-    with pytest.raises(ValueError, match="the file ends inside a record"):
+    monkeypatch.setitem(sys.modules, "array_record.python.array_record_module", None)
+    with pytest.raises(ValueError, match=r"reading ArrayRecord files needs .* mlcls_jax\[tfds\]"):
+        read(str(tmp_path), "tiny_set")
+
+
+def test_records_that_have_changed_are_read_again(tiny, file_format, tmp_path):
+    tiny.TinySet(data_dir=tmp_path, file_format=file_format).download_and_prepare()
+    paths = read(str(tmp_path), "tiny_set").paths
+    (shard,) = tmp_path.rglob("*train*_record*" if "_" in file_format else "*train*.tfrecord*")
+    read_file(paths[0])  # an open file is not used for the index
+    damaged = shard.read_bytes()[:-7]
+    shard.unlink()
+    with pytest.raises(ValueError, match=f"{shard.name}.*(does not exist|No such file)"):
+        read(str(tmp_path), "tiny_set")
+    shard.write_bytes(damaged)
+    with pytest.raises(ValueError, match=f"{shard.name}: the file is damaged, or is not a"):
+        read(str(tmp_path), "tiny_set")
+
+
+def test_other_file_formats_are_refused(tiny, tmp_path):
+    pytest.importorskip("pyarrow")
+    tiny.TinySet(data_dir=tmp_path, file_format="parquet").download_and_prepare()
+    with pytest.raises(ValueError, match="is prepared as parquet; prepare it with file_format="):
         read(str(tmp_path), "tiny_set")
 
 
@@ -93,7 +145,8 @@ def test_mistakes_are_named(data_dir):
             {"image_feature": "frame"},
             "'frame', but the data set has no such feature",
         ),
-        ("tiny_set", {"image_feature": "single"}, "has 0 images in a record"),
+        ("tiny_set", {"image_feature": "single"}, "must be one image per example"),
+        ("tiny_set", {"image_feature": "frames/image"}, "must be one image per example"),
         ("tiny_set[dev]", {}, "no split dev; choose from"),
         ("tiny_set[train[:9%]]", {}, "is not the name of a TFDS data set"),
         ("no_such_set", {}, "no_such_set: "),
@@ -115,10 +168,18 @@ def archives(tiny, monkeypatch):
     return folders
 
 
-def test_the_builder_of_coco_gives_the_labels_of_its_files(archives, tmp_path):
+def prepare(tiny, name, file_format, folder):
+    """Prepares a data set of TFDS's own builders from the archives."""
+    tiny.tfds.builder(name, data_dir=folder, file_format=file_format).download_and_prepare()
+    (info,) = folder.rglob("dataset_info.json")
+    assert f'"fileFormat": "{file_format}"' in info.read_text()
+
+
+def test_the_builder_of_coco_gives_the_labels_of_its_files(tiny, file_format, archives, tmp_path):
     place = make_coco(tmp_path / "coco", categories=80)
     for split in ("train", "validation", "test"):
         archives[f"{split}_images"] = archives[f"{split}_annotations"] = str(place)
+    prepare(tiny, "coco/2017", file_format, tmp_path / "tfds")
     splits = load_splits(Data(source="tfds", csv="coco/2017", images=str(tmp_path / "tfds")))
     assert (splits["test"].labels == -1).all()  # 0 would be wrong
     for split, owner in (("train", "train"), ("val", "validation")):
@@ -132,9 +193,10 @@ def test_the_builder_of_coco_gives_the_labels_of_its_files(archives, tmp_path):
         assert len(splits[split]) == len(direct)
 
 
-def test_the_builder_of_voc_gives_the_labels_of_its_tree(archives, tmp_path):
+def test_the_builder_of_voc_gives_the_labels_of_its_tree(tiny, file_format, archives, tmp_path):
     tree = make_voc(tmp_path / "voc")
     archives["trainval"] = archives["test"] = str(tmp_path / "voc")
+    prepare(tiny, "voc/2007", file_format, tmp_path / "tfds")
     table = read(str(tmp_path / "tfds"), "voc/2007")
     assert len(table.classes) == 20
     direct = read_table(Data(source="voc"), str(tree), "")
