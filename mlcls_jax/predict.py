@@ -26,10 +26,11 @@ import numpy as np
 from mlcls_jax import cli
 from mlcls_jax.config import Data
 from mlcls_jax.data.loaders.loader import make_reader
-from mlcls_jax.data.readers.unlabelled import images_in, listed_images
+from mlcls_jax.data.readers.unlabelled import image_names, images_in, is_image, listed_images
 from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.explain.overlays import choose, write_overlays
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.trained_model import (
     describe_checkpoint,
     load_trained_model,
@@ -41,6 +42,7 @@ from mlcls_jax.run.tta import with_views
 from mlcls_jax.run.workdir import read_config
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console, escaped
+from mlcls_jax.system.remote import is_remote
 
 SHOWN = 3  # smallest number of classes that the terminal shows per image
 
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> int:
     distributed.start()
     names, paths = _images(options)
     check_new_files(options)
-    plain = load_trained_model(Path(options.workdir), options.checkpoint)
+    plain = load_trained_model(open_workdir(options.workdir), options.checkpoint)
     run = with_views(plain, options.tta)
     check_outputs(options, run.config.data, names)
     if uses_ema(run.metadata):
@@ -137,7 +139,7 @@ def find_images(arguments: list[str]) -> tuple[list[str], list[str]]:
     that they are given.
 
     Args:
-        arguments: image files and folders of images.
+        arguments: image files and folders of images, as paths or addresses.
 
     Returns:
         The names to report, and the paths to read.
@@ -150,7 +152,11 @@ def find_images(arguments: list[str]) -> tuple[list[str], list[str]]:
     paths: list[str] = []
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
+        if is_remote(argument) and not is_image(argument):
+            found, folder = image_names(argument), argument.rstrip("/")
+            names += found if len(arguments) == 1 else [f"{folder}/{name}" for name in found]
+            paths += [f"{folder}/{name}" for name in found]
+        elif path.is_dir():
             found = images_in(path)
             alone = len(arguments) == 1
             names += [(file.relative_to(path) if alone else file).as_posix() for file in found]
@@ -207,7 +213,7 @@ def _images(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Returns names and paths of the images, from a CSV of file names or from `find_images`."""
     if not is_list(options.inputs):
         return find_images(options.inputs)
-    column = read_config(Path(options.workdir)).data.filename_column
+    column = read_config(open_workdir(options.workdir)).data.filename_column
     return listed_images(options.inputs[0], options.images, column)
 
 

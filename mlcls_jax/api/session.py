@@ -10,6 +10,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from mlcls_jax.data.images.decoding import image_libraries
 from mlcls_jax.system import distributed
+from mlcls_jax.system.console import with_addresses
 
 
 @contextmanager
@@ -27,6 +28,11 @@ def session() -> Iterator[None]:
             if before[distributed.COMPILED]:
                 jax.config.update(distributed.COMPILED, before[distributed.COMPILED])
             yield
+        except (ValueError, OSError) as error:
+            text = with_addresses(str(error))  # of a run in a bucket, not of its local copy
+            if text == str(error) or type(error) not in (ValueError, OSError):
+                raise
+            raise type(error)(text) from error
         finally:
             logging.set_verbosity(verbosity)
             root.handlers[:] = handlers  # Orbax adds one

@@ -20,6 +20,7 @@ from mlcls_jax.evaluate import PRINTED
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.metrics_log import Logger, read_metrics
 from mlcls_jax.run.workdir import read_config
+from mlcls_jax.system.remote import is_remote
 from mlcls_jax.train import train as run_training
 from mlcls_jax.training.context import Extensions, Metric
 
@@ -32,22 +33,22 @@ class Run:
     """A run of `train`.
 
     Attributes:
-        workdir: its folder.
+        workdir: its folder, or its address in a bucket.
         is_finished: False if a stop was requested before its last step; `train` continues it.
     """
 
-    workdir: Path
+    workdir: Path | str
     is_finished: bool
 
     @property
     def config(self) -> Config:
         """Returns the config of the run, with its recipe filled in."""
-        return read_config(self.workdir)
+        return read_config(open_workdir(self.workdir))
 
     @property
     def history(self) -> pd.DataFrame:
         """Returns a row per evaluation, with columns such as phase, train_loss and val.mAP."""
-        return pd.json_normalize(read_metrics(self.workdir)).set_index("step")
+        return pd.json_normalize(read_metrics(open_workdir(self.workdir))).set_index("step")
 
     def load(self, checkpoint: str | int = "best") -> LoadedModel:
         """Returns the trained model; see `mlcls_jax.load`."""
@@ -75,7 +76,7 @@ def train(
 
     Args:
         config: from `config`.
-        workdir: folder of the run; a run that it holds is continued.
+        workdir: folder of the run, or its address in a bucket; a run that it holds is continued.
         loss: (logits, labels), both float32 [batch, class] -> losses of the same shape.
         augment: (uint8 [size, size, 3], numpy.random.Generator) -> uint8 [size, size, 3], after
             all other augmentation of a training image.
@@ -114,7 +115,8 @@ def train(
     )
     with session():
         code = run_training(with_absolute_paths(config), folder, extensions=extensions)
-    return Run(folder.absolute(), is_finished=not code)
+    place = str(workdir) if is_remote(workdir) else folder.absolute()
+    return Run(place, is_finished=not code)
 
 
 def _name(argument: str, value: Any) -> str:

@@ -29,6 +29,7 @@ from mlcls_jax.step import programs
 from mlcls_jax.step.network import variables_shape
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.train_step import TrainState
+from mlcls_jax.system.bucket import uploaded
 from mlcls_jax.system.console import console, hms, print_table
 from mlcls_jax.system.devices import put_local, sharded
 from mlcls_jax.training.context import TrainContext
@@ -164,6 +165,7 @@ def draw_sheet(context: TrainContext, workdir: Path) -> Path:
     shown = jax.tree.map(lambda rows: rows[:IMAGES], batch)
     workdir.mkdir(parents=True, exist_ok=True)
     contact_sheet(config.augment, config.seed, shown, train.classes).save(workdir / SHEET)
+    uploaded(workdir / SHEET)
     return workdir / SHEET
 
 

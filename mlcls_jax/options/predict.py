@@ -13,6 +13,7 @@ from mlcls_jax.run.input_paths import check_input
 from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.files import check_new
 from mlcls_jax.system.invocation import command
+from mlcls_jax.system.remote import exists, is_remote
 
 MAX_CLASSES = 8  # explained per image
 
@@ -99,7 +100,8 @@ def is_list(inputs: Sequence[str]) -> bool:
 def check_images(inputs: Sequence[str]) -> None:
     """Raises ValueError if an image or folder does not exist."""
     for given in inputs:
-        if not (Path(given).is_dir() or Path(given).is_file()):
+        path = Path(given)
+        if not (exists(given) if is_remote(given) else path.is_dir() or path.is_file()):
             raise ValueError(f"{given}: no such file or folder; check the path")
 
 

@@ -1,5 +1,7 @@
 """Opens the workdir of a run, which may be an address."""
 
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from mlcls_jax.system.bucket import Copy, copy_at
 from mlcls_jax.system.files import CHECKSUMS, cache_folder
 from mlcls_jax.system.remote import is_remote
 
+_COLLAPSED = re.compile(r"[a-z0-9]{2,}:/[^/]")  # what pathlib makes of gs://bucket
 _COPIES = "runs"  # in the cache folder
 _LIGHT = (METADATA, SCORE)  # items that tell which checkpoint is which
 
@@ -24,6 +27,10 @@ def open_workdir(workdir: str | Path) -> Path:
         OSError: the bucket cannot be read.
     """
     if not is_remote(workdir):
+        if _COLLAPSED.match(os.fspath(workdir)):
+            raise ValueError(
+                f"{workdir} was an address before it became a pathlib.Path; pass it as a string"
+            )
         return Path(workdir)
     copy = copy_at(str(workdir), cache_folder() / _COPIES)
     _list_checkpoints(copy)

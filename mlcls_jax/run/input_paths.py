@@ -9,22 +9,23 @@ from pathlib import Path
 
 from mlcls_jax.config import Data
 from mlcls_jax.config.named import DEMO
-from mlcls_jax.system.remote import is_remote
 from mlcls_jax.system.invocation import command
+from mlcls_jax.system.remote import exists, is_remote
 
 
 def check_input(path: str, kind: str, advice: str) -> None:
-    """Checks that a local path exists; an address such as gs://bucket is read later.
+    """Checks that a file or a folder exists.
 
     Args:
-        path: "" if it was not given.
+        path: a path or an address; "" if it was not given.
         kind: "file" or "folder", for the message.
         advice: what to do, for the message.
 
     Raises:
-        ValueError: it does not exist.
+        ValueError: it does not exist, or the package of its protocol is missing.
+        OSError: its bucket cannot be read.
     """
-    if path and not is_remote(path) and not Path(os.path.expanduser(path)).exists():
+    if path and not (exists(path) if is_remote(path) else Path(os.path.expanduser(path)).exists()):
         raise ValueError(f"{path}: no such {kind}; {advice}")
 
 

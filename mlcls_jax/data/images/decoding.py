@@ -21,8 +21,9 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.images.jpeg_header import ORIENTATION, read_jpeg_header, valid_orientation
-from mlcls_jax.data.readers.storage import Part, read_part
+from mlcls_jax.data.readers.storage import Part, read_part, read_whole
 from mlcls_jax.system.console import one_line
+from mlcls_jax.system.remote import is_remote
 
 MAX_PIXELS = Data().max_pixels
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
@@ -92,7 +93,7 @@ def read_file(path: str) -> bytes:
     """Returns the bytes of an image file, or of an image in a shard.
 
     Args:
-      path: a path or a Part.
+      path: a path, an address or a Part.
 
     Raises:
       ImageError: this file cannot be read.
@@ -101,7 +102,7 @@ def read_file(path: str) -> bytes:
     try:
         if isinstance(path, Part):
             return read_part(path)
-        return _read_local(path)
+        return read_whole(path) if is_remote(path) else _read_local(path)
     except FileNotFoundError as error:
         if isinstance(path, Part):
             raise ImageError(f"its shard {path.shard} does not exist") from error

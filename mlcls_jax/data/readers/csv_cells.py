@@ -28,14 +28,14 @@ _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
 class Column:
     """The n cells below one header.
 
-    path: the CSV file.
+    path: the CSV file, or its address.
     name: the header, stripped.
     rows: int [n], the row of each cell in the file; the header is row 1.
     codes: int [n], the index of each cell's text in `distinct`.
     distinct: the distinct texts; some may be used by no cell.
     """
 
-    path: Path
+    path: Path | str
     name: str
     rows: np.ndarray
     codes: np.ndarray
@@ -80,11 +80,11 @@ class Column:
 class CsvCells:
     """A CSV file as text, without its empty rows.
 
-    path: the CSV file.
+    path: the CSV file, or its address.
     columns: columns by name, in the file's order.
     """
 
-    path: Path
+    path: Path | str
     columns: dict[str, Column]
 
     def __len__(self) -> int:

@@ -16,7 +16,10 @@ import pandas as pd
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.readers.csv_cells import Column, quoted, read_csv
+from mlcls_jax.data.readers.csv_cells import Column, quoted
+from mlcls_jax.data.readers.csv_files import read_csv_at
+from mlcls_jax.data.readers.storage import file_sizes
+from mlcls_jax.system.remote import is_remote
 
 SPLIT_COLUMN = Data().split_column
 
@@ -146,10 +149,10 @@ def read_labels(
     Raises:
       ValueError: one line with file, row and column, what is wrong and what to do.
     """
-    folder = Path(images).expanduser() if sources is None else images
+    folder = images if sources is not None or is_remote(images) else Path(images).expanduser()
     if sources is None:
         check_folder(folder)
-    cells = read_csv(csv)
+    cells = read_csv_at(csv)
     names = cells.column(filename_column, "set data.filename_column to the column of file names")
     split = None
     if split_column and (split_column in cells.columns or split_column != SPLIT_COLUMN):
@@ -200,13 +203,13 @@ def make_table(
     """
     table = LabelTable(folder, _filenames(names), labels, classes, splits, sources)
     if sources is None:
-        _check_images(names, table.filenames, Path(folder))
+        _check_images(names, table.filenames, folder)
     return table
 
 
 def check_folder(images: str | Path) -> None:
-    """Raises a ValueError if the image folder does not exist."""
-    if not Path(images).is_dir():
+    """Raises a ValueError if the image folder does not exist; one in a bucket is listed later."""
+    if not is_remote(images) and not Path(images).is_dir():
         raise ValueError(f"{images}: no such image folder; check data.images")
 
 
@@ -238,7 +241,7 @@ def _label_column(columns: list[Column], name: str) -> Column:
 
 
 def _read_categories(path: str | Path) -> tuple[str, ...]:
-    column = read_csv(path).column("Labels", "name the column of class names 'Labels'")
+    column = read_csv_at(path).column("Labels", "name the column of class names 'Labels'")
     names = [text.strip() for text in column.texts]
     if "" in names:
         raise column.error(names.index(""), "the class name is empty; fill it in")
@@ -247,7 +250,7 @@ def _read_categories(path: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_classes(path: Path, names: Iterable[str]) -> None:
+def _check_classes(path: str | Path, names: Iterable[str]) -> None:
     """Refuses control characters: class names are lines of classes.txt and are printed."""
     for name in names:
         if any(unicodedata.category(letter) == "Cc" for letter in name):
@@ -312,6 +315,8 @@ def _splits(column: Column) -> tuple[str, ...]:
 
 
 def _files_in(folder: str) -> set[str]:
+    if is_remote(folder):
+        return set(file_sizes(folder))
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
@@ -319,7 +324,7 @@ def _files_in(folder: str) -> set[str]:
         return set()
 
 
-def _check_images(column: Column, filenames: tuple[str, ...], folder: Path) -> None:
+def _check_images(column: Column, filenames: tuple[str, ...], folder: str | Path) -> None:
     """Refuses missing images; lists each folder once instead of looking for every file."""
     listed: dict[str, set[str]] = {}
     missing = []

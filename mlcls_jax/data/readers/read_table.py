@@ -11,6 +11,7 @@ from mlcls_jax.data.readers.detection import AnnotationPolicy
 from mlcls_jax.data.readers.packed import is_packed, read_packed
 from mlcls_jax.data.readers.tfds import TfdsSet, read_tfds
 from mlcls_jax.data.readers.voc import read_voc
+from mlcls_jax.system.remote import is_remote
 
 
 def has_folder(data: Data, place: str) -> bool:
@@ -20,7 +21,12 @@ def has_folder(data: Data, place: str) -> bool:
       data: its `source` is used.
       place: the label file or data set, as in data.csv.
     """
-    return data.source == "coco" or (data.source == "csv" and not is_packed(place))
+    return data.source == "coco" or (data.source == "csv" and not _is_packed(place))
+
+
+def _is_packed(place: str) -> bool:
+    """Returns whether a place is a packed data set; an address of one does not end in .csv."""
+    return is_packed(place) and not (is_remote(place) and place.lower().endswith(".csv"))
 
 
 def read_table(
@@ -78,5 +84,7 @@ def _read_csv(
         "unlabelled": unlabelled,
     }
     return (
-        read_packed(place, **options) if is_packed(place) else read_labels(place, images, **options)
+        read_packed(place, **options)
+        if _is_packed(place)
+        else read_labels(place, images, **options)
     )
