@@ -1,6 +1,7 @@
 """Packs a data set into a few large files, for network disks and buckets.
 
     mlcls-jax pack --csv labels.csv --images photos --out photos.pack [--check]
+    mlcls-jax pack --csv labels.csv --images photos --out photos.pack --format tfrecord
     mlcls-jax pack --tfds coco/2017 --split train --image-feature image \\
         --label-feature objects/label --out gs://bucket/coco_train
 
@@ -66,21 +67,23 @@ def read_images(names: Iterable[str], paths: Iterable[str]) -> Images:
 
 
 def pack(
-    images: Images,
+    table: LabelTable,
     labels: Callable[[], bytes],
     out: str,
     *,
     shard_bytes: int,
+    shard_format: str,
     check: bool,
     columns: dict[str, str],
 ) -> int:
     """Writes a packed data set.
 
     Args:
-      images: file names and contents, from `read_images`.
+      table: the images, and the labels that are written next to them.
       labels: returns the contents of the label CSV; called after the last image.
       out: a new folder or address.
       shard_bytes: the largest size of each file; see `packing`.
+      shard_format: tar, tfrecord or array_record; see `shards`.
       check: whether to read the header of each image.
       columns: filename_column and split_column of the CSV.
 
@@ -88,20 +91,20 @@ def pack(
       The number of images.
 
     Raises:
-      ValueError: images cannot be read (the message names all of them), the labels are wrong, or
-        `out` already exists or cannot be written.
+      ValueError: images cannot be read (the message names all of them), the labels are wrong,
+        `out` already exists or cannot be written, or a package is missing.
     """
-    count, bad = 0, {}
-    with packing(out, shard_bytes) as packer:
-        for name, contents in images:
-            count += 1
+    count, bad = len(table), {}
+    with packing(out, shard_bytes, shard_format, table.classes) as packer:
+        images = read_images(table.filenames, table.paths)
+        for (name, contents), row in zip(images, table.labels, strict=True):
             reason = contents if isinstance(contents, ImageError) else None
             if check and isinstance(contents, bytes):
                 reason = header_error(contents)
             if reason:
                 bad[name] = str(reason)
             elif isinstance(contents, bytes) and not bad:
-                packer.add(name, contents)
+                packer.add(name, contents, row)
         if bad:
             raise ValueError(
                 f"{len(bad)} of {count} images cannot be read: {quoted(bad, len(bad))}; the "
@@ -139,10 +142,11 @@ def main(argv: list[str]) -> int:
         table = read_labels(options.csv, options.images, **columns)
         labels = Path(options.csv).expanduser().read_bytes
     count = pack(
-        read_images(table.filenames, table.paths),
+        table,
         labels,
         options.out,
         shard_bytes=int(options.shard_mb * MEGABYTE),
+        shard_format=options.format,
         check=options.check,
         columns=columns,
     )

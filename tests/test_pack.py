@@ -1,6 +1,7 @@
 """pack writes exactly the images and labels of the folder, or nothing."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,25 @@ def test_a_folder_is_packed(photos, tmp_path, capsys):
     assert table.filenames == folder.filenames
     assert list(map(read_file, table.paths)) == list(map(read_file, folder.paths))
     assert len(list(out.glob("pack-*.tar"))) > 5
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore")  # TensorFlow's
+@pytest.mark.parametrize("shard_format", ["tfrecord", "array_record"])
+def test_a_folder_is_packed_as_records(photos, tmp_path, shard_format):
+    out = tmp_path / "photos.pack"
+    assert run(*source(photos), "--out", out, "--format", shard_format, "--shard-mb", 0.02) == 0
+    table, folder = read_packed(out), read_labels(photos / "labels.csv", photos)
+    assert table.labels.tolist() == folder.labels.tolist()
+    assert list(map(read_file, table.paths)) == list(map(read_file, folder.paths))
+    assert len(list(out.glob(f"pack-*.{shard_format}"))) > 5
+
+
+def test_without_tensorflow_records_are_refused(photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ValueError, match=r"packing as tfrecord needs .* mlcls_jax\[tfds\]$"):
+        run(*source(photos), "--out", tmp_path / "out", "--format", "tfrecord")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_folder_is_not_replaced(photos, tmp_path):
@@ -84,6 +104,7 @@ def test_wrong_commands_are_refused(photos, tmp_path, capsys):
         (("--csv", photos / "labels.csv"), "either --csv"),
         ((*source(photos), "--tfds", "coco/2017"), "either --csv"),
         ((*source(photos), "--shard-mb", 0), "must be above 0"),
+        ((*source(photos), "--format", "zip"), "choose from"),
     ]:
         with pytest.raises(SystemExit) as caught:
             run(*arguments, *out)

@@ -29,6 +29,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--out", required=True, help="new folder, or a new address such as gs://bucket/photos"
     )
     parser.add_argument(
+        "--format",
+        choices=("tar", "tfrecord", "array_record"),
+        default="tar",
+        help="format of the large files (default %(default)s, which WebDataset reads as well)",
+    )
+    parser.add_argument(
         "--shard-mb",
         type=float,
         default=256,

@@ -1,31 +1,33 @@
-"""Reads and writes packed data sets: the image files in a few large tar files, and an index.
+"""Reads and writes packed data sets: the image files in a few large files, and an index.
 
     labels.csv      the label CSV, unchanged
-    pack-00000.tar  the image files, unchanged; `tar -xf` extracts them
-    index.csv       filename, shard, offset, size
-    pack.json       the format, and the size of each of the other files
+    pack-00000.tar  the image files, unchanged, and copies of their labels; see `shards`
+    index.csv       filename, shard, offset, size; for ArrayRecord files also record
+    pack.json       the format, the classes, and the size of each of the other files
 
 pack.json is written last: without it, or if a file has another size, the data set is incomplete.
-Reading an image is one read at a known offset, as with ArrayRecord, but tar needs no extra package
-and its content can be inspected. The files are not compressed, because JPEGs do not get smaller.
+Reading an image is one read at a known offset. For tar and TFRecord files it needs no package. The
+files are not compressed, because JPEGs do not get smaller. Only labels.csv is used for training.
 """
 
 import csv
 import io
 import json
 import os
-import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import read_labels
+from mlcls_jax.data.readers.records import array_record
+from mlcls_jax.data.readers.shards import PackedImage, Shard, shard_opener
 from mlcls_jax.data.readers.storage import (
     Part,
     file_sizes,
@@ -39,7 +41,7 @@ from mlcls_jax.system.invocation import command
 
 LABELS, INDEX, MANIFEST = "labels.csv", "index.csv", "pack.json"
 FORMAT = 1
-_COLUMNS = ["filename", "shard", "offset", "size"]
+_COLUMNS, _RECORD = ["filename", "shard", "offset", "size"], "record"
 
 
 def is_packed(csv: str | Path) -> bool:
@@ -82,34 +84,33 @@ class Packer:
     folder: the folder or address that the files are written to.
     """
 
-    def __init__(self, folder: str, shard_bytes: int):
+    def __init__(self, folder: str, shard_bytes: int, shard_format: str, classes: Sequence[str]):
         self.folder, self._shard_bytes = folder, shard_bytes
-        self._tar: tarfile.TarFile | None = None
-        self._file: Any = None  # the file of the open shard
-        self._name = ""  # its name
+        self._format, self._classes = shard_format, tuple(classes)
+        self._open_shard = shard_opener(shard_format, folder)
+        self._shard: Shard | None = None
+        self._name = ""  # of the open shard
         self._sizes: dict[str, int] = {}
-        self._rows: dict[str, tuple[str, str, int, int]] = {}
+        self._rows: dict[str, tuple[str, str, int, int, int | None]] = {}
 
-    def add(self, name: str, contents: bytes) -> None:
+    def add(self, name: str, contents: bytes, labels: np.ndarray) -> None:
         """Appends an image file; begins a new shard if this one would become too large.
 
         Args:
           name: the file name.
           contents: the bytes of the file.
+          labels: int8 [class].
 
         Raises:
           ValueError: the file name is not new.
         """
         if name in self._rows:
             raise ValueError(f"two images have the file name {name!r}; rename one")
-        if self._tar and self._tar.offset + len(contents) > self._shard_bytes:
+        if self._shard and self._shard.size + len(contents) > self._shard_bytes:
             self.close()
-        tar = self._tar or self._next_shard()
-        entry = tarfile.TarInfo(name)
-        entry.size = len(contents)
-        tar.addfile(entry, io.BytesIO(contents))
-        start = tar.offset - -(-len(contents) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        self._rows[name] = (name, self._name, start, len(contents))
+        shard = self._shard or self._next_shard()
+        offset, record = shard.add(PackedImage(name, contents, self._classes, labels))
+        self._rows[name] = (name, self._name, offset, len(contents), record)
 
     def finish(self, labels: bytes) -> None:
         """Writes the labels, the index and the manifest.
@@ -118,27 +119,32 @@ class Packer:
           labels: the contents of the label CSV.
         """
         self.close()
-        frame = pd.DataFrame(self._rows.values(), columns=_COLUMNS)
+        frame = pd.DataFrame(self._rows.values(), columns=[*_COLUMNS, _RECORD])
+        if self._format != "array_record":
+            frame = frame[_COLUMNS]
         # All names are quoted, because the csv module does not quote carriage returns.
         index = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         self._write(LABELS, labels)
         self._write(INDEX, index.encode())
-        manifest = {"format": FORMAT, "images": len(self._rows), "files": self._sizes}
+        manifest = {
+            "format": FORMAT,
+            "images": len(self._rows),
+            "classes": self._classes,
+            "files": self._sizes,
+        }
         self._write(MANIFEST, json.dumps(manifest, indent=1).encode())
 
     def close(self) -> None:
         """Closes the open shard, if there is one."""
-        if self._tar:
-            tar, self._tar = self._tar, None
-            with self._file:
-                tar.close()
-                self._sizes[self._name] = self._file.tell()
+        if self._shard:
+            shard, self._shard = self._shard, None
+            shard.close()
+            self._sizes[self._name] = shard.size
 
-    def _next_shard(self) -> tarfile.TarFile:
-        self._name = f"pack-{len(self._sizes):05d}.tar"
-        self._file = open_new(f"{self.folder}/{self._name}")
-        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
-        return self._tar
+    def _next_shard(self) -> Shard:
+        self._name = f"pack-{len(self._sizes):05d}.{self._format}"
+        self._shard = self._open_shard(f"{self.folder}/{self._name}")
+        return self._shard
 
     def _write(self, name: str, contents: bytes) -> None:
         with open_new(f"{self.folder}/{name}") as file:
@@ -147,7 +153,9 @@ class Packer:
 
 
 @contextmanager
-def packing(place: str, shard_bytes: int) -> Iterator[Packer]:
+def packing(
+    place: str, shard_bytes: int, shard_format: str, classes: Sequence[str]
+) -> Iterator[Packer]:
     """Yields a Packer for a new packed data set: `add` images, then `finish`.
 
     After an error, a folder is not created at all. Buckets cannot rename, so files of an
@@ -155,15 +163,18 @@ def packing(place: str, shard_bytes: int) -> Iterator[Packer]:
 
     Args:
       place: a folder or an address, new or empty.
-      shard_bytes: the largest size of a shard; only a single larger image exceeds it.
+      shard_bytes: the largest size of a shard, apart from what its format adds to the images; a
+        single larger image exceeds it.
+      shard_format: tar, tfrecord or array_record; see `shards`.
+      classes: the class names, in the order of the labels.
 
     Raises:
-      ValueError: the place already exists, or cannot be written to.
+      ValueError: the place already exists or cannot be written to, or a package is missing.
     """
     if not is_remote(place):
         with (
             new_folder(Path(place).expanduser()) as folder,
-            closing(Packer(str(folder), shard_bytes)) as packer,
+            closing(Packer(str(folder), shard_bytes, shard_format, classes)) as packer,
         ):
             yield packer
         return
@@ -171,7 +182,7 @@ def packing(place: str, shard_bytes: int) -> Iterator[Packer]:
     try:
         if not is_vacant(place):
             raise ValueError(f"{place} already exists; choose another place, or remove it first")
-        with closing(Packer(place, shard_bytes)) as packer:
+        with closing(Packer(place, shard_bytes, shard_format, classes)) as packer:
             yield packer
     except OSError as error:
         raise ValueError(f"{place} cannot be written: {error}") from error
@@ -206,18 +217,24 @@ def _check_whole(place: str) -> dict[str, int]:
 def _read_index(place: str, sizes: dict[str, int]) -> dict[str, str]:
     """The position of each image in its shard, by file name."""
     types: Any = {"filename": str, "shard": str, "offset": "int64", "size": "int64"}
+    types[_RECORD] = "int64"
     contents = io.BytesIO(read_whole(f"{place}/{INDEX}"))
     try:
         frame = pd.read_csv(contents, dtype=types, keep_default_na=False, na_filter=False)
         rows = list(zip(*(frame[column].tolist() for column in _COLUMNS), strict=True))
+        records = frame[_RECORD].tolist() if _RECORD in frame else [None] * len(rows)
         # Each image must lie in a shard of this data set, so that no more is read than exists.
         if not all(0 <= start <= start + n <= sizes[shard] for _, shard, start, n in rows):
             raise ValueError("an image is outside its shard")
+        if any(record is not None and record < 0 for record in records):
+            raise ValueError("an image is outside its shard")
     except (ValueError, KeyError) as error:
         raise ValueError(f"{place}/{INDEX} is damaged; pack the data set again") from error
+    if _RECORD in frame:
+        array_record("reading ArrayRecord files")  # refuses here, not at the first image
     return {
-        name: Part(f"{place}/{name}", f"{place}/{shard}", offset, size)
-        for name, shard, offset, size in rows
+        name: Part(f"{place}/{name}", f"{place}/{shard}", offset, size, record)
+        for (name, shard, offset, size), record in zip(rows, records, strict=True)
     }
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mlcls_jax.data.images.extensions import extension_of
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import make_table
@@ -31,7 +32,6 @@ from mlcls_jax.system.files import cache_folder, replacing
 
 FORMAT = 2  # version of the index files
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
-_EXTENSIONS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"GI": "gif", b"BM": "bmp", b"RI": "webp"}
 _ARRAYS = ("shard", "record", "offset", "size", "labels")  # fields of _Index
 _FILE_FORMATS = ("tfrecord", "array_record")
 
@@ -202,7 +202,7 @@ class _Reader:
     def _name(self, example: dict, contents: bytes, number: int) -> str:
         for (key,) in self._name_keys:
             return example[key].decode()
-        return f"{number:08d}.{_EXTENSIONS.get(contents[:2], 'tif')}"
+        return f"{number:08d}.{extension_of(contents)}"
 
     def _label_row(self, example: dict, name: str) -> np.ndarray:
         try:

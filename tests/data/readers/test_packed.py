@@ -22,21 +22,29 @@ from mlcls_jax.data.readers.storage import Part
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.training.setup import open_run
 
+UNKNOWN = np.full(2, -1, np.int8)
+RECORDS = [  # formats that need other packages
+    pytest.param(name, marks=[pytest.mark.reference, pytest.mark.filterwarnings("ignore")])
+    for name in ("tfrecord", "array_record")
+]
 SHARD = 20_000  # about three of the images
 AUGMENT = Augment(train_resize="random_crop")
 
 
-def pack(place, files: dict[str, bytes], labels: bytes, shard: int = SHARD) -> str:
-    with packing(str(place), shard) as packer:
+def pack(
+    place, files: dict[str, bytes], labels: bytes, shard: int = SHARD, shard_format: str = "tar"
+) -> str:
+    """Packs files; the labels in the shards say nothing."""
+    with packing(str(place), shard, shard_format, ["dog", "cat"]) as packer:
         for name, contents in files.items():
-            packer.add(name, contents)
+            packer.add(name, contents, UNKNOWN)
         packer.finish(labels)
     return str(place)
 
 
-def pack_photos(photos: Path, place) -> str:
+def pack_photos(photos: Path, place, shard_format: str = "tar") -> str:
     files = {path.name: path.read_bytes() for path in sorted(photos.glob("*.png"))}
-    return pack(place, files, (photos / "labels.csv").read_bytes())
+    return pack(place, files, (photos / "labels.csv").read_bytes(), shard_format=shard_format)
 
 
 def small(place, **files: bytes) -> str:
@@ -88,6 +96,13 @@ def test_batches_are_those_of_the_folder(photos, packed):
     assert_the_same(read_packed(packed), read_labels(photos / "labels.csv", photos))
 
 
+@pytest.mark.parametrize("shard_format", RECORDS)
+def test_batches_from_records_are_those_of_the_folder(photos, tmp_path, shard_format):
+    place = pack_photos(photos, tmp_path / "p", shard_format)
+    assert_the_same(read_packed(place), read_labels(photos / "labels.csv", photos))
+    assert len(list(Path(place).glob(f"pack-*.{shard_format}"))) > 5
+
+
 def test_batches_from_a_bucket_are_those_of_the_folder(photos, bucket, tmp_path):
     folder = read_labels(photos / "labels.csv", photos)
     for place in (bucket, f"file://{tmp_path}/new/photos"):
@@ -107,12 +122,14 @@ def test_shards_are_tar_files_of_the_size(photos, packed, tmp_path):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
-def test_odd_names_and_sizes(tmp_path):
+@pytest.mark.parametrize("shard_format", ["tar", *RECORDS])
+def test_odd_names_and_sizes(tmp_path, shard_format):
     names = ["sub/dé \N{SNOWMAN}.jpg", 'a "b".jpg', "c\rd.jpg", "x" * 90 + "/" + "y" * 90, "NA"]
     sizes = (0, 1, 512, 513, 30_000)
     files = {name: size * b"x" for name, size in zip(names, sizes, strict=True)}
     rows = ['"{}",1'.format(name.replace('"', '""')) for name in names]
-    place = pack(tmp_path / "odd", files, "\n".join(["filename,dog", *rows]).encode())
+    labels = "\n".join(["filename,dog", *rows]).encode()
+    place = pack(tmp_path / "odd", files, labels, shard_format=shard_format)
     table = read_packed(place)
     assert list(table.filenames) == names
     assert [read_file(path) for path in table.paths] == list(files.values())
@@ -182,15 +199,15 @@ def test_an_existing_place_is_not_replaced(tmp_path, bucket):
 
 def test_a_failed_pack_leaves_no_data_set(tmp_path, bucket):
     for place in (str(tmp_path / "p"), bucket):
-        with pytest.raises(RuntimeError), packing(place, SHARD) as packer:
-            packer.add("a", b"first")
+        with pytest.raises(RuntimeError), packing(place, SHARD, "tar", ["dog", "cat"]) as packer:
+            packer.add("a", b"first", UNKNOWN)
             raise RuntimeError
         assert "is not a complete packed data set" in refusal(read_packed, place)
     assert not list(tmp_path.iterdir())
-    with packing(str(tmp_path / "p"), SHARD) as packer:
-        packer.add("a", b"first")
+    with packing(str(tmp_path / "p"), SHARD, "tar", ["dog", "cat"]) as packer:
+        packer.add("a", b"first", UNKNOWN)
         with pytest.raises(ValueError, match="two images have the file name 'a'"):
-            packer.add("a", b"again")
+            packer.add("a", b"again", UNKNOWN)
 
 
 def test_shards_stay_open_while_threads_read_them(tmp_path):

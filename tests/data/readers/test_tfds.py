@@ -217,9 +217,9 @@ def assert_same(table, direct, prefix):
     assert [read_file(path) for path in table.paths] == [read_file(path) for path in direct.paths]
 
 
-def test_a_split_is_packed(data_dir, tmp_path):
+def test_a_split_is_packed(data_dir, file_format, tmp_path):
     out, start = tmp_path / "p", ["--tfds", "tiny_set", "--data-dir", data_dir, "--check"]
-    assert pack.main([*start, "--out", str(out)]) == 0
+    assert pack.main([*start, "--out", str(out), "--format", file_format]) == 0
     table = read_packed(out)
     assert sorted(table.filenames) == [f"train/name {i}.jpg" for i in range(3)]
     with pytest.raises(ValueError, match=r"tiny_set\[dev\]: no split dev"):

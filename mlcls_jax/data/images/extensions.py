@@ -1,0 +1,12 @@
+"""Names for images that have none."""
+
+_EXTENSIONS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"GI": "gif", b"BM": "bmp", b"RI": "webp"}
+
+
+def extension_of(contents: bytes) -> str:
+    """Returns the extension that fits the contents of an image, such as "jpg".
+
+    Args:
+      contents: the bytes of a file; of an unknown format, they count as TIFF.
+    """
+    return _EXTENSIONS.get(contents[:2], "tif")
