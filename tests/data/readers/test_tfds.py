@@ -37,7 +37,10 @@ def file_format(request):
 @pytest.fixture(scope="module")
 def data_dir(tiny, file_format, tmp_path_factory):
     folder = tmp_path_factory.mktemp(file_format)
-    tiny.TinySet(data_dir=folder, file_format=file_format).download_and_prepare()
+    shards = tiny.tfds.download.DownloadConfig(num_shards=2)
+    builder = tiny.TinySet(data_dir=folder, file_format=file_format)
+    builder.download_and_prepare(download_config=shards)
+    assert len(list(folder.rglob("*train*"))) == 2
     return str(folder)
 
 
@@ -84,6 +87,20 @@ def test_the_second_time_tfds_and_tensorflow_are_not_used(data_dir, file_format,
     assert again.filenames == first.filenames and again.classes == first.classes
     assert [read_file(path) for path in again.paths] == [read_file(path) for path in first.paths]
     assert again.labels.tolist() == first.labels.tolist()
+
+
+def test_the_order_is_that_of_tfds(tiny, data_dir, file_format):
+    table = read(data_dir, "tiny_set", label_feature="single")
+    builder = tiny.TinySet(data_dir=data_dir)
+    if file_format == "tfrecord":
+        in_order = tiny.tfds.ReadConfig(interleave_cycle_length=1)
+        dataset = builder.as_dataset(split="train", read_config=in_order)
+        examples = list(tiny.tfds.as_numpy(dataset))
+    else:
+        examples = list(builder.as_data_source(split="train"))
+    names = [f"train/{example['image/filename'].decode()}" for example in examples]
+    assert list(table.filenames) == names
+    assert table.labels.argmax(axis=1).tolist() == [example["single"] for example in examples]
 
 
 def test_images_are_read_by_threads_and_by_copies_of_their_sources(tiny, data_dir):
