@@ -43,6 +43,7 @@ from mlcls_jax.run.checkpoint_integrity import saved_steps as saved_steps
 from mlcls_jax.step.ema import NO_EMA, EmaState, with_ema
 from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.step.train_step import TrainState
+from mlcls_jax.system.bucket import copy_of
 from mlcls_jax.system.console import one_line, print_warning
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import damage
@@ -70,6 +71,8 @@ class Checkpoints:
         self._folder = (Path(workdir) / FOLDER).absolute()
         if read_only and not self._folder.is_dir():
             raise ValueError(f"{workdir} holds no checkpoint; train in it first")
+        if not read_only and copy_of(self._folder):  # each process has its own copy
+            self._folder.mkdir(exist_ok=True)
         self._intact: int | None = None  # a step that is known to be intact
         self._unranked: dict[int, str] = {}  # steps with an unreadable score, and the reason
         if read_only:

@@ -20,6 +20,7 @@ from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.run.checkpoint_integrity import FOLDER, saved_steps
 from mlcls_jax.run.stored_config import find_run
 from mlcls_jax.system import distributed
+from mlcls_jax.system.bucket import address_of
 from mlcls_jax.system.files import CHECKSUMS
 
 # Packages that affect results: compiled programs, checkpoints and decoded pixels.
@@ -61,7 +62,7 @@ def check_data(splits: dict[str, LabelTable], weights: str, workdir: Path) -> No
         return
     facts = data_facts(splits)
     steps = saved_steps(workdir)
-    facts[f"checkpoints in --workdir {workdir}, one folder for all"] = str(steps)
+    facts[f"checkpoints in --workdir {address_of(workdir)}, one folder for all"] = str(steps)
     if not steps and weights and not is_name(weights):  # named weights have a known checksum
         facts["contents of model.weights"] = weights_hash(weights)
     _compare("data", facts)
