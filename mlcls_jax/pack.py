@@ -25,7 +25,9 @@ if __name__ == "__main__":
 
 from mlcls_jax import cli
 from mlcls_jax.config import Data
-from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
+from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import labels_csv, read_labels

@@ -22,7 +22,7 @@ import pandas as pd
 
 from mlcls_jax import cli
 from mlcls_jax.config import Data
-from mlcls_jax.data.images.decoding import read_file
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv
 from mlcls_jax.data.readers.read_table import has_folder, read_table

@@ -37,7 +37,10 @@ COMMANDS = {
 # `train` writes the report, and its --dry-run measures a few steps.
 BETWEEN_COMMANDS = {("train", "report.live"), ("train", "benchmark.dry_run")}
 # Modules that import TensorFlow, when it is needed.
-TENSORFLOW = {"data.readers.records"}
+TENSORFLOW = {"data.readers.records"} | {
+    f"data.loaders.tf_{name}"
+    for name in ("data", "images", "orientation", "pipeline", "random", "service")
+}
 
 LAYER_OF = {package: number for number, layer in enumerate(LAYERS) for package in layer}
 MODULES = {

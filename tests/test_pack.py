@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlcls_jax import pack
-from mlcls_jax.data.images.decoding import ImageError, read_file
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.packed import read_packed
 

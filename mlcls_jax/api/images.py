@@ -10,14 +10,9 @@ import pandas as pd
 from PIL import Image
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images.decoding import (
-    ImageError,
-    ImageFile,
-    from_array,
-    from_pillow,
-    open_image,
-    read_file,
-)
+from mlcls_jax.data.images.decoding import ImageFile, from_array, from_pillow, open_image
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import eval_image
 from mlcls_jax.data.readers.unlabelled import images_in
 from mlcls_jax.data.sampling import ImageRandom

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from mlcls_jax.config.durations import duration_in_steps
+from mlcls_jax.config.loader_checks import check_loader
 from mlcls_jax.config.phase_checks import (
     check_cached_views,
     check_duration,
@@ -61,6 +62,7 @@ def validate(config: Config) -> None:
     _check_choices(config, "")
     _check_ranges(config)
     _check_source(config.data)
+    check_loader(config.data, config.augment)
     _check_loss(config.loss)
     _check_train(config.train)
     check_phases(config.phases, config.data.batch_size)

@@ -79,6 +79,12 @@ class Data:
     split_seed: int = 42  # of that draw
     batch_size: int = 32  # training images per step, over all devices
     eval_batch_size: int = 64  # images per evaluation step, over all devices
+    # threads: of this process.  tf_data: in TensorFlow operations.  grain: a data set of Grain with
+    # the decoder of the threads.  auto: threads or tf_data, by a measured table (docs/input.md).
+    loader: str = _choice("auto", "threads", "tf_data", "grain")
+    # Address of a tf.data service, such as grpc://10.0.0.2:5050, whose workers read and decode the
+    # training images (docs/input.md); "": this process does.
+    service: str = ""
     threads: int = 0  # threads that decode images, per process; 0: the number of cores plus 1
     # Keeps decoded images, which are made before training, in main memory or in a file.
     cache: str = _choice("none", "memory", "disk")

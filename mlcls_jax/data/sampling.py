@@ -65,10 +65,11 @@ def stream_order(positions: np.ndarray, images: int, seed: int) -> tuple[np.ndar
     ([0, 0, 0, 0, 1, 1, 1, 1], [1, 2, 0, 3, 0, 3, 1, 2])
     """
     epochs, places = np.divmod(np.asarray(positions, np.int64), images)
-    indices = np.empty_like(places)
-    for epoch in np.unique(epochs):
-        chosen = epochs == epoch
-        indices[chosen] = _permutation(int(epoch), images, seed)[places[chosen]]
+    indices, by_epoch = np.empty_like(places), np.argsort(epochs, kind="stable")
+    starts = np.flatnonzero(np.diff(epochs[by_epoch], prepend=-1))
+    for start, chosen in zip(starts, np.split(by_epoch, starts[1:]), strict=False):
+        epoch = int(epochs[by_epoch[start]])
+        indices[chosen] = _permutation(epoch, images, seed)[places[chosen]]
     return epochs, indices
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.batch import to_devices
-from mlcls_jax.data.images.decoding import open_image, read_file
+from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.loaders.loader import Reader, eval_batches, local_rows
 from mlcls_jax.explain.grad_cam import make_explain_step, overlay

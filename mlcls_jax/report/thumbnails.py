@@ -9,7 +9,9 @@ import numpy as np
 import simplejpeg
 
 from mlcls_jax.config.schema import image_size
-from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
+from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.loaders.loader import make_reader

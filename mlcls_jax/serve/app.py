@@ -21,7 +21,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from mlcls_jax.data.images.decoding import ImageError
+from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.run.trained_model import describe_checkpoint
 from mlcls_jax.serve.batching import BusyError
 from mlcls_jax.serve.limits import RequestLimits, refusal

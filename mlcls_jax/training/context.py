@@ -11,6 +11,7 @@ import numpy as np
 
 from mlcls_jax.config import Config
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.loaders.choice import THREADS, Choice
 from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.data.loaders.own_batches import OwnBatches
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores
@@ -71,6 +72,7 @@ class RunInputs:
         step: what all training steps share.
         evaluation: how images are batched and resized for evaluation.
         metrics: further metrics of the validation images; see Extensions.
+        loader: of the images, and why it was chosen.
     """
 
     config: Config
@@ -85,6 +87,7 @@ class RunInputs:
     step: StepSpec
     evaluation: EvalSpec
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    loader: Choice = THREADS
 
     @cached_property
     def sampled(self) -> LabelTable:

@@ -11,7 +11,8 @@ from mlcls_jax.config.extensions import fields_of_extensions
 from mlcls_jax.config.recipes import with_fields, with_recipe
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.cache_build import with_cache
-from mlcls_jax.data.loaders.loader import Reader, local_rows, make_reader
+from mlcls_jax.data.loaders.choice import choose_loader
+from mlcls_jax.data.loaders.loader import Reader, cores, local_rows, make_reader
 from mlcls_jax.data.readers.read_table import has_folder
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.evaluation.base_rate import SAMPLE, base_rates, sample_rows
@@ -97,8 +98,11 @@ def open_run(
     sample = sample_rows(splits, config.evaluation.train_sample, config.seed)
     plan = with_room(plan, splits, shapes, spec.network, mesh, len(sample))
     images = sum(map(len, splits.values()))
-    reader = make_reader(config.data, images, workdir / BAD_IMAGES, print_warning)
     evaluation = eval_spec(config)
+    loader = choose_loader(
+        config.data, config.augment, evaluation.image_size, splits["train"].paths, cores()
+    )
+    reader = make_reader(config.data, images, workdir / BAD_IMAGES, print_warning, loader.name)
     compile_ahead = CompileAhead(
         spec, evaluation.batch_size, splits, shapes, mesh, len(sample), extensions.batches
     )
@@ -142,6 +146,7 @@ def open_run(
         step=spec,
         evaluation=evaluation,
         metrics=extensions.metrics,
+        loader=loader,
     )
     services = Services(
         compile_ahead=compile_ahead,
@@ -258,6 +263,7 @@ def print_header(inputs: RunInputs, state: TrainState) -> None:
         ["network", describe_network(inputs.step.network)],
         ["parameters", f"{total:,}, {len(train.classes)} classes"],
         ["images", sizes],
+        ["loader", str(inputs.loader)],
         ["rarest in train", ", ".join(f"{name} ({count})" for count, name in rare)],
     ]
     print_table("", ["run", str(inputs.workdir)], rows)

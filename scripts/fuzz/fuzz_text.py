@@ -16,7 +16,9 @@ from mlcls_jax import cli, predict
 from mlcls_jax.config import Config, Data
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.config.serialization import flatten_fields
-from mlcls_jax.data.images.decoding import ImageError, open_image, read_file
+from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.readers.csv_cells import read_csv
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.splits import make_splits, read_splits, write_splits

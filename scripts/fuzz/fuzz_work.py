@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
-from mlcls_jax.data.images.decoding import ImageError
+from mlcls_jax.data.images.image_error import ImageError
 
 BATCH = 100  # inputs that a process gets at a time
 STUCK = 300  # seconds after which a waiting process is killed

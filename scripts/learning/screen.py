@@ -29,7 +29,8 @@ from out_of_fold import add_data_options, folds_to_run, read_labels, save
 from screen_network import ROWS, Network, Settings, Tail, fit_logistic, train_head
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images.decoding import ImageFile, open_image, read_file
+from mlcls_jax.data.images.decoding import ImageFile, open_image
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import eval_image, train_image, uniforms_needed
 from mlcls_jax.data.sampling import image_random
 from mlcls_jax.models.variants import VARIANTS

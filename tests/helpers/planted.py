@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from mlcls_jax.data.images.decoding import ImageError
+from mlcls_jax.data.images.image_error import ImageError
 
 FOUND = {
     "exception": "RuntimeError: an exception",

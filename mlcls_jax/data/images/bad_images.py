@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from mlcls_jax.data.images.decoding import ImageError
+from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
 from mlcls_jax.system.bucket import uploaded
 

@@ -4,11 +4,8 @@ libjpeg-turbo decodes JPEGs, because it can decode at a fraction of the size in 
 time. Pillow decodes all other formats, and JPEGs that libjpeg-turbo refuses.
 """
 
-import errno
 import io
 import math
-import os
-import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,20 +17,17 @@ import simplejpeg
 from PIL import Image, TiffImagePlugin, WebPImagePlugin
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.jpeg_header import ORIENTATION, read_jpeg_header, valid_orientation
-from mlcls_jax.data.readers.storage import Part, read_part, read_whole
 from mlcls_jax.system.console import one_line
-from mlcls_jax.system.remote import is_remote
 
 MAX_PIXELS = Data().max_pixels
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
-MAX_BYTES = 1 << 30  # more than MAX_PIXELS uncompressed; several threads read at the same time
 
-# Decoding at 3/8 takes as long as decoding the whole image, and at 5/8 half as long again. But
-# whole images must be averaged to look as smooth, which takes even longer.
-_EIGHTHS = (1, 2, 3, 4, 5)
+# The fractions that libjpeg-turbo and TensorFlow's decoder have in common, in eighths.  At 3/8 and
+# 5/8 images are less like the antialiased ones than larger ones, resized bilinearly.
+EIGHTHS = (1, 2, 4)
 # Enlarging by this little costs less quality and time than shrinking from the next fraction.
-_ENOUGH = 0.93
+ENOUGH = 0.93
 
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _KNOWN = "JPEG, PNG, GIF, BMP, WebP or TIFF"
@@ -43,15 +37,9 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, K
 _DAMAGED += (OverflowError, ZeroDivisionError, AttributeError, RuntimeError, AssertionError)
 _DAMAGED += (Image.DecompressionBombError,)  # outside `image_libraries`
 
-# Errors of one file, not of the disk or the network.
-_FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 # Registered here, because registering them at the first such image is not thread-safe.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)
 Image.preinit()
-
-
-class ImageError(ValueError):
-    """Raised for an image that cannot be read; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -87,60 +75,6 @@ def image_libraries() -> Iterator[None]:
         finally:
             Image.MAX_IMAGE_PIXELS = limit
             cv2.setNumThreads(threads)
-
-
-def read_file(path: str) -> bytes:
-    """Returns the bytes of an image file, or of an image in a shard.
-
-    Args:
-      path: a path, an address or a Part.
-
-    Raises:
-      ImageError: this file cannot be read.
-      OSError: the disk or the network fails.
-    """
-    try:
-        if isinstance(path, Part):
-            return read_part(path)
-        return read_whole(path) if is_remote(path) else _read_local(path)
-    except FileNotFoundError as error:
-        if isinstance(path, Part):
-            raise ImageError(f"its shard {path.shard} does not exist") from error
-        is_link = os.path.islink(path)
-        reason = "it links to a file that does not exist" if is_link else "the file does not exist"
-        raise ImageError(reason) from error
-    except OSError as error:
-        # If a disk or network fails, the image is not to blame.
-        if not isinstance(path, Part) and error.errno not in _FILE_ERRORS:
-            raise
-        raise ImageError(error.strerror or str(error)) from error
-    except ValueError as error:
-        raise ImageError(str(error)) from error
-
-
-def _read_local(path: str) -> bytes:
-    # Without O_NONBLOCK, opening a pipe would wait for its writer.
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        descriptor = os.open(path, flags)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise ImageError("it is a socket or device, not a file") from error
-        raise
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, socket or pipe"
-            raise ImageError(f"it is {kind}, not a file")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"it has {status.st_size:,} bytes, too many for an image")
-        contents = os.read(descriptor, status.st_size)
-        if len(contents) < status.st_size:  # at most 2 GiB at once, or the file has changed
-            with open(descriptor, "rb", closefd=False) as file:
-                contents += file.read()
-        return contents
-    finally:
-        os.close(descriptor)
 
 
 def open_image(contents: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
@@ -233,11 +167,11 @@ def _header(contents: bytes) -> tuple[int, int, int, bool]:
 def _eighths(size: tuple[int, int], least: tuple[int, int]) -> int:
     """The smallest fraction, in eighths, that gives (almost) at least the size `least`."""
     height, width = size
-    for eighths in _EIGHTHS:
+    for eighths in EIGHTHS:
         # Division rounds up.
         if (
-            -(-height * eighths // 8) >= _ENOUGH * least[0]
-            and -(-width * eighths // 8) >= _ENOUGH * least[1]
+            -(-height * eighths // 8) >= ENOUGH * least[0]
+            and -(-width * eighths // 8) >= ENOUGH * least[1]
         ):
             return eighths
     return 8

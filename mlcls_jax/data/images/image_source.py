@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images.decoding import ImageFile, open_image, read_file
+from mlcls_jax.data.images.decoding import ImageFile, open_image
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import eval_image, train_image
 from mlcls_jax.data.sampling import ImageRandom
 

@@ -20,7 +20,7 @@ _INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 CROP_ATTEMPTS = 10
 CROP_UNIFORMS = 4  # random numbers of an attempt: area, aspect ratio, top, left
 # Both interpolations use only neighbouring pixels; a side that shrinks by this factor is averaged.
-_AVERAGED_FROM = 2
+AVERAGED_FROM = 2
 RATIO = (3 / 4, 4 / 3)
 
 
@@ -63,7 +63,7 @@ def resize(
         np.copyto(out, image)
         return out
     height, width = (
-        size if side >= _AVERAGED_FROM * size else side for side in (image.shape[0], image.shape[1])
+        size if side >= AVERAGED_FROM * size else side for side in (image.shape[0], image.shape[1])
     )
     if (height, width) != image.shape[:2]:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.config import Augment, Data
-from mlcls_jax.data.images.decoding import ImageError
+from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.image_source import ImageFiles
 from mlcls_jax.data.images.transforms import short_side
 from mlcls_jax.data.loaders.cache import Cache, Form, file_name, make_header

@@ -85,6 +85,7 @@ class Reader:
     cache: the decoded images of one split, with the size and augmentation of the batches; None:
         images are read from their files.
     loader: a key of LOADERS.
+    service: address of a tf.data service that decodes training images; "": this process does.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -92,6 +93,7 @@ class Reader:
     bad: BadImages = field(default_factory=BadImages)
     cache: ImageSource | None = None
     loader: str = "threads"
+    service: str = ""
 
     def workers(self) -> int:
         """Returns the number of threads on this machine."""
@@ -103,6 +105,7 @@ def make_reader(
     images: int,
     written: Path | None = None,
     tell: Callable[[str], None] | None = None,
+    loader: str = "threads",
 ) -> Reader:
     """Returns the reader that a config asks for.
 
@@ -111,6 +114,7 @@ def make_reader(
       images: the number of images, of which data.max_bad_fraction may be skipped.
       written: the CSV that lists the skipped images of all processes; the first process writes it.
       tell: see BadImages.
+      loader: a key of LOADERS.
     """
     limit, skip = int(data.max_bad_fraction * images), data.on_bad_image == "skip"
     if not distributed.is_multiprocess():
@@ -118,7 +122,7 @@ def make_reader(
     else:
         share = partial(distributed.share, "bad_images")
         bad = BadImages(skip, limit, written if is_first_process() else None, tell, share)
-    return Reader(data.max_pixels, data.threads, bad)
+    return Reader(data.max_pixels, data.threads, bad, loader=loader, service=data.service)
 
 
 def cores() -> int:
@@ -222,6 +226,5 @@ def batch_filenames(table: LabelTable, step: int, batch_size: int, seed: int) ->
 
 
 def _loader(reader: Reader) -> Loader:
-    """The loader of a reader; decoded images are always read by threads."""
-    name = "threads" if reader.cache else reader.loader
-    return cast(Loader, importlib.import_module(LOADERS[name]))
+    """The module of a reader's loader."""
+    return cast(Loader, importlib.import_module(LOADERS[reader.loader]))

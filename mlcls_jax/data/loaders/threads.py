@@ -16,7 +16,7 @@ import numpy as np
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.batch import Batch
-from mlcls_jax.data.images.decoding import ImageError
+from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.image_source import ImageFiles
 from mlcls_jax.data.images.transforms import uniforms_needed
 from mlcls_jax.data.label_table import LabelTable
@@ -71,23 +71,9 @@ def train_batches(
     reader: Reader,
 ) -> Iterator[Batch]:
     """Yields training batches; see `loader.train_batches`."""
-    paths = table.paths
-    source = reader.cache or ImageFiles(paths, size, augment, reader.max_pixels)
-    memory, drawn = BufferPool((rows.count, size, size, 3)), uniforms_needed(augment)
-
-    def draw(random: ImageRandom, out: np.ndarray) -> int:
-        """Writes an image and returns its index, or that of the image that replaces it."""
-        epoch, index = random.epoch, random.index
-        others = substitutes(seed, epoch, index, len(paths))
-        while True:
-            try:
-                _check_readable(paths[index], reader)
-                source.train(index, random, out)
-                return index
-            except ImageError as error:
-                reader.bad.report(paths[index], error)
-                index = next(others)
-                random = image_random(seed, epoch, index, drawn)
+    paths, drawn = table.paths, uniforms_needed(augment)
+    memory = BufferPool((rows.count, size, size, 3))
+    draw = training_draw(paths, size, augment, seed, reader)
 
     def draw_some(randoms: list[ImageRandom], images: np.ndarray) -> list[int]:
         return [draw(random, out) for random, out in zip(randoms, images, strict=True)]
@@ -121,16 +107,8 @@ def eval_batches(
     reader: Reader,
 ) -> Iterator[np.ndarray]:
     """Yields batches for evaluation; see `loader.eval_batches`."""
-    source = reader.cache or ImageFiles(paths, size, augment, reader.max_pixels)
     memory, workers = BufferPool((rows.count, size, size, 3)), reader.workers()
-
-    def draw(index: int, out: np.ndarray) -> None:
-        try:
-            _check_readable(paths[index], reader)
-            source.evaluate(index, out)
-        except ImageError as error:
-            reader.bad.report(paths[index], error)
-            out[:] = 0
+    draw = evaluation_draw(paths, size, augment, reader)
 
     def draw_some(indices: range, images: np.ndarray) -> None:
         for index, out in zip(indices, images, strict=True):
@@ -148,6 +126,55 @@ def eval_batches(
         for task in tasks:
             task.result()
         yield images
+
+
+def training_draw(
+    paths: Sequence[str], size: int, augment: Augment, seed: int, reader: Reader
+) -> Callable[[ImageRandom, np.ndarray], int]:
+    """Returns a function that writes a training image and returns its index.
+
+    It takes the random numbers of an image, and an array uint8 [size, size, 3] to write to.  If
+    the image cannot be read, another one takes its place, and its index is returned.
+
+    Args: see `loader.train_batches`.
+    """
+    source = reader.cache or ImageFiles(paths, size, augment, reader.max_pixels)
+
+    def draw(random: ImageRandom, out: np.ndarray) -> int:
+        others = substitutes(seed, random.epoch, random.index, len(paths))
+        while True:
+            try:
+                _check_readable(paths[random.index], reader)
+                source.train(random.index, random, out)
+                return random.index
+            except ImageError as error:
+                reader.bad.report(paths[random.index], error)
+                drawn = len(random.uniforms)
+                random = image_random(seed, random.epoch, next(others), drawn)
+
+    return draw
+
+
+def evaluation_draw(
+    paths: Sequence[str], size: int, augment: Augment, reader: Reader
+) -> Callable[[int, np.ndarray], None]:
+    """Returns a function that writes an image for evaluation; black if it cannot be read.
+
+    It takes the index of an image, and an array uint8 [size, size, 3] to write to.
+
+    Args: see `loader.eval_batches`.
+    """
+    source = reader.cache or ImageFiles(paths, size, augment, reader.max_pixels)
+
+    def draw(index: int, out: np.ndarray) -> None:
+        try:
+            _check_readable(paths[index], reader)
+            source.evaluate(index, out)
+        except ImageError as error:
+            reader.bad.report(paths[index], error)
+            out[:] = 0
+
+    return draw
 
 
 def in_order(

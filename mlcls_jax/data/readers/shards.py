@@ -21,8 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlcls_jax.data.images.decoding import EXTENSIONS
-from mlcls_jax.data.images.extensions import extension_of
+from mlcls_jax.data.images.extensions import EXTENSIONS, extension_of
 from mlcls_jax.data.readers.records import FOOTER, HEADER, array_record, tensorflow
 from mlcls_jax.data.readers.storage import open_new
 from mlcls_jax.system.console import one_line

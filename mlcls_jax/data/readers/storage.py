@@ -61,13 +61,6 @@ def names_below(address: str) -> list[str]:
     return [name.removeprefix(base) for name in asked(files.find, address)]
 
 
-def names_below(address: str) -> list[str]:
-    """Returns the name of each file in a folder of a bucket and its subfolders, relative to it."""
-    files = file_system_of(address)
-    base = files._strip_protocol(address).rstrip("/") + "/"
-    return [name.removeprefix(base) for name in asked(files.find, address)]
-
-
 def is_vacant(address: str) -> bool:
     """Returns whether an address does not exist yet or is an empty folder."""
     files = file_system_of(address)

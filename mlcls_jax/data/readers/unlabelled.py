@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mlcls_jax.data.images.decoding import EXTENSIONS
+from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_files import read_csv_at
 from mlcls_jax.data.readers.csv_labels import check_folder, make_table

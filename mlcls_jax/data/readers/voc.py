@@ -16,7 +16,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from mlcls_jax.data.images.decoding import EXTENSIONS
+from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import make_table

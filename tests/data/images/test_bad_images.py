@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from mlcls_jax.data.images.bad_images import SHOWN, BadImages
-from mlcls_jax.data.images.decoding import ImageError
+from mlcls_jax.data.images.image_error import ImageError
 
 
 def test_the_first_is_an_error_with_advice():

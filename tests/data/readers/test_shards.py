@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlcls_jax import pack
-from mlcls_jax.data.images.decoding import read_file
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.packed import packing, read_packed
 from mlcls_jax.data.readers.shards import Keys

@@ -11,7 +11,8 @@ from layouts import make_coco, make_voc
 
 from mlcls_jax import pack
 from mlcls_jax.config import Data
-from mlcls_jax.data.images.decoding import ImageError, read_file
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.readers.packed import read_packed
 from mlcls_jax.data.readers.read_table import read_table
 from mlcls_jax.data.readers.storage import Part

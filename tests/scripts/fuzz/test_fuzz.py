@@ -14,7 +14,7 @@ from fuzz_targets import TARGETS
 from fuzz_work import Limits, Target
 from hypothesis import HealthCheck, given, settings
 
-from mlcls_jax.data.images.decoding import ImageError
+from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.models.weights.formats import read_tensors
 
 pytestmark = [

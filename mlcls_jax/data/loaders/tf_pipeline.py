@@ -1,0 +1,314 @@
+"""The dataset of tf.data: in TensorFlow operations from the file name to the batch.
+
+Nothing here runs Python for each image, so this scales with the cores.  The exceptions are images
+other than JPEGs, and changes of pixels such as RandAugment; each is a call of Python for that image
+alone.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start otherwise prints several lines
+
+import numpy as np
+import tensorflow as tf
+
+from mlcls_jax.config import Augment
+from mlcls_jax.data.images.augment import change_pixels, changes_pixels
+from mlcls_jax.data.images.image_source import ImageFiles
+from mlcls_jax.data.images.reading import read_file
+from mlcls_jax.data.loaders.loader import Reader, Rows
+from mlcls_jax.data.loaders.tf_images import (
+    BLACK,
+    BRANCHES,
+    JPEG,
+    KIND,
+    PLAIN,
+    PYTHON,
+    Geometry,
+    decode_jpeg,
+    decode_plain,
+    eval_geometry,
+    jpeg_shape,
+    plan_function,
+    train_geometry,
+)
+from mlcls_jax.data.loaders.tf_random import uniforms_of
+from mlcls_jax.data.readers.storage import Part
+from mlcls_jax.data.sampling import image_random, stream_order, substitutes
+
+AHEAD = 2  # batches that are ready in addition to the next one
+_NATIVE = ("gs://", "file://")  # addresses that TensorFlow reads itself
+_NONE = -1  # in place of an index: a black image
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a split, and how they become squares.
+
+    paths: the path of each image.
+    geometry: how images become squares.
+    augment: of the run.
+    reader: how they are read.
+    seed: of the random numbers.
+    training: whether the images are augmented.
+    by_python: indices of images that TensorFlow cannot decode, although Python can.
+    """
+
+    paths: Sequence[str]
+    geometry: Geometry
+    augment: Augment
+    reader: Reader
+    seed: int
+    training: bool
+    by_python: frozenset[int] = frozenset()
+
+
+def train_images(
+    paths: Sequence[str], size: int, augment: Augment, seed: int, reader: Reader
+) -> Images:
+    """Returns training images; the arguments are those of `train_batches`."""
+    geometry = train_geometry(augment, size, reader.max_pixels)
+    return Images(paths, geometry, augment, reader, seed, training=True)
+
+
+def eval_images(paths: Sequence[str], size: int, augment: Augment, reader: Reader) -> Images:
+    """Returns images for evaluation; the arguments are those of `eval_batches`."""
+    geometry = eval_geometry(augment, size, reader.max_pixels)
+    return Images(paths, geometry, augment, reader, seed=0, training=False)
+
+
+def train_order(
+    images: Images, rows: Rows, first_step: int, last_step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the epoch and the index of each image of this process: int64 [step, row].
+
+    Images that could not be read are replaced, as `threads.train_batches` does.
+
+    Args:
+      images: the training images.
+      rows: the rows of this process.
+      first_step: the first step.
+      last_step: the step after the last one.
+    """
+    starts = np.arange(first_step, last_step) * rows.batch_size + rows.start
+    positions = (starts[:, None] + np.arange(rows.count)).ravel()
+    epochs, indices = stream_order(positions, len(images.paths), images.seed)
+    bad = images.reader.bad
+    if len(bad):
+        unreadable = np.array([path in bad for path in images.paths])
+        for place in np.flatnonzero(unreadable[indices]):
+            others = substitutes(
+                images.seed, int(epochs[place]), int(indices[place]), len(images.paths)
+            )
+            indices[place] = next(other for other in others if not unreadable[other])
+    shape = -1, rows.count
+    return epochs.reshape(shape), indices.reshape(shape)
+
+
+def eval_order(
+    images: Images, rows: Rows, first_step: int, last_step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns zeros and the index of each image of this process: int64 [step, row].
+
+    The index is -1 for rows beyond the last image, and for images that could not be read.
+
+    Args: as `train_order`.
+    """
+    starts = np.arange(first_step, last_step) * rows.batch_size + rows.start
+    indices = starts[:, None] + np.arange(rows.count)
+    indices[indices >= len(images.paths)] = _NONE
+    bad = images.reader.bad
+    if len(bad):
+        unreadable = np.array([path in bad for path in images.paths])
+        indices[(indices >= 0) & unreadable[indices]] = _NONE
+    return np.zeros_like(indices), indices
+
+
+def image_dataset(images: Images, epochs: np.ndarray, indices: np.ndarray) -> tf.data.Dataset:
+    """Returns a dataset of finished batches: uint8 [row, size, size, 3], in order.
+
+    Args:
+      images: the images.
+      epochs, indices: int64 [step, row], see `train_order` and `eval_order`.
+    """
+    rows, count, workers = planned_rows(images, epochs, indices), indices.shape[1], _workers(images)
+    squares = rows.map(_plain(_square_operation(images)), num_parallel_calls=workers)
+    batches = squares.batch(count, drop_remainder=True).prefetch(AHEAD)
+    return batches.with_options(options_of(images))
+
+
+def planned_rows(images: Images, epochs: np.ndarray, indices: np.ndarray) -> tf.data.Dataset:
+    """Returns a dataset of single images that are read and planned, but not decoded.
+
+    Args: see `image_dataset`.
+    """
+    hide_accelerators()
+    steps = {"index": tf.constant(indices), "epoch": tf.constant(epochs)}
+    shape = tf.image.extract_jpeg_shape if _are_jpegs(images, indices) else jpeg_shape
+    read = _read_operation(images, indices)
+    by_python = tf.constant(sorted(images.by_python), tf.int64)
+
+    def draw(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = {name: tf.gather(values, step) for name, values in steps.items()}
+        rows["step"] = tf.fill([indices.shape[1]], step)
+        if drawn := images.geometry.drawn:
+            rows["uniforms"] = uniforms_of(images.seed, rows["epoch"], rows["index"], drawn)
+        return rows
+
+    def load(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        contents = read(row["index"])
+        return row | {"contents": contents, "shape": shape(contents)}
+
+    def plan(rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        given = [rows[name] for name in ("contents", "shape", "uniforms") if name in rows]
+        plans = plan_function(images.geometry)(*given)
+        if images.by_python:
+            is_excluded = tf.reduce_any(rows["index"][:, None] == by_python, axis=1)
+            kinds = tf.where(is_excluded, PYTHON, plans[:, KIND])
+            plans = tf.concat([kinds[:, None], plans[:, KIND + 1 :]], axis=1)
+        kept = {name: rows[name] for name in ("step", "index", "epoch", "contents")}
+        return kept | {"plan": plans}
+
+    dataset = tf.data.Dataset.range(len(indices)).map(_plain(draw)).unbatch()
+    dataset = dataset.map(_plain(load), num_parallel_calls=_workers(images))
+    return dataset.batch(indices.shape[1]).map(_plain(plan)).prefetch(1).unbatch()
+
+
+def decode_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """Returns an operation from a row of `planned_rows` to its square, decoded by TensorFlow alone.
+
+    Other images than JPEGs are an error of the operation.
+    """
+    size = images.geometry.size
+
+    def decode(row: dict[str, tf.Tensor]) -> tf.Tensor:
+        square = tf.switch_case(row["plan"][KIND], _kinds(row, size))
+        return tf.ensure_shape(square, (size, size, 3))
+
+    return decode
+
+
+def hide_accelerators() -> None:
+    """Keeps TensorFlow from taking the memory of GPUs and TPUs, which JAX uses."""
+    for kind in ("GPU", "TPU"):
+        with suppress(RuntimeError, ValueError):  # the caller has used TensorFlow before
+            tf.config.set_visible_devices([], kind)
+
+
+def _are_jpegs(images: Images, indices: np.ndarray) -> bool:
+    """Whether all images are JPEGs by their names; those that are not fail, and go to Python."""
+    if images.by_python or (indices == _NONE).any():
+        return False
+    return all(path.lower().endswith((".jpg", ".jpeg")) for path in images.paths)
+
+
+def _read_operation(images: Images, indices: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """An operation from an index to the bytes of the image: string []; "" for a black one."""
+    paths = images.paths
+
+    def read_by_python(index: np.ndarray) -> bytes:
+        return read_file(paths[int(index)])
+
+    if all(is_native(path) for path in paths):
+        names = tf.constant([os.fspath(path) for path in paths])
+
+        def read(index: tf.Tensor) -> tf.Tensor:
+            return tf.io.read_file(tf.gather(names, index))
+    else:
+
+        def read(index: tf.Tensor) -> tf.Tensor:
+            contents = tf.numpy_function(read_by_python, [index], tf.string, stateful=False)
+            return tf.ensure_shape(contents, ())
+
+    if (indices == _NONE).any():
+        return lambda index: tf.cond(index == _NONE, lambda: "", lambda: read(index))
+    return read
+
+
+def is_native(path: str) -> bool:
+    """Returns whether TensorFlow reads a path by itself, in a way that may run elsewhere."""
+    return not isinstance(path, Part) and ("://" not in path or path.startswith(_NATIVE))
+
+
+def _square_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """An operation from a row of `planned_rows` to its finished square."""
+    augment, size, drawn = images.augment, images.geometry.size, images.geometry.drawn
+    plain = without_pixel_changes(augment)
+    files = ImageFiles(images.paths, size, plain, images.geometry.max_pixels)
+
+    def python(index: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+        out = np.empty((size, size, 3), np.uint8)
+        if images.training:
+            random = image_random(images.seed, int(epoch), int(index), drawn)
+            files.train(int(index), random, out)
+        else:
+            files.evaluate(int(index), out)
+        return out
+
+    def change(square: np.ndarray, index: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+        random = image_random(images.seed, int(epoch), int(index), drawn)
+        return change_pixels(square, random.rest(), augment)
+
+    def finish(row: dict[str, tf.Tensor]) -> tf.Tensor:
+        place = [row["index"], row["epoch"]]
+        kinds = _kinds(row, size)
+        kinds[PYTHON] = lambda: tf.numpy_function(python, place, tf.uint8, stateful=False)
+        square = tf.switch_case(row["plan"][KIND], kinds)
+        if images.training and changes_pixels(augment):
+            square = tf.numpy_function(change, [square, *place], tf.uint8, stateful=False)
+        return tf.ensure_shape(square, (size, size, 3))
+
+    return finish
+
+
+def _kinds(row: dict[str, tf.Tensor], size: int) -> dict[int, Callable[[], tf.Tensor]]:
+    """The operations that make a square, by kind; that of PYTHON fails."""
+    contents, plan = row["contents"], row["plan"]
+
+    def fail() -> tf.Tensor:
+        with tf.control_dependencies([tf.debugging.Assert(False, ["not a plain JPEG"])]):
+            return tf.zeros((size, size, 3), tf.uint8)
+
+    kinds = {
+        BLACK: lambda: tf.zeros((size, size, 3), tf.uint8),
+        PYTHON: fail,
+        JPEG: lambda: decode_jpeg(contents, plan, size),
+    }
+    for branch in range(len(BRANCHES)):
+        kinds[PLAIN + branch] = partial(decode_plain, contents, plan, size, branch)
+    return kinds
+
+
+def without_pixel_changes(augment: Augment) -> Augment:
+    """Returns the augmentation without what `change_pixels` does."""
+    return Augment(
+        train_resize=augment.train_resize,
+        eval_resize=augment.eval_resize,
+        interpolation=augment.interpolation,
+        min_scale=augment.min_scale,
+        flip=augment.flip,
+    )
+
+
+def options_of(images: Images) -> tf.data.Options:
+    """Returns the options of the dataset: a fixed order, number of threads and memory."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = _workers(images)
+    options.threading.max_intra_op_parallelism = 1
+    return options
+
+
+def _workers(images: Images) -> int:
+    return images.reader.workers()
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without AutoGraph, which takes a second to rewrite it."""
+    return tf.autograph.experimental.do_not_convert(function)

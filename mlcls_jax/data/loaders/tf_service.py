@@ -1,0 +1,158 @@
+"""Training images that the workers of a tf.data service read and decode (data.service).
+
+The service hands out each batch once, and batches arrive in any order.  They are put in order
+here.  A batch of a worker that has ended never arrives, and the service waits for that worker
+without end.  So a batch that is overdue is made by this process, and no image is lost.
+
+Changes of pixels such as RandAugment run in Python, which the service cannot ship.  They are
+applied here, to the batches that arrive.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mlcls_jax.data.images.augment import change_pixels, changes_pixels
+from mlcls_jax.data.loaders.tf_pipeline import (
+    AHEAD,
+    Images,
+    decode_operation,
+    is_native,
+    options_of,
+    planned_rows,
+)
+from mlcls_jax.data.sampling import image_random
+
+LATEST = 16  # batches that may arrive before one that is overdue
+PATIENCE = 30.0  # seconds without any batch, after which the next one is overdue
+_CHECK_INTERVAL = 0.1  # seconds between checks whether the consumer has ended
+
+
+def served_batches(
+    images: Images, epochs: np.ndarray, indices: np.ndarray
+) -> Iterator[np.ndarray | None]:
+    """Yields batches of training images, in order; None for a batch that is missing.
+
+    Args:
+      images: their paths must be readable by the workers.
+      epochs, indices: int64 [step, row], see `train_order`.
+
+    Raises:
+      ValueError: an image is in a place that the workers cannot read.
+      tf.errors.OpError: the service cannot be reached, or an image cannot be decoded.
+    """
+    check_served(images)
+    arrived: dict[int, np.ndarray] = {}
+    received: Queue[Any] = Queue(AHEAD)
+    ended = Event()
+    Thread(
+        target=_receive,
+        args=(served_dataset(images, epochs, indices), received, ended),
+        name="tf.data service",
+        daemon=True,  # it cannot be interrupted while it waits for a worker that has ended
+    ).start()
+    try:
+        with ThreadPoolExecutor(images.reader.workers(), thread_name_prefix="images") as pool:
+            patience = PATIENCE
+            for row in range(len(indices)):
+                while row not in arrived and len(arrived) <= LATEST:
+                    try:
+                        item = received.get(timeout=patience)
+                    except Empty:
+                        patience = 0.0  # until a batch arrives again
+                        break
+                    patience = PATIENCE
+                    if isinstance(item, BaseException):
+                        raise item
+                    if item[0] >= row:
+                        arrived[item[0]] = item[1]
+                batch = arrived.pop(row, None)
+                if batch is None:
+                    yield None
+                else:
+                    yield _changed(images, batch, epochs[row], indices[row], pool)
+    finally:
+        ended.set()
+
+
+def _receive(dataset: tf.data.Dataset, received: Queue, ended: Event) -> None:
+    """Puts (row, batch) into the queue, or the error of the service."""
+
+    def put(item: Any) -> None:
+        while not ended.is_set():
+            with suppress(Full):
+                return received.put(item, timeout=_CHECK_INTERVAL)
+
+    try:
+        for steps, batch in dataset:
+            put((int(steps[0]), batch.numpy()))
+            if ended.is_set():
+                return
+    except Exception as error:  # raised in the consumer
+        put(error)
+
+
+def served_dataset(images: Images, epochs: np.ndarray, indices: np.ndarray) -> tf.data.Dataset:
+    """Returns a dataset of (steps, batch) in any order, decoded by the service.
+
+    Args, errors: see `served_batches`.
+    """
+    decode = decode_operation(images)
+
+    def numbered(row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return row["step"], decode(row)
+
+    # One source, of steps: the service shards each source by itself.
+    rows = planned_rows(images, epochs, indices).map(
+        tf.autograph.experimental.do_not_convert(numbered),
+        num_parallel_calls=images.reader.workers(),
+    )
+    batches = rows.batch(indices.shape[1], drop_remainder=True)
+    served = batches.apply(
+        tf.data.experimental.service.distribute(
+            processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC,
+            service=images.reader.service,
+            max_outstanding_requests=2 * AHEAD,
+        )
+    )
+    return served.prefetch(AHEAD).with_options(options_of(images))
+
+
+def check_served(images: Images) -> None:
+    """Checks that workers can read the images.
+
+    Raises:
+      ValueError: an image is part of a larger file, or in a bucket that TensorFlow cannot read.
+    """
+    foreign = next((path for path in images.paths if not is_native(path)), None)
+    if foreign is not None:
+        raise ValueError(
+            f"data.service={images.reader.service}: {foreign} cannot be read by its workers; use "
+            "single files in a folder that the workers see, or at gs:// addresses, or remove "
+            "data.service"
+        )
+
+
+def _changed(
+    images: Images,
+    batch: np.ndarray,
+    epochs: np.ndarray,
+    indices: np.ndarray,
+    pool: ThreadPoolExecutor,
+) -> np.ndarray:
+    """The batch after changes of pixels, by several threads."""
+    if not changes_pixels(images.augment):
+        return batch
+
+    def change(row: int) -> np.ndarray:
+        epoch, index = int(epochs[row]), int(indices[row])
+        random = image_random(images.seed, epoch, index, images.geometry.drawn)
+        return change_pixels(batch[row], random.rest(), images.augment)
+
+    return np.stack(list(pool.map(change, range(len(batch)))))
