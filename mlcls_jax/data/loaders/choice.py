@@ -19,7 +19,9 @@ from mlcls_jax.data.readers.storage import Part, is_remote
 # loader, and under Python's lock for the threads.
 _SIDES = (16, 224, 456)
 _THREADS, _TF_DATA = (40, 1330, 1960), (90, 1700, 3000)
-_LOCK, _LOCK_OF_CHANGES = 40, 60  # changes of pixels, such as RandAugment, run in Python in both
+_LOCK = 40
+# What RandAugment adds in both; it stands for all changes of pixels, which run in Python.
+_CHANGES, _LOCK_OF_CHANGES = 350, 60
 # TensorFlow takes some seconds to start, which few images do not win back.
 _ENOUGH_IMAGES = 10_000
 _FASTER = 1.1  # times, for the choice to change
@@ -89,6 +91,40 @@ def choose_loader(
     )
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What an image costs a process.
+
+    core: microseconds of one core.
+    lock: microseconds under Python's lock, which one thread at a time can have.
+    """
+
+    core: float
+    lock: float
+
+    def rate(self, cores: float) -> float:
+        """Returns the most images per second of one process on that many cores."""
+        return 1e6 / max(self.core / cores, self.lock)
+
+
+def costs(size: int, changes: bool) -> dict[str, Cost]:
+    """Returns what an image costs each loader, by the table.
+
+    Args:
+      size: side of the images in pixels; beyond the table, its last column is used.
+      changes: whether pixels are changed by Python, see `changes_pixels`.
+    """
+    cores = {"threads": _THREADS, "tf_data": _TF_DATA}
+    locks = {"threads": _LOCK, "tf_data": 0}
+    return {
+        name: Cost(
+            float(np.interp(size, _SIDES, cores[name])) + _CHANGES * changes,
+            locks[name] + _LOCK_OF_CHANGES * changes,
+        )
+        for name in cores
+    }
+
+
 def rates(size: int, cores: int, changes: bool) -> tuple[float, float]:
     """Returns the images per second that threads and tf.data read at most, by the table.
 
@@ -101,13 +137,8 @@ def rates(size: int, cores: int, changes: bool) -> tuple[float, float]:
     >>> threads > tf_data
     True
     """
-    of_threads, of_tf_data = (
-        float(np.interp(size, _SIDES, times)) for times in (_THREADS, _TF_DATA)
-    )
-    in_python = _LOCK_OF_CHANGES * changes
-    limits = (_LOCK + in_python, in_python)
-    slowest = max(of_threads / cores, limits[0]), max(of_tf_data / cores, limits[1])
-    return 1e6 / slowest[0], 1e6 / slowest[1]
+    found = costs(size, changes)
+    return found["threads"].rate(cores), found["tf_data"].rate(cores)
 
 
 def _is_installed(package: str) -> bool:
