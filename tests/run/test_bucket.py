@@ -15,11 +15,9 @@ from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 
 
 def get_config():
-    data = Data(batch_size=8, eval_batch_size=8)
-    if hasattr(data, "loader"):
-        data.loader = "threads"  # images of different loaders differ slightly
     return Config(
-        data=data,
+        # Images of different loaders differ slightly.
+        data=Data(batch_size=8, eval_batch_size=8, loader="threads"),
         model=Model(variant="lite0", weights="", image_size=32),
         evaluation=Evaluation(every="2 steps"),
         phases=[

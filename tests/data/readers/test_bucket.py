@@ -7,7 +7,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.images.decoding import ImageError, read_file
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.data.readers.unlabelled import folder_table, listed_images
 from mlcls_jax.predict import find_images
