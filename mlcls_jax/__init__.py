@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mlcls_jax.api.configs import config
+    from mlcls_jax.api.datasets import tf_dataset
     from mlcls_jax.api.model import LoadedModel, load
     from mlcls_jax.api.results import EvaluationResult, Predictions
     from mlcls_jax.api.training import Run, train
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "api.configs": ("config",),
+    "api.datasets": ("tf_dataset",),
     "api.model": ("LoadedModel", "load"),
     "api.results": ("EvaluationResult", "Predictions"),
     "api.training": ("Run", "train"),
@@ -73,6 +75,7 @@ __all__ = [
     "config",
     "load",
     "load_pretrained",
+    "tf_dataset",
     "train",
 ]
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "lr-find": "suggest learning rates for a phase",
     "benchmark": "measure the speed of your configuration and name the bottleneck",
     "pack": "pack a data set into a few large files",
+    "data-worker": "read and decode images for runs on other machines",
     "to-csv": "write the labels of any data source as CSVs",
     "weights": "list the pretrained weights that model.weights accepts",
     "demo": "make the demo's images and labels in data/demo",

@@ -25,6 +25,7 @@ LAYERS = (
 COMMANDS = {
     "__main__",
     "cli",
+    "data_worker",
     "demo",
     "evaluate",
     "lr_find",
@@ -39,7 +40,7 @@ BETWEEN_COMMANDS = {("train", "report.live"), ("train", "benchmark.dry_run")}
 # Modules that import TensorFlow, when it is needed.
 TENSORFLOW = {"data.readers.records"} | {
     f"data.loaders.tf_{name}"
-    for name in ("data", "images", "orientation", "pipeline", "random", "service")
+    for name in ("data", "images", "orientation", "pipeline", "random", "servers", "service")
 }
 
 LAYER_OF = {package: number for number, layer in enumerate(LAYERS) for package in layer}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ from mlcls_jax.data.images.bad_images import BadImages
 from mlcls_jax.data.images.decoding import MAX_PIXELS
 from mlcls_jax.data.images.image_source import ImageSource
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.readers.records import tensorflow
 from mlcls_jax.data.sampling import stream_order
 from mlcls_jax.system import distributed
 from mlcls_jax.system.devices import is_first_process
@@ -227,4 +228,16 @@ def batch_filenames(table: LabelTable, step: int, batch_size: int, seed: int) ->
 
 def _loader(reader: Reader) -> Loader:
     """The module of a reader's loader."""
+    if reader.loader == "tf_data":
+        return cast(Loader, tf_module("tf_data"))
     return cast(Loader, importlib.import_module(LOADERS[reader.loader]))
+
+
+def tf_module(name: str) -> Any:
+    """Returns a module of this package that needs TensorFlow, such as "tf_pipeline".
+
+    Raises:
+      ValueError: TensorFlow is not installed.
+    """
+    tensorflow("data.loader=tf_data")
+    return importlib.import_module(f"mlcls_jax.data.loaders.{name}")

@@ -98,6 +98,7 @@ def _batches(
         again although every image can be read.
     """
     at_once, step, unexplained = max(_MOST // count, 1), steps.start, 0
+    failure = tf.errors.OpError  # modules are gone when Python ends before the batches do
     while step < steps.stop:
         last = min(step + at_once, steps.stop)
         epochs, indices = order(step, last)
@@ -107,7 +108,7 @@ def _batches(
                 yield step, pixels, indices[row]
                 step, unexplained = step + 1, 0
             continue
-        except tf.errors.OpError as error:
+        except failure as error:
             known = len(images.reader.bad)
             pixels = next(iter(by_threads(step)))
             # Substitutes of images that were found to be bad only now are in this order.

@@ -7,12 +7,9 @@ alone.
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start otherwise prints several lines
 
 import numpy as np
 import tensorflow as tf
@@ -147,7 +144,6 @@ def planned_rows(images: Images, epochs: np.ndarray, indices: np.ndarray) -> tf.
 
     Args: see `image_dataset`.
     """
-    hide_accelerators()
     steps = {"index": tf.constant(indices), "epoch": tf.constant(epochs)}
     shape = tf.image.extract_jpeg_shape if _are_jpegs(images, indices) else jpeg_shape
     read = _read_operation(images, indices)
@@ -191,13 +187,6 @@ def decode_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Tens
         return tf.ensure_shape(square, (size, size, 3))
 
     return decode
-
-
-def hide_accelerators() -> None:
-    """Keeps TensorFlow from taking the memory of GPUs and TPUs, which JAX uses."""
-    for kind in ("GPU", "TPU"):
-        with suppress(RuntimeError, ValueError):  # the caller has used TensorFlow before
-            tf.config.set_visible_devices([], kind)
 
 
 def _are_jpegs(images: Images, indices: np.ndarray) -> bool:

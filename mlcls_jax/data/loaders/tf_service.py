@@ -8,6 +8,7 @@ Changes of pixels such as RandAugment run in Python, which the service cannot sh
 applied here, to the batches that arrive.
 """
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mlcls_jax.config.loader_checks import PROTOCOL
 from mlcls_jax.data.images.augment import change_pixels, changes_pixels
 from mlcls_jax.data.loaders.tf_pipeline import (
     AHEAD,
@@ -28,9 +30,12 @@ from mlcls_jax.data.loaders.tf_pipeline import (
     planned_rows,
 )
 from mlcls_jax.data.sampling import image_random
+from mlcls_jax.system.console import one_line
+from mlcls_jax.system.invocation import command
 
 LATEST = 16  # batches that may arrive before one that is overdue
 PATIENCE = 30.0  # seconds without any batch, after which the next one is overdue
+_CONNECT = 10.0  # seconds
 _CHECK_INTERVAL = 0.1  # seconds between checks whether the consumer has ended
 
 
@@ -125,18 +130,27 @@ def served_dataset(images: Images, epochs: np.ndarray, indices: np.ndarray) -> t
 
 
 def check_served(images: Images) -> None:
-    """Checks that workers can read the images.
+    """Checks that the service answers and that its workers can read the images.
 
     Raises:
-      ValueError: an image is part of a larger file, or in a bucket that TensorFlow cannot read.
+      ValueError: no dispatcher listens at the address, an image is part of a larger file, or it is
+        in a bucket that TensorFlow cannot read.
     """
+    service = images.reader.service
     foreign = next((path for path in images.paths if not is_native(path)), None)
     if foreign is not None:
         raise ValueError(
-            f"data.service={images.reader.service}: {foreign} cannot be read by its workers; use "
-            "single files in a folder that the workers see, or at gs:// addresses, or remove "
-            "data.service"
+            f"data.service={service}: {foreign} cannot be read by its workers; use single files "
+            "in a folder that the workers see, or at gs:// addresses, or remove data.service"
         )
+    host, _, port = service.removeprefix(PROTOCOL).rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"data.service={service} does not answer ({one_line(error)}); start it with "
+            f"{command('data-worker')} --dispatcher, or remove data.service"
+        ) from error
 
 
 def _changed(

@@ -7,7 +7,7 @@ import functools
 import importlib
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mlcls_jax.system.console import one_line
@@ -30,15 +30,30 @@ def tensorflow(purpose: str) -> Any:
       ValueError: it is not installed.
     """
     try:
-        tf: Any = importlib.import_module("tensorflow")
+        with _quiet():
+            tf: Any = importlib.import_module("tensorflow")
     except ImportError as error:
         raise ValueError(
-            f"{purpose} needs another package ({one_line(error)}); install mlcls_jax[tfds]"
+            f"{purpose} needs another package ({one_line(error)}); install mlcls_jax[tf_data]"
         ) from error
     for kind in ("GPU", "TPU"):
-        with suppress(RuntimeError):  # TensorFlow is in use already
+        with suppress(RuntimeError, ValueError):  # TensorFlow is in use already
             tf.config.set_visible_devices([], kind)
     return tf
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps TensorFlow from printing several lines when it starts."""
+    # Lines about oneDNN are printed at any level, and only convolutions gain from it.
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    added = {name: value for name, value in quiet.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def array_record(purpose: str) -> Any:

@@ -1,0 +1,109 @@
+"""The batches of a run as a dataset of tf.data, for training loops of one's own."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from mlcls_jax.api.configs import with_frames, written_labels
+from mlcls_jax.api.session import session
+from mlcls_jax.config import Config
+from mlcls_jax.config.recipes import with_fields, with_recipe
+from mlcls_jax.config.schema import image_size
+from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.loaders.choice import choose_loader
+from mlcls_jax.data.loaders.loader import cores, local_rows, make_reader, tf_module
+from mlcls_jax.data.readers.records import tensorflow
+from mlcls_jax.data.splits import SPLITS, load_splits
+from mlcls_jax.step.phases import plan_phases
+
+
+def tf_dataset(
+    labels: LabelTable | pd.DataFrame | str | Path | None,
+    config: Config,
+    split: str = "train",
+    *,
+    first_step: int = 0,
+    last_step: int | None = None,
+) -> Any:
+    """Returns a tf.data.Dataset of (images, labels), made of TensorFlow operations.
+
+    Images are uint8 [batch, size, size, 3], not normalised.  Labels are int8 [batch, class] with 1,
+    0 and -1 for unknown.  The training batches are those of `train`: the same images in the same
+    order, with the same augmentation; each process gets its rows.  Images of other splits come
+    once, in the order of the table, and the last batch is shorter.
+
+    An image that cannot be read is an error of TensorFlow.
+
+    Args:
+        labels: a CSV or a DataFrame with the labels, which replaces config.data.csv; a LabelTable
+            with the images of the split; or None for config.data.
+        config: from `config`; its images, batch sizes, augmentation and seed are used.
+        split: "train", "val" or "test".
+        first_step: the first training step.
+        last_step: the step after the last one; None: the last of the config's phases.
+
+    Raises:
+        ValueError: TensorFlow is not installed, the labels cannot be read, or there is no such
+            split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
+    loading = dataclasses.replace(config.data, loader="tf_data", service="", cache="none")
+    config = with_recipe(dataclasses.replace(config, data=loading), jax.device_count())[0]
+    with session():
+        table = labels if isinstance(labels, LabelTable) else _table(labels, config, split)
+    size = image_size(config.model)
+    choice = choose_loader(config.data, config.augment, size, table.paths, cores())
+    pipeline: Any = tf_module("tf_pipeline")
+    reader = make_reader(config.data, len(table), loader=choice.name)
+    if split != "train":
+        rows = local_rows(config.data.eval_batch_size, "data.eval_batch_size")
+        images = pipeline.eval_images(table.paths, size, config.augment, reader)
+        steps = -(-len(table) // rows.batch_size)
+        return _labelled(pipeline, images, table, *pipeline.eval_order(images, rows, 0, steps))
+    rows = local_rows(config.data.batch_size, "data.batch_size")
+    images = pipeline.train_images(table.paths, size, config.augment, config.seed, reader)
+    stop = _last_step(config, len(table)) if last_step is None else last_step
+    order = pipeline.train_order(images, rows, first_step, stop)
+    return _labelled(pipeline, images, table, *order)
+
+
+def _table(labels: pd.DataFrame | str | Path | None, config: Config, split: str) -> LabelTable:
+    """The images of a split that the config and the given labels describe."""
+    if labels is not None:
+        config = with_frames(config, {"data.csv": labels})
+    with tempfile.TemporaryDirectory() as folder:
+        data = with_fields(config, written_labels(config.data, Path(folder))).data
+        splits = load_splits(data)
+    if split not in splits:
+        raise ValueError(f"there is no split {split!r}; there are {', '.join(splits)}")
+    return splits[split]
+
+
+def _last_step(config: Config, images: int) -> int:
+    plan = plan_phases(
+        config.phases, images, batch_size=config.data.batch_size, every=config.evaluation.every
+    )
+    return plan[-1].stop
+
+
+def _labelled(
+    pipeline: Any, images: Any, table: LabelTable, epochs: np.ndarray, indices: np.ndarray
+) -> Any:
+    """The dataset with its labels; black rows are left out."""
+    tf = tensorflow("tf_dataset")
+    labels = tf.data.Dataset.from_tensor_slices(np.maximum(indices, 0)).map(
+        lambda rows: tf.gather(table.labels, rows)
+    )
+    batches = tf.data.Dataset.zip(pipeline.image_dataset(images, epochs, indices), labels)
+    if (indices >= 0).all():
+        return batches
+    used = tf.data.Dataset.from_tensor_slices((indices >= 0).sum(axis=1))
+    return tf.data.Dataset.zip(batches, used).map(
+        lambda batch, used: (batch[0][:used], batch[1][:used])
+    )
