@@ -83,7 +83,7 @@ def refuse(name: str) -> int:
         print(help_text(), file=sys.stderr)
         return USER_ERROR
     given = name.replace("_", "-").lower()
-    near = difflib.get_close_matches(given, COMMANDS, n=1)
+    near = [] if name.startswith("-") else difflib.get_close_matches(given, COMMANDS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     quoted = ascii(name) if len(name) <= LONGEST else f"{name[:LONGEST]!a}…"
     print(

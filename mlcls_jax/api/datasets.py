@@ -11,8 +11,8 @@ import pandas as pd
 
 from mlcls_jax.api.configs import with_frames, written_labels
 from mlcls_jax.api.session import session
-from mlcls_jax.config import Config
-from mlcls_jax.config.recipes import with_fields, with_recipe
+from mlcls_jax.config import Config, Data
+from mlcls_jax.config.recipes import with_recipe
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.choice import choose_loader
@@ -55,8 +55,12 @@ def tf_dataset(
         raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
     loading = dataclasses.replace(config.data, loader="tf_data", service="", cache="none")
     config = with_recipe(dataclasses.replace(config, data=loading), jax.device_count())[0]
-    with session():
-        table = labels if isinstance(labels, LabelTable) else _table(labels, config, split)
+    if isinstance(labels, LabelTable):
+        table = labels
+    else:
+        config = config if labels is None else with_frames(config, {"data.csv": labels})
+        with session():
+            table = _table(config.data, split)
     size = image_size(config.model)
     choice = choose_loader(config.data, config.augment, size, table.paths, cores())
     pipeline: Any = tf_module("tf_pipeline")
@@ -68,28 +72,22 @@ def tf_dataset(
         return _labelled(pipeline, images, table, *pipeline.eval_order(images, rows, 0, steps))
     rows = local_rows(config.data.batch_size, "data.batch_size")
     images = pipeline.train_images(table.paths, size, config.augment, config.seed, reader)
-    stop = _last_step(config, len(table)) if last_step is None else last_step
-    order = pipeline.train_order(images, rows, first_step, stop)
+    if last_step is None:
+        every, size = config.evaluation.every, config.data.batch_size
+        last_step = plan_phases(config.phases, len(table), batch_size=size, every=every)[-1].stop
+    order = pipeline.train_order(images, rows, first_step, last_step)
     return _labelled(pipeline, images, table, *order)
 
 
-def _table(labels: pd.DataFrame | str | Path | None, config: Config, split: str) -> LabelTable:
-    """The images of a split that the config and the given labels describe."""
-    if labels is not None:
-        config = with_frames(config, {"data.csv": labels})
+def _table(data: Data, split: str) -> LabelTable:
+    """The images of a split; the labels may be DataFrames."""
     with tempfile.TemporaryDirectory() as folder:
-        data = with_fields(config, written_labels(config.data, Path(folder))).data
-        splits = load_splits(data)
+        paths = written_labels(data, Path(folder))
+        files = {path.removeprefix("data."): file for path, file in paths.items()}
+        splits = load_splits(dataclasses.replace(data, **files))
     if split not in splits:
         raise ValueError(f"there is no split {split!r}; there are {', '.join(splits)}")
     return splits[split]
-
-
-def _last_step(config: Config, images: int) -> int:
-    plan = plan_phases(
-        config.phases, images, batch_size=config.data.batch_size, every=config.evaluation.every
-    )
-    return plan[-1].stop
 
 
 def _labelled(

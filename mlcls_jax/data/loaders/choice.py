@@ -24,6 +24,7 @@ _LOCK = 40
 _CHANGES, _LOCK_OF_CHANGES = (350, 350, 350), 60
 # TensorFlow takes some seconds to start, which few images do not win back.
 _ENOUGH_IMAGES = 10_000
+_NATIVE = ("gs://", "file://")  # addresses that TensorFlow reads itself
 _FASTER = 1.1  # times, for the choice to change
 
 
@@ -78,12 +79,14 @@ def choose_loader(
         return Choice("threads", f"data.cache={data.cache} is read by them")
     if augment.interpolation != "bilinear":
         return Choice("threads", f"augment.interpolation={augment.interpolation} is theirs")
+    if paths and not is_native(paths[0]) and is_remote(paths[0]):
+        return Choice("threads", "TensorFlow does not read this bucket by itself")
     if not has_tensorflow:
         return Choice("threads", f"{cores} cores, TensorFlow is not installed")
-    if any(is_remote(path) and not isinstance(path, Part) for path in paths[:1]):
-        return Choice("tf_data", "it reads single files of a bucket in parallel")
     if len(paths) < _ENOUGH_IMAGES:
         return Choice("threads", f"{len(paths):,} images are too few for TensorFlow's start to pay")
+    if is_remote(paths[0]):
+        return Choice("tf_data", "it reads single files of a bucket without Python")
     threads, tf_data = rates(size, cores, changes_pixels(augment))
     faster = "tf_data" if tf_data > _FASTER * threads else "threads"
     return Choice(
@@ -122,6 +125,11 @@ def costs(size: int, changes: bool) -> dict[str, Cost]:
         "threads": Cost(of_threads + core, _LOCK + lock),
         "tf_data": Cost(of_tf_data + core, lock),
     }
+
+
+def is_native(path: str) -> bool:
+    """Returns whether TensorFlow reads a path by itself, in a way that may run elsewhere."""
+    return not isinstance(path, Part) and (not is_remote(path) or path.startswith(_NATIVE))
 
 
 def rates(size: int, cores: int, changes: bool) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from mlcls_jax.config import Augment
 from mlcls_jax.data.images.augment import change_pixels, changes_pixels
 from mlcls_jax.data.images.image_source import ImageFiles
 from mlcls_jax.data.images.reading import read_file
+from mlcls_jax.data.loaders.choice import is_native
 from mlcls_jax.data.loaders.loader import Reader, Rows
 from mlcls_jax.data.loaders.tf_images import (
     BLACK,
@@ -35,11 +36,9 @@ from mlcls_jax.data.loaders.tf_images import (
     train_geometry,
 )
 from mlcls_jax.data.loaders.tf_random import uniforms_of
-from mlcls_jax.data.readers.storage import Part
 from mlcls_jax.data.sampling import image_random, stream_order, substitutes
 
 AHEAD = 2  # batches that are ready in addition to the next one
-_NATIVE = ("gs://", "file://")  # addresses that TensorFlow reads itself
 _NONE = -1  # in place of an index: a black image
 
 
@@ -217,11 +216,6 @@ def _read_operation(images: Images, indices: np.ndarray) -> Callable[[tf.Tensor]
     if (indices == _NONE).any():
         return lambda index: tf.cond(index == _NONE, lambda: "", lambda: read(index))
     return read
-
-
-def is_native(path: str) -> bool:
-    """Returns whether TensorFlow reads a path by itself, in a way that may run elsewhere."""
-    return not isinstance(path, Part) and ("://" not in path or path.startswith(_NATIVE))
 
 
 def _square_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:

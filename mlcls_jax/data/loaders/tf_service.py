@@ -21,11 +21,11 @@ import tensorflow as tf
 
 from mlcls_jax.config.loader_checks import PROTOCOL
 from mlcls_jax.data.images.augment import change_pixels, changes_pixels
+from mlcls_jax.data.loaders.choice import is_native
 from mlcls_jax.data.loaders.tf_pipeline import (
     AHEAD,
     Images,
     decode_operation,
-    is_native,
     options_of,
     planned_rows,
 )

@@ -37,10 +37,12 @@ def test_the_reason_for_threads_is_said(options, reason):
     assert choice.name == "threads" and reason in choice.reason
 
 
-def test_single_files_of_a_bucket_are_read_by_tensorflow():
-    assert chosen(cores=2, paths=["gs://photos/1.jpg"]).name == "tf_data"
-    packed = [Part("gs://photos/1.jpg", "gs://photos/pack.tar", 0, 10)]
-    assert chosen(cores=2, paths=packed).name == "threads"
+def test_single_files_of_a_bucket_are_read_by_tensorflow_if_it_can():
+    for address, loader in (("gs://photos", "tf_data"), ("s3://photos", "threads")):
+        paths = [f"{address}/{name}" for name in MANY]
+        assert chosen(cores=2, paths=paths).name == loader
+    packed = [Part(f"gs://photos/{name}", "gs://photos/pack.tar", 0, 10) for name in MANY]
+    assert chosen(cores=208, paths=packed).name == "threads"
 
 
 def test_a_missing_package_is_named():
