@@ -16,24 +16,32 @@ QUALITY = 90
 POSITIVE_EVERY = 16  # each class is present on every 16th image
 
 
-def ensure_images(folder: Path, photos: Path, count: int) -> list[Path]:
+def ensure_images(
+    folder: Path, photos: Path, count: int, sides: tuple[int, int] = (WIDTH, HEIGHT)
+) -> list[Path]:
     """Returns the images of a folder, which are made if it has no labels.csv yet.
+
+    Args:
+        folder: the folder.
+        photos: folder of the photographs that images are cut from.
+        count: number of images.
+        sides: width and height of the images in pixels.
 
     Raises:
         ValueError: labels.csv names no image, or there are no photographs to cut from.
     """
     if not (folder / LABELS).is_file():
-        write_images(folder, photos, count)
+        write_images(folder, photos, count, sides)
     images = [Path(path) for path in image_paths(folder)]
     if not images:
         raise ValueError(f"{folder / LABELS} names no image; remove it to make new images")
     return images
 
 
-def write_images(folder: Path, photos: Path, count: int) -> None:
-    """Writes JPEGs of 640x480 pixels, cut from the photographs in turn, then labels.csv.
+def write_images(folder: Path, photos: Path, count: int, sides: tuple[int, int]) -> None:
+    """Writes JPEGs of these sides, cut from the photographs in turn, then labels.csv.
 
-    Each is a random 4:3 crop of a photograph, which depends on the number of the image only.
+    Each is a random crop of a photograph, which depends on the number of the image only.
 
     Raises:
         ValueError: the folder has no photographs.
@@ -45,7 +53,7 @@ def write_images(folder: Path, photos: Path, count: int) -> None:
         with Image.open(file) as photo:
             upright = ImageOps.exif_transpose(photo).convert("RGB")
         for index in range(first, count, len(files)):
-            crop = random_crop(upright, np.random.default_rng([0, index]))
+            crop = random_crop(upright, np.random.default_rng([0, index]), sides)
             crop.save(folder / names[index], quality=QUALITY)
     lines = [["filename", *(f"class{label:02}" for label in range(CLASSES))]]
     for index, name in enumerate(names):
@@ -67,14 +75,16 @@ def photograph_files(folder: Path) -> list[Path]:
     return files
 
 
-def random_crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Returns a random 4:3 crop, resized to 640x480; its side is 0.7 to 1 of the largest one's."""
-    largest = min(photo.width / WIDTH, photo.height / HEIGHT)
+def random_crop(
+    photo: Image.Image, rng: np.random.Generator, sides: tuple[int, int]
+) -> Image.Image:
+    """Returns a random crop, resized; before that it has 0.7 to 1 of the largest crop's sides."""
+    largest = min(photo.width / sides[0], photo.height / sides[1])
     scale = largest * rng.uniform(LEAST_SCALE, 1)
-    width, height = scale * WIDTH, scale * HEIGHT
+    width, height = scale * sides[0], scale * sides[1]
     left, top = rng.uniform(0, photo.width - width), rng.uniform(0, photo.height - height)
     box = (left, top, left + width, top + height)
-    return photo.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box)
+    return photo.resize(sides, Image.Resampling.BICUBIC, box)
 
 
 def mean_kilobytes(images: Iterable[Path]) -> float:

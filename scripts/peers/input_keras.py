@@ -25,10 +25,10 @@ def versions() -> str:
     return f"Keras {keras.__version__} on TensorFlow {tf.__version__} with Pillow {PIL.__version__}"
 
 
-def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
-    """Returns the steps for peer_worker.py."""
+def build(side: str, folder: str, size: int, batch: int, threads: int = 0) -> dict[str, Step]:
+    """Returns the steps for peer_worker.py; `threads` is for keras-directory, see `directory`."""
     if side == "keras-directory":
-        batches = directory(folder, size, batch)
+        batches = directory(folder, size, batch, threads)
     else:
         workers = {"keras-flow": 1, "keras-flow-threads": cores()}[side]
         batches = flow(folder, size, batch, workers)
@@ -52,11 +52,18 @@ def flow(folder: str, size: int, batch: int, workers: int) -> Iterator[Any]:
         yield from PyDatasetAdapter(images).get_tf_dataset()
 
 
-def directory(folder: str, size: int, batch: int) -> Iterator[Any]:
-    """Returns batches of `image_dataset_from_directory`, without labels, as it is single-label."""
+def directory(folder: str, size: int, batch: int, threads: int) -> Iterator[Any]:
+    """Returns batches of `image_dataset_from_directory`, without labels, as it is single-label.
+
+    threads: number of threads; 0: as many as by default.
+    """
     options: Any = {"labels": None, "batch_size": None, "shuffle": False, "verbose": False}
     images: Any = keras.utils.image_dataset_from_directory(
         folder, image_size=(size, size), **options
     )
     batches = images.repeat().batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    if threads:
+        limited = tf.data.Options()
+        limited.threading.private_threadpool_size = threads
+        batches = batches.with_options(limited)
     return iter(batches)

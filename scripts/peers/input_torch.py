@@ -39,15 +39,15 @@ class Images(Dataset):
         return torch.from_numpy(np.array(image))
 
 
-def build(side: str, folder: str, size: int, batch: int) -> dict[str, Step]:
-    """Returns the steps for peer_worker.py."""
+def build(side: str, folder: str, size: int, batch: int, workers: int = 0) -> dict[str, Step]:
+    """Returns the steps for peer_worker.py, with one process per core unless `workers` is set."""
     del side  # there is only one
     # Each image is listed `batch` times, so that every batch is full and epochs end rarely.
     loader = DataLoader(
         Images(image_paths(folder) * batch, size),
         batch_size=batch,
         shuffle=True,
-        num_workers=cores(),
+        num_workers=workers or cores(),
         persistent_workers=True,
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from contextlib import suppress
@@ -17,6 +18,18 @@ WORKER = Path(__file__).with_name("peer_worker.py")
 def worker_command(python: str, module: str, *arguments: str | int | float) -> list[str]:
     """Returns the command of a worker whose steps `module` builds from the arguments."""
     return [python, str(WORKER), module, json.dumps(arguments)]
+
+
+def child_memory(pid: int) -> int:
+    """Returns the bytes that the child processes of a process share with no other process."""
+    total = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):  # it has ended in the meantime
+            if f"\nPPid:\t{pid}\n" in status.read_text():
+                memory = status.with_name("smaps_rollup").read_text()
+                private = re.findall(r"Private_(?:Clean|Dirty):\s+(\d+) kB", memory)
+                total += 1024 * sum(map(int, private))
+    return total
 
 
 class Peer:
@@ -51,6 +64,11 @@ class Peer:
         self._process.communicate()
         self._stderr.close()
 
+    @property
+    def pid(self) -> int:
+        """The id of the worker's process."""
+        return self._process.pid
+
     def versions(self) -> str:
         """Waits until the worker is ready and returns its versions; must be called once, first."""
         return self._reply()["versions"]
@@ -63,7 +81,8 @@ class Peer:
             least_seconds: how long to repeat it; it runs at least once.
 
         Returns:
-            {"steps", "seconds", "peak_bytes"}.
+            {"steps", "seconds", "cpu_seconds", "peak_bytes"}; the CPU time is of all threads of
+            the worker, without its child processes.
         """
         self._signal(signal.SIGCONT)
         try:

@@ -4,16 +4,18 @@ import importlib
 import random
 
 import compare_input
+import input_ours
 import input_side
 import numpy as np
 import peer_environments
 import pytest
-from compare_input import SIDES, likeness_table, parse, table
+from compare_input import SIDES, Measured, likeness_table, parse, table
 from input_images import ensure_images, mean_kilobytes
 from input_likeness import mean_likeness, psnr
 from PIL import Image, ImageOps
 
 from mlcls_jax.cli import run
+from mlcls_jax.data.loaders.loader import LOADERS
 from mlcls_jax.data.readers.csv_labels import read_labels
 
 COUNT = 6
@@ -52,6 +54,11 @@ def test_images_are_reproducible_and_not_made_twice(images, tmp_path):
     assert again[0].read_bytes() == b"kept"
 
 
+def test_images_may_have_other_sides(tmp_path):
+    (small,) = ensure_images(tmp_path / "small", compare_input.PHOTOS, 1, (16, 8))
+    assert read(small).size == (16, 8)
+
+
 def test_photographs_of_any_format_are_turned_upright(tmp_path):
     photo = ImageOps.expand(Image.new("RGB", (300, 400), "red"), (0, 0, 300, 0), "blue")
     exif = Image.Exif()
@@ -69,25 +76,27 @@ def test_a_folder_without_photographs_is_refused(tmp_path):
 
 
 def test_table():
-    rates = [
-        {"raw": [1000.0, 1100.0, 900.0], "ours": [500.0, 990.0, 450.0]},
-        {"raw": [100.0], "ours": [8.0]},
+    results = [
+        {
+            "raw": Measured(0.5, 60_000_000, [1000.0, 1100.0, 900.0]),
+            "ours": Measured(2.0, 200_400_000, [500.0, 990.0, 450.0]),
+        },
+        {"raw": Measured(0.5, 60_000_000, [100.0]), "ours": Measured(2.0, 300_000_000, [8.0])},
     ]
-    assert table(rates, ("raw", "ours"), (224, 456)).splitlines() == [
-        "|  | 224 px, images/s | of the limit | 456 px, images/s | of the limit |",
-        "| --- | --- | --- | --- | --- |",
-        "| simplejpeg, full decoding only | 1000.0 (900.0–1100.0) | 1.00 "
-        "| 100.0 (100.0–100.0) | 1.00 |",
-        "| ours | 500.0 (450.0–990.0) | 0.50 | 8.00 (8.00–8.00) | 0.08 |",
+    columns = ("images/s", "of the limit", "start, s", "memory, MB")
+    assert table(results, ("raw", "ours"), (224, 456)).splitlines() == [
+        f"|  | 224 px, {' | '.join(columns)} | 456 px, {' | '.join(columns)} |",
+        f"|{' --- |' * 9}",
+        "| simplejpeg, full decoding only | 1000.0 (900.0–1100.0) | 1.00 | 0.5 | 60 "
+        "| 100.0 (100.0–100.0) | 1.00 | 0.5 | 60 |",
+        "| ours, threads | 500.0 (450.0–990.0) | 0.50 | 2.0 | 200 "
+        "| 8.00 (8.00–8.00) | 0.08 | 2.0 | 300 |",
     ]
 
 
 def test_table_without_the_limit_has_no_ratio():
-    assert table([{"ours": [8.0]}], ("ours",), (224,)).splitlines() == [
-        "|  | 224 px, images/s |",
-        "| --- | --- |",
-        "| ours | 8.00 (8.00–8.00) |",
-    ]
+    rows = table([{"ours": Measured(2.0, 1_000_000, [8.0])}], ("ours",), (224,)).splitlines()
+    assert rows[2] == "| ours, threads | 8.00 (8.00–8.00) | – | 2.0 | 1 |"
 
 
 def test_likeness_table():
@@ -123,9 +132,30 @@ def test_a_box_that_never_fits_is_the_largest_in_the_middle():
     assert input_side.random_box(random.Random(0), 10, 1000) == (0, 493, 10, 506)
 
 
-@pytest.mark.parametrize("side", ["ours", "ours-crop", "ours-cached"])
+OURS = [side for side in SIDES if SIDES[side].module == "input_ours"]
+OTHER_LOADERS = [side for side in OURS if "tf-data" in side or "grain" in side]
+
+
+@pytest.mark.parametrize("side", sorted(set(OURS) - set(OTHER_LOADERS)))
 def test_our_batches_continue_after_the_last_image(side, images):
-    step = steps(side, images, 32, 4)
+    check_batches(steps(side, images, 32, 4))
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("side", OTHER_LOADERS)
+def test_batches_of_our_other_loaders(side, images):
+    check_batches(steps(side, images, 32, 4))
+    assert ("tensorflow 2" if "tf-data" in side else "grain 0") in input_ours.versions()
+
+
+def test_our_sides_are_each_loader_with_and_without_augmentation():
+    assert set(OURS) == set(input_ours.SIDES)
+    augments = [input_ours.PLAIN, input_ours.CROP, input_ours.RAND_AUGMENT]
+    for loader in LOADERS:
+        assert [a for name, a in input_ours.SIDES.values() if name == loader][:3] == augments
+
+
+def check_batches(step):
     for _ in range(3):
         image = np.asarray(step().image)
         assert image.shape == (4, 32, 32, 3) and image.dtype == np.uint8 and image.std() > 10
@@ -162,9 +192,9 @@ def test_command(tmp_path, monkeypatch, capsys):
     speeds, likeness, setup = capsys.readouterr().out.strip().split("\n\n")
     assert [row.split(" | ")[0] for row in speeds.splitlines()[2:]] == [
         "| simplejpeg, full decoding only",
-        "| ours",
+        "| ours, threads",
     ]
-    assert all(row.count("|") == 4 for row in speeds.splitlines())
+    assert all(row.count("|") == 6 for row in speeds.splitlines())
     assert likeness.count("\n") == 3
     assert " cores; malloc: glibc." in setup and "; 3 images of " in setup
     assert "simplejpeg 1" in setup and "mlcls_jax 0" in setup and len(list(folder.iterdir())) == 4

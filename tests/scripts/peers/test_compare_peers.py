@@ -3,6 +3,8 @@
 import importlib
 import io
 import json
+import os
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import peer_environments
 import peer_worker
 import pytest
 from compare_peers import Measured, Setting, parse, ratio, table
-from peer_process import Peer
+from peer_process import Peer, child_memory
 
 from mlcls_jax.system.devices import heap_tunables
 
@@ -188,12 +190,26 @@ def test_between_turns_a_worker_and_its_children_are_stopped_and_then_ended(tmp_
 
 def test_worker_repeats_until_the_time_is_over(monkeypatch):
     now = iter([0.0, 0.4, 0.8, 1.2])
-    monkeypatch.setattr(peer_worker, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    cpu = iter([5.0, 7.0])
+    clocks = SimpleNamespace(perf_counter=lambda: next(now), process_time=lambda: next(cpu))
+    monkeypatch.setattr(peer_worker, "time", clocks)
     replies = io.StringIO()
     peer_worker.serve({"train": lambda: None}, ["train 1.0\n"], replies)
     reply = json.loads(replies.getvalue())
-    assert (reply["steps"], reply["seconds"]) == (3, 1.2)
+    assert (reply["steps"], reply["seconds"], reply["cpu_seconds"]) == (3, 1.2, 2.0)
     assert reply["peak_bytes"] > 10_000_000
+
+
+def test_memory_of_child_processes():
+    code = "data = bytearray(100_000_000); print(flush=True); input()"
+    alone = child_memory(os.getpid())
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline()
+        together = child_memory(os.getpid())
+        child.communicate(b"\n")
+    assert 100_000_000 < together - alone < 200_000_000
 
 
 class Calls(list):
