@@ -1,6 +1,6 @@
 """The batch of a training step, and its transfer to the devices in advance."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from queue import Full, Queue
 from threading import Event, Thread
@@ -26,7 +26,9 @@ class Batch:
     position: Any  # uint32 [batch]: position in the endless stream of the run
 
 
-def to_devices(batches: Iterable[T], sharding: NamedSharding, ahead: int = 2) -> Iterator[T]:
+def to_devices(
+    batches: Iterable[T], sharding: NamedSharding, ahead: int = 2
+) -> Generator[T, None, None]:
     """Yields each batch as global arrays on the devices, prepared `ahead` batches in advance.
 
     A thread draws the batches and starts their transfers while the devices work on earlier ones.

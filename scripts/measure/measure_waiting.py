@@ -2,15 +2,20 @@
 
     python scripts/measure/measure_waiting.py                  # 224 px, synthetic photographs
     python scripts/measure/measure_waiting.py --size 456 --slack 1.1
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 \\
+        python scripts/measure/measure_waiting.py --loader tf_data
 
 The step is a sleep, because a step on an accelerator uses no CPU core either. It takes `--slack`
-times as long as making a batch, which is measured first. The result is the share of the loop's time
-that is spent in `next(batches)`. The batches are those of training, transferred in advance.
+times as long as making a batch, which is measured first. The batches are those of training, put on
+all devices in advance. The result comes from a trace of JAX's profiler: the share of the loop's
+time in `next(batches)`, and the longest such wait.
 """
 
 import argparse
+import gzip
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,15 +24,16 @@ import jax
 from mlcls_jax.benchmark.synthetic_images import write_images
 from mlcls_jax.config import Augment
 from mlcls_jax.data.batch import Batch, to_devices
-from mlcls_jax.data.loaders.loader import Rows, cores, train_batches
+from mlcls_jax.data.loaders.loader import LOADERS, Reader, Rows, cores, train_batches
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.system.devices import make_mesh, sharded
 
 BATCH, STEPS, WARM_UP = 32, 60, 6
+WAIT, STEP = "wait for the batch", "step"  # names in the trace
 
 
-def batches(folder: Path, size: int) -> Iterator[Batch]:
-    """Returns training batches on the device, from images written to the folder."""
+def batches(folder: Path, size: int, loader: str) -> Generator[Batch, None, None]:
+    """Returns training batches on the devices, from images written to the folder."""
     csv, images = write_images(folder)
     made = train_batches(
         read_labels(csv, images),
@@ -37,44 +43,58 @@ def batches(folder: Path, size: int) -> Iterator[Batch]:
         size=size,
         augment=Augment(),
         seed=0,
+        reader=Reader(loader=loader),
     )
-    return to_devices(made, sharded(make_mesh(1)))
+    return to_devices(made, sharded(make_mesh()))
 
 
-def measure(source: Iterator[Batch], step: float) -> tuple[float, float]:
-    """Returns the seconds of the loop, and those of waiting for batches.
+def run(source: Iterator[Batch], step: float, steps: int) -> float:
+    """Runs a loop whose steps sleep, and returns its seconds.
 
     Args:
         source: yields batches.
         step: seconds of each step.
+        steps: the number of steps.
     """
-    for _ in range(WARM_UP):
-        jax.block_until_ready(next(source))
-    waited, began = 0.0, time.perf_counter()
-    for _ in range(STEPS):
-        requested = time.perf_counter()
-        jax.block_until_ready(next(source))
-        waited += time.perf_counter() - requested
-        time.sleep(step)
-    return time.perf_counter() - began, waited
+    began = time.perf_counter()
+    for _ in range(steps):
+        with jax.profiler.TraceAnnotation(WAIT):
+            jax.block_until_ready(next(source))
+        with jax.profiler.TraceAnnotation(STEP):
+            time.sleep(step)
+    return time.perf_counter() - began
+
+
+def waits(folder: Path) -> list[float]:
+    """Returns the seconds of each wait in a trace."""
+    (file,) = folder.glob("**/*.trace.json.gz")
+    events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
+    return [event["dur"] / 1e6 for event in events if event.get("name") == WAIT]
 
 
 def main() -> None:
     """Measures and prints the share of time spent waiting."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--size", type=int, default=224, help="image size in pixels (default 224)")
+    parser.add_argument("--loader", choices=tuple(LOADERS), default="threads")
     parser.add_argument(
         "--slack", type=float, default=1.25, help="step time / time to make a batch (default 1.25)"
     )
     options = parser.parse_args()
-    with TemporaryDirectory() as folder:
-        source = batches(Path(folder), options.size)
-        each = measure(source, 0.0)[0] / STEPS
-        total, waited = measure(source, options.slack * each)
+    with TemporaryDirectory() as folder, TemporaryDirectory() as trace:
+        source = batches(Path(folder), options.size, options.loader)
+        run(source, 0.0, WARM_UP)
+        each = run(source, 0.0, STEPS) / STEPS
+        run(source, options.slack * each, WARM_UP)
+        with jax.profiler.trace(trace):
+            total = run(source, options.slack * each, STEPS)
+        waited = waits(Path(trace))
+        source.close()  # before the images are removed
     print(
-        f"{options.size} px, {cores()} cores: a batch of {BATCH} takes {1e3 * each:.1f} ms; with "
-        f"steps of {1e3 * options.slack * each:.1f} ms the loop waits {100 * waited / total:.2f} % "
-        "of its time"
+        f"{options.loader}, {options.size} px, {cores()} cores, {jax.device_count()} devices: a "
+        f"batch of {BATCH} takes {1e3 * each:.1f} ms; with steps of "
+        f"{1e3 * options.slack * each:.1f} ms the loop waits {100 * sum(waited) / total:.2f} % of "
+        f"its time, {1e3 * max(waited):.1f} ms at most"
     )
 
 

@@ -7,7 +7,7 @@ import functools
 import importlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from mlcls_jax.system.console import one_line
@@ -30,8 +30,8 @@ def tensorflow(purpose: str) -> Any:
       ValueError: it is not installed.
     """
     try:
-        with _quiet():
-            tf: Any = importlib.import_module("tensorflow")
+        _be_quiet()
+        tf: Any = importlib.import_module("tensorflow")
     except ImportError as error:
         raise ValueError(
             f"{purpose} needs another package ({one_line(error)}); install mlcls_jax[tf_data]"
@@ -42,18 +42,14 @@ def tensorflow(purpose: str) -> Any:
     return tf
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps TensorFlow from printing several lines when it starts."""
-    # Lines about oneDNN are printed at any level, and only convolutions gain from it.
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
-    added = {name: value for name, value in quiet.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
+def _be_quiet() -> None:
+    """Keeps TensorFlow from printing several lines when it starts, and for each bad image.
+
+    It reads these variables when it logs, so they stay set.  Lines about oneDNN are printed at any
+    level, and only convolutions gain from it.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def array_record(purpose: str) -> Any:
