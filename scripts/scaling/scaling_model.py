@@ -1,12 +1,13 @@
 """Estimates how fast training is on many accelerators, and what limits it.
 
     python scripts/scaling/scaling_model.py                        # the tables of docs/scaling.md
-    python scripts/scaling/scaling_model.py --input-rate 500 --cores 96    # with another input
+    python scripts/scaling/scaling_model.py --cores 96 --loader threads    # with another input
     python scripts/scaling/scaling_model.py --write                # write them to docs/scaling.md
 
 A step takes compute + all-reduce + waiting for input. Arithmetic, memory traffic and the bytes that
 are summed over the devices are counts of compiled programs, from scaling_counts.py. The numbers of
-the machines are published ones, with their sources below. Nothing was timed on an accelerator.
+the machines are published ones, with their sources in scaling_machines.py. The input is that of
+scaling_input.py. Nothing was timed on an accelerator.
 """
 
 import argparse
@@ -16,44 +17,13 @@ from pathlib import Path
 from statistics import geometric_mean
 
 from scaling_counts import Counts, read_counts
+from scaling_input import LOADERS, Input, most_rows
+from scaling_machines import A100, FITTED, H100, PUBLISHED, V4, Published, System
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "scaling.md"
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
-
-
-@dataclass(frozen=True)
-class System:
-    """Published figures of a machine.
-
-    Attributes:
-        name: name in the tables.
-        devices: number of devices over all hosts.
-        hosts: number of hosts.
-        cores: processor cores per host.
-        flops: peak bfloat16 operations/s of one device.
-        memory: memory bandwidth of one device in bytes/s.
-        network: bytes/s of a ring all-reduce, as used in `all_reduce`.
-        latency: seconds per step of the ring.
-    """
-
-    name: str
-    devices: int
-    hosts: int
-    cores: int
-    flops: float
-    memory: float
-    network: float
-    latency: float
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published training throughput in images/s, in mixed precision, with batch statistics."""
-
-    system: System
-    variant: str
-    devices: int
-    rate: float
+HUNGRY = ("b0", "b1", "b2", "b3")  # the variants whose input is compared with what they need
+AS_MEASURED = Input()
 
 
 @dataclass(frozen=True)
@@ -90,34 +60,6 @@ class Step:
         return "memory bandwidth" if self.by_memory else "arithmetic"
 
 
-# NVIDIA's data sheets of the A100 80GB SXM, and of the DGX A100 for the cores. Network: the part of
-# NVLink's 300 GB/s per direction that NCCL reaches, github.com/NVIDIA/nccl-tests/issues/149.
-A100 = System("8 x A100", 8, 1, 128, 312e12, 2039e9, 230e9, 3e-6)
-# arXiv:2304.01433 and Google's page of the TPU v4. Network: a ring uses two of a chip's six links,
-# with 50 GB/s each per direction. A v4-32 has 16 chips; four share a host.
-V4 = System("TPU v4-32", 16, 4, 120, 275e12, 1228e9, 100e9, 1e-6)
-# NVIDIA's white paper of GA102: bfloat16 with float32 sums. One device, so no network.
-RTX_3090 = System("RTX 3090", 1, 1, 1, 71e12, 936e9, float("inf"), 0.0)
-# NVIDIA's DeepLearningExamples (TensorFlow 2 with XLA) and timm's results folder.
-PUBLISHED = (
-    Published(A100, "b0", 1, 3454.0),
-    Published(A100, "b4", 1, 470.0),
-    Published(RTX_3090, "b0", 1, 1752.0),
-    Published(RTX_3090, "b5", 1, 113.6),
-    Published(A100, "b0", 8, 20647.0),
-    Published(A100, "b4", 8, 3550.0),
-)
-FITTED = 2  # the first two of PUBLISHED determine the efficiency
-# Seconds of one core per image of 640 x 480: decoding, and resizing per output pixel. From 1499
-# images/s to 224 px and 1018 to 456 px on two cores, docs/performance.md.
-DECODE, RESIZE = 1.133e-3, 4.0e-9
-
-
-def input_rate(image_size: int) -> float:
-    """Returns the images/s that one core reads, decodes and resizes to a square of that size."""
-    return 1.0 / (DECODE + RESIZE * image_size**2)
-
-
 def roofline(counts: Counts, system: System) -> tuple[float, bool]:
     """Returns the seconds of a step at the published peaks, and whether memory is the limit."""
     arithmetic, memory = counts.flops / system.flops, counts.traffic / system.memory
@@ -134,7 +76,11 @@ def all_reduce(reduced: float, devices: int, system: System) -> float:
 
 
 def predict(
-    counts: Counts, system: System, efficiency: float, rate: float = 1.0, devices: int = 0
+    counts: Counts,
+    system: System,
+    efficiency: float,
+    reader: Input = AS_MEASURED,
+    devices: int = 0,
 ) -> Step:
     """Returns the estimated step on a system.
 
@@ -142,7 +88,7 @@ def predict(
         counts: work of one device.
         system: the machine.
         efficiency: share of the roofline that is reached.
-        rate: speed of input, relative to `input_rate`.
+        reader: how images are read.
         devices: number of devices used; 0 uses all.
     """
     seconds, by_memory = roofline(counts, system)
@@ -151,7 +97,7 @@ def predict(
     return Step(
         compute=seconds / efficiency,
         reduce=all_reduce(counts.reduced, devices, system),
-        input=local / (system.cores * rate * input_rate(counts.image_size)),
+        input=local / reader.rate(counts.image_size, system.cores),
         by_memory=by_memory,
     )
 
@@ -230,40 +176,78 @@ def validation_table(counts: list[Counts], efficiency: float) -> str:
     return table(header, rows)
 
 
-def system_table(counts: list[Counts], system: System, efficiency: float, rate: float = 1.0) -> str:
+def system_table(counts: list[Counts], system: System, efficiency: float, reader: Input) -> str:
     """Returns the table of a system: the parts of the step per variant and phase."""
     header = ["variant", "phase", "compute ms", "all-reduce ms", "input ms", "images/s"]
     header += ["images/s needed per host", "efficiency", "limit", "devices at a fixed batch"]
     rows = []
     for c in counts:
-        step = predict(c, system, efficiency, rate)
+        step = predict(c, system, efficiency, reader)
         images = c.batch * system.devices
-        busy = images / (step.compute + step.reduce)
         parts = [step.compute, step.reduce, step.input]
         rows.append(
             [c.variant, c.phase]
             + [f"{1e3 * seconds:.2f}" for seconds in parts]
-            + [f"{images / step.total:,.0f}", f"{busy / system.hosts:,.0f}"]
+            + [f"{images / step.total:,.0f}", f"{needed(c, system, efficiency):,.0f}"]
             + [f"{step.efficiency:.0%}", step.limit]
             + [f"{most_devices(c, system, efficiency)}"]
         )
     return table(header, rows)
 
 
-def report(counts: list[Counts], systems: Iterable[System], efficiency: float, rate: float) -> str:
-    """Returns all tables in Markdown."""
+def needed(counts: Counts, system: System, efficiency: float) -> float:
+    """Returns the images/s that each host must read so that its devices never wait."""
+    step = predict(counts, system, efficiency)
+    return counts.batch * system.devices / system.hosts / (step.compute + step.reduce)
+
+
+def need_table(
+    counts: list[Counts], systems: Iterable[System], efficiency: float, reader: Input
+) -> str:
+    """Returns the table of what a host needs, next to what each loader reads there at most."""
+    systems = list(systems)
+    header = ["variant", "phase", "px"]
+    for system in systems:
+        header += [f"a host of {system.name} needs", *LOADERS]
+    rows = []
+    for c in counts:
+        if c.variant not in HUNGRY:
+            continue
+        row = [c.variant, c.phase, f"{c.image_size}"]
+        for system in systems:
+            rates = [
+                replace(reader, loader=name).rate(c.image_size, system.cores) for name in LOADERS
+            ]
+            row += [f"{rate:,.0f}" for rate in [needed(c, system, efficiency), *rates]]
+        rows.append(row)
+    return table(header, rows)
+
+
+def report(counts: list[Counts], systems: list[System], efficiency: float, reader: Input) -> str:
+    """Returns all tables in Markdown; `systems` are A100, H100 and V4."""
     compilers = ", ".join(sorted({c.compiler for c in counts}))
+    head, *most = most_rows(reader)
+    a100, h100, v4 = systems
+    reads = f"{_processes(reader)} reads on {h100.cores} cores (H100) and {v4.cores} (TPU)"
     parts = [
         f"Counts of the compiled programs ({compilers}):",
         counts_table(counts),
         f"Published throughput and the model at {efficiency:.0%} of the roofline:",
         validation_table(counts, efficiency),
+        f"The most images/s of a host with {_processes(reader)}:",
+        table(head, most),
+        f"Images/s that a host needs, and the most that {reads}:",
+        need_table(counts, (h100, v4), efficiency, reader),
     ]
-    for system in systems:
-        core = f"{rate * input_rate(224):.0f} images/s to 224 px"
-        where = f"{system.hosts} x {system.cores} cores, each of which reads {core}"
-        parts += [f"{system.name}, {where}:", system_table(counts, system, efficiency, rate)]
+    loader = "the faster loader" if reader.loader == "auto" else f"data.loader={reader.loader}"
+    for system in (a100, v4):
+        where = f"{system.hosts} x {system.cores} cores, {loader}, {_processes(reader)} per host"
+        parts += [f"{system.name}, {where}:", system_table(counts, system, efficiency, reader)]
     return "\n\n".join(parts)
+
+
+def _processes(reader: Input) -> str:
+    return "one process" if reader.processes == 1 else f"{reader.processes} processes"
 
 
 def with_tables(document: str, tables: str) -> str:
@@ -272,32 +256,36 @@ def with_tables(document: str, tables: str) -> str:
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{rest.partition(END)[2]}"
 
 
-def main(argv: list[str] | None = None) -> str:
-    """Runs the command and returns the tables."""
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parses the options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--input-rate",
-        type=float,
-        default=input_rate(224),
-        help="images/s that one core reads and resizes to 224 px; other sizes scale with it",
-    )
-    parser.add_argument(
-        "--cores", type=int, default=0, help="cores per host (default: as the real machine)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--cores", type=int, default=0, help="cores per host (default: as the real machine)")
+    add("--loader", choices=("auto", *LOADERS), default="auto", help="auto: the faster one")
+    add("--rand-augment", action="store_true", help="images are changed by RandAugment")
+    add("--lock", type=float, help="µs of an image under the lock in threads (default: measured)")
+    add("--core-speed", type=float, default=1.0, help="relative to the measured cores (default 1)")
+    add("--processes", type=int, default=1, help="processes per host (default 1)")
+    add(
         "--efficiency",
         type=float,
         default=0.0,
         help="share of the roofline (default: fitted to the published B0 and B4 of one A100)",
     )
-    parser.add_argument(
-        "--write", action="store_true", help=f"write the tables to docs/{DOCUMENT.name}"
-    )
-    options = parser.parse_args(argv)
+    add("--write", action="store_true", help=f"write the tables to docs/{DOCUMENT.name}")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> str:
+    """Runs the command and returns the tables."""
+    options = parse(argv)
     counts = read_counts()
     efficiency = options.efficiency or fitted_efficiency(counts, PUBLISHED[:FITTED])
-    systems = [replace(system, cores=options.cores or system.cores) for system in (A100, V4)]
-    tables = report(counts, systems, efficiency, options.input_rate / input_rate(224))
+    systems = [replace(system, cores=options.cores or system.cores) for system in (A100, H100, V4)]
+    reader = Input(
+        options.loader, options.rand_augment, options.lock, options.core_speed, options.processes
+    )
+    tables = report(counts, systems, efficiency, reader)
     if options.write:
         document = DOCUMENT.read_text(encoding="utf-8")
         DOCUMENT.write_text(with_tables(document, tables), encoding="utf-8")

@@ -6,21 +6,22 @@ import pytest
 import scaling_counts
 import scaling_model
 from scaling_counts import Counts, count, read_counts, store
+from scaling_input import CORES, Input, most_rows
+from scaling_machines import A100, H100, PUBLISHED, V4, System
 from scaling_model import (
-    A100,
     DOCUMENT,
-    PUBLISHED,
-    System,
     all_reduce,
     fitted_efficiency,
-    input_rate,
     most_devices,
+    need_table,
+    needed,
     predict,
     roofline,
     with_tables,
 )
 
 from mlcls_jax.config import Config, Model
+from mlcls_jax.data.loaders.choice import costs
 from mlcls_jax.step.network import network_spec, variables_shape
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.system.devices import make_mesh
@@ -47,14 +48,14 @@ def test_the_parts_of_a_step_add_up():
     assert step.compute == pytest.approx(0.4)
     assert step.reduce == all_reduce(COUNTS.reduced, 4, SYSTEM)
     # 20 images per host, on 100 cores.
-    assert step.input == pytest.approx(20 / (100 * input_rate(224)))
+    assert step.input == pytest.approx(20 / Input().rate(224, 100))
     assert step.wait == 0.0 and step.limit == "arithmetic"
     assert step.total == pytest.approx(step.compute + step.reduce)
     assert step.efficiency == pytest.approx(step.compute / step.total)
 
 
 def test_the_longest_part_is_the_limit():
-    slow = predict(COUNTS, SYSTEM, efficiency=0.5, rate=1e-4)
+    slow = predict(COUNTS, SYSTEM, efficiency=0.5, reader=Input(core_speed=1e-4))
     assert slow.limit == "input" and slow.total == pytest.approx(slow.input)
     assert predict(dataclasses.replace(COUNTS, reduced=10**9), SYSTEM, 0.5).limit == "all-reduce"
     assert predict(dataclasses.replace(COUNTS, traffic=9e9), SYSTEM, 0.5).limit == (
@@ -83,9 +84,56 @@ def test_most_devices_is_the_largest_busy_number():
     assert busy(devices) > 0.8 > busy(2 * devices)
 
 
-def test_the_input_rate_is_the_measured_one():
-    assert 2 * input_rate(224) == pytest.approx(1499, rel=0.01)
-    assert 2 * input_rate(456) == pytest.approx(1018, rel=0.01)
+def test_one_process_is_limited_by_its_cores_and_then_by_the_lock():
+    cost = costs(224, changes=False)["threads"]
+    threads = Input("threads")
+    assert threads.rate(224, 2) == pytest.approx(2e6 / cost.core)
+    assert threads.rate(224, 208) == threads.rate(224, 1000) == 1e6 / cost.lock
+    assert Input("threads", lock=2 * cost.lock).rate(224, 208) == pytest.approx(5e5 / cost.lock)
+    added = costs(224, changes=True)["threads"].lock - cost.lock
+    with_changes = Input("threads", rand_augment=True, lock=2 * cost.lock).rate(224, 208)
+    assert with_changes == pytest.approx(1e6 / (2 * cost.lock + added))
+
+
+def test_tf_data_has_no_lock_without_changes_in_python():
+    tf_data = Input("tf_data")
+    assert tf_data.rate(224, 2000) == pytest.approx(1000 * tf_data.rate(224, 2))
+    changed = Input("tf_data", rand_augment=True)
+    assert changed.rate(224, 2000) == changed.rate(224, 1000) < tf_data.rate(224, 1000)
+
+
+def test_several_processes_have_a_lock_each_and_share_the_cores():
+    one, eight = Input("threads"), Input("threads", processes=8)
+    assert eight.rate(224, 2) == pytest.approx(one.rate(224, 2))
+    assert eight.rate(224, 2000) == pytest.approx(8 * one.rate(224, 2000))
+
+
+def test_the_faster_loader_is_taken():
+    rates = [Input(name).rate(456, 96) for name in ("threads", "tf_data")]
+    assert Input().rate(456, 96) == max(rates)
+    assert Input(core_speed=2.0).rate(456, 96) == pytest.approx(2 * max(rates))
+
+
+def test_the_table_of_the_most_images():
+    head, *rows = most_rows(Input())
+    assert head[3:] == [f"{cores} cores" for cores in CORES]
+    assert len(rows) == 8 and all(len(row) == len(head) for row in rows)
+    assert rows[0][:3] == ["threads", "no", "224"] and rows[-1][:3] == ["tf_data", "yes", "456"]
+    assert rows[0][3] == f"{Input('threads').rate(224, 2):,.0f}"
+
+
+def test_a_host_needs_what_its_devices_compute():
+    step = predict(COUNTS, SYSTEM, 0.5)
+    assert needed(COUNTS, SYSTEM, 0.5) == pytest.approx(20 / (step.compute + step.reduce))
+
+
+def test_the_table_of_needs_has_small_networks_only():
+    large = dataclasses.replace(COUNTS, variant="b4")
+    head, _, *rows = need_table([COUNTS, large], (H100, V4), 0.5, Input()).splitlines()
+    assert head.count("threads") == head.count("tf_data") == 2
+    (row,) = rows
+    threads = [Input("threads").rate(224, system.cores) for system in (H100, V4)]
+    assert all(f" {rate:,.0f} |" in row for rate in threads)
 
 
 @pytest.mark.parametrize("phase", ["head", "full"])
@@ -123,5 +171,8 @@ def test_the_document_has_the_tables():
 
 def test_options_reach_the_tables():
     assert scaling_model.main([]) != scaling_model.main(["--cores", "7"])
-    assert "50 images/s to 224 px" in scaling_model.main(["--input-rate", "50"])
+    assert scaling_model.main([]) != scaling_model.main(["--core-speed", "3"])
+    assert scaling_model.main([]) != scaling_model.main(["--rand-augment"])
+    assert "data.loader=threads" in scaling_model.main(["--loader", "threads", "--lock", "70"])
+    assert "8 processes per host" in scaling_model.main(["--processes", "8"])
     assert "at 90% of the roofline" in scaling_model.main(["--efficiency", "0.9"])
