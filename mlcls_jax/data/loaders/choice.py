@@ -86,7 +86,7 @@ def choose_loader(
     if len(paths) < _ENOUGH_IMAGES:
         return Choice("threads", f"{len(paths):,} images are too few for TensorFlow's start to pay")
     if is_remote(paths[0]):
-        return Choice("tf_data", "it reads single files of a bucket without Python")
+        return Choice("tf_data", "it reads the bucket without Python")
     threads, tf_data = rates(size, cores, changes_pixels(augment))
     faster = "tf_data" if tf_data > _FASTER * threads else "threads"
     return Choice(
@@ -128,8 +128,14 @@ def costs(size: int, changes: bool) -> dict[str, Cost]:
 
 
 def is_native(path: str) -> bool:
-    """Returns whether TensorFlow reads a path by itself, in a way that may run elsewhere."""
-    return not isinstance(path, Part) and (not is_remote(path) or path.startswith(_NATIVE))
+    """Returns whether TensorFlow reads a path by itself, in a way that may run elsewhere.
+
+    It also reads parts of larger files, except for records of ArrayRecord files.
+    """
+    if isinstance(path, Part) and path.record is not None:
+        return False
+    file = path.shard if isinstance(path, Part) else path
+    return not is_remote(file) or file.startswith(_NATIVE)
 
 
 def rates(size: int, cores: int, changes: bool) -> tuple[float, float]:

@@ -5,7 +5,6 @@ other than JPEGs, and changes of pixels such as RandAugment; each is a call of P
 alone.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +35,7 @@ from mlcls_jax.data.loaders.tf_images import (
     train_geometry,
 )
 from mlcls_jax.data.loaders.tf_random import uniforms_of
+from mlcls_jax.data.readers.storage import Part
 from mlcls_jax.data.sampling import image_random, stream_order, substitutes
 
 AHEAD = 2  # batches that are ready in addition to the next one
@@ -199,22 +199,50 @@ def _read_operation(images: Images, indices: np.ndarray) -> Callable[[tf.Tensor]
     """An operation from an index to the bytes of the image: string []; "" for a black one."""
     paths = images.paths
 
-    def read_by_python(index: np.ndarray) -> bytes:
-        return read_file(paths[int(index)])
+    def read_in_python(index: tf.Tensor) -> tf.Tensor:
+        contents = tf.numpy_function(
+            lambda index: read_file(paths[int(index)]), [index], tf.string, stateful=False
+        )
+        return tf.ensure_shape(contents, ())
 
-    if all(is_native(path) for path in paths):
-        names = tf.constant([os.fspath(path) for path in paths])
+    def read_files(index: tf.Tensor) -> tf.Tensor:
+        return tf.io.read_file(tf.gather(names, index))
 
-        def read(index: tf.Tensor) -> tf.Tensor:
-            return tf.io.read_file(tf.gather(names, index))
-    else:
-
-        def read(index: tf.Tensor) -> tf.Tensor:
-            contents = tf.numpy_function(read_by_python, [index], tf.string, stateful=False)
-            return tf.ensure_shape(contents, ())
-
+    read = read_files
+    if not all(is_native(path) for path in paths):
+        read = read_in_python
+    elif any(isinstance(path, Part) for path in paths):
+        read = _read_parts(paths)
+    names = tf.constant([str(path) for path in paths] if read is read_files else [])
     if (indices == _NONE).any():
         return lambda index: tf.cond(index == _NONE, lambda: "", lambda: read(index))
+    return read
+
+
+def _read_parts(paths: Sequence[Any]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """An operation from an index to the bytes of an image that is a part of a larger file.
+
+    The only operation that reads a part of a file is a dataset of records of fixed length.
+    """
+    shards = sorted({path.shard for path in paths})
+    number = {shard: place for place, shard in enumerate(shards)}
+    shard_of = tf.constant([number[path.shard] for path in paths])
+    starts = tf.constant([path.offset for path in paths], tf.int64)
+    lengths = tf.constant([path.size for path in paths], tf.int64)
+    names = tf.constant(shards)
+    sizes = tf.constant([tf.io.gfile.stat(shard).length for shard in shards], tf.int64)
+
+    def read(index: tf.Tensor) -> tf.Tensor:
+        shard, start, length = (tf.gather(part, index) for part in (shard_of, starts, lengths))
+        record = tf.data.FixedLengthRecordDataset(
+            tf.gather(names, shard)[None],
+            record_bytes=length,
+            header_bytes=start,
+            footer_bytes=tf.gather(sizes, shard) - start - length,
+            buffer_size=length,
+        )
+        return record.get_single_element()
+
     return read
 
 

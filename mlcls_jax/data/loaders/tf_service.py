@@ -133,15 +133,15 @@ def check_served(images: Images) -> None:
     """Checks that the service answers and that its workers can read the images.
 
     Raises:
-      ValueError: no dispatcher listens at the address, an image is part of a larger file, or it is
-        in a bucket that TensorFlow cannot read.
+      ValueError: no dispatcher listens at the address, an image is a record of an ArrayRecord file,
+        or it is in a bucket that TensorFlow cannot read.
     """
     service = images.reader.service
     foreign = next((path for path in images.paths if not is_native(path)), None)
     if foreign is not None:
         raise ValueError(
-            f"data.service={service}: {foreign} cannot be read by its workers; use single files "
-            "in a folder that the workers see, or at gs:// addresses, or remove data.service"
+            f"data.service={service}: {foreign} cannot be read by its workers; use files in a "
+            "folder that the workers see, or at gs:// addresses, or remove data.service"
         )
     host, _, port = service.removeprefix(PROTOCOL).rpartition(":")
     try:

@@ -41,8 +41,9 @@ def test_single_files_of_a_bucket_are_read_by_tensorflow_if_it_can():
     for address, loader in (("gs://photos", "tf_data"), ("s3://photos", "threads")):
         paths = [f"{address}/{name}" for name in MANY]
         assert chosen(cores=2, paths=paths).name == loader
-    packed = [Part(f"gs://photos/{name}", "gs://photos/pack.tar", 0, 10) for name in MANY]
-    assert chosen(cores=208, paths=packed).name == "threads"
+    for record, loader in ((None, "tf_data"), (3, "threads")):
+        packed = [Part(f"gs://photos/{name}", "gs://photos/pack", 0, 10, record) for name in MANY]
+        assert chosen(cores=2, paths=packed).name == loader
 
 
 def test_a_missing_package_is_named():

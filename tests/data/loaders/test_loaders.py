@@ -223,6 +223,10 @@ def test_images_inside_shards_are_read(table, loader, tmp_path):
             file.write(contents)
     packed = replace(table, sources=sources)
     assert_same_stream(batches(packed, loader), batches(table, "threads"))
+    shard.write_bytes(shard.read_bytes()[:-1000])  # the last image is cut off
+    bad = BadImages(skip=True, limit=1)
+    batches(packed, loader, bad=bad)
+    assert [Path(path).name for path in bad.reasons] == [table.filenames[-1]]
 
 
 def test_tensorflow_makes_the_batches_itself(table, monkeypatch):

@@ -93,7 +93,7 @@ def test_a_service_that_is_not_there_is_named(table):
 
 
 def test_images_that_workers_cannot_read_are_named(table):
-    part = Part("photo.jpg", "photos.tar", 0, 10)
+    part = Part("photo.jpg", "photos.array_record", 0, 10, record=3)
     packed = LabelTable("", ("a",), np.zeros((1, 3), np.int8), table.classes, sources={"a": part})
     reader = Reader(loader="tf_data", service="grpc://127.0.0.1:1")
     with pytest.raises(ValueError, match=r"photo\.jpg cannot be read by its workers"):

@@ -10,9 +10,10 @@ import pytest
 from layouts import make_coco, make_voc
 
 from mlcls_jax import pack
-from mlcls_jax.config import Data
+from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.reading import read_file
+from mlcls_jax.data.loaders.loader import Reader, Rows, train_batches
 from mlcls_jax.data.readers.packed import read_packed
 from mlcls_jax.data.readers.read_table import read_table
 from mlcls_jax.data.readers.storage import Part
@@ -102,6 +103,20 @@ def test_the_order_is_that_of_tfds(tiny, data_dir, file_format):
     names = [f"train/{example['image/filename'].decode()}" for example in examples]
     assert list(table.filenames) == names
     assert table.labels.argmax(axis=1).tolist() == [example["single"] for example in examples]
+
+
+def test_tf_data_reads_the_records(data_dir):
+    table = read(data_dir, "tiny_set[train]")
+    options = {"rows": Rows(2, 0, 2), "size": 16, "augment": Augment(), "seed": 0}
+    ours, theirs = (
+        list(
+            train_batches(table, first_step=0, last_step=6, reader=Reader(loader=loader), **options)
+        )
+        for loader in ("tf_data", "threads")
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.label, other.label)
+        assert np.abs(one.image.astype(int) - other.image).max() <= 1
 
 
 def test_images_are_read_by_threads_and_by_copies_of_their_sources(tiny, data_dir):
