@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import tensorflow as tf  # pyright: ignore[reportMissingImports]
+import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import EIGHTHS, ENOUGH

@@ -6,7 +6,7 @@ TensorFlow's decoders ignore the orientation, and have no operation to read it.
 # TensorFlow's annotations lack some operators of tensors.
 # pyright: reportOperatorIssue=false, reportArgumentType=false
 
-import tensorflow as tf  # pyright: ignore[reportMissingImports]
+import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
 from mlcls_jax.data.images.jpeg_header import ORIENTATION
 

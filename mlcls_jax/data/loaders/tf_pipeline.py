@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import tensorflow as tf  # pyright: ignore[reportMissingImports]
+import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.augment import change_pixels, changes_pixels

@@ -3,7 +3,7 @@
 # TensorFlow's annotations lack some operators of tensors.
 # pyright: reportOperatorIssue=false, reportArgumentType=false
 
-import tensorflow as tf  # pyright: ignore[reportMissingImports]
+import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
 from mlcls_jax.data.sampling import (
     AUGMENT,

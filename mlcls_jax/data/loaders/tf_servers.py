@@ -3,7 +3,7 @@
 import socket
 from typing import Any
 
-import tensorflow as tf  # pyright: ignore[reportMissingImports]
+import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
 from mlcls_jax.system.console import one_line
 

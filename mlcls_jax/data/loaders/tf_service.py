@@ -17,7 +17,7 @@ from threading import Event, Thread
 from typing import Any
 
 import numpy as np
-import tensorflow as tf  # pyright: ignore[reportMissingImports]
+import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
 from mlcls_jax.config.loader_checks import PROTOCOL
 from mlcls_jax.data.images.augment import change_pixels, changes_pixels
