@@ -103,11 +103,15 @@ def records(workdir):
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one_with_two_devices(photos, tmp_path):
+@pytest.mark.parametrize(
+    "loader", ["threads", pytest.param("tf_data", marks=pytest.mark.reference)]
+)
+def test_two_processes_train_like_one_with_two_devices(photos, tmp_path, loader):
     """One process gets SIGTERM in between, like a machine that is about to be preempted."""
     config, cache = tmp_path / "config.py", tmp_path / "cache"
     write_config(config, photos, finetune="6 steps")
     one, two = tmp_path / "one", tmp_path / "two"
+    chosen = f"--config.data.loader={loader}"
     finish(start(config, one, cache, 2))
     assert any((cache / "compiled").iterdir())  # the compilation cache is on
 
@@ -115,8 +119,8 @@ def test_two_processes_train_like_one_with_two_devices(photos, tmp_path):
     def both():
         port = free_port()
         return (
-            start(config, two, cache, 1, *process_options(0, 2, port)),
-            start(config, two, cache, 1, "--cluster", **slurm_task(1, 2, port)),
+            start(config, two, cache, 1, chosen, *process_options(0, 2, port)),
+            start(config, two, cache, 1, chosen, "--cluster", **slurm_task(1, 2, port)),
         )
 
     first, second = both()
