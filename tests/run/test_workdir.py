@@ -273,6 +273,7 @@ def test_how_a_run_reads_images_may_change_when_it_resumes(tmp_path, monkeypatch
     config = Config()
     prepare(tmp_path, config, ("a",))
     config.data.on_bad_image, config.data.threads, config.data.cache = "skip", 3, "disk"
+    config.data.loader = "threads"
     prepare(tmp_path, config, ("a",))
     assert read_config(tmp_path) == config
     config.data.batch_size = 16
