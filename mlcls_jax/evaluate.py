@@ -16,7 +16,6 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from mlcls_jax.options.evaluate import RESAMPLES as RESAMPLES
 from mlcls_jax.options.evaluate import check, parse, source_of, tuning_of
@@ -33,19 +32,16 @@ from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.loaders.loader import Reader, make_reader
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.data.readers.unlabelled import folder_table
-from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores, model_scores
-from mlcls_jax.evaluation.bootstrap import map_interval
+from mlcls_jax.evaluation.base_rate import BaseRate
 from mlcls_jax.evaluation.decision_rule import (
-    DecisionRule,
     ThresholdCriterion,
     criterion_from_config,
     describe_threshold_report,
     fit_decision_rule,
-    threshold_report,
 )
 from mlcls_jax.evaluation.inference import predict_dataset
-from mlcls_jax.evaluation.metrics import Scores, classes_to_average, finite_or_none
 from mlcls_jax.run.bucket_run import open_workdir
+from mlcls_jax.run.score_table import print_scores, score_table
 from mlcls_jax.run.trained_model import (
     TrainedModel,
     describe_checkpoint,
@@ -54,24 +50,10 @@ from mlcls_jax.run.trained_model import (
     write_predictions,
 )
 from mlcls_jax.run.tta import views, with_views
-from mlcls_jax.run.workdir import RAW, read_splits_of
+from mlcls_jax.run.workdir import read_splits_of
 from mlcls_jax.system import distributed
-from mlcls_jax.system.console import console, escaped, print_table, print_warning
+from mlcls_jax.system.console import console, escaped, print_warning
 from mlcls_jax.system.files import check_writable, write_text
-
-# Metrics of the first table, with what each of them is.
-PRINTED = {
-    "mAP": "mean average precision",
-    "CF1": "F1 of CP and CR",
-    "CP": "mean class precision",
-    "CR": "mean class recall",
-    "OF1": "F1 of OP and OR",
-    "OP": "overall precision",
-    "OR": "overall recall",
-    "CF1@3": "CF1 of the top 3",
-    "OF1@3": "OF1 of the top 3",
-    "loss": "binary cross-entropy",
-}
 
 
 def main(argv: list[str]) -> int:
@@ -115,53 +97,13 @@ def main(argv: list[str]) -> int:
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
     write_text(written[0], json.dumps(result, indent=2) + "\n")
     write_predictions(written[1], table.filenames, decision_rule.probabilities(logits), run.classes)
-    _print_result(run.metadata, result, table, scores, constant)
+    print_scores(run.metadata, result, table, scores, constant)
     for line in describe_threshold_report(scored, decision_rule):
         console.print(escaped(line))
     if skipped := reader.bad.summary():
         print_warning(skipped)
     console.print(escaped(f"Wrote {written[0]} and {written[1]}"))
     return 0
-
-
-def score_table(
-    run: TrainedModel,
-    table: LabelTable,
-    logits: np.ndarray,
-    decision_rule: DecisionRule,
-    *,
-    tuned_here: bool,
-    resamples: int,
-) -> tuple[dict[str, Any], Scores, Scores]:
-    """Returns the metrics of images, JSON-ready, with the scores that they are taken from.
-
-    Args:
-        run: the trained run.
-        table: labels of the images.
-        logits: float [image, class].
-        decision_rule: thresholds and temperatures.
-        tuned_here: whether the rule was tuned on these images.
-        resamples: bootstrap resamples for the interval of mAP; 0 for none.
-
-    Returns:
-        What eval_<split>.json says of them, the scores, and those of a constant predictor.
-    """
-    base = BaseRate(**run.metadata["base_rate"])
-    scores, constant = model_scores(table, logits, base), constant_scores(table, base)
-    included = classes_to_average(table.labels, np.array(base.included_classes))
-    interval = map_interval(table.labels, logits, included, resamples, run.config.seed)
-    result = {
-        "step": run.metadata["step"],
-        "phase": run.metadata["phase"],
-        "weights": run.metadata.get("weights", RAW),
-        "values": finite_or_none(scores.values),
-        "mAP_interval": None if interval is None else dataclasses.asdict(interval),
-        "base_rate": finite_or_none(constant.values),
-        "class_ap": finite_or_none(scores.class_ap),
-        "excluded_classes": scores.excluded_classes,
-        **threshold_report(table, logits, base, decision_rule, tuned_here=tuned_here),
-    }
-    return result, scores, constant
 
 
 def _new_criterion(run: TrainedModel, options: argparse.Namespace) -> ThresholdCriterion | None:
@@ -251,51 +193,6 @@ def _predict_only(
         print_warning(skipped)
     console.print(f"Wrote {written}")
     return 0
-
-
-def _print_result(
-    metadata: dict, result: dict, table: LabelTable, scores: Scores, constant: Scores
-) -> None:
-    """Prints the metrics, and the average precision and threshold of each class."""
-    console.print(f"{result['split']}: {len(table)} images, {describe_checkpoint(metadata)}")
-    if result["views"] > 1:
-        console.print(f"--tta {result['tta']}: average over {result['views']} views of each image")
-    if interval := result["mAP_interval"]:
-        low, high, count = interval["low"], interval["high"], interval["resamples"]
-        console.print(
-            f"mAP {scores.values['mAP']:.4f}, {interval['level']:.0%} confidence interval "
-            f"{low:.4f} to {high:.4f} ({count} bootstrap resamples of the images)"
-        )
-    tuned = {k: f"{v:.4f}" for k, v in (result["at_thresholds"] or {}).items() if v is not None}
-    rows = [
-        [
-            f"{name} ({meaning})",
-            f"{scores.values[name]:.4f}",
-            tuned.get(name, ""),
-            f"{constant.values[name]:.4f}",
-        ]
-        for name, meaning in PRINTED.items()
-    ]
-    print_table("", ["metric", "model", "at thresholds", "base rate"], rows)
-    per_class = [
-        [
-            name,
-            str(positives),
-            f"{scores.class_ap[name]:.3f}",
-            f"{constant.class_ap[name]:.3f}",
-            f"{result['thresholds'][name]:.3f}",
-        ]
-        for name, positives in zip(table.classes, table.positives, strict=True)
-        if name not in scores.excluded_classes
-    ]
-    print_table("", ["class", "positives", "AP", "base rate", "threshold"], per_class)
-    if scores.excluded_classes:
-        console.print(
-            escaped(
-                "Excluded from the averages over classes, because they have too few positives: "
-                f"{', '.join(scores.excluded_classes)}"
-            )
-        )
 
 
 if __name__ == "__main__":

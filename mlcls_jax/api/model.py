@@ -19,13 +19,14 @@ from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.data.loaders.loader import Reader, make_reader
 from mlcls_jax.data.splits import SPLITS
-from mlcls_jax.evaluate import RESAMPLES, labels_for, score_table
+from mlcls_jax.evaluate import RESAMPLES, labels_for
 from mlcls_jax.evaluation.bootstrap import Interval
 from mlcls_jax.evaluation.inference import EvalSpec, predict_dataset
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import SHORT_SIDE, class_maps
 from mlcls_jax.export.__main__ import WRITERS, export_model
 from mlcls_jax.run.bucket_run import open_workdir
+from mlcls_jax.run.score_table import score_table
 from mlcls_jax.run.trained_model import TrainedModel, load_trained_model, with_fitting_batch
 from mlcls_jax.run.tta import with_views
 from mlcls_jax.run.workdir import read_splits_of
@@ -186,6 +187,7 @@ class LoadedModel:
                 "positives": table.positives,
                 "average_precision": [scores.class_ap[name] for name in table.classes],
                 "base_rate": [constant.class_ap[name] for name in table.classes],
+                "auroc": [scores.class_auroc[name] for name in table.classes],
                 "threshold": rule.thresholds,
             },
             index=pd.Index(table.classes, name="class"),

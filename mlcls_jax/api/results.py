@@ -50,10 +50,10 @@ class EvaluationResult:
     """Metrics of a trained model on labelled images.
 
     Attributes:
-        metrics: mAP, loss, CF1 and the others of docs/evaluation.md.
+        metrics: mAP, AUROC, loss, CF1 and the others of docs/evaluation.md.
         base_rate: the same of a predictor of the training frequencies.
         interval: 95 % confidence interval of mAP; None if there are too few images.
-        per_class: a row per class: positives, average_precision, base_rate and threshold.
+        per_class: a row per class: positives, average_precision, base_rate, auroc and threshold.
         predictions: probabilities of the images.
         details: everything that eval_<split>.json has.
     """

@@ -16,9 +16,9 @@ from mlcls_jax.config.extensions import register, resolve
 from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.data.loaders.own_batches import OwnBatches, own_batches
-from mlcls_jax.evaluate import PRINTED
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.metrics_log import Logger, read_metrics
+from mlcls_jax.run.score_table import FURTHER, MAIN
 from mlcls_jax.run.workdir import read_config
 from mlcls_jax.system.remote import is_remote
 from mlcls_jax.train import train as run_training
@@ -146,7 +146,7 @@ def _metrics(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
         raise ValueError(
             f'metrics is a {type(metrics).__name__}; pass a dict, such as {{"f2": f2}}'
         )
-    taken = [name for name in metrics if name.split("@")[0] in PRINTED]
+    taken = [name for name in metrics if name.split("@")[0] in {**MAIN, **FURTHER}]
     if taken:
         raise ValueError(f"metrics: {taken[0]!r} is a metric of the trainer; choose another name")
     return dict(metrics)

@@ -1,12 +1,19 @@
 """The class frequencies of a data set, and scores of a model next to a predictor of them."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
 
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.evaluation.metrics import Scores, constant_predictor, evaluate_scores
+from mlcls_jax.evaluation.image_metrics import further_values
+from mlcls_jax.evaluation.metrics import (
+    Scores,
+    classes_to_average,
+    constant_predictor,
+    evaluate_scores,
+)
 
 SAMPLE = "train_sample"  # key of the sampled training images in metrics.jsonl and in readers
 
@@ -68,25 +75,30 @@ def sample_rows(splits: dict[str, LabelTable], wanted: int, seed: int) -> np.nda
     return np.sort(rng.choice(len(splits["train"]), size, replace=False))
 
 
-def model_scores(table: LabelTable, logits: np.ndarray, base: BaseRate) -> Scores:
+def model_scores(
+    table: LabelTable, logits: np.ndarray, base: BaseRate, further: bool = False
+) -> Scores:
     """Returns the metrics of a model.
 
     Args:
         table: labels of the images.
         logits: float [image, class].
         base: class frequencies and included classes.
+        further: whether to add those of `further_values`.
     """
-    return _scores(table, probabilities(logits), base)
+    return _scores(table, probabilities(logits), base, further)
 
 
-def constant_scores(table: LabelTable, base: BaseRate) -> Scores:
+def constant_scores(table: LabelTable, base: BaseRate, further: bool = False) -> Scores:
     """Returns the same metrics for a predictor of the training frequencies, as a baseline.
 
     Args:
         table: labels of the images.
         base: class frequencies and included classes.
+        further: whether to add those of `further_values`.
     """
-    return _scores(table, constant_predictor(np.asarray(base.frequencies), len(table)), base)
+    predicted = constant_predictor(np.asarray(base.frequencies), len(table))
+    return _scores(table, predicted, base, further)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -98,7 +110,11 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return expit(logits.astype(np.float64))
 
 
-def _scores(table: LabelTable, predicted: np.ndarray, base: BaseRate) -> Scores:
-    return evaluate_scores(
-        table.labels, predicted, table.classes, np.asarray(base.included_classes)
-    )
+def _scores(table: LabelTable, predicted: np.ndarray, base: BaseRate, further: bool) -> Scores:
+    may_include = np.asarray(base.included_classes)
+    scores = evaluate_scores(table.labels, predicted, table.classes, may_include)
+    if not further:
+        return scores
+    included = classes_to_average(table.labels, may_include)
+    more = further_values(table.labels, predicted, included)
+    return dataclasses.replace(scores, values=scores.values | more)

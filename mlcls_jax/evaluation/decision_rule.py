@@ -31,6 +31,7 @@ from mlcls_jax.config import Evaluation
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.evaluation.base_rate import BaseRate, probabilities
 from mlcls_jax.evaluation.calibration import calibration_error, fit_temperatures
+from mlcls_jax.evaluation.image_metrics import image_decision_values
 from mlcls_jax.evaluation.metrics import (
     THRESHOLD,
     classes_to_average,
@@ -257,8 +258,8 @@ def threshold_report(
 
         tuned_for: the criterion, such as "f1"; None if nothing was tuned.
         thresholds: probability per class name.
-        at_thresholds: CP, CR, CF1, OP, OR and OF1 at these thresholds; see metrics.py. None if
-            nothing was tuned.
+        at_thresholds: what `decision_values` and `image_decision_values` return at these
+            thresholds. None if nothing was tuned.
         cross_fitted: whether at_thresholds and ece_after are cross-fitted.
         calibration: temperature per class name; the expected calibration error of the plain sigmoid
             (ece_before) and with the temperatures (ece_after; None without calibration).
@@ -272,7 +273,10 @@ def threshold_report(
             predicted = decision_rule.probabilities(logits)
             present = decision_rule.present(predicted)
         included = classes_to_average(labels, np.array(base.included_classes))
-        values = finite_or_none(decision_values(labels, present, included))
+        values = finite_or_none(
+            decision_values(labels, present, included)
+            | image_decision_values(labels, present, included)
+        )
         if criterion.calibration != "none":
             after = calibration_error(labels, predicted)
     errors = {"ece_before": calibration_error(labels, probabilities(logits)), "ece_after": after}

@@ -9,6 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int8
 
 from mlcls_jax.data.label_table import UNKNOWN
+from mlcls_jax.evaluation.auroc import micro_auroc
+from mlcls_jax.evaluation.metrics import THRESHOLD
+
+MAX_PAIRS = 10_000_000  # labels that are compared at once, for less memory
 
 
 def image_decision_values(
@@ -97,17 +101,21 @@ def ranking_values(
 
 
 def _label_ranking_average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-    from sklearn.metrics import label_ranking_average_precision_score  # imported late: slow
-
-    # scikit-learn takes arrays without gaps: images with equally many known labels make up one.
-    known = labels != UNKNOWN
-    counts = known.sum(axis=1)
-    total, images = 0.0, int((counts > 0).sum())
-    for count in np.unique(counts[counts > 0]):
-        rows = counts == count
-        parts = (array[rows][known[rows]].reshape(-1, count) for array in (labels, scores))
-        total += rows.sum() * label_ranking_average_precision_score(*parts)
-    return float(total / images) if images else float("nan")
+    # scikit-learn's function takes no unknown labels, and has a loop over images that takes long.
+    known, positive = labels != UNKNOWN, labels == 1
+    rows, columns = np.nonzero(positive)
+    precisions = np.ones(len(rows))
+    step = max(MAX_PAIRS // max(labels.shape[1], 1), 1)
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        image = rows[part]
+        above = scores[image] >= scores[image, columns[part]][:, None]
+        precisions[part] = (above & positive[image]).sum(axis=1) / (above & known[image]).sum(
+            axis=1
+        )
+    counts = positive.sum(axis=1)
+    sums = np.bincount(rows, precisions, minlength=len(labels))
+    return _mean(np.where(counts, sums / np.maximum(counts, 1), 1.0)[known.any(axis=1)])
 
 
 def _f1(right: np.ndarray, wrong: np.ndarray, undefined: float) -> np.ndarray:
@@ -118,3 +126,25 @@ def _f1(right: np.ndarray, wrong: np.ndarray, undefined: float) -> np.ndarray:
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else float("nan")
+
+
+def further_values(
+    labels: Int8[np.ndarray, "image class"],
+    probabilities: Float[np.ndarray, "image class"],
+    included: Bool[np.ndarray, " class"],
+) -> dict[str, float]:
+    """Returns the metrics that only `evaluate` reports, at a threshold of 0.5.
+
+    Args:
+        labels: int8 [image, class], each 1, 0 or UNKNOWN.
+        probabilities: float [image, class], in [0, 1].
+        included: bool [class], the classes to include.
+
+    Returns:
+        AUROC_micro, and what `image_decision_values` and `ranking_values` return.
+    """
+    return {
+        "AUROC_micro": micro_auroc(labels, probabilities, included),
+        **image_decision_values(labels, probabilities >= THRESHOLD, included),
+        **ranking_values(labels, probabilities, included),
+    }

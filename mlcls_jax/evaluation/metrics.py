@@ -1,7 +1,8 @@
 """Multi-label metrics of a split; unknown labels are excluded from all of them.
 
 mAP is the mean over classes of the non-interpolated average precision, which equals scikit-learn's
-`average_precision_score`, ties included.
+`average_precision_score`, ties included. AUROC is the mean over classes of the area under the ROC
+curve; see auroc.py.
 
 Precision, recall and F1 follow Wu and Zhou (arXiv:1609.00288) and the multi-label literature since:
 
@@ -23,6 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int8
 
 from mlcls_jax.data.label_table import UNKNOWN
+from mlcls_jax.evaluation.auroc import class_aurocs, macro_auroc
 
 THRESHOLD = 0.5
 TOP_K = 3
@@ -33,14 +35,17 @@ class Scores:
     """Metrics of one split.
 
     Attributes:
-        values: mAP, loss, CP, CR, CF1, OP, OR and OF1; the last six also with the suffix @3.
+        values: mAP, AUROC, loss, CP, CR, CF1, OP, OR and OF1; the last six also with the suffix @3.
         class_ap: average precision per class name; NaN for an excluded class.
+        class_auroc: AUROC per class name; NaN for an excluded class, and for one without a negative
+            label.
         excluded_classes: names of the classes that the averages over classes exclude, because
             they have too few positives.
     """
 
     values: dict[str, float]
     class_ap: dict[str, float]
+    class_auroc: dict[str, float]
     excluded_classes: list[str]
 
 
@@ -72,8 +77,10 @@ def evaluate_scores(
     """
     included = classes_to_average(labels, included_classes)
     aps = average_precisions(labels, probabilities, included)
+    aurocs = class_aurocs(labels, probabilities, included)
     values = {
         "mAP": float(np.mean(aps[included])) if included.any() else float("nan"),
+        "AUROC": macro_auroc(aurocs),
         "loss": binary_cross_entropy(labels, probabilities),
     }
     at_threshold = probabilities >= THRESHOLD
@@ -81,8 +88,11 @@ def evaluate_scores(
         metrics = decision_values(labels, predicted, included)
         values |= {f"{name}{suffix}": value for name, value in metrics.items()}
     excluded_classes = [name for name, keep in zip(classes, included, strict=True) if not keep]
-    class_ap = {name: float(ap) for name, ap in zip(classes, aps, strict=True)}
-    return Scores(values, class_ap, excluded_classes)
+    class_ap, class_auroc = (
+        {name: float(value) for name, value in zip(classes, per_class, strict=True)}
+        for per_class in (aps, aurocs)
+    )
+    return Scores(values, class_ap, class_auroc, excluded_classes)
 
 
 def classes_to_average(

@@ -21,6 +21,8 @@ METRICS = """metrics:
          pairs of image and class count the same
   CF1@3, OF1@3
          the same if the 3 most probable classes of each image are predicted
+  AUROC  mean over classes of the area under the ROC curve
+  The others are in docs/evaluation.md.
 """
 RESAMPLES = 1000
 SOURCES = Data.__dataclass_fields__["source"].metadata["choices"]

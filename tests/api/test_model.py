@@ -11,6 +11,7 @@ from PIL import Image
 import mlcls_jax as ml
 from mlcls_jax import evaluate, predict
 from mlcls_jax.api.model import LoadedModel
+from mlcls_jax.run.score_table import FURTHER, MAIN
 
 SIZE = 32
 
@@ -126,6 +127,14 @@ def test_the_same_metrics_as_the_command(model, trained, photos):
     result = model.evaluate(resamples=50)
     assert result.metrics["mAP"] == pytest.approx(written["values"]["mAP"])
     assert result.details["thresholds"] == written["thresholds"]
+    assert {*MAIN, *FURTHER} <= set(result.metrics) == set(result.base_rate)
+    assert {*FURTHER} - {*written["at_thresholds"]} == {
+        "AUROC",
+        "AUROC_micro",
+        "LRAP",
+        "coverage_error",
+    }
+    assert written["class_auroc"] == pytest.approx(result.per_class["auroc"].to_dict())
     assert result.interval is not None
     assert result.interval.low == pytest.approx(written["mAP_interval"]["low"])
     assert list(result.per_class.index) == list(model.classes)

@@ -183,6 +183,8 @@ def test_a_worked_example():
     assert (v["CP"], v["CR"]) == (0.5, 0.75)
     assert v["CF1"] == pytest.approx(0.6)  # the mean of the classes' F1 would be 0.583
     assert (v["OP"], v["OR"], v["OF1"]) == pytest.approx((2 / 4, 2 / 3, 4 / 7))
+    # a: 0.9 is above 0.5, and 0.4 below.  b: 0.7 is above 0.6.
+    assert result.class_auroc == {"a": 0.5, "b": 1.0} and v["AUROC"] == 0.75
 
 
 def test_no_class_with_positives_is_nan_not_a_warning():

@@ -1,0 +1,157 @@
+"""The scores of labelled images in numbers for JSON, and as tables for the terminal."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores, model_scores
+from mlcls_jax.evaluation.bootstrap import map_interval
+from mlcls_jax.evaluation.decision_rule import DecisionRule, threshold_report
+from mlcls_jax.evaluation.metrics import Scores, classes_to_average, finite_or_none
+from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint
+from mlcls_jax.run.workdir import RAW
+from mlcls_jax.system.console import console, escaped, print_table
+
+# Metrics of the first table, with what each of them is.
+MAIN = {
+    "mAP": "mean average precision",
+    "CF1": "F1 of CP and CR",
+    "CP": "mean class precision",
+    "CR": "mean class recall",
+    "OF1": "F1 of OP and OR",
+    "OP": "overall precision",
+    "OR": "overall recall",
+    "CF1@3": "CF1 of the top 3",
+    "OF1@3": "OF1 of the top 3",
+    "loss": "binary cross-entropy",
+}
+# Metrics of the second table.
+FURTHER = {
+    "AUROC": "mean over classes",
+    "AUROC_micro": "all labels together",
+    "F1_macro": "mean of the classes' F1",
+    "F1_samples": "mean of the images' F1",
+    "exact_match": "images without a mistake",
+    "hamming_loss": "share of wrong labels",
+    "LRAP": "label-ranking average precision",
+    "coverage_error": "rank of the last positive",
+}
+
+
+def score_table(
+    run: TrainedModel,
+    table: LabelTable,
+    logits: np.ndarray,
+    decision_rule: DecisionRule,
+    *,
+    tuned_here: bool,
+    resamples: int,
+) -> tuple[dict[str, Any], Scores, Scores]:
+    """Returns the metrics of images, JSON-ready, with the scores that they are taken from.
+
+    Args:
+        run: the trained run.
+        table: labels of the images.
+        logits: float [image, class].
+        decision_rule: thresholds and temperatures.
+        tuned_here: whether the rule was tuned on these images.
+        resamples: bootstrap resamples for the interval of mAP; 0 for none.
+
+    Returns:
+        What eval_<split>.json says of them, the scores, and those of a constant predictor.
+    """
+    base = BaseRate(**run.metadata["base_rate"])
+    scores = model_scores(table, logits, base, further=True)
+    constant = constant_scores(table, base, further=True)
+    included = classes_to_average(table.labels, np.array(base.included_classes))
+    interval = map_interval(table.labels, logits, included, resamples, run.config.seed)
+    result = {
+        "step": run.metadata["step"],
+        "phase": run.metadata["phase"],
+        "weights": run.metadata.get("weights", RAW),
+        "values": finite_or_none(scores.values),
+        "mAP_interval": None if interval is None else dataclasses.asdict(interval),
+        "base_rate": finite_or_none(constant.values),
+        "class_ap": finite_or_none(scores.class_ap),
+        "class_auroc": finite_or_none(scores.class_auroc),
+        "excluded_classes": scores.excluded_classes,
+        **threshold_report(table, logits, base, decision_rule, tuned_here=tuned_here),
+    }
+    return result, scores, constant
+
+
+def print_scores(
+    metadata: dict[str, Any],
+    result: dict[str, Any],
+    table: LabelTable,
+    scores: Scores,
+    constant: Scores,
+) -> None:
+    """Prints the metrics, and the average precision and threshold of each class.
+
+    Args:
+        metadata: of the checkpoint.
+        result: from `score_table`, with split, tta and views.
+        table: labels of the images.
+        scores: of the model.
+        constant: of a constant predictor.
+    """
+    console.print(f"{result['split']}: {len(table)} images, {describe_checkpoint(metadata)}")
+    if result["views"] > 1:
+        console.print(f"--tta {result['tta']}: average over {result['views']} views of each image")
+    if interval := result["mAP_interval"]:
+        low, high, count = interval["low"], interval["high"], interval["resamples"]
+        console.print(
+            f"mAP {scores.values['mAP']:.4f}, {interval['level']:.0%} confidence interval "
+            f"{low:.4f} to {high:.4f} ({count} bootstrap resamples of the images)"
+        )
+    for heading, metrics in (("metric", MAIN), ("further metrics", FURTHER)):
+        _print_metrics(heading, metrics, result["at_thresholds"] or {}, scores, constant)
+    per_class = [
+        [
+            name,
+            str(positives),
+            _figure(scores.class_ap[name], 3),
+            _figure(constant.class_ap[name], 3),
+            _figure(scores.class_auroc[name], 3),
+            f"{result['thresholds'][name]:.3f}",
+        ]
+        for name, positives in zip(table.classes, table.positives, strict=True)
+        if name not in scores.excluded_classes
+    ]
+    heads = ["class", "positives", "AP", "base rate", "AUROC", "threshold"]
+    print_table("", heads, per_class)
+    if scores.excluded_classes:
+        console.print(
+            escaped(
+                "Excluded from the averages over classes, because they have too few positives: "
+                f"{', '.join(scores.excluded_classes)}"
+            )
+        )
+
+
+def _print_metrics(
+    heading: str,
+    metrics: dict[str, str],
+    at_thresholds: dict[str, float | None],
+    scores: Scores,
+    constant: Scores,
+) -> None:
+    rows = [
+        [
+            f"{name} ({meaning})",
+            _figure(scores.values[name]),
+            _figure(at_thresholds.get(name)),
+            _figure(constant.values[name]),
+        ]
+        for name, meaning in metrics.items()
+    ]
+    print_table("", [heading, "model", "at thresholds", "base rate"], rows)
+
+
+def _figure(value: float | None, digits: int = 4) -> str:
+    """Returns a number as text; "" for one that is undefined."""
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
