@@ -158,7 +158,7 @@ class LoadedModel:
                 with the columns of one.
             images: folder of the images of other labels.
             tta: test-time augmentation: "none", "flip" or "crops".
-            resamples: bootstrap resamples for the interval of mAP; 0 for none.
+            resamples: bootstrap resamples for the intervals of mAP and AUROC; 0 for none.
 
         Raises:
             ValueError: labels or images cannot be read, the classes are others, or no label is
@@ -192,11 +192,12 @@ class LoadedModel:
             },
             index=pd.Index(table.classes, name="class"),
         )
-        interval = result["mAP_interval"]
+        interval, auroc_interval = result["mAP_interval"], result["AUROC_interval"]
         return EvaluationResult(
             metrics=scores.values,
             base_rate=constant.values,
             interval=Interval(**interval) if interval else None,
+            auroc_interval=Interval(**auroc_interval) if auroc_interval else None,
             per_class=per_class,
             predictions=self._predictions(list(table.filenames), logits),
             details=result,

@@ -52,7 +52,8 @@ class EvaluationResult:
     Attributes:
         metrics: mAP, AUROC, loss, CF1 and the others of docs/evaluation.md.
         base_rate: the same of a predictor of the training frequencies.
-        interval: 95 % confidence interval of mAP; None if there are too few images.
+        interval: 95 % confidence interval of mAP; None without resamples.
+        auroc_interval: the same of AUROC; None also if no class has a negative.
         per_class: a row per class: positives, average_precision, base_rate, auroc and threshold.
         predictions: probabilities of the images.
         details: everything that eval_<split>.json has.
@@ -61,6 +62,7 @@ class EvaluationResult:
     metrics: dict[str, float]
     base_rate: dict[str, float]
     interval: Interval | None
+    auroc_interval: Interval | None
     per_class: pd.DataFrame
     predictions: Predictions
     details: dict[str, Any]

@@ -65,8 +65,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--bootstrap",
         type=int,
         default=RESAMPLES,
-        help=f"bootstrap resamples for the confidence interval of mAP (default {RESAMPLES}); "
-        "0 for no interval",
+        help=f"bootstrap resamples for the intervals of mAP and AUROC (default {RESAMPLES}); "
+        "0 for none",
     )
     _add_tuning(parser)
     options = parser.parse_args(argv)

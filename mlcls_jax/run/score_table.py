@@ -8,7 +8,7 @@ import numpy as np
 
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores, model_scores
-from mlcls_jax.evaluation.bootstrap import map_interval
+from mlcls_jax.evaluation.bootstrap import Interval, bootstrap_intervals
 from mlcls_jax.evaluation.decision_rule import DecisionRule, threshold_report
 from mlcls_jax.evaluation.metrics import Scores, classes_to_average, finite_or_none
 from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint
@@ -58,7 +58,7 @@ def score_table(
         logits: float [image, class].
         decision_rule: thresholds and temperatures.
         tuned_here: whether the rule was tuned on these images.
-        resamples: bootstrap resamples for the interval of mAP; 0 for none.
+        resamples: bootstrap resamples for the intervals of mAP and AUROC; 0 for none.
 
     Returns:
         What eval_<split>.json says of them, the scores, and those of a constant predictor.
@@ -67,13 +67,14 @@ def score_table(
     scores = model_scores(table, logits, base, further=True)
     constant = constant_scores(table, base, further=True)
     included = classes_to_average(table.labels, np.array(base.included_classes))
-    interval = map_interval(table.labels, logits, included, resamples, run.config.seed)
+    intervals = bootstrap_intervals(table.labels, logits, included, resamples, run.config.seed)
     result = {
         "step": run.metadata["step"],
         "phase": run.metadata["phase"],
         "weights": run.metadata.get("weights", RAW),
         "values": finite_or_none(scores.values),
-        "mAP_interval": None if interval is None else dataclasses.asdict(interval),
+        "mAP_interval": _as_dict(intervals.get("mAP")),
+        "AUROC_interval": _as_dict(intervals.get("AUROC")),
         "base_rate": finite_or_none(constant.values),
         "class_ap": finite_or_none(scores.class_ap),
         "class_auroc": finite_or_none(scores.class_auroc),
@@ -81,6 +82,10 @@ def score_table(
         **threshold_report(table, logits, base, decision_rule, tuned_here=tuned_here),
     }
     return result, scores, constant
+
+
+def _as_dict(interval: Interval | None) -> dict[str, Any] | None:
+    return None if interval is None else dataclasses.asdict(interval)
 
 
 def print_scores(
@@ -102,12 +107,13 @@ def print_scores(
     console.print(f"{result['split']}: {len(table)} images, {describe_checkpoint(metadata)}")
     if result["views"] > 1:
         console.print(f"--tta {result['tta']}: average over {result['views']} views of each image")
-    if interval := result["mAP_interval"]:
-        low, high, count = interval["low"], interval["high"], interval["resamples"]
-        console.print(
-            f"mAP {scores.values['mAP']:.4f}, {interval['level']:.0%} confidence interval "
-            f"{low:.4f} to {high:.4f} ({count} bootstrap resamples of the images)"
-        )
+    for name in ("mAP", "AUROC"):
+        if interval := result[f"{name}_interval"]:
+            console.print(
+                f"{name} {scores.values[name]:.4f}, {interval['level']:.0%} confidence interval "
+                f"{interval['low']:.4f} to {interval['high']:.4f} "
+                f"({interval['resamples']} bootstrap resamples of the images)"
+            )
     for heading, metrics in (("metric", MAIN), ("further metrics", FURTHER)):
         _print_metrics(heading, metrics, result["at_thresholds"] or {}, scores, constant)
     per_class = [

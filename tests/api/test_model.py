@@ -137,6 +137,8 @@ def test_the_same_metrics_as_the_command(model, trained, photos):
     assert written["class_auroc"] == pytest.approx(result.per_class["auroc"].to_dict())
     assert result.interval is not None
     assert result.interval.low == pytest.approx(written["mAP_interval"]["low"])
+    assert result.auroc_interval is not None
+    assert result.auroc_interval.high == pytest.approx(written["AUROC_interval"]["high"])
     assert list(result.per_class.index) == list(model.classes)
     assert repr(result).startswith(f"<mAP {result.metrics['mAP']:.4f} [")
 
