@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.loader_checks import check_loader
@@ -14,7 +15,6 @@ from mlcls_jax.config.phase_checks import (
 from mlcls_jax.config.schema import (
     Augment,
     Config,
-    Data,
     Loss,
     Model,
     Phase,
@@ -22,6 +22,7 @@ from mlcls_jax.config.schema import (
     default_phases,
 )
 from mlcls_jax.config.serialization import flatten_fields, from_dict
+from mlcls_jax.config.source_checks import check_source
 from mlcls_jax.models.variants import HEADS
 
 # Fields of `loss` that only one loss uses.
@@ -37,18 +38,6 @@ CUSTOM_UNUSED = (
     *("compute_dtype", "remat", "sync_batch_norm"),
 )
 
-# Fields of `data` that only some sources use.
-SOURCE_FIELDS = {
-    "filename_column": ("csv",),
-    "split_column": ("csv",),
-    "label_delimiter": ("csv",),
-    "label_column": ("csv",),
-    "crowd": ("coco", "tfds"),
-    "min_area": ("coco", "tfds"),
-    "difficult": ("voc", "tfds"),
-    "image_feature": ("tfds",),
-    "label_feature": ("tfds",),
-}
 MAX_TIMEOUT = 24 * 3600  # seconds
 
 
@@ -61,7 +50,7 @@ def validate(config: Config) -> None:
     from_dict(dataclasses.asdict(config))
     _check_choices(config, "")
     _check_ranges(config)
-    _check_source(config.data)
+    check_source(config.data)
     check_loader(config.data, config.augment)
     _check_loss(config.loss)
     _check_train(config.train)
@@ -86,7 +75,11 @@ def _check_choices(node, prefix: str) -> None:
                 if dataclasses.is_dataclass(child):
                     _check_choices(child, f"{path}[{i}].")
         elif (choices := entry.metadata.get("choices")) and value not in choices:
-            raise ValueError(f"config: {path} is {value!r}; it must be one of {', '.join(choices)}")
+            raise ValueError(f"config: {path} is {value!r}; it must be one of {_names(choices)}")
+
+
+def _names(choices: Iterable[str]) -> str:
+    return ", ".join(choice or "''" for choice in choices)
 
 
 def _check_ranges(config: Config) -> None:
@@ -197,29 +190,6 @@ def _check_recipe(recipe: str, minutes: float, phases: list[Phase]) -> None:
             f"config: {wanted}, but phase {phases[-1].name!r} lasts {phases[-1].duration}; remove "
             "one of the two"
         )
-
-
-def _check_source(data: Data) -> None:
-    default = Data()
-    for name, sources in SOURCE_FIELDS.items():
-        value = getattr(data, name)
-        if data.source not in sources and value != getattr(default, name):
-            raise ValueError(
-                f"config: data.{name} is {value!r}, but data.source is {data.source!r}, which does "
-                f"not use it; remove it, or set data.source={sources[0]!r}"
-            )
-    if data.label_column and not data.label_delimiter:
-        raise ValueError(
-            f"config: data.label_column is {data.label_column!r}, but data.label_delimiter is "
-            'empty; set data.label_delimiter to what separates the labels, such as ";"'
-        )
-    folders = ("val_images", "test_images") if data.source in ("voc", "tfds") else ()
-    for name in ("images", *folders) if data.source == "voc" else folders:
-        if getattr(data, name):
-            raise ValueError(
-                f"config: data.{name} is {getattr(data, name)!r}, but the images of "
-                f"data.source={data.source!r} are found without it; remove it"
-            )
 
 
 def _check_loss(loss: Loss) -> None:

@@ -58,10 +58,19 @@ class Data:
     filename_column: str = "filename"  # csv: name of the column of file names
     # csv: name of the column of "train", "val" and "test"; the default may be absent.  "": none.
     split_column: str = "split"
+    # csv: values of the split column that mean val and test, such as "4" for a fold or "1,2"; all
+    # others then mean train.  "": train, val and test, or what the name of the column tells.
+    val_values: str = ""
+    test_values: str = ""
     # csv: what separates the labels in one column, such as ";" or " ".  "": one column of 0 and 1
     # per class.
     label_delimiter: str = ""
     label_column: str = ""  # csv: the column that label_delimiter splits; "": the only other one
+    # csv: names or patterns of the class columns, such as "cat,dog_*"; "": all other columns.
+    label_columns: str = ""
+    ignore_columns: str = ""  # csv: the same for columns to leave out
+    # csv: what -1 means; "": unknown next to 0, otherwise an error that asks.
+    minus_one: str = _choice("", "absent", "unknown")
     # A class is present in an image if one of its objects there is certain.  Otherwise, crowd,
     # difficult and min_area decide.  Papers on COCO (ASL, ML-GCN, Query2Label) use the defaults;
     # VOC's own evaluation ignores difficult objects.

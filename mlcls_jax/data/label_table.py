@@ -22,6 +22,7 @@ class LabelTable:
     classes: c names, in the order of the columns of `labels`.
     splits: "train", "val" or "test" per image; None without a split column.
     sources: the path to read each image from, by file name; None: the files are in `folder`.
+    notes: how the label file was understood, one line each; none if it was as documented.
     """
 
     folder: str | Path
@@ -30,6 +31,7 @@ class LabelTable:
     classes: tuple[str, ...]
     splits: tuple[str, ...] | None = None
     sources: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.filenames)

@@ -165,6 +165,8 @@ def _read_data(data: Data, workdir: Path) -> dict[str, LabelTable]:
             "--config.data.csv=labels.csv --config.data.images=photos, or a packed data set"
         )
     splits = read_splits_of(workdir, data)
+    for note in dict.fromkeys(note for table in splits.values() for note in table.notes):
+        console.print(note)
     for warning in check_train(splits):
         print_warning(warning)
     return splits

@@ -14,8 +14,8 @@ import numpy as np
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
-from mlcls_jax.data.readers.csv_labels import check_folder, make_table
 from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
+from mlcls_jax.data.readers.file_names import check_folder, make_table
 
 # In bytes. The largest known file, of Objects365, has 6 GB; reading it takes twice the memory.
 MOST = 16 * 2**30

@@ -6,7 +6,7 @@ that write cells which spreadsheets do not run as formulas.
 
 import csv as csv_module
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Container, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from mlcls_jax.data.readers.csv_format import PLAIN, CsvFormat, as_commas, records
 from mlcls_jax.system.console import one_line
 
 MAX_COLUMNS = 30_000  # no known data set has more classes; reading a column takes a millisecond
@@ -22,6 +23,7 @@ _BLOCK = 1 << 20
 # Spreadsheets read a cell that starts like this as a formula; the last four are full-width forms
 # (owasp.org/www-community/attacks/CSV_Injection).
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
+_UNNAMED = re.compile(r"Unnamed: \d+")  # pandas' name of a column without one
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +84,12 @@ class CsvCells:
 
     path: the CSV file, or its address.
     columns: columns by name, in the file's order.
+    notes: how the file was understood, as parts of a line.
     """
 
     path: Path | str
     columns: dict[str, Column]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())).rows)
@@ -115,6 +119,11 @@ def quoted(names: Iterable[str], limit: int = 10) -> str:
     return ", ".join(repr(name) for name in names[:limit]) + rest
 
 
+def plain_name(name: str) -> str:
+    """Returns the name of a column in lower case, with underscores between its words."""
+    return re.sub(r"[\s\-./]+", "_", name.strip()).lower()
+
+
 def for_spreadsheets(text: str) -> str:
     """Returns a name as a cell that is safe to open in a spreadsheet.
 
@@ -134,42 +143,75 @@ def quoting(texts: Iterable[str]) -> Literal[0, 1]:
     return csv_module.QUOTE_ALL if has_return else csv_module.QUOTE_MINIMAL
 
 
-def read_csv(path: str | Path) -> CsvCells:
-    """Reads a comma-separated UTF-8 file as text.
+def read_csv(path: str | Path, layout: CsvFormat = PLAIN, *, named_only: bool = False) -> CsvCells:
+    """Reads a table as text.
+
+    Columns without a name (or that pandas has called `Unnamed: 0`) are left out if they are empty
+    or count the rows.
+
+    Args:
+      path: the file.
+      layout: how it is written; by default UTF-8 with commas.
+      named_only: whether to leave out all columns without a name, rather than to refuse them.
 
     Raises:
-      ValueError: the file does not exist, is not UTF-8 text, has a line or a header that is far too
-        long, rows of different lengths, or a column without a name or with a repeated one. The
+      ValueError: the file does not exist, has another encoding, has a line or a header that is far
+        too long, rows of different lengths, or a column without a name or with a repeated one. The
         message is one line with file and row.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         problem = "is a folder, not a CSV file" if path.is_dir() else "no such CSV file"
         raise ValueError(f"{path}: {problem}; check the path")
-    _check_size(path)
-    cells = [column.cat for _, column in _read_frame(path).items()]
+    _check_size(path, layout)
+    cells = [column.cat for _, column in _read_frame(path, layout).items()]
     header = [column.categories[column.codes.iloc[0]].strip() for column in cells]
-    _check_header(path, header)
     codes = [column.codes.to_numpy() for column in cells]
     filled = [np.array([bool(text.strip()) for text in column.categories]) for column in cells]
     kept = np.logical_or.reduce([has[code] for has, code in zip(filled, codes, strict=True)])
     kept[0] = False  # header
-    rows = np.flatnonzero(kept) + 1
-    columns = {
-        name: Column(path, name, rows, code[kept], tuple(column.categories))
+    rows = np.flatnonzero(kept) + 1 + layout.lines_before
+    columns = [
+        Column(path, name, rows, code[kept], tuple(column.categories))
         for name, code, column in zip(header, codes, cells, strict=True)
-    }
-    _check_short_rows(path, columns)
-    return CsvCells(path, columns)
+    ]
+    _check_short_rows(path, columns, layout)
+    unused = dict.fromkeys(
+        i for i, column in enumerate(columns) if _is_unused(column, i, named_only)
+    )
+    _check_header(path, header, unused)
+    named = {column.name: column for i, column in enumerate(columns) if i not in unused}
+    return CsvCells(path, named, (*layout.notes, *(_unused_note(columns[i], i) for i in unused)))
 
 
-def _check_size(path: Path) -> None:
+def _is_unused(column: Column, position: int, named_only: bool) -> bool:
+    """Whether a column without a name can be left out."""
+    if column.name and not _UNNAMED.fullmatch(column.name):
+        return False
+    if named_only and not column.name:
+        return True
+    used = {column.distinct[code].strip() for code in np.unique(column.codes)}
+    if used <= {""}:
+        return not column.name
+    if len(used) < len(column.rows) or not all(text.isdecimal() for text in used):
+        return False
+    numbers = sorted(map(int, used))
+    counts = any(numbers == list(range(k, k + len(numbers))) for k in (0, 1))
+    return (counts and position == 0) or len(numbers) > 2  # two rows could be labels
+
+
+def _unused_note(column: Column, position: int) -> str:
+    name = f"column {column.name!r}" if column.name else f"column {position + 1}, without a name,"
+    return f"{name} is not used"
+
+
+def _check_size(path: Path, layout: CsvFormat) -> None:
     """Refuses files that pandas would read for hours, with all memory, or only in part."""
     line = 0  # bytes since the start of the line
     try:
         with open(path, "rb") as file:
             while block := file.read(_BLOCK):
-                if b"\0" in block:
+                if b"\0" in block and layout.encoding.startswith("utf-8"):
                     raise ValueError(
                         f"{path}: contains NUL bytes, so it is not text; save it as UTF-8"
                     )
@@ -180,12 +222,11 @@ def _check_size(path: Path) -> None:
                         f"{path}: has a line of more than {MAX_LINE:,} bytes; check that it is a "
                         "CSV file"
                     )
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            width = len(next(csv_module.reader(file), []))
-    except csv_module.Error:
-        return  # an unclosed quotation mark: pandas reports its row
+        width = len(next(records(path, layout), []))
+    except (csv_module.Error, UnicodeDecodeError):
+        return  # an unclosed quotation mark, or another encoding: reported with its row later
     except OSError as error:
-        raise ValueError(f"{path}: {_parser_message(error)}") from error
+        raise ValueError(f"{path}: {_parser_message(error, layout)}") from error
     if width > MAX_COLUMNS:
         raise ValueError(
             f"{path}: row 1 has {width:,} columns, more than the limit of {MAX_COLUMNS:,}; check "
@@ -193,13 +234,13 @@ def _check_size(path: Path) -> None:
         )
 
 
-def _read_frame(path: Path) -> pd.DataFrame:
+def _read_frame(path: Path, layout: CsvFormat) -> pd.DataFrame:
     """Categorical columns of all rows, header and empty rows included, so row numbers are right."""
     try:
         # header=None, because pandas would rename repeated column names. Read as str first, because
         # dtype="category" would turn a class called 007 into the number 7.
         return pd.read_csv(
-            path,
+            path if layout == PLAIN else as_commas(path, layout),
             header=None,
             dtype=str,
             keep_default_na=False,
@@ -215,16 +256,17 @@ def _read_frame(path: Path) -> pd.DataFrame:
             f"{path}: no header in row 1, because the file or its first line is empty; "
             "write the column names there"
         ) from error
-    except (pd.errors.ParserError, OSError) as error:
-        raise ValueError(f"{path}: {_parser_message(error)}") from error
+    except (pd.errors.ParserError, csv_module.Error, OSError) as error:
+        raise ValueError(f"{path}: {_parser_message(error, layout)}") from error
 
 
-def _parser_message(error: Exception) -> str:
+def _parser_message(error: Exception, layout: CsvFormat) -> str:
     ragged = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
     if ragged:
+        row = int(ragged[2]) + layout.lines_before
         return (
-            f"row {ragged[2]} has {ragged[3]} cells, but the header has {ragged[1]}; "
-            "quote cells that contain a comma"
+            f"row {row} has {ragged[3]} cells, but the header has {ragged[1]}; quote cells that "
+            f"contain {layout.separators}"
         )
     opened = re.search(r"EOF inside string starting at row (\d+)", str(error))
     if opened:
@@ -232,9 +274,11 @@ def _parser_message(error: Exception) -> str:
     return f"cannot be read ({one_line(error)}); check that it is a CSV file"
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_header(path: Path, header: list[str], unused: Container[int]) -> None:
     first: dict[str, int] = {}
     for i, name in enumerate(header):
+        if i in unused:
+            continue
         if not name:
             raise ValueError(
                 f"{path}: row 1, column {i + 1} of {len(header)} has no name; "
@@ -247,19 +291,18 @@ def _check_header(path: Path, header: list[str]) -> None:
             )
 
 
-def _check_short_rows(path: Path, columns: dict[str, Column]) -> None:
+def _check_short_rows(path: Path, columns: list[Column], layout: CsvFormat) -> None:
     """Refuses rows that end early, which pandas fills with empty cells."""
-    *_, last = columns.values()
+    last, width = columns[-1], len(columns)
     if not last.map(lambda text: text == "").any():
         return
-    width, kept = len(columns), set(last.rows.tolist())
+    kept = set(last.rows.tolist())
     try:
-        with open(path, encoding="utf-8-sig", newline="") as lines:
-            for row, record in enumerate(csv_module.reader(lines), start=1):
-                if row in kept and len(record) < width:
-                    raise ValueError(
-                        f"{path}: row {row} has {len(record)} cells, but the header has {width}; "
-                        "leave unknown cells empty, but keep their commas"
-                    )
+        for row, record in enumerate(records(path, layout), start=1 + layout.lines_before):
+            if row in kept and len(record) < width:
+                raise ValueError(
+                    f"{path}: row {row} has {len(record)} cells, but the header has {width}; "
+                    f"leave unknown cells empty, but keep their {layout.separators}"
+                )
     except csv_module.Error as error:
-        raise ValueError(f"{path}: {_parser_message(error)}") from error
+        raise ValueError(f"{path}: {_parser_message(error, layout)}") from error

@@ -1,31 +1,35 @@
-"""CSV files on this machine or in a bucket."""
+"""Label files on this machine or in a bucket, however their text is written."""
 
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlcls_jax.data.readers.csv_cells import CsvCells, read_csv
+from mlcls_jax.data.readers.csv_format import find_format
 from mlcls_jax.system.console import one_line
 from mlcls_jax.system.remote import asked, file_system_of, is_remote
 
 
-def read_csv_at(place: str | Path) -> CsvCells:
-    """Reads a comma-separated UTF-8 file as text.
+def read_csv_at(place: str | Path, column: str, *, named_only: bool = False) -> CsvCells:
+    """Reads a table as text, with any encoding and separator that `find_format` knows.
 
     Args:
       place: its path or its address.
+      column: the name of a column that is needed; it tells how the cells are separated.
+      named_only: as in `read_csv`.
 
     Raises:
       ValueError: as in `read_csv`, or the bucket cannot be read.
     """
     if not is_remote(place):
-        return read_csv(place)
+        path = Path(place).expanduser()
+        return read_csv(path, find_format(path, column), named_only=named_only)
     address = str(place)
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "labels.csv"
         try:
             copy.write_bytes(asked(file_system_of(address).cat_file, address))
-            cells = read_csv(copy)
+            cells = read_csv(copy, find_format(copy, column), named_only=named_only)
         except FileNotFoundError as error:
             raise ValueError(f"{address}: no such CSV file; check the address") from error
         except OSError as error:
@@ -33,4 +37,4 @@ def read_csv_at(place: str | Path) -> CsvCells:
         except ValueError as error:
             raise ValueError(str(error).replace(str(copy), address)) from error
     columns = {name: replace(column, path=address) for name, column in cells.columns.items()}
-    return CsvCells(address, columns)
+    return CsvCells(address, columns, cells.notes)

@@ -26,11 +26,11 @@ import pandas as pd
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import read_labels
+from mlcls_jax.data.readers.listing import file_sizes
 from mlcls_jax.data.readers.records import array_record
 from mlcls_jax.data.readers.shards import PackedImage, Shard, shard_opener
 from mlcls_jax.data.readers.storage import (
     Part,
-    file_sizes,
     is_remote,
     is_vacant,
     open_new,

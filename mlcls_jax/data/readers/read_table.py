@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.coco import read_coco
-from mlcls_jax.data.readers.csv_labels import read_labels, with_categories
+from mlcls_jax.data.readers.csv_labels import csv_options, read_labels, with_categories
 from mlcls_jax.data.readers.detection import AnnotationPolicy
 from mlcls_jax.data.readers.packed import is_packed, read_packed
 from mlcls_jax.data.readers.tfds import TfdsSet, read_tfds
@@ -76,12 +77,9 @@ def _read_csv(
             raise ValueError(f"{place} is not a label CSV; set data.source={source!r} to read it")
     options = {
         "categories": data.categories or None,
-        "filename_column": data.filename_column,
-        "split_column": data.split_column,
-        "delimiter": data.label_delimiter,
-        "label_column": data.label_column,
         "classes": classes,
         "unlabelled": unlabelled,
+        **asdict(csv_options(data)),
     }
     return (
         read_packed(place, **options)

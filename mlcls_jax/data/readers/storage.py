@@ -39,28 +39,6 @@ class Part(str):
         return Part, (str(self), self.shard, self.offset, self.size, self.record)
 
 
-def file_sizes(folder: str) -> dict[str, int]:
-    """Returns the size in bytes of each file in a folder, by name; {} if the folder is missing."""
-    if not is_remote(folder):
-        if not os.path.isdir(folder):
-            return {}
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    try:
-        listed = asked(file_system_of(folder).ls, folder, detail=True)
-    except FileNotFoundError:
-        return {}
-    files = (entry for entry in listed if entry["type"] == "file")
-    return {entry["name"].rpartition("/")[2]: entry["size"] for entry in files}
-
-
-def names_below(address: str) -> list[str]:
-    """Returns the name of each file in a folder of a bucket and its subfolders, relative to it."""
-    files = file_system_of(address)
-    base = files._strip_protocol(address).rstrip("/") + "/"
-    return [name.removeprefix(base) for name in asked(files.find, address)]
-
-
 def is_vacant(address: str) -> bool:
     """Returns whether an address does not exist yet or is an empty folder."""
     files = file_system_of(address)

@@ -8,18 +8,19 @@ import numpy as np
 from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_files import read_csv_at
-from mlcls_jax.data.readers.csv_labels import check_folder, make_table
-from mlcls_jax.data.readers.storage import names_below
+from mlcls_jax.data.readers.file_names import check_folder, make_table
+from mlcls_jax.data.readers.listing import is_hidden, names_below
 from mlcls_jax.system.remote import is_remote
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Returns the images in a folder and its subfolders, sorted.
+    """Returns the images in a folder and its subfolders, sorted; hidden files are left out.
 
     Raises:
       ValueError: there are none.
     """
     files = (file for file in folder.rglob("*") if is_image(file.name))
+    files = (file for file in files if not is_hidden(file.relative_to(folder).as_posix()))
     found = sorted(file for file in files if file.is_file())
     if not found:
         raise _no_images(folder)
@@ -86,7 +87,7 @@ def listed_images(csv: str, images: str, filename_column: str) -> tuple[list[str
     folder = folder if is_remote(folder) else Path(folder).expanduser()
     check_folder(folder)
     advice = f"rename the column of file names to {filename_column!r}"
-    names = read_csv_at(csv).column(filename_column, advice)
+    names = read_csv_at(csv, filename_column).column(filename_column, advice)
     table = make_table(names, np.zeros((len(names.rows), 0), np.int8), (), folder)
     if not len(table):
         raise ValueError(f"{csv}: no rows below the header; add one row per image")

@@ -19,8 +19,8 @@ import numpy as np
 from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
-from mlcls_jax.data.readers.csv_labels import make_table
 from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
+from mlcls_jax.data.readers.file_names import make_table
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _SPLITS = ("train", "val", "test")

@@ -94,7 +94,7 @@ def test_another_separator_is_named(path, mark):
     [
         ("a,dog,b,dog\n1,1,1,1\n", ["row 1, columns 2 and 4", "'dog'"]),
         ("a,dog,dog \n1,1,1\n", ["row 1, columns 2 and 3", "'dog'"]),
-        ("a,b,\n1,1,\n", ["row 1, column 3 of 3", "no name"]),
+        ("a,b,\n1,1,x\n", ["row 1, column 3 of 3", "no name"]),
         ("", ["empty"]),
         ("\ufeff", ["empty"]),
         ("\na,b\n", ["empty"]),

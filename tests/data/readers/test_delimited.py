@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.readers.csv_labels import delimited_labels, read_labels
+from mlcls_jax.data.readers.csv_labels import read_labels
+from mlcls_jax.data.readers.delimited import delimited_labels
 from mlcls_jax.data.readers.detection import entries
 from mlcls_jax.data.splits import load_splits
 
@@ -16,14 +17,14 @@ def test_as_in_scikit_learn(rows):
     if not any(rows):
         rows.append(["cow"])
     column = entries("labels.csv", "labels", ["; ".join(row) for row in rows])
-    classes, labels = delimited_labels(column, ";")
+    classes, labels, _ = delimited_labels(column, ";")
     theirs = MultiLabelBinarizer()
     assert labels.tolist() == theirs.fit_transform(rows).tolist()
     assert classes == tuple(theirs.classes_)
 
 
 def test_labels_may_be_separated_by_one_or_two_spaces():
-    classes, labels = delimited_labels(entries("f", "x", ["a  b ", "", "b b"]), " ")
+    classes, labels, _ = delimited_labels(entries("f", "x", ["a  b ", "", "b b"]), " ")
     assert classes == ("a", "b") and labels.tolist() == [[1, 1], [0, 0], [0, 1]]
 
 

@@ -1,0 +1,56 @@
+"""Checks the fields of a config that say what kind of data set is read."""
+
+from mlcls_jax.config.schema import Data
+
+# Fields of `data` that only some sources use.
+SOURCE_FIELDS = {
+    "filename_column": ("csv",),
+    "split_column": ("csv",),
+    "label_delimiter": ("csv",),
+    "label_column": ("csv",),
+    "val_values": ("csv",),
+    "test_values": ("csv",),
+    "label_columns": ("csv",),
+    "ignore_columns": ("csv",),
+    "minus_one": ("csv",),
+    "crowd": ("coco", "tfds"),
+    "min_area": ("coco", "tfds"),
+    "difficult": ("voc", "tfds"),
+    "image_feature": ("tfds",),
+    "label_feature": ("tfds",),
+}
+
+
+def check_source(data: Data) -> None:
+    """Checks that the fields of a data set fit its source and each other.
+
+    Raises:
+        ValueError: a field is not used, or lacks another one.
+    """
+    default = Data()
+    for name, sources in SOURCE_FIELDS.items():
+        value = getattr(data, name)
+        if data.source not in sources and value != getattr(default, name):
+            raise ValueError(
+                f"config: data.{name} is {value!r}, but data.source is {data.source!r}, which does "
+                f"not use it; remove it, or set data.source={sources[0]!r}"
+            )
+    if data.label_column and not data.label_delimiter:
+        raise ValueError(
+            f"config: data.label_column is {data.label_column!r}, but data.label_delimiter is "
+            'empty; set data.label_delimiter to what separates the labels, such as ";"'
+        )
+    for name in ("label_columns", "minus_one"):
+        if data.label_delimiter and getattr(data, name):
+            raise ValueError(
+                f"config: data.{name} is {getattr(data, name)!r}, but data.label_delimiter is "
+                f"{data.label_delimiter!r}, which reads labels from one column; remove one of the "
+                "two"
+            )
+    folders = ("val_images", "test_images") if data.source in ("voc", "tfds") else ()
+    for name in ("images", *folders) if data.source == "voc" else folders:
+        if getattr(data, name):
+            raise ValueError(
+                f"config: data.{name} is {getattr(data, name)!r}, but the images of "
+                f"data.source={data.source!r} are found without it; remove it"
+            )

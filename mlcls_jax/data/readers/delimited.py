@@ -1,0 +1,174 @@
+"""Cells that list several labels: separated by a delimiter, or written as a list."""
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlcls_jax.data.readers.csv_cells import Column, quoted
+
+_MARKS = (";", "|", ",")  # delimiters to suggest
+_EMPTY = {"nan", "NaN", "NAN", "<NA>", "NA", "N/A", "#N/A", "null", "NULL", "None"}
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_QUOTED_NEIGHBOURS = re.compile(r"""(?<=['"])\s+(?=['"])""")  # as NumPy prints arrays of strings
+
+
+def delimited_labels(
+    column: Column, delimiter: str, classes: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
+    """Splits cells that list several labels, as scikit-learn's MultiLabelBinarizer does.
+
+    Spaces around a label are ignored, and so are empty labels between two delimiters. An empty
+    cell means that every class is absent, and so does one that says `nan` or the like. If the cells
+    are lists as in Python or JSON, the delimiter is not used.
+
+    Args:
+      column: n cells.
+      delimiter: the separator between two labels; "": each cell is one label, or a list.
+      classes: all class names, in order; None: the labels found in the column, sorted.
+
+    Returns:
+      The c class names; labels: int8 [n, c] of 1 and 0; and how the cells were understood.
+
+    Raises:
+      ValueError: a label is not one of `classes`, two labels differ only in case, or the column
+        has no labels. The message is one line with file, row and column.
+    """
+    used = np.unique(column.codes).tolist()
+    names, notes = _split(column, used, delimiter)
+    found = sorted({label for code in used for label in names[code]})
+    if classes is None:
+        if not found:
+            raise ValueError(
+                f"{column.path}: column {column.name!r} has no labels; fill it in, or set "
+                "data.label_column to another column"
+            )
+        _check_case(column, names, found)
+        if not notes or delimiter:
+            _check_delimiter(column, delimiter, found)
+            _check_marks(column, names, delimiter, found)
+        classes = found
+    index = {name: i for i, name in enumerate(classes)}
+    if foreign := [label for label in found if label not in index]:
+        raise column.error(
+            _cell_with(column, names, foreign[0]),
+            f"the label {foreign[0]!r} is not one of the classes {quoted(classes)}; correct it, or "
+            f"correct data.label_delimiter={delimiter!r}",
+        )
+    labels = np.zeros((len(names), len(classes)), np.int8)
+    for code in used:
+        labels[code, [index[label] for label in names[code]]] = 1
+    return tuple(classes), labels[column.codes], notes
+
+
+def holds_lists(column: Column) -> bool:
+    """Returns whether each cell of a column is empty or a list as in Python or JSON."""
+    texts = [column.distinct[code] for code in np.unique(column.codes)]
+    filled = [text for text in texts if not _is_empty(text)]
+    return bool(filled) and all(_as_list(text) is not None for text in filled)
+
+
+def _split(
+    column: Column, used: list[int], delimiter: str
+) -> tuple[list[list[str]], tuple[str, ...]]:
+    """The labels in each distinct cell, and how cells were understood."""
+    lists = {code: _as_list(column.distinct[code]) for code in used}
+    filled = [code for code in used if not _is_empty(column.distinct[code])]
+    found = [code for code in filled if lists[code]]
+    words = sorted({column.distinct[code].strip() for code in used} & _EMPTY)
+    notes = tuple(f"{word!r} in column {column.name!r} is no label" for word in words)
+    if not found:
+        return [
+            [] if _is_empty(text) else _parts(text, delimiter) for text in column.distinct
+        ], notes
+    if others := [code for code in filled if lists[code] is None]:
+        i = int(np.flatnonzero(np.isin(column.codes, others))[0])
+        raise column.error(
+            i, f"{column.texts[i]!r} is no list, but other cells are; write all in the same way"
+        )
+    names = [lists.get(code) or [] for code in range(len(column.distinct))]
+    return names, (*notes, f"the cells of column {column.name!r} are lists")
+
+
+def _parts(text: str, delimiter: str) -> list[str]:
+    parts = text.split(delimiter) if delimiter else [text]
+    return [label for part in parts if (label := part.strip())]
+
+
+def _is_empty(text: str) -> bool:
+    return not text.strip() or text.strip() in _EMPTY
+
+
+def _as_list(text: str) -> list[str] | None:
+    """The labels of a cell that is a list of words or numbers; None if it is not."""
+    text = text.strip()
+    if len(text) < 2 or _BRACKETS.get(text[0]) != text[-1]:
+        return None
+    if not text[1:-1].strip():
+        return []
+    values = None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            values = read(_QUOTED_NEIGHBOURS.sub(",", text))
+            break
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    if not isinstance(values, list | tuple | set):
+        inner = text[1:-1]
+        if text[0] != "[" or any(mark in inner for mark in "[]'\""):
+            return None
+        values = inner.split(",")  # [cat, dog]
+    items = list(values)
+    if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in items):
+        return None
+    return [label for item in items if (label := str(item).strip())]
+
+
+def _check_delimiter(column: Column, delimiter: str, found: list[str]) -> None:
+    """Suggests another delimiter if no cell contains the given one but most contain the other."""
+    ends = [mark for mark in _MARKS if mark != delimiter and any(x.endswith(mark) for x in found)]
+    if delimiter.isspace() and ends:
+        raise ValueError(
+            f"{column.path}: labels of column {column.name!r} end in {ends[0]!r}, such as "
+            f"{next(x for x in found if x.endswith(ends[0]))!r}; set "
+            f"data.label_delimiter={ends[0]!r}"
+        )
+    if delimiter and any(delimiter in text for text in column.distinct):
+        return
+    for mark in _MARKS:
+        if 2 * sum(mark in label for label in found) > len(found):
+            raise ValueError(
+                f"{column.path}: no cell of column {column.name!r} contains {delimiter!r}, but "
+                f"most contain {mark!r}, such as {found[-1]!r}; set data.label_delimiter={mark!r}"
+            )
+
+
+def _check_marks(column: Column, names: list[list[str]], delimiter: str, found: list[str]) -> None:
+    """Refuses a label that consists of other labels, with another mark between them."""
+    known = set(found)
+    for label in found:
+        for mark in _MARKS:
+            parts = [part.strip() for part in label.split(mark)]
+            if len(parts) > 1 and known.issuperset(parts):
+                raise column.error(
+                    _cell_with(column, names, label),
+                    f"{label!r} lists labels that stand alone in other cells; separate all labels "
+                    f"by data.label_delimiter={delimiter!r}",
+                )
+
+
+def _check_case(column: Column, names: list[list[str]], found: list[str]) -> None:
+    first: dict[str, str] = {}
+    for label in found:
+        other = first.setdefault(label.casefold(), label)
+        if other != label:
+            raise column.error(
+                _cell_with(column, names, label),
+                f"the labels {other!r} and {label!r} differ only in case; use one spelling",
+            )
+
+
+def _cell_with(column: Column, names: list[list[str]], label: str) -> int:
+    return next(i for i, code in enumerate(column.codes) if label in names[code])

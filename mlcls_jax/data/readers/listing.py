@@ -1,0 +1,61 @@
+"""Lists the files of a folder, on this machine or in a bucket."""
+
+import os
+
+from mlcls_jax.system.remote import asked, file_system_of, is_remote
+
+
+def file_sizes(folder: str) -> dict[str, int]:
+    """Returns the size in bytes of each file in a folder, by name; {} if the folder is missing."""
+    if not is_remote(folder):
+        if not os.path.isdir(folder):
+            return {}
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    try:
+        listed = asked(file_system_of(folder).ls, folder, detail=True)
+    except FileNotFoundError:
+        return {}
+    files = (entry for entry in listed if entry["type"] == "file")
+    return {entry["name"].rpartition("/")[2]: entry["size"] for entry in files}
+
+
+def names_below(folder: str) -> list[str]:
+    """Returns the name of each file in a folder and its subfolders, relative to it.
+
+    Files and folders whose names begin with a dot are hidden, and left out.
+    """
+    if is_remote(folder):
+        names = _names_in_bucket(folder)
+        return [name for name in names if not is_hidden(name)]
+    found, visited = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [name for name in folders if not is_hidden(name) and real not in visited]
+        visited.add(real)  # links may lead back
+        relative = os.path.relpath(parent, folder).replace(os.sep, "/")
+        prefix = "" if relative == "." else f"{relative}/"
+        found += [prefix + name for name in files if not is_hidden(name)]
+    return found
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether a file is hidden, or in a hidden folder; name: relative to its data set."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _names_in_bucket(address: str) -> list[str]:
+    files = file_system_of(address)
+    base = files._strip_protocol(address).rstrip("/") + "/"
+    return [name.removeprefix(base) for name in asked(files.find, address)]
+
+
+def names_in(folder: str) -> set[str]:
+    """Returns the names of the files in a folder; none if it is missing or cannot be read."""
+    if is_remote(folder):
+        return set(file_sizes(folder))
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (OSError, ValueError):
+        return set()
