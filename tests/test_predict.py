@@ -57,6 +57,23 @@ def test_a_folder_among_others_is_named_as_given(folder, monkeypatch, absolute):
     assert all(Path(path).is_file() for path in paths)
 
 
+def test_hidden_files_of_a_folder_are_ignored(folder, capsys):
+    for name in ("._b.jpg", ".DS_Store", ".cache/e.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert find_images([str(folder)])[0] == FOUND
+    assert capsys.readouterr().err == f"{folder}: 5 other files are ignored\n"
+    given = [str(folder / "._b.jpg")]
+    assert find_images(given) == (given, given)
+
+
+@pytest.mark.parametrize("address", ["https://x.org/a.jpg", "HTTP://x.org/"])
+def test_an_address_of_the_web_is_refused(address):
+    with pytest.raises(ValueError, match="predict takes files and folders") as caught:
+        find_images([address])
+    assert str(caught.value).startswith(address)
+
+
 def test_an_error_names_a_missing_file(folder):
     with pytest.raises(ValueError, match=r"nowhere\.jpg: no such file or folder"):
         find_images([str(folder / "b.jpg"), str(folder / "nowhere.jpg")])

@@ -171,7 +171,7 @@ def read_splits(
 
 
 def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
-    """Returns a warning for each split that has classes without positive labels.
+    """Returns a warning for each split that has classes without positive or negative labels.
 
     Args:
       splits: the table of each split.
@@ -180,27 +180,31 @@ def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
       ValueError: all labels of train are unknown.
 
     >>> train = LabelTable("images", ("a",), np.array([[1, 0]], np.int8), ("cat", "dog"))
-    >>> check_train({"train": train})[0]
-    "1 of 2 classes have no positive label in train (1 images), so they cannot be learned: 'dog'."
+    >>> for warning in check_train({"train": train}):
+    ...     print(warning)
+    1 of 2 classes have no positive label in train (1 images), so they cannot be learned: 'dog'.
+    1 of 2 classes have no negative label in train (1 images), so they cannot be learned: 'cat'.
     """
     if (splits["train"].labels == UNKNOWN).all():
         raise ValueError(
             f"all labels of train ({len(splits['train'])} images) are empty or -1, so there is "
             "nothing to learn; write 1 if the class is in the image and 0 if it is not"
         )
-    consequences = {
-        "train": "they cannot be learned",
-        "val": "they are excluded from the val metrics",
-        "test": "they are excluded from the test metrics",
-    }
     warnings = []
     for split, table in splits.items():
-        empty = [table.classes[i] for i in np.flatnonzero(table.positives == 0)]
-        if empty:
-            warnings.append(
-                f"{len(empty)} of {len(table.classes)} classes have no positive label in {split} "
-                f"({len(table)} images), so {consequences[split]}: {quoted(empty, len(empty))}."
-            )
+        for kind, counts, consequence in (
+            ("positive", table.positives, "they are excluded from the {} metrics"),
+            ("negative", table.known - table.positives, "their {} average precision is always 1"),
+        ):
+            # A class without any known label has no positive label either, and is named once.
+            lacking = (counts == 0) & ((table.known > 0) | (kind == "positive"))
+            empty = [table.classes[i] for i in np.flatnonzero(lacking)]
+            if empty:
+                result = "they cannot be learned" if split == "train" else consequence.format(split)
+                warnings.append(
+                    f"{len(empty)} of {len(table.classes)} classes have no {kind} label in {split} "
+                    f"({len(table)} images), so {result}: {quoted(empty, len(empty))}."
+                )
     return warnings
 
 

@@ -98,9 +98,13 @@ def is_list(inputs: Sequence[str]) -> bool:
 
 
 def check_images(inputs: Sequence[str]) -> None:
-    """Raises ValueError if an image or folder does not exist."""
+    """Raises ValueError if an image or folder does not exist, or is on the web."""
     for given in inputs:
         path = Path(given)
+        if given.lower().startswith(("http://", "https://")):
+            raise ValueError(
+                f"{given}: predict takes files and folders, not addresses of the web; download the image"
+            )
         if not (exists(given) if is_remote(given) else path.is_dir() or path.is_file()):
             raise ValueError(f"{given}: no such file or folder; check the path")
 

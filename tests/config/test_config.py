@@ -94,6 +94,7 @@ def test_a_given_image_size_replaces_the_published_one():
         ("data.source", "kitti"),
         ("data.label_delimiter", "a"),
         ("data.label_column", "labels"),  # without label_delimiter
+        ("data.minus_one", "negative"),
         ("data.crowd", "absent"),  # only for other sources, like the next three
         ("data.difficult", "present"),
         ("data.min_area", 1.0),
@@ -568,3 +569,11 @@ def test_augmentation_needs_a_phase_that_sees_images(field, value):
     config.phases[1].duration = "0 steps"
     with pytest.raises(ValueError, match=rf"augment\.{field} is {value!r}, but every phase has"):
         validate(config)
+
+
+@pytest.mark.parametrize(("name", "value"), [("label_columns", "cat,d*"), ("minus_one", "absent")])
+def test_settings_of_class_columns_exclude_a_delimiter(name, value):
+    data = Data(csv="labels.csv", **{name: value})
+    validate(Config(data=data))
+    with pytest.raises(ValueError, match=rf"data\.{name} is .*; remove one of the two"):
+        validate(Config(data=dataclasses.replace(data, label_delimiter=";")))

@@ -143,7 +143,7 @@ def split_values(
                 f"{quoted(sorted(used))}; correct data.{given[foreign[0]]}_values"
             )
         splits = column.map(lambda text: given.get(_number(text), "train")).tolist()
-        return tuple(splits), (_split_note(column, given | {"other values": "train"}),)
+        return tuple(splits), (f"{_split_note(column, given)}, others are train",)
     named = {value: _SPLIT_NAMES.get(value, "") for value in used}
     flags = _SPLIT_FLAGS.get(plain_name(column.name).removeprefix("is_").removeprefix("is"))
     as_flags = {value: cell_value(value) for value in used}

@@ -1,0 +1,471 @@
+"""Label files in the layouts of public reports and of other programs, each with the right labels.
+
+Three images, with the labels of LABELS, are written in each layout.
+"""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlcls_jax.config import Data
+from mlcls_jax.data.label_table import UNKNOWN, LabelTable
+from mlcls_jax.data.readers.read_table import read_table
+
+CLASSES = ("cat", "dog", "person")
+NAMES = ("000001.jpg", "000002.jpg", "000003.jpg")
+LABELS = [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
+PRESENT = [["dog", "person"], ["cat"], []]
+SIGNS = [[2 * value - 1 for value in row] for row in LABELS]
+PLAIN = "filename,cat,dog,person\n000001.jpg,0,1,1\n000002.jpg,1,0,0\n000003.jpg,0,0,0\n"
+
+
+class Place:
+    """A folder of images, and a label file next to it."""
+
+    def __init__(self, root: Path):
+        self.root, self.images = root, root / "images"
+        self.images.mkdir()
+
+    def add(self, *names: str) -> None:
+        for name in names:
+            path = self.images / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    def read(self, text: str | bytes, name: str = "labels.csv", **fields) -> LabelTable:
+        path = self.root / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_table(Data(**fields), str(path), str(self.images))
+
+    def note(self, table: LabelTable) -> str:
+        """The line that says how the file was understood; "" if it was as documented."""
+        assert len(table.notes) <= 1 and "\n" not in "".join(table.notes)
+        return "".join(table.notes).removeprefix(f"{self.root / 'labels.csv'}: ")
+
+    def refusal(self, text: str | bytes, **fields) -> str:
+        with pytest.raises(ValueError) as caught:
+            self.read(text, **fields)
+        message = str(caught.value)
+        assert type(caught.value) is ValueError and "\n" not in message
+        assert message.startswith(str(self.root))
+        return message
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path)
+    place.add(*NAMES)
+    return place
+
+
+def table(rows, header=("filename", *CLASSES), names=NAMES) -> str:
+    lines = [header, *((name, *row) for name, row in zip(names, rows, strict=True))]
+    return "".join(",".join(map(str, line)) + "\n" for line in lines)
+
+
+def listed(cell, header=("filename", "labels")) -> str:
+    """A file with the labels of each image in one cell."""
+    return table([[cell(names)] for names in PRESENT], header)
+
+
+def check(found: LabelTable, names=NAMES) -> None:
+    assert found.classes == CLASSES
+    assert found.filenames == tuple(names)
+    assert found.labels.tolist() == LABELS
+
+
+def test_a_file_as_documented_has_no_note(place):
+    found = place.read(PLAIN)
+    check(found)
+    assert found.notes == ()
+
+
+def test_minus_one_without_zero_is_decided(place):
+    text = table(SIGNS, ("image_id", *CLASSES))
+    message = place.refusal(text, filename_column="image_id")
+    assert "data.minus_one='absent'" in message and "data.minus_one='unknown'" in message
+    found = place.read(text, filename_column="image_id", minus_one="absent")
+    check(found)
+    assert place.note(found) == "-1 is absent"
+    unknown = place.read(text, filename_column="image_id", minus_one="unknown")
+    assert set(np.unique(unknown.labels)) == {UNKNOWN, 1}
+
+
+def test_minus_one_next_to_zero_is_unknown(place):
+    found = place.read(table([[0, 1, -1], [1, 0, 0], [0, -1, 0]]))
+    assert found.labels.tolist() == [[0, 1, UNKNOWN], [1, 0, 0], [0, UNKNOWN, 0]]
+    found = place.read(table([[0, 1, -1], [1, "", 0], [0, -1, 0]]), minus_one="absent")
+    assert found.labels.tolist() == [[0, 1, 0], [1, UNKNOWN, 0], [0, 0, 0]]
+
+
+def test_a_count_and_columns_of_spaces(place):
+    lines = [
+        f"{name} " + " ".join(f"{value:2d}" for value in row)
+        for name, row in zip(NAMES, SIGNS, strict=True)
+    ]
+    text = "\n".join(["3", " ".join(CLASSES) + " ", *lines]) + "\n"
+    assert "data.minus_one" in place.refusal(text)
+    found = place.read(text, minus_one="absent")
+    check(found)
+    assert "separated by spaces; its header is in row 2; the first column has no header" in (
+        place.note(found)
+    )
+    assert "row 4, column 'filename'" in place.refusal(
+        text.replace(NAMES[1], "x.jpg"), minus_one="absent"
+    )
+
+
+@pytest.mark.parametrize("fields", [{}, {"label_delimiter": ","}, {"label_delimiter": ";"}])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        lambda names: f'"{names!r}"',
+        lambda names: '"[' + ",".join(f'""{name}""' for name in names) + ']"',
+        lambda names: f'"{tuple(names)!r}"',
+        lambda names: f'"{set(names)!r}"' if names else "",
+        lambda names: f'"{np.array(names)}"' if names else "[]",  # quotes, without commas
+        lambda names: f'"[{", ".join(names)}]"',
+    ],
+    ids=["Python", "JSON", "tuple", "set", "NumPy", "no quotes"],
+)
+def test_lists_in_a_cell(place, cell, fields):
+    found = place.read(listed(cell), **fields)
+    check(found)
+    assert place.note(found) == "the cells of column 'labels' are lists"
+
+
+def test_lists_and_other_cells_are_not_mixed(place):
+    text = "filename,labels\n000001.jpg,\"['dog']\"\n000002.jpg,cat\n"
+    assert "row 3, column 'labels': 'cat' is no list" in place.refusal(text, label_delimiter=",")
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "written"), [(",", ", "), (";", "; "), ("|", "|"), (" ", " ")]
+)
+def test_labels_with_a_delimiter(place, delimiter, written):
+    check(place.read(listed(lambda names: f'"{written.join(names)}"'), label_delimiter=delimiter))
+
+
+@pytest.mark.parametrize("empty", ["nan", "NaN", "None", "N/A", "null"])
+def test_nan_is_no_label(place, empty):
+    found = place.read(listed(lambda names: ";".join(names) or empty), label_delimiter=";")
+    check(found)
+    assert f"{empty!r} in column 'labels' is no label" in place.note(found)
+
+
+def test_the_wrong_delimiter_is_named(place):
+    text = listed(lambda names: f'"{", ".join(names)}"')
+    assert "set data.label_delimiter=','" in place.refusal(text, label_delimiter=" ")
+    text = "filename,labels\n000001.jpg,cat;dog\n000002.jpg,cat|dog\n"
+    assert "row 3, column 'labels': 'cat|dog' lists" in place.refusal(text, label_delimiter=";")
+
+
+def test_one_column_of_labels_among_others(place):
+    place.add("images_001/images/x.png", "images_002/images/y.png")
+    text = (
+        "Image Index,Finding Labels,Patient Age,\nx.png,dog|cat,58,\ny.png,No Finding,58,\n"
+        "000001.jpg,cat,7,\n"
+    )
+    columns = {"filename_column": "Image Index", "label_column": "Finding Labels"}
+    found = place.read(text, **columns, label_delimiter="|")
+    assert found.classes == ("No Finding", "cat", "dog")
+    assert found.labels.tolist() == [[0, 1, 1], [1, 0, 0], [0, 1, 0]]
+    assert found.filenames[:2] == ("images_001/images/x.png", "images_002/images/y.png")
+    for part in ("column 4, without a name", "'Patient Age'", "'x.png' for 'images_001/images/x"):
+        assert part in place.note(found)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ignore_columns", "Sex,Age"),
+        ("ignore_columns", "[SA]*"),
+        ("label_columns", "cat, dog ,person"),
+        ("label_columns", "?[ao]*,person"),
+    ],
+)
+def test_columns_are_chosen(place, field, value):
+    rows = [["Male", 40 + i, *row] for i, row in enumerate(LABELS)]
+    text = table(rows, ("Path", "Sex", "Age", *CLASSES))
+    message = place.refusal(text, filename_column="Path")
+    assert "'Sex', 'Age' holds no labels, set data.ignore_columns='Sex,Age'" in message
+    assert "data.label_columns" in message
+    found = place.read(text, filename_column="Path", **{field: value})
+    check(found)
+    assert place.note(found) == "columns that are not used: 'Sex', 'Age'"
+
+
+def test_a_chosen_column_that_does_not_exist(place):
+    for field in ("label_columns", "ignore_columns"):
+        message = place.refusal(PLAIN, **{field: "cat,cow*"})
+        assert f"data.{field} has 'cow*', which is none of the columns 'cat', 'dog'" in message
+
+
+def test_a_chosen_column_may_contain_a_comma(place):
+    text = 'filename,"dog, big",note\n000001.jpg,1,x\n'
+    assert place.read(text, label_columns="dog, big").classes == ("dog, big",)
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (1, 2, 3), (7, 90, 12)])
+def test_a_column_that_counts_rows_is_not_used(place, name, numbers):
+    lines = PLAIN.splitlines()
+    cells = [name, *map(str, numbers)]
+    text = "\n".join(f"{cell},{line}" for cell, line in zip(cells, lines, strict=True))
+    found = place.read(text)
+    check(found)
+    assert "is not used" in place.note(found)
+
+
+def test_a_column_without_a_name_that_holds_something_is_refused(place):
+    assert "column 3 of 3 has no name" in place.refusal("filename,dog,\n000001.jpg,1,0\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (("False", "True"), "'False' is 0; 'True' is 1"),
+        (("no", "yes"), "'no' is 0; 'yes' is 1"),
+        (("0.0", "1.0"), ""),
+        (("0.000000000000000000e+00", "1.000000000000000000e+00"), ""),
+    ],
+)
+def test_other_words_for_1_and_0(place, words, note):
+    found = place.read(table([[words[value] for value in row] for row in LABELS]))
+    check(found)
+    assert place.note(found) == note
+
+
+def test_nan_is_unknown(place):
+    found = place.read(table([[0, 1, "NaN"], [1, "", 0], [0, 0, "<NA>"]]))
+    assert found.labels.tolist() == [[0, 1, UNKNOWN], [1, UNKNOWN, 0], [0, 0, UNKNOWN]]
+    assert place.note(found) == "'<NA>' is unknown; 'NaN' is unknown"
+
+
+@pytest.mark.parametrize("fields", [{}, {"label_delimiter": ","}])
+def test_rows_of_one_label_are_joined(place, fields):
+    text = "filename,label\n000001.jpg,dog\n000002.jpg,cat\n000001.jpg,person\n000001.jpg,dog\n"
+    found = place.read(text, **fields)
+    assert found.filenames == NAMES[:2]
+    assert found.labels.tolist() == LABELS[:2]
+    assert "4 rows of 2 images are joined" in place.note(found)
+
+
+def test_rows_of_boxes_are_joined(place):
+    text = (
+        "filename,width,class,xmin\n000001.jpg,9,dog,1\n000001.jpg,9,person,3\n000002.jpg,9,cat,2\n"
+    )
+    found = place.read(text, label_column="class", label_delimiter=",")
+    assert found.filenames == NAMES[:2] and found.labels.tolist() == LABELS[:2]
+
+
+def test_words_in_a_column_that_is_not_called_label_are_refused(place):
+    assert "'often' is not a label" in place.refusal("filename,dog\n000001.jpg,often\n")
+    message = place.refusal("filename,label\n000001.jpg,dog cat\n000002.jpg,dog\n")
+    assert "set data.label_delimiter" in message
+
+
+def test_identical_rows_count_once_and_others_are_named(place):
+    found = place.read(PLAIN + "000001.jpg,0,1,1\n./000001.jpg,0,1,1\n")
+    check(found)
+    assert place.note(found) == "2 rows repeat an image with the same labels"
+    message = place.refusal(PLAIN + "000001.jpg,0,1,0\n")
+    assert "rows 2 and 5" in message and "'000001.jpg', with different labels" in message
+    text = "filename,labels\n000001.jpg,dog;cat\n000001.jpg,dog\n"
+    assert "rows 2 and 3" in place.refusal(text, label_delimiter=";")
+    text = "filename,dog,split\n000001.jpg,1,train\n000001.jpg,1,val\n"
+    assert "in train and val" in place.refusal(text)
+
+
+@pytest.mark.parametrize(
+    "values", [("True", "False"), ("true", "false"), ("1", "0"), ("1.0", "0.0")]
+)
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [
+        ("is_valid", ("val", "train")),
+        ("isVal", ("val", "train")),
+        ("is_test", ("test", "train")),
+        ("is_train", ("train", "val")),
+    ],
+)
+def test_flags_as_splits(place, values, name, splits):
+    cells = [values[0], values[1], values[1]]
+    rows = [[" ".join(names), cell] for names, cell in zip(PRESENT, cells, strict=True)]
+    text = table(rows, ("fname", "labels", name))
+    columns = {"filename_column": "fname", "label_column": "labels", "label_delimiter": " "}
+    found = place.read(text, split_column=name, **columns)
+    check(found)
+    assert found.splits == (splits[0], splits[1], splits[1])
+    assert f"in column {name!r}, " in place.note(found)
+
+
+def test_folds_are_decided(place):
+    text = table([[*row, i] for i, row in enumerate(LABELS)], ("filename", *CLASSES, "fold"))
+    assert "set data.ignore_columns='fold'" in place.refusal(text)
+    assert "set data.val_values" in place.refusal(text, split_column="fold")
+    found = place.read(text, split_column="fold", val_values="1")
+    check(found)
+    assert found.splits == ("train", "val", "train")
+    found = place.read(text, split_column="fold", val_values="1", test_values="2")
+    assert found.splits == ("train", "val", "test")
+    assert "1 is val, 2 is test, others are train" in place.note(found)
+    message = place.refusal(text, split_column="fold", val_values="1,5")
+    assert "column 'fold' has no '5', only '0', '1', '2'" in message
+    assert "no column 'split'" in place.refusal(text, val_values="1")
+
+
+def test_flags_in_a_column_whose_name_does_not_tell(place):
+    text = table([[*row, 1] for row in LABELS], ("filename", *CLASSES, "split"))
+    assert "'1' is not a split" in place.refusal(text)
+
+
+@pytest.mark.parametrize("name", ["is_valid", "Fold", "sex", "Age", "id", "patient_id", "Val"])
+def test_columns_that_are_rarely_classes_are_named(place, name):
+    text = table([[*row, i % 2] for i, row in enumerate(LABELS)], ("filename", *CLASSES, name))
+    message = place.refusal(text)
+    for part in (
+        f"{name!r} may be no class",
+        f"data.split_column={name!r}",
+        f"data.ignore_columns={name!r}",
+        "data.label_columns",
+    ):
+        assert part in message
+    check(place.read(text, ignore_columns=name))
+    assert place.read(text, label_columns="*").classes == (*CLASSES, name)
+
+
+@pytest.mark.parametrize("name", ["train", "person", "Valid driver", "young", "bridge"])
+def test_these_are_classes(place, name):
+    assert place.read(f"filename,{name}\n000001.jpg,1\n000002.jpg,0\n").classes == (name,)
+
+
+@pytest.mark.parametrize(
+    ("mark", "words"),
+    [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars"), ("  ", "spaces")],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_separators(place, mark, words, encoding):
+    text = PLAIN.replace(",", mark).replace("\n", "\r\n").encode(encoding)
+    found = place.read(text)
+    check(found)
+    assert f"its cells are separated by {words}" in place.note(found)
+
+
+def test_commas_within_cells_of_another_table(place):
+    text = "filename;labels\n000001.jpg;dog,person\n000002.jpg;cat\n000003.jpg;\n"
+    check(place.read(text, label_delimiter=","))
+    message = place.refusal("filename;dog;cat\n000001.jpg;1;0\n000002.jpg;1\n")
+    assert "row 3 has 2 cells, but the header has 3" in message and "semicolons" in message
+    message = place.refusal("filename;dog\n000001.jpg;1\n000002.jpg;1;0\n")
+    assert "row 3 has 3 cells, but the header has 2" in message and "semicolons" in message
+
+
+def test_the_line_of_a_spreadsheet(place):
+    check(place.read("sep=;\n" + PLAIN.replace(",", ";")))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "note"),
+    [
+        ("utf-8", ""),
+        ("utf-8-sig", ""),
+        ("utf-16", "its text is UTF-16"),
+        ("utf-16-le", "its text is UTF-16"),
+        ("utf-16-be", "its text is UTF-16"),
+        ("utf-32", "its text is UTF-32"),
+        ("cp1252", "its text is Windows-1252"),
+    ],
+)
+def test_encodings(place, encoding, note):
+    place.add("été.jpg")
+    found = place.read("filename,Château,Straße\nété.jpg,1,0\n000001.jpg,0,1\n".encode(encoding))
+    assert found.classes == ("Château", "Straße")
+    assert found.filenames == ("été.jpg", "000001.jpg")
+    assert found.labels.tolist() == [[1, 0], [0, 1]]
+    assert place.note(found) == note
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"), [("собака", "cp1251"), ("犬と猫", "shift-jis"), ("狗和猫", "gbk")]
+)
+def test_other_encodings_are_refused(place, text, encoding):
+    message = place.refusal(f"filename,{text}\n000001.jpg,1\n".encode(encoding))
+    assert "not UTF-8 text" in message and "save it as UTF-8" in message
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "written"),
+    [
+        ("000004.JPG", "000004.jpg"),
+        ("e\N{COMBINING ACUTE ACCENT}.jpg", "\N{LATIN SMALL LETTER E WITH ACUTE}.jpg"),
+        ("\N{LATIN SMALL LETTER E WITH ACUTE}.jpg", "e\N{COMBINING ACUTE ACCENT}.jpg"),
+        ("000004.png", "000004"),
+        ("v1.5.jpg", "v1.5"),
+        ("Q.jpg", "q"),
+        ("sub/a.jpg", "sub\\a.jpg"),
+        ("sub/a.jpg", "a.jpg"),
+        ("sub/deep/a.jpg", "deep/a.jpg"),
+        ("sub/a.jpg", "A"),
+        ("sub/a.jpg", "images/sub/a.jpg"),
+    ],
+)
+def test_file_names(place, on_disk, written):
+    place.add(on_disk)
+    found = place.read(f"filename,dog\n{written},1\n000001.jpg,0\n")
+    assert [unicodedata.normalize("NFC", name) for name in found.filenames] == [
+        unicodedata.normalize("NFC", name) for name in (on_disk, "000001.jpg")
+    ]
+    assert all(Path(path).is_file() for path in found.paths)
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "written"),
+    [
+        (("a.jpg", "a.png"), "a"),
+        (("A.jpg", "a.JPG"), "a.jpg"),
+        (("x/a.jpg", "y/a.jpg"), "a.jpg"),
+        (("x/a.jpg", "y/a.png"), "a"),
+    ],
+)
+def test_two_candidates_are_named(place, on_disk, written):
+    place.add(*on_disk)
+    message = place.refusal(f"filename,dog\n{written},1\n")
+    assert f"row 2, column 'filename': {written!r} may be" in message
+    assert all(repr(name) in message for name in on_disk)
+
+
+def test_an_exact_name_has_no_other_candidates(place):
+    place.add("a.jpg", "A.jpg", "x/a.jpg")
+    assert place.read("filename,dog\na.jpg,1\n").notes == ()
+
+
+def test_absolute_paths_in_the_folder(place):
+    names = [str(place.images / name) for name in NAMES]
+    found = place.read(table(LABELS, names=names))
+    check(found)
+    assert place.note(found) == "3 absolute paths are in data.images"
+    place.add("../outside.jpg")
+    message = place.refusal(f"filename,dog\n{place.root / 'outside.jpg'},1\n")
+    assert "is an absolute path" in message
+
+
+def test_hidden_files_are_no_candidates(place):
+    place.add("._a.jpg", ".trash/a.jpg", "sub/a.jpg")
+    assert place.read("filename,dog\na.jpg,1\n").filenames == ("sub/a.jpg",)
+
+
+def test_missing_images_are_skipped_if_asked(place):
+    (place.images / NAMES[1]).unlink()
+    assert "1 of 3 images are not in" in place.refusal(PLAIN)
+    skip = {"on_bad_image": "skip"}
+    message = place.refusal(PLAIN, **skip)
+    assert "more than data.max_bad_fraction=0.01" in message
+    found = place.read(PLAIN, **skip, max_bad_fraction=0.5)
+    check(found)  # readers of images skip it, and list it
+    assert place.note(found) == "1 images do not exist and are skipped: '000002.jpg'"
+    for name in NAMES[::2]:
+        (place.images / name).unlink()
+    assert "3 of 3 images" in place.refusal(PLAIN, **skip, max_bad_fraction=0.99)
