@@ -103,7 +103,8 @@ def check_images(inputs: Sequence[str]) -> None:
         path = Path(given)
         if given.lower().startswith(("http://", "https://")):
             raise ValueError(
-                f"{given}: predict takes files and folders, not addresses of the web; download the image"
+                f"{given}: predict takes files and folders, not addresses of the web; download "
+                "the image"
             )
         if not (exists(given) if is_remote(given) else path.is_dir() or path.is_file()):
             raise ValueError(f"{given}: no such file or folder; check the path")
