@@ -40,7 +40,16 @@ BETWEEN_COMMANDS = {("train", "report.live"), ("train", "benchmark.dry_run")}
 # Modules that import TensorFlow, when it is needed.
 TENSORFLOW = {"data.readers.records"} | {
     f"data.loaders.tf_{name}"
-    for name in ("data", "images", "orientation", "pipeline", "random", "servers", "service")
+    for name in (
+        "data",
+        "images",
+        "order",
+        "orientation",
+        "pipeline",
+        "random",
+        "servers",
+        "service",
+    )
 }
 
 LAYER_OF = {package: number for number, layer in enumerate(LAYERS) for package in layer}

@@ -17,6 +17,7 @@ from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.choice import choose_loader
 from mlcls_jax.data.loaders.loader import cores, local_rows, make_reader, tf_module
+from mlcls_jax.data.loaders.order import eval_order, train_order
 from mlcls_jax.data.readers.records import tensorflow
 from mlcls_jax.data.splits import SPLITS, load_splits
 from mlcls_jax.step.phases import plan_phases
@@ -69,13 +70,13 @@ def tf_dataset(
         rows = local_rows(config.data.eval_batch_size, "data.eval_batch_size")
         images = pipeline.eval_images(table.paths, size, config.augment, reader)
         steps = -(-len(table) // rows.batch_size)
-        return _labelled(pipeline, images, table, *pipeline.eval_order(images, rows, 0, steps))
+        return _labelled(pipeline, images, table, *eval_order(table.paths, reader, rows, 0, steps))
     rows = local_rows(config.data.batch_size, "data.batch_size")
     images = pipeline.train_images(table.paths, size, config.augment, config.seed, reader)
     if last_step is None:
         every, size = config.evaluation.every, config.data.batch_size
         last_step = plan_phases(config.phases, len(table), batch_size=size, every=every)[-1].stop
-    order = pipeline.train_order(images, rows, first_step, last_step)
+    order = train_order(table.paths, config.seed, reader, rows, first_step, last_step)
     return _labelled(pipeline, images, table, *order)
 
 
@@ -98,7 +99,9 @@ def _labelled(
     labels = tf.data.Dataset.from_tensor_slices(np.maximum(indices, 0)).map(
         lambda rows: tf.gather(table.labels, rows)
     )
-    batches = tf.data.Dataset.zip(pipeline.image_dataset(images, epochs, indices), labels)
+    batches = tf.data.Dataset.zip(
+        pipeline.image_dataset(images, epochs, indices, changes=True), labels
+    )
     if (indices >= 0).all():
         return batches
     used = tf.data.Dataset.from_tensor_slices((indices >= 0).sum(axis=1))

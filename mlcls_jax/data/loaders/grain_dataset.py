@@ -11,8 +11,9 @@ from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.images.transforms import uniforms_needed
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.loader import Reader, Rows
+from mlcls_jax.data.loaders.order import train_order
 from mlcls_jax.data.loaders.threads import evaluation_draw, training_draw
-from mlcls_jax.data.sampling import image_random, stream_order
+from mlcls_jax.data.sampling import image_random
 
 _AHEAD = 2  # batches prepared in addition to the next one
 
@@ -30,14 +31,14 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields training batches; see `loader.train_batches`."""
     draw, drawn = training_draw(table.paths, size, augment, seed, reader), uniforms_needed(augment)
+    epochs, indices = train_order(table.paths, seed, Reader(), rows, first_step, last_step)
 
     def load(row: int) -> tuple[np.ndarray, np.ndarray, np.uint32]:
         step, place = divmod(row, rows.count)
         position = (first_step + step) * rows.batch_size + rows.start + place
-        (epoch,), (index,) = stream_order(np.array([position]), len(table), seed)
         out = np.empty((size, size, 3), np.uint8)
-        index = draw(image_random(seed, int(epoch), int(index), drawn), out)
-        return out, table.labels[index], np.uint32(position)
+        random = image_random(seed, int(epochs[step, place]), int(indices[step, place]), drawn)
+        return out, table.labels[draw(random, out)], np.uint32(position)
 
     for images, labels, positions in _batches(load, last_step - first_step, rows.count, reader):
         yield Batch(images, labels, positions)

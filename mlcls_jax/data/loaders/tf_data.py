@@ -5,6 +5,7 @@ name or skip the bad image, and tf.data continues after it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,18 +13,14 @@ import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.batch import Batch
+from mlcls_jax.data.images.augment import change_pixels, changes_pixels
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders import threads
 from mlcls_jax.data.loaders.loader import Reader, Rows
-from mlcls_jax.data.loaders.tf_pipeline import (
-    Images,
-    eval_images,
-    eval_order,
-    image_dataset,
-    train_images,
-    train_order,
-)
+from mlcls_jax.data.loaders.order import eval_order, train_order
+from mlcls_jax.data.loaders.tf_pipeline import Images, eval_images, image_dataset, train_images
 from mlcls_jax.data.loaders.tf_service import served_batches
+from mlcls_jax.data.sampling import image_random
 from mlcls_jax.system.console import one_line
 
 _MOST = 1 << 20  # images whose order is computed at once
@@ -45,7 +42,7 @@ def train_batches(
     images = train_images(table.paths, size, augment, seed, reader)
 
     def order(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        return train_order(images, rows, first, last)
+        return train_order(table.paths, seed, reader, rows, first, last)
 
     def by_threads(step: int) -> Iterator[np.ndarray]:
         options = {"rows": rows, "size": size, "augment": augment, "seed": seed, "reader": reader}
@@ -53,7 +50,10 @@ def train_batches(
         return (batch.image for batch in batches)
 
     steps = range(first_step, last_step)
-    for step, pixels, indices in _batches(images, steps, rows.count, order, by_threads):
+    pool = None
+    if changes_pixels(augment):
+        pool = ThreadPoolExecutor(reader.workers(), thread_name_prefix="images")
+    for step, pixels, indices in _batches(images, steps, rows.count, order, by_threads, pool):
         start = step * rows.batch_size + rows.start
         positions = np.arange(start, start + rows.count, dtype=np.uint32)
         yield Batch(pixels, table.labels[indices], positions)
@@ -71,7 +71,7 @@ def eval_batches(
     images = eval_images(paths, size, augment, reader)
 
     def order(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        return eval_order(images, rows, first, last)
+        return eval_order(paths, reader, rows, first, last)
 
     def by_threads(step: int) -> Iterator[np.ndarray]:
         start = step * rows.batch_size + rows.start
@@ -90,8 +90,11 @@ def _batches(
     count: int,
     order: Callable[[int, int], tuple[np.ndarray, np.ndarray]],
     by_threads: Callable[[int], Iterator[np.ndarray]],
+    pool: ThreadPoolExecutor | None = None,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yields (step, images, indices); a batch that TensorFlow cannot make is made by threads.
+
+    With a pool, its threads change the pixels of the other batches.
 
     Raises:
       ValueError: an image cannot be read and must not be skipped, or TensorFlow fails again and
@@ -104,7 +107,10 @@ def _batches(
         epochs, indices = order(step, last)
         try:
             for row, pixels in enumerate(_datasets(images, epochs, indices)):
-                pixels = next(iter(by_threads(step))) if pixels is None else pixels
+                if pixels is None:
+                    pixels = next(iter(by_threads(step)))
+                elif pool:
+                    pixels = _changed(images, pixels, epochs[row], indices[row], pool)
                 yield step, pixels, indices[row]
                 step, unexplained = step + 1, 0
             continue
@@ -133,7 +139,28 @@ def _datasets(
         yield from served_batches(images, epochs, indices)
     else:
         for batch in image_dataset(images, epochs, indices):
-            yield batch.numpy()
+            yield np.asarray(batch)  # unlike numpy(), without a copy
+
+
+def _changed(
+    images: Images,
+    batch: np.ndarray,
+    epochs: np.ndarray,
+    indices: np.ndarray,
+    pool: ThreadPoolExecutor,
+) -> np.ndarray:
+    """The batch after changes of pixels, by several threads."""
+    drawn, changed = images.geometry.drawn, np.empty_like(batch)
+
+    def change(rows: slice) -> None:
+        for row in range(*rows.indices(len(batch))):
+            random = image_random(images.seed, int(epochs[row]), int(indices[row]), drawn)
+            changed[row] = change_pixels(batch[row], random.rest(), images.augment)
+
+    parts = threads.parts_of(len(batch), images.reader.workers())
+    for task in [pool.submit(change, part) for part in parts]:
+        task.result()
+    return changed
 
 
 def _refused(images: Images, epochs: np.ndarray, indices: np.ndarray) -> frozenset[int]:

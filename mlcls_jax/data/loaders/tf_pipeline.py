@@ -18,7 +18,8 @@ from mlcls_jax.data.images.augment import change_pixels, changes_pixels
 from mlcls_jax.data.images.image_source import ImageFiles
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.loaders.choice import is_native
-from mlcls_jax.data.loaders.loader import Reader, Rows
+from mlcls_jax.data.loaders.loader import Reader
+from mlcls_jax.data.loaders.order import NO_IMAGE
 from mlcls_jax.data.loaders.tf_images import (
     BLACK,
     BRANCHES,
@@ -36,10 +37,11 @@ from mlcls_jax.data.loaders.tf_images import (
 )
 from mlcls_jax.data.loaders.tf_random import uniforms_of
 from mlcls_jax.data.readers.storage import Part
-from mlcls_jax.data.sampling import image_random, stream_order, substitutes
+from mlcls_jax.data.sampling import image_random
 
 AHEAD = 2  # batches that are ready in addition to the next one
-_NONE = -1  # in place of an index: a black image
+# Images that are planned together.  Their files are in memory meanwhile, so these are few.
+_PLANNED = 32
 
 
 @dataclass(frozen=True)
@@ -78,62 +80,18 @@ def eval_images(paths: Sequence[str], size: int, augment: Augment, reader: Reade
     return Images(paths, geometry, augment, reader, seed=0, training=False)
 
 
-def train_order(
-    images: Images, rows: Rows, first_step: int, last_step: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the epoch and the index of each image of this process: int64 [step, row].
-
-    Images that could not be read are replaced, as `threads.train_batches` does.
-
-    Args:
-      images: the training images.
-      rows: the rows of this process.
-      first_step: the first step.
-      last_step: the step after the last one.
-    """
-    starts = np.arange(first_step, last_step) * rows.batch_size + rows.start
-    positions = (starts[:, None] + np.arange(rows.count)).ravel()
-    epochs, indices = stream_order(positions, len(images.paths), images.seed)
-    bad = images.reader.bad
-    if len(bad):
-        unreadable = np.array([path in bad for path in images.paths])
-        for place in np.flatnonzero(unreadable[indices]):
-            others = substitutes(
-                images.seed, int(epochs[place]), int(indices[place]), len(images.paths)
-            )
-            indices[place] = next(other for other in others if not unreadable[other])
-    shape = -1, rows.count
-    return epochs.reshape(shape), indices.reshape(shape)
-
-
-def eval_order(
-    images: Images, rows: Rows, first_step: int, last_step: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns zeros and the index of each image of this process: int64 [step, row].
-
-    The index is -1 for rows beyond the last image, and for images that could not be read.
-
-    Args: as `train_order`.
-    """
-    starts = np.arange(first_step, last_step) * rows.batch_size + rows.start
-    indices = starts[:, None] + np.arange(rows.count)
-    indices[indices >= len(images.paths)] = _NONE
-    bad = images.reader.bad
-    if len(bad):
-        unreadable = np.array([path in bad for path in images.paths])
-        indices[(indices >= 0) & unreadable[indices]] = _NONE
-    return np.zeros_like(indices), indices
-
-
-def image_dataset(images: Images, epochs: np.ndarray, indices: np.ndarray) -> tf.data.Dataset:
-    """Returns a dataset of finished batches: uint8 [row, size, size, 3], in order.
+def image_dataset(
+    images: Images, epochs: np.ndarray, indices: np.ndarray, changes: bool = False
+) -> tf.data.Dataset:
+    """Returns a dataset of batches: uint8 [row, size, size, 3], in order.
 
     Args:
       images: the images.
       epochs, indices: int64 [step, row], see `train_order` and `eval_order`.
+      changes: whether pixels are changed as well, image by image, by Python.
     """
     rows, count, workers = planned_rows(images, epochs, indices), indices.shape[1], _workers(images)
-    squares = rows.map(_plain(_square_operation(images)), num_parallel_calls=workers)
+    squares = rows.map(_plain(_square_operation(images, changes)), num_parallel_calls=workers)
     batches = squares.batch(count, drop_remainder=True).prefetch(AHEAD)
     return batches.with_options(options_of(images))
 
@@ -171,7 +129,7 @@ def planned_rows(images: Images, epochs: np.ndarray, indices: np.ndarray) -> tf.
 
     dataset = tf.data.Dataset.range(len(indices)).map(_plain(draw)).unbatch()
     dataset = dataset.map(_plain(load), num_parallel_calls=_workers(images))
-    return dataset.batch(indices.shape[1]).map(_plain(plan)).prefetch(1).unbatch()
+    return dataset.batch(_PLANNED).map(_plain(plan)).prefetch(1).unbatch()
 
 
 def decode_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
@@ -190,7 +148,7 @@ def decode_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Tens
 
 def _are_jpegs(images: Images, indices: np.ndarray) -> bool:
     """Whether all images are JPEGs by their names; those that are not fail, and go to Python."""
-    if images.by_python or (indices == _NONE).any():
+    if images.by_python or (indices == NO_IMAGE).any():
         return False
     return all(path.lower().endswith((".jpg", ".jpeg")) for path in images.paths)
 
@@ -214,8 +172,8 @@ def _read_operation(images: Images, indices: np.ndarray) -> Callable[[tf.Tensor]
     elif any(isinstance(path, Part) for path in paths):
         read = _read_parts(paths)
     names = tf.constant([str(path) for path in paths] if read is read_files else [])
-    if (indices == _NONE).any():
-        return lambda index: tf.cond(index == _NONE, lambda: "", lambda: read(index))
+    if (indices == NO_IMAGE).any():
+        return lambda index: tf.cond(index == NO_IMAGE, lambda: "", lambda: read(index))
     return read
 
 
@@ -246,7 +204,7 @@ def _read_parts(paths: Sequence[Any]) -> Callable[[tf.Tensor], tf.Tensor]:
     return read
 
 
-def _square_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+def _square_operation(images: Images, changes: bool) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
     """An operation from a row of `planned_rows` to its finished square."""
     augment, size, drawn = images.augment, images.geometry.size, images.geometry.drawn
     plain = without_pixel_changes(augment)
@@ -270,7 +228,7 @@ def _square_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Ten
         kinds = _kinds(row, size)
         kinds[PYTHON] = lambda: tf.numpy_function(python, place, tf.uint8, stateful=False)
         square = tf.switch_case(row["plan"][KIND], kinds)
-        if images.training and changes_pixels(augment):
+        if changes and images.training and changes_pixels(augment):
             square = tf.numpy_function(change, [square, *place], tf.uint8, stateful=False)
         return tf.ensure_shape(square, (size, size, 3))
 

@@ -3,14 +3,10 @@
 The service hands out each batch once, and batches arrive in any order.  They are put in order
 here.  A batch of a worker that has ended never arrives, and the service waits for that worker
 without end.  So a batch that is overdue is made by this process, and no image is lost.
-
-Changes of pixels such as RandAugment run in Python, which the service cannot ship.  They are
-applied here, to the batches that arrive.
 """
 
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -20,7 +16,6 @@ import numpy as np
 import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
 from mlcls_jax.config.loader_checks import PROTOCOL
-from mlcls_jax.data.images.augment import change_pixels, changes_pixels
 from mlcls_jax.data.loaders.choice import is_native
 from mlcls_jax.data.loaders.tf_pipeline import (
     AHEAD,
@@ -29,7 +24,6 @@ from mlcls_jax.data.loaders.tf_pipeline import (
     options_of,
     planned_rows,
 )
-from mlcls_jax.data.sampling import image_random
 from mlcls_jax.system.console import one_line
 from mlcls_jax.system.invocation import command
 
@@ -42,7 +36,9 @@ _CHECK_INTERVAL = 0.1  # seconds between checks whether the consumer has ended
 def served_batches(
     images: Images, epochs: np.ndarray, indices: np.ndarray
 ) -> Iterator[np.ndarray | None]:
-    """Yields batches of training images, in order; None for a batch that is missing.
+    """Yields batches of training images, in order; None for a batch that is overdue.
+
+    Their pixels are not changed yet: that runs in Python, which the service cannot ship.
 
     Args:
       images: their paths must be readable by the workers.
@@ -63,25 +59,20 @@ def served_batches(
         daemon=True,  # it cannot be interrupted while it waits for a worker that has ended
     ).start()
     try:
-        with ThreadPoolExecutor(images.reader.workers(), thread_name_prefix="images") as pool:
-            patience = PATIENCE
-            for row in range(len(indices)):
-                while row not in arrived and len(arrived) <= LATEST:
-                    try:
-                        item = received.get(timeout=patience)
-                    except Empty:
-                        patience = 0.0  # until a batch arrives again
-                        break
-                    patience = PATIENCE
-                    if isinstance(item, BaseException):
-                        raise item
-                    if item[0] >= row:
-                        arrived[item[0]] = item[1]
-                batch = arrived.pop(row, None)
-                if batch is None:
-                    yield None
-                else:
-                    yield _changed(images, batch, epochs[row], indices[row], pool)
+        patience = PATIENCE
+        for row in range(len(indices)):
+            while row not in arrived and len(arrived) <= LATEST:
+                try:
+                    item = received.get(timeout=patience)
+                except Empty:
+                    patience = 0.0  # until a batch arrives again
+                    break
+                patience = PATIENCE
+                if isinstance(item, BaseException):
+                    raise item
+                if item[0] >= row:
+                    arrived[item[0]] = item[1]
+            yield arrived.pop(row, None)
     finally:
         ended.set()
 
@@ -96,7 +87,7 @@ def _receive(dataset: tf.data.Dataset, received: Queue, ended: Event) -> None:
 
     try:
         for steps, batch in dataset:
-            put((int(steps[0]), batch.numpy()))
+            put((int(steps[0]), np.asarray(batch)))
             if ended.is_set():
                 return
     except Exception as error:  # raised in the consumer
@@ -151,22 +142,3 @@ def check_served(images: Images) -> None:
             f"data.service={service} does not answer ({one_line(error)}); start it with "
             f"{command('data-worker')} --dispatcher, or remove data.service"
         ) from error
-
-
-def _changed(
-    images: Images,
-    batch: np.ndarray,
-    epochs: np.ndarray,
-    indices: np.ndarray,
-    pool: ThreadPoolExecutor,
-) -> np.ndarray:
-    """The batch after changes of pixels, by several threads."""
-    if not changes_pixels(images.augment):
-        return batch
-
-    def change(row: int) -> np.ndarray:
-        epoch, index = int(epochs[row]), int(indices[row])
-        random = image_random(images.seed, epoch, index, images.geometry.drawn)
-        return change_pixels(batch[row], random.rest(), images.augment)
-
-    return np.stack(list(pool.map(change, range(len(batch)))))

@@ -88,7 +88,7 @@ def train_batches(
             for row in zip(epochs.tolist(), indices.tolist(), numbers, strict=True)
         ]
         images = memory.take()
-        parts = _parts(rows.count, workers)
+        parts = parts_of(rows.count, workers)
         tasks = [pool.submit(draw_some, randoms[part], images[part]) for part in parts]
         return positions, images, tasks
 
@@ -118,7 +118,7 @@ def eval_batches(
         start = step * rows.batch_size + rows.start
         images, indices = memory.take(), range(len(paths))[start : start + rows.count]
         used, images[len(indices) :] = images[: len(indices)], 0
-        parts = _parts(len(indices), workers)
+        parts = parts_of(len(indices), workers)
         return images, [pool.submit(draw_some, indices[part], used[part]) for part in parts]
 
     steps = range(-(-len(paths) // rows.batch_size))
@@ -201,8 +201,13 @@ def in_order(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _parts(count: int, workers: int) -> list[slice]:
-    """Parts of a batch, at least two for each thread if there are enough images."""
+def parts_of(count: int, workers: int) -> list[slice]:
+    """Returns parts of a batch, at least two for each thread if there are enough images.
+
+    Args:
+      count: the number of images.
+      workers: the number of threads.
+    """
     at_once = min(max(count // (2 * workers), 1), _AT_ONCE)
     return [slice(start, start + at_once) for start in range(0, count, at_once)]
 
