@@ -92,7 +92,10 @@ def train(
             startup.reached("plan")
         context, state = open_run(config, workdir, startup, extensions)
         inputs, services = context.inputs, context.services
-        report = LiveReport(workdir, inputs.splits, config.data.max_pixels, is_first_process())
+        best = config.evaluation.best
+        report = LiveReport(
+            workdir, inputs.splits, config.data.max_pixels, is_first_process(), best
+        )
         services = replace(services, on_evaluation=report.evaluated)
         context = TrainContext(inputs, services)
         print_header(inputs, state)

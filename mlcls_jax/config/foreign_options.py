@@ -109,7 +109,8 @@ _EXPLAIN = {
     "compute in bfloat16, a CPU in float32; --config.model.compute_dtype=float32 or bfloat16 "
     "changes that",
     "metric metrics eval_metric monitor save_best save_best_only": "leave it out: every evaluation "
-    "has mAP, CF1 and the loss, and the checkpoint with the best val mAP is kept",
+    "has mAP, AUROC, CF1 and the loss, and the checkpoint with the best val mAP is kept; "
+    "--config.evaluation.best=AUROC, CF1 or loss takes another metric",
     "freeze freeze_backbone freeze_base feature_extract linear_probe": f"'{_PHASE}.duration=0 "
     "steps' trains only the head",
     "eval evaluate validate test_only eval_only test": f"{command('evaluate')} --workdir RUN "

@@ -214,7 +214,7 @@ class Phase:
     # Decay per step of an exponential moving average (EMA) of the parameters, 0 to below 1; 0: off.
     # Evaluations score the EMA as well, and the better one counts.
     ema: float = 0.0
-    # Ends the phase after this many evaluations in a row without a better val mAP; 0: off.
+    # Ends the phase after this many evaluations in a row without a better evaluation.best; 0: off.
     patience: int = 0
     # train: normalisations whose scale trains use and update batch statistics.  frozen: none do.
     batch_norm: str = _choice("frozen", "train")
@@ -229,6 +229,9 @@ class Evaluation:
 
     # Duration between evaluations, restarting with each phase.  The end of a phase is another one.
     every: str = "1 epoch"
+    # Metric of val that decides the best checkpoint, `patience`, and between a phase's parameters
+    # and their EMA.  CF1 is at threshold 0.5; the lowest loss is best.
+    best: str = _choice("mAP", "AUROC", "CF1", "loss")
     # Classes with fewer positives in all splits together are excluded from averages over classes.
     min_positives: int = 1
     # How the threshold of each class is tuned on val.  f1: highest F1.  precision, recall: at least

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import expit
 
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.evaluation.best_metric import DEFAULT
 from mlcls_jax.evaluation.image_metrics import further_values
 from mlcls_jax.evaluation.metrics import (
     Scores,
@@ -32,22 +33,31 @@ class BaseRate:
     included_classes: tuple[bool, ...]
 
 
-def base_rates(splits: dict[str, LabelTable], min_positives: int) -> BaseRate:
+def base_rates(splits: dict[str, LabelTable], min_positives: int, best: str = DEFAULT) -> BaseRate:
     """Returns the class frequencies of the training split and the classes to include.
 
     Args:
         splits: label table per split; "train" and "val" are required.
         min_positives: positives in all splits together that a class needs to be included.
+        best: metric of `evaluation.best`.
 
     Raises:
-        ValueError: no included class has a positive in val, so mAP would be undefined.
+        ValueError: no included class has a positive in val, so mAP would be undefined; or `best` is
+            AUROC, and none of these has a negative in val.
     """
     positives = np.sum([table.positives for table in splits.values()], axis=0)
-    if not (splits["val"].positives[positives >= min_positives] > 0).any():
+    val = splits["val"]
+    measured = (val.positives > 0) & (positives >= min_positives)
+    if not measured.any():
         raise ValueError(
             "no class with evaluation.min_positives positive labels has one in val, so nothing "
             "can be measured; lower evaluation.min_positives, hold out more images, or check the "
             "labels"
+        )
+    if best == "AUROC" and not (val.labels[:, measured] == 0).any():
+        raise ValueError(
+            "evaluation.best is AUROC, but no class that is included has both a positive and a "
+            "negative label in val; choose another metric, or check the labels"
         )
     frequencies = splits["train"].frequencies
     return BaseRate(

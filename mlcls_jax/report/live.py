@@ -5,10 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-import numpy as np
-
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
+from mlcls_jax.evaluation.best_metric import DEFAULT, goodness
 from mlcls_jax.report.html import write_report
 from mlcls_jax.report.thumbnails import Thumbnails
 from mlcls_jax.run.best_scores import BestEvaluation, write_best_evaluation
@@ -26,7 +25,12 @@ class LiveReport:
     """
 
     def __init__(
-        self, workdir: Path, splits: dict[str, LabelTable], max_pixels: int, enabled: bool
+        self,
+        workdir: Path,
+        splits: dict[str, LabelTable],
+        max_pixels: int,
+        enabled: bool,
+        metric: str = DEFAULT,
     ):
         """Prepares the report; writes nothing yet.
 
@@ -35,19 +39,22 @@ class LiveReport:
             splits: labels of the run by split.
             max_pixels: largest image that is decoded, as in `open_image`.
             enabled: whether to write at all; True in the first process.
+            metric: the one that decides the best evaluation.
         """
         self._workdir, self._splits, self._enabled = workdir, splits, enabled
         self._thumbnails = Thumbnails(max_pixels)
         self._running: Future | None = None
         self._not_before = 0.0
         records = read_metrics(workdir) if enabled else []
-        self._best = max((_comparable(record["val"]["mAP"]) for record in records), default=-1.0)
+        self._metric = metric
+        values = [goodness(metric, record["val"][metric]) for record in records]
+        self._best = max(values, default=None)
 
     def evaluated(self, value: float, make_best: Callable[[], BestEvaluation]) -> None:
         """Keeps an evaluation if it is the best so far, and updates the report if there is time.
 
         Args:
-            value: val mAP; its record is already in metrics.jsonl.
+            value: of the metric, on val; its record is already in metrics.jsonl.
             make_best: returns the evaluation.
 
         Raises:
@@ -55,8 +62,9 @@ class LiveReport:
         """
         if not self._enabled:
             return
-        if _comparable(value) >= self._best:
-            self._best = _comparable(value)
+        good = goodness(self._metric, value)
+        if self._best is None or good >= self._best:
+            self._best = good
             write_best_evaluation(self._workdir, make_best())
         busy = self._running is not None and not self._running.done()
         if not busy and time.perf_counter() >= self._not_before:
@@ -66,7 +74,7 @@ class LiveReport:
         """Writes the last report and returns its diagnosis; [] without an evaluation."""
         if self._running is not None:
             self._running.result()
-        return self._write() if self._enabled and self._best >= 0 else []
+        return self._write() if self._enabled and self._best is not None else []
 
     def _write(self) -> list[Finding]:
         start, findings = time.perf_counter(), []
@@ -77,8 +85,3 @@ class LiveReport:
         now = time.perf_counter()
         self._not_before = now + (now - start) / SHARE
         return findings
-
-
-def _comparable(value: float) -> float:
-    """An mAP of NaN counts as 0."""
-    return float(np.nan_to_num(value))

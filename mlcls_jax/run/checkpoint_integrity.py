@@ -15,7 +15,7 @@ from mlcls_jax.system.console import print_warning
 from mlcls_jax.system.files import damage, write_checksums
 
 FORMAT = 1  # of the contents of a checkpoint
-METADATA, SCORE = "metadata", "metrics"  # names of items; "metrics" holds the validation mAP
+METADATA, SCORE = "metadata", "metrics"  # names of items; the score is that of evaluation.best
 FOLDER = "checkpoints"  # in the workdir
 _PARTIAL = ".orbax-checkpoint-tmp"
 

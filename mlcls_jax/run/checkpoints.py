@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: the two latest, and the best by validation mAP.
+"""Orbax checkpoints of a run: the two latest, and the best by `evaluation.best`.
 
 Each checkpoint contains these items:
 
@@ -8,7 +8,6 @@ Each checkpoint contains these items:
     ema         the moving averages (EMA) of the model, if the phase keeps them
 """
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from mlcls_jax import __version__
+from mlcls_jax.evaluation.best_metric import DEFAULT, goodness
 from mlcls_jax.run.bucket_checkpoints import fetched, prune, push_checkpoint
 from mlcls_jax.run.checkpoint_integrity import (
     FOLDER,
@@ -81,12 +81,12 @@ class Checkpoints:
         elif is_first_process():  # the others wait in the manager's __init__
             remove_partial(self._folder)
             self._intact = set_damaged_aside(self._folder)
-        best = BestN(get_metric_fn=_map_of, n=1, keep_checkpoints_without_metrics=False)
+        best = BestN(get_metric_fn=_goodness, n=1, keep_checkpoints_without_metrics=False)
         # Two, so that one is left if the storage damages the newest.
         keep = AnyPreservationPolicy([LatestN(2), best])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep,
-            best_fn=_map_of,
+            best_fn=_goodness,
             create=not read_only,
             read_only=read_only,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
@@ -103,7 +103,12 @@ class Checkpoints:
         self._lost = ""  # why the previous save failed
 
     def save(
-        self, step: int, state: TrainState, metadata: dict[str, Any], val_map: float | None
+        self,
+        step: int,
+        state: TrainState,
+        metadata: dict[str, Any],
+        value: float | None,
+        metric: str = DEFAULT,
     ) -> None:
         """Starts to write a checkpoint in the background, after waiting for the previous save.
 
@@ -113,8 +118,9 @@ class Checkpoints:
             step: of the state.
             state: of the end of the step; may be donated as soon as this returns.
             metadata: JSON-ready.
-            val_map: validation mAP of this state; None between evaluations. Such a checkpoint is
-                never the best one.
+            value: `metric` of the validation images for this state; None between evaluations. Such
+                a checkpoint is never the best one.
+            metric: the one that decides the best checkpoint, the same in every call.
 
         Raises:
             OSError: the storage fails for another reason.
@@ -123,7 +129,7 @@ class Checkpoints:
         saves = {item: ocp.args.StandardSave(tree) for item, tree in _trees(state).items()}
         metadata = metadata | {"format": FORMAT, "version": __version__}
         args = ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **saves)
-        metrics = None if val_map is None else {"mAP": val_map}
+        metrics = None if value is None else {metric: value}
         self._saving, self._lost = step, ""
         try:
             if not self._is_same_folder():  # Orbax would create it without the rest of the run
@@ -153,7 +159,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """Returns the step with the highest validation mAP, or the newest if none was evaluated."""
+        """Returns the step of the best evaluation, or the newest if none was evaluated."""
         best = self._manager.best_step()
         return self.latest() if best is None else best
 
@@ -340,9 +346,10 @@ def _is_full(error: BaseException) -> bool:
     return any(text in str(error) for text in ("No space left", "ENOSPC", "quota exceeded"))
 
 
-def _map_of(metrics: dict[str, float]) -> float:
-    value = metrics["mAP"]
-    return -math.inf if math.isnan(value) else value
+def _goodness(metrics: dict[str, float]) -> float:
+    """Returns what orders the checkpoints; each has the value of one metric."""
+    ((metric, value),) = metrics.items()
+    return goodness(metric, value)
 
 
 def _trees(state: TrainState) -> dict[str, Any]:

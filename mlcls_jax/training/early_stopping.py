@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from mlcls_jax.evaluation.best_metric import DEFAULT, goodness
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.system.console import console
 from mlcls_jax.training.context import TrainContext
@@ -16,17 +17,23 @@ class EarlyStopping:
     Prechelt 1998, "Early Stopping - But When?".
 
     Attributes:
-        best: highest validation mAP of the phase; None before its first evaluation.
+        best: best value of `evaluation.best` in the phase; None before its first evaluation.
         without_gain: evaluations in a row that were no better.
     """
 
     best: float | None = None
     without_gain: int = 0
 
-    def after(self, val_map: float) -> "EarlyStopping":
-        """Returns the progress after one more evaluation; an mAP of NaN is no better than any."""
-        if val_map > (float("-inf") if self.best is None else self.best):
-            return EarlyStopping(val_map, 0)
+    def after(self, value: float, metric: str = DEFAULT) -> "EarlyStopping":
+        """Returns the progress after one more evaluation; a value of NaN is no better than any.
+
+        Args:
+            value: of the metric, on the validation images.
+            metric: that of `evaluation.best`.
+        """
+        best = math.nan if self.best is None else self.best
+        if goodness(metric, value) > goodness(metric, best):
+            return EarlyStopping(value, 0)
         return EarlyStopping(self.best, self.without_gain + 1)
 
     def is_over(self, patience: int) -> bool:
@@ -48,11 +55,13 @@ def early_stopping_at(context: TrainContext, phase_plan: PlannedPhase, step: int
     return read_early_stopping(checkpoints.metadata(latest))
 
 
-def print_ended_early(phase_plan: PlannedPhase, early_stopping: EarlyStopping, step: int) -> None:
+def print_ended_early(
+    phase_plan: PlannedPhase, early_stopping: EarlyStopping, step: int, metric: str
+) -> None:
     """Prints that a phase ended early, after the evaluation of a step."""
     best = math.nan if early_stopping.best is None else early_stopping.best
     console.print(
         f"{phase_plan.phase.name}: ended after {step - phase_plan.start} of "
         f"{phase_plan.stop - phase_plan.start} steps, because {early_stopping.without_gain} "
-        f"evaluations in a row were no better than mAP {best:.4f}"
+        f"evaluations in a row were no better than val {metric} {best:.4f}"
     )

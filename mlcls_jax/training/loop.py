@@ -57,6 +57,7 @@ def run_phase(
     train_step = startup.watched(phase_inputs.step)
     evaluator = Evaluator(context, phase_inputs)
     early_stopping = early_stopping_at(context, phase_plan, step)
+    metric = context.inputs.config.evaluation.best
     for end in [evaluation for evaluation in phase_plan.evaluations if evaluation > step]:
         services.stop.decide()  # the last evaluation, or the features, may have taken long
         state, meter = run_steps(
@@ -78,10 +79,10 @@ def run_phase(
             result = evaluator.run(state, step)
         log_evaluation(context, phase_plan, result, state, meter, step)
         state = _with_loss_reset(state, context.inputs.mesh)
-        early_stopping = early_stopping.after(result.values["mAP"])
+        early_stopping = early_stopping.after(result.values[metric], metric)
         save_evaluation(context, phase_plan, state, step, early_stopping, result)
         if step < phase_plan.stop and early_stopping.is_over(phase_plan.phase.patience):
-            print_ended_early(phase_plan, early_stopping, step)
+            print_ended_early(phase_plan, early_stopping, step, metric)
             return ended_early(state, phase_plan, context.inputs.mesh)
         if services.stop.is_set():
             break

@@ -16,6 +16,7 @@ from mlcls_jax.data.loaders.loader import Reader, cores, local_rows, make_reader
 from mlcls_jax.data.readers.read_table import has_folder
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.evaluation.base_rate import SAMPLE, base_rates, sample_rows
+from mlcls_jax.evaluation.best_metric import goodness
 from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.weights.load import known_pretrained_config
@@ -75,7 +76,7 @@ def open_run(
     config, filled = with_recipe(config, jax.device_count(), stored)
     consistency.check_data(splits, config.model.weights, workdir)
     classes = splits["train"].classes
-    base_rate = base_rates(splits, config.evaluation.min_positives)
+    base_rate = base_rates(splits, config.evaluation.min_positives, config.evaluation.best)
     plan = plan_phases(
         config.phases,
         len(splits["train"]),
@@ -272,17 +273,18 @@ def print_header(inputs: RunInputs, state: TrainState) -> None:
 
 
 def print_end(inputs: RunInputs, finished: bool) -> None:
-    """Prints the mAP of each phase, skipped images, and what to do next."""
-    workdir = inputs.workdir
+    """Prints the best metric of each phase, skipped images, and what to do next."""
+    workdir, metric = inputs.workdir, inputs.config.evaluation.best
     records = read_metrics(workdir) if is_first_process() else []
     rows = []
     for phase_plan in inputs.plan:
         name = phase_plan.phase.name
-        values = [record["val"]["mAP"] for record in records if record["phase"] == name]
+        values = [record["val"][metric] for record in records if record["phase"] == name]
         if values:
-            rows.append([name, f"{values[-1]:.4f}", f"{max(values):.4f}"])
+            best = max(values, key=lambda value: goodness(metric, value))
+            rows.append([name, f"{values[-1]:.4f}", f"{best:.4f}"])
     if rows:
-        print_table("val mAP", ["phase", "at its end", "best"], rows)
+        print_table(f"val {metric}", ["phase", "at its end", "best"], rows)
     inputs.readers["train"].bad.write()  # with those of the other processes
     if skipped := inputs.readers["train"].bad.summary():
         print_warning(skipped)

@@ -10,6 +10,7 @@ import numpy as np
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.live_warnings import logit_spread, warnings
 from mlcls_jax.evaluation.base_rate import SAMPLE, model_scores, probabilities
+from mlcls_jax.evaluation.best_metric import goodness
 from mlcls_jax.evaluation.decision_rule import (
     DecisionRule,
     criterion_from_config,
@@ -29,6 +30,7 @@ from mlcls_jax.system.console import Meter, console, print_warning
 from mlcls_jax.system.devices import describe_devices, is_first_process, keeps_heap
 from mlcls_jax.training.context import Metric, RunInputs, TrainContext
 from mlcls_jax.training.early_stopping import EarlyStopping
+from mlcls_jax.training.epoch_line import epoch_line
 from mlcls_jax.training.nan_guard import check_finite
 from mlcls_jax.training.phase_inputs import PhaseInputs
 
@@ -88,7 +90,8 @@ class Evaluator:
             table, logits = val.take(np.flatnonzero(readable)), logits[readable]
             scores[weights] = self._scores(table, logits)
             read[weights] = table, logits
-        better = max(scores, key=lambda weights: np.nan_to_num(scores[weights].values["mAP"]))
+        metric = inputs.config.evaluation.best
+        better = max(scores, key=lambda name: goodness(metric, scores[name].values[metric]))
         table, logits = read[better]
         criterion = criterion_from_config(inputs.config.evaluation)
         return ValidationResult(
@@ -204,6 +207,7 @@ def _record(
         "phase": phase_plan.phase.name,
         "loss_name": describe_loss(inputs.step.loss),  # of train_loss; all others are plain BCE
         "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
+        "best_by": inputs.config.evaluation.best,
         "val": result.values,
         "base_rate": inputs.constant.values,
         "logit_spread": logit_spread(result.logits),
@@ -219,29 +223,6 @@ def _record(
     return record
 
 
-def epoch_line(record: dict[str, Any]) -> str:
-    """Returns the line that is printed for a record of metrics.jsonl."""
-    val, constant = record["val"], record["base_rate"]
-    # The training loss is named unless it is BCE: another loss does not compare with that of val.
-    plain = record["loss_name"] == "bce"
-    train_loss, val_loss = ("loss", "loss") if plain else (record["loss_name"], "bce")
-    return (
-        f"{record['phase']} epoch {record['epoch']:.4g} step {record['step']}: "
-        f"train {train_loss} {record['train_loss']:.4f}, val {val_loss} {val['loss']:.4f} "
-        f"(base rate {constant['loss']:.4f}), mAP {val['mAP']:.4f} "
-        f"(base rate {constant['mAP']:.4f}), CF1 {val['CF1']:.4f}, "
-        f"{record['images_per_second']:.1f} images/s{_compared(record)}"
-    )
-
-
-def _compared(record: dict[str, Any]) -> str:
-    if "weights" not in record:
-        return ""
-    raw, ema = (record[f"val_{weights}"]["mAP"] for weights in (RAW, EMA))
-    better = "EMA" if record["weights"] == EMA else "parameters"
-    return f"; scored with the {better}: mAP {raw:.4f} of the parameters, {ema:.4f} of their EMA"
-
-
 def save_evaluation(
     context: TrainContext,
     phase_plan: PlannedPhase,
@@ -251,10 +232,11 @@ def save_evaluation(
     result: ValidationResult,
 ) -> None:
     """Starts the checkpoint of an evaluation, and passes the evaluation on."""
-    services, value = context.services, result.values["mAP"]
+    services, metric = context.services, context.inputs.config.evaluation.best
+    value = result.values[metric]
     metadata = checkpoint_metadata(context.inputs, phase_plan, step, early_stopping, result)
     with services.timer.measure("checkpoints"):
-        services.checkpoints.save(step, state, metadata, value)
+        services.checkpoints.save(step, state, metadata, value, metric)
     with services.timer.measure("report"):
         services.on_evaluation(value, lambda: best_evaluation(context.inputs, result, step))
     services.save_clock.restart()

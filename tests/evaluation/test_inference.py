@@ -36,6 +36,14 @@ def test_nothing_to_measure_in_val_is_refused():
         base_rates(splits, 1)
 
 
+def test_an_auroc_that_no_class_has_cannot_decide_the_best_evaluation():
+    val = table([[1, 0], [1, 0], [UNKNOWN, 0]])
+    splits = {"train": table([[1, 0], [0, 1]]), "val": val}
+    base_rates(splits, 1)
+    with pytest.raises(ValueError, match=r"evaluation\.best is AUROC, but no class"):
+        base_rates(splits, 1, "AUROC")
+
+
 def test_the_base_rate_survives_json():
     base = base_rates(dict.fromkeys(["train", "val"], table([[1, 0], [1, 1]])), 1)
     fields = {"frequencies": base.frequencies, "included_classes": base.included_classes}

@@ -230,6 +230,17 @@ def test_the_best_evaluation_is_kept_and_the_last_report_made(tmp_path):
     assert found == gather(workdir, splits).findings
 
 
+def test_the_evaluation_with_the_lowest_loss_is_kept_if_the_loss_decides(tmp_path):
+    workdir, splits = a_run(tmp_path, ("a", "b"))  # its losses are 0.4
+    report = LiveReport(workdir, splits, 10**7, enabled=True, metric="loss")
+    best = a_best(splits["val"])
+    report.evaluated(0.5, lambda: pytest.fail("0.4 was better"))
+    report.evaluated(float("nan"), lambda: pytest.fail("0.4 was better"))
+    report.evaluated(0.3, lambda: best)
+    report.close()
+    assert read_best_evaluation(workdir) is not None
+
+
 def test_only_the_first_process_writes(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))
     report = LiveReport(workdir, splits, 10**7, enabled=False)

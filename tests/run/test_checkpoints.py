@@ -48,6 +48,15 @@ def test_the_two_latest_and_the_best_are_kept(tmp_path):
     assert checkpoints.metadata(4) == {"phase": "head", "format": FORMAT, "version": __version__}
 
 
+@pytest.mark.parametrize(("metric", "best"), [("AUROC", 4), ("CF1", 4), ("loss", 2)])
+def test_the_metric_decides_the_best(tmp_path, metric, best):
+    checkpoints = Checkpoints(tmp_path)
+    for step, value in [(2, 0.3), (4, 0.9), (6, math.nan), (8, 0.5), (9, 0.6)]:
+        checkpoints.save(step, state(step), {"phase": "head"}, value, metric)
+    checkpoints.close()
+    assert Checkpoints(tmp_path, read_only=True).resolve("best") == best
+
+
 def test_a_state_may_be_donated_while_it_is_written(tmp_path):
     checkpoints, saved = Checkpoints(tmp_path), state(7)
     big = jnp.full((512, 1024), 3.0)

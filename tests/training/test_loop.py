@@ -16,9 +16,10 @@ from mlcls_jax.step.programs import step_spec
 from mlcls_jax.system.threads import is_busy, run
 from mlcls_jax.train import train
 from mlcls_jax.training import loop
+from mlcls_jax.training.epoch_line import epoch_line
 from mlcls_jax.training.loop import run_steps
 from mlcls_jax.training.timing import PhaseTimer
-from mlcls_jax.training.validation import Evaluator, epoch_line
+from mlcls_jax.training.validation import Evaluator
 
 
 class OnDevice:
@@ -89,11 +90,16 @@ def test_the_line_names_a_training_loss_that_is_not_comparable_with_the_val_loss
         "step": 7,
         "loss_name": name,
         "train_loss": 0.25,
-        "val": {"loss": 0.5, "mAP": 0.5, "CF1": 0.5},
-        "base_rate": {"loss": 0.75, "mAP": 0.1},
+        "best_by": "mAP",
+        "val": {"loss": 0.5, "mAP": 0.5, "CF1": 0.5, "AUROC": 0.8},
+        "base_rate": {"loss": 0.75, "mAP": 0.1, "AUROC": 0.5},
         "images_per_second": 10.0,
     }
-    assert epoch_line(record).startswith(f"head epoch 1 step 7: {begins}")
+    line = epoch_line(record)
+    assert line.startswith(f"head epoch 1 step 7: {begins}") and "AUROC" not in line
+    assert "CF1 0.5000, AUROC 0.8000 (base rate 0.5000), " in epoch_line(
+        record | {"best_by": "AUROC"}
+    )
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 
 from mlcls_jax import lr_find
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
+from mlcls_jax.run.best_scores import read_best_evaluation
 from mlcls_jax.run.checkpoints import Checkpoints
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.train import train
@@ -53,16 +54,27 @@ def test_patience_counts_evaluations_since_the_best():
     )
 
 
+def test_patience_with_the_loss_waits_for_a_lower_one():
+    early_stopping, counts = EarlyStopping(), []
+    for value in (0.5, 0.6, float("nan"), 0.4):
+        early_stopping = early_stopping.after(value, "loss")
+        counts.append(early_stopping.without_gain)
+    assert counts == [0, 1, 2, 0] and early_stopping.best == 0.4
+
+
 @pytest.fixture
 def scripted(monkeypatch):
     """Returns a function that starts the scripted scores from the beginning."""
-    scores, model_scores = [], validation.model_scores
+    scores, metric, model_scores = [], ["mAP"], validation.model_scores
 
     def scripted_scores(*args):
-        real = model_scores(*args)
-        return dataclasses.replace(real, values=real.values | {"mAP": scores.pop(0)})
+        real, value = model_scores(*args), scores.pop(0)
+        # By the loss, the same evaluations are best; by mAP, all are the same.
+        own = {"mAP": value} if metric[0] == "mAP" else {"mAP": 0.5, "loss": 1 - value}
+        return dataclasses.replace(real, values=real.values | own)
 
-    def begin():
+    def begin(name="mAP"):
+        metric[0] = name
         scores[:] = [value for pair in FIRST + SECOND for value in pair]
         return scores
 
@@ -123,6 +135,25 @@ def test_an_early_end_passes_on_the_best_checkpoint_and_survives_stops(
     assert records(parts) == records(whole)
     assert_equal(variables(parts, "latest"), variables(whole, "latest"))
     assert_equal(variables(parts, "best"), variables(whole, "best"))
+
+
+@pytest.mark.slow
+def test_the_loss_can_decide_the_best_evaluation(photos, tiny, tmp_path, scripted, capsys):
+    config, workdir = make_config(photos, tiny), tmp_path / "run"
+    config.evaluation.best = "loss"
+    remaining = scripted("loss")
+    assert train(config, workdir) == 0 and not remaining
+    output = " ".join(capsys.readouterr().out.split())
+    assert [record["weights"] for record in records(workdir)[:4]] == ["raw", "ema", "raw", "ema"]
+    assert "2 evaluations in a row were no better than val loss 0.5000" in output
+    assert "second: from the checkpoint of step 4 (phase first), EMA of the parameters" in output
+    assert "with the EMA: loss 0.6000 of the parameters, 0.5000 of their EMA" in output
+    assert "val loss" in output and load_trained_model(workdir, "best").metadata["step"] == 4
+    scored = read_best_evaluation(workdir)
+    assert scored is not None and scored.step == 4
+    with pytest.raises(ValueError, match=r"evaluation\.best: 'loss' -> 'mAP'"):
+        config.evaluation.best = "mAP"
+        train(config, workdir)
 
 
 def check_whole(workdir, begun, output):
