@@ -48,9 +48,10 @@ def underfitting(evidence: Evidence) -> Finding | None:
         return None
     index, phase = evidence.current
     text = (
-        f"Underfitting: mAP on training images is {sample['mAP']:.4f}, {share:.0%} of the way "
-        f"from the base rate to 1 (below {FITTED:.0%}), and val is close to it "
-        f"({sample['val_mAP']:.4f}, less than {GAP:g} apart). "
+        f"Underfitting: at the last evaluation, mAP on training images is {sample['mAP']:.4f}, "
+        f"{share:.0%} of the way from the base rate to 1 (below {FITTED:.0%}), and val is close to "
+        f"it ({sample['val_mAP']:.4f} over the same {sample['classes']} classes, less than {GAP:g} "
+        "apart). "
     )
     rise = _late_rise([record for record in evidence.records if record["phase"] == phase.name])
     faster = scaled_rates(index, phase, 3)
@@ -73,10 +74,10 @@ def overfitting(evidence: Evidence) -> Finding | None:
     earlier = decline.earlier
     before = f" ({_gap(earlier):.4f} before)" if earlier else ""
     text = (
-        f"Overfitting: {_both(sample)}, a gap of {_gap(sample):.4f}{before}, while val mAP is "
-        f"{decline.fell:.4f} below its best (step {decline.best['step']}) and val loss is "
-        f"{decline.rose:.2f} times its lowest (step {decline.lowest['step']}). The best checkpoint "
-        "is kept in any case."
+        f"Overfitting: {_both(sample)}, a gap of {_gap(sample):.4f}{before}, while val mAP over "
+        f"all classes is {decline.fell:.4f} below its best (step {decline.best['step']}) and val "
+        f"loss is {decline.rose:.2f} times its lowest (step {decline.lowest['step']}). The best "
+        "checkpoint is kept in any case."
     )
     index, phase = evidence.current
     stop = phase_override(index, "patience", 3)
@@ -172,9 +173,9 @@ def ceiling(evidence: Evidence) -> Finding | None:
     if last["loss_name"] == "bce" and last["train_loss"] > last["base_rate"]["loss"]:
         return None  # it has hardly begun to learn
     text = (
-        f"With a frozen backbone, the network has reached its ceiling: val mAP is "
-        f"{frozen.ceiling:.4f}, and the last third of {frozen.name} added {rise:+.4f} (less than "
-        f"{FLAT:g})."
+        f"With a frozen backbone, the network has reached its ceiling: the best val mAP is "
+        f"{frozen.ceiling:.4f}, and the last third of {frozen.name} added {rise:+.4f} (less "
+        f"than {FLAT:g})."
     )
     return Finding("ceiling", text, (_UNFREEZE,))
 
@@ -234,7 +235,7 @@ class _Frozen:
     def gain_text(self) -> str:
         return (
             f"Fine-tuning changed val mAP by {self.gain:+.4f}: {self.ceiling:.4f} at best with "
-            f"the backbone frozen ({self.name}), {self.tuned:.4f} afterwards."
+            f"the backbone frozen ({self.name}), {self.tuned:.4f} at best afterwards."
         )
 
 
@@ -274,7 +275,10 @@ def _gap(sample: dict[str, Any]) -> float:
 
 
 def _both(sample: dict[str, Any]) -> str:
-    return f"mAP is {sample['mAP']:.4f} on training images and {sample['val_mAP']:.4f} on val"
+    return (
+        f"at the last evaluation, mAP over the {sample['classes']} classes in both is "
+        f"{sample['mAP']:.4f} on training images and {sample['val_mAP']:.4f} on val"
+    )
 
 
 def _regularise(index: int, phase: Phase) -> tuple[str, ...]:
@@ -287,7 +291,7 @@ def _regularise(index: int, phase: Phase) -> tuple[str, ...]:
 def _next_to_base_rate(record: dict[str, Any]) -> str:
     val, base = record["val"], record["base_rate"]
     return (
-        f"val loss {val['loss']:.4f}, base rate {base['loss']:.4f}; "
+        f"last evaluation: val loss {val['loss']:.4f}, base rate {base['loss']:.4f}; "
         f"val mAP {val['mAP']:.4f}, base rate {base['mAP']:.4f}"
     )
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -14,6 +15,7 @@ from mlcls_jax.config.serialization import flatten_fields
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.diagnosis.overrides import for_shell
+from mlcls_jax.evaluation.best_metric import best_in_words
 from mlcls_jax.evaluation.calibration import calibration_error
 from mlcls_jax.report import charts
 from mlcls_jax.report.class_figures import (
@@ -114,6 +116,9 @@ def _training_values(inputs: ReportInputs) -> dict[str, Any]:
     records = inputs.records
     if not records:
         return {"last": None, "best": None, "curves": [], "times": [], "timing": {}}
+    evaluation, val = inputs.config.evaluation, inputs.splits["val"]
+    positives = np.sum([table.positives for table in inputs.splits.values()], axis=0)
+    averaged = (positives >= evaluation.min_positives) & (val.positives > 0)
     timing: dict[str, float] = {}
     for record in records:
         for activity, seconds in record.get("timing", {}).items():
@@ -123,6 +128,9 @@ def _training_values(inputs: ReportInputs) -> dict[str, Any]:
     return {
         "last": records[-1],
         "best": best[-1] if best else None,
+        "best_by": evaluation.best,
+        "best_in_words": best_in_words(evaluation.best),
+        "averaged": int(averaged.sum()),
         "curves": [charts.curves(records, "mAP"), charts.curves(records, "loss")],
         "times": [*times, charts.speed(records)],
         "timing": timing,

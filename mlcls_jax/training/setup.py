@@ -284,7 +284,7 @@ def print_end(inputs: RunInputs, finished: bool) -> None:
             best = max(values, key=lambda value: goodness(metric, value))
             rows.append([name, f"{values[-1]:.4f}", f"{best:.4f}"])
     if rows:
-        print_table(f"val {metric}", ["phase", "at its end", "best"], rows)
+        print_table(f"val {metric}", ["phase", "last evaluation", "best evaluation"], rows)
     inputs.readers["train"].bad.write()  # with those of the other processes
     if skipped := inputs.readers["train"].bad.summary():
         print_warning(skipped)

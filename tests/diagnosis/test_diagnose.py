@@ -113,6 +113,8 @@ def test_overfitting():
     )
     finding = only(made)
     assert finding.kind == "overfitting"
+    assert "at the last evaluation, mAP over the 2 classes in both is 0.9900" in finding.text
+    assert "val mAP over all classes is 0.0400 below its best" in finding.text
     assert "a gap of 0.3300 (0.1000 before)" in finding.text
     assert "0.0400 below its best (step 20)" in finding.text and "1.50 times" in finding.text
     assert "--config.phases[1].patience=3" in finding.next

@@ -230,6 +230,22 @@ def test_the_best_evaluation_is_kept_and_the_last_report_made(tmp_path):
     assert found == gather(workdir, splits).findings
 
 
+def test_each_map_is_named_for_what_it_is(tmp_path):
+    workdir, splits = a_run(tmp_path, ("a", "b"))
+    write_best_evaluation(workdir, a_best(splits["val"], step=10))
+    write_report(workdir, splits)
+    text = " ".join((workdir / REPORT).read_text(encoding="utf-8").split())
+    assert "best evaluation, at step 10: the one with the highest val mAP" in text
+    assert "The diagnosis looks at the last evaluation, at step 20." in text
+    assert "<small>val mAP, best evaluation, 2 classes</small><b>0.4000</b>" in text
+    assert "train mAP (sample, evaluation mode), 2 classes" in text
+    assert "<small>val mAP over these 2 classes 0.4000</small>" in text
+    (workdir / "scores.npz").unlink()
+    write_report(workdir, splits)
+    text = (workdir / REPORT).read_text(encoding="utf-8")
+    assert "<small>val mAP, last evaluation, 2 classes</small><b>0.6000</b>" in text
+
+
 def test_the_evaluation_with_the_lowest_loss_is_kept_if_the_loss_decides(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))  # its losses are 0.4
     report = LiveReport(workdir, splits, 10**7, enabled=True, metric="loss")
