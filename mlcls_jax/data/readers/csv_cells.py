@@ -192,7 +192,7 @@ def _is_unused(column: Column, position: int, named_only: bool) -> bool:
         return True
     used = {column.distinct[code].strip() for code in np.unique(column.codes)}
     if used <= {""}:
-        return not column.name
+        return True
     if len(used) < len(column.rows) or not all(text.isdecimal() for text in used):
         return False
     numbers = sorted(map(int, used))
@@ -211,6 +211,10 @@ def _check_size(path: Path, layout: CsvFormat) -> None:
     try:
         with open(path, "rb") as file:
             while block := file.read(_BLOCK):
+                if block.startswith(b"PK\3\4"):
+                    raise ValueError(
+                        f"{path}: is a spreadsheet or an archive, not a CSV file; save it as CSV"
+                    )
                 if b"\0" in block and layout.encoding.startswith("utf-8"):
                     raise ValueError(
                         f"{path}: contains NUL bytes, so it is not text; save it as UTF-8"

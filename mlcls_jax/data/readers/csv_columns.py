@@ -4,6 +4,8 @@ import re
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 
+import numpy as np
+
 from mlcls_jax.data.readers.csv_cells import Column, CsvCells, plain_name, quoted
 
 _NON_CLASS = re.compile(
@@ -11,6 +13,9 @@ _NON_CLASS = re.compile(
     r"|partition|k?_?folds?|fold_?(id|idx|no|nr|number)|sex|gender|age|id|idx|index|width|height"
     r"|(image|img|file|patient|subject|study|series|row|person|user|case|sample|group)_?(id|no|nr)"
 )
+# Columns next to a label, and their values that deny it.
+_CONFIDENCES = ("confidence", "value", "present", "is_present", "presence", "score")
+_ABSENT = {"0", "0.0", "-1", "False", "false", "no"}
 
 
 def class_columns(
@@ -80,6 +85,26 @@ def check_are_classes(columns: list[Column], known: Collection[str]) -> None:
             f"if it holds splits, data.ignore_columns={','.join(found)!r} to leave it out, or name "
             "all classes in data.label_columns, such as '*'"
         )
+
+
+def check_no_confidences(columns: list[Column], labels: Column) -> None:
+    """Refuses a column that says that a listed label is absent.
+
+    Args:
+      columns: the columns that are not file names or splits.
+      labels: the column that lists the labels.
+
+    Raises:
+      ValueError: names the column and the option that leaves it out.
+    """
+    for column in columns:
+        used = {column.distinct[code].strip() for code in np.unique(column.codes)}
+        if column is not labels and plain_name(column.name) in _CONFIDENCES and used & _ABSENT:
+            raise ValueError(
+                f"{column.path}: column {column.name!r} may say whether a label of column "
+                f"{labels.name!r} is in the image; remove the rows of absent labels, or set "
+                f"data.ignore_columns={column.name!r}"
+            )
 
 
 def label_column(columns: list[Column], name: str) -> Column:

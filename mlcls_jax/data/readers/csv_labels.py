@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import Column, CsvCells, quoted
 from mlcls_jax.data.readers.csv_columns import (
     check_are_classes,
+    check_no_confidences,
     class_columns,
     label_column,
 )
@@ -128,11 +130,19 @@ def read_labels(
 def _named_columns(cells: CsvCells, choice: CsvOptions) -> tuple[Column, Column | None]:
     """The columns of file names and of splits."""
     advice = "set data.filename_column to the column of file names"
+    if likely := [column.name for column in cells.columns.values() if _holds_images(column)]:
+        advice = f"set data.filename_column, such as {likely[0]!r}"
     names, name = cells.column(choice.filename_column, advice), choice.split_column
     is_needed = name != SPLIT_COLUMN or choice.val_values or choice.test_values
     if name and (name in cells.columns or is_needed):
         return names, cells.column(name, "check data.split_column")
     return names, None
+
+
+def _holds_images(column: Column) -> bool:
+    """Whether the first cells of a column are names of image files."""
+    texts = [column.distinct[code] for code in column.codes[:10]]
+    return bool(texts) and all(Path(text.strip()).suffix.lower() in EXTENSIONS for text in texts)
 
 
 def _values(text: str) -> list[str]:
@@ -167,6 +177,7 @@ def _labels(
         found, labels, notes = delimited_labels(column, choice.delimiter, known)
         if not choice.delimiter and not notes:
             notes = (f"each cell of column {column.name!r} is one label",)
+        check_no_confidences(columns, column)
         columns = [column]
     else:
         labels, notes = label_values(columns, choice.minus_one)

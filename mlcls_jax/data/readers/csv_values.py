@@ -9,7 +9,7 @@ from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.data.readers.csv_cells import Column, plain_name, quoted
 
 _BAD = -2  # used only while reading: the cell is not 1, 0 or UNKNOWN
-_NUMBER = re.compile(r"(1|0|-1)(?:[.,]0+)?(?:[eE][+-]?0+)?")
+_NUMBER = re.compile(r"(\+?1|0|-1)(?:[.,]0+)?(?:[eE][+-]?0+)?")
 _WORDS = {
     **dict.fromkeys(("true", "yes", "y", "t"), 1),
     **dict.fromkeys(("false", "no", "n", "f"), 0),
@@ -29,6 +29,7 @@ _SPLIT_FLAGS = {
     "test": ("test", "train"),
     **dict.fromkeys(("train", "training"), ("train", "val")),
 }
+_SPLIT_LIKE = re.compile(r"fold|split|subset|partition|valid|^is_?(val|train|test)|^set$")
 # Names of a column that holds one label in each row.
 _LABEL_NAMES = (
     *("label", "labels", "class", "classes", "class_name", "label_name", "category", "categories"),
@@ -109,12 +110,14 @@ def _check_values(columns: list[Column], labels: np.ndarray) -> None:
     i, j = bad[0]
     others = f" ({len(bad) - 1} more such cells)" if len(bad) > 1 else ""
     names = [columns[k].name for k in np.unique(bad[:, 1])]
+    splits = [name for name in names if _SPLIT_LIKE.search(name.lower())]
+    hint = f"if it holds splits or folds, set data.split_column={splits[0]!r}; " if splits else ""
     raise columns[j].error(
         i,
         f"{columns[j].texts[i]!r} is not a label{others}; write 1, 0, or an empty cell or -1 for "
-        f"unknown; if {quoted(names)} holds no labels, set data.ignore_columns={','.join(names)!r} "
-        "or name the classes in data.label_columns; if a cell lists several labels, set "
-        "data.label_delimiter to their separator",
+        f"unknown; {hint}if {quoted(names)} holds no labels, set "
+        f"data.ignore_columns={','.join(names)!r} or name the classes in data.label_columns; if a "
+        "cell lists several labels, set data.label_delimiter to their separator",
     )
 
 

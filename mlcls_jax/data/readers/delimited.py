@@ -11,7 +11,9 @@ from mlcls_jax.data.readers.csv_cells import Column, quoted
 
 _MARKS = (";", "|", ",")  # delimiters to suggest
 _EMPTY = {"nan", "NaN", "NAN", "<NA>", "NA", "N/A", "#N/A", "null", "NULL", "None"}
+_VALUES = {"0", "1", "0.0", "1.0", "0.", "1.", "true", "false", "yes", "no"}
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_NUMBERS = re.compile(r"[\d.\s]+")
 _QUOTED_NEIGHBOURS = re.compile(r"""(?<=['"])\s+(?=['"])""")  # as NumPy prints arrays of strings
 
 
@@ -46,6 +48,7 @@ def delimited_labels(
                 "data.label_column to another column"
             )
         _check_case(column, names, found)
+        _check_vectors(column, [names[code] for code in used])
         if not notes or delimiter:
             _check_delimiter(column, delimiter, found)
             _check_marks(column, names, delimiter, found)
@@ -76,10 +79,16 @@ def _split(
     """The labels in each distinct cell, and how cells were understood."""
     lists = {code: _as_list(column.distinct[code]) for code in used}
     filled = [code for code in used if not _is_empty(column.distinct[code])]
-    found = [code for code in filled if lists[code]]
+    found = [code for code in filled if lists[code] is not None]
     words = sorted({column.distinct[code].strip() for code in used} & _EMPTY)
     notes = tuple(f"{word!r} in column {column.name!r} is no label" for word in words)
     if not found:
+        for code in filled:
+            if lists[code] is None and column.distinct[code].strip()[0] in "[{":
+                i = int(np.flatnonzero(column.codes == code)[0])
+                raise column.error(
+                    i, f"{column.texts[i]!r} is no list of labels; write ['cat', 'dog'] or cat;dog"
+                )
         return [
             [] if _is_empty(text) else _parts(text, delimiter) for text in column.distinct
         ], notes
@@ -119,11 +128,26 @@ def _as_list(text: str) -> list[str] | None:
         inner = text[1:-1]
         if text[0] != "[" or any(mark in inner for mark in "[]'\""):
             return None
-        values = inner.split(",")  # [cat, dog]
+        if "," not in inner and not _NUMBERS.fullmatch(inner) and " " in inner.strip():
+            return None  # one label of two words, or two
+        values = inner.split(None if _NUMBERS.fullmatch(inner) else ",")  # [cat, dog] or [0 1 1]
     items = list(values)
-    if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in items):
+    if not all(
+        isinstance(item, str | int | float) and not isinstance(item, bool) for item in items
+    ):
         return None
     return [label for item in items if (label := str(item).strip())]
+
+
+def _check_vectors(column: Column, names: list[list[str]]) -> None:
+    """Refuses cells such as `[0, 1, 1]` or `1`, which hold values of classes, not names."""
+    lengths = {len(labels) for labels in names}
+    values = {label.casefold() for labels in names for label in labels}
+    if (len(lengths) == 1 or max(lengths) == 1) and values <= _VALUES:
+        raise ValueError(
+            f"{column.path}: the cells of column {column.name!r} hold {quoted(sorted(values))}, "
+            "not names of classes; write one column for each class, and set data.label_delimiter=''"
+        )
 
 
 def _check_delimiter(column: Column, delimiter: str, found: list[str]) -> None:

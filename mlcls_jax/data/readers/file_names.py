@@ -119,8 +119,8 @@ def located_names(
 ) -> tuple[list[str], list[int], tuple[str, ...]]:
     """Returns file names as they are on the disk, where that can mean only one file.
 
-    Names are found in another case, with accents in another encoding, without the extension of an
-    image, in a subfolder of the image folder, and with the name of the image folder before them.
+    Names are found in another case, with accents in another form of Unicode, between spaces,
+    without the extension of an image, in a subfolder of the image folder, and after its name.
 
     Args:
       column: the file names as written, for error messages.
@@ -205,7 +205,7 @@ class _Index:
 
 
 def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return unicodedata.normalize("NFC", name.strip()).casefold()
 
 
 def _missing(

@@ -3,11 +3,15 @@
 Three images, with the labels of LABELS, are written in each layout.
 """
 
+import csv
+import io
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
@@ -155,6 +159,32 @@ def test_nan_is_no_label(place, empty):
     assert f"{empty!r} in column 'labels' is no label" in place.note(found)
 
 
+@pytest.mark.parametrize(
+    "cell", ["[{'name': 'cat'}]", "[['cat'], ['dog']]", "{'cat': 1}", "['cat'"]
+)
+def test_what_is_no_list_of_labels_is_refused(place, cell):
+    message = place.refusal(f'filename,labels\n000001.jpg,"{cell}"\n', label_delimiter=",")
+    assert "row 2, column 'labels'" in message and "is no list of labels" in message
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [("[0, 1, 1]", "[1, 0, 0]"), ("0 1 1", "1 0 0"), ("[0. 1.]", "[1. 1.]"), ("[0 1]", "[1 1]")],
+)
+def test_a_value_for_each_class_in_one_cell_is_refused(place, cells):
+    text = f'filename,labels\n000001.jpg,"{cells[0]}"\n000002.jpg,"{cells[1]}"\n'
+    assert "one column for each class" in place.refusal(text, label_delimiter=" ")
+
+
+def test_labels_that_are_said_to_be_absent_are_refused(place):
+    text = "filename,label,Confidence\n000001.jpg,dog,1\n000001.jpg,cat,0\n"
+    options = {"label_column": "label", "label_delimiter": ","}
+    message = place.refusal(text, **options)
+    assert "column 'Confidence' may say whether a label" in message
+    found = place.read(text, **options, ignore_columns="Confidence")
+    assert found.labels.tolist() == [[1, 1]]
+
+
 def test_the_wrong_delimiter_is_named(place):
     text = listed(lambda names: f'"{", ".join(names)}"')
     assert "set data.label_delimiter=','" in place.refusal(text, label_delimiter=" ")
@@ -238,6 +268,11 @@ def test_other_words_for_1_and_0(place, words, note):
     assert place.note(found) == note
 
 
+def test_signs_of_one(place):
+    text = table([["+1" if value else "-1" for value in row] for row in LABELS])
+    check(place.read(text, minus_one="absent"))
+
+
 def test_nan_is_unknown(place):
     found = place.read(table([[0, 1, "NaN"], [1, "", 0], [0, 0, "<NA>"]]))
     assert found.labels.tolist() == [[0, 1, UNKNOWN], [1, UNKNOWN, 0], [0, 0, UNKNOWN]]
@@ -305,6 +340,7 @@ def test_flags_as_splits(place, values, name, splits):
 def test_folds_are_decided(place):
     text = table([[*row, i] for i, row in enumerate(LABELS)], ("filename", *CLASSES, "fold"))
     assert "set data.ignore_columns='fold'" in place.refusal(text)
+    assert "set data.split_column='fold'" in place.refusal(text)
     assert "set data.val_values" in place.refusal(text, split_column="fold")
     found = place.read(text, split_column="fold", val_values="1")
     check(found)
@@ -409,6 +445,7 @@ def test_other_encodings_are_refused(place, text, encoding):
         ("sub/a.jpg", "a.jpg"),
         ("sub/deep/a.jpg", "deep/a.jpg"),
         ("sub/a.jpg", "A"),
+        ("a b.jpg", " a b.jpg "),
         ("sub/a.jpg", "images/sub/a.jpg"),
     ],
 )
@@ -435,6 +472,15 @@ def test_two_candidates_are_named(place, on_disk, written):
     message = place.refusal(f"filename,dog\n{written},1\n")
     assert f"row 2, column 'filename': {written!r} may be" in message
     assert all(repr(name) in message for name in on_disk)
+
+
+def test_the_column_of_file_names_is_suggested(place):
+    message = place.refusal("id,image,dog\n7,000001.jpg,1\n")
+    assert "no column 'filename'" in message and "data.filename_column, such as 'image'" in message
+
+
+def test_a_spreadsheet_is_named(place):
+    assert "save it as CSV" in place.refusal(b"PK\3\4" + bytes(99))
 
 
 def test_an_exact_name_has_no_other_candidates(place):
@@ -469,3 +515,62 @@ def test_missing_images_are_skipped_if_asked(place):
     for name in NAMES[::2]:
         (place.images / name).unlink()
     assert "3 of 3 images" in place.refusal(PLAIN, **skip, max_bad_fraction=0.99)
+
+
+# Names of classes that are no labels of a class, such as 1.
+WORDS = st.from_regex("[abcdeé][abcdeé ÖßXYZ01]{0,4}[XZ01]", fullmatch=True)
+SPELLINGS = [("0", "1"), ("0.0", "1.0"), ("False", "True"), ("no", "yes")]
+
+
+@st.composite
+def tables(draw) -> tuple[dict[str, dict[str, int]], str]:
+    """What a table means, label by image and class, and the table in some layout."""
+    names = draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True))
+    classes = draw(st.lists(WORDS, min_size=1, max_size=4, unique_by=str.casefold))
+    meaning = {name: {label: draw(st.integers(0, 1)) for label in classes} for name in names}
+    file = {
+        name: draw(st.sampled_from([f"{name}.jpg", name, f"{name.upper()}.JPG"])) for name in names
+    }
+    kind = draw(st.sampled_from(["columns", "lists", "delimited", "rows"]))
+    if kind == "columns":
+        no, yes = draw(st.sampled_from(SPELLINGS))
+        rows = [[file[x], *(yes if v else no for v in meaning[x].values())] for x in names]
+        header = ["filename", *classes]
+    else:
+        present = {x: [label for label, value in meaning[x].items() if value] for x in names}
+        cells = {
+            "lists": lambda x: [repr(present[x])],
+            "delimited": lambda x: ["; ".join(present[x])],
+        }
+        cells["rows"] = lambda x: present[x] or [""]
+        rows = draw(st.permutations([[file[x], cell] for x in names for cell in cells[kind](x)]))
+        header = ["filename", "labels"]
+    if draw(st.booleans()):
+        header, rows = ["", *header], [[str(i), *row] for i, row in enumerate(rows)]
+    text = io.StringIO()
+    csv.writer(text, delimiter=draw(st.sampled_from(",;\t|"))).writerows([header, *rows])
+    return meaning, text.getvalue()
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    tables(),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
+    st.sampled_from(["", ";"]),
+)
+def test_a_table_means_the_same_in_every_layout(tmp_path_factory, table, encoding, delimiter):
+    meaning, text = table
+    place = Place(tmp_path_factory.mktemp("table"))
+    place.add(*(f"{name}.jpg" for name in "abcdefgh"))
+    try:
+        found = place.read(text.encode(encoding), label_delimiter=delimiter)
+    except ValueError as error:
+        assert "\n" not in str(error)
+        return
+    read = {
+        Path(name).stem: {
+            label for label, value in zip(found.classes, row, strict=True) if value == 1
+        }
+        for name, row in zip(found.filenames, found.labels.tolist(), strict=True)
+    }
+    assert read == {name: {x for x, v in labels.items() if v} for name, labels in meaning.items()}
