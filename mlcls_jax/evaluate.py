@@ -17,6 +17,7 @@ import json
 import sys
 from pathlib import Path
 
+from mlcls_jax.options.evaluate import AT_RECALL as AT_RECALL
 from mlcls_jax.options.evaluate import RESAMPLES as RESAMPLES
 from mlcls_jax.options.evaluate import check, parse, source_of, tuning_of
 
@@ -82,7 +83,13 @@ def main(argv: list[str]) -> int:
         decision_rule = fit_decision_rule(table, logits, included, criterion)
         write_decision_rule(workdir, run.metadata["step"], decision_rule)
     scored, scores, constant = score_table(
-        run, table, logits, decision_rule, tuned_here=name == "val", resamples=options.bootstrap
+        run,
+        table,
+        logits,
+        decision_rule,
+        tuned_here=name == "val",
+        resamples=options.bootstrap,
+        at_recall=options.at_recall,
     )
     result = {
         "split": name,

@@ -19,6 +19,7 @@ def test_by_default_val_is_scored_with_an_interval_and_nothing_is_tuned():
     ("given", "named"),
     [
         (["--bootstrap", "-1"], "--bootstrap -1"),
+        (["--at-recall", "0"], "--at-recall 0: it must be above 0"),
         (
             ["--split", "test", "--threshold-criterion", "f1"],
             "--threshold-criterion tunes on val",

@@ -19,7 +19,7 @@ from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.data.loaders.loader import Reader, make_reader
 from mlcls_jax.data.splits import SPLITS
-from mlcls_jax.evaluate import RESAMPLES, labels_for
+from mlcls_jax.evaluate import AT_RECALL, RESAMPLES, labels_for
 from mlcls_jax.evaluation.bootstrap import Interval
 from mlcls_jax.evaluation.inference import EvalSpec, predict_dataset
 from mlcls_jax.explain.grad_cam import overlay
@@ -150,6 +150,7 @@ class LoadedModel:
         *,
         tta: str = "none",
         resamples: int = RESAMPLES,
+        at_recall: float = AT_RECALL,
     ) -> EvaluationResult:
         """Returns the metrics on labelled images; writes nothing.
 
@@ -159,11 +160,14 @@ class LoadedModel:
             images: folder of the images of other labels.
             tta: test-time augmentation: "none", "flip" or "crops".
             resamples: bootstrap resamples for the intervals of mAP and AUROC; 0 for none.
+            at_recall: recall at which the precision is given, above 0 and up to 1.
 
         Raises:
-            ValueError: labels or images cannot be read, the classes are others, or no label is
-                known.
+            ValueError: labels or images cannot be read, the classes are others, no label is known,
+                or at_recall is out of range.
         """
+        if not 0 < at_recall <= 1:
+            raise ValueError(f"at_recall is {at_recall}; it must be above 0 and at most 1")
         if str(images) and isinstance(labels, str) and labels in SPLITS:
             raise ValueError(
                 f"the split {labels!r} has its own images; name the labels of {images} as well"
@@ -180,14 +184,22 @@ class LoadedModel:
         table, logits = table.take(np.flatnonzero(readable)), logits[readable]
         rule, is_val = run.decision_rule, isinstance(labels, str) and labels == "val"
         result, scores, constant = score_table(
-            run, table, logits, rule, tuned_here=is_val, resamples=resamples
+            run,
+            table,
+            logits,
+            rule,
+            tuned_here=is_val,
+            resamples=resamples,
+            at_recall=at_recall,
         )
+        precisions = result["class_precision_at_recall"]
         per_class = pd.DataFrame(
             {
                 "positives": table.positives,
                 "average_precision": [scores.class_ap[name] for name in table.classes],
                 "base_rate": [constant.class_ap[name] for name in table.classes],
                 "auroc": [scores.class_auroc[name] for name in table.classes],
+                "precision_at_recall": pd.Series(precisions, dtype=float).to_numpy(),
                 "threshold": rule.thresholds,
             },
             index=pd.Index(table.classes, name="class"),

@@ -54,7 +54,8 @@ class EvaluationResult:
         base_rate: the same of a predictor of the training frequencies.
         interval: 95 % confidence interval of mAP; None without resamples.
         auroc_interval: the same of AUROC; None also if no class has a negative.
-        per_class: a row per class: positives, average_precision, base_rate, auroc and threshold.
+        per_class: a row per class: positives, average_precision, base_rate, auroc,
+            precision_at_recall and threshold.
         predictions: probabilities of the images.
         details: everything that eval_<split>.json has.
     """

@@ -25,6 +25,7 @@ METRICS = """metrics:
   The others are in docs/evaluation.md.
 """
 RESAMPLES = 1000
+AT_RECALL = 0.9
 SOURCES = Data.__dataclass_fields__["source"].metadata["choices"]
 TUNED_BY = ("threshold_criterion", "threshold_target", "calibration")  # options that tune again
 
@@ -68,6 +69,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help=f"bootstrap resamples for the intervals of mAP and AUROC (default {RESAMPLES}); "
         "0 for none",
     )
+    parser.add_argument(
+        "--at-recall",
+        type=float,
+        default=AT_RECALL,
+        help=f"recall at which the precision of each class is reported (default {AT_RECALL})",
+    )
     _add_tuning(parser)
     options = parser.parse_args(argv)
     _check_options(parser, options)
@@ -108,6 +115,8 @@ def _check_options(parser: Parser, options: argparse.Namespace) -> None:
         parser.error(f"--split {options.split}: it must be train, val or test")
     if options.bootstrap < 0:
         parser.error(f"--bootstrap {options.bootstrap}: it must be at least 0")
+    if not 0 < options.at_recall <= 1:
+        parser.error(f"--at-recall {options.at_recall:g}: it must be above 0 and at most 1")
     other = options.csv or options.images
     for name in TUNED_BY:
         option = name.replace("_", "-")

@@ -10,7 +10,13 @@ from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores, model_scores
 from mlcls_jax.evaluation.bootstrap import Interval, bootstrap_intervals
 from mlcls_jax.evaluation.decision_rule import DecisionRule, threshold_report
-from mlcls_jax.evaluation.metrics import Scores, classes_to_average, finite_or_none
+from mlcls_jax.evaluation.metrics import (
+    Scores,
+    classes_to_average,
+    constant_predictor,
+    finite_or_none,
+)
+from mlcls_jax.evaluation.precision_at_recall import precisions_at_recall
 from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint
 from mlcls_jax.run.workdir import RAW
 from mlcls_jax.system.console import console, escaped, print_table
@@ -38,6 +44,7 @@ FURTHER = {
     "hamming_loss": "share of wrong labels",
     "LRAP": "label-ranking average precision",
     "coverage_error": "rank of the last positive",
+    "precision_at_recall": "mean over classes",
 }
 
 
@@ -49,6 +56,7 @@ def score_table(
     *,
     tuned_here: bool,
     resamples: int,
+    at_recall: float,
 ) -> tuple[dict[str, Any], Scores, Scores]:
     """Returns the metrics of images, JSON-ready, with the scores that they are taken from.
 
@@ -59,14 +67,20 @@ def score_table(
         decision_rule: thresholds and temperatures.
         tuned_here: whether the rule was tuned on these images.
         resamples: bootstrap resamples for the intervals of mAP and AUROC; 0 for none.
+        at_recall: recall of precision_at_recall, above 0 and up to 1.
 
     Returns:
         What eval_<split>.json says of them, the scores, and those of a constant predictor.
     """
     base = BaseRate(**run.metadata["base_rate"])
+    included = classes_to_average(table.labels, np.array(base.included_classes))
     scores = model_scores(table, logits, base, further=True)
     constant = constant_scores(table, base, further=True)
-    included = classes_to_average(table.labels, np.array(base.included_classes))
+    frequencies = constant_predictor(np.array(base.frequencies), len(table))
+    at = precisions_at_recall(table.labels, logits, included, at_recall)
+    constant_at = precisions_at_recall(table.labels, frequencies, included, at_recall)
+    class_at = dict(zip(table.classes, at.tolist(), strict=True))
+    scores, constant = _with_precision(scores, at), _with_precision(constant, constant_at)
     intervals = bootstrap_intervals(table.labels, logits, included, resamples, run.config.seed)
     result = {
         "step": run.metadata["step"],
@@ -78,10 +92,19 @@ def score_table(
         "base_rate": finite_or_none(constant.values),
         "class_ap": finite_or_none(scores.class_ap),
         "class_auroc": finite_or_none(scores.class_auroc),
+        "at_recall": at_recall,
+        "class_precision_at_recall": finite_or_none(class_at),
         "excluded_classes": scores.excluded_classes,
         **threshold_report(table, logits, base, decision_rule, tuned_here=tuned_here),
     }
     return result, scores, constant
+
+
+def _with_precision(scores: Scores, precisions: np.ndarray) -> Scores:
+    """Returns the scores with the mean of the precisions that are not NaN."""
+    valid = precisions[~np.isnan(precisions)]
+    mean = float(valid.mean()) if len(valid) else math.nan
+    return dataclasses.replace(scores, values=scores.values | {"precision_at_recall": mean})
 
 
 def _as_dict(interval: Interval | None) -> dict[str, Any] | None:
@@ -114,7 +137,8 @@ def print_scores(
                 f"{interval['low']:.4f} to {interval['high']:.4f} "
                 f"({interval['resamples']} bootstrap resamples of the images)"
             )
-    for heading, metrics in (("metric", MAIN), ("further metrics", FURTHER)):
+    further = FURTHER | {"precision_at_recall": f"mean, at recall {result['at_recall']:g}"}
+    for heading, metrics in (("metric", MAIN), ("further metrics", further)):
         _print_metrics(heading, metrics, result["at_thresholds"] or {}, scores, constant)
     per_class = [
         [

@@ -133,7 +133,16 @@ def test_the_same_metrics_as_the_command(model, trained, photos):
         "AUROC_micro",
         "LRAP",
         "coverage_error",
+        "precision_at_recall",
     }
+    assert written["at_recall"] == 0.9
+    assert written["class_precision_at_recall"] == pytest.approx(
+        result.per_class["precision_at_recall"].to_dict()
+    )
+    at_all = model.evaluate(resamples=0, at_recall=1.0)
+    assert at_all.metrics["precision_at_recall"] <= result.metrics["precision_at_recall"]
+    with pytest.raises(ValueError, match=r"at_recall is 1\.5; it must be above 0"):
+        model.evaluate(at_recall=1.5)
     assert written["class_auroc"] == pytest.approx(result.per_class["auroc"].to_dict())
     assert result.interval is not None
     assert result.interval.low == pytest.approx(written["mAP_interval"]["low"])
