@@ -164,6 +164,8 @@ def labels_for(run: TrainedModel, csv: str, images: str, source: str | None = No
     if images and data.source != "tfds" and not has_folder(data, csv):
         raise ValueError(f"--csv {csv} has its own images; leave --images out")
     table = read_table(data, csv, images, classes=run.classes, unlabelled=True)
+    for note in table.notes:
+        console.print(note)
     return table.with_classes(run.classes, csv, "the run")
 
 

@@ -30,6 +30,7 @@ DEFAULT = str(Path(__file__).resolve().parents[2] / "configs" / "default.py")
 TEXT = st.one_of(st.sampled_from(ODD_TEXT), st.text(max_size=8))
 NAMES = ("a.jpg", "b.jpg", "=c.jpg", "d\re.jpg", "f\ng.jpg", "sub/h.jpg", "'i.jpg", "j,k.jpg", "-l")
 CELLS = ("1", "0", "-1", "", "1.0", " 1 ", "train", "val", "test", "2", "1e0", "NA", "\0", '"', "'")
+CELLS = (*CELLS, "True", "no", "[1]", "['cow']", "[", "nan", "+1", "photos/a.jpg", "A.JPG", "h")
 
 
 def _mostly(usual: st.SearchStrategy, odd: st.SearchStrategy, times: int = 30) -> st.SearchStrategy:
@@ -46,15 +47,23 @@ def csvs() -> st.SearchStrategy:
     known: st.SearchStrategy = st.sampled_from(["dog", "cat", "=cow", "-", "Vögel", "split"])
     column = _mostly(known, TEXT)
     name = _mostly(st.sampled_from(NAMES), TEXT)
+    layout = st.tuples(
+        st.sampled_from([",", ";", "\t", "|", " "]),
+        st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"]),
+        st.just("replace"),
+    )
     cell = st.one_of(st.sampled_from(CELLS[:6]), st.sampled_from(CELLS), TEXT.map(_quoted))
 
-    def table(columns: list[str], odd: list[str], names: list[str], end: str, number: int) -> bytes:
+    def table(
+        columns: list[str], odd: list[str], names: list[str], end: str, layout: tuple, number: int
+    ) -> bytes:
         rows = [["filename", *columns], *([name, *_labels(columns, name)] for name in names)]
         rows = [[_quoted(text) for text in row] for row in rows]
         for i, text in enumerate(odd):
             row = rows[(number + i) % len(rows)]
             row[(number // 7 + i) % len(row)] = text
-        text = end.join(",".join(row) for row in rows).encode(errors="surrogatepass")
+        separator, encoding, errors = layout
+        text = end.join(separator.join(row) for row in rows).encode(encoding, errors)
         return damaged(number, [text]) if number % 6 == 0 else text
 
     return st.builds(
@@ -63,6 +72,7 @@ def csvs() -> st.SearchStrategy:
         _mostly(st.just([]), st.lists(cell, max_size=2), 2),
         st.lists(name, min_size=2, max_size=8, unique=True),
         st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
+        _mostly(st.just((",", "utf-8", "surrogatepass")), layout, 3),
         st.integers(1, 2**40),
     )
 
