@@ -19,8 +19,7 @@ from mlcls_jax.data.readers.storage import Part, is_remote
 _SIDES = (16, 224, 456)
 _THREADS, _TF_DATA = (40, 990, 1800), (120, 1340, 3020)
 # Microseconds per image that the threads keep each other from running: 1 / 18,100 images/s, which
-# four threads on two cores read of the smallest images.  Python's lock is held for 12 to 17 of the
-# microseconds; the rest is handing it over.
+# four threads on two cores read of the smallest images.  That is Python's lock and handing it over.
 _LOCK = 55
 # What RandAugment adds in both; it stands for all changes of pixels, which run in Python.
 _CHANGES, _LOCK_OF_CHANGES = (60, 490, 1740), 65
