@@ -33,32 +33,29 @@ def merged_rows(
       ValueError: rows contradict each other; names both.
     """
     first: dict[str, int] = {}
-    repeats = [
-        (before, i) for i, name in enumerate(names) if (before := first.setdefault(name, i)) != i
-    ]
+    owner = np.array([first.setdefault(name, i) for i, name in enumerate(names)], np.int64)
     kept = np.array(list(first.values()), np.int64)
-    if not repeats:
+    repeats = np.flatnonzero(owner != np.arange(len(names)))
+    if not len(repeats):
         return kept, labels, ()
-    result, joined = labels.copy(), 0
-    for before, i in repeats:
-        if splits is not None and splits[before] != splits[i]:
-            raise _contradiction(
-                column, before, i, f"{names[i]!r}, in {splits[before]} and {splits[i]}; keep one"
-            )
-        if (labels[before] == labels[i]).all():
-            continue
-        if not lists or {(labels[before] == 1).sum(), (labels[i] == 1).sum()} != {1}:
-            raise _contradiction(
-                column,
-                before,
-                i,
-                f"{names[i]!r}, with different labels; merge their labels into one row",
-            )
-        joined += 1
-        result[before] |= labels[i]
-    same = f"{len(repeats)} rows repeat an image with the same labels"
-    rows = f"{len(names)} rows of {len(kept)} images are joined"
-    return kept, result[kept], (rows if joined else same,)
+    before = owner[repeats]
+    if splits is not None:
+        for b, i in zip(before.tolist(), repeats.tolist(), strict=True):
+            if splits[b] != splits[i]:
+                problem = f"{names[i]!r}, in {splits[b]} and {splits[i]}; keep one"
+                raise _contradiction(column, b, i, problem)
+    differs = (labels[before] != labels[repeats]).any(axis=1)
+    is_one = (labels == 1).sum(axis=1) == 1
+    wrong = differs if not lists else differs & ~(is_one[before] & is_one[repeats])
+    if wrong.any():
+        i = int(repeats[wrong.argmax()])
+        problem = f"{names[i]!r}, with different labels; merge their labels into one row"
+        raise _contradiction(column, int(owner[i]), i, problem)
+    if not differs.any():
+        return kept, labels[kept], (f"{len(repeats)} rows repeat an image with the same labels",)
+    result = labels.copy()
+    np.maximum.at(result, before[differs], labels[repeats[differs]])
+    return kept, result[kept], (f"{len(names)} rows of {len(kept)} images are joined",)
 
 
 def _contradiction(column: Column, before: int, i: int, problem: str) -> ValueError:

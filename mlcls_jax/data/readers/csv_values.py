@@ -184,10 +184,6 @@ def holds_one_label(column: Column) -> bool:
     if plain_name(column.name) not in _LABEL_NAMES:
         return False
     used = {column.distinct[code].strip() for code in np.unique(column.codes)}
-    return all(
-        text
-        and cell_value(text) is None
-        and not any(mark in text for mark in _MARKS)
-        and not text.replace(".", "").isdecimal()
-        for text in used
-    )
+    words = all(text and not any(mark in text for mark in _MARKS) for text in used)
+    numbers = any(text.strip("+-").replace(".", "").isdecimal() for text in used)
+    return words and not numbers and any(cell_value(text) is None for text in used)

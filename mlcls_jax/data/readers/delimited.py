@@ -67,10 +67,11 @@ def delimited_labels(
 
 
 def holds_lists(column: Column) -> bool:
-    """Returns whether each cell of a column is empty or a list as in Python or JSON."""
-    texts = [column.distinct[code] for code in np.unique(column.codes)]
+    """Returns whether the cells of a column are empty, or lists as in Python or JSON."""
+    texts = [column.distinct[code].strip() for code in np.unique(column.codes)]
     filled = [text for text in texts if not _is_empty(text)]
-    return bool(filled) and all(_as_list(text) is not None for text in filled)
+    brackets = all(_BRACKETS.get(text[0]) == text[-1] for text in filled)
+    return brackets and any(_as_list(text) is not None for text in filled[:10])
 
 
 def _split(

@@ -288,6 +288,12 @@ def test_rows_of_one_label_are_joined(place, fields):
     assert "4 rows of 2 images are joined" in place.note(found)
 
 
+@pytest.mark.parametrize("label", ["no", "f", "none", "true"])
+def test_labels_may_be_words_for_1_and_0(place, label):
+    found = place.read(f"filename,label\n000001.jpg,dog\n000001.jpg,{label}\n")
+    assert found.classes == tuple(sorted(["dog", label])) and found.labels.tolist() == [[1, 1]]
+
+
 def test_rows_of_boxes_are_joined(place):
     text = (
         "filename,width,class,xmin\n000001.jpg,9,dog,1\n000001.jpg,9,person,3\n000002.jpg,9,cat,2\n"
