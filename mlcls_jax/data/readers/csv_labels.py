@@ -213,12 +213,14 @@ def _with_images(column: Column, table: LabelTable, max_missing: float, lists: b
     notes = table.notes + name_notes + found_notes
     if missing and sources is None:
         gone = list(dict.fromkeys(names[i] for i in missing))
-        share = len(gone) / len(set(names))
-        if share > max_missing or share == 1:
-            limit = f", more than data.max_bad_fraction={max_missing:g}"
-            limit = limit if max_missing else ""
-            raise missing_error(column, names, missing, table.folder, limit)
-        notes += (f"{len(gone)} images do not exist and are skipped: {quoted(gone)}",)
+        count = len(set(names))
+        if len(gone) > max_missing * count or len(gone) == count:
+            skip = "skip them with data.on_bad_image='skip' and data.max_bad_fraction"
+            if max_missing:
+                skip = f"raise data.max_bad_fraction, which is {max_missing:g}"
+            advice = f"check data.images, remove these rows, or {skip}"
+            raise missing_error(column, names, missing, table.folder, advice)
+        notes += (f"{len(gone)} of {count} images do not exist and are skipped: {quoted(gone)}",)
     rows, labels, row_notes = merged_rows(column, names, table.labels, table.splits, lists=lists)
     notes += row_notes
     return replace(

@@ -230,7 +230,7 @@ def missing_error(
     names: Sequence[str],
     missing: Sequence[int],
     folder: str | Path,
-    limit: str = "",
+    advice: str = "check data.images, or remove these rows",
 ) -> ValueError:
     """Returns an error that counts and names the missing images.
 
@@ -239,7 +239,7 @@ def missing_error(
       names: the n file names relative to the folder.
       missing: indices of names.
       folder: the image folder.
-      limit: what else the message says about their number.
+      advice: what to do.
     """
     gone = [names[i] for i in missing]
     parent, _, base = gone[0].rpartition("/")
@@ -247,8 +247,7 @@ def missing_error(
     hint = f" ({similar[0]!r} exists, spelled differently from {base!r})" if similar else ""
     return ValueError(
         f"{column.path}: {len(gone)} of {len(names)} images are not in {folder}, the first in "
-        f"{column.where(missing[0])}: {quoted(gone)}{hint}{limit}; check data.images, or remove "
-        "these rows"
+        f"{column.where(missing[0])}: {quoted(gone)}{hint}; {advice}"
     )
 
 

@@ -511,13 +511,14 @@ def test_hidden_files_are_no_candidates(place):
 
 def test_missing_images_are_skipped_if_asked(place):
     (place.images / NAMES[1]).unlink()
-    assert "1 of 3 images are not in" in place.refusal(PLAIN)
+    message = place.refusal(PLAIN)
+    assert "1 of 3 images are not in" in message and "data.on_bad_image='skip'" in message
     skip = {"on_bad_image": "skip"}
     message = place.refusal(PLAIN, **skip)
-    assert "more than data.max_bad_fraction=0.01" in message
+    assert "raise data.max_bad_fraction, which is 0.01" in message
     found = place.read(PLAIN, **skip, max_bad_fraction=0.5)
     check(found)  # readers of images skip it, and list it
-    assert place.note(found) == "1 images do not exist and are skipped: '000002.jpg'"
+    assert place.note(found) == "1 of 3 images do not exist and are skipped: '000002.jpg'"
     for name in NAMES[::2]:
         (place.images / name).unlink()
     assert "3 of 3 images" in place.refusal(PLAIN, **skip, max_bad_fraction=0.99)
