@@ -56,7 +56,7 @@ def test_a_folder_is_packed_as_records(photos, tmp_path, shard_format):
 
 def test_without_tensorflow_records_are_refused(photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(ValueError, match=r"packing as tfrecord needs .* mlcls_jax\[tfds\]$"):
+    with pytest.raises(ValueError, match=r"packing as tfrecord needs .* mlcls_jax\[tf_data\]$"):
         run(*source(photos), "--out", tmp_path / "out", "--format", "tfrecord")
     assert not list(tmp_path.iterdir())
 

@@ -16,7 +16,7 @@ PORT = 5050
 def parse(argv: list[str]) -> argparse.Namespace:
     """Returns the options after checking them."""
     parser = Parser(
-        prog=command("data-worker"),
+        prog=command("data_worker"),
         description="Starts a dispatcher or a worker of tf.data service, which reads and decodes "
         "images for runs with data.service.",
         epilog="Start one dispatcher, then any number of workers that join it. The workers read "

@@ -140,5 +140,5 @@ def check_served(images: Images) -> None:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"data.service={service} does not answer ({one_line(error)}); start it with "
-            f"{command('data-worker')} --dispatcher, or remove data.service"
+            f"{command('data_worker')} --dispatcher, or remove data.service"
         ) from error

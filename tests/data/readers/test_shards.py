@@ -168,7 +168,7 @@ def test_a_missing_package_is_named_and_nothing_is_written(
 ):
     monkeypatch.setitem(sys.modules, package, None)
     with (
-        pytest.raises(ValueError, match=rf"packing as {shard_format} needs .*mlcls_jax\[tfds\]"),
+        pytest.raises(ValueError, match=rf"packing as {shard_format} needs .*mlcls_jax\[(tfds|tf_data)\]"),
         packing(str(tmp_path / "p"), 1, shard_format, CLASSES),
     ):
         pass
