@@ -167,8 +167,9 @@ def test_a_missing_package_is_named_and_nothing_is_written(
     tmp_path, monkeypatch, shard_format, package
 ):
     monkeypatch.setitem(sys.modules, package, None)
+    message = rf"packing as {shard_format} needs .*mlcls_jax\[(tfds|tf_data)\]"
     with (
-        pytest.raises(ValueError, match=rf"packing as {shard_format} needs .*mlcls_jax\[(tfds|tf_data)\]"),
+        pytest.raises(ValueError, match=message),
         packing(str(tmp_path / "p"), 1, shard_format, CLASSES),
     ):
         pass
