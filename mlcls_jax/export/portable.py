@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export  # an attribute of jax only once it is imported
 import jax.numpy as jnp
 import numpy as np
 
