@@ -70,13 +70,20 @@ def tf_dataset(
         rows = local_rows(config.data.eval_batch_size, "data.eval_batch_size")
         images = pipeline.eval_images(table.paths, size, config.augment, reader)
         steps = -(-len(table) // rows.batch_size)
-        return _labelled(pipeline, images, table, *eval_order(table.paths, reader, rows, 0, steps))
+        return _labelled(
+            pipeline, images, table, *eval_order(table.paths, reader.bad, rows, 0, steps)
+        )
     rows = local_rows(config.data.batch_size, "data.batch_size")
     images = pipeline.train_images(table.paths, size, config.augment, config.seed, reader)
     if last_step is None:
-        every, size = config.evaluation.every, config.data.batch_size
-        last_step = plan_phases(config.phases, len(table), batch_size=size, every=every)[-1].stop
-    order = train_order(table.paths, config.seed, reader, rows, first_step, last_step)
+        plan = plan_phases(
+            config.phases,
+            len(table),
+            batch_size=config.data.batch_size,
+            every=config.evaluation.every,
+        )
+        last_step = plan[-1].stop
+    order = train_order(table.paths, config.seed, reader.bad, rows, first_step, last_step)
     return _labelled(pipeline, images, table, *order)
 
 

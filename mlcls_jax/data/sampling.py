@@ -38,9 +38,7 @@ class ImageRandom:
 
     def rest(self) -> np.random.Generator:
         """Returns its generator, after `uniforms`."""
-        rng = generator(self.seed, self.epoch, self.index)
-        rng.random(len(self.uniforms))
-        return rng
+        return generator_after(self.seed, self.epoch, self.index, len(self.uniforms))
 
 
 def image_random(seed: int, epoch: int, index: int, count: int) -> ImageRandom:
@@ -88,6 +86,13 @@ def generator(seed: int, epoch: int, index: int, purpose: int = AUGMENT) -> np.r
     # Counter 0 is used for the order of the epoch.
     counter = [0, 0, index + 1, purpose]
     return np.random.Generator(np.random.Philox(counter=counter, key=[seed, epoch]))
+
+
+def generator_after(seed: int, epoch: int, index: int, count: int) -> np.random.Generator:
+    """Returns the generator of one image in one epoch, after `count` numbers in [0, 1)."""
+    rng = generator(seed, epoch, index)
+    rng.random(count)
+    return rng
 
 
 def uniforms(seed: int, epochs: np.ndarray, indices: np.ndarray, count: int) -> np.ndarray:

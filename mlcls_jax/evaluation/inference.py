@@ -115,7 +115,7 @@ def readable(paths: Sequence[str], reader: Reader) -> np.ndarray:
     Returns:
         Bool [image].
     """
-    good = np.array([path not in reader.bad for path in paths])
+    good = ~reader.bad.among(paths)
     if jax.process_count() > 1:  # each process has read only its own rows
         good = multihost_utils.process_allgather(good).all(axis=0)
         reader.bad.write()  # now with the bad images of the other processes

@@ -6,6 +6,7 @@ It imports nothing that takes long, so that a mistake is reported at once.
 import argparse
 from importlib.util import find_spec
 
+from mlcls_jax.config.loader_checks import PROTOCOL
 from mlcls_jax.config.options import Parser
 from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.invocation import command
@@ -47,10 +48,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error(f"--port {options.port}: it must be 0 to 65535")
     if options.dispatcher and options.address:
         parser.error("--address is that of a worker; runs name the dispatcher in data.service")
-    host, _, port = options.join.removeprefix("grpc://").rpartition(":")
+    options.join = options.join.removeprefix(PROTOCOL)
+    host, _, port = options.join.rpartition(":")
     if options.join and not (host and port.isdecimal()):
         parser.error(f"--join {options.join}: it must be HOST:PORT, such as 10.0.0.2:{PORT}")
-    options.join = options.join.removeprefix("grpc://")
     return options
 
 

@@ -8,8 +8,10 @@ torchvision and Keras need a second framework and use its random generators, and
 accelerator, where every image of a batch would compute all operations of RandAugment.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
+from operator import attrgetter
 
 import cv2
 import numpy as np
@@ -18,6 +20,12 @@ from mlcls_jax.config import Augment
 from mlcls_jax.config.extensions import resolve
 
 _LEVELS = np.arange(256)
+# Fields that `change_pixels` reads, which are off by default.
+_PIXEL_CHANGES = (
+    *("brightness", "contrast", "saturation", "hue"),
+    *("rand_augment", "cutout", "erase", "custom"),
+)
+_pixel_changes = attrgetter(*_PIXEL_CHANGES)
 _GREY = (128, 128, 128)  # fills the area that a moved image uncovers, as in timm
 # The rectangle's share of the area and its height / width (Zhong et al., section 3.2 and code).
 _ERASED, _ERASED_RATIO, _ERASE_ATTEMPTS = (0.02, 0.4), (0.3, 1 / 0.3), 10
@@ -25,8 +33,13 @@ _ERASED, _ERASED_RATIO, _ERASE_ATTEMPTS = (0.02, 0.4), (0.3, 1 / 0.3), 10
 
 def changes_pixels(augment: Augment) -> bool:
     """Returns whether `change_pixels` would do anything."""
-    jitter = augment.brightness or augment.contrast or augment.saturation or augment.hue
-    return bool(jitter or augment.rand_augment or augment.cutout or augment.erase or augment.custom)
+    return any(_pixel_changes(augment))
+
+
+def without_pixel_changes(augment: Augment) -> Augment:
+    """Returns the augmentation without what `change_pixels` does."""
+    off = {name: getattr(Augment(), name) for name in _PIXEL_CHANGES}
+    return dataclasses.replace(augment, **off)
 
 
 def change_pixels(image: np.ndarray, rng: np.random.Generator, augment: Augment) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 import csv
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
@@ -46,6 +48,10 @@ class BadImages:
 
     def __len__(self) -> int:
         return len(self.reasons)
+
+    def among(self, paths: Sequence[str]) -> np.ndarray:
+        """Returns which of the paths this process could not read: bool [n]."""
+        return np.array([path in self for path in paths], bool)
 
     @property
     def reasons(self) -> dict[str, str]:

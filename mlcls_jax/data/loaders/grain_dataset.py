@@ -11,7 +11,7 @@ from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.images.transforms import uniforms_needed
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.loader import Reader, Rows
-from mlcls_jax.data.loaders.order import train_order
+from mlcls_jax.data.loaders.order import stream_rows
 from mlcls_jax.data.loaders.threads import evaluation_draw, training_draw
 from mlcls_jax.data.sampling import image_random
 
@@ -31,7 +31,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields training batches; see `loader.train_batches`."""
     draw, drawn = training_draw(table.paths, size, augment, seed, reader), uniforms_needed(augment)
-    epochs, indices = train_order(table.paths, seed, Reader(), rows, first_step, last_step)
+    epochs, indices = stream_rows(len(table), seed, rows, first_step, last_step)
 
     def load(row: int) -> tuple[np.ndarray, np.ndarray, np.uint32]:
         step, place = divmod(row, rows.count)

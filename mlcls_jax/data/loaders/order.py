@@ -4,42 +4,53 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlcls_jax.data.loaders.loader import Reader, Rows
+from mlcls_jax.data.images.bad_images import BadImages
+from mlcls_jax.data.loaders.loader import Rows
 from mlcls_jax.data.sampling import stream_order, substitutes
 
 NO_IMAGE = -1  # in place of an index: a black image
 
 
-def train_order(
-    paths: Sequence[str], seed: int, reader: Reader, rows: Rows, first_step: int, last_step: int
+def stream_rows(
+    images: int, seed: int, rows: Rows, first_step: int, last_step: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the epoch and the index of each image of this process: int64 [step, row].
 
-    Images that could not be read are replaced, as `threads.train_batches` does.
-
     Args:
-      paths: the training images.
+      images: the number of training images.
       seed: of the order.
-      reader: what it could not read is replaced.
       rows: the rows of this process.
       first_step: the first step.
       last_step: the step after the last one.
     """
-    starts = np.arange(first_step, last_step) * rows.batch_size + rows.start
-    positions = (starts[:, None] + np.arange(rows.count)).ravel()
-    epochs, indices = stream_order(positions, len(paths), seed)
-    bad = reader.bad
+    positions = _positions(rows, first_step, last_step)
+    epochs, indices = stream_order(positions.ravel(), images, seed)
+    return epochs.reshape(positions.shape), indices.reshape(positions.shape)
+
+
+def train_order(
+    paths: Sequence[str], seed: int, bad: BadImages, rows: Rows, first_step: int, last_step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `stream_rows` with other images in place of those that could not be read.
+
+    They are those that `threads.train_batches` takes.
+
+    Args:
+      paths: the training images.
+      seed, rows, first_step, last_step: see `stream_rows`.
+      bad: the images that could not be read.
+    """
+    epochs, indices = stream_rows(len(paths), seed, rows, first_step, last_step)
     if len(bad):
-        unreadable = np.array([path in bad for path in paths])
-        for place in np.flatnonzero(unreadable[indices]):
+        unreadable = bad.among(paths)
+        for place in zip(*np.nonzero(unreadable[indices]), strict=True):
             others = substitutes(seed, int(epochs[place]), int(indices[place]), len(paths))
             indices[place] = next(other for other in others if not unreadable[other])
-    shape = -1, rows.count
-    return epochs.reshape(shape), indices.reshape(shape)
+    return epochs, indices
 
 
 def eval_order(
-    paths: Sequence[str], reader: Reader, rows: Rows, first_step: int, last_step: int
+    paths: Sequence[str], bad: BadImages, rows: Rows, first_step: int, last_step: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns zeros and the index of each image of this process: int64 [step, row].
 
@@ -47,11 +58,14 @@ def eval_order(
 
     Args: as `train_order`.
     """
-    starts = np.arange(first_step, last_step) * rows.batch_size + rows.start
-    indices = starts[:, None] + np.arange(rows.count)
+    indices = _positions(rows, first_step, last_step)
     indices[indices >= len(paths)] = NO_IMAGE
-    bad = reader.bad
     if len(bad):
-        unreadable = np.array([path in bad for path in paths])
-        indices[(indices >= 0) & unreadable[indices]] = NO_IMAGE
+        indices[(indices >= 0) & bad.among(paths)[indices]] = NO_IMAGE
     return np.zeros_like(indices), indices
+
+
+def _positions(rows: Rows, first_step: int, last_step: int) -> np.ndarray:
+    """The positions of this process's rows: int64 [step, row]."""
+    starts = np.arange(first_step, last_step) * rows.batch_size + rows.start
+    return starts[:, None] + np.arange(rows.count)

@@ -13,14 +13,13 @@ import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.batch import Batch
-from mlcls_jax.data.images.augment import change_pixels, changes_pixels
+from mlcls_jax.data.images.augment import changes_pixels
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders import threads
 from mlcls_jax.data.loaders.loader import Reader, Rows
 from mlcls_jax.data.loaders.order import eval_order, train_order
 from mlcls_jax.data.loaders.tf_pipeline import Images, eval_images, image_dataset, train_images
 from mlcls_jax.data.loaders.tf_service import served_batches
-from mlcls_jax.data.sampling import image_random
 from mlcls_jax.system.console import one_line
 
 _MOST = 1 << 20  # images whose order is computed at once
@@ -39,10 +38,11 @@ def train_batches(
     reader: Reader,
 ) -> Iterator[Batch]:
     """Yields training batches; see `loader.train_batches`."""
-    images = train_images(table.paths, size, augment, seed, reader)
+    paths = table.paths
+    images = train_images(paths, size, augment, seed, reader)
 
     def order(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        return train_order(table.paths, seed, reader, rows, first, last)
+        return train_order(paths, seed, reader.bad, rows, first, last)
 
     def by_threads(step: int) -> Iterator[np.ndarray]:
         options = {"rows": rows, "size": size, "augment": augment, "seed": seed, "reader": reader}
@@ -50,13 +50,12 @@ def train_batches(
         return (batch.image for batch in batches)
 
     steps = range(first_step, last_step)
-    pool = None
-    if changes_pixels(augment):
-        pool = ThreadPoolExecutor(reader.workers(), thread_name_prefix="images")
-    for step, pixels, indices in _batches(images, steps, rows.count, order, by_threads, pool):
-        start = step * rows.batch_size + rows.start
-        positions = np.arange(start, start + rows.count, dtype=np.uint32)
-        yield Batch(pixels, table.labels[indices], positions)
+    with ThreadPoolExecutor(reader.workers(), thread_name_prefix="images") as pool:
+        batches = _batches(images, steps, rows.count, order, by_threads, pool)
+        for step, pixels, indices in batches:
+            start = step * rows.batch_size + rows.start
+            positions = np.arange(start, start + rows.count, dtype=np.uint32)
+            yield Batch(pixels, table.labels[indices], positions)
 
 
 def eval_batches(
@@ -71,7 +70,7 @@ def eval_batches(
     images = eval_images(paths, size, augment, reader)
 
     def order(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        return eval_order(paths, reader, rows, first, last)
+        return eval_order(paths, reader.bad, rows, first, last)
 
     def by_threads(step: int) -> Iterator[np.ndarray]:
         start = step * rows.batch_size + rows.start
@@ -94,12 +93,13 @@ def _batches(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yields (step, images, indices); a batch that TensorFlow cannot make is made by threads.
 
-    With a pool, its threads change the pixels of the other batches.
+    The threads of the pool change the pixels of the others, if that is part of the augmentation.
 
     Raises:
       ValueError: an image cannot be read and must not be skipped, or TensorFlow fails again and
         again although every image can be read.
     """
+    changes = pool if changes_pixels(images.augment) else None
     at_once, step, unexplained = max(_MOST // count, 1), steps.start, 0
     failure = tf.errors.OpError  # modules are gone when Python ends before the batches do
     while step < steps.stop:
@@ -109,8 +109,8 @@ def _batches(
             for row, pixels in enumerate(_datasets(images, epochs, indices)):
                 if pixels is None:
                     pixels = next(iter(by_threads(step)))
-                elif pool:
-                    pixels = _changed(images, pixels, epochs[row], indices[row], pool)
+                elif changes:
+                    pixels = _changed(images, pixels, epochs[row], indices[row], changes)
                 yield step, pixels, indices[row]
                 step, unexplained = step + 1, 0
             continue
@@ -150,12 +150,11 @@ def _changed(
     pool: ThreadPoolExecutor,
 ) -> np.ndarray:
     """The batch after changes of pixels, by several threads."""
-    drawn, changed = images.geometry.drawn, np.empty_like(batch)
+    changed = np.empty_like(batch)
 
     def change(rows: slice) -> None:
         for row in range(*rows.indices(len(batch))):
-            random = image_random(images.seed, int(epochs[row]), int(indices[row]), drawn)
-            changed[row] = change_pixels(batch[row], random.rest(), images.augment)
+            changed[row] = images.changed(batch[row], epochs[row], indices[row])
 
     parts = threads.parts_of(len(batch), images.reader.workers())
     for task in [pool.submit(change, part) for part in parts]:

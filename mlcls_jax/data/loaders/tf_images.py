@@ -25,6 +25,7 @@ from mlcls_jax.data.images.transforms import (
     CROP_UNIFORMS,
     RATIO,
     center_crop_share,
+    uniforms_needed,
 )
 from mlcls_jax.data.loaders.tf_orientation import is_in, orientations
 
@@ -46,6 +47,7 @@ class Geometry:
     min_scale: smallest share of the area of a random crop; None: no random crop.
     center_crop: whether the central square is taken.
     max_pixels: larger images are left to Python, which refuses them.
+    drawn: number of random numbers per image.
     """
 
     size: int
@@ -53,22 +55,19 @@ class Geometry:
     min_scale: float | None
     center_crop: bool
     max_pixels: int
-
-    @property
-    def drawn(self) -> int:
-        """The number of random numbers per image."""
-        return int(self.flip) + (self.min_scale is not None) * CROP_ATTEMPTS * CROP_UNIFORMS
+    drawn: int
 
 
 def train_geometry(augment: Augment, size: int, max_pixels: int) -> Geometry:
     """Returns how training images become squares."""
     min_scale = augment.min_scale if augment.train_resize == "random_crop" else None
-    return Geometry(size, augment.flip, min_scale, False, max_pixels)
+    drawn = uniforms_needed(augment)
+    return Geometry(size, augment.flip, min_scale, False, max_pixels, drawn)
 
 
 def eval_geometry(augment: Augment, size: int, max_pixels: int) -> Geometry:
     """Returns how images for evaluation become squares."""
-    return Geometry(size, False, None, augment.eval_resize == "center_crop", max_pixels)
+    return Geometry(size, False, None, augment.eval_resize == "center_crop", max_pixels, drawn=0)
 
 
 @functools.lru_cache(maxsize=8)  # of the training images and of each evaluated split

@@ -1,8 +1,8 @@
 """The dataset of tf.data: in TensorFlow operations from the file name to the batch.
 
 Nothing here runs Python for each image, so this scales with the cores.  The exceptions are images
-other than JPEGs, and changes of pixels such as RandAugment; each is a call of Python for that image
-alone.
+other than JPEGs, each a call of Python for that image alone, and changes of pixels such as
+RandAugment, if the caller wants them within the dataset.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images.augment import change_pixels, changes_pixels
+from mlcls_jax.data.images.augment import change_pixels, changes_pixels, without_pixel_changes
 from mlcls_jax.data.images.image_source import ImageFiles
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.loaders.choice import is_native
@@ -37,7 +37,7 @@ from mlcls_jax.data.loaders.tf_images import (
 )
 from mlcls_jax.data.loaders.tf_random import uniforms_of
 from mlcls_jax.data.readers.storage import Part
-from mlcls_jax.data.sampling import image_random
+from mlcls_jax.data.sampling import generator_after, image_random
 
 AHEAD = 2  # batches that are ready in addition to the next one
 # Images that are planned together.  Their files are in memory meanwhile, so these are few.
@@ -64,6 +64,11 @@ class Images:
     seed: int
     training: bool
     by_python: frozenset[int] = frozenset()
+
+    def changed(self, square: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Returns a square after the changes of pixels: uint8 [size, size, 3]."""
+        rng = generator_after(self.seed, int(epoch), int(index), self.geometry.drawn)
+        return change_pixels(square, rng, self.augment)
 
 
 def train_images(
@@ -156,25 +161,33 @@ def _are_jpegs(images: Images, indices: np.ndarray) -> bool:
 def _read_operation(images: Images, indices: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
     """An operation from an index to the bytes of the image: string []; "" for a black one."""
     paths = images.paths
+    if not all(is_native(path) for path in paths):
+        read = _read_in_python(paths)
+    elif any(isinstance(path, Part) for path in paths):
+        read = _read_parts(paths)
+    else:
+        read = _read_files(paths)
+    if (indices == NO_IMAGE).any():
+        return lambda index: tf.cond(index == NO_IMAGE, lambda: "", lambda: read(index))
+    return read
 
-    def read_in_python(index: tf.Tensor) -> tf.Tensor:
+
+def _read_in_python(paths: Sequence[str]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """An operation from an index to the bytes of an image, which Python reads."""
+
+    def read(index: tf.Tensor) -> tf.Tensor:
         contents = tf.numpy_function(
             lambda index: read_file(paths[int(index)]), [index], tf.string, stateful=False
         )
         return tf.ensure_shape(contents, ())
 
-    def read_files(index: tf.Tensor) -> tf.Tensor:
-        return tf.io.read_file(tf.gather(names, index))
-
-    read = read_files
-    if not all(is_native(path) for path in paths):
-        read = read_in_python
-    elif any(isinstance(path, Part) for path in paths):
-        read = _read_parts(paths)
-    names = tf.constant([str(path) for path in paths] if read is read_files else [])
-    if (indices == NO_IMAGE).any():
-        return lambda index: tf.cond(index == NO_IMAGE, lambda: "", lambda: read(index))
     return read
+
+
+def _read_files(paths: Sequence[str]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """An operation from an index to the bytes of an image that is a file."""
+    names = tf.constant([str(path) for path in paths])
+    return lambda index: tf.io.read_file(tf.gather(names, index))
 
 
 def _read_parts(paths: Sequence[Any]) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -210,7 +223,7 @@ def _square_operation(images: Images, changes: bool) -> Callable[[dict[str, tf.T
     plain = without_pixel_changes(augment)
     files = ImageFiles(images.paths, size, plain, images.geometry.max_pixels)
 
-    def python(index: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+    def python(epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
         out = np.empty((size, size, 3), np.uint8)
         if images.training:
             random = image_random(images.seed, int(epoch), int(index), drawn)
@@ -219,17 +232,13 @@ def _square_operation(images: Images, changes: bool) -> Callable[[dict[str, tf.T
             files.evaluate(int(index), out)
         return out
 
-    def change(square: np.ndarray, index: np.ndarray, epoch: np.ndarray) -> np.ndarray:
-        random = image_random(images.seed, int(epoch), int(index), drawn)
-        return change_pixels(square, random.rest(), augment)
-
     def finish(row: dict[str, tf.Tensor]) -> tf.Tensor:
-        place = [row["index"], row["epoch"]]
+        place = [row["epoch"], row["index"]]
         kinds = _kinds(row, size)
         kinds[PYTHON] = lambda: tf.numpy_function(python, place, tf.uint8, stateful=False)
         square = tf.switch_case(row["plan"][KIND], kinds)
         if changes and images.training and changes_pixels(augment):
-            square = tf.numpy_function(change, [square, *place], tf.uint8, stateful=False)
+            square = tf.numpy_function(images.changed, [square, *place], tf.uint8, stateful=False)
         return tf.ensure_shape(square, (size, size, 3))
 
     return finish
@@ -251,17 +260,6 @@ def _kinds(row: dict[str, tf.Tensor], size: int) -> dict[int, Callable[[], tf.Te
     for branch in range(len(BRANCHES)):
         kinds[PLAIN + branch] = partial(decode_plain, contents, plan, size, branch)
     return kinds
-
-
-def without_pixel_changes(augment: Augment) -> Augment:
-    """Returns the augmentation without what `change_pixels` does."""
-    return Augment(
-        train_resize=augment.train_resize,
-        eval_resize=augment.eval_resize,
-        interpolation=augment.interpolation,
-        min_scale=augment.min_scale,
-        flip=augment.flip,
-    )
 
 
 def options_of(images: Images) -> tf.data.Options:
