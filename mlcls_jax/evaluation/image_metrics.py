@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int8
 
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.evaluation.auroc import micro_auroc
-from mlcls_jax.evaluation.metrics import THRESHOLD
+from mlcls_jax.evaluation.metrics import THRESHOLD, mean_or_nan
 
 MAX_PAIRS = 10_000_000  # labels that are compared at once, for less memory
 
@@ -54,10 +54,10 @@ def image_decision_values(
     measured = known.any(axis=1)
     exact = ~wrong.any(axis=1)
     return {
-        "F1_macro": _mean(_f1(right.sum(axis=0), wrong.sum(axis=0), 0.0)[known.any(axis=0)]),
-        "F1_samples": _mean(_f1(right.sum(axis=1), wrong.sum(axis=1), 1.0)[measured]),
-        "exact_match": _mean(exact[measured]),
-        "hamming_loss": _mean(wrong[known]),
+        "F1_macro": mean_or_nan(_f1(right.sum(axis=0), wrong.sum(axis=0), 0.0)[known.any(axis=0)]),
+        "F1_samples": mean_or_nan(_f1(right.sum(axis=1), wrong.sum(axis=1), 1.0)[measured]),
+        "exact_match": mean_or_nan(exact[measured]),
+        "hamming_loss": mean_or_nan(wrong[known]),
     }
 
 
@@ -96,7 +96,7 @@ def ranking_values(
     depth = ((scores >= lowest) & known).sum(axis=1)
     return {
         "LRAP": _label_ranking_average_precision(labels, scores),
-        "coverage_error": _mean(depth[known.any(axis=1)]),
+        "coverage_error": mean_or_nan(depth[known.any(axis=1)]),
     }
 
 
@@ -115,17 +115,13 @@ def _label_ranking_average_precision(labels: np.ndarray, scores: np.ndarray) -> 
         )
     counts = positive.sum(axis=1)
     sums = np.bincount(rows, precisions, minlength=len(labels))
-    return _mean(np.where(counts, sums / np.maximum(counts, 1), 1.0)[known.any(axis=1)])
+    return mean_or_nan(np.where(counts, sums / np.maximum(counts, 1), 1.0)[known.any(axis=1)])
 
 
 def _f1(right: np.ndarray, wrong: np.ndarray, undefined: float) -> np.ndarray:
     """Returns 2 TP / (2 TP + FP + FN); `undefined` where nothing is labelled nor predicted."""
     total = 2 * right + wrong
     return np.where(total, 2 * right / np.maximum(total, 1), undefined)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else float("nan")
 
 
 def further_values(

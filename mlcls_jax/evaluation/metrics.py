@@ -226,15 +226,16 @@ def decision_values(
     labels, predicted = labels[:, included], predicted[:, included]
     positive, predicted = labels == 1, predicted & (labels != UNKNOWN)
     true = (positive & predicted).sum(axis=0)
-    cp = _mean(true / np.maximum(predicted.sum(axis=0), 1))
-    cr = _mean(true / np.maximum(positive.sum(axis=0), 1))
+    cp = mean_or_nan(true / np.maximum(predicted.sum(axis=0), 1))
+    cr = mean_or_nan(true / np.maximum(positive.sum(axis=0), 1))
     op = true.sum() / max(predicted.sum(), 1)
     or_ = true.sum() / max(positive.sum(), 1)
     values = {"CP": cp, "CR": cr, "CF1": _f1(cp, cr), "OP": op, "OR": or_, "OF1": _f1(op, or_)}
     return {name: float(value) for name, value in values.items()}
 
 
-def _mean(values) -> float:
+def mean_or_nan(values: np.ndarray) -> float:
+    """Returns the mean of an array; NaN if it is empty."""
     return float(values.mean()) if values.size else float("nan")
 
 

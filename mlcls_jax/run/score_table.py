@@ -15,6 +15,7 @@ from mlcls_jax.evaluation.metrics import (
     classes_to_average,
     constant_predictor,
     finite_or_none,
+    mean_or_nan,
 )
 from mlcls_jax.evaluation.precision_at_recall import precisions_at_recall
 from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint
@@ -102,8 +103,7 @@ def score_table(
 
 def _with_precision(scores: Scores, precisions: np.ndarray) -> Scores:
     """Returns the scores with the mean of the precisions that are not NaN."""
-    valid = precisions[~np.isnan(precisions)]
-    mean = float(valid.mean()) if len(valid) else math.nan
+    mean = mean_or_nan(precisions[~np.isnan(precisions)])
     return dataclasses.replace(scores, values=scores.values | {"precision_at_recall": mean})
 
 

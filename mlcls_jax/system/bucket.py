@@ -19,7 +19,7 @@ from typing import Any
 
 from mlcls_jax.system.console import show_as
 from mlcls_jax.system.lock import HeldError, held
-from mlcls_jax.system.remote import asked, file_system_of
+from mlcls_jax.system.remote import asked, file_system_of, files_below
 
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "created")
 
@@ -59,9 +59,8 @@ class Copy:
     def list(self, name: str) -> dict[str, dict]:
         """Returns what fsspec says of each file below a subfolder, by name in the folder."""
         self.files.invalidate_cache()
-        found = asked(self.files.find, self.at(name), detail=True)
-        base = self.files._strip_protocol(self.address).rstrip("/") + "/"
-        names = {key.removeprefix(base): entry for key, entry in found.items()}
+        found = files_below(self.at(name))
+        names = {f"{name}/{below}": entry for below, entry in found.items()}
         return {name: entry for name, entry in names.items() if _is_inside(name)}
 
     def download(self, names: Iterable[str]) -> None:

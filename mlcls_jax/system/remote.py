@@ -60,6 +60,18 @@ def asked(call: Callable, address: str, *arguments: Any, **options: Any) -> Any:
         raise OSError(f"{address}: {one_line(error, limit=200)}") from error
 
 
+def files_below(address: str) -> dict[str, dict]:
+    """Returns what fsspec says of each file below a folder, by its name relative to the folder.
+
+    Raises:
+        OSError: the file system does not answer.
+    """
+    files = file_system_of(address)
+    base = files._strip_protocol(address).rstrip("/") + "/"
+    found = asked(files.find, address, detail=True)
+    return {name.removeprefix(base): entry for name, entry in found.items()}
+
+
 def exists(address: str) -> bool:
     """Returns whether an address names a file or a folder.
 

@@ -2,7 +2,7 @@
 
 import os
 
-from mlcls_jax.system.remote import asked, file_system_of, is_remote
+from mlcls_jax.system.remote import asked, file_system_of, files_below, is_remote
 
 
 def file_sizes(folder: str) -> dict[str, int]:
@@ -26,8 +26,7 @@ def names_below(folder: str) -> list[str]:
     Files and folders whose names begin with a dot are hidden, and left out.
     """
     if is_remote(folder):
-        names = _names_in_bucket(folder)
-        return [name for name in names if not is_hidden(name)]
+        return [name for name in files_below(folder) if not is_hidden(name)]
     found, visited = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -42,12 +41,6 @@ def names_below(folder: str) -> list[str]:
 def is_hidden(name: str) -> bool:
     """Returns whether a file is hidden, or in a hidden folder; name: relative to its data set."""
     return any(part.startswith(".") for part in name.split("/"))
-
-
-def _names_in_bucket(address: str) -> list[str]:
-    files = file_system_of(address)
-    base = files._strip_protocol(address).rstrip("/") + "/"
-    return [name.removeprefix(base) for name in asked(files.find, address)]
 
 
 def names_in(folder: str) -> set[str]:

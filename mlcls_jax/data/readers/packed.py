@@ -14,7 +14,6 @@ import csv
 import io
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -66,8 +65,7 @@ def read_packed(place: str | Path, **options: Any) -> LabelTable:
     place = str(place).rstrip("/") if is_remote(place) else str(Path(place).expanduser())
     try:
         sources = _read_index(place, _check_whole(place))
-        with _label_file(place) as labels:
-            table = read_labels(labels, place, sources=sources, **options)
+        table = read_labels(f"{place}/{LABELS}", place, sources=sources, **options)
     except OSError as error:
         raise ValueError(f"{place}: the packed data set cannot be read ({error})") from error
     if missing := [name for name in table.filenames if name not in sources]:
@@ -236,18 +234,3 @@ def _read_index(place: str, sizes: dict[str, int]) -> dict[str, str]:
         name: Part(f"{place}/{name}", f"{place}/{shard}", offset, size, record)
         for (name, shard, offset, size), record in zip(rows, records, strict=True)
     }
-
-
-@contextmanager
-def _label_file(place: str) -> Iterator[Path]:
-    """The label CSV as a local file; errors about it name the address in the bucket."""
-    if not is_remote(place):
-        yield Path(place) / LABELS
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / LABELS
-        copy.write_bytes(read_whole(f"{place}/{LABELS}"))
-        try:
-            yield copy
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(copy), f"{place}/{LABELS}")) from error
