@@ -112,6 +112,23 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def empty_bucket(monkeypatch):
+    """Returns fsspec's file system in memory, in which memory://bucket is empty.
+
+    No copy of a folder in it is known before or after the test.
+    """
+    import fsspec
+
+    from mlcls_jax.system import bucket
+
+    monkeypatch.setattr(bucket, "_copies", [])
+    files = fsspec.filesystem("memory")
+    yield files
+    if files.exists("/bucket"):
+        files.rm("/bucket", recursive=True)
+
+
 @pytest.fixture(scope="module")
 def run():
     """Returns a tiny network with random weights, and thresholds that decide two classes."""

@@ -2,7 +2,6 @@
 
 import shutil
 
-import fsspec
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,13 +16,8 @@ RUN = "memory://bucket/run"
 
 
 @pytest.fixture
-def files(monkeypatch):
-    """Returns an empty bucket; no copy of it is known before or after the test."""
-    monkeypatch.setattr(bucket, "_copies", [])
-    files = fsspec.filesystem("memory")
-    yield files
-    if files.exists("/bucket"):
-        files.rm("/bucket", recursive=True)
+def files(empty_bucket):
+    return empty_bucket
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import threading
 import time
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from mlcls_jax.system import bucket, bucket_lock
@@ -19,13 +18,8 @@ RUN = "memory://bucket/run"
 
 
 @pytest.fixture
-def files(monkeypatch):
-    """Returns an empty bucket; no copy of it is known before or after the test."""
-    monkeypatch.setattr(bucket, "_copies", [])
-    files = fsspec.filesystem("memory")
-    yield files
-    if files.exists("/bucket"):
-        files.rm("/bucket", recursive=True)
+def files(empty_bucket):
+    return empty_bucket
 
 
 @pytest.fixture
