@@ -12,11 +12,11 @@ import pandas as pd
 from mlcls_jax.api.configs import with_frames, written_labels
 from mlcls_jax.api.session import session
 from mlcls_jax.config import Config, Data
+from mlcls_jax.config.loader_checks import check_loader
 from mlcls_jax.config.recipes import with_recipe
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.loaders.choice import choose_loader
-from mlcls_jax.data.loaders.loader import cores, local_rows, make_reader, tf_module
+from mlcls_jax.data.loaders.loader import local_rows, make_reader, tf_module
 from mlcls_jax.data.loaders.order import eval_order, train_order
 from mlcls_jax.data.readers.records import tensorflow
 from mlcls_jax.data.splits import SPLITS, load_splits
@@ -49,12 +49,13 @@ def tf_dataset(
         last_step: the step after the last one; None: the last of the config's phases.
 
     Raises:
-        ValueError: TensorFlow is not installed, the labels cannot be read, or there is no such
-            split.
+        ValueError: TensorFlow is not installed or cannot resize so, the labels cannot be read, or
+            there is no such split.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
     loading = dataclasses.replace(config.data, loader="tf_data", service="", cache="none")
+    check_loader(loading, config.augment)
     config = with_recipe(dataclasses.replace(config, data=loading), jax.device_count())[0]
     if isinstance(labels, LabelTable):
         table = labels
@@ -63,9 +64,8 @@ def tf_dataset(
         with session():
             table = _table(config.data, split)
     size = image_size(config.model)
-    choice = choose_loader(config.data, config.augment, size, table.paths, cores())
     pipeline: Any = tf_module("tf_pipeline")
-    reader = make_reader(config.data, len(table), loader=choice.name)
+    reader = make_reader(config.data, len(table), loader="tf_data")
     if split != "train":
         rows = local_rows(config.data.eval_batch_size, "data.eval_batch_size")
         images = pipeline.eval_images(table.paths, size, config.augment, reader)

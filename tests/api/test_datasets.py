@@ -73,6 +73,12 @@ def test_labels_may_be_a_frame_or_a_table(config):
     np.testing.assert_array_equal(first, second)
 
 
+def test_a_resizing_that_tensorflow_does_not_do_is_refused(config):
+    config.augment.interpolation = "bicubic"
+    with pytest.raises(ValueError, match=r"data\.loader=tf_data resizes bilinearly"):
+        ml.tf_dataset(None, config)
+
+
 def test_a_split_that_is_not_there_is_named(config):
     with pytest.raises(ValueError, match="it must be one of train, val, test"):
         ml.tf_dataset(None, config, "valid")
