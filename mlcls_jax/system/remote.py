@@ -41,12 +41,12 @@ def file_system_of(address: str) -> Any:
     return file_system(address.partition("://")[0])
 
 
-def asked(call: Callable, address: str, *arguments: Any, **options: Any) -> Any:
+def asked(call: Callable, address: str | list[str], *arguments: Any, **options: Any) -> Any:
     """Calls a function of a file system, and turns all its errors into OSErrors.
 
     Args:
         call: the function, whose first argument is an address.
-        address: that address.
+        address: that address, or several.
         arguments, options: its other arguments.
 
     Raises:

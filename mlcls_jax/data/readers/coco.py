@@ -14,8 +14,10 @@ import numpy as np
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
+from mlcls_jax.data.readers.csv_files import local_copy
 from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
 from mlcls_jax.data.readers.file_names import check_folder, make_table
+from mlcls_jax.system.remote import is_remote
 
 # In bytes. The largest known file, of Objects365, has 6 GB; reading it takes twice the memory.
 MOST = 16 * 2**30
@@ -26,8 +28,8 @@ def read_coco(path: str | Path, images: str | Path, policy: AnnotationPolicy) ->
     """Reads the labels of images from their annotated objects.
 
     Args:
-      path: the JSON file.
-      images: the image folder, which each `file_name` is relative to.
+      path: the JSON file, or its address.
+      images: the image folder, which each `file_name` is relative to, or its address.
       policy: how crowds and small objects count.
 
     Returns:
@@ -36,7 +38,12 @@ def read_coco(path: str | Path, images: str | Path, policy: AnnotationPolicy) ->
     Raises:
       ValueError: one line with the file and the entry, what is wrong and what to do.
     """
-    path, folder = Path(path).expanduser(), Path(images).expanduser()
+    if is_remote(path):
+        with local_copy(str(path)) as copy:
+            return read_coco(copy, images, policy)
+    path, folder = Path(path).expanduser(), images
+    if not is_remote(images):
+        folder = Path(images).expanduser()
     check_folder(folder)
     content = _read_json(path)
     listed = _list(path, content, "images")

@@ -1,5 +1,7 @@
 """Label files on this machine or in a bucket, however their text is written."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,16 +27,31 @@ def read_csv_at(place: str | Path, column: str, *, named_only: bool = False) -> 
         path = Path(place).expanduser()
         return read_csv(path, find_format(path, column), named_only=named_only)
     address = str(place)
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / "labels.csv"
-        try:
-            copy.write_bytes(asked(file_system_of(address).cat_file, address))
-            cells = read_csv(copy, find_format(copy, column), named_only=named_only)
-        except FileNotFoundError as error:
-            raise ValueError(f"{address}: no such CSV file; check the address") from error
-        except OSError as error:
-            raise ValueError(f"{address} cannot be read: {one_line(error)}") from error
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(copy), address)) from error
+    with local_copy(address) as copy:
+        cells = read_csv(copy, find_format(copy, column), named_only=named_only)
     columns = {name: replace(column, path=address) for name, column in cells.columns.items()}
     return CsvCells(address, columns, cells.notes)
+
+
+@contextmanager
+def local_copy(address: str) -> Iterator[Path]:
+    """Yields a copy of a file of a bucket; messages of errors in the block name the address.
+
+    Args:
+      address: the address of the file.
+
+    Raises:
+      ValueError: the bucket has no such file, or cannot be read.
+    """
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / address.rpartition("/")[2]
+        try:
+            copy.write_bytes(asked(file_system_of(address).cat_file, address))
+        except FileNotFoundError as error:
+            raise ValueError(f"{address}: no such file; check the address") from error
+        except OSError as error:
+            raise ValueError(f"{address} cannot be read: {one_line(error)}") from error
+        try:
+            yield copy
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(copy), address)) from error

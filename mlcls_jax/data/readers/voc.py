@@ -9,7 +9,9 @@ Without ImageSets, all annotations are used and the splits are drawn at random.
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
@@ -21,6 +23,9 @@ from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
 from mlcls_jax.data.readers.file_names import make_table
+from mlcls_jax.data.readers.listing import names_in
+from mlcls_jax.system.console import one_line
+from mlcls_jax.system.remote import asked, file_system_of, is_remote
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _SPLITS = ("train", "val", "test")
@@ -39,7 +44,7 @@ def read_voc(
     Args:
       place: the folder that contains Annotations, for all images with the splits of train.txt,
         val.txt and test.txt, as far as these exist; or one list, such as trainval.txt, for its
-        images without splits.
+        images without splits. Either may be an address in a bucket.
       policy: how difficult objects count.
       classes: all class names; None: the names of the objects found, sorted.
 
@@ -49,6 +54,8 @@ def read_voc(
     Raises:
       ValueError: one line with the file, what is wrong and what to do.
     """
+    if is_remote(place):
+        return _read_remote(str(place).rstrip("/"), policy, classes)
     place = Path(place).expanduser()
     tree = place.parents[2] if place.suffix == ".txt" and len(place.parents) > 2 else place
     for name in (_ANNOTATIONS, _IMAGES):
@@ -85,6 +92,38 @@ def read_voc(
         tree / _IMAGES,
         splits=tuple(splits) if whole else None,
     )
+
+
+def _read_remote(place: str, policy: AnnotationPolicy, classes: Sequence[str] | None) -> LabelTable:
+    """Reads a copy that has the lists and annotations, and an empty file for each image."""
+    tree = place.rpartition(f"/{_LISTS}/")[0] if place.endswith(".txt") else place
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        try:
+            for part in (_ANNOTATIONS, _LISTS, _IMAGES):
+                _copy_files(f"{tree}/{part}", copy / part, empty=part == _IMAGES)
+        except OSError as error:
+            raise ValueError(f"{place} cannot be read: {one_line(error)}") from error
+        try:
+            table = read_voc(copy / place.removeprefix(tree).lstrip("/"), policy, classes)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(copy), tree)) from error
+    return replace(table, folder=f"{tree}/{_IMAGES}")
+
+
+def _copy_files(address: str, folder: Path, *, empty: bool) -> None:
+    """Copies the files of a folder in a bucket, all at once, or makes empty files of their names.
+
+    An empty or missing folder is not made.
+    """
+    names = sorted(names_in(address))
+    contents: dict[str, bytes] = {}
+    if names and not empty:
+        contents = asked(file_system_of(address).cat, [f"{address}/{name}" for name in names])
+    by_name = {name.rpartition("/")[2]: content for name, content in contents.items()}
+    for name in names:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(by_name.get(name, b""))
 
 
 def _labels(objects: list[Objects], classes: tuple[str, ...]) -> np.ndarray:

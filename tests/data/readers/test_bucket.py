@@ -5,6 +5,7 @@ from collections import Counter
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from layouts import make_coco, make_voc
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.images.image_error import ImageError
@@ -72,7 +73,7 @@ def test_errors_name_the_address(files):
     with pytest.raises(ValueError, match=f"{CSV}: row 2 has 1 cells"):
         table()
     files.rm_file(CSV)
-    with pytest.raises(ValueError, match=f"{CSV}: no such CSV file"):
+    with pytest.raises(ValueError, match=f"{CSV}: no such file"):
         table()
 
 
@@ -109,3 +110,35 @@ def test_missing_data_is_refused_before_any_work(files, field, kind):
     setattr(data, field, "memory://bucket/nowhere")
     with pytest.raises(ValueError, match=f"memory://bucket/nowhere: no such {kind}; check"):
         check_training_data(data)
+
+
+@pytest.mark.parametrize("source", ["coco", "voc"])
+def test_annotated_data_sets_are_read_as_on_a_disk(files, tmp_path, source):
+    if source == "coco":
+        folder, images = make_coco(tmp_path), "train2017"
+        place = "annotations/instances_train2017.json"
+    else:
+        folder, place, images = make_voc(tmp_path), "", ""
+    files.put(str(folder), "memory://bucket/set", recursive=True)
+    local, remote = (
+        read_table(
+            Data(source=source), f"{root}/{place}".rstrip("/"), f"{root}/{images}" * bool(images)
+        )
+        for root in (folder, "memory://bucket/set")
+    )
+    assert remote.filenames == local.filenames and remote.splits == local.splits
+    assert remote.labels.tolist() == local.labels.tolist() and remote.classes == local.classes
+    assert read_file(remote.paths[0]) == read_file(local.paths[0])
+
+
+def test_mistakes_of_annotated_data_sets_name_the_address(files, tmp_path):
+    with pytest.raises(ValueError, match=r"memory://bucket/no\.json: no such file"):
+        read_table(Data(source="coco"), "memory://bucket/no.json", PHOTOS)
+    with pytest.raises(ValueError, match="memory://bucket/photos: not a VOC data set"):
+        read_table(Data(source="voc"), PHOTOS, "")
+    files.put(str(make_voc(tmp_path)), "memory://bucket/set", recursive=True)
+    listed = "memory://bucket/set/ImageSets/Main/val.txt"
+    assert read_table(Data(source="voc"), listed, "").filenames == ("000009.jpg",)
+    files.pipe_file("memory://bucket/set/Annotations/000009.xml", b"<annotation>")
+    with pytest.raises(ValueError, match=r"set/Annotations/000009\.xml: the annotation"):
+        read_table(Data(source="voc"), listed, "")
