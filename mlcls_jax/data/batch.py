@@ -66,7 +66,9 @@ def to_devices(
                 raise error
             if item is _END:
                 return
-            yield item
+            passed_on = [item]
+            del item  # else a batch would stay on the devices until the next one is asked for
+            yield passed_on.pop()
     finally:
         closed.set()
         thread.join()

@@ -8,7 +8,8 @@
 The step is a sleep, because a step on an accelerator uses no CPU core either. It takes `--slack`
 times as long as making a batch, which is measured first. The batches are those of training, put on
 all devices in advance. The result comes from a trace of JAX's profiler: the share of the loop's
-time in `next(batches)`, and the longest such wait.
+time in `next(batches)` and in waiting for the transfer to the devices, and the longest wait of
+each.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.system.devices import make_mesh, sharded
 
 BATCH, STEPS, WARM_UP = 32, 60, 6
-WAIT, STEP = "wait for the batch", "step"  # names in the trace
+WAIT, TRANSFER, STEP = "wait for the batch", "wait for its transfer", "step"  # in the trace
 
 
 def batches(folder: Path, size: int, loader: str) -> Generator[Batch, None, None]:
@@ -59,17 +60,20 @@ def run(source: Iterator[Batch], step: float, steps: int) -> float:
     began = time.perf_counter()
     for _ in range(steps):
         with jax.profiler.TraceAnnotation(WAIT):
-            jax.block_until_ready(next(source))
+            batch = next(source)
+        with jax.profiler.TraceAnnotation(TRANSFER):
+            jax.block_until_ready(batch)
         with jax.profiler.TraceAnnotation(STEP):
             time.sleep(step)
+            del batch  # a virtual device frees its memory on the CPU
     return time.perf_counter() - began
 
 
-def waits(folder: Path) -> list[float]:
-    """Returns the seconds of each wait in a trace."""
+def waits(folder: Path, name: str) -> list[float]:
+    """Returns the seconds of each event of that name in a trace."""
     (file,) = folder.glob("**/*.trace.json.gz")
     events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
-    return [event["dur"] / 1e6 for event in events if event.get("name") == WAIT]
+    return [event["dur"] / 1e6 for event in events if event.get("name") == name]
 
 
 def main() -> None:
@@ -88,13 +92,14 @@ def main() -> None:
         run(source, options.slack * each, WARM_UP)
         with jax.profiler.trace(trace):
             total = run(source, options.slack * each, STEPS)
-        waited = waits(Path(trace))
+        waited, moved = waits(Path(trace), WAIT), waits(Path(trace), TRANSFER)
         source.close()  # before the images are removed
     print(
         f"{options.loader}, {options.size} px, {cores()} cores, {jax.device_count()} devices: a "
         f"batch of {BATCH} takes {1e3 * each:.1f} ms; with steps of "
         f"{1e3 * options.slack * each:.1f} ms the loop waits {100 * sum(waited) / total:.2f} % of "
-        f"its time, {1e3 * max(waited):.1f} ms at most"
+        f"its time, {1e3 * max(waited):.1f} ms at most, and {100 * sum(moved) / total:.2f} % for "
+        f"transfers, {1e3 * max(moved):.1f} ms at most"
     )
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -43,6 +44,13 @@ def test_the_thread_prepares_some_batches_and_ends_with_its_iterator():
     assert len(drawn) == 4 and alive()
     batches.close()
     assert not alive()
+
+
+def test_a_batch_is_freed_once_the_caller_drops_it():
+    batches = to_devices(map(rows, range(9)), sharded(make_mesh(8)))
+    dropped = weakref.ref(next(batches))
+    assert dropped() is None
+    batches.close()
 
 
 def test_an_error_comes_after_the_batches_before_it():
