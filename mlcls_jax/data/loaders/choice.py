@@ -17,12 +17,13 @@ from mlcls_jax.data.readers.storage import Part, is_remote
 
 # Microseconds of a core per image, by the side in pixels (640x480 JPEGs; docs/input.md).
 _SIDES = (16, 224, 456)
-_THREADS, _TF_DATA = (40, 990, 1800), (120, 1340, 3020)
-# Microseconds per image that the threads keep each other from running: 1 / 18,100 images/s, which
+_THREADS, _TF_DATA = (68, 1070, 1680), (110, 1320, 3000)
+# Microseconds per image that the threads keep each other from running: 1 / 16,900 images/s, which
 # four threads on two cores read of the smallest images.  That is Python's lock and handing it over.
-_LOCK = 55
-# What RandAugment adds in both; it stands for all changes of pixels, which run in Python.
-_CHANGES, _LOCK_OF_CHANGES = (60, 490, 1740), 65
+_LOCK = 59
+# What RandAugment adds in both; it stands for all changes of pixels, which run in Python.  Its time
+# under the lock is twice the 47 that py-spy saw, because py-spy saw 25 of a known 50.
+_CHANGES, _LOCK_OF_CHANGES = (150, 430, 1460), 94
 # TensorFlow takes some seconds to start, which few images do not win back.
 _ENOUGH_IMAGES = 10_000
 _NATIVE = ("gs://", "file://")  # addresses that TensorFlow reads itself
