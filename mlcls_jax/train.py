@@ -32,6 +32,7 @@ from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.signals import leave_on_sigterm, stop_on_signals
 from mlcls_jax.training.context import NO_EXTENSIONS, Extensions, TrainContext
+from mlcls_jax.training.data_card import show_data
 from mlcls_jax.training.loop import run_phase
 from mlcls_jax.training.phase_transition import begin_phase
 from mlcls_jax.training.setup import open_run, print_end, print_header
@@ -99,6 +100,8 @@ def train(
         services = replace(services, on_evaluation=report.evaluated)
         context = TrainContext(inputs, services)
         print_header(inputs, state)
+        show_data(inputs, own_batches=extensions.batches is not None)
+        startup.reached("data card")
         services.timer.add_rest("start")
         with stop_on_signals(services.stop):
             for phase_plan in inputs.plan:

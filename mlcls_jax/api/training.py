@@ -15,8 +15,10 @@ from mlcls_jax.config.checks import validate
 from mlcls_jax.config.extensions import register, resolve
 from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.serialization import with_absolute_paths
+from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.loaders.own_batches import OwnBatches, own_batches
 from mlcls_jax.run.bucket_run import open_workdir
+from mlcls_jax.run.data_card import read_card
 from mlcls_jax.run.metrics_log import Logger, read_metrics
 from mlcls_jax.run.score_table import FURTHER, MAIN
 from mlcls_jax.run.workdir import read_config
@@ -49,6 +51,11 @@ class Run:
     def history(self) -> pd.DataFrame:
         """Returns a row per evaluation, with columns such as phase, train_loss and val.mAP."""
         return pd.json_normalize(read_metrics(open_workdir(self.workdir))).set_index("step")
+
+    @property
+    def data_card(self) -> DataCard | None:
+        """Returns what was known of the data before the first step; None if that was not kept."""
+        return read_card(open_workdir(self.workdir))
 
     def load(self, checkpoint: str | int = "best") -> LoadedModel:
         """Returns the trained model; see `mlcls_jax.load`."""

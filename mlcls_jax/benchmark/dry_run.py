@@ -33,6 +33,7 @@ from mlcls_jax.system.bucket import uploaded
 from mlcls_jax.system.console import console, hms, print_table
 from mlcls_jax.system.devices import put_local, sharded
 from mlcls_jax.training.context import TrainContext
+from mlcls_jax.training.data_card import show_data
 from mlcls_jax.training.phase_transition import print_groups
 from mlcls_jax.training.setup import open_run, print_header
 
@@ -83,6 +84,7 @@ def dry_run(config: Config, workdir: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
         context, state = open_run(config, Path(folder) / "run")
         print_header(dataclasses.replace(context.inputs, workdir=workdir), state)
+        show_data(context.inputs, keep=False)
         sheet = draw_sheet(context, workdir)
         rows = list(estimates(context, state))
         context.services.close()

@@ -12,6 +12,8 @@ from markupsafe import Markup
 
 from mlcls_jax.config import Config
 from mlcls_jax.config.serialization import flatten_fields
+from mlcls_jax.data.card import describe
+from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.diagnosis.overrides import for_shell
@@ -85,6 +87,7 @@ def render(inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None
         script=Markup(script),
         digest=digest,
         findings=inputs.findings,
+        data_card=inputs.data_card and _data_values(inputs.data_card),
         **_run_values(inputs),
         **_training_values(inputs),
         **_score_values(inputs, thumbnails, explain),
@@ -109,6 +112,27 @@ def _run_values(inputs: ReportInputs) -> dict[str, Any]:
     defaults = flatten_fields(dataclasses.asdict(Config()))
     fields = [(path, value, defaults.get(path) != value) for path, value in values.items()]
     return {"run_rows": rows, "groups": groups, "fields": fields}
+
+
+def _data_values(card: DataCard) -> dict[str, Any]:
+    """Template values of the section on the data."""
+    classes = len(card.labels.positives)
+    splits = [
+        (
+            name,
+            counts["images"],
+            counts["positive"] / counts["images"],
+            f"{counts['unknown'] / (classes * counts['images']):.1%}" if counts["unknown"] else "–",
+        )
+        for name, counts in card.labels.splits.items()
+    ]
+    return {
+        "splits": splits,
+        "rows": describe.rows(card),
+        "notes": card.notes,
+        "warnings": [*card.warnings, *describe.warnings(card)],
+        "is_shortened": describe.is_shortened(card),
+    }
 
 
 def _training_values(inputs: ReportInputs) -> dict[str, Any]:

@@ -11,11 +11,13 @@ import pandas as pd
 from scipy.special import logit
 
 from mlcls_jax.config import Config
+from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.diagnose import diagnose
 from mlcls_jax.diagnosis.finding import Evidence, Finding, Labels
 from mlcls_jax.evaluation.decision_rule import DecisionRule
 from mlcls_jax.run.best_scores import BestEvaluation, read_best_evaluation
+from mlcls_jax.run.data_card import read_card
 from mlcls_jax.run.metrics_log import read_metrics
 from mlcls_jax.run.trained_model import read_decision_rule
 from mlcls_jax.run.workdir import DECISION_RULE, RAW, read_config, read_splits_of
@@ -49,6 +51,7 @@ class ReportInputs:
         splits: labels of the run by split.
         best: the best evaluation; None if there is none.
         decision_rule: decision rule of the best evaluation.
+        data_card: what was known of the data before the first step; None if the run has no card.
     """
 
     workdir: Path
@@ -57,6 +60,7 @@ class ReportInputs:
     splits: dict[str, LabelTable]
     best: BestEvaluation | None
     decision_rule: DecisionRule | None
+    data_card: DataCard | None = None
 
     @cached_property
     def scored(self) -> Scored | None:
@@ -104,7 +108,8 @@ def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> Report
             metadata = {"step": best.step, "classes": splits["val"].classes}
             tuned = read_decision_rule(workdir, metadata)
             decision_rule = tuned if tuned.criterion else decision_rule
-    return ReportInputs(workdir, config, records, splits, best, decision_rule)
+    card = read_card(workdir)
+    return ReportInputs(workdir, config, records, splits, best, decision_rule, card)
 
 
 def _from_predictions(workdir: Path, val: LabelTable) -> BestEvaluation | None:

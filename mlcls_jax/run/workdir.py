@@ -2,7 +2,7 @@
 
 Files and folders:
 
-config.json  classes.txt  splits.csv  metrics.jsonl  checkpoints/  tensorboard/
+config.json  classes.txt  splits.csv  data_card.json  metrics.jsonl  checkpoints/  tensorboard/
 eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv
 labels.csv, val_labels.csv, test_labels.csv (of DataFrames)
 decision_rule.json  contact_sheet.png  scores.npz  report.html  run.lock (during training)
@@ -30,13 +30,13 @@ from mlcls_jax.system.lock import HeldError, held
 CLASSES, SPLITS, METRICS = "classes.txt", "splits.csv", "metrics.jsonl"
 BAD_IMAGES, DECISION_RULE, LOCK = "bad_images.csv", "decision_rule.json", "run.lock"
 SHEET = "contact_sheet.png"
-SCORES, REPORT = "scores.npz", "report.html"
+SCORES, REPORT, DATA_CARD = "scores.npz", "report.html", "data_card.json"
 # Labels that were passed as DataFrames, by the field of data.
 FRAMES = {"csv": "labels.csv", "val_csv": "val_labels.csv", "test_csv": "test_labels.csv"}
 RAW, EMA = "raw", "ema"  # the parameters and their moving averages in metadata and metrics.jsonl
 # A folder with only these may become a workdir:
 OWN = (
-    *(CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, SCORES, REPORT),
+    *(CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, SCORES, REPORT, DATA_CARD),
     *("checkpoints", "tensorboard", *FRAMES.values()),
 )
 

@@ -52,3 +52,26 @@ def names_in(folder: str) -> set[str]:
             return {entry.name for entry in entries if entry.is_file()}
     except (OSError, ValueError):
         return set()
+
+
+def checksums(folder: str) -> dict[str, tuple[int, str]]:
+    """Returns the size of each file in a folder of a bucket, and the bucket's checksum of it.
+
+    The checksum is "" if the bucket has none. Files with equal sizes and checksums have the same
+    bytes; with unequal checksums they may have them too (parts of an upload on S3).
+
+    Raises:
+      OSError: the bucket does not answer.
+    """
+    listed = asked(file_system_of(folder).ls, folder, detail=True)
+    return {
+        entry["name"].rpartition("/")[2]: (entry["size"], _checksum(entry))
+        for entry in listed
+        if entry["type"] == "file"
+    }
+
+
+def _checksum(entry: dict) -> str:
+    """The checksum of a file as gcsfs or s3fs call it; "" if it has none."""
+    found = entry.get("md5Hash") or entry.get("ETag") or ""
+    return found.strip('"') if isinstance(found, str) else ""
