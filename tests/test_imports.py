@@ -47,6 +47,7 @@ TENSORFLOW = {"data.readers.records"} | {
         "orientation",
         "pipeline",
         "random",
+        "scans",
         "servers",
         "service",
     )

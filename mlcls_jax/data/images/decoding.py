@@ -19,6 +19,7 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin
 from mlcls_jax.config import Data
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.jpeg_header import ORIENTATION, read_jpeg_header, valid_orientation
+from mlcls_jax.data.images.jpeg_scans import check_scans
 from mlcls_jax.system.console import one_line
 
 MAX_PIXELS = Data().max_pixels
@@ -89,8 +90,9 @@ def open_image(contents: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
 
     Raises:
       ImageError: the bytes are not an image of these formats, the header is damaged, or the image
-        is too large.
+        is too large or a JPEG with too many scans.
     """
+    check_scans(contents)
     height, width, orientation, is_plain_jpeg = _header(contents)
     if height * width > max_pixels:
         raise ImageError(

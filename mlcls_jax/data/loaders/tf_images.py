@@ -28,6 +28,7 @@ from mlcls_jax.data.images.transforms import (
     uniforms_needed,
 )
 from mlcls_jax.data.loaders.tf_orientation import is_in, orientations
+from mlcls_jax.data.loaders.tf_scans import has_few_scans
 
 # How an image is decoded: not at all (it is black), by Python, or as a JPEG.  PLAIN is the first of
 # the kinds of JPEGs that are only decoded, resized and mirrored, one kind for each branch.
@@ -136,7 +137,8 @@ def make_plans(
     branch += tf.cast((eighths == 8) & fast, tf.int32)
     is_plain = ~transposed & (tf.maximum(rows, columns) < AVERAGED_FROM * geometry.size)
     kind = tf.where(is_plain, PLAIN + branch, JPEG)
-    kind = tf.where(is_jpeg & (height * width <= geometry.max_pixels), kind, PYTHON)
+    is_cheap = (height * width <= geometry.max_pixels) & has_few_scans(contents)
+    kind = tf.where(is_jpeg & is_cheap, kind, PYTHON)
     kind = tf.where(tf.strings.length(contents) == 0, BLACK, kind)
     columns = [kind, branch, *stored_window, transposed, down, across]
     return tf.stack([tf.cast(column, tf.int32) for column in columns], axis=1)
