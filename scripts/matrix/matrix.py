@@ -2,6 +2,7 @@
 
     sudo python scripts/matrix/matrix.py --root matrix/trixie             # Debian's newer release
     sudo python scripts/matrix/matrix.py --root matrix/trixie --jax 0.11.2 --fast
+    sudo python scripts/matrix/matrix.py --root matrix/forky --suite forky         # its testing
     python scripts/matrix/matrix.py --jax 0.9.2 --fast                    # this machine's Python
 
 With --root, debootstrap makes a folder with a Debian release unless it exists. Everything then runs
@@ -31,6 +32,7 @@ CHECKOUT = Path(__file__).parents[2]
 PACKAGES = "python3,python3-venv,git,make,ca-certificates"
 WORK = "opt/mlcls_jax_matrix"  # in the root folder
 JAX2ONNX = "jax2onnx>=0.17.1,<0.18"  # without dependencies, as in the Makefile
+MIRROR, RECIPES = "http://deb.debian.org/debian", Path("/usr/share/debootstrap/scripts")
 # Variables that tell programs how to reach the network.
 PASSED_ON = ("PIP_", "SSL_", "CURL_", "REQUESTS_")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -139,10 +141,12 @@ def prepare_root(root: Path, suite: str) -> None:
 
     Args:
         root: the folder.
-        suite: name of the release.
+        suite: name of the release; may be newer than this machine's debootstrap.
     """
     if not (root / "usr/bin/python3").exists():
         command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(root)]
+        if not (RECIPES / suite).exists():
+            command += [MIRROR, str(RECIPES / "sid")]
         subprocess.run(command, check=True, stdout=sys.stderr)
     for path in COPIED:
         if path.exists():

@@ -10,6 +10,7 @@ huggingface_hub/file_download.py, get_hf_file_metadata and REGEX_SHA256).
 import hashlib
 import http.client
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -58,6 +59,8 @@ def local_file(entry: WeightsEntry) -> Path:
                 # Before the file is in place: a file without a record was put there by hand.
                 _record(target, received)
     except (OSError, ValueError, http.client.HTTPException) as error:  # OSError includes URLError
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is also the response
         raise ValueError(
             f"cannot download pretrained weights ({error}); download {entry.url} on any machine"
             + _manual_steps(entry, target, expected, present)
