@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 REFRESH_SECONDS = 0.1
+_WIDE, _NARROW = 40, 12  # characters of a bar, without and with much text beside it
+_ROOM = 100  # characters of a terminal from which both fit
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 # Control characters, line and paragraph ends, changes of the direction of text
 # (unicode.org/reports/tr9), and the surrogates that stand for bytes that are not UTF-8.
@@ -100,13 +102,16 @@ class Meter:
 
 
 @contextmanager
-def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator[Callable[[], None]]:
+def progress_bar(
+    title: str, meter: Meter, visible: bool = True, detail: Callable[[], str] | None = None
+) -> Iterator[Callable[[], None]]:
     """Shows a bar with images/s and ETA within the block, on terminals only.
 
     Args:
         title: text to the left of the bar.
         meter: what to show; the caller advances it.
         visible: whether to show the bar at all.
+        detail: called when the bar is drawn; what to show after images/s instead of the ETA.
 
     Yields:
         `refresh()`, to be called at every step; it redraws at most every REFRESH_SECONDS.
@@ -114,11 +119,11 @@ def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator[Cal
     if not (visible and console.is_terminal):
         yield lambda: None
         return
+    bar_columns = (BarColumn(_WIDE if detail is None else _NARROW), MofNCompleteColumn())
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
+        *(bar_columns if detail is None or console.width >= _ROOM else ()),
+        TextColumn("{task.fields[speed]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task, due = bar.add_task(escaped(title), total=meter.total, speed=""), 0.0
@@ -127,8 +132,10 @@ def progress_bar(title: str, meter: Meter, visible: bool = True) -> Iterator[Cal
             nonlocal due
             if (now := time.perf_counter()) < due:
                 return
-            due, eta = now + REFRESH_SECONDS, meter.eta
-            speed = "" if eta is None else f"{meter.images_per_second:.1f} images/s, ETA {hms(eta)}"
+            due, eta, speed = now + REFRESH_SECONDS, meter.eta, ""
+            if eta is not None:
+                rest = f", ETA {hms(eta)}" if detail is None else detail()
+                speed = f"{meter.images_per_second:.1f} images/s{rest}"
             bar.update(task, completed=meter.done, speed=speed)
 
         yield refresh

@@ -5,14 +5,19 @@ from typing import Any
 from mlcls_jax.run.workdir import EMA, RAW
 
 
-def epoch_line(record: dict[str, Any]) -> str:
-    """Returns the line that is printed for a record of metrics.jsonl."""
+def epoch_line(record: dict[str, Any], epoch: str) -> str:
+    """Returns the line that is printed for a record of metrics.jsonl.
+
+    Args:
+        record: of an evaluation.
+        epoch: see `epoch_text`.
+    """
     val, constant = record["val"], record["base_rate"]
     # The training loss is named unless it is BCE: another loss does not compare with that of val.
     plain = record["loss_name"] == "bce"
     train_loss, val_loss = ("loss", "loss") if plain else (record["loss_name"], "bce")
     return (
-        f"{record['phase']} epoch {record['epoch']:.4g} step {record['step']}: "
+        f"{record['phase']} epoch {epoch}, step {record['step']}: "
         f"train {train_loss} {record['train_loss']:.4f}, val {val_loss} {val['loss']:.4f} "
         f"(base rate {constant['loss']:.4f}), mAP {val['mAP']:.4f} "
         f"(base rate {constant['mAP']:.4f}), CF1 {val['CF1']:.4f}, "

@@ -29,6 +29,7 @@ from mlcls_jax.training.early_stopping import EarlyStopping, early_stopping_at, 
 from mlcls_jax.training.nan_guard import check_losses
 from mlcls_jax.training.phase_inputs import make_phase_inputs
 from mlcls_jax.training.phase_transition import ended_early
+from mlcls_jax.training.progress import PhaseProgress, epoch_of
 from mlcls_jax.training.timing import StartupTimer
 from mlcls_jax.training.validation import (
     Evaluator,
@@ -58,8 +59,10 @@ def run_phase(
     evaluator = Evaluator(context, phase_inputs)
     early_stopping = early_stopping_at(context, phase_plan, step)
     metric = context.inputs.config.evaluation.best
+    progress = _progress(context, phase_plan, step, startup)
     for end in [evaluation for evaluation in phase_plan.evaluations if evaluation > step]:
         services.stop.decide()  # the last evaluation, or the features, may have taken long
+        progress.update_best()
         state, meter = run_steps(
             context,
             train_step,
@@ -67,7 +70,8 @@ def run_phase(
             state,
             end=end,
             steps_per_call=phase_inputs.steps_per_call,
-            title=phase_plan.phase.name,
+            title=f"{phase_plan.phase.name} epoch {epoch_of(context.inputs, end)}",
+            detail=progress.text,
             after_check=partial(_save_if_due, context, phase_plan, early_stopping, end),
         )
         step += meter.done
@@ -87,6 +91,20 @@ def run_phase(
         if services.stop.is_set():
             break
     return state
+
+
+def _progress(
+    context: TrainContext, phase_plan: PlannedPhase, step: int, startup: StartupTimer
+) -> PhaseProgress:
+    inputs = context.inputs
+    return PhaseProgress(
+        phase_plan,
+        is_last=phase_plan == inputs.plan[-1],
+        workdir=inputs.workdir,
+        metric=inputs.config.evaluation.best,
+        run_began=startup.began,
+        first=step,
+    )
 
 
 def _save_if_due(
@@ -124,6 +142,7 @@ def run_steps(
     end: int,
     title: str,
     steps_per_call: int = 1,
+    detail: Callable[[int, Any], str] | None = None,
     after_check: Callable[[TrainState, int], None] | None = None,
 ) -> tuple[TrainState, Meter]:
     """Steps up to `end`, or to the first step after a stop was requested.
@@ -136,6 +155,8 @@ def run_steps(
         end: the step to stop before.
         title: of the progress bar.
         steps_per_call: steps that one call takes, or fewer if `end` comes first.
+        detail: returns the text beside the progress bar, from the number of finished steps of the
+            run and the loss of the last finished call.
         after_check: called with state and step whenever the losses so far were checked, which is
             at the same steps in all processes.
 
@@ -148,7 +169,12 @@ def run_steps(
     waited, began = 0.0, time.perf_counter()
     running: deque[tuple[int, Any]] = deque()  # losses that may still be on the devices
     unchecked: list[tuple[range, dict]] = []
-    with progress_bar(title, meter, is_first_process()) as refresh:
+    finished = None  # loss of the last finished call
+
+    def text() -> str:
+        return detail(first + meter.done, finished) if detail else ""
+
+    with progress_bar(title, meter, is_first_process(), text if detail else None) as refresh:
         while step < end and not services.stop.is_set():
             asked = time.perf_counter()
             batch = next(batches)
@@ -167,7 +193,8 @@ def run_steps(
                 if after_check:
                     after_check(state, step)
             while running and running[0][1].is_ready():  # asks, and does not wait
-                meter.advance(running.popleft()[0])
+                count, finished = running.popleft()
+                meter.advance(count)
             refresh()
         check_losses(context, unchecked)
         meter.advance(sum(count for count, _ in running))

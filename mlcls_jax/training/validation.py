@@ -33,6 +33,7 @@ from mlcls_jax.training.early_stopping import EarlyStopping
 from mlcls_jax.training.epoch_line import epoch_line
 from mlcls_jax.training.nan_guard import check_finite
 from mlcls_jax.training.phase_inputs import PhaseInputs
+from mlcls_jax.training.progress import epoch_of
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def log_evaluation(
     """
     record = _record(context, phase_plan, result, state, meter, step)
     context.services.log.write_epoch(record)
-    console.print(epoch_line(record))
+    console.print(epoch_line(record, epoch_of(context.inputs, step)))
     if is_first_process():  # it has the records
         phases, phase = context.inputs.config.phases, phase_plan.phase
         index = [other.name for other in phases].index(phase.name)

@@ -95,10 +95,10 @@ def test_the_line_names_a_training_loss_that_is_not_comparable_with_the_val_loss
         "base_rate": {"loss": 0.75, "mAP": 0.1, "AUROC": 0.5},
         "images_per_second": 10.0,
     }
-    line = epoch_line(record)
-    assert line.startswith(f"head epoch 1 step 7: {begins}") and "AUROC" not in line
+    line = epoch_line(record, "1 of 3")
+    assert line.startswith(f"head epoch 1 of 3, step 7: {begins}") and "AUROC" not in line
     assert "CF1 0.5000, AUROC 0.8000 (base rate 0.5000), " in epoch_line(
-        record | {"best_by": "AUROC"}
+        record | {"best_by": "AUROC"}, "1 of 3"
     )
 
 
@@ -125,7 +125,7 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
 
         monkeypatch.setattr(owner, name, counted_call)
 
-    count(loop, "run_steps", lambda _, options: f"{options['title']} {options['end']}")
+    count(loop, "run_steps", lambda _, options: f"steps to {options['end']}")
     count(Evaluator, "run", lambda args, _: f"evaluation {args[2]}")
     count(loop, "save_between", lambda args, _: f"save {args[3]}")
     # A save between evaluations is always due, and has been written before the next one.
@@ -147,8 +147,8 @@ def test_after_the_first_step_of_a_phase_nothing_is_compiled(photos, tiny, tmp_p
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert compiled  # the listener works
-    names = ["head 2", "head 4", "tail 6", "tail 8"]
-    names += [f"evaluation {n}" for n in (2, 4, 6, 8)] + [f"save {n}" for n in (1, 3, 5, 7)]
+    names = [f"{what} {n}" for what in ("steps to", "evaluation") for n in (2, 4, 6, 8)]
+    names += [f"save {n}" for n in (1, 3, 5, 7)]
     assert late == dict.fromkeys(names, 0)
 
 
