@@ -11,28 +11,34 @@ the format.
 """
 
 import argparse
+import itertools
+import os
+import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlcls_jax.options.pack import check, parse
+from mlcls_jax.options.pack import CSV_FIELDS, check, parse
 
 if __name__ == "__main__":
     check(sys.argv[1:])  # at once; the imports below take longer
 
 from mlcls_jax import cli
 from mlcls_jax.config import Data
+from mlcls_jax.config.source_checks import check_source
 from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
-from mlcls_jax.data.readers.csv_labels import labels_csv, read_labels
+from mlcls_jax.data.readers.csv_labels import labels_csv
 from mlcls_jax.data.readers.packed import packing, read_packed
 from mlcls_jax.data.readers.read_table import read_table
+from mlcls_jax.data.readers.storage import read_whole
 
 MEGABYTE = 1_000_000
 READERS = 16  # threads; reading small files from a network disk is mostly waiting
@@ -99,14 +105,15 @@ def pack(
     count, bad = len(table), {}
     with packing(out, shard_bytes, shard_format, table.classes) as packer:
         images = read_images(table.filenames, table.paths)
-        for (name, contents), row in zip(images, table.labels, strict=True):
+        targets = itertools.repeat(None) if table.targets is None else table.targets
+        for (name, contents), row, soft in zip(images, table.labels, targets, strict=False):
             reason = contents if isinstance(contents, ImageError) else None
             if check and isinstance(contents, bytes):
                 reason = header_error(contents)
             if reason:
                 bad[name] = str(reason)
             elif isinstance(contents, bytes) and not bad:
-                packer.add(name, contents, row)
+                packer.add(name, contents, row, soft)
         if bad:
             raise ValueError(
                 f"{len(bad)} of {count} images cannot be read: {quoted(bad, len(bad))}; the "
@@ -133,16 +140,20 @@ def main(argv: list[str]) -> int:
       ValueError: an option, the labels or an image is wrong; nothing is written then.
     """
     options = parse(argv)
-    columns = {"filename_column": options.filename_column, "split_column": options.split_column}
-    if options.tfds:
-        table = _tfds_table(options)
-        columns = {"filename_column": "filename", "split_column": ""}
+    table, data = _table(options)
+    for note in table.notes:
+        print(note)
+    names = {"filename_column": data.filename_column, "split_column": data.split_column}
+    documented = Data(csv=data.csv, images=data.images)
+    documented.filename_column, documented.split_column = names.values()
+    if options.csv and data == documented and not Path(options.csv).expanduser().is_dir():
+        labels, columns = partial(read_whole, os.path.expanduser(options.csv)), names
+    else:  # as a CSV that training reads without options
+        columns = {"filename_column": "filename", "split_column": "split" if table.splits else ""}
 
         def labels() -> bytes:
             return labels_csv(table).encode()
-    else:
-        table = read_labels(options.csv, options.images, **columns)
-        labels = Path(options.csv).expanduser().read_bytes
+
     count = pack(
         table,
         labels,
@@ -152,15 +163,28 @@ def main(argv: list[str]) -> int:
         check=options.check,
         columns=columns,
     )
-    print(f"packed {count} images; train from them with --config.data.csv={options.out}")
+    default = Data()
+    fields = [
+        f" --config.data.{name}={shlex.quote(value)}"
+        for name, value in columns.items()
+        if value and value != getattr(default, name)
+    ]
+    line = f"--config.data.csv={options.out}{''.join(fields)}"
+    print(f"packed {count} images; train from them with {line}")
     return 0
 
 
-def _tfds_table(options: argparse.Namespace) -> LabelTable:
-    """One split, with the default rules for crowds and difficult objects."""
-    data = Data(source="tfds", csv=f"{options.tfds}[{options.split}]", images=options.data_dir)
-    data.image_feature, data.label_feature = options.image_feature, options.label_feature
-    return read_table(data, data.csv, data.images)
+def _table(options: argparse.Namespace) -> tuple[LabelTable, Data]:
+    """The images and labels to pack, and the fields of a config that name them."""
+    if options.tfds:  # one split, with the default rules for crowds and difficult objects
+        data = Data(source="tfds", csv=f"{options.tfds}[{options.split}]", images=options.data_dir)
+        data.image_feature, data.label_feature = options.image_feature, options.label_feature
+    else:
+        data = Data(csv=options.csv, images=options.images)
+        for name in CSV_FIELDS:
+            setattr(data, name, getattr(options, name))
+        check_source(data)
+    return read_table(data, data.csv, data.images), data
 
 
 if __name__ == "__main__":

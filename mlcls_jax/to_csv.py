@@ -25,7 +25,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv
-from mlcls_jax.data.readers.read_table import has_folder, read_table
+from mlcls_jax.data.readers.read_table import read_table
 from mlcls_jax.system.files import new_folder, write_text
 
 
@@ -76,6 +76,9 @@ def main(argv: list[str]) -> int:
     options, overrides = parse(argv)
     data = data_of(options, overrides)
     tables = read_tables(data)
+    for table in tables.values():
+        for note in table.notes:
+            print(note)
     with new_folder(Path(options.out)) as folder:
         if options.images:
             write_images(tables, Path(options.images))
@@ -99,7 +102,7 @@ def _fields(data: Data, tables: dict[str, LabelTable], options: argparse.Namespa
     for prefix, table in tables.items():
         folder = options.images or str(table.folder)
         fields.append(f"--config.data.{prefix}csv={Path(options.out) / PARTS[prefix]}")
-        if options.images or data.source == "voc" or has_folder(data, data.csv):
+        if options.images or table.sources is None or data.source == "voc":
             fields.append(f"--config.data.{prefix}images={folder}")
     return fields
 

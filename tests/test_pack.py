@@ -1,16 +1,21 @@
 """pack writes exactly the images and labels of the folder, or nothing."""
 
+import json
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlcls_jax import pack
+from mlcls_jax.config import Data
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.packed import read_packed
+from mlcls_jax.data.readers.read_table import read_table
 
 
 def run(*arguments) -> int:
@@ -113,3 +118,30 @@ def test_wrong_commands_are_refused(photos, tmp_path, capsys):
     with pytest.raises(ValueError, match="no such CSV file"):
         run("--csv", tmp_path / "no.csv", "--images", photos, *out)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_options_of_a_csv(photos, tmp_path, capsys):
+    csv, out = tmp_path / "labels.csv", tmp_path / "out"
+    rows = "".join(f"{i:02}.png,{0.25 * (i % 5)},{i % 3 / 2},x\n" for i in range(40))
+    csv.write_text("image,cat,dog,note\n" + rows)
+    options = ("--filename-column", "image", "--ignore-columns", "note")
+    assert run("--csv", csv, "--images", photos, "--out", out, *options) == 0
+    printed = capsys.readouterr().out
+    assert "soft labels from 0 to 1 in 'cat', 'dog'" in printed and "not used: 'note'" in printed
+    assert printed.endswith(f"train from them with --config.data.csv={out}\n")
+    data = Data(filename_column="image", ignore_columns="note")
+    table, direct = read_packed(out), read_table(data, str(csv), str(photos))
+    assert table.filenames == direct.filenames and table.classes == direct.classes
+    assert direct.targets is not None
+    np.testing.assert_array_equal(table.train_labels, direct.targets)
+    with tarfile.open(out / "pack-00000.tar") as tar:
+        label = json.load(tar.extractfile("03.json"))
+    assert label["labels"] == [1, 0] and label["soft_labels"] == [0.75, 0.0]
+
+
+def test_a_renamed_column_is_part_of_the_next_command(photos, tmp_path, capsys):
+    csv, out = tmp_path / "labels.csv", tmp_path / "out"
+    csv.write_text((photos / "labels.csv").read_text().replace("filename", "my image"))
+    assert run("--csv", csv, "--images", photos, "--out", out, "--filename-column", "my image") == 0
+    assert "--config.data.filename_column='my image'" in capsys.readouterr().out
+    assert (out / "labels.csv").read_bytes() == csv.read_bytes()

@@ -34,9 +34,10 @@ def tf_dataset(
     """Returns a tf.data.Dataset of (images, labels), made of TensorFlow operations.
 
     Images are uint8 [batch, size, size, 3], not normalised.  Labels are int8 [batch, class] with 1,
-    0 and -1 for unknown.  The training batches are those of `train`: the same images in the same
-    order, with the same augmentation; each process gets its rows.  Images of other splits come
-    once, in the order of the table, and the last batch is shorter.
+    0 and -1 for unknown; soft labels of train are float32 in [0, 1].  The training batches are
+    those of `train`: the same images in the same order, with the same augmentation; each process
+    gets its rows.  Images of other splits come once, in the order of the table, and the last batch
+    is shorter.
 
     An image that cannot be read is an error of TensorFlow.
 
@@ -70,9 +71,8 @@ def tf_dataset(
         rows = local_rows(config.data.eval_batch_size, "data.eval_batch_size")
         images = pipeline.eval_images(table.paths, size, config.augment, reader)
         steps = -(-len(table) // rows.batch_size)
-        return _labelled(
-            pipeline, images, table, *eval_order(table.paths, reader.bad, rows, 0, steps)
-        )
+        order = eval_order(table.paths, reader.bad, rows, 0, steps)
+        return _labelled(pipeline, images, table.labels, *order)
     rows = local_rows(config.data.batch_size, "data.batch_size")
     images = pipeline.train_images(table.paths, size, config.augment, config.seed, reader)
     if last_step is None:
@@ -84,7 +84,7 @@ def tf_dataset(
         )
         last_step = plan[-1].stop
     order = train_order(table.paths, config.seed, reader.bad, rows, first_step, last_step)
-    return _labelled(pipeline, images, table, *order)
+    return _labelled(pipeline, images, table.train_labels, *order)
 
 
 def _table(data: Data, split: str) -> LabelTable:
@@ -99,12 +99,12 @@ def _table(data: Data, split: str) -> LabelTable:
 
 
 def _labelled(
-    pipeline: Any, images: Any, table: LabelTable, epochs: np.ndarray, indices: np.ndarray
+    pipeline: Any, images: Any, values: np.ndarray, epochs: np.ndarray, indices: np.ndarray
 ) -> Any:
     """The dataset with its labels; black rows are left out."""
     tf = tensorflow("tf_dataset")
     labels = tf.data.Dataset.from_tensor_slices(np.maximum(indices, 0)).map(
-        lambda rows: tf.gather(table.labels, rows)
+        lambda rows: tf.gather(values, rows)
     )
     batches = tf.data.Dataset.zip(
         pipeline.image_dataset(images, epochs, indices, changes=True), labels

@@ -63,12 +63,12 @@ def compile_program(program: programs.Program, images: int) -> tuple[Any, Cost]:
 def random_batch(context: TrainContext) -> Batch:
     """Returns a training batch of random pixels, generated on the devices."""
     spec = context.inputs.step
-    shapes = programs.batch_shape(spec.network, spec.batch_size, context.inputs.mesh)
+    shapes = programs.batch_shape(spec, context.inputs.mesh)
 
     def make() -> Batch:
         return Batch(
             image=jax.random.bits(jax.random.key(0), shapes.image.shape, jnp.uint8),
-            label=jnp.ones(shapes.label.shape, jnp.int8),
+            label=jnp.ones(shapes.label.shape, shapes.label.dtype),
             position=jnp.arange(*shapes.position.shape, dtype=jnp.uint32),
         )
 

@@ -65,7 +65,12 @@ class Data:
     # csv: what separates the labels in one column, such as ";" or " ".  "": one column of 0 and 1
     # per class.
     label_delimiter: str = ""
-    label_column: str = ""  # csv: the column that label_delimiter splits; "": the only other one
+    # csv: the column that lists the labels; "": the only other one.  Without label_delimiter, its
+    # cells are lists such as ['cat', 'dog'], or one label each.
+    label_column: str = ""
+    # csv: the column that says how certain the label of its row is, from 0 (absent) to 1 (present).
+    # Labels without a row are then unknown.  "": a column "Confidence" or the like with zeros.
+    confidence_column: str = ""
     # csv: names or patterns of the class columns, such as "cat,dog_*"; "": all other columns.
     label_columns: str = ""
     ignore_columns: str = ""  # csv: the same for columns to leave out

@@ -8,6 +8,7 @@ SOURCE_FIELDS = {
     "split_column": ("csv",),
     "label_delimiter": ("csv",),
     "label_column": ("csv",),
+    "confidence_column": ("csv",),
     "val_values": ("csv",),
     "test_values": ("csv",),
     "label_columns": ("csv",),
@@ -35,18 +36,14 @@ def check_source(data: Data) -> None:
                 f"config: data.{name} is {value!r}, but data.source is {data.source!r}, which does "
                 f"not use it; remove it, or set data.source={sources[0]!r}"
             )
-    if data.label_column and not data.label_delimiter:
-        raise ValueError(
-            f"config: data.label_column is {data.label_column!r}, but data.label_delimiter is "
-            'empty; set data.label_delimiter to what separates the labels, such as ";"'
-        )
-    for name in ("label_columns", "minus_one"):
-        if data.label_delimiter and getattr(data, name):
-            raise ValueError(
-                f"config: data.{name} is {getattr(data, name)!r}, but data.label_delimiter is "
-                f"{data.label_delimiter!r}, which reads labels from one column; remove one of the "
-                "two"
-            )
+    for name in ("label_columns", *(() if data.confidence_column else ("minus_one",))):
+        for other in ("label_delimiter", "label_column"):
+            if getattr(data, other) and getattr(data, name):
+                raise ValueError(
+                    f"config: data.{name} is {getattr(data, name)!r}, but data.{other} is "
+                    f"{getattr(data, other)!r}, which reads labels from one column; remove one of "
+                    "the two"
+                )
     folders = ("val_images", "test_images") if data.source in ("voc", "tfds") else ()
     for name in ("images", *folders) if data.source == "voc" else folders:
         if getattr(data, name):

@@ -10,6 +10,22 @@ import numpy as np
 from mlcls_jax.data.readers.csv_cells import quoted
 
 UNKNOWN = -1
+PRESENT = 0.5  # the lowest soft label that counts as present
+
+
+def as_labels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the labels and the targets of a LabelTable.
+
+    Args:
+      values: int8 [n, c] of 1, 0 and UNKNOWN; or float32 [n, c] in [0, 1] or UNKNOWN.
+
+    >>> as_labels(np.float32([[0.7, 0.2, UNKNOWN]]))[0].tolist()
+    [[1, 0, -1]]
+    """
+    if values.dtype == np.int8:
+        return values, None
+    labels = np.where(values == UNKNOWN, UNKNOWN, values >= PRESENT).astype(np.int8)
+    return labels, values
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +39,8 @@ class LabelTable:
     splits: "train", "val" or "test" per image; None without a split column.
     sources: the path to read each image from, by file name; None: the files are in `folder`.
     notes: how the label file was understood, one line each; none if it was as documented.
+    targets: soft labels, float32 [n, c] in [0, 1] or UNKNOWN; None if all labels are 1 or 0. Only
+      training uses them. `labels` then has 1 where the target is at least PRESENT.
     """
 
     folder: str | Path
@@ -32,6 +50,7 @@ class LabelTable:
     splits: tuple[str, ...] | None = None
     sources: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
+    targets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -42,6 +61,11 @@ class LabelTable:
         if self.sources is not None:
             return [self.sources[name] for name in self.filenames]
         return [os.path.join(self.folder, name) for name in self.filenames]
+
+    @property
+    def train_labels(self) -> np.ndarray:
+        """The labels of training batches: `targets`, or `labels` if there are none."""
+        return self.labels if self.targets is None else self.targets
 
     @property
     def positives(self) -> np.ndarray:
@@ -58,6 +82,13 @@ class LabelTable:
         """Positives divided by known labels: float64 [c]; 0 for a class without known labels."""
         return self.positives / np.maximum(self.known, 1)
 
+    @property
+    def mean_targets(self) -> np.ndarray:
+        """The mean of the known training labels of each class: float64 [c]; 0 if none is known."""
+        known = self.train_labels != UNKNOWN
+        total = np.where(known, self.train_labels, 0).sum(axis=0, dtype=np.float64)
+        return total / np.maximum(known.sum(axis=0), 1)
+
     def take(self, rows: Iterable[int] | np.ndarray) -> "LabelTable":
         """Returns a table of the given rows, in the given order.
 
@@ -70,6 +101,7 @@ class LabelTable:
             filenames=tuple(self.filenames[i] for i in rows),
             labels=self.labels[rows],
             splits=None if self.splits is None else tuple(self.splits[i] for i in rows),
+            targets=None if self.targets is None else self.targets[rows],
         )
 
     def with_classes(self, classes: Sequence[str], owner: str, other: str) -> "LabelTable":
@@ -93,4 +125,9 @@ class LabelTable:
                 "rename or remove these"
             )
         order = [self.classes.index(name) for name in classes]
-        return replace(self, classes=tuple(classes), labels=self.labels[:, order])
+        return replace(
+            self,
+            classes=tuple(classes),
+            labels=self.labels[:, order],
+            targets=None if self.targets is None else self.targets[:, order],
+        )

@@ -14,6 +14,20 @@ from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.files import check_new
 from mlcls_jax.system.invocation import command
 
+# Fields of `Data` that say how a label CSV is read, and their options in words.
+CSV_FIELDS = {
+    "filename_column": "column of file names",
+    "split_column": "column of train, val and test",
+    "val_values": "values of that column that mean val",
+    "test_values": "values of that column that mean test",
+    "label_delimiter": "what separates the labels in one column",
+    "label_column": "column that lists the labels",
+    "confidence_column": "column that says how certain the label of its row is",
+    "label_columns": "names or patterns of the class columns",
+    "ignore_columns": "names or patterns of columns to leave out",
+    "minus_one": "what -1 means: absent or unknown",
+}
+
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Returns the options after checking that they go together."""
@@ -47,7 +61,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     _add_sources(parser)
     options = parser.parse_args(argv)
-    if bool(options.tfds) == bool(options.csv) or bool(options.images) != bool(options.csv):
+    has_images = bool(options.images) or Path(options.csv or "-").expanduser().is_dir()
+    if bool(options.tfds) == bool(options.csv) or has_images != bool(options.csv):
         parser.error("give either --csv and --images, or --tfds")
     if options.shard_mb <= 0:
         parser.error(f"--shard-mb is {options.shard_mb:g}; it must be above 0")
@@ -57,18 +72,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     """Adds the options of both sources."""
     csv = parser.add_argument_group("from a label CSV")
-    csv.add_argument("--csv", default="", help="label CSV, as for training")
+    csv.add_argument("--csv", default="", help="label CSV, or a folder of class folders")
     csv.add_argument("--images", default="", help="folder of its images")
-    csv.add_argument(
-        "--filename-column",
-        default=Data().filename_column,
-        help="column of file names (default %(default)s)",
-    )
-    csv.add_argument(
-        "--split-column",
-        default=Data().split_column,
-        help="column of train, val and test (default %(default)s)",
-    )
+    for name, words in CSV_FIELDS.items():
+        default = getattr(Data(), name)
+        shown = f" (default {default})" if default else ""
+        option = f"--{name.replace('_', '-')}"
+        choices = Data.__dataclass_fields__[name].metadata.get("choices")
+        text = f"{words}{shown}; see data.{name}"
+        csv.add_argument(option, default=default, choices=choices, help=text)
     tfds = parser.add_argument_group("from TensorFlow Datasets (TFDS)")
     tfds.add_argument("--tfds", default="", help="name of the data set, such as coco/2017")
     tfds.add_argument("--split", default="train", help="split to pack (default %(default)s)")

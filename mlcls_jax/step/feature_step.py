@@ -30,7 +30,7 @@ class Features:
     Attributes:
         inputs: inputs of the head, [image, view, ...]; the views are the plain image, then the
             mirrored one.
-        label: int8 [image, class] of 1, 0 or UNKNOWN.
+        label: as in Batch, [image, class].
     """
 
     inputs: Any

@@ -48,6 +48,8 @@ from mlcls_jax.step.train_step import (
 )
 from mlcls_jax.system.devices import replicated, sharded
 
+HARD = np.dtype(np.int8)  # of labels that are 1, 0 or UNKNOWN
+
 
 @dataclass(frozen=True)
 class Program:
@@ -70,6 +72,7 @@ class StepSpec:
         loss: the section of the config.
         augment: the section of the config; a step uses its fields for mixup and CutMix.
         frequencies: float [class], share of positives per class in train; None if unknown.
+        label_dtype: type of the training labels: int8, or float32 for soft labels.
         batch_size: images per step, over all devices.
         log_every: steps between two checks of the losses.
         seed: of dropout, drop path and mixup.
@@ -80,6 +83,7 @@ class StepSpec:
     loss: Loss
     augment: Augment
     frequencies: Sequence[float] | np.ndarray | None
+    label_dtype: np.dtype
     batch_size: int
     log_every: int
     seed: int
@@ -87,7 +91,10 @@ class StepSpec:
 
 
 def step_spec(
-    config: Config, num_classes: int, frequencies: Sequence[float] | np.ndarray | None = None
+    config: Config,
+    num_classes: int,
+    frequencies: Sequence[float] | np.ndarray | None = None,
+    label_dtype: np.dtype = HARD,
 ) -> StepSpec:
     """Returns what all training steps of a run share.
 
@@ -95,12 +102,14 @@ def step_spec(
         config: of the run.
         num_classes: number of classes.
         frequencies: float [class], share of positives per class in train; None if unknown.
+        label_dtype: see StepSpec.
     """
     return StepSpec(
         network=network_spec(config.model, num_classes),
         loss=config.loss,
         augment=config.augment,
         frequencies=frequencies,
+        label_dtype=label_dtype,
         batch_size=config.data.batch_size,
         log_every=config.log_every,
         seed=config.seed,
@@ -147,12 +156,12 @@ def state_shape(variables: dict, phase_plan: PlannedPhase, mesh: Mesh) -> Any:
     return with_sharding(state, replicated(mesh))
 
 
-def batch_shape(network: NetworkSpec, batch_size: int, mesh: Mesh) -> Batch:
+def batch_shape(spec: StepSpec, mesh: Mesh) -> Batch:
     """Returns the shapes of a training batch, whose rows are spread over the mesh."""
-    size = network.image_size
+    size, batch_size = spec.network.image_size, spec.batch_size
     batch = Batch(
         image=jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
-        label=jax.ShapeDtypeStruct((batch_size, network.num_classes), jnp.int8),
+        label=jax.ShapeDtypeStruct((batch_size, spec.network.num_classes), spec.label_dtype),
         position=jax.ShapeDtypeStruct((batch_size,), jnp.uint32),
     )
     return with_sharding(batch, sharded(mesh))
@@ -191,7 +200,7 @@ def step_program(
         _decay(phase_plan),
         spec.skip_nan,
     )
-    batch = batch_shape(spec.network, spec.batch_size, mesh)
+    batch = batch_shape(spec, mesh)
     return Program(step, (state_shape(variables, phase_plan, mesh), batch))
 
 
@@ -248,7 +257,7 @@ def feature_step_program(
     rows = phase_plan.chunk_steps(spec.log_every), spec.batch_size
     features = Features(
         inputs=jax.ShapeDtypeStruct((images, views, *one_image.shape), one_image.dtype),
-        label=jax.ShapeDtypeStruct((images, spec.network.num_classes), jnp.int8),
+        label=jax.ShapeDtypeStruct((images, spec.network.num_classes), spec.label_dtype),
     )
     chunk = FeatureChunk(
         row=jax.ShapeDtypeStruct(rows, jnp.int32), position=jax.ShapeDtypeStruct(rows, jnp.uint32)

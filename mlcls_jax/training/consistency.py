@@ -86,7 +86,7 @@ def data_facts(splits: dict[str, LabelTable]) -> dict[str, str]:
     for split, table in splits.items():
         facts[f"file names of {split} (data.csv)"] = _hash(table.filenames)
         shape = "x".join(map(str, table.labels.shape))
-        labels = hashlib.sha256(table.labels.tobytes()).hexdigest()[:12]
+        labels = hashlib.sha256(table.train_labels.tobytes()).hexdigest()[:12]
         facts[f"labels of {split} (data.csv)"] = f"{shape} {labels}"
     return facts
 

@@ -112,7 +112,7 @@ def feature_bytes(
     """
     train, val = splits["train"], splits["val"]
     bytes_each = each.size * each.dtype.itemsize
-    return bytes_each * (views * len(train) + len(val) + sampled) + train.labels.nbytes
+    return bytes_each * (views * len(train) + len(val) + sampled) + train.train_labels.nbytes
 
 
 def make_features(
@@ -165,7 +165,7 @@ def make_features(
         view_inputs, variables, train.paths, train_spec, mesh, readers["train"], stop
     )
     val_inputs = _collect(head_inputs, variables, val.paths, spec, mesh, readers["val"], stop)
-    features = replicate((Features(train_inputs, train.labels), val_inputs), mesh)
+    features = replicate((Features(train_inputs, train.train_labels), val_inputs), mesh)
     seconds = time.perf_counter() - began
     rate = (views * len(train) + len(val)) / seconds
     console.print(f"{phase_plan.phase.name}: features in {seconds:.1f} s, {rate:.1f} images/s")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from mlcls_jax.config import Augment, Config, Data, Model
 from mlcls_jax.config.extensions import fields_of_extensions
@@ -85,7 +86,10 @@ def open_run(
     )
     mesh = make_mesh()
     _check_rows(config.data, config.augment, plan, mesh.size)
-    spec = step_spec(config, len(classes), base_rate.frequencies)
+    labels, own_batches = splits["train"].train_labels, extensions.batches is not None
+    dtype = np.dtype(np.float32) if own_batches else labels.dtype
+    means = splits["train"].mean_targets.tolist()
+    spec = step_spec(config, len(classes), means, dtype)
     make_loss(spec.loss, len(classes), spec.frequencies)  # checks weights per class
     for title, fields in (("extensions", own), (f"recipe {config.recipe}", filled)):
         if fields:
@@ -122,7 +126,7 @@ def open_run(
             console.print(f"The run is finished; {new_run(workdir, config.phases)}")
     else:  # the weights first: they may fail, and nothing must be written then
         warn_of_seen_images(config.model.weights, splits)
-        bias = fresh_bias(config.model.head_bias, config.loss, base_rate.frequencies)
+        bias = fresh_bias(config.model.head_bias, config.loss, means)
         state, pretrained_config = _initial(
             config.model, spec, bias, classes, shapes, mesh, prepare_phase, extensions.variables
         )

@@ -93,7 +93,6 @@ def test_a_given_image_size_replaces_the_published_one():
         ("distributed.start_timeout", 86_401),
         ("data.source", "kitti"),
         ("data.label_delimiter", "a"),
-        ("data.label_column", "labels"),  # without label_delimiter
         ("data.minus_one", "negative"),
         ("data.crowd", "absent"),  # only for other sources, like the next three
         ("data.difficult", "present"),
@@ -577,3 +576,5 @@ def test_settings_of_class_columns_exclude_a_delimiter(name, value):
     validate(Config(data=data))
     with pytest.raises(ValueError, match=rf"data\.{name} is .*; remove one of the two"):
         validate(Config(data=dataclasses.replace(data, label_delimiter=";")))
+    with pytest.raises(ValueError, match=rf"data\.{name} is .*; remove one of the two"):
+        validate(Config(data=dataclasses.replace(data, label_column="labels")))

@@ -38,7 +38,7 @@ def train_batches(
         position = (first_step + step) * rows.batch_size + rows.start + place
         out = np.empty((size, size, 3), np.uint8)
         random = image_random(seed, int(epochs[step, place]), int(indices[step, place]), drawn)
-        return out, table.labels[draw(random, out)], np.uint32(position)
+        return out, table.train_labels[draw(random, out)], np.uint32(position)
 
     for images, labels, positions in _batches(load, last_step - first_step, rows.count, reader):
         yield Batch(images, labels, positions)

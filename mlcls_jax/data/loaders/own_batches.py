@@ -59,8 +59,8 @@ def checked_batches(
                 f"batches: step {step} has images {images.dtype} {list(images.shape)} and labels "
                 f"{list(labels.shape)}; they must be uint8 {shapes[0]} and int8 {shapes[1]}"
             )
-        if not np.isin(labels, (0, 1, UNKNOWN)).all():
-            raise ValueError(f"batches: step {step} has labels other than 0, 1 and -1 (unknown)")
+        if not ((labels == UNKNOWN) | ((labels >= 0) & (labels <= 1))).all():
+            raise ValueError(f"batches: step {step} has labels other than 0 to 1 and -1 (unknown)")
         start = step * rows.batch_size + rows.start
         positions = np.arange(start, start + rows.count, dtype=np.uint32)
-        yield Batch(images, labels.astype(np.int8), positions)
+        yield Batch(images, labels.astype(np.float32), positions)

@@ -55,7 +55,7 @@ def train_batches(
         for step, pixels, indices in batches:
             start = step * rows.batch_size + rows.start
             positions = np.arange(start, start + rows.count, dtype=np.uint32)
-            yield Batch(pixels, table.labels[indices], positions)
+            yield Batch(pixels, table.train_labels[indices], positions)
 
 
 def eval_batches(

@@ -95,7 +95,7 @@ def train_batches(
     steps, workers = range(first_step, last_step), reader.workers()
     for positions, images, tasks in in_order(begin, steps, rows.count, workers):
         indices = [index for task in tasks for index in task.result()]
-        yield Batch(images, table.labels[indices], positions.astype(np.uint32))
+        yield Batch(images, table.train_labels[indices], positions.astype(np.uint32))
 
 
 def eval_batches(

@@ -4,8 +4,6 @@ import re
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 
-import numpy as np
-
 from mlcls_jax.data.readers.csv_cells import Column, CsvCells, plain_name, quoted
 
 _NON_CLASS = re.compile(
@@ -13,9 +11,11 @@ _NON_CLASS = re.compile(
     r"|partition|k?_?folds?|fold_?(id|idx|no|nr|number)|sex|gender|age|id|idx|index|width|height"
     r"|(image|img|file|patient|subject|study|series|row|person|user|case|sample|group)_?(id|no|nr)"
 )
-# Columns next to a label, and their values that deny it.
-_CONFIDENCES = ("confidence", "value", "present", "is_present", "presence", "score")
-_ABSENT = {"0", "0.0", "-1", "False", "false", "no"}
+# Columns of numbers from 0 to 1 that are rarely soft labels.
+_MEASURE = re.compile(
+    r".*(confidence|score|probability|weight|quality|ratio|area|share|sharpness|blur)"
+    r"|prob|conf|iou|certainty|agreement|lat|lon|[xywh]|[xy]_?(min|max|cent(er|re)|0|1|2)"
+)
 
 
 def class_columns(
@@ -87,24 +87,27 @@ def check_are_classes(columns: list[Column], known: Collection[str]) -> None:
         )
 
 
-def check_no_confidences(columns: list[Column], labels: Column) -> None:
-    """Refuses a column that says that a listed label is absent.
+def check_soft(columns: list[Column], soft: list[str]) -> None:
+    """Refuses soft labels that may be something else.
+
+    They may be if at most half of the classes have any, or if a column is called like a measure.
 
     Args:
-      columns: the columns that are not file names or splits.
-      labels: the column that lists the labels.
+      columns: columns that hold a label in each cell.
+      soft: the names of those that have soft labels.
 
     Raises:
-      ValueError: names the column and the option that leaves it out.
+      ValueError: names the columns and the options that decide.
     """
-    for column in columns:
-        used = {column.distinct[code].strip() for code in np.unique(column.codes)}
-        if column is not labels and plain_name(column.name) in _CONFIDENCES and used & _ABSENT:
-            raise ValueError(
-                f"{column.path}: column {column.name!r} may say whether a label of column "
-                f"{labels.name!r} is in the image; remove the rows of absent labels, or set "
-                f"data.ignore_columns={column.name!r}"
-            )
+    found = [name for name in soft if _MEASURE.fullmatch(plain_name(name))]
+    if not found and 2 * len(soft) <= len(columns):
+        found = soft
+    if found:
+        raise ValueError(
+            f"{columns[0].path}: {quoted(found)} hold numbers between 0 and 1, which may be soft "
+            f"labels or something else; set data.ignore_columns={','.join(found)!r} to leave them "
+            "out, or name all classes in data.label_columns, such as '*'"
+        )
 
 
 def label_column(columns: list[Column], name: str) -> Column:

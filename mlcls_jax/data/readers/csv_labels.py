@@ -7,27 +7,33 @@ that it does not stop a run an hour later.
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlcls_jax.config import Data
 from mlcls_jax.data.images.extensions import EXTENSIONS
-from mlcls_jax.data.label_table import UNKNOWN, LabelTable
+from mlcls_jax.data.label_table import UNKNOWN, LabelTable, as_labels
 from mlcls_jax.data.readers.csv_cells import Column, CsvCells, quoted
 from mlcls_jax.data.readers.csv_columns import (
     check_are_classes,
-    check_no_confidences,
+    check_soft,
     class_columns,
     label_column,
 )
 from mlcls_jax.data.readers.csv_files import read_csv_at
-from mlcls_jax.data.readers.csv_rows import merged_rows
-from mlcls_jax.data.readers.csv_values import holds_one_label, label_values, split_values
-from mlcls_jax.data.readers.delimited import delimited_labels, holds_lists
+from mlcls_jax.data.readers.csv_options import SPLIT_COLUMN, CsvOptions
+from mlcls_jax.data.readers.csv_rows import Join, merged_rows
+from mlcls_jax.data.readers.csv_values import (
+    confidence_column,
+    holds_one_label,
+    label_values,
+    soft_columns,
+    split_values,
+)
+from mlcls_jax.data.readers.delimited import check_one_label, delimited_labels, holds_lists
 from mlcls_jax.data.readers.file_names import (
     check_folder,
     located_names,
@@ -35,44 +41,6 @@ from mlcls_jax.data.readers.file_names import (
     relative_names,
 )
 from mlcls_jax.system.remote import is_remote
-
-SPLIT_COLUMN = Data().split_column
-
-
-@dataclass(frozen=True)
-class CsvOptions:
-    """How to read a label CSV; see the fields of the same names of `config.Data`.
-
-    delimiter: data.label_delimiter.
-    max_missing: the largest share of the images that may be missing; they stay in the table.
-    """
-
-    filename_column: str = "filename"
-    split_column: str = SPLIT_COLUMN
-    val_values: str = ""
-    test_values: str = ""
-    delimiter: str = ""
-    label_column: str = ""
-    label_columns: str = ""
-    ignore_columns: str = ""
-    minus_one: str = ""
-    max_missing: float = 0.0
-
-
-def csv_options(data: Data) -> CsvOptions:
-    """Returns the options of a config."""
-    return CsvOptions(
-        filename_column=data.filename_column,
-        split_column=data.split_column,
-        val_values=data.val_values,
-        test_values=data.test_values,
-        delimiter=data.label_delimiter,
-        label_column=data.label_column,
-        label_columns=data.label_columns,
-        ignore_columns=data.ignore_columns,
-        minus_one=data.minus_one,
-        max_missing=data.max_bad_fraction if data.on_bad_image == "skip" else 0.0,
-    )
 
 
 def read_labels(
@@ -115,15 +83,15 @@ def read_labels(
     names, split = _named_columns(cells, choice)
     order = _read_categories(categories) if categories else None
     known = order or classes
-    found, labels, notes, lists = _labels(cells, choice, known, unlabelled)
+    found, values, notes, join = _labels(cells, choice, known, unlabelled)
     splits = None
     if split is not None:
         splits, split_notes = split_values(
             split, _values(choice.val_values), _values(choice.test_values)
         )
         notes += split_notes
-    table = LabelTable(folder, (), labels, found, splits, sources, cells.notes + notes)
-    table = _with_images(names, table, choice.max_missing, lists)
+    table = LabelTable(folder, (), values, found, splits, sources, cells.notes + notes)
+    table = _with_images(names, table, choice.max_missing, join)
     return table.with_classes(order, str(cells.path), str(categories)) if order else table
 
 
@@ -151,8 +119,8 @@ def _values(text: str) -> list[str]:
 
 def _labels(
     cells: CsvCells, choice: CsvOptions, known: Sequence[str] | None, unlabelled: bool
-) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...], bool]:
-    """Class names; labels: int8 [n, c]; how they were understood; whether cells list labels."""
+) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...], Join]:
+    """Class names; labels, as in `as_labels`; how they were understood; which rows are joined."""
     others = {choice.filename_column, choice.split_column}
     columns = class_columns(
         cells,
@@ -171,41 +139,64 @@ def _labels(
         raise ValueError(f"{cells.path}: no rows below the header; add one row per image")
     if not columns:
         nothing = np.full((len(cells), len(known or ())), UNKNOWN, np.int8)
-        return tuple(known or ()), nothing, (), False
-    if lists := _lists_labels(columns, choice):
+        return tuple(known or ()), nothing, (), "none"
+    join: Join = "none"
+    if _lists_labels(columns, choice):
         column = label_column(columns, choice.label_column)
-        found, labels, notes = delimited_labels(column, choice.delimiter, known)
-        if not choice.delimiter and not notes:
-            notes = (f"each cell of column {column.name!r} is one label",)
-        check_no_confidences(columns, column)
+        found, labels, notes = _listed(column, choice, known)
+        join, confidences = (
+            "listed",
+            confidence_column(cells, columns, column, choice.confidence_column),
+        )
         columns = [column]
+        if confidences:
+            values, value_notes = label_values([confidences], choice.minus_one)
+            labels = np.where(labels == 1, values, values.dtype.type(UNKNOWN))
+            join, columns = "known", [column, confidences]
+            rule = f"column {confidences.name!r} says whether a label is in the image"
+            notes += (*value_notes, f"{rule}; labels without a row are unknown")
     else:
         labels, notes = label_values(columns, choice.minus_one)
         found = tuple(column.name for column in columns)
         if not choice.label_columns:
             check_are_classes(columns, known or ())
+            soft = [name for name in soft_columns(columns) if name not in (known or ())]
+            check_soft(columns, soft) if soft else None
     unused = set(cells.columns) - others - {column.name for column in columns}
     if unused:
         unused_names = quoted(name for name in cells.columns if name in unused)
         notes += (f"columns that are not used: {unused_names}",)
-    return found, labels, notes, lists
+    return found, labels, notes, join
+
+
+def _listed(
+    column: Column, choice: CsvOptions, known: Sequence[str] | None
+) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
+    """The same for a column that lists labels."""
+    if not choice.delimiter and not holds_lists(column):
+        check_one_label(column)
+    found, labels, notes = delimited_labels(column, choice.delimiter, known)
+    if not choice.delimiter and not holds_lists(column):
+        notes += (f"each cell of column {column.name!r} is one label",)
+    return found, labels, notes
 
 
 def _lists_labels(columns: list[Column], choice: CsvOptions) -> bool:
     """Whether one column lists the labels."""
-    if choice.delimiter:
+    if choice.delimiter or choice.label_column:
         return True
     return len(columns) == 1 and (holds_lists(columns[0]) or holds_one_label(columns[0]))
 
 
-def _with_images(column: Column, table: LabelTable, max_missing: float, lists: bool) -> LabelTable:
+def _with_images(column: Column, table: LabelTable, max_missing: float, join: Join) -> LabelTable:
     """The table with the names of its images, one row each, and with its notes in one line.
 
     Args:
       column: the file names as written.
-      table: the labels of all rows, without file names, and how they were understood.
+      table: the labels of all rows, as in `as_labels`, and how they were understood; without file
+        names.
       max_missing: see CsvOptions.
-      lists: whether the cells of a column list the labels.
+      join: which rows of an image are joined.
     """
     sources = table.sources
     names, name_notes = relative_names(column, table.folder, sources or ())
@@ -221,12 +212,14 @@ def _with_images(column: Column, table: LabelTable, max_missing: float, lists: b
             advice = f"check data.images, remove these rows, or {skip}"
             raise missing_error(column, names, missing, table.folder, advice)
         notes += (f"{len(gone)} of {count} images do not exist and are skipped: {quoted(gone)}",)
-    rows, labels, row_notes = merged_rows(column, names, table.labels, table.splits, lists=lists)
+    rows, values, row_notes = merged_rows(column, names, table.labels, table.splits, join=join)
+    labels, targets = as_labels(values)
     notes += row_notes
     return replace(
         table,
         filenames=tuple(names[i] for i in rows),
         labels=labels,
+        targets=targets,
         splits=None if table.splits is None else tuple(table.splits[i] for i in rows),
         notes=(f"{column.path}: {'; '.join(notes)}",) if notes else (),
     )
@@ -270,7 +263,7 @@ def _check_classes(path: str | Path, names: Iterable[str]) -> None:
 def labels_csv(table: LabelTable) -> str:
     """Returns the text of a CSV that `read_labels` reads back as this table.
 
-    Unknown labels are empty cells.
+    Unknown labels are empty cells, and soft labels are numbers between 0 and 1.
 
     Raises:
       ValueError: a class is called like the column of file names or splits.
@@ -283,5 +276,8 @@ def labels_csv(table: LabelTable) -> str:
             f"the class {taken[0]!r} has the name of another column of the CSV; rename the class"
         )
     cells = np.array(["", "0", "1"], object)[table.labels.astype(int) - UNKNOWN]
+    if table.targets is not None:
+        for place in np.argwhere((table.targets > 0) & (table.targets < 1)):
+            cells[*place] = np.format_float_positional(np.float32(table.targets[*place]), trim="-")
     frame = pd.concat([pd.DataFrame(columns), pd.DataFrame(cells, columns=table.classes)], axis=1)
     return frame.to_csv(index=False, lineterminator="\n")

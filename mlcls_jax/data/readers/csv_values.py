@@ -1,15 +1,16 @@
 """Cells of label files: 1, 0 or unknown for each class, and the split of each row."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from mlcls_jax.data.label_table import UNKNOWN
-from mlcls_jax.data.readers.csv_cells import Column, plain_name, quoted
+from mlcls_jax.data.label_table import PRESENT, UNKNOWN
+from mlcls_jax.data.readers.csv_cells import Column, CsvCells, plain_name, quoted
 
 _BAD = -2  # used only while reading: the cell is not 1, 0 or UNKNOWN
 _NUMBER = re.compile(r"(\+?1|0|-1)(?:[.,]0+)?(?:[eE][+-]?0+)?")
+_DECIMAL = re.compile(r"\+?(?:[01](?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
 _WORDS = {
     **dict.fromkeys(("true", "yes", "y", "t"), 1),
     **dict.fromkeys(("false", "no", "n", "f"), 0),
@@ -36,6 +37,9 @@ _LABEL_NAMES = (
     *("tag", "tags"),
 )
 _MARKS = " ,;|\t"
+# Columns next to a label that may say whether it is present, and their values that deny it.
+_CONFIDENCES = ("confidence", "value", "present", "is_present", "presence", "score")
+_ABSENT = {"0", "0.0", "-1", "False", "false", "no"}
 
 
 def cell_value(text: str) -> int | None:
@@ -47,6 +51,28 @@ def cell_value(text: str) -> int | None:
     return int(match[1]) if match else _WORDS.get(text.casefold())
 
 
+def soft_value(text: str) -> float | None:
+    """Returns the label in a cell, which may be between 0 and 1; None if it is none.
+
+    >>> soft_value("0.25"), soft_value("0,25"), soft_value("1.0"), soft_value(""), soft_value("1.5")
+    (0.25, 0.25, 1, -1, None)
+    """
+    if (label := cell_value(text)) is not None or not _DECIMAL.fullmatch(text.strip()):
+        return label
+    value = float(text.strip().replace(",", "."))
+    return value if value <= 1 else None
+
+
+def soft_columns(columns: list[Column]) -> list[str]:
+    """Returns the names of the columns that hold labels in [0, 1], some of them between 0 and 1."""
+    found = []
+    for column in columns:
+        values = {soft_value(column.distinct[code]) for code in np.unique(column.codes)}
+        if None not in values and any(value not in (0, 1, UNKNOWN) for value in values):
+            found.append(column.name)
+    return found
+
+
 def label_values(columns: list[Column], minus_one: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns the labels of classes that have one column each.
 
@@ -56,22 +82,30 @@ def label_values(columns: list[Column], minus_one: str) -> tuple[np.ndarray, tup
         unknown.
 
     Returns:
-      int8 [n, c] of 1, 0 and UNKNOWN, and how unusual cells were understood.
+      int8 [n, c] of 1, 0 and UNKNOWN, and how unusual cells were understood. With soft labels,
+      float32 [n, c] in [0, 1] or UNKNOWN.
 
     Raises:
       ValueError: a cell is not a label, or nothing tells what -1 means.
     """
+    soft = soft_columns(columns)
+    dtype = np.float32 if soft else np.int8
     values = [
-        column.map(lambda text: _BAD if (value := cell_value(text)) is None else value)
-        for column in columns
+        _values(column, soft_value if column.name in soft else cell_value) for column in columns
     ]
-    labels = np.stack(values, axis=1).astype(np.int8)
+    labels = np.stack([value.astype(dtype) for value in values], axis=1)
     _check_values(columns, labels)
     texts = _used_texts(columns)
     notes = _word_notes(texts)
+    if soft:
+        notes = (
+            *notes,
+            f"soft labels from 0 to 1 in {quoted(soft)}, of which metrics take {PRESENT} and more "
+            "as present",
+        )
     if not any(_is_minus_one(text) for text in texts):
         return labels, notes
-    if not minus_one and not (labels == 0).any():
+    if not minus_one and not ((labels >= 0) & (labels < PRESENT)).any():
         raise ValueError(
             f"{columns[0].path}: has labels of -1, but none of 0; set data.minus_one='absent' if "
             "-1 means that the class is not in the image, or data.minus_one='unknown'"
@@ -81,6 +115,10 @@ def label_values(columns: list[Column], minus_one: str) -> tuple[np.ndarray, tup
             row[column.map(_is_minus_one)] = 0
         notes = (*notes, "-1 is absent")
     return labels, notes
+
+
+def _values(column: Column, read: Callable[[str], float | None]) -> np.ndarray:
+    return column.map(lambda text: _BAD if (value := read(text)) is None else value)
 
 
 def _is_minus_one(text: str) -> bool:
@@ -119,6 +157,39 @@ def _check_values(columns: list[Column], labels: np.ndarray) -> None:
         f"data.ignore_columns={','.join(names)!r} or name the classes in data.label_columns; if a "
         "cell lists several labels, set data.label_delimiter to their separator",
     )
+
+
+def confidence_column(
+    cells: CsvCells, columns: list[Column], labels: Column, name: str
+) -> Column | None:
+    """Returns the column that says whether the label of its row is in the image, if there is one.
+
+    Args:
+      cells: the label file.
+      columns: the columns that are not file names or splits.
+      labels: the column that lists the labels.
+      name: its name; "": a column that is called like it, and says that some labels are absent.
+
+    Raises:
+      ValueError: there is no such column, or nothing tells whether a column is one.
+    """
+    if name:
+        return cells.column(name, "check data.confidence_column")
+    for column in columns:
+        if column is labels or plain_name(column.name) not in _CONFIDENCES:
+            continue
+        used = {column.distinct[code].strip() for code in np.unique(column.codes)}
+        values = {soft_value(text) for text in used}
+        if None not in values and 0 in values:
+            return column
+        if used & _ABSENT or (None not in values and values - {1, -1}):
+            raise ValueError(
+                f"{column.path}: column {column.name!r} may say whether a label of column "
+                f"{labels.name!r} is in the image; set data.confidence_column={column.name!r} if "
+                f"it does (1: it is, 0: it is not), or data.ignore_columns={column.name!r} to take "
+                "all labels as present"
+            )
+    return None
 
 
 def split_values(

@@ -66,6 +66,33 @@ def delimited_labels(
     return tuple(classes), labels[column.codes], notes
 
 
+def check_one_label(column: Column) -> None:
+    """Refuses a column whose cells may list several labels, for which a delimiter is needed.
+
+    They may if they contain a mark such as `;`, or if cells of several words share some of them.
+
+    Raises:
+      ValueError: names a cell and the option that decides.
+    """
+    texts = [column.distinct[code].strip() for code in np.unique(column.codes)]
+    texts = [text for text in texts if not _is_empty(text)]
+    owner: dict[str, str] = {}
+    for text in texts:
+        marks = [mark for mark in (*_MARKS, "\t") if mark in text]
+        shared = [word for word in set(text.split()) if owner.setdefault(word, text) != text]
+        if not marks and shared and " " in text + owner[shared[0]]:
+            marks, text = [" "], text if " " in text else owner[shared[0]]
+        if marks:
+            i = next(
+                i for i, code in enumerate(column.codes) if text == column.distinct[code].strip()
+            )
+            raise column.error(
+                i,
+                f"{text!r} may be several labels; set data.label_delimiter={marks[0]!r} if it is, "
+                "or to a mark that is in no cell, such as '~', if each cell is one label",
+            )
+
+
 def holds_lists(column: Column) -> bool:
     """Returns whether the cells of a column are empty, or lists as in Python or JSON."""
     texts = [column.distinct[code].strip() for code in np.unique(column.codes)]

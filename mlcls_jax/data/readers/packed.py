@@ -91,13 +91,16 @@ class Packer:
         self._sizes: dict[str, int] = {}
         self._rows: dict[str, tuple[str, str, int, int, int | None]] = {}
 
-    def add(self, name: str, contents: bytes, labels: np.ndarray) -> None:
+    def add(
+        self, name: str, contents: bytes, labels: np.ndarray, targets: np.ndarray | None = None
+    ) -> None:
         """Appends an image file; begins a new shard if this one would become too large.
 
         Args:
           name: the file name.
           contents: the bytes of the file.
           labels: int8 [class].
+          targets: soft labels, float32 [class]; None if there are none.
 
         Raises:
           ValueError: the file name is not new.
@@ -107,7 +110,7 @@ class Packer:
         if self._shard and self._shard.size + len(contents) > self._shard_bytes:
             self.close()
         shard = self._shard or self._next_shard()
-        offset, record = shard.add(PackedImage(name, contents, self._classes, labels))
+        offset, record = shard.add(PackedImage(name, contents, self._classes, labels, targets))
         self._rows[name] = (name, self._name, offset, len(contents), record)
 
     def finish(self, labels: bytes) -> None:

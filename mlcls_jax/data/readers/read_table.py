@@ -7,7 +7,8 @@ from dataclasses import asdict
 from mlcls_jax.config import Data
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.coco import read_coco
-from mlcls_jax.data.readers.csv_labels import csv_options, read_labels, with_categories
+from mlcls_jax.data.readers.csv_labels import read_labels, with_categories
+from mlcls_jax.data.readers.csv_options import csv_options
 from mlcls_jax.data.readers.detection import AnnotationPolicy
 from mlcls_jax.data.readers.packed import is_packed, read_packed
 from mlcls_jax.data.readers.tfds import TfdsSet, read_tfds

@@ -39,12 +39,14 @@ class PackedImage:
     contents: the bytes of the file.
     classes: names of the classes.
     labels: int8 [class]: 1, 0 or -1 (unknown).
+    targets: soft labels, float32 [class] in [0, 1] or -1 (unknown); None if there are none.
     """
 
     name: str
     contents: bytes
     classes: tuple[str, ...]
     labels: np.ndarray
+    targets: np.ndarray | None = None
 
     @property
     def present(self) -> list[str]:
@@ -138,6 +140,8 @@ class _Tar:
         key, extension = self._keys.split(image.name, image.contents)
         offset = self._append(f"{key}.{extension}", image.contents)
         labels = {"filename": image.name, "classes": image.present, "labels": image.labels.tolist()}
+        if image.targets is not None:
+            labels["soft_labels"] = [round(value, 6) for value in image.targets.tolist()]
         self._append(f"{key}.json", json.dumps(labels).encode())
         self.size = self._tar.offset
         return offset, None
@@ -226,5 +230,8 @@ def _example(tf: Any, image: PackedImage) -> bytes:
         "image/labels": labels,
         "image/class/text": texts(*(name.encode() for name in image.present)),
     }
+    if image.targets is not None:
+        values = tf.train.FloatList(value=image.targets.tolist())
+        features["image/soft_labels"] = tf.train.Feature(float_list=values)
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)

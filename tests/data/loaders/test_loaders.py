@@ -96,6 +96,12 @@ def test_a_run_and_its_continuation_have_the_batches_of_the_threads(table, loade
 
 
 @pytest.mark.parametrize("loader", LOADERS)
+def test_soft_labels_are_those_of_the_threads(table, loader):
+    soft = replace(table, targets=table.labels * np.float32(0.5) + np.float32(0.2))
+    assert_same_stream(batches(soft, loader), batches(soft, "threads"))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
 def test_two_processes_share_the_batches_of_one(table, loader):
     halves = [batches(table, loader, rows=Rows(8, start, 4)) for start in (0, 4)]
     for whole, low, high in zip(batches(table, "threads"), *halves, strict=True):

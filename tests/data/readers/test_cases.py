@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
+from mlcls_jax.data.readers.csv_labels import labels_csv
 from mlcls_jax.data.readers.read_table import read_table
 
 CLASSES = ("cat", "dog", "person")
@@ -178,11 +179,133 @@ def test_a_value_for_each_class_in_one_cell_is_refused(place, cells):
 
 def test_labels_that_are_said_to_be_absent_are_refused(place):
     text = "filename,label,Confidence\n000001.jpg,dog,1\n000001.jpg,cat,0\n"
-    options = {"label_column": "label", "label_delimiter": ","}
-    message = place.refusal(text, **options)
-    assert "column 'Confidence' may say whether a label" in message
+    options = {"label_column": "label"}
+    found = place.read(text, **options)
+    assert found.labels.tolist() == [[0, 1]]
+    assert "column 'Confidence' says whether a label is in the image" in place.note(found)
     found = place.read(text, **options, ignore_columns="Confidence")
     assert found.labels.tolist() == [[1, 1]]
+
+
+CONFIDENCES = """ImageID,Source,LabelName,Confidence
+000001,verification,/m/dog,1
+000001,verification,/m/cat,0
+000002,verification,/m/cat,1
+000002,crowd,/m/cat,1
+000003,verification,/m/dog,0
+"""
+OPEN_IMAGES = {"filename_column": "ImageID", "label_column": "LabelName"}
+
+
+def test_labels_with_confidences(place):
+    found = place.read(CONFIDENCES, **OPEN_IMAGES)
+    assert found.classes == ("/m/cat", "/m/dog") and found.targets is None
+    assert found.filenames == NAMES
+    assert found.labels.tolist() == [[0, 1], [1, UNKNOWN], [UNKNOWN, 0]]
+    for part in ("labels without a row are unknown", "5 rows of 3 images are joined"):
+        assert part in place.note(found)
+    message = place.refusal(CONFIDENCES + "000003,crowd,/m/dog,1\n", **OPEN_IMAGES)
+    assert "rows 6 and 7" in message and "'000003.jpg', with different values" in message
+
+
+def test_soft_confidences(place):
+    found = place.read(CONFIDENCES.replace("dog,1", "dog,0.25"), **OPEN_IMAGES)
+    assert found.targets is not None
+    assert found.targets.tolist() == [[0, 0.25], [1, UNKNOWN], [UNKNOWN, 0]]
+    assert found.labels.tolist() == [[0, 0], [1, UNKNOWN], [UNKNOWN, 0]]
+
+
+def test_confidences_without_a_zero_are_decided(place):
+    text = "filename,label,Confidence\n000001.jpg,dog,0.9\n000002.jpg,cat,0.6\n"
+    message = place.refusal(text, label_column="label")
+    assert "data.confidence_column='Confidence'" in message
+    assert "data.ignore_columns='Confidence'" in message
+    found = place.read(text, label_column="label", confidence_column="Confidence")
+    assert found.labels.tolist() == [[UNKNOWN, 1], [1, UNKNOWN]]
+    assert np.allclose(found.train_labels, [[-1, 0.9], [0.6, -1]])
+    found = place.read(text, label_column="label", ignore_columns="Confidence")
+    assert found.labels.tolist() == [[0, 1], [1, 0]]
+    assert "'Confidence'" in place.note(found)
+    assert "data.confidence_column" in place.refusal(
+        text, label_column="label", confidence_column="certainty"
+    )
+
+
+def test_a_column_of_labels_needs_no_delimiter(place):
+    found = place.read(
+        "filename,label,n\n000001.jpg,dog,3\n000002.jpg,cat,4\n", label_column="label"
+    )
+    assert found.labels.tolist() == [[0, 1], [1, 0]]
+    assert "each cell of column 'label' is one label" in place.note(found)
+    text = "filename,x,y\n000001.jpg,\"['dog', 'cat']\",3\n000002.jpg,[],4\n"
+    found = place.read(text, label_column="x")
+    assert found.labels.tolist() == [[1, 1], [0, 0]]
+    assert "the cells of column 'x' are lists" in place.note(found)
+
+
+@pytest.mark.parametrize(
+    ("cells", "mark"),
+    [(("a;b", "c"), ";"), (("a|b", "c|d"), "|"), (("a, b", ""), ","), (("a b", "a"), " ")],
+)
+def test_a_delimiter_that_is_needed_is_named(place, cells, mark):
+    text = f'filename,x,n\n000001.jpg,"{cells[0]}",3\n000002.jpg,"{cells[1]}",4\n'
+    assert f"set data.label_delimiter={mark!r}" in place.refusal(text, label_column="x")
+
+
+def test_labels_of_several_words_need_no_delimiter(place):
+    text = "filename,x,n\n000001.jpg,no finding,3\n000002.jpg,pleural thickening,4\n"
+    assert place.read(text, label_column="x").classes == ("no finding", "pleural thickening")
+
+
+SOFT = [[0.3, 1, "0.5"], [".75", 0, "1e-2"], ["", "0,499", -1]]
+TARGETS = np.float32([[0.3, 1, 0.5], [0.75, 0, 0.01], [-1, 0.499, -1]])
+
+
+def test_soft_labels(place):
+    lines = ["filename;cat;dog;person"]
+    lines += [";".join(map(str, [name, *row])) for name, row in zip(NAMES, SOFT, strict=True)]
+    found = place.read("\n".join(lines) + "\n")
+    assert found.targets is not None and found.targets.dtype == np.float32
+    np.testing.assert_array_equal(found.targets, TARGETS)
+    np.testing.assert_array_equal(found.train_labels, TARGETS)
+    assert found.labels.dtype == np.int8
+    assert found.labels.tolist() == [[0, 1, 1], [1, 0, 0], [UNKNOWN, 0, UNKNOWN]]
+    assert "soft labels from 0 to 1 in 'cat', 'dog', 'person', of which metrics take 0.5" in (
+        place.note(found)
+    )
+    np.testing.assert_allclose(found.mean_targets, [0.525, 1.499 / 3, 0.255], rtol=1e-6)
+    part = found.take([2, 0]).with_classes(("dog", "cat", "person"), "a", "b")
+    np.testing.assert_array_equal(part.train_labels, TARGETS[[2, 0]][:, [1, 0, 2]])
+    again = place.read(labels_csv(found))
+    np.testing.assert_array_equal(again.train_labels, TARGETS)
+    assert again.labels.tolist() == found.labels.tolist()
+
+
+def test_hard_labels_have_no_targets(place):
+    found = place.read(PLAIN)
+    assert found.targets is None and found.train_labels is found.labels
+    np.testing.assert_array_equal(found.mean_targets, found.frequencies)
+
+
+@pytest.mark.parametrize("value", ["1.01", "32", "-0.5", "0.3.1", "1e1", "nan5"])
+def test_numbers_that_are_no_soft_labels(place, value):
+    rows = [[0.25, 1, 0.5], [0.75, value, 0.5], [0, 0.5, 0]]
+    message = place.refusal(table(rows))
+    assert f"row 3, column 'dog': {value!r} is not a label" in message
+
+
+@pytest.mark.parametrize("name", ["confidence", "label_score", "XMin", "blur", "other"])
+def test_numbers_that_may_be_no_labels_are_decided(place, name):
+    text = table(
+        [[*row, 0.5 / (i + 1)] for i, row in enumerate(LABELS)], ("filename", *CLASSES, name)
+    )
+    message = place.refusal(text)
+    assert f"{name!r} hold numbers between 0 and 1" in message
+    assert f"data.ignore_columns={name!r}" in message and "data.label_columns" in message
+    check(place.read(text, ignore_columns=name))
+    found = place.read(text, label_columns="*")
+    assert found.classes == (*CLASSES, name) and found.targets is not None
+    assert found.targets[:, 3].tolist() == [0.5, 0.25, np.float32(0.5 / 3)]
 
 
 def test_the_wrong_delimiter_is_named(place):
