@@ -41,6 +41,8 @@ class LabelTable:
     notes: how the label file was understood, one line each; none if it was as documented.
     targets: soft labels, float32 [n, c] in [0, 1] or UNKNOWN; None if all labels are 1 or 0. Only
       training uses them. `labels` then has 1 where the target is at least PRESENT.
+    groups: the group of each image (a patient, a video, a site), of which no two splits have a
+      part; "": a group of its own. None without groups.
     """
 
     folder: str | Path
@@ -51,6 +53,7 @@ class LabelTable:
     sources: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
     targets: np.ndarray | None = None
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -102,6 +105,7 @@ class LabelTable:
             labels=self.labels[rows],
             splits=None if self.splits is None else tuple(self.splits[i] for i in rows),
             targets=None if self.targets is None else self.targets[rows],
+            groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
         )
 
     def with_classes(self, classes: Sequence[str], owner: str, other: str) -> "LabelTable":
