@@ -114,7 +114,7 @@ def test_the_draw_of_seed_42_never_changes():
         {group for group, name in zip(table.groups or (), names, strict=True) if name == "val"}
     )
     assert found == ["g0", "g8", "g9"]
-    assert draw_folds(table_of(np.eye(6)), 3, 42).tolist() == [0, 1, 2, 0, 1, 2]
+    assert draw_folds(table_of(np.eye(6)), 3, 42).tolist() == [2, 0, 0, 2, 1, 1]
 
 
 def test_other_seeds_draw_other_folds():
