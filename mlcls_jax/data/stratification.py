@@ -47,7 +47,7 @@ def draw_splits(table: LabelTable, shares: Mapping[str, float], seed: int) -> np
     counts = _counts(len(table), shares)
     _check_seed(seed)
     if table.groups is not None:
-        parts = _draw_parts(table, [1 - sum(shares.values()), *shares.values()], seed)
+        parts = _draw_parts(table, [1 - sum(shares.values()), *shares.values()], seed, "splits")
         return np.array(["train", *shares])[parts]
     # Images and classes are sorted by name, so that their order in the CSV does not matter.
     rest = np.array(sorted(range(len(table)), key=table.filenames.__getitem__))
@@ -85,9 +85,9 @@ def draw_folds(table: LabelTable, folds: int, seed: int) -> np.ndarray:
     [1, 1, 0, 0, 0, 0, 1, 1]
     """
     if folds < 2:
-        raise ValueError(f"folds: {folds} is less than 2; choose 5, for example")
+        raise ValueError(f"data.folds: {folds} is less than 2; choose 5, for example")
     _check_seed(seed)
-    return _draw_parts(table, [1 / folds] * folds, seed)
+    return _draw_parts(table, [1 / folds] * folds, seed, "folds")
 
 
 def _check_seed(seed: int) -> None:
@@ -138,18 +138,19 @@ def _stratified(positive: np.ndarray, count: int, needed: int, seed: int) -> np.
     return chosen
 
 
-def _draw_parts(table: LabelTable, shares: Sequence[float], seed: int) -> np.ndarray:
+def _draw_parts(table: LabelTable, shares: Sequence[float], seed: int, parts: str) -> np.ndarray:
     """Returns the part of each image, of which none is empty: int64 [n].
 
     shares: the share of the images for each part; they sum to 1.
+    parts: what the message calls them.
     """
     codes = _group_codes(table)
     groups = int(codes.max(initial=-1)) + 1
     if groups < len(shares):
         kind = "images" if table.groups is None else "groups (data.group_column)"
         raise ValueError(
-            f"{groups} {kind} are too few for {len(shares)} splits or folds, each of which needs "
-            "one; ask for fewer, or add images"
+            f"{groups} {kind} are too few for {len(shares)} {parts}, each of which needs one; "
+            f"ask for fewer {parts}, or add images"
         )
     columns = sorted(range(len(table.classes)), key=table.classes.__getitem__)
     counts = np.zeros((groups, len(columns) + 1))
@@ -205,7 +206,7 @@ class _Search:
         """Puts each group where it costs least; returns how many changed their part."""
         changes = 0
         for place, group in enumerate(order):
-            before, vector = self.parts[group], self.vectors[group]
+            before, vector = int(self.parts[group]), self.vectors[group]
             if before >= 0:
                 if self.sizes[before] == 1:
                     continue
@@ -214,7 +215,7 @@ class _Search:
             empty = self.sizes == 0
             if empty.sum() >= len(order) - place:  # as many groups left as empty parts
                 cost[~empty] = np.inf
-            part = self.preference[np.argmin(cost[self.preference])]
+            part = int(self.preference[np.argmin(cost[self.preference])])
             if before >= 0 and cost[before] <= cost[part]:
                 part = before
             self._add(group, part, 1)
@@ -233,7 +234,7 @@ class _Search:
             others = np.arange(groups)
             if groups > _PARTNERS:
                 others = self.rng.integers(groups, size=_PARTNERS)
-            part = self.parts[group]
+            part = int(self.parts[group])
             others = others[self.parts[others] != part]
             if not len(others):
                 continue
@@ -243,7 +244,7 @@ class _Search:
             there = (norms - 2 * (gains * self.excess[theirs]).sum(axis=1)) / self.shares[theirs]
             best = int(np.argmin(here + there))
             if here[best] + there[best] < 0:
-                other, other_part = others[best], theirs[best]
+                other, other_part = int(others[best]), int(theirs[best])
                 for moved, source, target in ((group, part, other_part), (other, other_part, part)):
                     self._add(moved, source, -1)
                     self._add(moved, target, 1)

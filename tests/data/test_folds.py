@@ -33,7 +33,7 @@ def single_label_table(seed: int) -> tuple[LabelTable, int]:
     owner = rng.choice(groups, n, p=rng.dirichlet(np.ones(groups)))
     main = rng.integers(classes, size=groups)
     classes_of = np.where(rng.random(n) < 0.6, main[owner], rng.integers(classes, size=n))
-    table = table_of(np.eye(classes)[classes_of], tuple(f"g{i}" for i in owner))
+    table = table_of(np.eye(int(classes))[classes_of], tuple(f"g{i}" for i in owner))
     return table, int(rng.integers(2, 6))
 
 
@@ -152,7 +152,7 @@ def test_every_part_gets_a_group_even_if_groups_are_large():
     [
         (None, 1, 0, "folds: 1 is less than 2"),
         (None, 2, -1, "data.split_seed: -1"),
-        (None, 5, 0, "4 images are too few for 5 splits or folds"),
+        (None, 5, 0, "4 images are too few for 5 folds"),
         (("a", "a", "b", "b"), 3, 0, r"2 groups \(data.group_column\) are too few for 3"),
     ],
 )
