@@ -13,7 +13,7 @@ def get_config() -> Config:
     return Config(
         recipe="none",  # six epochs are too few for mixup and RandAugment (docs/results.md)
         data=Data(csv="data/demo/labels.csv", images="data/demo/images"),
-        augment=Augment(flip=False),  # a mirrored digit is not that digit
+        augment=Augment(symmetry="none"),  # a mirrored digit is not that digit
         model=Model(variant="lite0", image_size=128),
         phases=[
             Phase("head", "2 epochs", [Group("head/.*", 1e-2)]),

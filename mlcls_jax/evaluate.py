@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
         "num_images": len(table),
         "unreadable": len(reader.bad),
         "tta": options.tta,
-        "views": len(views(options.tta, run.config.augment.flip)),
+        "views": len(views(options.tta, run.config.augment.symmetry)),
         **scored,
     }
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"

@@ -38,7 +38,7 @@ def test_overrides_reach_fields_of_every_depth_and_type():
     )
     expected = Config(seed=5)
     expected.data.csv, expected.data.val_fraction = "labels.csv", 0.5
-    expected.augment.flip, expected.model.dropout = False, 0.3
+    expected.augment.symmetry, expected.model.dropout = "none", 0.3
     expected.phases[1].duration = "20 epochs"
     expected.phases[1].groups[0].learning_rate = 0.5
     assert config == expected

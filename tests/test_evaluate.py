@@ -33,7 +33,7 @@ def test_by_default_val_is_scored_with_an_interval_and_nothing_is_tuned():
         (["--csv", "a.csv", "--source", "kitti"], "--source"),
         (["--split", "dev"], "--split dev"),
         (
-            ["--tta", "flip", "--threshold-target", "0.9"],
+            ["--tta", "h", "--threshold-target", "0.9"],
             "--threshold-target tunes without --tta",
         ),
     ],

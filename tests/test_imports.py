@@ -46,6 +46,7 @@ TENSORFLOW = {"data.readers.records"} | {
         "order",
         "orientation",
         "pipeline",
+        "plans",
         "random",
         "scans",
         "servers",

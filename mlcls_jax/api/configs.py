@@ -15,7 +15,7 @@ from mlcls_jax.config.checks import validate
 from mlcls_jax.config.loading import base_config, with_overrides
 from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.schema import PATHS
-from mlcls_jax.config.serialization import flatten_fields
+from mlcls_jax.config.serialization import flatten_fields, with_present_names
 from mlcls_jax.run.checkpoints import has_checkpoint
 from mlcls_jax.run.workdir import FRAMES
 from mlcls_jax.system.bucket import address_of
@@ -139,6 +139,8 @@ def _merged(name: str, section: Any, given: Any) -> Any:
         return given
     kind = type(section).__name__
     known = {entry.name for entry in dataclasses.fields(section)}
+    if isinstance(given, Mapping):
+        given = with_present_names(name, given)
     if isinstance(given, Mapping) and set(given) <= known:
         return dataclasses.replace(section, **given)
     if type(given) is not type(section):

@@ -25,6 +25,7 @@ from mlcls_jax.evaluation.inference import EvalSpec, predict_dataset
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import SHORT_SIDE, class_maps
 from mlcls_jax.export.__main__ import WRITERS, export_model
+from mlcls_jax.options.shared import view_name
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.score_table import score_table
 from mlcls_jax.run.trained_model import TrainedModel, load_trained_model, with_fitting_batch
@@ -78,7 +79,7 @@ class LoadedModel:
         Args:
             images: one or several of: the path of a file or folder, the bytes of a file, an image
                 of Pillow, uint8 [height, width, 3] in RGB.
-            tta: test-time augmentation: "none", "flip" or "crops".
+            tta: test-time augmentation: "none", "h", "hv", "d4" or "crops".
 
         Returns:
             A DataFrame with a row per image and a column per class; `.present` says which classes
@@ -89,7 +90,7 @@ class LoadedModel:
         """
         names, given = named_images(images)
         with session():
-            run = with_views(self._run, tta)
+            run = with_views(self._run, view_name(tta))
             logits = self._outputs(run.predict, names, given, run.evaluation)
         return self._predictions(names, logits)
 
@@ -158,7 +159,7 @@ class LoadedModel:
             labels: "train", "val" or "test" of the run; or other labels, as a CSV or a DataFrame
                 with the columns of one.
             images: folder of the images of other labels.
-            tta: test-time augmentation: "none", "flip" or "crops".
+            tta: test-time augmentation: "none", "h", "hv", "d4" or "crops".
             resamples: bootstrap resamples for the intervals of mAP and AUROC; 0 for none.
             at_recall: recall at which the precision is given, above 0 and up to 1.
 
@@ -176,7 +177,7 @@ class LoadedModel:
         if (table.labels == UNKNOWN).all():
             raise ValueError(f"{labels} has no known label, so there are no metrics; use predict")
         with session():
-            run = with_views(self._run, tta)
+            run = with_views(self._run, view_name(tta))
             reader = make_reader(run.config.data, len(table))
             logits, readable = predict_dataset(
                 run.predict, run.variables, table.paths, run.evaluation, run.mesh, reader

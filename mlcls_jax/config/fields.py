@@ -9,7 +9,12 @@ from typing import Any
 from mlcls_jax.config.foreign_options import advice
 from mlcls_jax.config.named import config_names
 from mlcls_jax.config.schema import Config
-from mlcls_jax.config.serialization import flatten_fields, renaming_hint
+from mlcls_jax.config.serialization import (
+    FORMER_VALUES,
+    RENAMED,
+    flatten_fields,
+    renaming_hint,
+)
 
 PREFIX = "--config."
 _OVERRIDE = re.compile(r"--?(?P<off>no)?config\.(?P<path>[^=]*)(?P<value>=.*)?", re.DOTALL)
@@ -17,6 +22,8 @@ _OVERRIDE = re.compile(r"--?(?P<off>no)?config\.(?P<path>[^=]*)(?P<value>=.*)?",
 
 def split_overrides(overrides: list[str], config: Any) -> list[str]:
     """Returns overrides in the form "--config.path=value", after checking that each field exists.
+
+    A former field is replaced by the present one.
 
     Args:
         overrides: command-line arguments; a value may be an argument of its own.
@@ -36,6 +43,8 @@ def split_overrides(overrides: list[str], config: Any) -> list[str]:
             value = "=false"
         elif value is None and rest and not rest[0].startswith("--"):
             value = f"={rest.pop(0)}"
+        if path in FORMER_VALUES:
+            path, value = _present(path, value or "=true")
         if problem := field_problem(config, path, value or ""):
             raise ValueError(f"config: {problem}")
         if value is None and not isinstance(get_field(config, path), bool):
@@ -105,6 +114,20 @@ def field_problem(config: Any, path: str, value: str = "") -> str:
     return ""
 
 
+def _present(path: str, value: str) -> tuple[str, str]:
+    """Returns the present field and value for a former field and "=" with its value.
+
+    Raises:
+        ValueError: the value is not understood.
+    """
+    known = {str(former).lower(): now for former, now in FORMER_VALUES[path].items()}
+    given = {"1": "true", "0": "false"}.get(value[1:], value[1:].lower())
+    if given not in known:
+        choices = " or ".join(f"{PREFIX}{RENAMED[path]}={now}" for now in known.values())
+        raise ValueError(f"config: {PREFIX}{path}{value}: no such field; write {choices}")
+    return RENAMED[path], f"={known[given]}"
+
+
 def _entries(path: str, entries: list) -> str:
     """Returns for example "there are phases[0] (head) and phases[1] (finetune)"."""
     names = [
@@ -119,8 +142,8 @@ def _entries(path: str, entries: list) -> str:
 def _unknown(config: Any, path: str, value: str) -> str:
     """Returns a message for a path that names no field."""
     wrong = f"{PREFIX}{path}: no such field"
-    section, _, leaf = path.rpartition(".")
-    if section == "evaluation" and (hint := renaming_hint([leaf])):
+    leaf = path.rpartition(".")[2]
+    if hint := renaming_hint([path]):
         return wrong + hint
     if found := paths_named(config, leaf):
         return f"{wrong}; write {' or '.join(quoted(f'{PREFIX}{p}{value}') for p in found)}"

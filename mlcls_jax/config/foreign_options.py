@@ -82,7 +82,13 @@ _WRITE = (
     ),
     ("mixup_alpha", "--config.augment.mixup={}", "0.2"),
     ("cutmix_alpha", "--config.augment.cutmix={}", "1.0"),
-    ("hflip horizontal_flip random_flip", "--config.augment.flip={}", "true"),
+    ("flip hflip horizontal_flip random_flip fliplr", "--config.augment.symmetry=h", ""),
+    ("vflip vertical_flip flipud", "--config.augment.symmetry=hv", ""),
+    (
+        "letterbox keep_aspect_ratio pad_to_square",
+        "--config.augment.train_resize=letterbox --config.augment.eval_resize=letterbox",
+        "",
+    ),
     ("reprob random_erasing random_erase", "--config.augment.erase={}", "0.25"),
     (
         "color_jitter colour_jitter jitter",

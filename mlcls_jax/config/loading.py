@@ -15,7 +15,7 @@ from mlcls_jax.config.checks import validate
 from mlcls_jax.config.fields import split_overrides
 from mlcls_jax.config.named import config_folder, config_names, short_name
 from mlcls_jax.config.schema import Config, PosWeight
-from mlcls_jax.config.serialization import renaming_hint
+from mlcls_jax.config.serialization import RENAMED, renaming_hint
 from mlcls_jax.system.console import one_line
 
 
@@ -145,5 +145,6 @@ def _explain(error: Exception, path: str) -> str:
         last = max((i for i, line in enumerate(text) if line.startswith(" ")), default=-1)
         reason = " ".join(" ".join(text[last + 1 :]).split())
     line = f" line {lines[-1]}" if lines else ""
-    hint = renaming_hint(re.findall(r"argument '(\w+)'", reason))
+    unknown = re.findall(r"argument '(\w+)'", reason)
+    hint = renaming_hint([path for path in RENAMED if path.rpartition(".")[2] in unknown])
     return f"{path}{line}: {reason}{hint}"

@@ -3,11 +3,10 @@
 import re
 
 from mlcls_jax.config.durations import duration_in_steps
-from mlcls_jax.config.schema import Augment, Group, Loss, Phase
+from mlcls_jax.config.schema import SYMMETRIES, Augment, Group, Loss, Phase
 
 # Fields of Augment that cached features cannot have, because they change an image at random.
 RANDOM_CHANGES = (
-    "train_resize",
     "brightness",
     "contrast",
     "saturation",
@@ -100,30 +99,34 @@ def _check_group(path: str, group: Group) -> None:
 
 
 def check_cached_views(phases: list[Phase], augment: Augment) -> None:
-    """Checks cached_views, which exclude all random augmentation except mirroring.
+    """Checks cached_views, which exclude all random augmentation except augment.symmetry.
 
     Args:
         phases: of the config.
         augment: the section of the config.
 
     Raises:
-        ValueError: an impossible number of views, mirrored views without augment.flip, or an
-            augmentation that no phase would use.
+        ValueError: an impossible number of views, more of them than images of augment.symmetry, or
+            an augmentation that no phase would use.
     """
     for i, phase in enumerate(phases):
         path, views = f"phases[{i}].cached_views", phase.cached_views
-        if not 0 <= views <= 2:
-            raise ValueError(f"config: {path} is {views}; it must be 0 (off), 1 or 2")
-        if views == 2 and not augment.flip:
+        if views not in (0, *SYMMETRIES.values()):
+            raise ValueError(f"config: {path} is {views}; it must be 0 (off), 1, 2, 4 or 8")
+        most = SYMMETRIES[augment.symmetry]
+        if views > most:
+            wider = next(name for name, count in SYMMETRIES.items() if count == views)
             raise ValueError(
-                f"config: {path} is 2, but augment.flip is False, which excludes the mirrored "
-                f"image; set {path}=1 or augment.flip=True"
+                f"config: {path} is {views}, but augment.symmetry is {augment.symmetry!r}, which "
+                f"has {most} image{'s' * (most > 1)}; set {path}={most}, or set "
+                f"augment.symmetry={wider!r}"
             )
     active = [phase for phase in phases if duration_in_steps(phase.duration, 1, 1)]
     if not active or not all(phase.cached_views for phase in active):
         return
     off = Augment()
-    for name in RANDOM_CHANGES:
+    resize = () if augment.train_resize != "random_crop" else ("train_resize",)
+    for name in (*resize, *RANDOM_CHANGES):
         value, unchanged = getattr(augment, name), getattr(off, name)
         unchanged = 0 if unchanged is None else unchanged
         if value and value != unchanged:

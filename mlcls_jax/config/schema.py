@@ -27,6 +27,10 @@ PATHS = (
 PosWeight = Annotated[float | list[float] | str, "number, list of numbers or auto"]
 
 
+# Values of augment.symmetry, and how many images each makes of one (data/images/symmetry.py).
+SYMMETRIES = {"h": 2, "none": 1, "hv": 4, "d4": 8}
+
+
 def _choice(*values: str):
     return _choice_of(dict.fromkeys(values))
 
@@ -115,13 +119,18 @@ class Augment:
     0 turns off each change from brightness to cutmix.  None: set by the recipe; off without one.
     """
 
-    # squash: the whole image, ignoring its aspect ratio.  random_crop: a random part of it.
-    train_resize: str = _choice("squash", "random_crop")
-    eval_resize: str = _choice("squash", "center_crop")  # center_crop: the central square
+    # squash: the whole image, ignoring its aspect ratio.  center_crop: the central square.
+    # letterbox: the whole image, keeping its aspect ratio, with grey borders that fill the square.
+    # random_crop: a random part of the image, ignoring its aspect ratio.
+    train_resize: str = _choice("squash", "random_crop", "center_crop", "letterbox")
+    eval_resize: str = _choice("squash", "center_crop", "letterbox")
     # For sides that grow, or shrink to more than half; others are averaged over pixels.
     interpolation: str = _choice("bilinear", "bicubic")
     min_scale: float = 0.35  # random_crop: smallest share of the image's area, above 0 and up to 1
-    flip: bool = True  # mirrors half of the training images, left to right
+    # Takes a training image at random as one of its symmetric images.  none: as it is.  h: or
+    # mirrored left to right.  hv: or top to bottom as well.  d4: any of the 8 symmetries of the
+    # square, which are rotations by 90 degrees and mirror images, as for satellites or microscopes.
+    symmetry: str = _choice_of(SYMMETRIES)
     brightness: float = 0.0  # 0 to 1; the factor is uniform in [1 - brightness, 1 + brightness]
     contrast: float = 0.0  # 0 to 1; the same for contrast
     saturation: float = 0.0  # 0 to 1; the same for saturation
@@ -224,7 +233,8 @@ class Phase:
     # train: normalisations whose scale trains use and update batch statistics.  frozen: none do.
     batch_norm: str = _choice("frozen", "train")
     # Computes the backbone's features once, for phases that train only the head.  0: off; 1: of the
-    # plain image; 2: also of the mirrored image.  The phase uses no other augmentation.
+    # plain image; 2: also of the mirrored image; 4, 8: of all images of augment.symmetry=hv or d4.
+    # The phase uses no other augmentation.
     cached_views: int = 0
 
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dacite
 
@@ -12,37 +13,64 @@ from mlcls_jax.config.schema import PATHS, Augment, Config
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.system.console import one_line
 
-# Former names of fields of the section evaluation, and the present ones.
+# Former names of fields, and the present ones.
 RENAMED = {
-    "thresholds": "threshold_criterion",
-    "wanted": "threshold_target",
-    "tuned_positives": "min_positives_to_tune",
+    "evaluation.thresholds": "evaluation.threshold_criterion",
+    "evaluation.wanted": "evaluation.threshold_target",
+    "evaluation.tuned_positives": "evaluation.min_positives_to_tune",
+    "augment.flip": "augment.symmetry",
 }
+# Former fields whose values are understood: what each value is as a value of the present field.
+FORMER_VALUES = {"augment.flip": {True: "h", False: "none"}}
 
 
 def renaming_hint(given: Collection[str]) -> str:
     """Returns a hint such as " (evaluation.wanted is now …)", or "" if no former name is given.
 
     Args:
-        given: names of fields of the section evaluation.
+        given: paths of fields.
     """
-    former = [name for name in RENAMED if name in given]
-    pairs = [f"evaluation.{name} is now evaluation.{RENAMED[name]}" for name in former]
+    pairs = [f"{path} is now {name}" for path, name in RENAMED.items() if path in given]
     return f" ({'; '.join(pairs)})" if pairs else ""
+
+
+def with_present_names(section: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a section, with former fields in their present form.
+
+    A former field whose value is not understood, or whose present field is given as well, is left
+    as it is.
+
+    >>> with_present_names("augment", {"flip": False, "hue": 0.1})
+    {'hue': 0.1, 'symmetry': 'none'}
+    """
+    fields = dict(fields)
+    for path, values in FORMER_VALUES.items():
+        former, present = path.rpartition(".")[2], RENAMED[path].rpartition(".")[2]
+        value = fields.get(former)
+        if path == f"{section}.{former}" and isinstance(value, bool) and present not in fields:
+            del fields[former]
+            fields[present] = values[value]
+    return fields
 
 
 def from_dict(values: dict) -> Config:
     """Returns the Config of a dictionary such as that of `dataclasses.asdict`.
 
+    Former fields are understood, because config.json may be from an earlier version.
+
     Raises:
         ValueError: a field is missing, unknown or of the wrong type; names it.
     """
+    if isinstance(values, dict):
+        values = {
+            name: with_present_names(name, part) if isinstance(part, dict) else part
+            for name, part in values.items()
+        }
     numbers = {kind: partial(_refuse_bool, kind) for kind in (int, float)}
     try:
         return dacite.from_dict(Config, values, dacite.Config(strict=True, type_hooks=numbers))
     except (dacite.DaciteError, AttributeError, TypeError) as error:  # the latter two: not a dict
-        evaluation = values.get("evaluation") if isinstance(values, dict) else None
-        hint = renaming_hint(evaluation if isinstance(evaluation, dict) else ())
+        hint = renaming_hint(flatten_fields(values))
         raise ValueError(f"config: {one_line(error)}{hint}") from error
 
 
@@ -79,8 +107,8 @@ def may_change(augment: Augment) -> set[str]:
     )
     fields |= {f"evaluation.{name}" for name in (*decision_rule, "train_sample")}
     # Random crops of cached images differ slightly from those of the files.
-    squash = augment.train_resize == "squash"
-    return fields | ({"data.cache", "data.cache_folder"} if squash else {"data.cache_folder"})
+    crops = augment.train_resize == "random_crop"
+    return fields | ({"data.cache_folder"} if crops else {"data.cache", "data.cache_folder"})
 
 
 def per_machine(weights: str) -> set[str]:

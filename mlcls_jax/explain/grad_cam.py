@@ -116,17 +116,28 @@ def overlay(
     Args:
         image: the image, after its EXIF rotation.
         heat: the map, non-negative.
-        box: the part that the network saw, in pixels of the image.
+        box: the part that the network saw, in pixels of the image; it may extend beyond.
 
     Returns:
         A new image; the colours are OpenCV's "inferno" map, yellow at the maximum.
     """
     largest = float(heat.max())
     scaled = (heat / largest if largest > 0 else heat).astype(np.float32)
-    resized = cv2.resize(scaled, (box.width, box.height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    height, width = image.shape[:2]
+    resized = _within(scaled, 0, box.top, box.height, height)
+    resized = _within(resized, 1, box.left, box.width, width).clip(0, 1)
     colours = cv2.applyColorMap(np.rint(resized * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     weight = MAX_OPACITY * resized[..., None]
     result = image.copy()
-    part = result[box.top : box.top + box.height, box.left : box.left + box.width]
+    top, left = max(box.top, 0), max(box.left, 0)
+    part = result[top : top + resized.shape[0], left : left + resized.shape[1]]
     part[:] = np.rint(part * (1 - weight) + colours[..., ::-1] * weight)
     return result
+
+
+def _within(heat: np.ndarray, axis: int, start: int, length: int, side: int) -> np.ndarray:
+    """The map with an axis resized to `length` pixels from `start`, cut to those of the image."""
+    sides = list(heat.shape)
+    sides[axis] = length
+    resized = cv2.resize(heat, sides[::-1], interpolation=cv2.INTER_CUBIC)
+    return resized.take(range(max(-start, 0), min(side - start, length)), axis)

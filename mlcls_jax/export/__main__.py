@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from mlcls_jax import cli
 from mlcls_jax.config.schema import image_size
-from mlcls_jax.data.images.transforms import center_crop_share
+from mlcls_jax.data.images.transforms import PADDING, center_crop_share
 from mlcls_jax.evaluation.metrics import finite_or_none
 from mlcls_jax.export.portable import (
     INPUT,
@@ -47,6 +47,9 @@ from mlcls_jax.step.network import build_model
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console
 from mlcls_jax.system.files import new_folder, write_text
+
+# The names in timm of augment.eval_resize; its borders have the mean of the normalisation.
+_CROP_MODES = {"squash": "squash", "center_crop": "center", "letterbox": "border"}
 
 
 def main(argv: list[str]) -> int:
@@ -90,10 +93,11 @@ def export_model(run: TrainedModel, form: str, out: Path) -> tuple[Path, str]:
 def describe_usage(run: TrainedModel) -> dict[str, Any]:
     """Returns what a user of the exported model must know, ready for JSON.
 
-    The model takes RGB images from 0 to 255, resized to `image_size` pixels by the method `resize`.
-    It returns one logit or probability per class, in the order of `classes`.  A class is predicted
-    present when its probability reaches its threshold.  The probability is the sigmoid of the logit
-    divided by the class's temperature; formats that return probabilities include this step.
+    The model takes RGB images from 0 to 255, resized to `image_size` pixels by the method `resize`,
+    whose borders have the value `padding` (docs/export.md).  It returns one logit or probability
+    per class, in the order of `classes`.  A class is predicted present when its probability reaches
+    its threshold.  The probability is the sigmoid of the logit divided by the class's temperature;
+    formats that return probabilities include this step.
     """
     config = run.config
     return {
@@ -101,6 +105,7 @@ def describe_usage(run: TrainedModel) -> dict[str, Any]:
         "image_size": image_size(config.model),
         "resize": config.augment.eval_resize,
         "crop": _crop(run),
+        "padding": PADDING if config.augment.eval_resize == "letterbox" else None,
         "interpolation": config.augment.interpolation,
         "pretrained_config": to_json(run.pretrained_config),
         "classes": list(run.classes),
@@ -140,7 +145,7 @@ def write_safetensors(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, 
             "input_size": [3, size, size],
             "interpolation": run.config.augment.interpolation,
             "crop_pct": _crop(run),
-            "crop_mode": run.config.augment.eval_resize.removesuffix("_crop"),
+            "crop_mode": _CROP_MODES[run.config.augment.eval_resize],
             "mean": mean,
             "std": std,
             "num_classes": len(run.classes),
@@ -253,7 +258,7 @@ def _predictor(run: TrainedModel, portable: bool = False) -> Predictor:
 
 def _shape(run: TrainedModel) -> str:
     size = image_size(run.config.model)
-    return f"uint8 [batch, {size}, {size}, 3], RGB"
+    return f"uint8 [batch, {size}, {size}, 3], RGB, {run.config.augment.eval_resize}"
 
 
 def _signature(run: TrainedModel) -> dict[str, Any]:

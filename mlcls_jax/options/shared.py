@@ -12,7 +12,8 @@ from mlcls_jax.run.checkpoint_integrity import FOLDER, check_step, saved_steps
 from mlcls_jax.run.stored_config import read_config
 from mlcls_jax.system.files import check_writable
 
-VIEWS = ("none", "flip", "crops")  # values of --tta; run/tta.py says what they are
+VIEWS = ("none", "h", "hv", "d4", "crops")  # values of --tta; run/tta.py says what they are
+_FORMER_VIEWS = {"flip": "h"}
 
 
 def add_on_bad_image(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +33,21 @@ def add_tta(parser: argparse.ArgumentParser) -> None:
         "--tta",
         default="none",
         choices=VIEWS,
-        help="test-time augmentation (default none): flip averages the predictions for an image "
-        "and its mirror image, at 2 times the cost; crops averages five crops and their mirror "
-        "images, at up to 10 times the cost",
+        type=view_name,
+        help="test-time augmentation (default none): h averages the predictions for an image and "
+        "its mirror image, at 2 times the cost; hv and d4 those for the 4 and 8 images of "
+        "augment.symmetry; crops those for five crops and their mirror images, at up to 10 times "
+        "the cost",
     )
+
+
+def view_name(name: str) -> str:
+    """Returns a value of --tta, also for one that had another name.
+
+    >>> view_name("flip"), view_name("crops")
+    ('h', 'crops')
+    """
+    return _FORMER_VIEWS.get(name, name)
 
 
 def check_trained(workdir: str, checkpoint: str) -> Config:

@@ -1,10 +1,11 @@
 """Test-time augmentation: one prediction from several views of an image.
 
-"flip" uses the image and its mirror image. "crops" uses the four corners and the centre of the
-image, resized to a side that is 32 pixels larger, and their mirror images: the ten crops of
-Krizhevsky et al. 2012, section 4.1. A run trained with augment.flip=False uses no mirror images.
+"h", "hv" and "d4" use the 2, 4 or 8 images of augment.symmetry of that name. "crops" uses the four
+corners and the centre of the image, resized to a side that is 32 pixels larger, and their mirror
+images: the ten crops of Krizhevsky et al. 2012, section 4.1. A run trained with
+augment.symmetry=none uses no mirror images.
 
-An image is decoded and transferred once. The views are cropped and mirrored on the device one after
+An image is decoded and transferred once. The views are cropped and turned on the device one after
 the other, so they take no more memory than one. Their probabilities are averaged, as in that paper
 and in Simonyan and Zisserman 2015 (arXiv:1409.1556). The log loss is convex, so the loss of the
 mean is never above the mean loss of the views.
@@ -12,6 +13,7 @@ mean is never above the mean loss of the views.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +22,15 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from mlcls_jax.config.schema import image_size
+from mlcls_jax.config.schema import SYMMETRIES, image_size
+from mlcls_jax.data.images.symmetry import turned
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.step.network import build_model
 from mlcls_jax.step.train_step import AnyNetwork, normalize, over_devices
 from mlcls_jax.system.devices import AXIS, replicated
 
+CROPS = "crops"
 MARGIN = 32  # pixels; as much as the centre crop of evaluation removes
 
 
@@ -35,26 +39,29 @@ def with_views(run: TrainedModel, name: str) -> TrainedModel:
 
     Args:
         run: the trained model.
-        name: "none", "flip" or "crops".
+        name: "none", "h", "hv", "d4" or "crops".
 
     Returns:
         The model; its config has the image size that the views need.
 
     Raises:
-        ValueError: "flip" for a run that was trained with augment.flip=False.
+        ValueError: the name is another one, or stands for images that the run was not trained on.
     """
-    flip, size = run.config.augment.flip, image_size(run.config.model)
+    symmetry, size = run.config.augment.symmetry, image_size(run.config.model)
     if name == "none":
         return run
-    if name == "flip" and not flip:
+    if name not in (*SYMMETRIES, CROPS):
+        raise ValueError(f"tta is {name!r}; it must be one of {', '.join((*SYMMETRIES, CROPS))}")
+    if SYMMETRIES.get(name, 0) > SYMMETRIES[symmetry]:
+        other = "crops, which then uses no mirror images," if symmetry == "none" else symmetry
         raise ValueError(
-            "--tta flip: the run has augment.flip=False, so it was not trained on mirror images; "
-            "use --tta crops, which then uses none, or --tta none"
+            f"--tta {name}: the run has augment.symmetry={symmetry}, so it was not trained on such "
+            f"images; use --tta {other} or --tta none"
         )
     larger = dataclasses.replace(run.config.model, image_size=size + margin(name))
     model = build_model(run.network, run.pretrained_config.convention)
     predict = make_view_step(
-        model, run.pretrained_config.normalization, views(name, flip), size, run.mesh
+        model, run.pretrained_config.normalization, views(name, symmetry), size, run.mesh
     )
     config = dataclasses.replace(run.config, model=larger)
     return dataclasses.replace(run, config=config, predict=predict)
@@ -62,27 +69,27 @@ def with_views(run: TrainedModel, name: str) -> TrainedModel:
 
 def margin(name: str) -> int:
     """Returns by how many pixels the side of the images exceeds the network's image size."""
-    return MARGIN if name == "crops" else 0
+    return MARGIN if name == CROPS else 0
 
 
-def views(name: str, flip: bool) -> np.ndarray:
+def views(name: str, symmetry: str) -> np.ndarray:
     """Returns the views of an image.
 
     Args:
-        name: "none", "flip" or "crops".
-        flip: whether mirror images are used.
+        name: "none", "h", "hv", "d4" or "crops".
+        symmetry: augment.symmetry of the run, which decides whether crops are mirrored.
 
     Returns:
-        Int32 [view, 3]: top and left in pixels, and 1 if the view is mirrored.
+        Int32 [view, 3]: top and left in pixels, and the symmetry, a number from 0 to 7.
 
-    >>> views("flip", flip=True).tolist()
+    >>> views("h", symmetry="h").tolist()
     [[0, 0, 0], [0, 0, 1]]
     """
     end = margin(name)
     crops = [(0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2)]
-    offsets = crops if name == "crops" else [(0, 0)]
-    mirrored = (0, 1) if flip and name != "none" else (0,)
-    return np.array([(*offset, mirror) for offset in offsets for mirror in mirrored], np.int32)
+    offsets = crops if name == CROPS else [(0, 0)]
+    turns = range(SYMMETRIES.get(name, 1 if symmetry == "none" else 2))
+    return np.array([(*offset, turn) for offset in offsets for turn in turns], np.int32)
 
 
 def make_view_step(
@@ -102,12 +109,15 @@ def make_view_step(
         all views; it returns float32 logits [batch, class].
     """
 
+    turns = [partial(turned, turn=turn) for turn in range(int(wanted[:, 2].max()) + 1)]
+
     def logits(variables, images):
         def one(view):
-            top, left, mirrored = view
+            top, left, turn = view
             start = jnp.zeros_like(top), top, left, jnp.zeros_like(top)
-            part = jax.lax.dynamic_slice(images, start, (images.shape[0], size, size, 3))
-            part = jnp.where(mirrored == 1, part[:, :, ::-1], part)
+            sides = images.shape[0], size, size, images.shape[3]
+            part = jax.lax.dynamic_slice(images, start, sides)
+            part = jax.lax.switch(turn, turns, part)
             return model.apply(variables, normalize(part, by), train=False)
 
         return of_mean_probability(jax.lax.map(one, wanted))

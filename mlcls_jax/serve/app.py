@@ -50,7 +50,7 @@ class Prediction(BaseModel):
 
 
 class Part(BaseModel):
-    """Part of an image, as fractions of its height and width."""
+    """Part of an image, as fractions of its height and width; a letterbox extends beyond it."""
 
     top: float
     left: float

@@ -52,7 +52,8 @@ class Decoded:
     """A decoded image, and the class to explain.
 
     image: input of the network.
-    box: the part of the original image of `height` x `width` pixels that the network sees.
+    box: the part of the original image of `height` x `width` pixels that the network sees; see
+        `seen_box`.
     explained: index of the class to explain.
     """
 

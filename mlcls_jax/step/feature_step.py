@@ -28,8 +28,8 @@ class Features:
     """Cached features and labels of the training images, on every device, or their shapes.
 
     Attributes:
-        inputs: inputs of the head, [image, view, ...]; the views are the plain image, then the
-            mirrored one.
+        inputs: inputs of the head, [image, view, ...]; the views are the symmetries from 0
+            (data/images/symmetry.py): the plain image, then the mirrored one, and so on.
         label: as in Batch, [image, class].
     """
 

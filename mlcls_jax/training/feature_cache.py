@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mlcls_jax.data.images.symmetry import turned
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.loader import Reader, Rows
 from mlcls_jax.data.sampling import stream_order, substitutes
@@ -106,7 +107,7 @@ def feature_bytes(
 
     Args:
         splits: label tables of the run.
-        views: views per training image: 1, or 2 with the mirror image.
+        views: views per training image, 1 to 8.
         each: shape and dtype of the features of one view.
         sampled: number of training images that each evaluation scores as well.
     """
@@ -151,16 +152,20 @@ def make_features(
     """
     train, val, views = splits["train"], splits["val"], phase_plan.phase.cached_views
     size = feature_bytes(splits, views, each)
-    kind = "plain and mirrored, not augmented" if views == 2 else "plain, not augmented"
+    kind = {1: "plain", 2: "plain and mirrored"}.get(views, f"{views} symmetric images of each")
     console.print(
         f"{phase_plan.phase.name}: one pass for the features of {len(train)} training images "
-        f"({kind}) and {len(val)} validation images, {format_bytes(size)} on each device"
+        f"({kind}, not augmented) and {len(val)} validation images, {format_bytes(size)} on each "
+        "device"
     )
     began = time.perf_counter()
-    # Training uses whole images, even if evaluation crops them.
-    squash = dataclasses.replace(spec.augment, eval_resize="squash")
-    train_spec = dataclasses.replace(spec, augment=squash)
-    view_inputs = partial(_views, head_inputs, jax.jit(_mirror, out_shardings=sharded(mesh)), views)
+    # Training images are resized as in training, even if evaluation crops them.
+    resize = spec.augment.train_resize
+    resize = "squash" if resize == "random_crop" else resize
+    augment = dataclasses.replace(spec.augment, eval_resize=resize)
+    train_spec = dataclasses.replace(spec, augment=augment)
+    turn = jax.jit(turned, static_argnums=1, out_shardings=sharded(mesh))
+    view_inputs = partial(_views, head_inputs, turn, views)
     train_inputs = _collect(
         view_inputs, variables, train.paths, train_spec, mesh, readers["train"], stop
     )
@@ -207,9 +212,9 @@ def feature_chunks(
 
     A chunk contains `steps` batches. It ends at an evaluation and is then padded with NO_STEP. The
     order of the images is that of `train_batches`, and unreadable images are replaced by the same
-    other images. With two views, half of the images of an epoch are mirrored: those at odd places
-    of another permutation. The view is a function of (seed, epoch, index); it is not the flip that
-    `train_batches` draws.
+    other images. Of two views, half of the images of an epoch take the second: those at odd places
+    of another permutation; more views are shared out in the same way. The view is a function of
+    (seed, epoch, index); it is not the symmetry that `train_batches` draws.
 
     Args:
         readable: bool [image], False for images that were skipped.
@@ -264,18 +269,11 @@ def _collect(
     return whole
 
 
-def _views(
-    head_inputs: Callable, mirror: Callable, views: int, variables: dict, images
-) -> jax.Array:
+def _views(head_inputs: Callable, turn: Callable, views: int, variables: dict, images) -> jax.Array:
     """Returns [image, view, ...], from one call per view, which needs less memory than one call."""
     inputs = [head_inputs(variables, images)]
-    if views == 2:
-        inputs.append(head_inputs(variables, mirror(images)))
+    inputs += [head_inputs(variables, turn(images, view)) for view in range(1, views)]
     return jnp.stack(inputs, axis=1)
-
-
-def _mirror(images: jax.Array) -> jax.Array:
-    return images[:, :, ::-1]
 
 
 def _free_everywhere(mesh: jax.sharding.Mesh) -> float:

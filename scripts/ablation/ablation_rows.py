@@ -69,7 +69,12 @@ ROWS = (
         {"augment.brightness": 0.4, "augment.contrast": 0.4, "augment.saturation": 0.4},
     ),
     Row("random-crop", "augment", {"augment.train_resize": "random_crop"}),
-    Row("tta-flip", "evaluate", evaluate=("--tta", "flip")),
+    Row(
+        "letterbox",
+        "augment",
+        {"augment.train_resize": "letterbox", "augment.eval_resize": "letterbox"},
+    ),
+    Row("tta-h", "evaluate", evaluate=("--tta", "h")),
     Row("tta-crops", "evaluate", evaluate=("--tta", "crops")),
     Row("mldecoder", "head", _DECODER),
     # Candidates for a few hundred images; some change several fields.

@@ -35,6 +35,7 @@ MAX_PIXELS = 4_000_000
 AUGMENTS = (
     Augment(train_resize="random_crop", eval_resize="center_crop"),
     Augment(interpolation="bicubic"),
+    Augment(train_resize="letterbox", eval_resize="letterbox", symmetry="d4"),
 )
 NUMBERS = st.integers(0, 2**60)
 TORCH_FILES = ("torch_zip.pth", "torch_stream.pth")  # in tests/models/weights

@@ -140,7 +140,7 @@ def arguments() -> st.SearchStrategy:
     flags = [
         "--json",
         "--tta",
-        "flip",
+        "d4",
         "--csv",
         "out.csv",
         "--labels",

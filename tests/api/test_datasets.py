@@ -29,7 +29,9 @@ def config(photos, tiny) -> ml.Config:
     )
 
 
-def test_training_batches_are_those_of_a_run(config):
+@pytest.mark.parametrize(("resize", "symmetry"), [("squash", "h"), ("letterbox", "d4")])
+def test_training_batches_are_those_of_a_run(config, resize, symmetry):
+    config.augment = ml.Augment(resize, symmetry=symmetry)
     table = load_splits(config.data)["train"]
     expected = train_batches(
         table,

@@ -115,7 +115,7 @@ def test_the_same_probabilities_and_decisions_as_the_command(model, trained, pho
     np.testing.assert_array_equal(predictions.present.to_numpy(), decided)
     part = predictions.iloc[:2, :1]
     pd.testing.assert_frame_equal(part.present, predictions.present.iloc[:2, :1])
-    assert model.predict(photos, tta="flip").shape == predictions.shape
+    assert model.predict(photos, tta="h").shape == predictions.shape
     assert list(predictions.assign(extra=1.0).present.columns) == list(model.classes)
     with pytest.raises(ValueError, match="no column has a threshold"):
         _ = predictions.rename(columns=str.upper).present

@@ -255,7 +255,7 @@ def test_short_names_paths_of_any_type_and_none():
     assert max(group.learning_rate for group in config.phases[1].groups) == 1e-3
     fields = {"model.dropout": None, "augment.flip": False, "data.images": Path("photos")}
     config = ml.config("lite0", **fields)
-    assert (config.model.dropout, config.augment.flip) == (None, False)
+    assert (config.model.dropout, config.augment.symmetry) == (None, "none")
     assert config.data.images == "photos"
 
 

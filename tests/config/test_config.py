@@ -101,8 +101,9 @@ def test_a_given_image_size_replaces_the_published_one():
         ("data.min_area", float("nan")),
         ("data.image_feature", ""),
         ("data.label_feature", "labels"),
-        ("augment.train_resize", "center_crop"),
+        ("augment.train_resize", "pad"),
         ("augment.eval_resize", "random_crop"),
+        ("augment.symmetry", "v"),
         ("augment.interpolation", "nearest"),
         ("augment.min_scale", 0.0),
         ("augment.min_scale", 1.01),
@@ -214,7 +215,7 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("data.csv", None),
         ("data.label_delimiter", 1),
         ("data.min_area", "small"),
-        ("augment.flip", "yes"),
+        ("augment.symmetry", True),
         ("augment.rand_augment", 2.0),
         ("model.dropout", "0.2"),
         ("evaluation.every", 1),
@@ -228,7 +229,6 @@ def test_an_impossible_value_is_refused_by_name(path, value):
         ("data.val_fraction", True),
         ("model.dropout", False),
         ("model.decoder_groups", 2.0),
-        ("augment.flip", 1),
         ("loss.pos_weight", True),
         ("loss.pos_weight", None),
         ("loss.pos_weight", [1.0, "2"]),
@@ -542,12 +542,19 @@ def test_sync_batch_norm_needs_a_phase_with_batch_statistics():
     validate(config)
 
 
-def test_images_that_are_never_mirrored_have_one_view():
-    config = changed("augment.flip", False)
-    config.phases[0].cached_views = 1
+@pytest.mark.parametrize(
+    ("symmetry", "views", "wider"), [("none", 1, "h"), ("h", 2, "hv"), ("hv", 4, "d4")]
+)
+def test_there_are_as_many_views_as_symmetric_images(symmetry, views, wider):
+    config = changed("augment.symmetry", symmetry)
+    config.phases[0].cached_views = views
     validate(config)
-    config.phases[0].cached_views = 2
-    with pytest.raises(ValueError, match=r"phases\[0\]\.cached_views is 2, .*flip"):
+    config.phases[0].cached_views = 2 * views
+    message = rf"cached_views is {2 * views}, but augment\.symmetry is .* set .*={views}, or .*"
+    with pytest.raises(ValueError, match=message + wider):
+        validate(config)
+    config.phases[0].cached_views = 3
+    with pytest.raises(ValueError, match=r"cached_views is 3; it must be 0 \(off\), 1, 2, 4 or 8"):
         validate(config)
 
 

@@ -9,8 +9,23 @@ from mlcls_jax.config.fields import paths_named, split_overrides
 def test_a_value_may_be_an_argument_of_its_own():
     given = ["--config.data.csv", "my labels.csv", "--config.augment.flip", "--config.seed=3"]
     given += ["--noconfig.model.remat"]
-    expected = ["data.csv=my labels.csv", "augment.flip=true", "seed=3", "model.remat=false"]
+    expected = ["data.csv=my labels.csv", "augment.symmetry=h", "seed=3", "model.remat=false"]
     assert split_overrides(given, Config()) == [f"--config.{text}" for text in expected]
+
+
+@pytest.mark.parametrize(
+    ("given", "symmetry"),
+    [
+        (["--config.augment.flip=false"], "none"),
+        (["--config.augment.flip", "False"], "none"),
+        (["--config.augment.flip=0"], "none"),
+        (["--noconfig.augment.flip"], "none"),
+        (["--config.augment.flip=true"], "h"),
+        (["--config.augment.flip"], "h"),
+    ],
+)
+def test_a_former_field_is_understood(given, symmetry):
+    assert split_overrides(given, Config()) == [f"--config.augment.symmetry={symmetry}"]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +47,11 @@ def test_a_value_may_be_an_argument_of_its_own():
         ("--config.data=x", "data is a section; set one of its fields source, csv"),
         ("--config.data.csv.x=x", "no such field"),
         ("--config.seed[0]=x", "there is no seed[0]"),
+        (
+            "--config.augment.flip=maybe",
+            "no such field; write --config.augment.symmetry=h or --config.augment.symmetry=none",
+        ),
+        ("--config.vflip=1", "write --config.augment.symmetry=hv"),
         ("--config.=x", "the config has seed, recipe"),
         ("--config.data.csv", "needs a value, as in --config.data.csv=VALUE"),
         ("labels.csv", "labels are named with --config.data.csv=labels.csv"),

@@ -37,6 +37,21 @@ def test_a_former_name_is_refused_with_the_present_one(tmp_path, former, value, 
         from_dict(json.loads(json.dumps({"evaluation": {former: value}})))
 
 
+def test_a_stored_config_of_an_earlier_version_is_understood(tmp_path):
+    for flip, symmetry in ((True, "h"), (False, "none")):
+        config = from_dict(json.loads(json.dumps({"augment": {"flip": flip, "hue": 0.1}})))
+        assert (config.augment.symmetry, config.augment.hue) == (symmetry, 0.1)
+    for augment in ({"flip": True, "symmetry": "d4"}, {"flip": "yes"}):
+        with pytest.raises(ValueError, match=r"augment\.flip is now augment\.symmetry"):
+            from_dict({"augment": augment})
+    file = tmp_path / "config.py"
+    file.write_text(FILE.format(arguments="").replace("evaluation=Evaluation", "augment=Augment"))
+    text = file.read_text().replace("Evaluation", "Augment").replace("()", "(flip=False)")
+    file.write_text(text.replace("get_config(flip=False)", "get_config()"))
+    with pytest.raises(ValueError, match=r"augment\.flip is now augment\.symmetry"):
+        load_config(str(file), [])
+
+
 def test_a_config_is_found_by_name_or_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_config("lite0", []).model.variant == "lite0"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlcls_jax.data.images.transforms import Box
+from mlcls_jax.data.images.transforms import Box, letterbox, seen_box
 from mlcls_jax.explain.grad_cam import make_explain_step, overlay
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
@@ -158,6 +158,31 @@ def test_the_overlay_is_inside_the_box_and_strongest_at_the_top():
     row, column = np.unravel_index(difference.argmax(), difference.shape)
     assert (row - 4) // 8 == 1 and (column - 10) // 10 == 2
     assert (image == 100).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 80), (80, 40), (61, 80), (3, 4000)])
+def test_the_overlay_of_a_letterbox_lies_where_the_network_saw_it(shape):
+    """Of a white dot, the cell of the square that shows it is warm, and so the dot is."""
+    height, width = shape
+    size, place = 64, (height // 3, width // 4)
+    image = np.zeros((*shape, 3), np.uint8)
+    inner = letterbox(height, width, size)
+    row = inner.top + int((place[0] + 0.5) * inner.height / height)
+    column = inner.left + int((place[1] + 0.5) * inner.width / width)
+    heat = np.zeros((size, size), np.float32)
+    heat[row, column] = 1
+    drawn = overlay(image, heat, seen_box(height, width, size, "letterbox"))
+    assert drawn.shape == image.shape
+    warm = drawn.astype(int).sum(axis=-1)
+    found = np.argwhere(warm > 0.9 * warm.max()).mean(axis=0)
+    cell = max(shape) / size
+    assert np.abs(found - place).max() <= cell
+
+
+def test_the_overlay_of_a_long_image_takes_little_memory():
+    image = np.zeros((20, 60_000, 3), np.uint8)
+    drawn = overlay(image, np.ones((7, 7), np.float32), seen_box(20, 60_000, 224, "letterbox"))
+    assert drawn.any(axis=-1).all()
 
 
 def test_a_map_of_zeros_leaves_the_image():

@@ -196,7 +196,7 @@ def test_training_updates_the_statistics_as_the_weights_were_trained(photos, tmp
     config = Config(
         recipe="none",
         data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
-        augment=Augment(flip=False),
+        augment=Augment(symmetry="none"),
         model=Model(variant="b0", image_size=SIZE, weights=str(file)),
         phases=[Phase("stem", "1 step", [Group("backbone/stem/.*", 1e-9)], batch_norm="train")],
     )

@@ -47,7 +47,7 @@ def test_the_probability_is_the_mean_of_those_of_the_views(run):
     places.append((MARGIN // 2, MARGIN // 2))
     crops = [images[:, top : top + SIZE, left : left + SIZE] for top, left in places]
     alone = [predicted(run, x) for crop in crops for x in (crop, crop[:, :, ::-1])]
-    assert len(alone) == len(views("crops", flip=True)) == 10
+    assert len(alone) == len(views("crops", "h")) == 10
     assert np.std(alone, axis=0).min() > 1e-6  # every view counts
 
     augmented = with_views(run, "crops")
@@ -57,19 +57,39 @@ def test_the_probability_is_the_mean_of_those_of_the_views(run):
     assert augmented.predict._cache_size() == 1
 
 
+@pytest.mark.parametrize(("name", "count"), [("h", 2), ("hv", 4), ("d4", 8)])
+def test_symmetric_views_are_all_images_of_the_symmetry(run, name, count):
+    """Rotated and mirrored by NumPy, one prediction each; the last image of a batch as well."""
+    run.config.augment = Augment(symmetry="d4")
+    images = np.random.default_rng(0).integers(0, 256, (ROWS, SIZE, SIZE, 3), dtype=np.uint8)
+    mirrored = images[:, :, ::-1]
+    rotated = [np.rot90(kind, number, (1, 2)) for kind in (images, mirrored) for number in range(4)]
+    wanted = {"h": (0, 4), "hv": (0, 2, 4, 6), "d4": range(8)}[name]
+    alone = [predicted(run, rotated[number]) for number in wanted]
+    assert len(alone) == len(views(name, "d4")) == count
+    assert np.std(alone, axis=0).min() > 1e-6  # every view counts
+    augmented = with_views(run, name)
+    assert augmented.config == run.config
+    found = predicted(augmented, images)
+    np.testing.assert_allclose(expit(found), expit(alone).mean(axis=0), rtol=1e-5)
+
+
 def test_one_view_is_the_run_itself(run):
     assert with_views(run, "none") is run
-    assert views("none", flip=True).tolist() == [[0, 0, 0]]
-    assert views("flip", flip=True).tolist() == [[0, 0, 0], [0, 0, 1]]
-    assert with_views(run, "flip").config == run.config
+    assert views("none", "h").tolist() == [[0, 0, 0]]
+    assert views("h", "h").tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
-def test_a_run_without_flips_has_no_mirrored_views(run):
-    run.config.augment = Augment(flip=False)
-    with pytest.raises(ValueError, match=r"--tta flip: .* use --tta crops"):
-        with_views(run, "flip")
-    assert len(views("crops", flip=False)) == 5
-    assert not views("crops", flip=False)[:, 2].any()
+def test_views_are_images_that_the_run_was_trained_on(run):
+    with pytest.raises(ValueError, match=r"--tta d4: the run has .*=h, .* use --tta h or --tta"):
+        with_views(run, "d4")
+    with pytest.raises(ValueError, match=r"tta is 'flop'; it must be one of h, none, hv, d4, crop"):
+        with_views(run, "flop")
+    run.config.augment = Augment(symmetry="none")
+    with pytest.raises(ValueError, match=r"--tta h: .* use --tta crops, which then uses no mirror"):
+        with_views(run, "h")
+    assert len(views("crops", "none")) == 5
+    assert not views("crops", "none")[:, 2].any()
 
 
 def test_the_mean_is_exact_where_sigmoids_are_not():

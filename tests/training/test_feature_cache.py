@@ -46,7 +46,7 @@ def make_config(photos, variant, views=1, **phase) -> Config:
     return Config(
         log_every=3,
         data=Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8),
-        augment=Augment(flip=views == 2),
+        augment=Augment(symmetry={1: "none", 2: "h", 4: "hv", 8: "d4"}[views]),
         model=Model(variant=variant, weights="", image_size=32),
         evaluation=Evaluation(every="4 steps"),
         phases=[Phase("head", "11 steps", cached_views=views, **phase)],
@@ -373,6 +373,40 @@ def test_the_pass_sees_each_image_once_and_its_mirror(photos):
     np.testing.assert_allclose(of_train.inputs[:, 0], plain, rtol=1e-5)
     val = np.einsum("brwc,w->bc", direct["center_crop"][30:], np.arange(32.0))
     np.testing.assert_allclose(of_val, val, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("views", "resize"), [(4, "center_crop"), (8, "letterbox")])
+def test_the_views_are_the_symmetric_images_resized_as_in_training(photos, views, resize):
+    """Features that are the pixels themselves, of images that evaluation squashes."""
+    config = make_config(photos, "b0", views=views)
+    config.augment.train_resize = resize
+    names = tuple(sorted(path.name for path in photos.glob("*.png")))
+    labels = np.zeros((8, 1), np.int8)
+    splits = {
+        split: LabelTable(photos, names[start : start + 8], labels, ("a",))
+        for split, start in (("train", 0), ("val", 8))
+    }
+    variables: dict[str, Any] = {}
+    of_train, of_val = make_features(
+        lambda _, images: jax.device_put(images, jax.devices()[0]),
+        variables,
+        jax.ShapeDtypeStruct((32, 32, 3), jnp.uint8),
+        splits,
+        phase_plan(views, 5),
+        eval_spec(config),
+        make_mesh(8),
+        dict.fromkeys(splits, Reader()),
+        threading.Event(),
+    )
+    paths, options = splits["train"].paths, {"rows": Rows(8, 0, 8), "size": 32}
+    (images,) = eval_batches(paths, augment=Augment(eval_resize=resize), **options)
+    for index, image in enumerate(images):
+        expected = {np.rot90(x, n).tobytes() for x in (image, image[:, ::-1]) for n in range(4)}
+        found = [view.tobytes() for view in np.asarray(of_train.inputs[index])]
+        assert len(set(found)) == views and set(found) <= expected
+        assert found[0] == image.tobytes()
+    (val,) = eval_batches(splits["val"].paths, augment=Augment(), **options)
+    np.testing.assert_array_equal(of_val, val)
 
 
 def test_a_sample_of_the_plain_training_features_follows_those_of_val():

@@ -14,6 +14,7 @@ import numpy as np
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.augment import change_pixels, changes_pixels
 from mlcls_jax.data.images.decoding import ImageFile
+from mlcls_jax.data.images.symmetry import random_turn, turn_image, uniforms_for
 from mlcls_jax.data.sampling import ImageRandom
 
 _INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
@@ -22,11 +23,14 @@ CROP_UNIFORMS = 4  # random numbers of an attempt: area, aspect ratio, top, left
 # Both interpolations use only neighbouring pixels; a side that shrinks by this factor is averaged.
 AVERAGED_FROM = 2
 RATIO = (3 / 4, 4 / 3)
+# Grey of the borders of a letterbox, as in YOLOv5: the mean of ImageNet over pixels and colours, so
+# that it is close to 0 once normalised, whatever the weights and the number of channels.
+PADDING = 114
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangular part of an image, in pixels."""
+    """A rectangular part of an image, in pixels, which may extend beyond the image."""
 
     top: int
     left: int
@@ -57,17 +61,25 @@ def resize(
     if interpolation not in _INTERPOLATIONS:
         known = tuple(_INTERPOLATIONS)
         raise ValueError(f"interpolation {interpolation!r} is unknown; use one of {known}")
-    if image.shape[:2] == (size, size):
+    return _resized(image, (size, size), interpolation, out)
+
+
+def _resized(
+    image: np.ndarray, sides: tuple[int, int], interpolation: str, out: np.ndarray | None = None
+) -> np.ndarray:
+    """The image with another height and width; see `resize`."""
+    if image.shape[:2] == sides:
         if out is None:
             return image
         np.copyto(out, image)
         return out
     height, width = (
-        size if side >= AVERAGED_FROM * size else side for side in (image.shape[0], image.shape[1])
+        new if old >= AVERAGED_FROM * new else old
+        for old, new in zip(image.shape[:2], sides, strict=True)
     )
     if (height, width) != image.shape[:2]:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, (size, size), dst=out, interpolation=_INTERPOLATIONS[interpolation])
+    return cv2.resize(image, sides[::-1], dst=out, interpolation=_INTERPOLATIONS[interpolation])
 
 
 def center_box(height: int, width: int, size: int) -> Box:
@@ -84,23 +96,45 @@ def center_box(height: int, width: int, size: int) -> Box:
     return Box((height - side + 1) // 2, (width - side + 1) // 2, side, side)
 
 
+def letterbox(height: int, width: int, size: int) -> Box:
+    """Returns the part of a square that an image fills with its long side, in the centre.
+
+    Args:
+      height, width: size of the image in pixels.
+      size: side of the square in pixels.
+
+    >>> letterbox(height=300, width=400, size=224)
+    Box(top=28, left=0, height=168, width=224)
+    """
+    longest = max(height, width)
+    rows, columns = (max(round(side * size / longest), 1) for side in (height, width))
+    return Box((size - rows) // 2, (size - columns) // 2, rows, columns)
+
+
 def seen_box(height: int, width: int, size: int, eval_resize: str) -> Box:
     """Returns the part of an image that the network sees in evaluation.
+
+    The square of a letterbox extends beyond the image.
 
     Args:
       height, width: size of the image in pixels.
       size: side of the network's input in pixels.
-      eval_resize: "squash" or "center_crop".
+      eval_resize: "squash", "center_crop" or "letterbox".
     """
     if eval_resize == "center_crop":
         return center_box(height, width, size)
-    return Box(0, 0, height, width)
+    if eval_resize == "squash":
+        return Box(0, 0, height, width)
+    inner = letterbox(height, width, size)
+    down, across = height / inner.height, width / inner.width
+    start = -round(inner.top * down), -round(inner.left * across)
+    return Box(*start, round(size * down), round(size * across))
 
 
 def uniforms_needed(augment: Augment) -> int:
-    """Returns how many random numbers the mirroring and the crop of an image take."""
+    """Returns how many random numbers the symmetry and the crop of an image take."""
     crop = CROP_ATTEMPTS * CROP_UNIFORMS if augment.train_resize == "random_crop" else 0
-    return int(augment.flip) + crop
+    return uniforms_for(augment.symmetry) + crop
 
 
 def random_box(
@@ -159,18 +193,16 @@ def train_image(
     Raises:
       ImageError: see `ImageFile`.
     """
-    uniforms = random.uniforms
-    mirrored = augment.flip and uniforms[0] < 0.5
+    uniforms, drawn = random.uniforms, uniforms_for(augment.symmetry)
+    turn = random_turn(uniforms[0], augment.symmetry) if drawn else 0
+    target = None if turn else out
     if augment.train_resize == "random_crop":
-        crop = uniforms[int(augment.flip) :]
-        box = random_box(source.height, source.width, crop, augment.min_scale)
+        box = random_box(source.height, source.width, uniforms[drawn:], augment.min_scale)
+        image = resize(_part(source, box, size), size, augment.interpolation, target)
     else:
-        box = Box(0, 0, source.height, source.width)
-    image = _part(source, box, size)
-    if mirrored:
-        image = cv2.flip(resize(image, size, augment.interpolation), 1, dst=out)
-    else:
-        image = resize(image, size, augment.interpolation, out)
+        image = square(source, size, augment.train_resize, augment.interpolation, target)
+    if turn:
+        image = turn_image(image, turn, out)
     if not changes_pixels(augment):
         return image
     changed = change_pixels(image, random.rest(), augment)
@@ -194,7 +226,7 @@ def eval_image(
 def square(
     source: ImageFile,
     size: int,
-    eval_resize: str,
+    how: str,
     interpolation: str,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -203,7 +235,7 @@ def square(
     Args:
       source: the image, with its header read.
       size: side of the result in pixels.
-      eval_resize: "squash" or "center_crop".
+      how: "squash", "center_crop" or "letterbox".
       interpolation, out: see `resize`.
 
     Returns:
@@ -212,8 +244,18 @@ def square(
     Raises:
       ImageError: see `ImageFile`.
     """
-    box = seen_box(source.height, source.width, size, eval_resize)
-    return resize(_part(source, box, size), size, interpolation, out)
+    if how != "letterbox":
+        box = seen_box(source.height, source.width, size, how)
+        return resize(_part(source, box, size), size, interpolation, out)
+    inner = letterbox(source.height, source.width, size)
+    sides = inner.height, inner.width
+    image = _resized(source.decode(*sides), sides, interpolation)
+    if out is None:
+        out = np.empty((size, size, *image.shape[2:]), np.uint8)
+    out[:] = PADDING
+    bottom, right = inner.top + inner.height, inner.left + inner.width
+    out[inner.top : bottom, inner.left : right] = image
+    return out
 
 
 def short_side(height: int, width: int, side: int) -> tuple[int, int]:

@@ -1,9 +1,9 @@
 """The decoded cache (config field data.cache): how images are stored and read.
 
-Squashed training images and evaluation images are stored at their final size, before they are
-flipped. For random crops the whole image is stored with a short side of 8/7 of the size, like the
-256 pixels for crops of 224 that are usual for ImageNet. An average crop is then as sharp as from
-the file; the smallest crops are enlarged.
+Images are stored as squares at their final size, before a symmetry is drawn. For random crops the
+whole image is stored with a short side of 8/7 of the size, like the 256 pixels for crops of 224
+that are usual for ImageNet. An average crop is then as sharp as from the file; the smallest crops
+are enlarged.
 """
 
 import dataclasses
@@ -43,8 +43,8 @@ _SHORT_SIDE = 8 / 7  # of whole images, relative to the size of the batches' ima
 class Form:
     """How an image is stored.
 
-    resize: "squash" and "center_crop": a square of `side` pixels; "random_crop": the whole image,
-        with a short side of at most `side` pixels.
+    resize: "squash", "center_crop" and "letterbox": a square of `side` pixels; "random_crop": the
+        whole image, with a short side of at most `side` pixels.
     side: in pixels.
     interpolation: the interpolation of squares.
     max_pixels: see `open_image`; larger images cannot be read.
@@ -102,7 +102,10 @@ class Cache:
           store: the decoded images, in the form of their split.
           files: the source of the same images as files.
         """
-        self._store, self._files = store, files
+        self._store, self._files, augment = store, files, files.augment
+        if augment.train_resize != "random_crop":  # the stored square is the whole image
+            augment = dataclasses.replace(augment, train_resize="squash")
+        self._augment = augment
 
     def train(self, index: int, random: ImageRandom, out: np.ndarray) -> None:
         """Implements `ImageSource`."""
@@ -112,7 +115,7 @@ class Cache:
             return
         row = self._store.rows[index]
         image = ImageFile(int(row["whole_height"]), int(row["whole_width"]), lambda *_: kept)
-        train_image(image, random, size=self._files.size, augment=self._files.augment, out=out)
+        train_image(image, random, size=self._files.size, augment=self._augment, out=out)
 
     def evaluate(self, index: int, out: np.ndarray) -> None:
         """Implements `ImageSource`.

@@ -20,18 +20,15 @@ from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.loaders.choice import is_native
 from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.data.loaders.order import NO_IMAGE
-from mlcls_jax.data.loaders.tf_images import (
+from mlcls_jax.data.loaders.tf_images import BRANCHES, decode_jpeg, decode_plain, jpeg_shape
+from mlcls_jax.data.loaders.tf_plans import (
     BLACK,
-    BRANCHES,
     JPEG,
     KIND,
     PLAIN,
     PYTHON,
     Geometry,
-    decode_jpeg,
-    decode_plain,
     eval_geometry,
-    jpeg_shape,
     plan_function,
     train_geometry,
 )
@@ -142,10 +139,10 @@ def decode_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Tens
 
     Other images than JPEGs are an error of the operation.
     """
-    size = images.geometry.size
+    geometry, size = images.geometry, images.geometry.size
 
     def decode(row: dict[str, tf.Tensor]) -> tf.Tensor:
-        square = tf.switch_case(row["plan"][KIND], _kinds(row, size))
+        square = tf.switch_case(row["plan"][KIND], _kinds(row, geometry))
         return tf.ensure_shape(square, (size, size, 3))
 
     return decode
@@ -234,7 +231,7 @@ def _square_operation(images: Images, changes: bool) -> Callable[[dict[str, tf.T
 
     def finish(row: dict[str, tf.Tensor]) -> tf.Tensor:
         place = [row["epoch"], row["index"]]
-        kinds = _kinds(row, size)
+        kinds = _kinds(row, images.geometry)
         kinds[PYTHON] = lambda: tf.numpy_function(python, place, tf.uint8, stateful=False)
         square = tf.switch_case(row["plan"][KIND], kinds)
         if changes and images.training and changes_pixels(augment):
@@ -244,9 +241,9 @@ def _square_operation(images: Images, changes: bool) -> Callable[[dict[str, tf.T
     return finish
 
 
-def _kinds(row: dict[str, tf.Tensor], size: int) -> dict[int, Callable[[], tf.Tensor]]:
+def _kinds(row: dict[str, tf.Tensor], geometry: Geometry) -> dict[int, Callable[[], tf.Tensor]]:
     """The operations that make a square, by kind; that of PYTHON fails."""
-    contents, plan = row["contents"], row["plan"]
+    contents, plan, size = row["contents"], row["plan"], geometry.size
 
     def fail() -> tf.Tensor:
         with tf.control_dependencies([tf.debugging.Assert(False, ["not a plain JPEG"])]):
@@ -255,10 +252,10 @@ def _kinds(row: dict[str, tf.Tensor], size: int) -> dict[int, Callable[[], tf.Te
     kinds = {
         BLACK: lambda: tf.zeros((size, size, 3), tf.uint8),
         PYTHON: fail,
-        JPEG: lambda: decode_jpeg(contents, plan, size),
+        JPEG: lambda: decode_jpeg(contents, plan, geometry),
     }
     for branch in range(len(BRANCHES)):
-        kinds[PLAIN + branch] = partial(decode_plain, contents, plan, size, branch)
+        kinds[PLAIN + branch] = partial(decode_plain, contents, plan, geometry, branch)
     return kinds
 
 

@@ -5,18 +5,22 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.augment import change_pixels
 from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.symmetry import turned
 from mlcls_jax.data.images.transforms import (
+    PADDING,
     Box,
     center_box,
     eval_image,
+    letterbox,
     random_box,
     resize,
+    seen_box,
     shrink,
     train_image,
     uniforms_needed,
@@ -162,7 +166,7 @@ def test_half_of_the_images_are_mirrored():
     flipped = [not np.array_equal(image, straight) for image in images]
     assert 160 <= sum(flipped) <= 240
     np.testing.assert_array_equal(images[flipped.index(True)], straight[:, ::-1])
-    never = drawn((3, 0, 1), contents, 8, Augment(flip=False))
+    never = drawn((3, 0, 1), contents, 8, Augment(symmetry="none"))
     np.testing.assert_array_equal(never, straight)
 
 
@@ -197,6 +201,68 @@ def test_center_crop_is_the_middle():
     middle = PHOTOGRAPHS[1][box.top : box.top + box.height, box.left : box.left + box.width]
     cropped = eval_image(open_image(contents), size=64, augment=Augment(eval_resize="center_crop"))
     np.testing.assert_array_equal(cropped, resize(middle, 64))
+
+
+@pytest.mark.parametrize("shape", [(120, 90), (33, 100), (64, 64), (200, 24)])
+@pytest.mark.parametrize("size", [64, 65])
+def test_a_letterbox_is_the_whole_image_between_grey_borders(shape, size):
+    """Pillow's ImageOps.contain gives it the same sides."""
+    image = smooth(*shape)
+    found = drawn((0, 0, 0), encode(image, "PNG"), size, Augment("letterbox", symmetry="none"))
+    inner = letterbox(*shape, size)
+    expected = ImageOps.contain(image, (size, size), Image.Resampling.BOX)
+    assert (inner.width, inner.height) == expected.size
+    bottom, right = inner.top + inner.height, inner.left + inner.width
+    assert 0 <= size - bottom - inner.top <= 1 and 0 <= size - right - inner.left <= 1
+    border = np.ones((size, size), bool)
+    border[inner.top : bottom, inner.left : right] = False
+    assert (found[border] == PADDING).all()
+    part = found[inner.top : bottom, inner.left : right].astype(int)
+    assert np.abs(part - expected).mean() < 6
+    narrow = letterbox(300, 1, size)
+    assert (narrow.height, narrow.width) == (size, 1)
+
+
+@pytest.mark.parametrize("how", ["squash", "center_crop", "letterbox"])
+@pytest.mark.parametrize("shape", [(60, 90), (90, 60), (50, 50), (1, 400)])
+def test_the_seen_box_is_the_part_of_the_image_that_fills_the_square(how, shape):
+    """The values of an image are its coordinates, so a square tells which parts it shows."""
+    size = 32
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    steps = [256 // max(shape) or 0.5] * 2
+    image = np.stack([rows * steps[0], columns * steps[1], np.full(shape, 9)], -1).astype(np.uint8)
+    contents = encode(Image.fromarray(image), "PNG")
+    square = eval_image(open_image(contents), size=size, augment=Augment(eval_resize=how))
+    box = seen_box(*shape, size, how)
+    centres = (np.arange(size) + 0.5) / size
+    inside = square[..., 2] == 9
+    assert inside.any()
+    for axis, (start, length) in enumerate(((box.top, box.height), (box.left, box.width))):
+        wanted = start + centres * length - 0.5
+        wanted = wanted.clip(0, shape[axis] - 1)
+        wanted = wanted[:, None] if axis == 0 else wanted[None]
+        apart = np.abs(square[..., axis] / steps[axis] - wanted)[inside]
+        assert apart.max() <= max(1, 0.75 * length / size), (how, axis)
+
+
+@pytest.mark.parametrize("symmetry", ["none", "h", "hv", "d4"])
+@pytest.mark.parametrize("how", ["squash", "center_crop", "letterbox", "random_crop"])
+@pytest.mark.parametrize("given", [True, False], ids=["out", "new"])
+def test_training_images_are_the_symmetric_images_of_the_plain_one(how, symmetry, given):
+    count, found = {"none": 1, "h": 2, "hv": 4, "d4": 8}[symmetry], set()
+    augment = Augment(how, symmetry=symmetry)
+    for index in range(48):
+        out = np.zeros((33, 33, 3), np.uint8) if given else None
+        image = drawn((3, 0, index), JPEG, 33, augment, out)
+        assert out is None or image is out
+        plain = Augment(how, symmetry="none")
+        random = image_random(3, 0, index, uniforms_needed(augment))
+        random = dataclasses.replace(random, uniforms=random.uniforms[count > 1 :])
+        straight = train_image(open_image(JPEG), random, size=33, augment=plain)
+        turns = [t for t in range(8) if np.array_equal(turned(straight, t), image)]
+        assert len(turns) == 1
+        found.update(turns)
+    assert found == set(range(count))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])

@@ -80,7 +80,17 @@ def test_squashed_images_are_the_same(table, data, where, monkeypatch):
         np.testing.assert_array_equal(one.image, np.concatenate([low.image, high.image]))
 
 
-@pytest.mark.parametrize("resize", ["squash", "center_crop"])
+@pytest.mark.parametrize("resize", ["squash", "center_crop", "letterbox"])
+@pytest.mark.parametrize("symmetry", ["none", "d4"])
+def test_symmetric_images_are_the_same(table, data, resize, symmetry, monkeypatch):
+    augment = Augment(resize, symmetry=symmetry)
+    whole = batches(table, Reader(), augment)
+    reader = opened(table, data, augment)
+    no_files(monkeypatch)
+    assert_same(batches(table, reader, augment), whole)
+
+
+@pytest.mark.parametrize("resize", ["squash", "center_crop", "letterbox"])
 def test_evaluation_is_the_same(table, data, resize, monkeypatch):
     augment = Augment(eval_resize=resize, interpolation="bicubic")
     before = evaluated(table, Reader(), augment)
@@ -176,10 +186,11 @@ def test_the_name_says_what_is_kept():
         return file_name(split, form, paths)
 
     same = name()
-    assert same == name(flip=False) == name(min_scale=0.5) == name(eval_resize="center_crop")
+    assert same == name(symmetry="d4") == name(min_scale=0.5) == name(eval_resize="center_crop")
     others = [
         name("val"),
         name("val", eval_resize="center_crop"),
+        name("val", eval_resize="letterbox"),
         name(size=225),
         name(paths=("b", "a")),
         name(max_pixels=11),

@@ -95,6 +95,21 @@ def test_a_run_and_its_continuation_have_the_batches_of_the_threads(table, loade
     )
 
 
+@pytest.mark.parametrize("symmetry", ["none", "h", "hv", "d4"])
+@pytest.mark.parametrize("resize", ["squash", "random_crop", "center_crop", "letterbox"])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_every_symmetry_and_resizing_is_that_of_the_threads(table, loader, resize, symmetry):
+    augment = Augment(resize, symmetry=symmetry)
+    for size in (63, 160):  # borders of an odd number of pixels; images that grow
+        ours, theirs = (
+            batches(table, name, last=6, augment=augment, size=size) for name in (loader, "threads")
+        )
+        assert_same_stream(ours, theirs)
+        if loader == "grain":
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(one.image, other.image)
+
+
 @pytest.mark.parametrize("loader", LOADERS)
 def test_soft_labels_are_those_of_the_threads(table, loader):
     soft = replace(table, targets=table.labels * np.float32(0.5) + np.float32(0.2))
@@ -109,9 +124,10 @@ def test_two_processes_share_the_batches_of_one(table, loader):
         assert_close(whole.image, np.concatenate([low.image, high.image]))
 
 
-@pytest.mark.parametrize("augment", [Augment(), Augment(eval_resize="center_crop")])
+@pytest.mark.parametrize("resize", ["squash", "center_crop", "letterbox"])
 @pytest.mark.parametrize("loader", LOADERS)
-def test_evaluation_has_the_images_of_the_threads(table, loader, augment):
+def test_evaluation_has_the_images_of_the_threads(table, loader, resize):
+    augment = Augment(eval_resize=resize)
     for rows in (ROWS, Rows(16, 8, 8)):
         ours, theirs = (
             list(

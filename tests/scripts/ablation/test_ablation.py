@@ -11,7 +11,7 @@ from ablation import Result, Study, check, markdown, measure, spread, write_resu
 from ablation_rows import BASELINE, ROWS, Row, choose, default_rows, overrides
 
 BASE, EMA = Row(BASELINE, "baseline"), Row("smooth", "loss", {"loss.name": "asl"})
-FLIP = Row("tta-flip", "evaluate", evaluate=("--tta", "flip"))
+MIRROR = Row("tta-h", "evaluate", evaluate=("--tta", "h"))
 
 
 @pytest.fixture
@@ -111,10 +111,10 @@ def test_a_stored_result_with_other_settings_is_refused(study):
 
 def test_an_evaluation_row_evaluates_the_baselines_run(study):
     trainer = Trainer(0.7)
-    measure(study, FLIP, 42, trainer)
+    measure(study, MIRROR, 42, trainer)
     assert [command[-1] for command in trainer.commands] == ["latest", "best"]
     for command in trainer.commands:
-        assert command[4:7] == [str(study.folder / BASELINE / "42"), "--tta", "flip"]
+        assert command[4:7] == [str(study.folder / BASELINE / "42"), "--tta", "h"]
 
 
 def test_a_failing_command_is_reported_with_its_last_line(tmp_path):
