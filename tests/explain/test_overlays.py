@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images.transforms import center_box
+from mlcls_jax.data.images.transforms import seen_box
 from mlcls_jax.data.loaders.loader import make_reader
 from mlcls_jax.explain.overlays import choose, file_name, write_overlays
 from mlcls_jax.options.predict import MAX_CLASSES
@@ -49,13 +49,14 @@ def test_file_names_are_unique():
     assert file_name(2, 0, "sub/park.jpg", "dog") == "00003-1_park_dog.png"
 
 
-def test_a_file_for_each_chosen_class_covers_what_the_network_sees(run, tmp_path):
+@pytest.mark.parametrize("resize", ["squash", "center_crop", "letterbox"])
+def test_a_file_for_each_chosen_class_covers_what_the_network_sees(run, tmp_path, resize):
     rng, paths = np.random.default_rng(0), []
     for number in range(9):  # more than a batch
         paths.append(str(tmp_path / f"{number}.png"))
         Image.fromarray(rng.integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(paths[-1])
     run = dataclasses.replace(
-        run, config=dataclasses.replace(run.config, augment=Augment(eval_resize="center_crop"))
+        run, config=dataclasses.replace(run.config, augment=Augment(eval_resize=resize))
     )
     chosen = np.array([[1, -1]] + 7 * [[-1, -1]] + [[2, 0]], np.int32)
     reader = make_reader(run.config.data, len(paths))
@@ -67,9 +68,10 @@ def test_a_file_for_each_chosen_class_covers_what_the_network_sees(run, tmp_path
         "00009-2_8__img_src_x_onerror_alert_.png",
     ]
     assert sorted(file.name for file in folder.iterdir()) == names
-    box = center_box(60, 90, 64)
+    box = seen_box(60, 90, 64, resize)
     outside = np.ones((60, 90), bool)
-    outside[box.top : box.top + box.height, box.left : box.left + box.width] = False
+    top, left = max(box.top, 0), max(box.left, 0)
+    outside[top : box.top + box.height, left : box.left + box.width] = False
     for name, number in zip(names, (0, 8, 8), strict=True):
         changed = (np.array(Image.open(folder / name)) != np.array(Image.open(paths[number]))).any(
             -1

@@ -1,9 +1,12 @@
 """The four export formats of one run: content, results and refusals."""
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +14,17 @@ import jax
 import numpy as np
 import pytest
 from network_files import write
+from PIL import Image, ImageOps
 from reference_weights import random_images
 from scipy.special import expit
+from sklearn.datasets import load_sample_image
 from stored_values import stored
 from tolerances import EPS
 
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
+from mlcls_jax.config.schema import image_size
+from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.transforms import PADDING, eval_image
 from mlcls_jax.data.loaders.loader import local_rows, train_batches
 from mlcls_jax.evaluation.base_rate import probabilities
 from mlcls_jax.export import __main__, portable
@@ -158,6 +166,74 @@ def test_the_exported_function_divides_logits_by_temperature():
     near = 8 * EPS  # of probabilities up to 1, each by itself
     np.testing.assert_allclose(plain(images), expit(logits), rtol=0, atol=near)
     np.testing.assert_allclose(calibrated(images), expit(logits / [2.0, 0.5]), rtol=0, atol=near)
+
+
+RESIZES = ("squash", "center_crop", "letterbox")
+GUIDE = Path(__file__).parents[2] / "docs/export.md"
+
+
+def evaluated(run, resize: str, file: Path) -> tuple[Any, np.ndarray]:
+    """A run with another eval_resize, and its square of an image."""
+    augment = Augment(eval_resize=resize)
+    config = dataclasses.replace(run.config, augment=augment)
+    changed = dataclasses.replace(run, config=config, metadata={"step": 0, "val": None})
+    image = open_image(file.read_bytes())
+    return changed, eval_image(image, size=image_size(run.config.model), augment=augment)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+@pytest.fixture
+def photograph(tmp_path) -> Path:
+    """A wide photograph that was taken with the camera upright, so Exif turns it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "photo.jpg"
+    Image.fromarray(load_sample_image("china.jpg")).save(file, quality=95, exif=exif)
+    return file
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_the_guide_prepares_images_as_evaluation_does(
+    run, resize, photograph, tmp_path, monkeypatch
+):
+    changed, wanted = evaluated(run, resize, photograph)
+    folder = tmp_path / "exported/jax"
+    folder.mkdir(parents=True)
+    config = {"mlcls_jax": __main__.describe_usage(changed)}
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    guide: dict[str, Any] = {}
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    exec(code, guide)
+    found = guide["prepare"](photograph)
+    assert found.shape == wanted.shape
+    assert psnr(found, wanted) > max(24, psnr(found, np.roll(wanted, 1, axis=1)) + 2)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("resize", RESIZES)
+def test_timm_prepares_images_as_evaluation_does(run, resize, photograph):
+    import reference_torch
+
+    reference_torch.import_torchvision()
+    from timm.data.transforms_factory import create_transform
+
+    changed, wanted = evaluated(run, resize, photograph)
+    size = image_size(run.config.model)
+    transform: Any = create_transform(
+        input_size=(3, size, size),
+        interpolation="bilinear",
+        crop_pct=__main__._crop(changed),
+        crop_mode=__main__._CROP_MODES[resize],
+        mean=(PADDING / 255,) * 3,
+        std=(1.0, 1.0, 1.0),
+    )
+    upright = ImageOps.exif_transpose(Image.open(photograph)).convert("RGB")
+    found = 255 * transform(upright).numpy().transpose(1, 2, 0) + PADDING
+    assert psnr(found, wanted) > max(24, psnr(found, np.roll(wanted, 1, axis=1)) + 2)
 
 
 @pytest.fixture(scope="module")

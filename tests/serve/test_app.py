@@ -17,6 +17,7 @@ import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
+from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import image_libraries
 from mlcls_jax.data.loaders.loader import make_reader
 from mlcls_jax.evaluation.inference import predict_dataset
@@ -100,6 +101,13 @@ def test_an_explanation_is_the_map_of_the_class(client, run, images):
     maps = np.array([answer["map"] for answer in answers])
     assert maps.shape == (3, 2, 2) and (maps >= 0).all() and maps.any()
     assert answers[0]["part"] == {"top": 0, "left": 0, "height": 1, "width": 1}
+
+
+def test_the_map_of_a_letterbox_extends_beyond_the_image(client, service, run, monkeypatch):
+    monkeypatch.setattr(service, "_augment", Augment(eval_resize="letterbox"))
+    sent = {"files": {"image": ("wide.png", png(30, 60))}, "data": {"class_name": run.classes[0]}}
+    part = client.post("/api/explain", **sent).json()["part"]
+    assert part == {"top": -0.5, "left": 0, "height": 2, "width": 1}
 
 
 @pytest.mark.parametrize(
