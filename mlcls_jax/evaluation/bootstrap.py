@@ -13,6 +13,7 @@ fewer than ten positives, 89 to 95 % of the intervals contained the expected met
 subtraction, 86 to 91 %.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +24,13 @@ from mlcls_jax.data.label_table import UNKNOWN
 
 LEVEL = 0.95
 CHUNK = 64  # resamples whose weights are processed together
+MIN_IMAGES = 5  # positives and negatives of a class for an interval of its own
 MAX_LABELS = 4_000_000_000  # known labels times resamples: takes less than ten seconds
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Confidence interval of mAP or AUROC.
+    """Confidence interval of a metric.
 
     Attributes:
         low: lower end.
@@ -43,14 +45,29 @@ class Interval:
     resamples: int
 
 
+@dataclass(frozen=True)
+class Intervals:
+    """Confidence intervals of the metrics of a set of images.
+
+    Attributes:
+        means: of the means over classes, by the name of the metric, "mAP" and "AUROC"; without
+            those that nothing can be resampled for.
+        class_auroc: of the AUROC of each included class, in order; None for classes with fewer than
+            MIN_IMAGES positives or negatives, whose resamples are all alike.
+    """
+
+    means: dict[str, Interval]
+    class_auroc: list[Interval | None]
+
+
 def bootstrap_intervals(
     labels: Int8[np.ndarray, "image class"],
     scores: Float[np.ndarray, "image class"],
     included: Bool[np.ndarray, " class"],
     resamples: int,
     seed: int,
-) -> dict[str, Interval]:
-    """Returns the confidence intervals of mAP and of the mean AUROC over the included classes.
+) -> Intervals:
+    """Returns the confidence intervals of mAP and AUROC over the included classes, and of each.
 
     Args:
         labels: int8 [image, class], each 1, 0 or UNKNOWN.
@@ -60,35 +77,44 @@ def bootstrap_intervals(
             more than about ten seconds.
         seed: seed of the draws.
 
-    Returns:
-        The intervals by the name of the metric, "mAP" and "AUROC"; without those that nothing can
-        be resampled for.
-
     >>> labels = np.array([[1], [0], [1], [0]], np.int8)
     >>> perfect = np.array([[0.9], [0.2], [0.8], [0.1]])
-    >>> bootstrap_intervals(labels, perfect, np.array([True]), 100, seed=0)["mAP"]
+    >>> bootstrap_intervals(labels, perfect, np.array([True]), 100, seed=0).means["mAP"]
     Interval(low=1.0, high=1.0, level=0.95, resamples=100)
     """
     known = int((labels[:, included] != UNKNOWN).sum())
     count = min(resamples, max(MAX_LABELS // known, 1)) if known else 0
+    columns = np.flatnonzero(included)
     if not count:
-        return {}
-    classes = [RankedClass(labels[:, c], scores[:, c]) for c in np.flatnonzero(included)]
+        return Intervals({}, [None] * len(columns))
+    classes = [RankedClass(labels[:, c], scores[:, c]) for c in columns]
     rng = np.random.default_rng(seed)
-    figures: dict[str, list[np.ndarray]] = {"mAP": [], "AUROC": []}
+    precisions, aurocs = [], []
     for start in range(0, count, CHUNK):
         weights = _draw_weights(rng, len(labels), min(CHUNK, count - start))
-        figures["mAP"].append(_nan_mean([ranked.average_precisions(weights) for ranked in classes]))
-        figures["AUROC"].append(_nan_mean([ranked.aurocs(weights) for ranked in classes]))
+        precisions.append(_nan_mean([ranked.average_precisions(weights) for ranked in classes]))
+        aurocs.append(np.stack([ranked.aurocs(weights) for ranked in classes]))
     once = np.ones((len(labels), 1), np.float32)
-    of_all = {
-        "mAP": _nan_mean([ranked.average_precisions(once) for ranked in classes])[0],
-        "AUROC": _nan_mean([ranked.aurocs(once) for ranked in classes])[0],
+    class_auroc, resampled = np.stack([r.aurocs(once) for r in classes]), np.hstack(aurocs)
+    of_all = _nan_mean([ranked.average_precisions(once) for ranked in classes])[0]
+    means = {
+        "mAP": _around(of_all, np.concatenate(precisions), count),
+        "AUROC": _around(_nan_mean(class_auroc)[0], _nan_mean(resampled), count),
     }
-    intervals = {
-        name: _around(of_all[name], np.concatenate(parts), count) for name, parts in figures.items()
-    }
-    return {name: interval for name, interval in intervals.items() if interval}
+    return Intervals(
+        {name: interval for name, interval in means.items() if interval},
+        [
+            _around(own[0], of, count) if enough else None
+            for own, of, enough in zip(
+                class_auroc, resampled, _enough(labels[:, included]), strict=True
+            )
+        ],
+    )
+
+
+def _enough(labels: np.ndarray) -> np.ndarray:
+    """Returns which classes have enough images for an interval of their own."""
+    return np.minimum((labels == 1).sum(axis=0), (labels == 0).sum(axis=0)) >= MIN_IMAGES
 
 
 def _around(figure: float, resampled: np.ndarray, count: int) -> Interval | None:
@@ -185,9 +211,9 @@ def _draw_weights(rng: np.random.Generator, images: int, resamples: int) -> np.n
     return np.stack(counts, axis=1)
 
 
-def _nan_mean(values: list[np.ndarray]) -> np.ndarray:
+def _nan_mean(values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Returns the mean over the first axis without NaN; NaN if there is no other value."""
-    stacked = np.stack(values).astype(np.float64)
+    stacked = np.asarray(values, np.float64)
     valid = ~np.isnan(stacked)
     total, count = np.where(valid, stacked, 0).sum(axis=0), valid.sum(axis=0)
     return np.where(count, total / np.maximum(count, 1), np.nan)

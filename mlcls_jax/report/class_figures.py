@@ -1,11 +1,14 @@
 """Figures per class and per pair of classes, and the points of the curves."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int8
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
+from mlcls_jax.evaluation.auroc import class_aurocs, macro_auroc, micro_auroc
+from mlcls_jax.evaluation.bootstrap import Interval
 from mlcls_jax.evaluation.metrics import average_precisions, classes_to_average
 
 PAIRS = 15  # most pairs of classes in a table
@@ -21,6 +24,7 @@ class ClassRow:
     Attributes:
         name: name of the class.
         ap: average precision.
+        auroc: area under the ROC curve.
         f1, precision, recall: at the threshold.
         threshold: threshold of the class.
         train, val: number of positive images.
@@ -28,6 +32,7 @@ class ClassRow:
 
     name: str
     ap: float | None
+    auroc: float | None
     f1: float | None
     precision: float | None
     recall: float | None
@@ -53,7 +58,9 @@ def class_rows(
         thresholds: threshold of each class.
     """
     labels = table.labels
-    aps = average_precisions(labels, probabilities, classes_to_average(labels))
+    counted = classes_to_average(labels)
+    aps = average_precisions(labels, probabilities, counted)
+    aurocs = class_aurocs(labels, probabilities, counted)
     positive, predicted = labels == 1, present & (labels != UNKNOWN)
     true_positives = (positive & predicted).sum(axis=0)
     predictions, positives = predicted.sum(axis=0), positive.sum(axis=0)
@@ -61,6 +68,7 @@ def class_rows(
         ClassRow(
             name=name,
             ap=float(aps[c]) if positives[c] else None,
+            auroc=None if np.isnan(aurocs[c]) else float(aurocs[c]),
             f1=_ratio(2 * true_positives[c], predictions[c] + positives[c]),
             precision=_ratio(true_positives[c], predictions[c]),
             recall=_ratio(true_positives[c], positives[c]),
@@ -69,6 +77,35 @@ def class_rows(
             val=int(positives[c]),
         )
         for c, name in enumerate(table.classes)
+    ]
+
+
+def averages(
+    labels: Int8[np.ndarray, "image class"],
+    logits: Float[np.ndarray, "image class"],
+    included: Bool[np.ndarray, " class"],
+    intervals: Mapping[str, Interval],
+) -> list[tuple[str, float, Interval | None]]:
+    """Returns the metrics over all classes that need no threshold: name, value and interval.
+
+    Args:
+        labels: int8 [image, class], each 1, 0 or UNKNOWN.
+        logits: float [image, class].
+        included: bool [class], the classes to average.
+        intervals: by the name of the metric, from `bootstrap_intervals`.
+    """
+    if not included.any():
+        return []
+    aurocs = class_aurocs(labels, logits, included)
+    precisions = average_precisions(labels, logits, included)[included]
+    counts = len(precisions), len(aurocs) - np.isnan(aurocs).sum()
+    names = [
+        f"{name}, mean over {n} classes" for name, n in zip(("mAP", "AUROC"), counts, strict=True)
+    ]
+    return [
+        (names[0], float(precisions.mean()), intervals.get("mAP")),
+        (names[1], macro_auroc(aurocs), intervals.get("AUROC")),
+        ("AUROC, all pairs of image and class", micro_auroc(labels, logits, included), None),
     ]
 
 

@@ -18,9 +18,11 @@ from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.diagnosis.overrides import for_shell
 from mlcls_jax.evaluation.best_metric import best_in_words
+from mlcls_jax.evaluation.bootstrap import Interval, bootstrap_intervals
 from mlcls_jax.evaluation.calibration import calibration_error
 from mlcls_jax.report import charts
 from mlcls_jax.report.class_figures import (
+    averages,
     class_rows,
     confused,
     precision_recall,
@@ -33,6 +35,7 @@ from mlcls_jax.run.workdir import REPORT
 from mlcls_jax.step.network import describe_network, network_spec
 from mlcls_jax.system.files import write_text
 
+RESAMPLES = 1000  # as in evaluate, so that its intervals are the same
 _TEMPLATE, _STYLE, _SCRIPT = "report.html", "report.css", "report.js"
 
 
@@ -76,6 +79,7 @@ def render(inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": _figure, "percent": _percent, "for_shell": for_shell}
+    environment.filters["interval"] = _interval
     style, script = (
         environment.loader.get_source(environment, name)[0]  # pyright: ignore
         for name in (_STYLE, _SCRIPT)
@@ -140,9 +144,7 @@ def _training_values(inputs: ReportInputs) -> dict[str, Any]:
     records = inputs.records
     if not records:
         return {"last": None, "best": None, "curves": [], "times": [], "timing": {}}
-    evaluation, val = inputs.config.evaluation, inputs.splits["val"]
-    positives = np.sum([table.positives for table in inputs.splits.values()], axis=0)
-    averaged = (positives >= evaluation.min_positives) & (val.positives > 0)
+    evaluation = inputs.config.evaluation
     timing: dict[str, float] = {}
     for record in records:
         for activity, seconds in record.get("timing", {}).items():
@@ -154,7 +156,7 @@ def _training_values(inputs: ReportInputs) -> dict[str, Any]:
         "best": best[-1] if best else None,
         "best_by": evaluation.best,
         "best_in_words": best_in_words(evaluation.best),
-        "averaged": int(averaged.sum()),
+        "averaged": int(inputs.averaged.sum()),
         "curves": [charts.curves(records, "mAP"), charts.curves(records, "loss")],
         "times": [*times, charts.speed(records)],
         "timing": timing,
@@ -170,9 +172,14 @@ def _score_values(
         return {"classes": [], "galleries": [], "explained": False}
     table, probabilities, present = scored.table, scored.probabilities, scored.present
     labels, names = table.labels, table.classes
-    train = inputs.splits["train"]
+    train, averaged = inputs.splits["train"], inputs.averaged
+    intervals = bootstrap_intervals(labels, scored.logits, averaged, RESAMPLES, inputs.config.seed)
+    aurocs = dict(zip(np.flatnonzero(averaged).tolist(), intervals.class_auroc, strict=True))
     return {
         "classes": class_rows(train, table, probabilities, present, decision_rule.thresholds),
+        "resamples": next((each.resamples for each in intervals.means.values()), RESAMPLES),
+        "intervals": [aurocs.get(c) for c in range(len(names))],
+        "averages": averages(labels, scored.logits, averaged, intervals.means),
         "tuned_for": decision_rule.criterion.text if decision_rule.criterion else None,
         "curve": charts.precision_recall(*precision_recall(labels, probabilities)),
         "calibration": charts.reliability(reliability(labels, probabilities)),
@@ -214,6 +221,10 @@ def _galleries(
 
 def _figure(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.low:.3f} to {interval.high:.3f}"
 
 
 def _percent(value: float | None) -> str:

@@ -31,11 +31,13 @@ class Scored:
 
     Attributes:
         table: labels of the images that could be read.
+        logits: float32 [image, class].
         probabilities: float64 [image, class].
         present: bool [image, class]: the predicted classes.
     """
 
     table: LabelTable
+    logits: np.ndarray
     probabilities: np.ndarray
     present: np.ndarray
 
@@ -71,7 +73,15 @@ class ReportInputs:
         rows = {name: row for row, name in enumerate(val.filenames)}
         table = val.take([rows[name] for name in self.best.filenames])
         probabilities = self.decision_rule.probabilities(self.best.logits)
-        return Scored(table, probabilities, self.decision_rule.present(probabilities))
+        present = self.decision_rule.present(probabilities)
+        return Scored(table, self.best.logits, probabilities, present)
+
+    @cached_property
+    def averaged(self) -> np.ndarray:
+        """The classes over which averages of val are: bool [class]."""
+        val = self.scored.table if self.scored else self.splits["val"]
+        positives = np.sum([table.positives for table in self.splits.values()], axis=0)
+        return (positives >= self.config.evaluation.min_positives) & (val.positives > 0)
 
     @cached_property
     def findings(self) -> list[Finding]:

@@ -88,11 +88,15 @@ def score_table(
         "phase": run.metadata["phase"],
         "weights": run.metadata.get("weights", RAW),
         "values": finite_or_none(scores.values),
-        "mAP_interval": _as_dict(intervals.get("mAP")),
-        "AUROC_interval": _as_dict(intervals.get("AUROC")),
+        "mAP_interval": _as_dict(intervals.means.get("mAP")),
+        "AUROC_interval": _as_dict(intervals.means.get("AUROC")),
         "base_rate": finite_or_none(constant.values),
         "class_ap": finite_or_none(scores.class_ap),
         "class_auroc": finite_or_none(scores.class_auroc),
+        "class_auroc_interval": {
+            table.classes[c]: _as_dict(interval)
+            for c, interval in zip(np.flatnonzero(included), intervals.class_auroc, strict=True)
+        },
         "at_recall": at_recall,
         "class_precision_at_recall": finite_or_none(class_at),
         "excluded_classes": scores.excluded_classes,

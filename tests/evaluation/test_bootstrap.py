@@ -48,7 +48,7 @@ def sklearn_map(labels, scores) -> float:
 
 
 def interval_of(labels, scores, included, resamples, seed=0, name="mAP"):
-    return bootstrap_intervals(labels, scores, included, resamples, seed)[name]
+    return bootstrap_intervals(labels, scores, included, resamples, seed).means[name]
 
 
 def sklearn_auroc(labels, scores) -> float:
@@ -83,7 +83,7 @@ def test_the_interval_is_around_the_metric_if_classes_are_rare():
     off: dict[str, list[float]] = {"mAP": [], "AUROC": []}
     for _ in range(20):
         labels, scores, included = rare_classes(rng)
-        intervals = bootstrap_intervals(labels, scores, included, 200, 0)
+        intervals = bootstrap_intervals(labels, scores, included, 200, 0).means
         for name, metric in (("mAP", sklearn_map), ("AUROC", sklearn_auroc)):
             value, interval = metric(labels[:, included], scores[:, included]), intervals[name]
             assert interval.low < value < interval.high
@@ -124,7 +124,8 @@ def test_only_included_classes_and_known_labels_count():
     other[:, 3] = 0
     included = np.array([True, True, True, False])
     one, two = (bootstrap_intervals(labels, x, included, 20, 0) for x in (scores, other))
-    assert one == two and set(one) == {"mAP", "AUROC"}
+    assert one == two and set(one.means) == {"mAP", "AUROC"}
+    assert len(one.class_auroc) == 3
 
 
 def test_fewer_resamples_if_they_would_take_long(monkeypatch):
@@ -136,7 +137,8 @@ def test_fewer_resamples_if_they_would_take_long(monkeypatch):
 @pytest.mark.parametrize(("included", "resamples"), [(False, 10), (True, 0)])
 def test_nothing_to_resample(included, resamples):
     labels, scores = split(50)
-    assert bootstrap_intervals(labels, scores, np.full(4, included), resamples, 0) == {}
+    nothing = bootstrap_intervals(labels, scores, np.full(4, included), resamples, 0)
+    assert nothing.means == {} and nothing.class_auroc == [None] * (4 * included)
 
 
 def test_a_class_without_negatives_has_no_auroc():
@@ -146,5 +148,23 @@ def test_a_class_without_negatives_has_no_auroc():
         bootstrap_intervals(labels, scores, np.array(included), 20, 0)
         for included in ([True, True, True, True], [False, True, True, True])
     )
-    assert with_it["AUROC"] == without["AUROC"] and with_it["mAP"] != without["mAP"]
-    assert set(bootstrap_intervals(labels, scores, np.arange(4) == 0, 20, 0)) == {"mAP"}
+    assert with_it.means["AUROC"] == without.means["AUROC"]
+    assert with_it.means["mAP"] != without.means["mAP"]
+    assert with_it.class_auroc == [None, *without.class_auroc]
+    assert set(bootstrap_intervals(labels, scores, np.arange(4) == 0, 20, 0).means) == {"mAP"}
+
+
+def test_the_interval_of_a_class_is_that_of_the_class_alone():
+    labels, scores = split(60)
+    every = bootstrap_intervals(labels, scores, np.ones(4, bool), 70, 5).class_auroc
+    for column in range(4):
+        alone = interval_of(labels, scores, np.arange(4) == column, 70, 5, "AUROC")
+        assert every[column] == alone
+
+
+def test_classes_of_few_images_have_no_interval_of_their_own():
+    labels, scores = split(60)
+    labels[:, 0], labels[:, 1] = np.arange(60) < 4, np.arange(60) >= 4
+    labels[:, 2], labels[:, 3] = np.arange(60) < 5, np.arange(60) >= 5
+    found = bootstrap_intervals(labels, scores, np.ones(4, bool), 20, 0).class_auroc
+    assert [interval is None for interval in found] == [True, True, False, False]

@@ -11,11 +11,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.evaluation.base_rate import BaseRate, model_scores
+from mlcls_jax.evaluation.bootstrap import bootstrap_intervals
 from mlcls_jax.evaluation.decision_rule import DecisionRule, ThresholdCriterion
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.report import live
@@ -246,6 +248,31 @@ def test_each_map_is_named_for_what_it_is(tmp_path):
     assert "<small>val mAP, last evaluation, 2 classes</small><b>0.6000</b>" in text
 
 
+def test_auroc_is_that_of_scikit_learn_with_the_interval_of_evaluate(tmp_path):
+    names = ("a", "b", "c")
+    workdir, splits = a_run(tmp_path, names)
+    splits["val"].labels[:, 2] = 1  # no negative
+    best = a_best(splits["val"])
+    write_best_evaluation(workdir, best)
+    write_report(workdir, splits)
+    markup = (workdir / REPORT).read_text(encoding="utf-8")
+    text = Page(markup.replace("</td>", " </td>").replace("</th>", " </th>")).text
+    labels, logits = splits["val"].labels, best.logits
+    aurocs = [roc_auc_score(labels[:, c], logits[:, c]) for c in (0, 1)]
+    intervals = bootstrap_intervals(labels, logits, np.ones(3, bool), 1000, Config().seed)
+    cells = list(map(str.strip, text[text.index("Click a header") :].splitlines()))
+    for name, auroc, interval in zip(names, aurocs, intervals.class_auroc, strict=False):
+        assert interval is not None
+        shown = f"{auroc:.3f} {interval.low:.3f} to {interval.high:.3f}"
+        assert cells[cells.index(name) + 2] == shown
+    assert intervals.class_auroc[2] is None
+    mean = intervals.means["AUROC"]
+    over_all = " ".join(text[text.index("Over all classes") :].split())
+    assert f"2 classes {np.mean(aurocs):.4f} {mean.low:.3f} to {mean.high:.3f}" in over_all
+    micro = roc_auc_score(labels.ravel(), logits.ravel())
+    assert f"all pairs of image and class {micro:.4f} –" in over_all
+
+
 def test_the_evaluation_with_the_lowest_loss_is_kept_if_the_loss_decides(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))  # its losses are 0.4
     report = LiveReport(workdir, splits, 10**7, enabled=True, metric="loss")
@@ -348,7 +375,7 @@ def test_a_click_on_a_header_sorts_by_value_and_a_second_one_reverses(tmp_path):
     policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv")) or ""
     clicks = """<script>
     const seen = [], buttons = document.querySelectorAll("th button");
-    for (const column of [0, 0, 6, 6]) {
+    for (const column of [0, 0, 7, 7]) {
       buttons[column].click();
       const rows = [...buttons[0].closest("table").tBodies[0].rows];
       seen.push(rows.map((row) => row.cells[0].textContent).join(""));
