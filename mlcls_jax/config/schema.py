@@ -45,14 +45,17 @@ class Data:
     """Where the images and labels are, and how they are split, batched and read."""
 
     # The kind of data set that csv, val_csv and test_csv name.
-    # csv: a CSV file, or a packed data set (a folder, or an address such as gs://bucket/photos).
+    # csv: a CSV file, a packed data set (a folder, or an address such as gs://bucket/photos), or a
+    # local folder of class folders.
+    # folders: a folder or an address with a folder of images for each class, such as photos/cat.
     # coco: a file instances_*.json.
     # voc: a folder such as VOCdevkit/VOC2007, or one of its ImageSets/Main/*.txt.
     # tfds: the name of a data set of TensorFlow Datasets, such as coco/2017.
-    source: str = _choice("csv", "coco", "voc", "tfds")
+    source: str = _choice("csv", "folders", "coco", "voc", "tfds")
     csv: str = ""  # labels of all images; of the training images only, if val_csv is set
     # csv, coco: the folder that file names are relative to.  tfds: the folder of its data sets; "":
-    # the default of TFDS.  Unused for voc and packed data sets.
+    # the default of TFDS.  Unused for voc,
+    # class folders and packed data sets.
     images: str = ""
     val_csv: str = ""  # labels of the validation images; "": see val_fraction
     val_images: str = ""  # image folder of val_csv; "": images

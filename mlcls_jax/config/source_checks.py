@@ -44,8 +44,9 @@ def check_source(data: Data) -> None:
                     f"{getattr(data, other)!r}, which reads labels from one column; remove one of "
                     "the two"
                 )
-    folders = ("val_images", "test_images") if data.source in ("voc", "tfds") else ()
-    for name in ("images", *folders) if data.source == "voc" else folders:
+    has_own = data.source in ("voc", "folders")
+    folders = ("val_images", "test_images") if has_own or data.source == "tfds" else ()
+    for name in ("images", *folders) if has_own else folders:
         if getattr(data, name):
             raise ValueError(
                 f"config: data.{name} is {getattr(data, name)!r}, but the images of "

@@ -42,7 +42,7 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
         if data.source == "csv" and images and not has_folder(data, place):
             raise ValueError(
                 f"config: data.{prefix}images is {images!r}, but data.{prefix}csv is a packed data "
-                f"set, which contains its images; set data.{prefix}images=''"
+                f"set or a folder, which contains its images; set data.{prefix}images=''"
             )
         folder = images or (data.images if has_folder(data, place) or data.source == "tfds" else "")
         return read_table(data, place, folder, classes=classes)

@@ -19,7 +19,7 @@ _WORDS = {
         UNKNOWN,
     ),
 }
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -175,21 +175,27 @@ def confidence_column(
     """
     if name:
         return cells.column(name, "check data.confidence_column")
+    found = []
     for column in columns:
         if column is labels or plain_name(column.name) not in _CONFIDENCES:
             continue
         used = {column.distinct[code].strip() for code in np.unique(column.codes)}
         values = {soft_value(text) for text in used}
         if None not in values and 0 in values:
-            return column
-        if used & _ABSENT or (None not in values and values - {1, -1}):
+            found.append(column)
+        elif used & _ABSENT or (None not in values and values - {1, -1}):
             raise ValueError(
                 f"{column.path}: column {column.name!r} may say whether a label of column "
                 f"{labels.name!r} is in the image; set data.confidence_column={column.name!r} if "
                 f"it does (1: it is, 0: it is not), or data.ignore_columns={column.name!r} to take "
                 "all labels as present"
             )
-    return None
+    if len(found) > 1:
+        raise ValueError(
+            f"{cells.path}: {quoted(column.name for column in found)} may each say whether a label "
+            f"is in the image; set data.confidence_column to one of them"
+        )
+    return found[0] if found else None
 
 
 def split_values(
@@ -218,7 +224,7 @@ def split_values(
             )
         splits = column.map(lambda text: given.get(_number(text), "train")).tolist()
         return tuple(splits), (f"{_split_note(column, given)}, others are train",)
-    named = {value: _SPLIT_NAMES.get(value, "") for value in used}
+    named = {value: SPLIT_NAMES.get(value, "") for value in used}
     flags = _SPLIT_FLAGS.get(plain_name(column.name).removeprefix("is_").removeprefix("is"))
     as_flags = {value: cell_value(value) for value in used}
     if flags and set(as_flags.values()) <= {0, 1}:

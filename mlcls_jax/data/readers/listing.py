@@ -1,6 +1,7 @@
 """Lists the files of a folder, on this machine or in a bucket."""
 
 import os
+from collections.abc import Sequence
 
 from mlcls_jax.system.remote import asked, file_system_of, files_below, is_remote
 
@@ -36,6 +37,14 @@ def names_below(folder: str) -> list[str]:
         prefix = "" if relative == "." else f"{relative}/"
         found += [prefix + name for name in files if not is_hidden(name)]
     return found
+
+
+def sizes_of(folder: str, names: Sequence[str]) -> list[int]:
+    """Returns the size in bytes of each file, by its name relative to a folder."""
+    if is_remote(folder):
+        files = files_below(folder)
+        return [files[name]["size"] for name in names]
+    return [os.stat(os.path.join(folder, name)).st_size for name in names]
 
 
 def is_hidden(name: str) -> bool:

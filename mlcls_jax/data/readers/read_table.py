@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.readers.class_folders import holds_class_folders, read_class_folders
 from mlcls_jax.data.readers.coco import read_coco
 from mlcls_jax.data.readers.csv_labels import read_labels, with_categories
 from mlcls_jax.data.readers.csv_options import csv_options
@@ -60,6 +61,8 @@ def read_table(
         table = read_coco(place, images, policy)
     elif data.source == "voc":
         table = read_voc(place, policy, classes)
+    elif data.source == "folders" or (data.source == "csv" and holds_class_folders(place)):
+        table = read_class_folders(place, classes)
     elif data.source == "tfds":
         table = read_tfds(TfdsSet(place, images, data.image_feature, data.label_feature, policy))
     else:

@@ -231,6 +231,13 @@ def test_confidences_without_a_zero_are_decided(place):
     )
 
 
+def test_two_columns_of_confidences_are_decided(place):
+    text = "filename,label,confidence,present\n000001.jpg,dog,0.9,0\n000002.jpg,cat,0,1\n"
+    assert "'confidence', 'present' may each say" in place.refusal(text, label_column="label")
+    found = place.read(text, label_column="label", confidence_column="present")
+    assert found.labels.tolist() == [[UNKNOWN, 0], [1, UNKNOWN]]
+
+
 def test_a_column_of_labels_needs_no_delimiter(place):
     found = place.read(
         "filename,label,n\n000001.jpg,dog,3\n000002.jpg,cat,4\n", label_column="label"
