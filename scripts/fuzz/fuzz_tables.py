@@ -133,8 +133,8 @@ def second_reader(table: Table) -> dict[tuple[str, str], float] | None:
     (header, *rows), _, options = table
     stems = [row[header.index("filename")].strip().replace("\\", "/") for row in rows]
     stems = [name.rpartition("/")[2].split(".")[0].lower() for name in stems]
-    left_out = {"filename", "split", ""} | set(options.get("ignore_columns", "").split(","))
-    columns = [name for name in header if name not in left_out]
+    unused = {"filename", "split", ""} | set(options.get("ignore_columns", "").split(","))
+    columns = [name for name in header if name not in unused]
     if wanted := options.get("label_columns"):
         known = [name for name in columns if name in wanted.split(",")]
         columns = [x for x in columns if x in known or fnmatch.fnmatchcase(x, wanted)] or known
