@@ -36,6 +36,7 @@ from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import labels_csv
+from mlcls_jax.data.readers.csv_options import GROUP_COLUMN
 from mlcls_jax.data.readers.packed import packing, read_packed
 from mlcls_jax.data.readers.read_table import read_table
 from mlcls_jax.data.readers.storage import read_whole
@@ -93,7 +94,7 @@ def pack(
       shard_bytes: the largest size of each file; see `packing`.
       shard_format: tar, tfrecord or array_record; see `shards`.
       check: whether to read the header of each image.
-      columns: filename_column and split_column of the CSV.
+      columns: filename_column, split_column and perhaps group_column of the CSV.
 
     Returns:
       The number of images.
@@ -143,13 +144,16 @@ def main(argv: list[str]) -> int:
     table, data = _table(options)
     for note in table.notes:
         print(note)
-    names = {"filename_column": data.filename_column, "split_column": data.split_column}
-    documented = Data(csv=data.csv, images=data.images)
-    documented.filename_column, documented.split_column = names.values()
+    names = {name: getattr(data, name) for name in ("filename_column", "split_column")}
+    if data.group_column:
+        names["group_column"] = data.group_column
+    documented = Data(csv=data.csv, images=data.images, **names)
     if options.csv and data == documented and not Path(options.csv).expanduser().is_dir():
         labels, columns = partial(read_whole, os.path.expanduser(options.csv)), names
     else:  # as a CSV that training reads without options
         columns = {"filename_column": "filename", "split_column": "split" if table.splits else ""}
+        if table.groups is not None:
+            columns["group_column"] = GROUP_COLUMN
 
         def labels() -> bytes:
             return labels_csv(table).encode()

@@ -25,6 +25,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv
+from mlcls_jax.data.readers.csv_options import GROUP_COLUMN
 from mlcls_jax.data.readers.read_table import read_table
 from mlcls_jax.system.files import new_folder, write_text
 
@@ -104,6 +105,8 @@ def _fields(data: Data, tables: dict[str, LabelTable], options: argparse.Namespa
         fields.append(f"--config.data.{prefix}csv={Path(options.out) / PARTS[prefix]}")
         if options.images or table.sources is None or data.source == "voc":
             fields.append(f"--config.data.{prefix}images={folder}")
+    if tables[""].groups is not None:
+        fields.append(f"--config.data.group_column={GROUP_COLUMN}")
     return fields
 
 

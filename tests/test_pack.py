@@ -145,3 +145,16 @@ def test_a_renamed_column_is_part_of_the_next_command(photos, tmp_path, capsys):
     assert run("--csv", csv, "--images", photos, "--out", out, "--filename-column", "my image") == 0
     assert "--config.data.filename_column='my image'" in capsys.readouterr().out
     assert (out / "labels.csv").read_bytes() == csv.read_bytes()
+
+
+@pytest.mark.parametrize("ignored", [(), ("--ignore-columns", "note")])
+def test_groups_are_packed(photos, tmp_path, capsys, ignored):
+    csv, out = tmp_path / "labels.csv", tmp_path / "out"
+    note = ",note" if ignored else ""
+    rows = "".join(f"{i:02}.png,p{i // 4},{i % 2}{note}\n" for i in range(40))
+    csv.write_text(f"filename,patient,cat{note}\n{rows}")
+    options = ("--group-column", "patient", *ignored)
+    assert run("--csv", csv, "--images", photos, "--out", out, *options) == 0
+    column = "group" if ignored else "patient"
+    assert f"--config.data.group_column={column}\n" in capsys.readouterr().out
+    assert read_packed(out, group_column=column).groups == tuple(f"p{i // 4}" for i in range(40))

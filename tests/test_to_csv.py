@@ -70,3 +70,13 @@ def test_mistakes_write_nothing(tmp_path):
         with pytest.raises(ValueError, match=words):
             convert(tmp_path / "out", data)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_become_a_column(tmp_path, capsys):
+    tree, out = make_voc(tmp_path), tmp_path / "out"
+    data = {"source": "voc", "csv": str(tree), "group_pattern": "0000"}
+    assert convert(out, data) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith("--config.data.group_column=group\n")
+    table = read_labels(out / "labels.csv", tree / "JPEGImages", group_column="group")
+    assert set(table.groups or ()) == {"0000"}

@@ -69,6 +69,12 @@ class Data:
     # others then mean train.  "": train, val and test, or what the name of the column tells.
     val_values: str = ""
     test_values: str = ""
+    # csv: name of a column of patients, videos or sites.  Images of one group are never in two
+    # splits.  "": none.
+    group_column: str = ""
+    # The same from file names: a regular expression whose parentheses match the group, such as
+    # "(patient[0-9]+)_".  "": none.
+    group_pattern: str = ""
     # csv: what separates the labels in one column, such as ";" or " ".  "": one column of 0 and 1
     # per class.
     label_delimiter: str = ""

@@ -1,11 +1,14 @@
 """Checks the fields of a config that say what kind of data set is read."""
 
+import re
+
 from mlcls_jax.config.schema import Data
 
 # Fields of `data` that only some sources use.
 SOURCE_FIELDS = {
     "filename_column": ("csv",),
     "split_column": ("csv",),
+    "group_column": ("csv",),
     "label_delimiter": ("csv",),
     "label_column": ("csv",),
     "confidence_column": ("csv",),
@@ -44,6 +47,7 @@ def check_source(data: Data) -> None:
                     f"{getattr(data, other)!r}, which reads labels from one column; remove one of "
                     "the two"
                 )
+    _check_groups(data)
     has_own = data.source in ("voc", "folders")
     folders = ("val_images", "test_images") if has_own or data.source == "tfds" else ()
     for name in ("images", *folders) if has_own else folders:
@@ -52,3 +56,18 @@ def check_source(data: Data) -> None:
                 f"config: data.{name} is {getattr(data, name)!r}, but the images of "
                 f"data.source={data.source!r} are found without it; remove it"
             )
+
+
+def _check_groups(data: Data) -> None:
+    if data.group_column and data.group_pattern:
+        raise ValueError(
+            f"config: data.group_column is {data.group_column!r} and data.group_pattern is "
+            f"{data.group_pattern!r}, but an image has one group; remove one of the two"
+        )
+    try:
+        re.compile(data.group_pattern)
+    except re.error as error:
+        raise ValueError(
+            f"config: data.group_pattern is {data.group_pattern!r}, which is no regular "
+            f"expression ({error}); correct it, such as '(patient[0-9]+)_'"
+        ) from None

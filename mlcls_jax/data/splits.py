@@ -5,12 +5,14 @@ A run saves its splits as `splits.csv` and reads them from there when it continu
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.groups import check_groups, proposed_groups, uneven_shares
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted, quoting, read_csv
 from mlcls_jax.data.readers.read_table import has_folder, read_table
@@ -108,6 +110,8 @@ def make_splits(
     if "val" not in named:
         shares["val"] = val_fraction
     names[pool] = draw_splits(train.take(pool), shares, seed)
+    notes = uneven_shares(names[pool], shares) if train.groups is not None else ()
+    train = replace(train, notes=(*train.notes, *notes))
     return _assembled(train, names, given)
 
 
@@ -238,6 +242,10 @@ def _assembled(
     splits = {split: train.take(rows[split]) for split in SPLITS if len(rows[split])} | given
     splits = {split: splits[split] for split in SPLITS if split in splits}
     _check_disjoint(splits)
+    check_groups(splits)
+    note = proposed_groups(splits) if train.groups is None else ""
+    if note and "train" in splits:
+        splits["train"] = replace(splits["train"], notes=(*splits["train"].notes, note))
     return splits
 
 

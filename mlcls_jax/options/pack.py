@@ -18,6 +18,7 @@ from mlcls_jax.system.invocation import command
 CSV_FIELDS = {
     "filename_column": "column of file names",
     "split_column": "column of train, val and test",
+    "group_column": "column of patients, videos or sites",
     "val_values": "values of that column that mean val",
     "test_values": "values of that column that mean test",
     "label_delimiter": "what separates the labels in one column",

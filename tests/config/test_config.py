@@ -585,3 +585,19 @@ def test_settings_of_class_columns_exclude_a_delimiter(name, value):
         validate(Config(data=dataclasses.replace(data, label_delimiter=";")))
     with pytest.raises(ValueError, match=rf"data\.{name} is .*; remove one of the two"):
         validate(Config(data=dataclasses.replace(data, label_column="labels")))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (
+            Data(source="voc", group_column="patient"),
+            "data.group_column is 'patient', but data.sou",
+        ),
+        (Data(group_column="patient", group_pattern="p"), "an image has one group"),
+        (Data(group_pattern="(p"), "data.group_pattern is '(p', which is no regular expression"),
+    ],
+)
+def test_groups_that_cannot_be_found_are_refused(data, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        validate(Config(data=data))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlcls_jax.data.groups import group_counts
 from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable, as_labels
 from mlcls_jax.data.readers.csv_cells import Column, CsvCells, quoted
@@ -24,7 +25,7 @@ from mlcls_jax.data.readers.csv_columns import (
     label_column,
 )
 from mlcls_jax.data.readers.csv_files import read_csv_at
-from mlcls_jax.data.readers.csv_options import SPLIT_COLUMN, CsvOptions
+from mlcls_jax.data.readers.csv_options import GROUP_COLUMN, SPLIT_COLUMN, CsvOptions
 from mlcls_jax.data.readers.csv_rows import Join, merged_rows
 from mlcls_jax.data.readers.csv_values import (
     confidence_column,
@@ -81,6 +82,7 @@ def read_labels(
         check_folder(folder)
     cells = read_csv_at(csv, choice.filename_column, named_only=bool(choice.label_column))
     names, split = _named_columns(cells, choice)
+    groups = _groups(cells, choice, unlabelled)
     order = _read_categories(categories) if categories else None
     known = order or classes
     found, values, notes, join = _labels(cells, choice, known, unlabelled)
@@ -90,7 +92,10 @@ def read_labels(
             split, _values(choice.val_values), _values(choice.test_values)
         )
         notes += split_notes
-    table = LabelTable(folder, (), values, found, splits, sources, cells.notes + notes)
+    if groups is not None:
+        notes += (f"column {choice.group_column!r}: {group_counts(groups)}",)
+    notes = cells.notes + notes
+    table = LabelTable(folder, (), values, found, splits, sources, notes, groups=groups)
     table = _with_images(names, table, choice.max_missing, join)
     return table.with_classes(order, str(cells.path), str(categories)) if order else table
 
@@ -107,6 +112,15 @@ def _named_columns(cells: CsvCells, choice: CsvOptions) -> tuple[Column, Column 
     return names, None
 
 
+def _groups(cells: CsvCells, choice: CsvOptions, unlabelled: bool) -> tuple[str, ...] | None:
+    """The group of each row; None without a column, which images to predict need not have."""
+    name = choice.group_column
+    if not name or (unlabelled and name not in cells.columns):
+        return None
+    column = cells.column(name, "check data.group_column")
+    return tuple(text.strip() for text in column.texts)
+
+
 def _holds_images(column: Column) -> bool:
     """Whether the first cells of a column are names of image files."""
     texts = [column.distinct[code] for code in column.codes[:10]]
@@ -121,7 +135,7 @@ def _labels(
     cells: CsvCells, choice: CsvOptions, known: Sequence[str] | None, unlabelled: bool
 ) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...], Join]:
     """Class names; labels, as in `as_labels`; how they were understood; which rows are joined."""
-    others = {choice.filename_column, choice.split_column}
+    others = {choice.filename_column, choice.split_column, choice.group_column}
     columns = class_columns(
         cells,
         others,
@@ -212,7 +226,8 @@ def _with_images(column: Column, table: LabelTable, max_missing: float, join: Jo
             advice = f"check data.images, remove these rows, or {skip}"
             raise missing_error(column, names, missing, table.folder, advice)
         notes += (f"{len(gone)} of {count} images do not exist and are skipped: {quoted(gone)}",)
-    rows, values, row_notes = merged_rows(column, names, table.labels, table.splits, join=join)
+    places = {"": table.splits, "group ": table.groups}
+    rows, values, row_notes = merged_rows(column, names, table.labels, places, join=join)
     labels, targets = as_labels(values)
     notes += row_notes
     return replace(
@@ -221,6 +236,7 @@ def _with_images(column: Column, table: LabelTable, max_missing: float, join: Jo
         labels=labels,
         targets=targets,
         splits=None if table.splits is None else tuple(table.splits[i] for i in rows),
+        groups=None if table.groups is None else tuple(table.groups[i] for i in rows),
         notes=(f"{column.path}: {'; '.join(notes)}",) if notes else (),
     )
 
@@ -263,15 +279,19 @@ def _check_classes(path: str | Path, names: Iterable[str]) -> None:
 def labels_csv(table: LabelTable) -> str:
     """Returns the text of a CSV that `read_labels` reads back as this table.
 
-    Unknown labels are empty cells, and soft labels are numbers between 0 and 1.
+    Unknown labels are empty cells, and soft labels are numbers between 0 and 1. Groups are read
+    back with data.group_column=group.
 
     Raises:
-      ValueError: a class is called like the column of file names or splits.
+      ValueError: a class is called like the column of file names, splits or groups.
     """
     columns = {"filename": list(table.filenames)}
     if table.splits is not None:
         columns[SPLIT_COLUMN] = list(table.splits)
-    if taken := sorted({"filename", SPLIT_COLUMN} & set(table.classes)):
+    if table.groups is not None:
+        columns[GROUP_COLUMN] = list(table.groups)
+    reserved = {"filename", SPLIT_COLUMN} | (set() if table.groups is None else {GROUP_COLUMN})
+    if taken := sorted(reserved & set(table.classes)):
         raise ValueError(
             f"the class {taken[0]!r} has the name of another column of the CSV; rename the class"
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mlcls_jax.config import Data
 
 SPLIT_COLUMN = Data().split_column
+GROUP_COLUMN = "group"  # in the CSVs that are written
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class CsvOptions:
 
     filename_column: str = "filename"
     split_column: str = SPLIT_COLUMN
+    group_column: str = ""
     val_values: str = ""
     test_values: str = ""
     delimiter: str = ""
@@ -33,6 +35,7 @@ def csv_options(data: Data) -> CsvOptions:
     return CsvOptions(
         filename_column=data.filename_column,
         split_column=data.split_column,
+        group_column=data.group_column,
         val_values=data.val_values,
         test_values=data.test_values,
         delimiter=data.label_delimiter,

@@ -1,6 +1,6 @@
 """Rows of a label file that name the same image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ def merged_rows(
     column: Column,
     names: Sequence[str],
     labels: np.ndarray,
-    splits: Sequence[str] | None,
+    places: Mapping[str, Sequence[str] | None],
     *,
     join: Join,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -29,7 +29,7 @@ def merged_rows(
       column: the n file names as written, for error messages.
       names: the n file names as they are on the disk.
       labels: int8 or float32 [n, c], as in `as_labels`.
-      splits: the n splits, or None.
+      places: the n splits or groups, or None, by what the message calls them.
       join: which rows are joined.
 
     Returns:
@@ -45,10 +45,10 @@ def merged_rows(
     if not len(repeats):
         return kept, labels, ()
     before = owner[repeats]
-    if splits is not None:
+    for kind, values in places.items():
         for b, i in zip(before.tolist(), repeats.tolist(), strict=True):
-            if splits[b] != splits[i]:
-                problem = f"{names[i]!r}, in {splits[b]} and {splits[i]}; keep one"
+            if values is not None and values[b] != values[i]:
+                problem = f"{names[i]!r}, in {kind}{values[b]} and {kind}{values[i]}; keep one"
                 raise _contradiction(column, b, i, problem)
     joined = (f"{len(names)} rows of {len(kept)} images are joined",)
     if join == "known":

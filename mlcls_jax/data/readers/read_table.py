@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.groups import with_pattern
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.class_folders import holds_class_folders, read_class_folders
 from mlcls_jax.data.readers.coco import read_coco
@@ -56,6 +57,14 @@ def read_table(
     Raises:
       ValueError: the source cannot be read; the message is one line.
     """
+    table = _read(data, place, images, classes, unlabelled)
+    return with_pattern(table, data.group_pattern, may_fit_none=unlabelled)
+
+
+def _read(
+    data: Data, place: str, images: str, classes: Sequence[str] | None, unlabelled: bool
+) -> LabelTable:
+    """The table before groups are searched in its file names."""
     policy = AnnotationPolicy(data.crowd, data.difficult, data.min_area)
     if data.source == "coco":
         table = read_coco(place, images, policy)
