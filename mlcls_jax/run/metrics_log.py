@@ -14,6 +14,8 @@ from mlcls_jax.system.console import print_warning
 from mlcls_jax.system.files import write_text
 
 _FLUSH_SECONDS = 120.0
+# A metric of val in the record of the training sample, over the classes that both have.
+_OF_VAL, _OF_VAL_NAMED = "train_sample/val_mAP", "val/mAP_over_classes_of_train_sample"
 
 # Called with the step and numbers by name, such as {"val/mAP": 0.8}.
 Logger = Callable[[int, dict[str, float]], object]
@@ -152,6 +154,8 @@ class MetricsLog:
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
         for part in ("val", "val_raw", "val_ema", "base_rate", "train_sample"):  # some are optional
             numbers |= {f"{part}/{key}": value for key, value in record.get(part, {}).items()}
+        if _OF_VAL in numbers:
+            numbers[_OF_VAL_NAMED] = numbers.pop(_OF_VAL)
         self.write_scalars(record["step"], numbers)
         self._events.flush()
 

@@ -242,6 +242,7 @@ def test_each_map_is_named_for_what_it_is(tmp_path):
     assert "<small>val mAP, best evaluation, 2 classes</small><b>0.4000</b>" in text
     assert "train mAP (sample, evaluation mode), 2 classes" in text
     assert "<small>val mAP over these 2 classes 0.4000</small>" in text
+    assert "Train: over the 2 classes that are in the sample and in val. Val: over all 2" in text
     (workdir / "scores.npz").unlink()
     write_report(workdir, splits)
     text = (workdir / REPORT).read_text(encoding="utf-8")

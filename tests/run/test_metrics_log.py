@@ -142,3 +142,15 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / METRICS).mkdir()
     with pytest.raises(OSError, match=r"metrics\.jsonl cannot be written \(Is a dir"):
         log.write_epoch(record(1))
+
+
+def test_each_map_has_a_name_of_its_own(tmp_path):
+    seen: dict[str, float] = {}
+    log = MetricsLog(tmp_path, 0, True, [lambda step, numbers: seen.update(numbers)])
+    sample = {"mAP": 0.9, "loss": 0.1, "val_mAP": 0.6, "classes": 2, "images": 9}
+    log.write_epoch(record(10) | {"val": {"mAP": 0.5}, "train_sample": sample})
+    log.close()
+    maps = {name: value for name, value in seen.items() if "mAP" in name}
+    assert maps["val/mAP"] == 0.5 and maps["val/mAP_over_classes_of_train_sample"] == 0.6
+    assert maps["train_sample/mAP"] == 0.9 and "train_sample/val_mAP" not in maps
+    assert read_metrics(tmp_path)[0]["train_sample"] == sample
