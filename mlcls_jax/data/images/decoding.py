@@ -20,6 +20,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.jpeg_header import ORIENTATION, read_jpeg_header, valid_orientation
 from mlcls_jax.data.images.jpeg_scans import check_scans
+from mlcls_jax.data.images.png_orientation import png_orientation
 from mlcls_jax.system.console import one_line
 
 MAX_PIXELS = Data().max_pixels
@@ -163,7 +164,7 @@ def _header(contents: bytes) -> tuple[int, int, int, bool]:
     with _open(contents) as image:
         width, height = image.size
         is_plain_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
-        return height, width, _orientation(image), is_plain_jpeg
+        return height, width, _orientation(image, contents), is_plain_jpeg
 
 
 def _eighths(size: tuple[int, int], least: tuple[int, int]) -> int:
@@ -225,9 +226,11 @@ def _open(contents: bytes) -> Image.Image:
         raise ImageError(_reason(contents, error)) from error
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, contents: bytes = b"") -> int:
     """The Exif orientation, 1 to 8; 1 if there is none or it cannot be read."""
     try:
+        if image.format == "PNG" and contents:
+            return valid_orientation(png_orientation(image, contents))
         return valid_orientation(image.getexif().get(ORIENTATION, 1))
     except _DAMAGED:
         return 1
