@@ -6,6 +6,7 @@ curl -F images=@photo.jpg http://127.0.0.1:8000/api/predict
 By default it is reachable from this machine only.  /openapi.json describes the endpoint.
 """
 
+import logging
 import socket
 import sys
 
@@ -29,8 +30,11 @@ def main(argv: list[str]) -> int:
     import uvicorn  # an optional dependency
 
     from mlcls_jax.serve.app import LOCAL, make_app
-    from mlcls_jax.serve.service import Limits, Service
+    from mlcls_jax.serve.connections import Connections, Server
+    from mlcls_jax.serve.limits import Limits
+    from mlcls_jax.serve.service import Service
 
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # for the same reason
     distributed.start()
     listener = listen(options.host, options.port)
     workdir = open_workdir(options.workdir)
@@ -38,22 +42,31 @@ def main(argv: list[str]) -> int:
     console.print(
         f"{describe_checkpoint(run.metadata)}; {describe_thresholds(run.decision_rule, None)}"
     )
-    limits = Limits()
-    app = make_app(Service(run, limits), workdir.resolve().name, (*LOCAL, options.host))
+    limits = Limits(max_pixels=options.max_pixels)
+    connections = Connections(limits)
+    app = make_app(
+        Service(run, limits),
+        workdir.resolve().name,
+        (*LOCAL, options.host),
+        options.token,
+        lambda: connections.is_stopping,
+    )
     config = uvicorn.Config(
         app,
         loop="asyncio",
         http="h11",
         ws="none",
-        log_level="warning",
+        log_level="error",  # one line for each request that is no HTTP would fill a log
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=round(limits.answer_seconds),
     )
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"http://{host}:{listener.getsockname()[1]}"
+    if options.token:
+        console.print("the page and the endpoint ask for the token")
     console.print(f"{address}  (Ctrl-C answers the requests that have arrived, then stops)")
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config, connections).run(sockets=[listener])
     return 0
 
 

@@ -8,11 +8,11 @@ import asyncio
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
@@ -30,6 +30,7 @@ from mlcls_jax.step.network import describe_network
 
 PAGE = Path(__file__).with_name("page.html")
 LOCAL = ("127.0.0.1", "localhost")
+Result = TypeVar("Result")
 MAX_NAME = 100  # characters of a file name in an error
 
 
@@ -84,9 +85,16 @@ class Model(BaseModel):
     classes: list[ModelClass]
     image_bytes: int
     images: int
+    max_pixels: int
 
 
-def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastAPI:
+def make_app(
+    service: Service,
+    name: str,
+    hosts: Sequence[str] = LOCAL,
+    token: str = "",
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> FastAPI:
     """Builds the ASGI application.
 
     Args:
@@ -94,12 +102,14 @@ def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastA
         name: name of the run, shown on the page.
         hosts: accepted values of the Host header.  They protect against DNS rebinding, where the
             page of another site points its own name at this address.
+        token: what requests to the endpoint must bring; "": nothing.
+        is_stopping: whether the server stops.
     """
     page = PAGE.read_text(encoding="utf-8")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service.batcher.running():
+        async with service.running():
             yield
 
     app = FastAPI(
@@ -110,8 +120,14 @@ def make_app(service: Service, name: str, hosts: Sequence[str] = LOCAL) -> FastA
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(RequestLimits, limits=service.limits, policy=policy(page))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.add_middleware(
+        RequestLimits,
+        limits=service.limits,
+        policy=policy(page),
+        token=token,
+        is_stopping=is_stopping,
+    )
     _add_errors(app)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -175,13 +191,22 @@ async def _answers(
     try:
         with service.batcher.places(len(uploads)):
             async with asyncio.timeout(limits.answer_seconds):
-                decoded = await asyncio.gather(
-                    *(_decode(service, upload, explained) for upload in uploads)
-                )
-                answers = await asyncio.gather(*map(service.answer, decoded))
+                decoded = await _together(_decode(service, upload, explained) for upload in uploads)
+                answers = await _together(map(service.answer, decoded))
     except TimeoutError as error:
         raise HTTPException(504, f"no answer within {limits.answer_seconds:g} s") from error
     return list(zip(decoded, answers, strict=True))
+
+
+async def _together(calls: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Awaits calls at the same time; if one fails or this call is cancelled, all others end."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def _decode(service: Service, upload: UploadFile, explained: int) -> Decoded:
@@ -213,8 +238,8 @@ def _scores(service: Service, answer: Answer) -> list[ClassScore]:
 
 
 def _part(decoded: Decoded) -> Part:
-    box = decoded.box
-    sides = np.array([decoded.height, decoded.width] * 2)
+    box = decoded.source.box
+    sides = np.array([decoded.source.height, decoded.source.width] * 2)
     shares = (np.array([box.top, box.left, box.height, box.width]) / sides).tolist()
     return Part(top=shares[0], left=shares[1], height=shares[2], width=shares[3])
 
@@ -230,6 +255,7 @@ def _describe(service: Service, name: str) -> Model:
         classes=[ModelClass(name=label, threshold=threshold) for label, threshold in rows],
         image_bytes=limits.image_bytes,
         images=limits.images,
+        max_pixels=min(limits.max_pixels, run.config.data.max_pixels),
     )
 
 

@@ -1,24 +1,24 @@
-"""Prediction service: decodes images in threads and computes them in batches."""
+"""Prediction service: decodes images in processes and computes them in batches."""
 
-import asyncio
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 
 from mlcls_jax.config.schema import image_size
-from mlcls_jax.data.images.decoding import open_image
-from mlcls_jax.data.images.transforms import Box, eval_image, seen_box
-from mlcls_jax.data.loaders.loader import Reader
+from mlcls_jax.data.loaders.loader import cores
 from mlcls_jax.explain.grad_cam import make_explain_step
 from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.serve.batching import Batcher
+from mlcls_jax.serve.decoders import DecodedImage, Decoders
+from mlcls_jax.serve.image_worker import ImageSettings
+from mlcls_jax.serve.limits import Limits
 from mlcls_jax.step.network import build_model
 from mlcls_jax.system.devices import put_local, sharded
 
@@ -26,41 +26,10 @@ SIZES = (1, 4, 16)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Limits of the server.
-
-    image_bytes, body_bytes: size of one file, and of a whole request.
-    images: number of images in a request.
-    requests: number of simultaneous requests.
-    places: number of images in progress, over all requests, from decoding to the answer.
-    upload_seconds, answer_seconds: time for a request to arrive, and from then to its answer.
-    wait_seconds: time that an image waits for others to share its call.
-    """
-
-    image_bytes: int = 20 * 2**20
-    body_bytes: int = 64 * 2**20
-    images: int = 16
-    requests: int = 64
-    places: int = 64
-    upload_seconds: float = 30
-    answer_seconds: float = 60
-    wait_seconds: float = 0.003
-
-
-@dataclass(frozen=True)
 class Decoded:
-    """A decoded image, and the class to explain.
+    """A decoded image, and the index of the class to explain."""
 
-    image: input of the network.
-    box: the part of the original image of `height` x `width` pixels that the network sees; see
-        `seen_box`.
-    explained: index of the class to explain.
-    """
-
-    image: UInt8[np.ndarray, "size size 3"]
-    box: Box
-    height: int
-    width: int
+    source: DecodedImage
     explained: int
 
 
@@ -92,28 +61,36 @@ class Service:
         """
         self.run, self.limits = run, limits
         config, count = run.config, run.mesh.size
-        self._size, self._augment = image_size(config.model), config.augment
+        self._size = image_size(config.model)
         self._programs = {
             rows: _compile(run, rows) for rows in {-(-size // count) * count for size in sizes}
         }
-        reader = Reader(config.data.max_pixels, config.data.threads)
-        self._max_pixels = reader.max_pixels
-        self._threads = ThreadPoolExecutor(reader.workers(), thread_name_prefix="images")
+        settings = ImageSettings(
+            self._size, config.augment, config.data.max_pixels, limits.max_pixels
+        )
+        workers = config.data.threads or cores() + 1
+        self.decoders = Decoders(settings, workers, limits.decode_seconds, limits.large_work)
         seconds = {size: self._measure(size) for size in self._programs}
         self.batcher = Batcher(self._call, seconds, limits.wait_seconds, limits.places)
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Answers requests within the block; at its end, waits for those already submitted."""
+        async with self.decoders.running(), self.batcher.running():
+            yield
+
     async def decode(self, contents: bytes, explained: int = 0) -> Decoded:
-        """Decodes an image in a thread, as `predict` does.
+        """Decodes an image as `predict` does, in a process that ends if this call is cancelled.
 
         Args:
             contents: bytes of an image file.
             explained: index of the class to explain.
 
         Raises:
-            ImageError: the bytes are not a supported image.
+            ImageError: the bytes are not a supported image, or take too long.
+            BusyError: too many large images are in progress.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._decode, contents, explained)
+        return Decoded(await self.decoders.decode(contents), explained)
 
     async def answer(self, decoded: Decoded) -> Answer:
         """Queues a decoded image and returns its answer."""
@@ -121,18 +98,11 @@ class Service:
         probabilities = self.run.decision_rule.probabilities(logits[None])
         return Answer(probabilities[0], self.run.decision_rule.present(probabilities)[0], heat)
 
-    def _decode(self, contents: bytes, explained: int) -> Decoded:
-        source = open_image(contents, self._max_pixels)
-        image = eval_image(source, size=self._size, augment=self._augment)
-        sides = source.height, source.width
-        box = seen_box(*sides, self._size, self._augment.eval_resize)
-        return Decoded(image, box, *sides, explained)
-
     def _call(self, decoded: list[Decoded], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
         images = np.zeros((size, self._size, self._size, 3), np.uint8)
         chosen = np.zeros((size, 1), np.int32)
         for row, one in enumerate(decoded):
-            images[row], chosen[row] = one.image, one.explained
+            images[row], chosen[row] = one.source.image, one.explained
         arguments = put_local((images, chosen), sharded(self.run.mesh))
         logits, maps = jax.device_get(self._programs[size](self.run.variables, *arguments))
         return list(zip(logits, maps[:, 0], strict=True))[: len(decoded)]

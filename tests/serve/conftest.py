@@ -2,7 +2,8 @@
 
 import pytest
 
-from mlcls_jax.serve.service import Limits, Service
+from mlcls_jax.serve.limits import Limits
+from mlcls_jax.serve.service import Service
 
 
 @pytest.fixture(scope="module")

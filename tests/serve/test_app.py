@@ -19,11 +19,15 @@ from starlette.testclient import TestClient
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import image_libraries
+from mlcls_jax.data.images.transforms import Box
 from mlcls_jax.data.loaders.loader import make_reader
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.serve.__main__ import listen, parse
-from mlcls_jax.serve.app import make_app
+from mlcls_jax.serve.app import Part, _part, make_app
 from mlcls_jax.serve.batching import Batcher
+from mlcls_jax.serve.decoders import DecodedImage, Decoders
+from mlcls_jax.serve.image_worker import answer_to
+from mlcls_jax.serve.service import Decoded
 
 HERE = "http://127.0.0.1"
 
@@ -103,11 +107,13 @@ def test_an_explanation_is_the_map_of_the_class(client, run, images):
     assert answers[0]["part"] == {"top": 0, "left": 0, "height": 1, "width": 1}
 
 
-def test_the_map_of_a_letterbox_extends_beyond_the_image(client, service, run, monkeypatch):
-    monkeypatch.setattr(service, "_augment", Augment(eval_resize="letterbox"))
-    sent = {"files": {"image": ("wide.png", png(30, 60))}, "data": {"class_name": run.classes[0]}}
-    part = client.post("/api/explain", **sent).json()["part"]
-    assert part == {"top": -0.5, "left": 0, "height": 2, "width": 1}
+def test_the_map_of_a_letterbox_extends_beyond_the_image(service):
+    letterbox = Augment(eval_resize="letterbox")
+    settings = dataclasses.replace(service.decoders.settings, augment=letterbox)
+    answer, pixels = answer_to(png(30, 60), 10_000, settings)
+    assert pixels is not None
+    image = DecodedImage(pixels, Box(*answer["box"]), answer["height"], answer["width"])
+    assert _part(Decoded(image, 0)) == Part(top=-0.5, left=0, height=2, width=1)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +204,12 @@ def test_the_policy_allows_only_the_page_s_own_script(client):
     assert client.get("/docs").status_code == 404
 
 
+def test_probes_need_no_host_name(client):
+    for path in ("/health", "/ready"):
+        answer = client.get(path, headers={"host": "10.1.2.3:8000"})
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
 def test_the_endpoint_is_described(client):
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/api/model", "/api/predict", "/api/explain"}
@@ -213,10 +225,29 @@ def test_refused_hosts_and_ports(capsys):
             ValueError, match=rf"cannot listen on .*--port {port}: .*choose another"
         ):
             listen("127.0.0.1", port)
-    for option in (["--host", "0.0.0.0"], ["--host", "::1"], ["--port", "70000"]):
+    for option in (
+        ["--host", "0.0.0.0"],
+        ["--host", "::1"],
+        ["--port", "70000"],
+        ["--max-pixels", "0"],
+        ["--token", "short"],
+        ["--host", "10.0.0.5"],  # without a token
+        ["--host", "localhost.example"],
+    ):
         with pytest.raises(SystemExit):
             parse(["--workdir", "w", *option])
         assert option[0] in capsys.readouterr().err
+
+
+def test_a_token_from_the_command_line_or_the_environment(monkeypatch, capsys):
+    token, away = "0123456789abcdef", ["--workdir", "w", "--host", "10.0.0.5"]
+    assert parse([*away, "--token", token]).token == token
+    assert parse(["--workdir", "w", "--host", "localhost"]).token == ""
+    monkeypatch.setenv("MLCLS_JAX_TOKEN", token)
+    assert parse(away).token == parse(["--workdir", "w"]).token == token
+    with pytest.raises(SystemExit):
+        parse([*away, "--token", token + "0"])
+    assert "another one" in capsys.readouterr().err
 
 
 def test_requests_that_have_arrived_are_answered_after_a_signal(service):
@@ -229,6 +260,7 @@ def test_requests_that_have_arrived_are_answered_after_a_signal(service):
 
     own = copy.copy(service)  # with a queue for this server's event loop
     own.batcher = Batcher(call, service.batcher.seconds, 0.001, 20)
+    own.decoders = Decoders(service.decoders.settings, 1, 60, 10**9)
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(make_app(own, "demo"), ws="none", log_level="error"))
     address = f"{HERE}:{listener.getsockname()[1]}/api/predict"
