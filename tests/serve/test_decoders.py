@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import subprocess
 import time
 
 import numpy as np
@@ -14,7 +15,7 @@ from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.transforms import eval_image
 from mlcls_jax.serve import decoders as module
 from mlcls_jax.serve.batching import BusyError
-from mlcls_jax.serve.decoders import DecoderPool, Decoders
+from mlcls_jax.serve.decoders import DecodedImage, DecoderPool, Decoders
 from mlcls_jax.serve.image_worker import ImageSettings, answer_to, image_work
 
 SETTINGS = ImageSettings(32, Augment(), 10_000_000, 9_000_000)
@@ -25,6 +26,12 @@ def encoded(height: int, width: int, form: str = "PNG", **options) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((width, height)).save(file, form, **options)
     return file.getvalue()
+
+
+def process_of(pool: DecoderPool) -> subprocess.Popen:
+    process = pool._idle[0]._process
+    assert process is not None
+    return process
 
 
 SMALL, SLOW = encoded(50, 40), encoded(2_900, 3_000)
@@ -49,14 +56,16 @@ def test_a_cancelled_call_ends_its_process_and_the_next_gets_another_one():
         pool = DecoderPool(SETTINGS, 1, 60)
         async with pool.running(at_once=False):
             await pool.decode(SMALL)
-            process = pool._idle[0]._process
+            process = process_of(pool)
             slow = asyncio.create_task(pool.decode(SLOW))
             await asyncio.sleep(0.02)
             slow.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await slow
             assert process.poll() is not None
-            return await pool.decode(SMALL)
+            image = await pool.decode(SMALL)
+            assert isinstance(image, DecodedImage)
+            return image
 
     assert asyncio.run(cancel()).width == 40
 
@@ -71,10 +80,12 @@ def test_an_image_that_takes_too_long_or_ends_its_process_is_refused():
                 await pool.decode(SLOW)
             pool._seconds = 60
             await pool.decode(SMALL)
-            pool._idle[0]._process.kill()
+            process_of(pool).kill()
             with pytest.raises(ImageError, match="has ended"):
                 await pool.decode(SMALL)
-            return await pool.decode(SMALL)
+            image = await pool.decode(SMALL)
+            assert isinstance(image, DecodedImage)
+            return image
 
     assert asyncio.run(refuse()).height == 50
 

@@ -164,9 +164,12 @@ def test_a_request_whose_client_leaves_is_cancelled():
         finally:
             ended.append(scope["path"])
 
+    async def sent(_):
+        pass
+
     async def leave():
         scope = {"type": "http", "path": "/x", "headers": [(b"content-length", b"1")]}
-        await RequestLimits(slow, LIMITS, "")(scope, body(b"1", then=0.01), never)
+        await RequestLimits(slow, LIMITS, "")(scope, body(b"1", then=0.01), sent)
 
     asyncio.run(asyncio.wait_for(leave(), 5))
     assert ended == ["/x"]
