@@ -51,7 +51,8 @@ class Data:
     # coco: a file instances_*.json.
     # voc: a folder such as VOCdevkit/VOC2007, or one of its ImageSets/Main/*.txt.
     # tfds: the name of a data set of TensorFlow Datasets, such as coco/2017.
-    source: str = _choice("csv", "folders", "coco", "voc", "tfds")
+    # hf: a Parquet or Arrow file of Hugging Face `datasets`, a folder of them, or a hub's name.
+    source: str = _choice("csv", "folders", "coco", "voc", "tfds", "hf")
     csv: str = ""  # labels of all images; of the training images only, if val_csv is set
     # csv, coco: the folder that file names are relative to.  tfds: the folder of its data sets; "":
     # the default of TFDS.  Unused for voc,
@@ -95,7 +96,7 @@ class Data:
     crowd: str = _choice("present", "unknown", "absent")  # coco, tfds: label of a crowd region
     difficult: str = _choice("unknown", "present", "absent")  # voc, tfds: label of such an object
     min_area: float = 0.0  # coco, tfds: square pixels; smaller objects are unknown; 0: off
-    image_feature: str = "image"  # tfds: path of the feature with the image
+    image_feature: str = "image"  # tfds, hf: path of the feature with the image
     # tfds: path of the feature with the labels: class indices, a vector of 0 and 1, or a dictionary
     # of 0 and 1 by class name.
     label_feature: str = "objects/label"

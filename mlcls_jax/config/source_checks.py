@@ -7,20 +7,20 @@ from mlcls_jax.config.schema import Data
 # Fields of `data` that only some sources use.
 SOURCE_FIELDS = {
     "filename_column": ("csv",),
-    "split_column": ("csv",),
+    "split_column": ("csv", "hf"),
     "group_column": ("csv",),
-    "label_delimiter": ("csv",),
-    "label_column": ("csv",),
-    "confidence_column": ("csv",),
-    "val_values": ("csv",),
-    "test_values": ("csv",),
-    "label_columns": ("csv",),
-    "ignore_columns": ("csv",),
-    "minus_one": ("csv",),
+    "label_delimiter": ("csv", "hf"),
+    "label_column": ("csv", "hf"),
+    "confidence_column": ("csv", "hf"),
+    "val_values": ("csv", "hf"),
+    "test_values": ("csv", "hf"),
+    "label_columns": ("csv", "hf"),
+    "ignore_columns": ("csv", "hf"),
+    "minus_one": ("csv", "hf"),
     "crowd": ("coco", "tfds"),
     "min_area": ("coco", "tfds"),
     "difficult": ("voc", "tfds"),
-    "image_feature": ("tfds",),
+    "image_feature": ("tfds", "hf"),
     "label_feature": ("tfds",),
 }
 
@@ -48,7 +48,7 @@ def check_source(data: Data) -> None:
                     "the two"
                 )
     _check_groups(data)
-    has_own = data.source in ("voc", "folders")
+    has_own = data.source in ("voc", "folders", "hf")
     folders = ("val_images", "test_images") if has_own or data.source == "tfds" else ()
     for name in ("images", *folders) if has_own else folders:
         if getattr(data, name):

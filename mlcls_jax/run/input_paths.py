@@ -40,7 +40,7 @@ def check_data(data: Data, prefixes: Iterable[str], has_options: bool = True) ->
     Raises:
         ValueError: one does not exist.
     """
-    if data.source == "tfds":  # names of data sets
+    if data.source in ("tfds", "hf"):  # names of data sets
         return
     for prefix in prefixes:
         if not getattr(data, f"{prefix}csv"):

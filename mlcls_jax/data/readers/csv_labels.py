@@ -81,6 +81,19 @@ def read_labels(
     if sources is None:
         check_folder(folder)
     cells = read_csv_at(csv, choice.filename_column, named_only=bool(choice.label_column))
+    return table_of(cells, folder, choice, categories, classes, unlabelled, sources)
+
+
+def table_of(
+    cells: CsvCells,
+    folder: str | Path,
+    choice: CsvOptions,
+    categories: str | Path | None,
+    classes: Sequence[str] | None,
+    unlabelled: bool,
+    sources: Mapping[str, str] | None,
+) -> LabelTable:
+    """Returns the labels of cells that are read already; see `read_labels`."""
     names, split = _named_columns(cells, choice)
     groups = _groups(cells, choice, unlabelled)
     order = _read_categories(categories) if categories else None

@@ -12,6 +12,7 @@ from mlcls_jax.data.readers.coco import read_coco
 from mlcls_jax.data.readers.csv_labels import read_labels, with_categories
 from mlcls_jax.data.readers.csv_options import csv_options
 from mlcls_jax.data.readers.detection import AnnotationPolicy
+from mlcls_jax.data.readers.hf import read_hf
 from mlcls_jax.data.readers.packed import is_packed, read_packed
 from mlcls_jax.data.readers.tfds import TfdsSet, read_tfds
 from mlcls_jax.data.readers.voc import read_voc
@@ -72,6 +73,8 @@ def _read(
         table = read_voc(place, policy, classes)
     elif data.source == "folders" or (data.source == "csv" and holds_class_folders(place)):
         table = read_class_folders(place, classes)
+    elif data.source == "hf":
+        table = read_hf(place, data.image_feature, csv_options(data), classes, unlabelled)
     elif data.source == "tfds":
         table = read_tfds(TfdsSet(place, images, data.image_feature, data.label_feature, policy))
     else:
