@@ -1,6 +1,7 @@
 """A label file in some layout with its images, and what the reader makes of it."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Layout:
     content: str | bytes
     images: list[str]
     options: dict[str, str] = field(default_factory=dict)
-    expected: dict[str, int] | None = None
+    expected: Mapping[str, int] | None = None
     folder: str = "images"
 
     @property
