@@ -51,7 +51,7 @@ from mlcls_jax.run.trained_model import (
     write_predictions,
 )
 from mlcls_jax.run.tta import views, with_views
-from mlcls_jax.run.workdir import read_splits_of
+from mlcls_jax.run.workdir import OUT_OF_FOLD, read_splits_of
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console, escaped, print_warning
 from mlcls_jax.system.files import check_writable, write_text
@@ -83,11 +83,12 @@ def main(argv: list[str]) -> int:
         decision_rule = fit_decision_rule(table, logits, included, criterion)
         write_decision_rule(workdir, run.metadata["step"], decision_rule)
     scored, scores, constant = score_table(
-        run,
+        run.metadata,
         table,
         logits,
         decision_rule,
         tuned_here=name == "val",
+        seed=run.config.seed,
         resamples=options.bootstrap,
         at_recall=options.at_recall,
     )
@@ -104,7 +105,7 @@ def main(argv: list[str]) -> int:
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"
     write_text(written[0], json.dumps(result, indent=2) + "\n")
     write_predictions(written[1], table.filenames, decision_rule.probabilities(logits), run.classes)
-    print_scores(run.metadata, result, table, scores, constant)
+    print_scores(describe_checkpoint(run.metadata), result, table, scores, constant)
     for line in describe_threshold_report(scored, decision_rule):
         console.print(escaped(line))
     if skipped := reader.bad.summary():
@@ -137,6 +138,12 @@ def _table(run: TrainedModel, workdir: Path, options: argparse.Namespace) -> Lab
     if options.images:
         return folder_table(options.images, run.classes)
     splits = read_splits_of(workdir, run.config.data)
+    if options.split == "val" and "val" not in splits:
+        raise ValueError(
+            "--split val: the folds of the run replaced it, and its model was trained on all of "
+            f"their images; {workdir / f'eval_{OUT_OF_FOLD}.json'} has the out-of-fold scores. "
+            f"Choose from {', '.join(splits)}"
+        )
     if options.split not in splits:
         raise ValueError(
             f"--split {options.split}: the run has no such split; choose from {', '.join(splits)}"

@@ -9,7 +9,9 @@ new run from its weights.  With --dry-run it checks everything and trains nothin
 import argparse
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mlcls_jax.system import early_signals
@@ -24,16 +26,26 @@ if __name__ == "__main__":
 
 from mlcls_jax import cli
 from mlcls_jax.config import Config
+from mlcls_jax.config.schema import has_folds
 from mlcls_jax.diagnosis.diagnose import lines
-from mlcls_jax.report.live import LiveReport
-from mlcls_jax.run.workdir import in_use
+from mlcls_jax.report.live import LiveReport, try_report
+from mlcls_jax.run.best_scores import BestEvaluation, write_best_evaluation
+from mlcls_jax.run.workdir import LAST_SCORES, in_use
 from mlcls_jax.system import threads
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.signals import leave_on_sigterm, stop_on_signals
-from mlcls_jax.training.context import NO_EXTENSIONS, Extensions, TrainContext
+from mlcls_jax.training.context import (
+    NO_EXTENSIONS,
+    Ended,
+    Extensions,
+    RunInputs,
+    TrainContext,
+)
 from mlcls_jax.training.data_card import show_data
+from mlcls_jax.training.folds import FoldRuns
 from mlcls_jax.training.loop import run_phase
+from mlcls_jax.training.out_of_fold import keep_held_out
 from mlcls_jax.training.phase_transition import begin_phase
 from mlcls_jax.training.setup import open_run, print_end, print_header
 from mlcls_jax.training.timing import StartupTimer
@@ -70,6 +82,7 @@ def train(
 ) -> int:
     """Trains all phases, from the latest checkpoint if one exists, and returns the exit code.
 
+    With data.folds, there is a run for each fold, and then one on all images if data.refit is True.
     A run that SIGTERM stops saves a checkpoint and returns 0, because machines that are about to
     be preempted send this signal.
 
@@ -83,37 +96,105 @@ def train(
         ValueError: the data, the config or the workdir is wrong; one line that names it.
         FloatingPointError: a loss is not finite.
     """
+    training = Training(config, workdir, extensions)
     began = time.perf_counter() if began is None else began
-    with in_use(workdir), leave_on_sigterm(), StartupTimer(began) as startup:
-        startup.reached("imports")
+    with in_use(workdir), leave_on_sigterm():
+        ended = training.folds(began) if has_folds(config.data) else training.run(began)
+    return cli.INTERRUPTED if ended is Ended.INTERRUPTED else 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training in a workdir that is reserved for it.
+
+    Attributes: see `train`.
+    """
+
+    config: Config
+    workdir: Path
+    extensions: Extensions
+
+    def folds(self, began: float) -> Ended:
+        """Trains a run for each fold, and then one on all images if the config asks for it.
+
+        Args:
+            began: time.perf_counter() at the start of the command.
+        """
+        config = self.config
         if config.minutes:
             from mlcls_jax.benchmark.dry_run import plan_minutes
 
-            config = plan_minutes(config, workdir, began)
-            startup.reached("plan")
-        context, state = open_run(config, workdir, startup, extensions)
-        inputs, services = context.inputs, context.services
-        best = config.evaluation.best
-        report = LiveReport(
-            workdir, inputs.splits, config.data.max_pixels, is_first_process(), best
+            config = plan_minutes(config, self.workdir, began)
+        runs = FoldRuns(
+            config, self.workdir, self.extensions, lambda *run: Training(*run).run_part()
         )
-        services = replace(services, on_evaluation=report.evaluated)
-        context = TrainContext(inputs, services)
-        print_header(inputs, state)
-        show_data(inputs, own_batches=extensions.batches is not None)
-        startup.reached("data card")
-        services.timer.add_rest("start")
-        with stop_on_signals(services.stop):
-            for phase_plan in inputs.plan:
-                if int(state.step) < phase_plan.stop and not services.stop.is_set():
-                    state = begin_phase(context, phase_plan, state)
-                    state = run_phase(context, phase_plan, state, startup)
-            services.close()
-            finished = int(state.step) == inputs.plan[-1].stop
-            for line in lines(report.close()):
+        ended = runs.run()
+        if ended is Ended.FINISHED and is_first_process():
+            for line in lines(try_report(self.workdir)):
                 console.print(line)
-            print_end(inputs, finished)
-    return cli.INTERRUPTED if services.stop.by_terminal and not finished else 0
+        return ended
+
+    def run(self, began: float) -> Ended:
+        """Trains the phases of one run.
+
+        Args:
+            began: time.perf_counter() at its start.
+        """
+        config, workdir = self.config, self.workdir
+        with StartupTimer(began) as startup:
+            startup.reached("imports")
+            if config.minutes:
+                from mlcls_jax.benchmark.dry_run import plan_minutes
+
+                config = plan_minutes(config, workdir, began)
+                startup.reached("plan")
+            context, state = open_run(config, workdir, startup, self.extensions)
+            inputs, services = context.inputs, context.services
+            report = self._report(inputs)
+            services = replace(services, on_evaluation=partial(self._evaluated, report))
+            context = TrainContext(inputs, services)
+            print_header(inputs, state)
+            if self.extensions.pool is None or config.data.fold == 0:  # once for all folds
+                show_data(inputs, own_batches=self.extensions.batches is not None)
+            startup.reached("data card")
+            services.timer.add_rest("start")
+            with stop_on_signals(services.stop):
+                for phase_plan in inputs.plan:
+                    if int(state.step) < phase_plan.stop and not services.stop.is_set():
+                        state = begin_phase(context, phase_plan, state)
+                        state = run_phase(context, phase_plan, state, startup)
+                services.close()
+                finished = int(state.step) == inputs.plan[-1].stop
+                for line in lines(report.close()):
+                    console.print(line)
+                print_end(inputs, finished)
+        if finished:
+            if config.data.fold >= 0 and is_first_process():
+                keep_held_out(workdir)
+            return Ended.FINISHED
+        return Ended.INTERRUPTED if services.stop.by_terminal else Ended.STOPPED
+
+    def _report(self, inputs: RunInputs) -> LiveReport:
+        """Returns the report of a run; with folds, it is written from these, and not while the run
+        on all images trains."""
+        data, best = self.config.data, self.config.evaluation.best
+        enabled = is_first_process() and not has_folds(data)
+        return LiveReport(self.workdir, inputs.splits, data.max_pixels, enabled, best)
+
+    def _evaluated(
+        self, report: LiveReport, value: float, make_best: Callable[[], BestEvaluation]
+    ) -> None:
+        report.evaluated(value, make_best)
+        if self.config.data.fold >= 0 and is_first_process():
+            write_best_evaluation(self.workdir, make_best(), LAST_SCORES)
+
+    def run_part(self) -> Ended:
+        """Trains the run of one fold in its own folder, or that on all images."""
+        began = time.perf_counter()
+        if has_folds(self.config.data):  # its workdir is reserved
+            return self.run(began)
+        with in_use(self.workdir):
+            return self.run(began)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from mlcls_jax.config.loading import base_config, with_overrides
 from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.schema import PATHS
 from mlcls_jax.config.serialization import flatten_fields, with_present_names
-from mlcls_jax.run.checkpoints import has_checkpoint
+from mlcls_jax.run.checkpoint_integrity import has_run
 from mlcls_jax.run.workdir import FRAMES
 from mlcls_jax.system.bucket import address_of
 from mlcls_jax.system.files import write_text
@@ -111,7 +111,7 @@ def written_labels(data: Data, workdir: Path) -> dict[str, str]:
             continue
         path, text = workdir / name, csv_text(frame)
         paths[f"data.{field}"] = address_of(path)
-        if has_checkpoint(workdir) and path.is_file() and path.read_text("utf-8") != text:
+        if has_run(workdir) and path.is_file() and path.read_text("utf-8") != text:
             raise ValueError(
                 f"data.{field}: the DataFrame differs from {path}, with which the run in {workdir} "
                 "began; choose another workdir"

@@ -185,11 +185,12 @@ class LoadedModel:
         table, logits = table.take(np.flatnonzero(readable)), logits[readable]
         rule, is_val = run.decision_rule, isinstance(labels, str) and labels == "val"
         result, scores, constant = score_table(
-            run,
+            run.metadata,
             table,
             logits,
             rule,
             tuned_here=is_val,
+            seed=run.config.seed,
             resamples=resamples,
             at_recall=at_recall,
         )

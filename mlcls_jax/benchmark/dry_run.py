@@ -20,9 +20,11 @@ from mlcls_jax.benchmark.loops import QUEUED, input_run
 from mlcls_jax.benchmark.timing import TimedCall
 from mlcls_jax.config import Config, schema
 from mlcls_jax.config.recipes import DURATION, SIZE, fit_minutes, with_fields
+from mlcls_jax.config.schema import has_folds
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.data.loaders.loader import local_rows, train_batches
+from mlcls_jax.run.checkpoint_integrity import fold_folder
 from mlcls_jax.run.checkpoints import has_checkpoint
 from mlcls_jax.run.workdir import SHEET, read_config
 from mlcls_jax.step import programs
@@ -39,6 +41,7 @@ from mlcls_jax.training.setup import open_run, print_header
 
 IMAGES = 24  # on the contact sheet
 STEPS = 5  # timed steps
+FIRST_FOLD = {"data.fold": 0, "data.refit": False}
 LONG = 2.0  # seconds; if one step takes longer, no more steps are timed
 
 
@@ -79,6 +82,10 @@ def dry_run(config: Config, workdir: Path) -> int:
         raise ValueError("--dry-run needs a single process; leave out --processes and --cluster")
     if config.minutes:
         config = plan_minutes(config, workdir, time.perf_counter())
+    runs = config.data.folds + config.data.refit if has_folds(config.data) else 1
+    if has_folds(config.data):
+        config = with_fields(config, FIRST_FOLD)
+        console.print("This is the first of the folds; the others cost the same.")
     cached = config.data.cache
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache="none"))
     with tempfile.TemporaryDirectory(prefix="mlcls_jax_") as folder:
@@ -89,6 +96,10 @@ def dry_run(config: Config, workdir: Path) -> int:
         rows = list(estimates(context, state))
         context.services.close()
     print_estimates(rows)
+    if runs > 1:
+        console.print(
+            f"There are {runs} such runs, of which only the first computes cached features."
+        )
     if cached != "none":
         console.print("The times are without data.cache, which decodes each image only once.")
     console.print(f"Check {sheet} before you train: does every image have the right labels?")
@@ -100,7 +111,8 @@ def dry_run(config: Config, workdir: Path) -> int:
 def plan_minutes(config: Config, workdir: Path, began: float) -> Config:
     """Returns the config with the epochs and image size that fit config.minutes.
 
-    A few steps are measured with the config's recipe.  A run that continues keeps its plan.
+    A few steps are measured with the config's recipe, of the first fold if there are folds, which
+    share the minutes.  A run that continues keeps its plan.
 
     Args:
         config: of the run; its minutes are above 0.
@@ -111,6 +123,11 @@ def plan_minutes(config: Config, workdir: Path, began: float) -> Config:
         ValueError: an error that training would raise before its first step, too little time, or
             several processes.
     """
+    if has_folds(data := config.data):
+        share = config.minutes / (data.folds + data.refit)
+        first = with_fields(config, FIRST_FOLD | {"minutes": share})
+        planned = plan_minutes(first, fold_folder(workdir, 0), began)
+        return dataclasses.replace(planned, data=data, minutes=config.minutes)
     if has_checkpoint(workdir):
         run = read_config(workdir)
         return with_fields(config, {DURATION: run.phases[-1].duration, SIZE: run.model.image_size})

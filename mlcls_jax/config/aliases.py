@@ -1,4 +1,4 @@
-"""Options that stand for fields of the config: --csv, --images, --batch-size, --epochs and --lr."""
+"""Options that stand for fields of the config: --csv, --images, --epochs, --folds and others."""
 
 import argparse
 import math
@@ -98,6 +98,19 @@ ALIASES = (
         "this one, and the other groups keep their ratio to it",
         _rates,
         {"metavar": "RATE", "type": float},
+    ),
+    Alias(
+        "--folds",
+        "data.folds: cross-validation; one run for each fold, trained on the others, and "
+        "out-of-fold predictions of all images",
+        lambda value, phases: {"data.folds": value},
+        {"metavar": "N", "type": int},
+    ),
+    Alias(
+        "--refit",
+        "data.refit: after the folds, train on all images, with thresholds from the folds",
+        lambda value, phases: {"data.refit": value},
+        {"action": "store_true", "default": None},
     ),
 )
 

@@ -105,6 +105,13 @@ class Data:
     val_fraction: float = 0.25
     test_fraction: float = 0.0  # the same for test, from 0; 0: no test split
     split_seed: int = 42  # of that draw
+    # Number of folds for cross-validation, at least 2: one run for each, which is validated on it
+    # and trained on the others; 0: off.  Images that the split column names val are in the folds.
+    folds: int = 0
+    fold: int = -1  # the only fold to validate on, from 0; -1: one run for each of the folds
+    # After the folds, trains on all of their images, with the thresholds and temperatures that were
+    # tuned on the out-of-fold predictions.
+    refit: bool = False
     batch_size: int = 32  # training images per step, over all devices
     eval_batch_size: int = 64  # images per evaluation step, over all devices
     # threads: of this process.  tf_data: in TensorFlow operations.  grain: a data set of Grain with
@@ -336,3 +343,8 @@ class Config:
 def image_size(model: Model) -> int:
     """Returns the side of the images in pixels: model.image_size, or the variant's own."""
     return model.image_size or VARIANTS[model.variant].image_size
+
+
+def has_folds(data: Data) -> bool:
+    """Returns whether the config asks for a run for each fold."""
+    return data.folds > 0 and data.fold < 0

@@ -96,6 +96,7 @@ def may_change(augment: Augment) -> set[str]:
     """
     fields = {"log_every", "minutes", "checkpoint.every_minutes"}
     fields |= {f"data.{name}" for name in ("threads", "on_bad_image", "max_bad_fraction")}
+    fields |= {"data.refit"}  # it follows the folds
     fields |= {"data.loader", "data.service"}  # the images differ by rounding only
     fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may skip after a restart
     fields |= {"distributed.timeout", "distributed.start_timeout"}

@@ -25,6 +25,50 @@ SOURCE_FIELDS = {
 }
 
 
+def check_folds(data: Data, patience: bool) -> None:
+    """Checks the fields of cross-validation.
+
+    Args:
+        data: the section of the config.
+        patience: whether a phase may end early.
+
+    Raises:
+        ValueError: a number is out of range, or a field contradicts another one.
+    """
+    if data.folds < 0 or data.folds == 1:
+        raise ValueError(f"config: data.folds is {data.folds}; it must be 0 (off), or 2 or more")
+    if not -1 <= data.fold < max(data.folds, 1) or (data.fold >= 0 and not data.folds):
+        allowed = f"-1 (all folds) to {data.folds - 1}" if data.folds else "-1 without data.folds"
+        raise ValueError(f"config: data.fold is {data.fold}; it must be {allowed}")
+    if not data.folds:
+        if data.refit:
+            raise ValueError(
+                "config: data.refit is True, but data.folds is 0; set data.folds, such as --folds "
+                "5, or remove data.refit"
+            )
+        return
+    if data.val_csv:
+        raise ValueError(
+            f"config: data.folds is {data.folds}, but data.val_csv names validation images; the "
+            "folds replace them: remove data.val_csv, or data.folds"
+        )
+    if data.val_fraction != Data().val_fraction:
+        raise ValueError(
+            f"config: data.val_fraction is {data.val_fraction}, but data.folds is {data.folds}, "
+            "which validates on each fold; remove one of the two"
+        )
+    if data.refit and data.fold >= 0:
+        raise ValueError(
+            "config: data.refit follows all folds, but data.fold is "
+            f"{data.fold}; remove one of the two"
+        )
+    if data.refit and patience:
+        raise ValueError(
+            "config: data.refit trains on all images, so no val can end a phase early; set "
+            "patience=0 in every phase, or remove data.refit"
+        )
+
+
 def check_source(data: Data) -> None:
     """Checks that the fields of a data set fit its source and each other.
 

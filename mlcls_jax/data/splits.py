@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from mlcls_jax.config import Data
+from mlcls_jax.config.schema import has_folds
 from mlcls_jax.data.groups import check_groups, proposed_groups, uneven_shares
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted, quoting, read_csv
 from mlcls_jax.data.readers.read_table import has_folder, read_table
-from mlcls_jax.data.stratification import draw_splits
+from mlcls_jax.data.stratification import draw_folds, draw_splits
 from mlcls_jax.system.files import write_text
 
 SPLITS = ("train", "val", "test")
@@ -32,7 +33,9 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
       saved: the `splits.csv` of a run to apply; None draws the splits. It is not written here.
 
     Returns:
-      "train", "val" and, if there is one, "test", all with the same classes in the same order.
+      "train", "val" and, if there is one, "test", all with the same classes in the same order. With
+      data.folds, val is the fold data.fold; without data.fold, train has all folds, and there is no
+      val.
 
     Raises:
       ValueError: as in `read_table`, `make_splits` and `read_splits`.
@@ -52,8 +55,13 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
     train = read("", data.csv, data.images)
     val = read("val_", data.val_csv, data.val_images, train.classes) if data.val_csv else None
     test = read("test_", data.test_csv, data.test_images, train.classes) if data.test_csv else None
+    if data.folds:
+        train = _without_val(train)
     if saved is not None:
-        return read_splits(saved, train, val, test)
+        return read_splits(saved, train, val, test, whole=has_folds(data))
+    if data.folds:
+        pool = draw_pool(train, test, data.test_fraction, data.split_seed)
+        return pool if has_folds(data) else of_fold(pool, data.folds, data.split_seed, data.fold)
     return make_splits(
         train,
         val,
@@ -62,6 +70,67 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
         test_fraction=data.test_fraction,
         seed=data.split_seed,
     )
+
+
+def draw_pool(
+    train: LabelTable, test: LabelTable | None, test_fraction: float, seed: int
+) -> dict[str, LabelTable]:
+    """Splits off test, and leaves the images that folds divide.
+
+    Args:
+      train: all images, or those that are not in `test`; its column may name test rows.
+      test: the images of a separate CSV, or None.
+      test_fraction, seed: see `make_splits`.
+
+    Returns:
+      "train", the images of all folds, and "test" if there is one.
+
+    Raises:
+      ValueError: as in `make_splits`.
+    """
+    given = _given(train, None, test)
+    names = np.array(train.splits if train.splits is not None else ["train"] * len(train))
+    rows = np.flatnonzero(names == "train")
+    if not len(rows):
+        raise ValueError("the split column has no train rows; write train in some rows")
+    if "test" not in {*names.tolist(), *given} and test_fraction:
+        names[rows] = draw_splits(train.take(rows), {"test": test_fraction}, seed)
+    return _assembled(train, names, given)
+
+
+def of_fold(pool: dict[str, LabelTable], folds: int, seed: int, fold: int) -> dict[str, LabelTable]:
+    """Returns the splits of the run that is validated on one fold and trained on the others.
+
+    Args:
+      pool: "train" with the images of all folds, and perhaps "test".
+      folds, seed: see `draw_folds`.
+      fold: the one to hold out, from 0.
+
+    >>> labels = np.array([[1, 0], [0, 1]] * 4, np.int8)
+    >>> table = LabelTable("images", tuple("abcdefgh"), labels, ("cat", "dog"))
+    >>> splits = of_fold({"train": table}, folds=4, seed=0, fold=1)
+    >>> {split: len(part) for split, part in splits.items()}
+    {'train': 6, 'val': 2}
+    """
+    table = pool["train"]
+    held_out = draw_folds(table, folds, seed) == fold
+    splits = {
+        "train": table.take(np.flatnonzero(~held_out)),
+        "val": table.take(np.flatnonzero(held_out)),
+    }
+    return splits | {split: part for split, part in pool.items() if split != "train"}
+
+
+def _without_val(table: LabelTable) -> LabelTable:
+    """Returns the table with its val rows in train, which the folds divide, and says so."""
+    if table.splits is None or "val" not in table.splits:
+        return table
+    count = table.splits.count("val")
+    note = (
+        f"data.folds: the {count} images that the split column names val are in the folds as well"
+    )
+    names = tuple("train" if name == "val" else name for name in table.splits)
+    return replace(table, splits=names, notes=(*table.notes, note))
 
 
 def make_splits(
@@ -134,6 +203,7 @@ def read_splits(
     train: LabelTable,
     val: LabelTable | None = None,
     test: LabelTable | None = None,
+    whole: bool = False,
 ) -> dict[str, LabelTable]:
     """Applies a `splits.csv` to the tables that it was made from.
 
@@ -143,9 +213,10 @@ def read_splits(
     Args:
       path: the `splits.csv`.
       train, val, test: as in `make_splits`.
+      whole: whether there is no val, because train has the images of all folds.
 
     Returns:
-      What `make_splits` returned when the file was written.
+      What `load_splits` returned when the file was written.
 
     Raises:
       ValueError: the file cannot be read, or its rows do not match the tables. Then the labels have
@@ -169,7 +240,8 @@ def read_splits(
     if train.splits is not None and not given:
         _check_column(path, train, names)
     splits = _assembled(train, names, given)
-    if missing := [name for name in ("train", "val") if name not in splits]:
+    needed = ("train",) if whole else ("train", "val")
+    if missing := [name for name in needed if name not in splits]:
         raise ValueError(f"{path}: no row has the split {missing[0]}; {_RESTORE}")
     return splits
 

@@ -34,6 +34,7 @@ class Labels:
     Attributes:
         train, val: labels of the splits.
         separate_val: whether val has its own CSV (`data.val_csv`).
+        out_of_fold: whether val has the images of all folds.
         scored: labels of the val images that could be read, and their probabilities by the best
             evaluation, float64 [image, class].
     """
@@ -41,6 +42,7 @@ class Labels:
     train: LabelTable
     val: LabelTable
     separate_val: bool = False
+    out_of_fold: bool = False
     scored: tuple[LabelTable, np.ndarray] | None = None
 
 

@@ -1,21 +1,13 @@
 """Rules for the labels: rare classes, a val unlike train, and labels that may be wrong."""
 
-from dataclasses import dataclass
-
 import numpy as np
-from jaxtyping import Float, Int8
 
-from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.diagnosis.comparison import beats_base_rate
 from mlcls_jax.diagnosis.finding import Evidence, Finding, first_names
+from mlcls_jax.diagnosis.label_errors import label_errors
 
 FEW = 20  # positives of a class in train
-NOISE = 0.02  # contradicted labels as a share of the positives of val
 CHANCE = 0.01  # p-value over all classes; below it, val differs from train
-MIN_POSITIVES = 5  # of a class: a mean probability over fewer is too noisy
-# Mean probability of positives minus that of negatives (Tjur's coefficient of discrimination,
-# 2009): below it, the model does not know the class.
-KNOWN = 0.3
 
 
 def val_unlike_train(evidence: Evidence) -> Finding | None:
@@ -24,7 +16,7 @@ def val_unlike_train(evidence: Evidence) -> Finding | None:
     Fisher's exact test, two-sided, by the hypergeometric distribution of the positives of val
     among those of both splits, with Bonferroni's correction for the number of classes.
     """
-    if evidence.labels is None:
+    if evidence.labels is None or evidence.labels.out_of_fold:
         return None
     from scipy.stats import hypergeom  # takes half a second, so not before the first steps
 
@@ -83,18 +75,18 @@ def few_positives(evidence: Evidence) -> Finding | None:
 
 
 def label_noise(evidence: Evidence) -> Finding | None:
-    """Finds val labels that the model contradicts, if there are many.
+    """Finds labels that may be wrong, if there are more than hard images explain.
 
-    One evaluation cannot tell wrong labels from images that are hard for the model.  A model whose
-    probabilities are worse than the base rate cannot check labels at all.
+    A model whose probabilities are worse than the base rate cannot check labels at all.
     """
     if evidence.labels is None or evidence.labels.scored is None:
         return None
     if evidence.records and not beats_base_rate(evidence.records[-1]):
         return None
     table, probabilities = evidence.labels.scored
-    found, positives = suspects(table.labels, probabilities), int(table.positives.sum())
-    if len(found) < NOISE * positives or not found:
+    errors = label_errors(table.labels, probabilities, probabilities)
+    found = errors.suspects
+    if not found:
         return None
     missing = sum(one.label == 0 for one in found)
     named = [
@@ -102,62 +94,21 @@ def label_noise(evidence: Evidence) -> Finding | None:
         f"{one.probability:.2f} predicted"
         for one in found
     ]
+    images = "the folds" if evidence.labels.out_of_fold else "val"
+    few = (
+        ""
+        if evidence.labels.out_of_fold
+        else ("; only val was checked, --folds 5 checks all images")
+    )
     return Finding(
         "label noise",
-        f"{len(found)} labels of val contradict a model that is as confident there as where it is "
-        f"right: {len(found) / positives:.1%} of the {positives} positives (reported from "
-        f"{NOISE:.0%}). Of these labels, {missing} are 0 and {len(found) - missing} are 1. Either "
-        "they are wrong, or these images are hard for the model. Found by confident learning "
-        f"(arXiv:1911.00068): {first_names(named)}.",
+        f"{len(found)} labels of {images} may be wrong, {missing} of 0 and {len(found) - missing} "
+        f"of 1; about {sum(one.wrong for one in found):.0f} of them are. Their images look like "
+        "those with the other label, and there are more of them than hard images explain "
+        f"(docs/evaluation.md, Wrong labels): {first_names(named)}.",
         (
-            "check these labels, the most confident ones in report.html, and correct the CSV if "
-            "they are wrong",
+            "check these labels, the most probable ones in report.html, and correct the CSV if "
+            f"they are wrong{few}",
             "--config.loss.label_smoothing=0.1",
         ),
     )
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A label that the model contradicts as confidently as it predicts the right ones.
-
-    Attributes:
-        row, column: of the image and of the class.
-        label: 1 or 0, as given.
-        probability: predicted probability of the class.
-    """
-
-    row: int
-    column: int
-    label: int
-    probability: float
-
-
-def suspects(
-    labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
-) -> list[Suspect]:
-    """Returns labels off the diagonal of the confident joint, the most contradicted first.
-
-    A label is suspect if the probability of the other label reaches its mean over the images with
-    that other label (the thresholds t_j of arXiv:1911.00068, equation 2), and the probability of
-    the given label does not reach its own mean.  Classes with few positives, and classes that the
-    model does not know, have no suspects.
-
-    Args:
-        labels: int8 [image, class]: 1, 0 or UNKNOWN.
-        probabilities: float [image, class], of images that the model was not trained on.
-    """
-    found = []
-    for column in range(labels.shape[1]):
-        label, p = labels[:, column], probabilities[:, column].astype(np.float64)
-        positive, negative = label == 1, label == 0
-        if positive.sum() < MIN_POSITIVES or not negative.any():
-            continue
-        mean_present, mean_absent = p[positive].mean(), (1 - p[negative]).mean()
-        if mean_present + mean_absent - 1 < KNOWN:
-            continue
-        as_present, as_absent = p >= mean_present, 1 - p >= mean_absent
-        contradicted = np.where(positive, as_absent & ~as_present, as_present & ~as_absent)
-        for row in np.flatnonzero((label != UNKNOWN) & contradicted):
-            found.append(Suspect(int(row), column, int(label[row]), float(p[row])))
-    return sorted(found, key=lambda one: -abs(one.label - one.probability))

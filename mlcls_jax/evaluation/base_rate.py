@@ -37,7 +37,7 @@ def base_rates(splits: dict[str, LabelTable], min_positives: int, best: str = DE
     """Returns the class frequencies of the training split and the classes to include.
 
     Args:
-        splits: label table per split; "train" and "val" are required.
+        splits: label table per split; "train" and "val" are required. An empty val is not checked.
         min_positives: positives in all splits together that a class needs to be included.
         best: metric of `evaluation.best`.
 
@@ -48,13 +48,13 @@ def base_rates(splits: dict[str, LabelTable], min_positives: int, best: str = DE
     positives = np.sum([table.positives for table in splits.values()], axis=0)
     val = splits["val"]
     measured = (val.positives > 0) & (positives >= min_positives)
-    if not measured.any():
+    if len(val) and not measured.any():
         raise ValueError(
             "no class with evaluation.min_positives positive labels has one in val, so nothing "
             "can be measured; lower evaluation.min_positives, hold out more images, or check the "
             "labels"
         )
-    if best == "AUROC" and not (val.labels[:, measured] == 0).any():
+    if len(val) and best == "AUROC" and not (val.labels[:, measured] == 0).any():
         raise ValueError(
             "evaluation.best is AUROC, but no class that is included has both a positive and a "
             "negative label in val; choose another metric, or check the labels"

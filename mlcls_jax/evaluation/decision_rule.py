@@ -94,6 +94,7 @@ class DecisionRule:
         temperatures: per class; 1 without calibration.
         pooled: names of the classes with too few positives for their own threshold.
         unreached_classes: names of the classes in which no threshold reaches the target precision.
+        tuned_on: the predictions that it was tuned on, in words.
     """
 
     criterion: ThresholdCriterion | None
@@ -101,6 +102,7 @@ class DecisionRule:
     temperatures: tuple[float, ...]
     pooled: tuple[str, ...] = ()
     unreached_classes: tuple[str, ...] = ()
+    tuned_on: str = "val"
 
     def probabilities(
         self, logits: Float[np.ndarray, "image class"]
@@ -305,17 +307,18 @@ def describe_threshold_report(report: dict[str, Any], decision_rule: DecisionRul
             "Thresholds: 0.5, as none were tuned for this checkpoint; "
             "--split val --threshold-criterion f1 tunes and keeps them"
         ]
-    tuning = "tuned on val"
+    tuning = f"tuned on {decision_rule.tuned_on}"
     if report["cross_fitted"]:
         tuning = f"cross-fitted (each of {FOLDS} parts decided by thresholds tuned on the others)"
     lines = [f"At thresholds: for {criterion.text}, {tuning}; the model column is at 0.5"]
     if decision_rule.pooled:
         lines.append(
             f"Shared threshold of all classes, because of fewer than "
-            f"{criterion.min_positives_to_tune} positives in val: {', '.join(decision_rule.pooled)}"
+            f"{criterion.min_positives_to_tune} positives in {decision_rule.tuned_on}: "
+            f"{', '.join(decision_rule.pooled)}"
         )
     if names := ", ".join(decision_rule.unreached_classes):
-        lines.append(f"No threshold reaches {criterion.text} in val: {names}")
+        lines.append(f"No threshold reaches {criterion.text} in {decision_rule.tuned_on}: {names}")
     return [*lines, _describe_calibration(report["calibration"], criterion.calibration)]
 
 
@@ -365,5 +368,5 @@ def describe_thresholds(decision_rule: DecisionRule, threshold: float | None) ->
             "this checkpoint; evaluate --split val --threshold-criterion f1 tunes and keeps them"
         )
     low, high = min(decision_rule.thresholds), max(decision_rule.thresholds)
-    tuned_for = decision_rule.criterion.text
-    return f"thresholds: per class, {low:.2f} to {high:.2f}, tuned on val for {tuned_for}"
+    tuned = f"tuned on {decision_rule.tuned_on} for {decision_rule.criterion.text}"
+    return f"thresholds: per class, {low:.2f} to {high:.2f}, {tuned}"

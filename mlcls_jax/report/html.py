@@ -30,12 +30,13 @@ from mlcls_jax.report.class_figures import (
     together,
 )
 from mlcls_jax.report.inputs import ReportInputs, Scored, gather
-from mlcls_jax.report.thumbnails import Example, Explain, Thumbnails, hits, mistakes
+from mlcls_jax.report.thumbnails import Example, Explain, Thumbnails, hits, mistakes, suspects
 from mlcls_jax.run.workdir import REPORT
 from mlcls_jax.step.network import describe_network, network_spec
 from mlcls_jax.system.files import write_text
 
 RESAMPLES = 1000  # as in evaluate, so that its intervals are the same
+FOLD_METRICS = ("mAP", "AUROC", "loss", "CF1", "OF1")
 _TEMPLATE, _STYLE, _SCRIPT = "report.html", "report.css", "report.js"
 
 
@@ -92,6 +93,8 @@ def render(inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None
         digest=digest,
         findings=inputs.findings,
         data_card=inputs.data_card and _data_values(inputs.data_card),
+        folds=inputs.folds,
+        fold_metrics=FOLD_METRICS,
         **_run_values(inputs),
         **_training_values(inputs),
         **_score_values(inputs, thumbnails, explain),
@@ -101,7 +104,10 @@ def render(inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None
 def _run_values(inputs: ReportInputs) -> dict[str, Any]:
     """Template values of the section on the run."""
     config, train = inputs.config, inputs.splits["train"]
-    sizes = ", ".join(f"{len(table):,} {name}" for name, table in inputs.splits.items())
+    tables = inputs.splits.items()
+    sizes = ", ".join(
+        f"{len(table):,} {name}" for name, table in tables if name != "val" or not inputs.folds
+    )
     rows = {
         "network": describe_network(network_spec(config.model, len(train.classes))),
         "weights": config.model.weights or "random",
@@ -201,6 +207,8 @@ def _galleries(
         ("False negatives", "missed", mistakes(*evaluated, label=1)),
         ("Correct in every class", "right", hits(*evaluated)),
     ]
+    if doubted := suspects(scored.table, scored.probabilities):
+        kinds.insert(0, ("Labels that may be wrong", "doubted", doubted))
     paths = scored.table.paths
     shown = [(paths[one.row], one) for _, _, examples in kinds for one in examples]
     readable = [(path, one.column) for path, one in shown if thumbnails.of(path)]

@@ -11,16 +11,18 @@ import pandas as pd
 from scipy.special import logit
 
 from mlcls_jax.config import Config
+from mlcls_jax.config.schema import has_folds
 from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.diagnose import diagnose
 from mlcls_jax.diagnosis.finding import Evidence, Finding, Labels
 from mlcls_jax.evaluation.decision_rule import DecisionRule
 from mlcls_jax.run.best_scores import BestEvaluation, read_best_evaluation
+from mlcls_jax.run.checkpoint_integrity import fold_folder
 from mlcls_jax.run.data_card import read_card
 from mlcls_jax.run.metrics_log import read_metrics
 from mlcls_jax.run.trained_model import read_decision_rule
-from mlcls_jax.run.workdir import DECISION_RULE, RAW, read_config, read_splits_of
+from mlcls_jax.run.workdir import DECISION_RULE, OUT_OF_FOLD, RAW, read_config, read_splits_of
 
 _TINY = 1e-6  # predictions are written with six decimals
 
@@ -54,6 +56,8 @@ class ReportInputs:
         best: the best evaluation; None if there is none.
         decision_rule: decision rule of the best evaluation.
         data_card: what was known of the data before the first step; None if the run has no card.
+        folds: what eval_out_of_fold.json has, for the report of all folds; val then has the images
+            of all folds, and `best` the out-of-fold scores. None for another run.
     """
 
     workdir: Path
@@ -63,6 +67,7 @@ class ReportInputs:
     best: BestEvaluation | None
     decision_rule: DecisionRule | None
     data_card: DataCard | None = None
+    folds: dict[str, Any] | None = None
 
     @cached_property
     def scored(self) -> Scored | None:
@@ -88,7 +93,9 @@ class ReportInputs:
         """The diagnosis."""
         scored = self.scored and (self.scored.table, self.scored.probabilities)
         separate_val = bool(self.config.data.val_csv)
-        labels = Labels(self.splits["train"], self.splits["val"], separate_val, scored)
+        out_of_fold = self.folds is not None
+        val = self.splits["val"]
+        labels = Labels(self.splits["train"], val, separate_val, out_of_fold, scored)
         model = self.config.model
         phases = dict(enumerate(self.config.phases))
         return diagnose(Evidence(self.records, phases, model.weights, model.head, labels))
@@ -106,6 +113,8 @@ def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> Report
     """
     config = read_config(workdir)
     splits = splits or read_splits_of(workdir, config.data)
+    if has_folds(config.data):
+        return _gather_folds(workdir, splits)
     records, best = read_metrics(workdir), read_best_evaluation(workdir)
     if best is None:
         best = _from_predictions(workdir, splits["val"])
@@ -120,6 +129,21 @@ def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> Report
             decision_rule = tuned if tuned.criterion else decision_rule
     card = read_card(workdir)
     return ReportInputs(workdir, config, records, splits, best, decision_rule, card)
+
+
+def _gather_folds(workdir: Path, splits: dict[str, LabelTable]) -> ReportInputs:
+    """Reads the workdir of all folds."""
+    path, best = workdir / f"eval_{OUT_OF_FOLD}.json", read_best_evaluation(workdir)
+    if best is None or not path.exists():
+        raise ValueError(
+            f"{workdir} has no out-of-fold scores yet; train its folds to the end, or name one of "
+            f"them, such as {fold_folder(workdir, 0)}"
+        )
+    folds = json.loads(path.read_text(encoding="utf-8"))
+    splits = splits | {"val": splits["train"]}
+    return ReportInputs(
+        workdir, read_config(workdir), [], splits, best, best.decision_rule, folds=folds
+    )
 
 
 def _from_predictions(workdir: Path, val: LabelTable) -> BestEvaluation | None:

@@ -77,11 +77,24 @@ class LiveReport:
         return self._write() if self._enabled and self._best is not None else []
 
     def _write(self) -> list[Finding]:
-        start, findings = time.perf_counter(), []
-        try:
-            findings = write_report(self._workdir, self._splits, self._thumbnails)
-        except Exception as error:  # no failure of the report may end the training
-            print_warning(f"report.html could not be written: {type(error).__name__}: {error}")
+        start = time.perf_counter()
+        findings = try_report(self._workdir, self._splits, self._thumbnails)
         now = time.perf_counter()
         self._not_before = now + (now - start) / SHARE
         return findings
+
+
+def try_report(
+    workdir: Path,
+    splits: dict[str, LabelTable] | None = None,
+    thumbnails: Thumbnails | None = None,
+) -> list[Finding]:
+    """Writes the report and returns its diagnosis; a failure is a warning, and returns [].
+
+    Args: see `write_report`.
+    """
+    try:
+        return write_report(workdir, splits, thumbnails)
+    except Exception as error:  # no failure of the report may end the training
+        print_warning(f"report.html could not be written: {type(error).__name__}: {error}")
+        return []

@@ -15,6 +15,7 @@ from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.loaders.loader import make_reader
+from mlcls_jax.diagnosis.label_errors import label_errors
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import class_maps
 from mlcls_jax.run.trained_model import load_trained_model
@@ -95,6 +96,12 @@ def mistakes(
     worst = confidence.argmax(axis=1)
     rows = _highest(confidence.max(axis=1))
     return [_example(table, probabilities, row, int(worst[row])) for row in rows]
+
+
+def suspects(table: LabelTable, probabilities: np.ndarray) -> list[Example]:
+    """Returns the labels that may be wrong, the most probable first; see `label_errors`."""
+    found = label_errors(table.labels, probabilities, probabilities).suspects
+    return [_example(table, probabilities, one.row, one.column) for one in found[:SHOWN]]
 
 
 def hits(table: LabelTable, probabilities: np.ndarray, present: np.ndarray) -> list[Example]:

@@ -1,4 +1,4 @@
-"""The best evaluation of a run, kept in scores.npz for the report."""
+"""The best evaluation of a run, kept in scores.npz for the report, and others in the same form."""
 
 import dataclasses
 import io
@@ -38,8 +38,13 @@ class BestEvaluation:
     groups: dict[str, list[dict[str, Any]]]
 
 
-def write_best_evaluation(workdir: Path, best: BestEvaluation) -> None:
+def write_best_evaluation(workdir: Path, best: BestEvaluation, name: str = SCORES) -> None:
     """Writes scores.npz, replacing that of an earlier evaluation.
+
+    Args:
+        workdir: of the run.
+        best: the evaluation.
+        name: another name for the file.
 
     Raises:
         ValueError: the file cannot be written.
@@ -51,16 +56,20 @@ def write_best_evaluation(workdir: Path, best: BestEvaluation) -> None:
     text = json.dumps(about).encode()
     file = io.BytesIO()
     np.savez(file, about=np.frombuffer(text, np.uint8), logits=best.logits)
-    write_bytes(workdir / SCORES, file.getvalue())
+    write_bytes(workdir / name, file.getvalue())
 
 
-def read_best_evaluation(workdir: Path) -> BestEvaluation | None:
+def read_best_evaluation(workdir: Path, name: str = SCORES) -> BestEvaluation | None:
     """Returns the best evaluation, or None without scores.npz.
 
+    Args:
+        workdir: of the run.
+        name: another name of the file.
+
     Raises:
-        ValueError: scores.npz cannot be read.
+        ValueError: the file cannot be read.
     """
-    path = workdir / SCORES
+    path = workdir / name
     if not path.exists():
         return None
     try:

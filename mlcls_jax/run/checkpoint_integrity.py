@@ -17,12 +17,29 @@ from mlcls_jax.system.files import damage, write_checksums
 FORMAT = 1  # of the contents of a checkpoint
 METADATA, SCORE = "metadata", "metrics"  # names of items; the score is that of evaluation.best
 FOLDER = "checkpoints"  # in the workdir
+FOLD = "fold-"  # name of the folder of a fold in the workdir, before its number
 _PARTIAL = ".orbax-checkpoint-tmp"
 
 
 def has_checkpoint(workdir: Path) -> bool:
     """Returns whether the workdir contains a complete checkpoint; without one, it is new."""
     return bool(saved_steps(workdir))
+
+
+def has_run(workdir: Path) -> bool:
+    """Returns whether a run, or one of its folds, has a complete checkpoint."""
+    return has_checkpoint(workdir) or any(map(has_checkpoint, fold_folders(workdir)))
+
+
+def fold_folders(workdir: Path) -> list[Path]:
+    """Returns the folders of the folds that a workdir has, such as fold-0, in order."""
+    numbers = (path.name.removeprefix(FOLD) for path in Path(workdir).glob(f"{FOLD}*"))
+    return [fold_folder(workdir, n) for n in sorted(int(n) for n in numbers if n.isdecimal())]
+
+
+def fold_folder(workdir: Path, fold: int) -> Path:
+    """Returns the folder of the run that is validated on a fold."""
+    return Path(workdir) / f"{FOLD}{fold}"
 
 
 def saved_steps(workdir: Path) -> list[int]:
@@ -47,6 +64,11 @@ def check_step(folder: Path, steps: Collection[int], which: str) -> None:
     Raises:
         ValueError: there is no such checkpoint.
     """
+    if not steps and (folds := fold_folders(folder.parent)):
+        raise ValueError(
+            f"{folder.parent} holds {len(folds)} folds and no model of all images; name one of "
+            f"them, such as {folds[0]}, or train one with the same command and --refit"
+        )
     if not steps:
         raise ValueError(f"{folder} holds no checkpoint yet; train in it first")
     is_step = which.isdecimal() and int(which) in steps

@@ -18,7 +18,6 @@ from mlcls_jax.evaluation.metrics import (
     mean_or_nan,
 )
 from mlcls_jax.evaluation.precision_at_recall import precisions_at_recall
-from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint
 from mlcls_jax.run.workdir import RAW
 from mlcls_jax.system.console import console, escaped, print_table
 
@@ -50,30 +49,32 @@ FURTHER = {
 
 
 def score_table(
-    run: TrainedModel,
+    metadata: dict[str, Any],
     table: LabelTable,
     logits: np.ndarray,
     decision_rule: DecisionRule,
     *,
     tuned_here: bool,
+    seed: int,
     resamples: int,
     at_recall: float,
 ) -> tuple[dict[str, Any], Scores, Scores]:
     """Returns the metrics of images, JSON-ready, with the scores that they are taken from.
 
     Args:
-        run: the trained run.
+        metadata: of the checkpoint; its base_rate, step, phase and weights are used.
         table: labels of the images.
         logits: float [image, class].
         decision_rule: thresholds and temperatures.
         tuned_here: whether the rule was tuned on these images.
+        seed: of the bootstrap.
         resamples: bootstrap resamples for the intervals of mAP and AUROC; 0 for none.
         at_recall: recall of precision_at_recall, above 0 and up to 1.
 
     Returns:
         What eval_<split>.json says of them, the scores, and those of a constant predictor.
     """
-    base = BaseRate(**run.metadata["base_rate"])
+    base = BaseRate(**metadata["base_rate"])
     included = classes_to_average(table.labels, np.array(base.included_classes))
     scores = model_scores(table, logits, base, further=True)
     constant = constant_scores(table, base, further=True)
@@ -82,11 +83,11 @@ def score_table(
     constant_at = precisions_at_recall(table.labels, frequencies, included, at_recall)
     class_at = dict(zip(table.classes, at.tolist(), strict=True))
     scores, constant = _with_precision(scores, at), _with_precision(constant, constant_at)
-    intervals = bootstrap_intervals(table.labels, logits, included, resamples, run.config.seed)
+    intervals = bootstrap_intervals(table.labels, logits, included, resamples, seed)
     result = {
-        "step": run.metadata["step"],
-        "phase": run.metadata["phase"],
-        "weights": run.metadata.get("weights", RAW),
+        "step": metadata["step"],
+        "phase": metadata["phase"],
+        "weights": metadata.get("weights", RAW),
         "values": finite_or_none(scores.values),
         "mAP_interval": _as_dict(intervals.means.get("mAP")),
         "AUROC_interval": _as_dict(intervals.means.get("AUROC")),
@@ -116,7 +117,7 @@ def _as_dict(interval: Interval | None) -> dict[str, Any] | None:
 
 
 def print_scores(
-    metadata: dict[str, Any],
+    model: str,
     result: dict[str, Any],
     table: LabelTable,
     scores: Scores,
@@ -125,13 +126,13 @@ def print_scores(
     """Prints the metrics, and the average precision and threshold of each class.
 
     Args:
-        metadata: of the checkpoint.
+        model: what was scored, such as "checkpoint of step 120".
         result: from `score_table`, with split, tta and views.
         table: labels of the images.
         scores: of the model.
         constant: of a constant predictor.
     """
-    console.print(f"{result['split']}: {len(table)} images, {describe_checkpoint(metadata)}")
+    console.print(f"{result['split']}: {len(table)} images, {model}")
     if result["views"] > 1:
         console.print(f"--tta {result['tta']}: average over {result['views']} views of each image")
     for name in ("mAP", "AUROC"):

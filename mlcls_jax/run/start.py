@@ -15,7 +15,7 @@ from mlcls_jax.config.options import Parser, add_process_options
 from mlcls_jax.config.recipes import with_recipe
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.run.bucket_run import open_workdir
-from mlcls_jax.run.checkpoint_integrity import has_checkpoint
+from mlcls_jax.run.checkpoint_integrity import has_run
 from mlcls_jax.run.input_paths import check_training_data
 from mlcls_jax.run.stored_config import (
     CONFIG,
@@ -132,7 +132,7 @@ def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
             )
         overrides.append(f"{PREFIX}{WEIGHTS}={options.resume_from}")
     config = with_absolute_paths(with_overrides(base, overrides))
-    if not has_checkpoint(workdir):
+    if not has_run(workdir):
         check_training_data(config.data)
         _check_network(config.model)
     elif not config.minutes and not config.model.custom:

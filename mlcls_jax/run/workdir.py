@@ -5,6 +5,8 @@ Files and folders:
 config.json  classes.txt  splits.csv  data_card.json  metrics.jsonl  checkpoints/  tensorboard/
 eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv
 labels.csv, val_labels.csv, test_labels.csv (of DataFrames)
+fold-0/, fold-1/ and so on, each with the same files  folds.csv  held_out.npz (of a fold)
+eval_out_of_fold.json  predictions_out_of_fold.csv  label_suspects.csv (of all folds)
 decision_rule.json  contact_sheet.png  scores.npz  report.html  run.lock (during training)
 """
 
@@ -17,7 +19,7 @@ from mlcls_jax.config.serialization import to_json
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.run.bucket_run import open_workdir
-from mlcls_jax.run.checkpoint_integrity import has_checkpoint
+from mlcls_jax.run.checkpoint_integrity import fold_folders, has_run
 from mlcls_jax.run.stored_config import CONFIG, check_unchanged
 from mlcls_jax.run.stored_config import read_config as read_config
 from mlcls_jax.system.bucket import copy_of
@@ -31,6 +33,8 @@ CLASSES, SPLITS, METRICS = "classes.txt", "splits.csv", "metrics.jsonl"
 BAD_IMAGES, DECISION_RULE, LOCK = "bad_images.csv", "decision_rule.json", "run.lock"
 SHEET = "contact_sheet.png"
 SCORES, REPORT, DATA_CARD = "scores.npz", "report.html", "data_card.json"
+LAST_SCORES, HELD_OUT = "last_scores.npz", "held_out.npz"  # of a fold: so far, and when finished
+FOLDS, SUSPECTS, OUT_OF_FOLD = "folds.csv", "label_suspects.csv", "out_of_fold"
 # Labels that were passed as DataFrames, by the field of data.
 FRAMES = {"csv": "labels.csv", "val_csv": "val_labels.csv", "test_csv": "test_labels.csv"}
 RAW, EMA = "raw", "ema"  # the parameters and their moving averages in metadata and metrics.jsonl
@@ -38,6 +42,8 @@ RAW, EMA = "raw", "ema"  # the parameters and their moving averages in metadata 
 OWN = (
     *(CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, SCORES, REPORT, DATA_CARD),
     *("checkpoints", "tensorboard", *FRAMES.values()),
+    *(LAST_SCORES, HELD_OUT, FOLDS, SUSPECTS),
+    *(f"eval_{OUT_OF_FOLD}.json", f"predictions_{OUT_OF_FOLD}.csv"),
 )
 
 
@@ -58,7 +64,7 @@ def in_use(workdir: Path) -> Iterator[None]:
     with ExitStack() as stack:
         if not workdir.exists():
             stack.callback(_remove_empty, workdir)
-        if not has_checkpoint(workdir):
+        if not has_run(workdir):
             _refuse_foreign(workdir)
         try:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -111,7 +117,7 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
         ValueError: the workdir belongs to a run with another config or other classes, holds
             something other than a run, or cannot be written.
     """
-    if has_checkpoint(workdir):
+    if has_run(workdir):
         check_unchanged(workdir, config)
         if read_classes(workdir) != classes:
             raise ValueError(
@@ -132,7 +138,7 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
 def _refuse_foreign(workdir: Path) -> None:
     """Raises ValueError if a folder holds something other than a run, or cannot be read."""
     try:
-        own = {*(workdir / name for name in OWN), *leftovers(workdir)}
+        own = {*(workdir / name for name in OWN), *leftovers(workdir), *fold_folders(workdir)}
         foreign = sorted(set(workdir.iterdir()) - own) if workdir.exists() else []
     except OSError as error:
         raise ValueError(f"workdir {workdir} cannot be used: {error.strerror}") from error
@@ -162,10 +168,11 @@ def read_classes(workdir: Path) -> tuple[str, ...]:
 def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:
     """Returns the label tables of a run, by split.
 
-    The splits are those of splits.csv if the workdir has a checkpoint, and drawn again otherwise.
+    The splits are those of splits.csv if the workdir or one of its folds has a checkpoint, and
+    drawn again otherwise.
 
     Args:
         workdir: of the run.
         data: the section of the config.
     """
-    return load_splits(data, workdir / SPLITS if has_checkpoint(workdir) else None)
+    return load_splits(data, workdir / SPLITS if has_run(workdir) else None)

@@ -35,6 +35,7 @@ _FOREVER_MS = 7 * 24 * 3600 * 1000  # the watch ends the wait if a process is go
 # Errors of collectives and of the coordination service when the other end is gone.
 _LOST = re.compile(r"Gloo \w+ failed|NCCL operation|CoordinationService|coordination service")
 
+_exchanges: dict[str, int] = {}  # exchanges so far, by topic
 _finished = threading.Event()
 _ending = threading.Lock()  # never released, because the process ends
 
@@ -75,18 +76,26 @@ def exchange(topic: str, text: str) -> list[str]:
     """Exchanges a text between all processes; waits until the last one has sent its own.
 
     Args:
-        topic: a name that is used once in a run.
+        topic: a name, such as "config"; all processes exchange under it equally often.
         text: text of this process.
 
     Returns:
         The text of each process, in the order of the processes.
     """
     client = _store()
-    client.key_value_set(f"{_ROOT}/{topic}/{jax.process_index()}", text)
+    _exchanges[topic] = round_number = _exchanges.get(topic, 0) + 1
+    folder = f"{_ROOT}/{topic}/{round_number}"  # a key can be set once only
+    client.key_value_set(f"{folder}/{jax.process_index()}", text)
     return [
-        client.blocking_key_value_get(f"{_ROOT}/{topic}/{process}", _FOREVER_MS)
+        client.blocking_key_value_get(f"{folder}/{process}", _FOREVER_MS)
         for process in range(jax.process_count())
     ]
+
+
+def wait_for_all(topic: str) -> None:
+    """Waits until all processes have called this; returns at once in a single process."""
+    if is_multiprocess():
+        exchange(topic, "")
 
 
 def share(topic: str, entries: dict[str, str]) -> dict[str, str]:

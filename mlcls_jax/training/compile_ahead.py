@@ -83,10 +83,12 @@ class CompileAhead:
         if cached and self._head_inputs is None:  # first: it takes longest
             headless = dataclasses.replace(self._spec.network, num_classes=0)
             self._head_inputs = threads.run(self._compile_forward, headless, pretrained_config)
-            self._classify = threads.run(self._compile_classify)
+            if self._evaluated:
+                self._classify = threads.run(self._compile_classify)
         step = threads.run(self._compile_step, phase_plan, pretrained_config)
         self._steps[phase_plan.start] = step
-        if not cached and self._evaluation is None:  # cached features are evaluated by the head
+        evaluates = not cached and self._evaluated > 0
+        if evaluates and self._evaluation is None:  # cached features are evaluated by the head
             self._evaluation = threads.run(self._compile_evaluation, pretrained_config, step)
 
     def read(self, phase_plan: PlannedPhase, first_step: int, reader: Reader) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mlcls_jax.data.loaders.choice import THREADS, Choice
 from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.data.loaders.own_batches import OwnBatches
 from mlcls_jax.evaluation.base_rate import BaseRate, constant_scores
+from mlcls_jax.evaluation.decision_rule import DecisionRule
 from mlcls_jax.evaluation.inference import EvalSpec
 from mlcls_jax.evaluation.metrics import Scores
 from mlcls_jax.models.conventions import PretrainedConfig
@@ -25,6 +27,7 @@ from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.programs import StepSpec
 from mlcls_jax.system.signals import SaveClock, Stop
 from mlcls_jax.training.compile_ahead import CompileAhead
+from mlcls_jax.training.pool import ImagePool
 from mlcls_jax.training.timing import PhaseTimer
 
 # Called with the validation mAP of an evaluation, and a function that returns the evaluation.
@@ -33,6 +36,27 @@ OnEvaluation = Callable[[float, Callable[[], BestEvaluation]], None]
 
 # (labels int8 [image, class], each 1, 0 or UNKNOWN; probabilities float [image, class]) -> value.
 Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+class Ended(Enum):
+    """How a training ended: at its last step, or before it by a signal or by Ctrl-C."""
+
+    FINISHED = 0
+    STOPPED = 1
+    INTERRUPTED = 2
+
+
+@dataclass(frozen=True)
+class KeptRule:
+    """What a run without validation images takes from other runs.
+
+    Attributes:
+        decision_rule: thresholds and temperatures.
+        weights: RAW or EMA, the ones to use.
+    """
+
+    decision_rule: DecisionRule
+    weights: str
 
 
 @dataclass(frozen=True)
@@ -44,12 +68,16 @@ class Extensions:
         metrics: further metrics of the validation images, by name.
         batches: training batches in place of those of the label table; None for those.
         variables: of a custom network, to start from; None for random ones.
+        pool: images of all folds, for a run of one of them; None for another run.
+        kept: of a run without validation images; None tunes thresholds on these.
     """
 
     loggers: Sequence[Logger] = ()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     batches: OwnBatches | None = None
     variables: Any = None
+    pool: ImagePool | None = None
+    kept: KeptRule | None = None
 
 
 NO_EXTENSIONS = Extensions()
@@ -73,6 +101,7 @@ class RunInputs:
         evaluation: how images are batched and resized for evaluation.
         metrics: further metrics of the validation images; see Extensions.
         loader: of the images, and why it was chosen.
+        pool, kept: see Extensions.
     """
 
     config: Config
@@ -88,6 +117,8 @@ class RunInputs:
     evaluation: EvalSpec
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     loader: Choice = THREADS
+    pool: ImagePool | None = None
+    kept: KeptRule | None = None
 
     @cached_property
     def sampled(self) -> LabelTable:
@@ -96,7 +127,7 @@ class RunInputs:
 
     @cached_property
     def constant(self) -> Scores:
-        """Returns the scores of a constant predictor on the validation images."""
+        """Returns the scores of a constant predictor on the validation images, which must exist."""
         return constant_scores(self.splits["val"], self.base_rate)
 
 

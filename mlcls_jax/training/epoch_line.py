@@ -16,9 +16,14 @@ def epoch_line(record: dict[str, Any], epoch: str) -> str:
     # The training loss is named unless it is BCE: another loss does not compare with that of val.
     plain = record["loss_name"] == "bce"
     train_loss, val_loss = ("loss", "loss") if plain else (record["loss_name"], "bce")
-    return (
+    trained = (
         f"{record['phase']} epoch {epoch}, step {record['step']}: "
-        f"train {train_loss} {record['train_loss']:.4f}, val {val_loss} {val['loss']:.4f} "
+        f"train {train_loss} {record['train_loss']:.4f}"
+    )
+    if not val:
+        return f"{trained}, {record['images_per_second']:.1f} images/s"
+    return (
+        f"{trained}, val {val_loss} {val['loss']:.4f} "
         f"(base rate {constant['loss']:.4f}), mAP {val['mAP']:.4f} "
         f"(base rate {constant['mAP']:.4f}), CF1 {val['CF1']:.4f}, "
         f"{_auroc(record)}{record['images_per_second']:.1f} images/s{_compared(record)}"

@@ -28,6 +28,7 @@ from mlcls_jax.system.console import console, format_bytes, print_warning
 from mlcls_jax.system.devices import free_memory, is_first_process, replicate, sharded
 from mlcls_jax.system.signals import Stop
 from mlcls_jax.system.threads import StoppedError
+from mlcls_jax.training.pool import ImagePool
 
 # Features may take this share of the free memory; evaluations and the system need some as well.
 _MAX_SHARE = 0.5
@@ -126,10 +127,12 @@ def make_features(
     mesh: jax.sharding.Mesh,
     readers: dict[str, Reader],
     stop: Stop,
+    pool: ImagePool | None = None,
 ) -> tuple[Features, jax.Array]:
     """Computes the features of the training and validation images in one pass.
 
-    Its size and duration are printed.
+    Its size and duration are printed.  With a pool, the first run of it computes them for all
+    images, and the others take theirs from it.
 
     Args:
         head_inputs: (variables, images) -> the inputs of the head, [image, ...], on every device.
@@ -141,6 +144,7 @@ def make_features(
         mesh: the images are sharded over its axis.
         readers: image reader per split; the features of skipped images are meaningless.
         stop: ends the pass when set.
+        pool: the images of all folds, if no phase has changed the backbone; None for another run.
 
     Returns:
         On every device: the training features, and the inputs of the head for the validation
@@ -152,12 +156,17 @@ def make_features(
     """
     train, val, views = splits["train"], splits["val"], phase_plan.phase.cached_views
     size = feature_bytes(splits, views, each)
-    kind = {1: "plain", 2: "plain and mirrored"}.get(views, f"{views} symmetric images of each")
-    console.print(
-        f"{phase_plan.phase.name}: one pass for the features of {len(train)} training images "
-        f"({kind}, not augmented) and {len(val)} validation images, {format_bytes(size)} on each "
-        "device"
-    )
+    key = "features", phase_plan.phase.name
+    if pool is None or (*key, "train") not in pool.made:
+        kind = {1: "plain", 2: "plain and mirrored"}.get(views, f"{views} symmetric images of each")
+        all_folds = " of all folds" if pool else ""
+        console.print(
+            f"{phase_plan.phase.name}: one pass for the features{all_folds} of {len(train)} "
+            f"training images ({kind}, not augmented) and {len(val)} validation images, "
+            f"{format_bytes(size)} on each device"
+        )
+    else:
+        console.print(f"{phase_plan.phase.name}: features of the other folds")
     began = time.perf_counter()
     # Training images are resized as in training, even if evaluation crops them.
     resize = spec.augment.train_resize
@@ -166,10 +175,23 @@ def make_features(
     train_spec = dataclasses.replace(spec, augment=augment)
     turn = jax.jit(turned, static_argnums=1, out_shardings=sharded(mesh))
     view_inputs = partial(_views, head_inputs, turn, views)
-    train_inputs = _collect(
-        view_inputs, variables, train.paths, train_spec, mesh, readers["train"], stop
-    )
-    val_inputs = _collect(head_inputs, variables, val.paths, spec, mesh, readers["val"], stop)
+    pass_over = partial(_collect, variables=variables, mesh=mesh, stop=stop)
+
+    def collect(split: str, predict: Callable, spec: EvalSpec, paths: Sequence[str]) -> np.ndarray:
+        compute = partial(pass_over, predict, spec=spec)
+        if pool is None:
+            return compute(paths, reader=readers[split])
+        return pool.features(
+            (*key, split), paths, readers[split], lambda paths, own: compute(paths, reader=own)
+        )
+
+    train_inputs = collect("train", view_inputs, train_spec, train.paths)
+    if not len(val):
+        val_inputs = np.empty((0, *each.shape), each.dtype)
+    elif pool and train_spec == spec:  # a plain view of all images is there
+        val_inputs = collect("train", view_inputs, spec, val.paths)[:, 0]
+    else:
+        val_inputs = collect("val", head_inputs, spec, val.paths)
     features = replicate((Features(train_inputs, train.train_labels), val_inputs), mesh)
     seconds = time.perf_counter() - began
     rate = (views * len(train) + len(val)) / seconds
@@ -249,8 +271,9 @@ def feature_chunks(
 
 def _collect(
     predict: Callable,
-    variables: dict,
     paths: Sequence[str],
+    *,
+    variables: dict,
     spec: EvalSpec,
     mesh: jax.sharding.Mesh,
     reader: Reader,

@@ -83,7 +83,8 @@ def run_phase(
             result = evaluator.run(state, step)
         log_evaluation(context, phase_plan, result, state, meter, step)
         state = _with_loss_reset(state, context.inputs.mesh)
-        early_stopping = early_stopping.after(result.values[metric], metric)
+        if result.scores:
+            early_stopping = early_stopping.after(result.values[metric], metric)
         save_evaluation(context, phase_plan, state, step, early_stopping, result)
         if step < phase_plan.stop and early_stopping.is_over(phase_plan.phase.patience):
             print_ended_early(phase_plan, early_stopping, step, metric)

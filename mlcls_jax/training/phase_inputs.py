@@ -118,11 +118,12 @@ def _on_features(
         inputs.mesh,
         inputs.readers,
         services.stop,
+        inputs.pool if phase_plan.start == 0 else None,
     )
     evaluated = with_sample(features, val_features, inputs.sample)
     val_size = len(inputs.splits["val"])
     train_readable, val_readable = (
-        readable(inputs.splits[split].paths, inputs.readers[split]) for split in ("train", "val")
+        readable(inputs.splits[split].paths, inputs.readers["train"]) for split in ("train", "val")
     )
 
     def logits(variables: dict) -> np.ndarray:

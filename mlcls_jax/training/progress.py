@@ -74,7 +74,8 @@ class PhaseProgress:
 
     def update_best(self) -> None:
         """Reads the best value of the metric in the run so far from metrics.jsonl."""
-        values = [record["val"][self.metric] for record in read_metrics(self.workdir)]
+        records = [record for record in read_metrics(self.workdir) if record["val"]]
+        values = [record["val"][self.metric] for record in records]
         if values:
             best = max(values, key=lambda value: goodness(self.metric, value))
             self.best = f", best {self.metric} {best:.3f}"

@@ -1,6 +1,7 @@
 """Opens a run: reads data, weights or the checkpoint, and prints what the run will do."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlcls_jax.config import Augment, Config, Data, Model
 from mlcls_jax.config.extensions import fields_of_extensions
 from mlcls_jax.config.recipes import with_fields, with_recipe
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.loaders.cache import Form
 from mlcls_jax.data.loaders.cache_build import with_cache
 from mlcls_jax.data.loaders.choice import choose_loader
 from mlcls_jax.data.loaders.loader import Reader, cores, local_rows, make_reader
@@ -46,6 +48,7 @@ from mlcls_jax.training.context import NO_EXTENSIONS, Extensions, RunInputs, Ser
 from mlcls_jax.training.early_stopping import read_early_stopping
 from mlcls_jax.training.feature_cache import with_room
 from mlcls_jax.training.phase_transition import ended_early
+from mlcls_jax.training.pool import ImagePool, Subset
 from mlcls_jax.training.timing import PhaseTimer, StartupTimer
 
 RAREST = 5
@@ -72,11 +75,12 @@ def open_run(
     own = fields_of_extensions(config.model, config.phases, extensions.batches is not None)
     config = with_fields(config, own)
     consistency.check_config(config)
-    splits = _read_data(config.data, workdir)
+    splits = _read_data(config.data, workdir, tell=extensions.pool is None)
     stored = read_config(workdir) if has_checkpoint(workdir) else None
     config, filled = with_recipe(config, jax.device_count(), stored)
     consistency.check_data(splits, config.model.weights, workdir)
     classes = splits["train"].classes
+    splits = splits if "val" in splits else splits | {"val": splits["train"].take([])}
     base_rate = base_rates(splits, config.evaluation.min_positives, config.evaluation.best)
     plan = plan_phases(
         config.phases,
@@ -135,7 +139,7 @@ def open_run(
     if startup:
         startup.reached("network and weights")
     tables = splits | {SAMPLE: splits["train"].take(sample)}
-    readers = _readers(config.data, evaluation, tables, reader)
+    readers = _readers(config.data, evaluation, tables, reader, extensions.pool)
     if startup and config.data.cache != "none":
         startup.reached("cache of images")
     inputs = RunInputs(
@@ -152,6 +156,8 @@ def open_run(
         evaluation=evaluation,
         metrics=extensions.metrics,
         loader=loader,
+        pool=extensions.pool,
+        kept=extensions.kept,
     )
     services = Services(
         compile_ahead=compile_ahead,
@@ -163,18 +169,25 @@ def open_run(
     return TrainContext(inputs, services), state
 
 
-def _read_data(data: Data, workdir: Path) -> dict[str, LabelTable]:
+def _read_data(data: Data, workdir: Path, tell: bool) -> dict[str, LabelTable]:
+    """Returns the splits; tell: whether to print how they were understood."""
     if not data.csv or (has_folder(data, data.csv) and not data.images):
         raise ValueError(
             "config: data.csv and data.images are empty; name your files, such as "
             "--config.data.csv=labels.csv --config.data.images=photos, or a packed data set"
         )
     splits = read_splits_of(workdir, data)
-    for note in dict.fromkeys(note for table in splits.values() for note in table.notes):
-        console.print(note)
+    if tell:
+        print_notes(splits)
     for warning in check_train(splits):
         print_warning(warning)
     return splits
+
+
+def print_notes(splits: dict[str, LabelTable]) -> None:
+    """Prints how the label files were understood, each note once."""
+    for note in dict.fromkeys(note for table in splits.values() for note in table.notes):
+        console.print(note)
 
 
 def _check_rows(data: Data, augment: Augment, plan: list[PlannedPhase], devices: int) -> None:
@@ -188,15 +201,28 @@ def _check_rows(data: Data, augment: Augment, plan: list[PlannedPhase], devices:
 
 
 def _readers(
-    data: Data, evaluation: EvalSpec, tables: dict[str, LabelTable], reader: Reader
+    data: Data,
+    evaluation: EvalSpec,
+    tables: dict[str, LabelTable],
+    reader: Reader,
+    pool: ImagePool | None,
 ) -> dict[str, Reader]:
     """Returns the readers of what every epoch reads, each with its cache if the config asks."""
     size, augment = evaluation.image_size, evaluation.augment
-    return {
-        split: with_cache(reader, data, augment, size, split, tables[split].paths)
-        for split in ("train", "val", SAMPLE)
-        if len(tables[split])
-    }
+
+    def one(split: str) -> Reader:
+        paths = tables[split].paths
+        if pool is None or data.cache == "none":
+            return with_cache(reader, data, augment, size, split, paths)
+        form, everything = Form.of_split(split, augment, size, reader.max_pixels), pool.paths
+        whole = pool.cached(
+            reader, form, lambda: with_cache(reader, data, augment, size, split, everything)
+        )
+        if whole.cache is None:
+            return whole
+        return replace(reader, cache=Subset(whole.cache, pool.rows(paths)))
+
+    return {split: one(split) for split in ("train", "val", SAMPLE) if len(tables[split])}
 
 
 def _open_workdir(config: Config, workdir: Path, splits: dict[str, LabelTable]) -> Checkpoints:
@@ -261,7 +287,7 @@ def _initial(
 def print_header(inputs: RunInputs, state: TrainState) -> None:
     """Prints devices, network, parameters, images and the rarest classes."""
     train = inputs.splits["train"]
-    sizes = ", ".join(f"{len(table)} {name}" for name, table in inputs.splits.items())
+    sizes = ", ".join(f"{len(table)} {name}" for name, table in inputs.splits.items() if table)
     total = sum(leaf.size for leaf in flatten(state.params).values())
     rare = sorted(zip(train.positives, train.classes, strict=True))[:RAREST]
     kind = jax.devices()[0].device_kind
@@ -283,7 +309,8 @@ def print_end(inputs: RunInputs, finished: bool) -> None:
     rows = []
     for phase_plan in inputs.plan:
         name = phase_plan.phase.name
-        values = [record["val"][metric] for record in records if record["phase"] == name]
+        own = [record for record in records if record["phase"] == name and record["val"]]
+        values = [record["val"][metric] for record in own]
         if values:
             best = max(values, key=lambda value: goodness(metric, value))
             rows.append([name, f"{values[-1]:.4f}", f"{best:.4f}"])

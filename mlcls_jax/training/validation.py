@@ -15,6 +15,7 @@ from mlcls_jax.evaluation.decision_rule import (
     DecisionRule,
     criterion_from_config,
     fit_decision_rule,
+    untuned_rule,
 )
 from mlcls_jax.evaluation.metrics import Scores
 from mlcls_jax.models.weights.provenance import to_json
@@ -42,7 +43,7 @@ class ValidationResult:
 
     Attributes:
         weights: RAW or EMA, whichever scored better.
-        scores: by RAW and, if the phase keeps one, by EMA.
+        scores: by RAW and, if the phase keeps one, by EMA; {} without validation images.
         variables: the better ones.
         table: labels of the validation images that could be read.
         logits: of the better ones, float32 [image, class].
@@ -61,7 +62,7 @@ class ValidationResult:
     @property
     def values(self) -> dict[str, float]:
         """Returns the better scores by the name of the metric, such as "mAP"."""
-        return self.scores[self.weights].values
+        return self.scores[self.weights].values if self.scores else {}
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Evaluator:
         """
         inputs = self.context.inputs
         variables = {"params": state.params, "batch_stats": state.batch_stats}
+        if not len(inputs.splits["val"]):
+            return _without_val(inputs, variables)
         candidates = {RAW: variables}
         if state.ema:
             candidates[EMA] = with_ema(variables, state.ema)
@@ -126,6 +129,14 @@ class Evaluator:
         table = inputs.sampled.take(np.flatnonzero(readable))
         scores = model_scores(table, logits[readable], inputs.base_rate)
         return sample_values(scores, len(table), val)
+
+
+def _without_val(inputs: RunInputs, variables: dict) -> ValidationResult:
+    """Returns what is kept with a checkpoint of a run that has no validation images."""
+    val, kept = inputs.splits["val"], inputs.kept
+    rule = kept.decision_rule if kept else untuned_rule(val.classes)
+    logits = np.zeros((0, len(val.classes)), np.float32)
+    return ValidationResult(kept.weights if kept else RAW, {}, variables, val, logits, rule, {})
 
 
 def own_metric(name: str, metric: Metric, labels: np.ndarray, predicted: np.ndarray) -> float:
@@ -186,7 +197,7 @@ def log_evaluation(
     record = _record(context, phase_plan, result, state, meter, step)
     context.services.log.write_epoch(record)
     console.print(epoch_line(record, epoch_of(context.inputs, step)))
-    if is_first_process():  # it has the records
+    if is_first_process() and result.scores:  # it has the records
         phases, phase = context.inputs.config.phases, phase_plan.phase
         index = [other.name for other in phases].index(phase.name)
         for text in warnings(read_metrics(context.inputs.workdir), phase, index):
@@ -210,8 +221,8 @@ def _record(
         "train_loss": float(state.loss_sum) / max(float(state.label_count), 1.0),
         "best_by": inputs.config.evaluation.best,
         "val": result.values,
-        "base_rate": inputs.constant.values,
-        "logit_spread": logit_spread(result.logits),
+        "base_rate": inputs.constant.values if result.scores else {},
+        "logit_spread": logit_spread(result.logits) if result.scores else None,
         "images_per_second": round(meter.images_per_second, 2),
         "seconds": round(meter.seconds, 2),
         "timing": context.services.timer.take(),
@@ -232,14 +243,15 @@ def save_evaluation(
     early_stopping: EarlyStopping,
     result: ValidationResult,
 ) -> None:
-    """Starts the checkpoint of an evaluation, and passes the evaluation on."""
+    """Passes an evaluation on, and starts its checkpoint, which must not outlive its scores."""
     services, metric = context.services, context.inputs.config.evaluation.best
-    value = result.values[metric]
+    value = result.values.get(metric)
     metadata = checkpoint_metadata(context.inputs, phase_plan, step, early_stopping, result)
+    if value is not None:
+        with services.timer.measure("report"):
+            services.on_evaluation(value, lambda: best_evaluation(context.inputs, result, step))
     with services.timer.measure("checkpoints"):
         services.checkpoints.save(step, state, metadata, value, metric)
-    with services.timer.measure("report"):
-        services.on_evaluation(value, lambda: best_evaluation(context.inputs, result, step))
     services.save_clock.restart()
 
 
@@ -279,7 +291,7 @@ def checkpoint_metadata(
             "included_classes": list(inputs.base_rate.included_classes),
         },
         "pretrained_config": to_json(inputs.pretrained_config),
-        "val": result.values if result else None,
+        "val": result.values if result and result.scores else None,
         "weights": result.weights if result else RAW,
         "early_stopping": dataclasses.asdict(early_stopping),
         "config": dataclasses.asdict(inputs.config),

@@ -58,6 +58,11 @@ class BadImages:
         """The reason why each image cannot be read, by path."""
         return self._others | self._reasons
 
+    @property
+    def own_reasons(self) -> dict[str, str]:
+        """The reasons that this process has found, by path."""
+        return dict(self._reasons)
+
     def summary(self) -> str:
         """Returns one line about the skipped images; "" if there are none."""
         if not self.reasons:

@@ -1,0 +1,154 @@
+"""Cross-validation: one run for each fold, the scores of all of them, and a run on all images."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+
+from mlcls_jax.config import Config
+from mlcls_jax.config.extensions import fields_of_extensions
+from mlcls_jax.config.recipes import with_fields, with_recipe
+from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.readers.csv_cells import quoting
+from mlcls_jax.data.splits import write_splits
+from mlcls_jax.data.stratification import draw_folds
+from mlcls_jax.run.checkpoint_integrity import fold_folder, has_run
+from mlcls_jax.run.stored_config import check_unchanged, read_config
+from mlcls_jax.run.workdir import FOLDS, HELD_OUT, SPLITS, prepare, read_splits_of
+from mlcls_jax.system import distributed
+from mlcls_jax.system.bucket import copy_of
+from mlcls_jax.system.console import console
+from mlcls_jax.system.devices import is_first_process
+from mlcls_jax.system.files import write_text
+from mlcls_jax.system.invocation import command
+from mlcls_jax.training.context import Ended, Extensions, KeptRule
+from mlcls_jax.training.out_of_fold import evaluate_folds, read_out_of_fold, write_folds
+from mlcls_jax.training.pool import ImagePool
+from mlcls_jax.training.setup import print_notes
+
+# Trains the run of a config in a folder.
+TrainRun = Callable[[Config, Path, Extensions], Ended]
+
+
+@dataclass(frozen=True)
+class FoldRuns:
+    """The runs of all folds in one workdir.
+
+    Attributes:
+        config: of all runs; its data.fold is -1.
+        workdir: has a folder for each fold; the run on all images is in itself.
+        extensions: objects of the caller.
+        train: trains one run.
+    """
+
+    config: Config
+    workdir: Path
+    extensions: Extensions
+    train: TrainRun
+
+    def run(self) -> Ended:
+        """Trains the folds that are not finished, scores all of them, and trains on all images.
+
+        Raises:
+            ValueError: the data, the config or the workdir is wrong; one line that names it.
+            FloatingPointError: a loss is not finite.
+        """
+        return self._filled().run_filled()
+
+    def _filled(self) -> "FoldRuns":
+        """Returns these runs with the recipe of the config filled in."""
+        if copy_of(self.workdir):
+            raise ValueError(
+                "--folds needs a --workdir on a disk; in a bucket, train each fold by itself, with "
+                "--config.data.fold=0 and so on, each in its own --workdir"
+            )
+        if self.extensions.batches is not None:
+            raise ValueError("batches of your own cannot be divided into folds; use data.folds=0")
+        own = fields_of_extensions(self.config.model, self.config.phases, False)
+        config = with_fields(self.config, own)
+        stored = read_config(self.workdir) if has_run(self.workdir) else None
+        return dataclasses.replace(self, config=with_recipe(config, jax.device_count(), stored)[0])
+
+    def run_filled(self) -> Ended:
+        """Does the same for a config whose recipe is filled in."""
+        data = self.config.data
+        splits = read_splits_of(self.workdir, data)
+        print_notes(splits)
+        table = splits["train"]
+        fold = draw_folds(table, data.folds, data.split_seed)
+        if has_run(self.workdir):
+            check_unchanged(self.workdir, self.config)
+            check_same_folds(self.workdir, table, fold)
+        finished = [self._is_finished(number) for number in range(data.folds)]
+        distributed.wait_for_all("folds")
+        if is_first_process():
+            prepare(self.workdir, self.config, table.classes)
+            write_splits(self.workdir / SPLITS, splits)
+            write_text(self.workdir / FOLDS, folds_csv(table, fold))
+        extensions = dataclasses.replace(self.extensions, pool=ImagePool(table.paths))
+        for number in range(data.folds):
+            title = f"Fold {number} (of 0 to {data.folds - 1})"
+            if finished[number]:
+                console.print(f"{title}: finished before")
+                continue
+            console.print(f"{title}: {fold_folder(self.workdir, number)}")
+            fields = {"data.fold": number, "data.refit": False, "minutes": 0.0}
+            config = with_fields(self.config, fields)
+            ended = self.train(config, fold_folder(self.workdir, number), extensions)
+            if ended is not Ended.FINISHED:
+                return ended
+            distributed.wait_for_all("folds")  # the first process writes the scores
+        out_of_fold = read_out_of_fold(self.workdir, table, fold)
+        last = self.config.phases[-1].name
+        scores = evaluate_folds(out_of_fold, self.config.evaluation, self.config.seed, phase=last)
+        if is_first_process():
+            write_folds(self.workdir, out_of_fold, scores)
+        kept = KeptRule(scores.decision_rule, out_of_fold.weights)
+        return self._refit(dataclasses.replace(extensions, kept=kept))
+
+    def _is_finished(self, number: int) -> bool:
+        return (fold_folder(self.workdir, number) / HELD_OUT).exists()
+
+    def _refit(self, extensions: Extensions) -> Ended:
+        """Trains on the images of all folds, if the config asks for it."""
+        if self.config.data.refit:
+            console.print(f"Refit on all {self.config.data.folds} folds: {self.workdir}")
+            config = with_fields(self.config, {"minutes": 0.0})
+            return self.train(config, self.workdir, extensions)
+        console.print(
+            "No model was trained on all images; to train one: "
+            f"{command('train')} --workdir {self.workdir} --refit"
+        )
+        return Ended.FINISHED
+
+
+def folds_csv(table: LabelTable, fold: np.ndarray) -> str:
+    """Returns a CSV with the columns filename and fold.
+
+    File names are not escaped for spreadsheets, because this file is read back.
+    """
+    frame = pd.DataFrame({"filename": table.filenames, "fold": fold})
+    return frame.to_csv(index=False, lineterminator="\n", quoting=quoting(table.filenames))
+
+
+def check_same_folds(workdir: Path, table: LabelTable, fold: np.ndarray) -> None:
+    """Checks that the folds of a run that continues are those of its start.
+
+    Args:
+        workdir: of all folds.
+        table: their images.
+        fold: int64 [image], the fold of each image as drawn now.
+
+    Raises:
+        ValueError: the folds differ.
+    """
+    path = workdir / FOLDS
+    if path.exists() and path.read_text(encoding="utf-8") != folds_csv(table, fold):
+        raise ValueError(
+            f"{path}: the folds drawn now are others, because the labels have changed; restore "
+            "them, or choose another --workdir"
+        )
