@@ -31,7 +31,7 @@ def celeba() -> Layout:
     ]
     text = _lines(f"{IMAGES}\n{' '.join(classes)} ", rows)
     options = {"minus_one": "absent"}
-    expected = dict.fromkeys(classes, HALF)
+    expected = _counts(classes)
     return Layout("CelebA", "list_attr_celeba.txt", text, JPEGS, options, expected)
 
 
@@ -66,7 +66,7 @@ def chexpert() -> Layout:
         rows.append(f"CheXpert-v1.0-small/{name},Female,68,Frontal,AP,{','.join(cells)}")
     text = _lines(f"Path,Sex,Age,Frontal/Lateral,AP/PA,{','.join(classes)}", rows)
     options = {"filename_column": "Path", "ignore_columns": "Sex,Age,Frontal/Lateral,AP/PA"}
-    expected = dict.fromkeys(classes, HALF)
+    expected = _counts(classes)
     folder = "CheXpert-v1.0-small"
     return Layout("CheXpert", "train.csv", text, images, options, expected, folder)
 
@@ -115,7 +115,7 @@ def movie_genres() -> Layout:
     options = {"filename_column": "Id", "ignore_columns": "Genre"}
     images = [f"tt{i:07d}.jpg" for i in range(IMAGES)]
     text = _lines(f"Id,Genre,{','.join(classes)}", rows)
-    return Layout("Movie posters", "train.csv", text, images, options, dict.fromkeys(classes, HALF))
+    return Layout("Movie posters", "train.csv", text, images, options, _counts(classes))
 
 
 def open_images() -> Layout:
@@ -131,7 +131,7 @@ def open_images() -> Layout:
     images = [f"{name}.jpg" for name in names]
     file = "train-annotations-human-imagelabels.csv"
     text = _lines("ImageID,Source,LabelName,Confidence", rows)
-    return Layout("OpenImages", file, text, images, options, dict.fromkeys(classes, HALF))
+    return Layout("OpenImages", file, text, images, options, _counts(classes))
 
 
 def fastai_voc() -> Layout:
@@ -144,7 +144,7 @@ def fastai_voc() -> Layout:
         "split_column": "is_valid",
     }
     text = _lines("fname,labels,is_valid", rows)
-    expected = dict.fromkeys(classes, HALF)
+    expected = _counts(classes)
     return Layout("PASCAL of fastai", "train.csv", text, JPEGS, options, expected)
 
 
@@ -164,7 +164,7 @@ def coco() -> Layout:
             if PRESENT[i][j]
         ],
     }
-    options, expected = {"source": "coco"}, dict.fromkeys(classes, HALF)
+    options, expected = {"source": "coco"}, _counts(classes)
     file = "instances_train2017.json"
     return Layout("COCO", file, json.dumps(content), JPEGS, options, expected)
 
