@@ -15,7 +15,7 @@ def _names(classes: tuple[str, ...], i: int, mark: str, none: str = "") -> str:
 
 
 def _counts(classes: tuple[str, ...], none: str = "") -> dict[str, int]:
-    return dict(sorted([*((name, HALF) for name in classes), *([(none, 2)] if none else [])]))
+    return {name: HALF for name in classes} | ({none: 2} if none else {})
 
 
 def _lines(header: str, rows: list[str]) -> str:

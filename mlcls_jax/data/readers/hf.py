@@ -148,7 +148,7 @@ def _contents(
             parquet = _package("pyarrow.parquet", "data.source='hf'").ParquetFile(file.path)
             schema, mapped = parquet.schema_arrow, None
             others = [name for name in schema.names if name != image]
-            table = parquet.read(columns=others) if others else None
+            table: Any = parquet.read(columns=others)
         else:
             mapped, parquet = pa.memory_map(file.path), None
             table = pa.ipc.open_stream(mapped).read_all()
