@@ -90,8 +90,11 @@ def run(main: Callable[[list[str]], int]) -> None:
             if traced:
                 print_exc()
             _end_with_others(error)
-        if traced:
+        if traced and not threads.is_busy():
             raise
+        if traced:
+            print_exc()
+            _leave(FAILED)
         print(f"error: {_error_line(error)}", file=sys.stderr)
         _leave(_exit_code(error))
 

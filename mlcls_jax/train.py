@@ -158,7 +158,7 @@ class Training:
                 show_data(inputs, own_batches=self.extensions.batches is not None)
             startup.reached("data card")
             services.timer.add_rest("start")
-            with stop_on_signals(services.stop):
+            with services.ended_on_errors(), stop_on_signals(services.stop):
                 for phase_plan in inputs.plan:
                     if int(state.step) < phase_plan.stop and not services.stop.is_set():
                         state = begin_phase(context, phase_plan, state)

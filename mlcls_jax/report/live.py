@@ -49,6 +49,7 @@ class LiveReport:
         self._metric = metric
         values = [goodness(metric, record["val"][metric]) for record in records]
         self._best = max(values, default=None)
+        self._unwritten: BestEvaluation | None = None  # the disk was full
 
     def evaluated(self, value: float, make_best: Callable[[], BestEvaluation]) -> None:
         """Keeps an evaluation if it is the best so far, and updates the report if there is time.
@@ -56,16 +57,14 @@ class LiveReport:
         Args:
             value: of the metric, on val; its record is already in metrics.jsonl.
             make_best: returns the evaluation.
-
-        Raises:
-            ValueError: the scores cannot be written.
         """
         if not self._enabled:
             return
         good = goodness(self._metric, value)
         if self._best is None or good >= self._best:
             self._best = good
-            write_best_evaluation(self._workdir, make_best())
+            self._unwritten = make_best()
+        self._write_best()
         busy = self._running is not None and not self._running.done()
         if not busy and time.perf_counter() >= self._not_before:
             self._running = threads.run(self._write)
@@ -74,7 +73,18 @@ class LiveReport:
         """Writes the last report and returns its diagnosis; [] without an evaluation."""
         if self._running is not None:
             self._running.result()
+        self._write_best()
         return self._write() if self._enabled and self._best is not None else []
+
+    def _write_best(self) -> None:
+        """Writes the best evaluation, again after a failure, which is a warning."""
+        if self._unwritten is None:
+            return
+        try:
+            write_best_evaluation(self._workdir, self._unwritten)
+            self._unwritten = None
+        except ValueError as error:
+            print_warning(f"{error}; the next evaluation will try again")
 
     def _write(self) -> list[Finding]:
         start = time.perf_counter()

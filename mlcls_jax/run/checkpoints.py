@@ -10,6 +10,7 @@ Each checkpoint contains these items:
 
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,17 @@ from mlcls_jax.run.checkpoint_integrity import saved_steps as saved_steps
 from mlcls_jax.step.ema import NO_EMA, EmaState, with_ema
 from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.step.train_step import TrainState
+from mlcls_jax.system import threads
 from mlcls_jax.system.bucket import copy_of
 from mlcls_jax.system.console import one_line, print_warning
 from mlcls_jax.system.devices import is_first_process
-from mlcls_jax.system.files import damage
+from mlcls_jax.system.files import damage, is_full
 
 _ITEMS = {
     "model": ("params", "batch_stats"),
     "training": ("step", "opt_state", "loss_sum", "label_count"),
 }
+LAST_SAVE_SECONDS = 20.0  # that a run which fails waits for the save that has begun
 
 
 class Checkpoints:
@@ -260,6 +263,26 @@ class Checkpoints:
         if self._lost:
             raise OSError(f"{self._lost}. Free some space, then run the same command to continue")
 
+    def end_save(self, seconds: float = LAST_SAVE_SECONDS) -> None:
+        """Waits for a save in progress for a bounded time, because the run has failed.
+
+        An interpreter that ends during a save would wait for Orbax's threads, and these for
+        executors that have ended.  A save that takes longer is discarded as a whole: its folder
+        has no final name, and the next run removes it.  A warning says why a save is lost.
+        """
+        settled = threads.run(self._manager.wait_until_finished)
+        wait([settled], seconds)
+        if not settled.done():
+            print_warning(
+                f"the checkpoint of step {self._saving} is discarded, because it could not be "
+                f"written within {seconds:.0f} s; the earlier ones are kept"
+            )
+        elif (error := settled.exception()) and not self._lost:
+            try:
+                self._failed(error)
+            except OSError as failed:
+                print_warning(one_line(failed))
+
     def close(self) -> None:
         """Waits for a save in progress and closes the checkpoints.
 
@@ -278,7 +301,7 @@ class Checkpoints:
         except Exception as error:  # as in `save`
             self._failed(error)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         """Keeps the earlier checkpoints after a failed save; OSError unless the disk is full."""
         failure = f"the checkpoint of step {self._saving} cannot be written to {self._folder}"
         if not self._is_same_folder():
@@ -289,9 +312,9 @@ class Checkpoints:
         if is_first_process():
             remove_partial(self._folder)
         self._manager.reload()  # Orbax has removed those that the new one was meant to replace
-        reason = "no space left on device" if _is_full(error) else one_line(error, limit=300)
+        reason = "no space left on device" if is_full(error) else one_line(error, limit=300)
         self._lost = f"{failure} ({reason}); the earlier ones are kept"
-        if not _is_full(error):
+        if not is_full(error):
             raise OSError(
                 f"{self._lost}. Fix that, then run the same command to continue"
             ) from error
@@ -340,10 +363,6 @@ def _whole_arrays() -> Iterator[None]:
         yield
     finally:
         ocp.type_handlers.register_type_handler(jax.Array, previous, override=True)
-
-
-def _is_full(error: BaseException) -> bool:
-    return any(text in str(error) for text in ("No space left", "ENOSPC", "quota exceeded"))
 
 
 def _goodness(metrics: dict[str, float]) -> float:

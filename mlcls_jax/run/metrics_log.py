@@ -1,21 +1,22 @@
 """The logs of a run: metrics.jsonl and TensorBoard events, written by the first process only."""
 
 import json
-import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mlcls_jax.run.workdir import METRICS
 from mlcls_jax.system.bucket import uploaded
 from mlcls_jax.system.console import print_warning
-from mlcls_jax.system.files import write_text
+from mlcls_jax.system.files import append, is_full, write_text
 
 _FLUSH_SECONDS = 120.0
 # A metric of val in the record of the training sample, over the classes that both have.
 _OF_VAL, _OF_VAL_NAMED = "train_sample/val_mAP", "val/mAP_over_classes_of_train_sample"
+UNWRITTEN = "unwritten_metrics"  # in the metadata of a checkpoint; see MetricsLog.for_metadata
 
 # Called with the step and numbers by name, such as {"val/mAP": 0.8}.
 Logger = Callable[[int, dict[str, float]], object]
@@ -52,10 +53,11 @@ class Events:
             self._try(self._upload)
 
     def close(self) -> None:
-        """Flushes and closes the file."""
+        """Flushes and closes the file; a second call does nothing."""
         if self._file is not None:
             self._at_exit.detach()
             self._try(self._file.close)
+            self._file = None
             self._try(self._upload)
 
     def _upload(self) -> None:
@@ -108,7 +110,14 @@ class Events:
 class MetricsLog:
     """Writes a JSON line per evaluation, and the same numbers as TensorBoard scalars."""
 
-    def __init__(self, workdir: Path, step: int, enabled: bool, loggers: Sequence[Logger] = ()):
+    def __init__(
+        self,
+        workdir: Path,
+        step: int,
+        enabled: bool,
+        loggers: Sequence[Logger] = (),
+        unwritten: Sequence[dict[str, Any]] = (),
+    ):
         """Opens the log of a run that continues after `step`.
 
         Lines of later steps are removed, because these steps are repeated.
@@ -118,39 +127,53 @@ class MetricsLog:
             step: the restored step; 0 for a new run.
             enabled: False in processes that write nothing.
             loggers: get the same numbers as TensorBoard; one that raises an error gets no more.
+            unwritten: records of the checkpoint that metrics.jsonl may lack; see `for_metadata`.
         """
+        self._unwritten: list[dict[str, Any]] = []
         self._loggers = list(loggers)
         self._path, self._step, self._enabled = workdir / METRICS, step, enabled
         self._events = Events(workdir / "tensorboard", step)
         if not enabled:
             return
         kept = [record for record in read_metrics(workdir) if record["step"] <= step]
+        written = {record["step"] for record in kept}
+        kept += [record for record in unwritten if record["step"] not in written]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         # Drops later lines and a truncated last line.
-        if self._path.exists() and self._path.read_bytes() != text.encode():
+        if (kept or self._path.exists()) and not self._holds(text.encode()):
             write_text(self._path, text)
+
+    def _holds(self, contents: bytes) -> bool:
+        return self._path.exists() and self._path.read_bytes() == contents
+
+    def for_metadata(self) -> dict[str, Any]:
+        """Returns {UNWRITTEN: the records that a full disk has kept out of metrics.jsonl so far}.
+
+        They are part of the metadata of each checkpoint, so that no checkpoint lacks its record.
+        """
+        return {UNWRITTEN: list(self._unwritten)} if self._unwritten else {}
 
     def write_epoch(self, record: dict[str, Any]) -> None:
         """Appends the record of an evaluation; its numbers also go to TensorBoard.
 
-        The line is on disk when this returns, because a checkpoint must not outlive its line.
+        The line is on disk when this returns, because a checkpoint must not outlive its line.  If
+        the disk is full, a warning says so, and the line is written with the next one.
 
         Raises:
-            OSError: metrics.jsonl cannot be written.
+            OSError: metrics.jsonl cannot be written for another reason.
         """
         if not self._enabled:
             return
+        self._unwritten.append(record)
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            uploaded(self._path)
+            self._write_lines()
         except OSError as error:
-            raise OSError(
-                f"{self._path} cannot be written ({error.strerror or error}). Fix that, then run "
-                "the same command to continue from the latest checkpoint"
-            ) from error
+            if not is_full(error):
+                raise OSError(self._failure(error)) from error
+            print_warning(
+                f"{self._path} cannot be written (no space left on device); the next "
+                "evaluation will try again"
+            )
         numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
         for part in ("val", "val_raw", "val_ema", "base_rate", "train_sample"):  # some are optional
             numbers |= {f"{part}/{key}": value for key, value in record.get(part, {}).items()}
@@ -174,9 +197,34 @@ class MetricsLog:
                     "called any more; training continues"
                 )
 
+    def _write_lines(self) -> None:
+        text = "".join(json.dumps(record) + "\n" for record in self._unwritten)
+        append(self._path, text.encode())
+        self._unwritten = []
+
+    def _failure(self, error: OSError) -> str:
+        return (
+            f"{self._path} cannot be written ({error.strerror or error}). Fix that, then run the "
+            "same command to continue from the latest checkpoint"
+        )
+
     def close(self) -> None:
-        """Flushes and closes the event file."""
+        """Writes what is missing in metrics.jsonl, and closes the event file.
+
+        Raises:
+            OSError: metrics.jsonl cannot be written.
+        """
         self._events.close()
+        if self._unwritten:
+            try:
+                self._write_lines()
+            except OSError as error:
+                raise OSError(self._failure(error)) from error
+
+    def abandon(self) -> None:
+        """Closes the log of a run that has failed, as far as it can be written."""
+        with suppress(OSError):
+            self.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ A file or folder is written under a temporary name in the same folder and then r
 is either complete or absent. In a copy of a folder in a bucket, it is then uploaded as a whole.
 """
 
+import errno
 import hashlib
 import os
 import secrets
@@ -115,6 +116,42 @@ def write_bytes(path: Path, contents: bytes) -> None:
             partial.write_bytes(contents)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error}") from error
+
+
+def append(path: Path, contents: bytes, sync: bool = True) -> None:
+    """Appends to a file, created if necessary.
+
+    After a failure the file is as it was, so that no line is cut in half.
+
+    Args:
+        path: of the file.
+        contents: to append.
+        sync: whether they are on disk when this returns.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with open(path, "ab", buffering=0) as file:
+        size, rest = file.tell(), memoryview(contents)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+            if sync:
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+    uploaded(path)
+
+
+def is_full(error: BaseException) -> bool:
+    """Returns whether an error, or its cause, says that a disk or a quota is full."""
+    if isinstance(error.__cause__, OSError) and is_full(error.__cause__):
+        return True
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(text in str(error) for text in ("No space left", "ENOSPC", "quota exceeded"))
 
 
 def write_checksums(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """What the stages of a run share: the inputs that it is computed from, and its services."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -21,10 +22,11 @@ from mlcls_jax.evaluation.inference import EvalSpec
 from mlcls_jax.evaluation.metrics import Scores
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.run.best_scores import BestEvaluation
-from mlcls_jax.run.checkpoints import Checkpoints
+from mlcls_jax.run.checkpoints import LAST_SAVE_SECONDS, Checkpoints
 from mlcls_jax.run.metrics_log import Logger, MetricsLog
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.programs import StepSpec
+from mlcls_jax.system import distributed
 from mlcls_jax.system.signals import SaveClock, Stop
 from mlcls_jax.training.compile_ahead import CompileAhead
 from mlcls_jax.training.pool import ImagePool
@@ -159,6 +161,16 @@ class Services:
         """Waits for the last checkpoint, and closes the log."""
         self.checkpoints.close()
         self.log.close()
+
+    @contextmanager
+    def ended_on_errors(self) -> Iterator[None]:
+        """Ends the last save and closes the log if the block fails, within a bounded time."""
+        try:
+            yield
+        except Exception as error:
+            self.checkpoints.end_save(0 if distributed.is_lost(error) else LAST_SAVE_SECONDS)
+            self.log.abandon()
+            raise
 
 
 @dataclass(frozen=True)

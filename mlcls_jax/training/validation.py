@@ -247,6 +247,7 @@ def save_evaluation(
     services, metric = context.services, context.inputs.config.evaluation.best
     value = result.values.get(metric)
     metadata = checkpoint_metadata(context.inputs, phase_plan, step, early_stopping, result)
+    metadata |= services.log.for_metadata()
     if value is not None:
         with services.timer.measure("report"):
             services.on_evaluation(value, lambda: best_evaluation(context.inputs, result, step))
@@ -270,6 +271,7 @@ def save_between(
     finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     check_finite(context, step, finite)
     metadata = checkpoint_metadata(context.inputs, phase_plan, step, early_stopping)
+    metadata |= context.services.log.for_metadata()
     context.services.checkpoints.save(step, state, metadata, None)
     context.services.save_clock.restart()
 

@@ -232,6 +232,25 @@ def test_the_best_evaluation_is_kept_and_the_last_report_made(tmp_path):
     assert found == gather(workdir, splits).findings
 
 
+def test_a_full_disk_is_a_warning_and_the_best_evaluation_is_written_later(
+    tmp_path, monkeypatch, capsys
+):
+    def full(*_):
+        raise ValueError("scores.npz cannot be written: No space left on device")
+
+    workdir, splits = a_run(tmp_path, ("a", "b"))
+    report, best = LiveReport(workdir, splits, 10**7, enabled=True), a_best(splits["val"])
+    with monkeypatch.context() as patch:
+        patch.setattr(live, "write_best_evaluation", full)
+        report.evaluated(0.7, lambda: best)
+    assert read_best_evaluation(workdir) is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "scores.npz cannot be written: No space left on device; the next" in said
+    report.evaluated(0.6, lambda: pytest.fail("0.7 was better"))
+    assert read_best_evaluation(workdir) is not None
+    report.close()
+
+
 def test_each_map_is_named_for_what_it_is(tmp_path):
     workdir, splits = a_run(tmp_path, ("a", "b"))
     write_best_evaluation(workdir, a_best(splits["val"], step=10))

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from mlcls_jax.run import checkpoints as checkpoints_module
 from mlcls_jax.run.checkpoint_integrity import FORMAT, METADATA, SCORE, steps_in_folder
 from mlcls_jax.run.checkpoints import FOLDER, Checkpoints, has_checkpoint
 from mlcls_jax.step.train_step import make_state
+from mlcls_jax.system import threads
 from mlcls_jax.system.devices import make_mesh, replicated
 from mlcls_jax.system.files import CHECKSUMS as SUMS
 from mlcls_jax.system.files import write_checksums
@@ -355,3 +357,22 @@ def test_a_checkpoint_of_other_devices_is_restored(tmp_path, kept, devices):
     assert restored.params["w"].sharding == target.params["w"].sharding
     variables = reader.restore_variables(3, {"params": target.params, "batch_stats": {}})
     np.testing.assert_array_equal(variables["params"]["w"], np.full(3, 3.0))
+
+
+def test_a_failed_run_waits_for_its_last_save(tmp_path, monkeypatch, capsys):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1, 0.5)
+    checkpoints.end_save()
+    assert steps_in_folder(tmp_path / FOLDER) == [1] and not threads.is_busy()
+
+    broken(monkeypatch, checkpoints, "wait_until_finished", "the disk is broken")
+    checkpoints.end_save()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the checkpoint of step 1 cannot be written" in said and "the disk is broken" in said
+
+    ended = threading.Event()
+    monkeypatch.setattr(checkpoints._manager, "wait_until_finished", ended.wait)
+    checkpoints.end_save(0.01)
+    assert threads.is_busy()  # so that the command does not wait for it
+    assert "step 1 is discarded, because it could not" in capsys.readouterr().out
+    ended.set()

@@ -1,7 +1,9 @@
 """metrics.jsonl: appended to, truncated to the restored step, and readable after a crash."""
 
+import errno
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,7 +64,7 @@ def test_a_line_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
         if os.path.samestat(os.fstat(file), path.stat()):
             synced.append(path.read_text().count("\n"))
 
-    monkeypatch.setattr(metrics_log.os, "fsync", fsync)  # TensorBoard's writer calls it as well
+    monkeypatch.setattr(os, "fsync", fsync)  # TensorBoard's writer calls it as well
     write(tmp_path, 0, 10, 20)
     assert synced == [1, 2]
 
@@ -154,3 +156,46 @@ def test_each_map_has_a_name_of_its_own(tmp_path):
     assert maps["val/mAP"] == 0.5 and maps["val/mAP_over_classes_of_train_sample"] == 0.6
     assert maps["train_sample/mAP"] == 0.9 and "train_sample/val_mAP" not in maps
     assert read_metrics(tmp_path)[0]["train_sample"] == sample
+
+
+def test_a_full_disk_is_a_warning_and_the_line_is_written_with_the_next(
+    tmp_path, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = MetricsLog(tmp_path, 0, enabled=True)
+    log.write_epoch(record(10))
+    assert log.for_metadata() == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)  # the line is in the file, and taken back
+        patch.setattr(log, "_events", SimpleNamespace(add=lambda *_: None, flush=lambda: None))
+        log.write_epoch(record(20))
+    assert steps(tmp_path) == [10]
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"{tmp_path / METRICS} cannot be written (no space left on device); the next eval" in said
+    )
+    unwritten = log.for_metadata()[metrics_log.UNWRITTEN]
+    assert unwritten == [record(20)]
+    log.write_epoch(record(30))
+    assert steps(tmp_path) == [10, 20, 30] and log.for_metadata() == {}
+
+
+def test_a_line_that_stays_unwritten_is_an_error_at_the_end(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = MetricsLog(tmp_path, 0, enabled=True)
+    monkeypatch.setattr(metrics_log, "append", full)
+    log.write_epoch(record(10))
+    with pytest.raises(OSError, match=r"cannot be written \(No space left on device\). Fix"):
+        log.close()
+    log.abandon()  # the run has failed already
+
+
+@pytest.mark.parametrize("has_line", [True, False])
+def test_a_line_in_the_checkpoint_is_written_at_the_next_start(tmp_path, has_line):
+    write(tmp_path, 0, 10, *([20] if has_line else []))
+    MetricsLog(tmp_path, 20, enabled=True, unwritten=[record(20)])
+    assert steps(tmp_path) == [10, 20]

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from mlcls_jax.config import Checkpoint, Config, Data, Group, Model, Phase
+from mlcls_jax.run.checkpoint_integrity import FOLDER, steps_in_folder
 from mlcls_jax.run.checkpoints import Checkpoints
 from mlcls_jax.step.programs import step_spec
+from mlcls_jax.system.files import damage
+from mlcls_jax.system.signals import SaveClock
 from mlcls_jax.system.threads import is_busy, run
 from mlcls_jax.train import train
 from mlcls_jax.training import loop
@@ -163,3 +166,19 @@ def test_an_error_in_a_thread_is_raised_when_its_result_is_read():
     assert is_busy()
     gate.set()
     assert waiting.result()
+
+
+@pytest.mark.slow
+def test_an_error_after_a_save_has_begun_keeps_the_save(photos, tiny, tmp_path, monkeypatch):
+    def fails(*_):
+        raise ValueError("the clock is broken")
+
+    monkeypatch.setattr(SaveClock, "restart", fails)
+    phase = Phase("head", "2 epochs", [Group("head/.*", 1e-3)])
+    data = Data(csv=str(photos / "labels.csv"), images=str(photos), batch_size=8, eval_batch_size=8)
+    model = Model(variant=tiny, weights="", image_size=32)
+    config = Config(data=data, model=model, phases=[phase])
+    with pytest.raises(ValueError, match="the clock is broken"):
+        train(config, tmp_path)
+    (step,) = steps_in_folder(tmp_path / FOLDER)
+    assert not damage(tmp_path / FOLDER / str(step))

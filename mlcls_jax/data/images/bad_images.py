@@ -1,15 +1,16 @@
 """Handles images that cannot be read: stops at the first, or skips and lists them."""
 
 import csv
+import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
-from mlcls_jax.system.bucket import uploaded
+from mlcls_jax.system.files import append, is_full
 
 _HEADER = ("path", "reason")
 SHOWN = 3  # number printed on the terminal; the file lists all
@@ -42,6 +43,7 @@ class BadImages:
         self._others: dict[str, str] = {}  # of other processes, whose files may be different
         self._listed: set[str] | None = None  # paths in the CSV; None: it has not been read
         self._lock = threading.Lock()
+        self._is_full = False  # the disk was full at the last write
 
     def __contains__(self, path: str) -> bool:
         return path in self._reasons
@@ -123,14 +125,18 @@ class BadImages:
             if self._listed is None:
                 self._listed = _paths_in(self._written)
             new = [row for row in self.reasons.items() if not self._is_listed(row[0])]
-            rows = [tuple(map(for_spreadsheets, row)) for row in new]
-            with open(self._written, "a", encoding="utf-8", newline="") as file:
-                quotes = quoting(cell for row in rows for cell in row)
-                table = csv.writer(file, lineterminator="\n", quoting=quotes)
-                table.writerows(rows if file.tell() else [_HEADER, *rows])
-            uploaded(self._written)
-            self._listed |= {path for path, _ in new}
+            if new:
+                append(self._written, _csv(new, with_header=not self._listed), sync=False)
+            self._listed |= {path for path, _ in new} | {_HEADER[0]}
         except OSError as error:
+            if is_full(error) and self._tell:
+                if not self._is_full:
+                    self._tell(
+                        f"{self._written} cannot be written ({error.strerror}); the next "
+                        "image that cannot be read will be listed with this one"
+                    )
+                self._is_full = True
+                return
             raise ValueError(
                 f"{self._written}, the list of bad images, cannot be written: {error}"
             ) from error
@@ -138,6 +144,15 @@ class BadImages:
     def _is_listed(self, path: str) -> bool:
         listed = self._listed or ()
         return path in listed or for_spreadsheets(path) in listed
+
+
+def _csv(rows: Iterable[tuple[str, str]], with_header: bool) -> bytes:
+    shown = [tuple(map(for_spreadsheets, row)) for row in rows]
+    text = io.StringIO(newline="")
+    quotes = quoting(cell for row in shown for cell in row)
+    table = csv.writer(text, lineterminator="\n", quoting=quotes)
+    table.writerows([_HEADER, *shown] if with_header else shown)
+    return text.getvalue().encode()
 
 
 def _paths_in(written: Path) -> set[str]:

@@ -1,9 +1,11 @@
 """Images that cannot be read: the first is an error, or all are skipped and listed."""
 
 import csv
+import errno
 
 import pytest
 
+from mlcls_jax.data.images import bad_images
 from mlcls_jax.data.images.bad_images import SHOWN, BadImages
 from mlcls_jax.data.images.image_error import ImageError
 
@@ -80,3 +82,18 @@ def test_bad_images_of_other_processes_are_listed_and_count_but_may_be_readable_
     with pytest.raises(ValueError, match="2 images cannot be read"):
         bad.report("x/a.jpg", ImageError("why"))
     assert (tmp_path / "bad.csv").read_text().endswith("x/a.jpg,why\n")
+
+
+def test_a_full_disk_is_one_warning_and_the_images_are_listed_later(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    said = []
+    bad = BadImages(skip=True, limit=9, written=tmp_path / "bad.csv", tell=said.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(bad_images, "append", full)
+        for name in "ab":
+            bad.report(name, ImageError("why"))
+    assert sum("bad.csv cannot be written (No space left on device)" in text for text in said) == 1
+    bad.report("c", ImageError("why"))
+    assert (tmp_path / "bad.csv").read_text() == "path,reason\na,why\nb,why\nc,why\n"
