@@ -70,7 +70,8 @@ def main(argv: list[str]) -> int:
     data = cli.with_on_bad_image(run.config.data, options.on_bad_image)
     if (table.labels == UNKNOWN).all():  # bad images without labels change no metric
         data = dataclasses.replace(data, max_bad_fraction=1.0)
-    reader = make_reader(data, len(table), workdir / f"bad_images_{name}.csv", print_warning)
+    channels, listed = run.network.in_channels, workdir / f"bad_images_{name}.csv"
+    reader = make_reader(data, channels, len(table), listed, print_warning)
     logits, readable = predict_dataset(
         run.predict, run.variables, table.paths, run.evaluation, run.mesh, reader, name
     )

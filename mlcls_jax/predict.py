@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     # No limit on the share of bad images: the user chose the images, and may have chosen few.
     data = dataclasses.replace(run.config.data, max_bad_fraction=1.0)
     data = cli.with_on_bad_image(data, options.on_bad_image)
-    reader = make_reader(data, len(paths))
+    reader = make_reader(data, run.network.in_channels, len(paths))
     logits, readable = predict_dataset(
         run.predict, run.variables, paths, run.evaluation, run.mesh, reader, title
     )

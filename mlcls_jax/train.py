@@ -179,7 +179,8 @@ class Training:
         on all images trains."""
         data, best = self.config.data, self.config.evaluation.best
         enabled = is_first_process() and not has_folds(data)
-        return LiveReport(self.workdir, inputs.splits, data.max_pixels, enabled, best)
+        pixels = inputs.readers["train"].pixels
+        return LiveReport(self.workdir, inputs.splits, pixels, enabled, best)
 
     def _evaluated(
         self, report: LiveReport, value: float, make_best: Callable[[], BestEvaluation]

@@ -33,11 +33,11 @@ def tf_dataset(
 ) -> Any:
     """Returns a tf.data.Dataset of (images, labels), made of TensorFlow operations.
 
-    Images are uint8 [batch, size, size, 3], not normalised.  Labels are int8 [batch, class] with 1,
-    0 and -1 for unknown; soft labels of train are float32 in [0, 1].  The training batches are
-    those of `train`: the same images in the same order, with the same augmentation; each process
-    gets its rows.  Images of other splits come once, in the order of the table, and the last batch
-    is shorter.
+    Images are uint8 [batch, size, size, channel], not normalised.  Labels are int8 [batch, class]
+    with 1, 0 and -1 for unknown; soft labels of train are float32 in [0, 1].  The training batches
+    are those of `train`: the same images in the same order, with the same augmentation; each
+    process gets its rows.  Images of other splits come once, in the order of the table, and the
+    last batch is shorter.
 
     An image that cannot be read is an error of TensorFlow.
 
@@ -66,7 +66,7 @@ def tf_dataset(
             table = _table(config.data, split)
     size = image_size(config.model)
     pipeline: Any = tf_module("tf_pipeline")
-    reader = make_reader(config.data, len(table), loader="tf_data")
+    reader = make_reader(config.data, config.model.in_channels, len(table), loader="tf_data")
     if split != "train":
         rows = local_rows(config.data.eval_batch_size, "data.eval_batch_size")
         images = pipeline.eval_images(table.paths, size, config.augment, reader)

@@ -12,6 +12,7 @@ from PIL import Image
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import ImageFile, from_array, from_pillow, open_image
 from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import eval_image
 from mlcls_jax.data.readers.unlabelled import images_in
@@ -30,13 +31,13 @@ class GivenImages:
         images: of the caller.
         size: side of the result in pixels.
         augment: its eval_resize and interpolation are used.
-        max_pixels: see `open_image`.
+        pixels: see `open_image`.
     """
 
     images: list[ImageLike]
     size: int
     augment: Augment
-    max_pixels: int
+    pixels: PixelFormat
 
     def train(self, index: int, random: ImageRandom, out: np.ndarray) -> None:
         """Raises NotImplementedError, because these images are for prediction."""
@@ -44,30 +45,30 @@ class GivenImages:
 
     def evaluate(self, index: int, out: np.ndarray) -> None:
         """Implements `ImageSource`."""
-        image = as_file(self.images[index], self.max_pixels)
+        image = as_file(self.images[index], self.pixels)
         eval_image(image, size=self.size, augment=self.augment, out=out)
 
 
-def as_file(image: ImageLike, max_pixels: int) -> ImageFile:
+def as_file(image: ImageLike, pixels: PixelFormat) -> ImageFile:
     """Returns an image of any accepted kind, with its header read.
 
     Args:
         image: of the caller.
-        max_pixels: see `open_image`.
+        pixels: see `open_image`.
 
     Raises:
         ImageError: it cannot be read, or is of another kind.
     """
     if isinstance(image, bytes | bytearray | memoryview):
-        return open_image(bytes(image), max_pixels)
+        return open_image(bytes(image), pixels)
     if isinstance(image, str | Path):
-        return open_image(read_file(str(Path(image).expanduser())), max_pixels)
+        return open_image(read_file(str(Path(image).expanduser())), pixels)
     if isinstance(image, Image.Image):
-        return from_pillow(image)
+        return from_pillow(image, pixels)
     if isinstance(image, np.ndarray):
-        return from_array(image)
+        return from_array(image, pixels)
     if hasattr(image, "read"):  # an open file, such as io.BytesIO
-        return open_image(image.read(), max_pixels)
+        return open_image(image.read(), pixels)
     raise ImageError(
         f"it is a {type(image).__name__}; pass a path, the bytes of a file, an image of Pillow, or "
         "a uint8 array [height, width, 3]"

@@ -15,6 +15,7 @@ from mlcls_jax.api.images import GivenImages, ImageLike, as_file, named_images
 from mlcls_jax.api.results import EvaluationResult, Predictions
 from mlcls_jax.api.session import session
 from mlcls_jax.config import Config
+from mlcls_jax.data.images.pixel_format import PixelFormat, pixel_format
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.data.loaders.loader import Reader, make_reader
@@ -139,7 +140,7 @@ class LoadedModel:
             single = with_fitting_batch(run, 1)
             spec = single.evaluation
             (maps,) = class_maps(single, [str(names[0])], chosen, self._reader(given, spec))
-            pixels = shrink(as_file(given[0], run.config.data.max_pixels), SHORT_SIDE)
+            pixels = shrink(as_file(given[0], self._pixels), SHORT_SIDE)
         height, width = pixels.shape[:2]
         box = seen_box(height, width, spec.image_size, spec.augment.eval_resize)
         return Image.fromarray(overlay(pixels, maps[0], box))
@@ -178,7 +179,7 @@ class LoadedModel:
             raise ValueError(f"{labels} has no known label, so there are no metrics; use predict")
         with session():
             run = with_views(self._run, view_name(tta))
-            reader = make_reader(run.config.data, len(table))
+            reader = make_reader(run.config.data, run.network.in_channels, len(table))
             logits, readable = predict_dataset(
                 run.predict, run.variables, table.paths, run.evaluation, run.mesh, reader
             )
@@ -271,9 +272,12 @@ class LoadedModel:
         return outputs
 
     def _reader(self, images: list[ImageLike], spec: EvalSpec) -> Reader:
-        data = self._run.config.data
-        source = GivenImages(images, spec.image_size, spec.augment, data.max_pixels)
-        return Reader(data.max_pixels, data.threads, cache=source)
+        source = GivenImages(images, spec.image_size, spec.augment, self._pixels)
+        return Reader(self._pixels, self._run.config.data.threads, cache=source)
+
+    @property
+    def _pixels(self) -> PixelFormat:
+        return pixel_format(self._run.config.data, self._run.network.in_channels)
 
     def _with_batch_for(self, images: int, spec: EvalSpec) -> EvalSpec:
         """Returns the spec with a batch that fits; a power of 4 per device, so that few compile."""

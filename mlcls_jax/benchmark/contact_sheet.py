@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.batch import Batch
+from mlcls_jax.data.images.channels import as_rgb
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.step.programs import step_inputs
 
 COLUMNS, GAP, LINE = 6, 6, 14  # images per row; pixels between images; pixels per line of text
-_UNCHANGED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def contact_sheet(
@@ -28,11 +28,13 @@ def contact_sheet(
     Args:
         augment: section of the config.
         seed: for mixup and CutMix.
-        batch: images, uint8 [image, size, size, 3], and their labels.
+        batch: images, uint8 [image, size, size, channel], and their labels; see `as_rgb`.
         classes: class names, in the order of the labels.
     """
-    pixels, labels = jax.jit(step_inputs(augment, seed, _UNCHANGED))(batch)
-    images = np.rint(np.asarray(pixels)).astype(np.uint8)
+    channels = batch.image.shape[-1]
+    unchanged = Normalization((0.0,) * channels, (1.0,) * channels)
+    pixels, labels = jax.jit(step_inputs(augment, seed, unchanged))(batch)
+    images = as_rgb(np.rint(np.asarray(pixels)).astype(np.uint8))
     return draw_grid(images, [describe_labels(row, classes) for row in np.asarray(labels)])
 
 

@@ -12,6 +12,7 @@ from mlcls_jax.config.phase_checks import (
     check_phases,
     check_rules,
 )
+from mlcls_jax.config.pixel_checks import MAX_CHANNELS, check_pixels
 from mlcls_jax.config.schema import (
     Augment,
     Config,
@@ -53,6 +54,7 @@ def validate(config: Config) -> None:
     check_source(config.data)
     check_folds(config.data, any(phase.patience for phase in config.phases))
     check_loader(config.data, config.augment)
+    check_pixels(config.data, config.augment, config.model.in_channels)
     _check_loss(config.loss)
     _check_train(config.train)
     check_phases(config.phases, config.data.batch_size)
@@ -123,6 +125,11 @@ def _check_ranges(config: Config) -> None:
             "model.image_size",
             size == 0 or 32 <= size <= 4096,
             "0 (the published size) or 32 to 4096 pixels",
+        ),
+        (
+            "model.in_channels",
+            1 <= model.in_channels <= MAX_CHANNELS,
+            f"1 (grey), 3 (RGB) or the number of channels of the images, up to {MAX_CHANNELS}",
         ),
         (
             "model.dropout",

@@ -37,6 +37,7 @@ _WRITE = (
         "--config.model.image_size={}",
         "224",
     ),
+    ("in_chans in_channels input_channels num_channels", "--config.model.in_channels={}", "1"),
     ("workers num_workers n_workers j threads", "--config.data.threads={}", "4"),
     (
         "initial_checkpoint load_weights pretrained_weights model_path model_weights",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from mlcls_jax.config.durations import duration_in_steps
-from mlcls_jax.config.schema import Config, Phase
+from mlcls_jax.config.schema import Config, Data, Phase
 from mlcls_jax.config.serialization import flatten_fields
 from mlcls_jax.models.variants import VARIANTS, scaled_stages
 
@@ -79,6 +79,18 @@ def with_recipe(
     default = flatten_fields(dataclasses.asdict(Config()))
     filled = {path: value for path, value in fields.items() if given.get(path) == default[path]}
     return with_fields(config, filled), filled
+
+
+def with_stored_depth(data: Data, stored: Data | None) -> Data:
+    """Returns the section data with the bit depth of the run that continues, if it is open.
+
+    Args:
+        data: it is not changed.
+        stored: the section of that run; None for a new run.
+    """
+    if stored is None or data.bit_depth != "auto":
+        return data
+    return dataclasses.replace(data, bit_depth=stored.bit_depth)
 
 
 def _lasts(phase: Phase) -> bool:

@@ -127,6 +127,9 @@ class Data:
     on_bad_image: str = _choice("error", "skip")  # what to do with an image that cannot be read
     max_bad_fraction: float = 0.01  # share of all images; the run stops when more are skipped
     max_pixels: int = 80_000_000  # width times height; a larger image counts as unreadable
+    # Bits in use by integers in images with more than 8 bits per channel; the upper 8 are kept.
+    # auto: as many as the largest value needs, looked up in the data set before training.
+    bit_depth: str = _choice("auto", "8", "10", "12", "14", "16")
 
 
 @dataclass(slots=True)
@@ -175,6 +178,9 @@ class Model:
     # A name (see models/weights/aliases.py), the path of a file, or a run; "": random weights.
     weights: str = "imagenet"
     image_size: int = 0  # side of the input in pixels, 32 to 4096; 0: the published size
+    # 1 to 64.  1: grey.  3: RGB.  Any other number must be that of the images.  Pretrained weights
+    # are adapted as in timm: the kernel of the stem is summed, or repeated and scaled.
+    in_channels: int = 3
     # gap: global average pooling and a dense layer.  mldecoder: ML-Decoder, which attends to the
     # feature map and was published with learning rates of at most 1e-4.
     head: str = _choice("gap", "mldecoder")

@@ -21,7 +21,7 @@ _CHECK_INTERVAL = 0.1  # seconds between checks whether the caller has closed th
 class Batch:
     """The images of one training step: arrays on the host or on devices, or their shapes."""
 
-    image: Any  # uint8 [batch, size, size, 3], not normalised
+    image: Any  # uint8 [batch, size, size, channel], not normalised
     label: Any  # int8 [batch, class]: 1, 0 or UNKNOWN; float32 in [0, 1] or UNKNOWN if soft
     position: Any  # uint32 [batch]: position in the endless stream of the run
 

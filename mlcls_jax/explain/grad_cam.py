@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int32, UInt8
 
+from mlcls_jax.data.images.channels import as_rgb
 from mlcls_jax.data.images.transforms import Box
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
@@ -39,7 +40,7 @@ def make_explain_step(model: AnyNetwork, by: Normalization, mesh: Mesh) -> Expla
 
     Arguments of the step:
         variables: parameters and statistics, on every device.
-        images: uint8 [image, size, size, 3], with rows split over the mesh's axis.
+        images: uint8 [image, size, size, channel], with rows split over the mesh's axis.
         chosen: int32 [image, k], indices of the classes to explain, split in the same way.
 
     Results of the step, on every device:
@@ -104,7 +105,7 @@ def _attention(
 
 
 def overlay(
-    image: UInt8[np.ndarray, "height width 3"],
+    image: UInt8[np.ndarray, "height width channel"],
     heat: Float[np.ndarray, "rows columns"],
     box: Box,
 ) -> UInt8[np.ndarray, "height width 3"]:
@@ -114,7 +115,7 @@ def overlay(
     of zeros leaves the image unchanged.
 
     Args:
-        image: the image, after its EXIF rotation.
+        image: the image, after its EXIF rotation; see `as_rgb` for what is shown of it.
         heat: the map, non-negative.
         box: the part that the network saw, in pixels of the image; it may extend beyond.
 
@@ -128,7 +129,7 @@ def overlay(
     resized = _within(resized, 1, box.left, box.width, width).clip(0, 1)
     colours = cv2.applyColorMap(np.rint(resized * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     weight = MAX_OPACITY * resized[..., None]
-    result = image.copy()
+    result = as_rgb(image).copy()
     top, left = max(box.top, 0), max(box.left, 0)
     part = result[top : top + resized.shape[0], left : left + resized.shape[1]]
     part[:] = np.rint(part * (1 - weight) + colours[..., ::-1] * weight)

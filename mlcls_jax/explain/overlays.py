@@ -55,7 +55,7 @@ def write_overlays(
             labels = chosen[index][chosen[index] >= 0]
             if not labels.size:
                 continue
-            image = shrink(open_image(read_file(paths[index]), reader.max_pixels), SHORT_SIDE)
+            image = shrink(open_image(read_file(paths[index]), reader.pixels), SHORT_SIDE)
             box = seen_box(image.shape[0], image.shape[1], size, how)
             for rank, label in enumerate(labels):
                 name = file_name(index, rank, names[index], run.classes[label])

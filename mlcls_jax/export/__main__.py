@@ -93,16 +93,19 @@ def export_model(run: TrainedModel, form: str, out: Path) -> tuple[Path, str]:
 def describe_usage(run: TrainedModel) -> dict[str, Any]:
     """Returns what a user of the exported model must know, ready for JSON.
 
-    The model takes RGB images from 0 to 255, resized to `image_size` pixels by the method `resize`,
-    whose borders have the value `padding` (docs/export.md).  It returns one logit or probability
-    per class, in the order of `classes`.  A class is predicted present when its probability reaches
-    its threshold.  The probability is the sigmoid of the logit divided by the class's temperature;
+    The model takes images with `channels` channels (3: RGB) from 0 to 255, resized to `image_size`
+    pixels by the method `resize`, whose borders have the value `padding` (docs/export.md).  Deeper
+    images are reduced to the upper 8 of `bit_depth` bits.  It returns one logit or probability per
+    class, in the order of `classes`.  A class is predicted present when its probability reaches its
+    threshold.  The probability is the sigmoid of the logit divided by the class's temperature;
     formats that return probabilities include this step.
     """
     config = run.config
     return {
         "variant": config.model.variant,
         "image_size": image_size(config.model),
+        "channels": config.model.in_channels,
+        "bit_depth": config.data.bit_depth,
         "resize": config.augment.eval_resize,
         "crop": _crop(run),
         "padding": PADDING if config.augment.eval_resize == "letterbox" else None,
@@ -131,9 +134,10 @@ def write_safetensors(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, 
         ValueError: the model has an ML-Decoder head.
     """
     _refuse_decoder(run, "timm.create_model")
-    size, (mean, std) = image_size(run.config.model), _unit(run)
+    size, _, channels = run.network.image_shape
+    mean, std = _unit(run)
     builder = timm_builder(
-        run.config.model.variant, run.pretrained_config.convention, len(run.classes)
+        run.config.model.variant, run.pretrained_config.convention, len(run.classes), channels
     )
     model_args = {k: v for k, v in builder.arguments.items() if k != "num_classes"}
     config = {
@@ -142,7 +146,7 @@ def write_safetensors(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, 
         "model_args": model_args,
         "label_names": list(run.classes),
         "pretrained_cfg": {
-            "input_size": [3, size, size],
+            "input_size": [channels, size, size],
             "interpolation": run.config.augment.interpolation,
             "crop_pct": _crop(run),
             "crop_mode": _CROP_MODES[run.config.augment.eval_resize],
@@ -172,7 +176,7 @@ def write_keras(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], 
     _refuse_decoder(run, "keras.applications")
     variant = run.config.model.variant
     builder = keras_builder(
-        variant, run.pretrained_config, len(run.classes), image_size(run.config.model)
+        variant, run.pretrained_config, len(run.classes), *run.network.image_shape[1:]
     )
     inside = builder.arguments.get("include_preprocessing", True)
     config = {
@@ -205,7 +209,7 @@ def write_stablehlo(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, An
 
     Args and returns are those of `write_safetensors`.
     """
-    path = save_stablehlo(folder, _predictor(run), image_size(run.config.model))
+    path = save_stablehlo(folder, _predictor(run), run.network.image_shape)
     usage = (
         'predict = jax.export.deserialize(bytearray(open("OUT/model.stablehlo", "rb").read())).call'
         f"\nprobabilities = predict(images)  # {_shape(run)}"
@@ -221,7 +225,7 @@ def write_onnx(run: TrainedModel, folder: Path) -> tuple[Path, dict[str, Any], s
     Raises:
         ValueError: a package is missing, or onnxruntime computes other probabilities.
     """
-    path = save_onnx(folder, _predictor(run, portable=True), image_size(run.config.model))
+    path = save_onnx(folder, _predictor(run, portable=True), run.network.image_shape)
     usage = (
         'session = onnxruntime.InferenceSession("OUT/model.onnx")\n'
         f'probabilities, = session.run(None, {{"images": images}})  # {_shape(run)}'
@@ -257,14 +261,14 @@ def _predictor(run: TrainedModel, portable: bool = False) -> Predictor:
 
 
 def _shape(run: TrainedModel) -> str:
-    size = image_size(run.config.model)
-    return f"uint8 [batch, {size}, {size}, 3], RGB, {run.config.augment.eval_resize}"
+    sides = ", ".join(map(str, run.network.image_shape))
+    colours = {1: ", grey", 3: ", RGB"}.get(run.network.in_channels, "")
+    return f"uint8 [batch, {sides}]{colours}, {run.config.augment.eval_resize}"
 
 
 def _signature(run: TrainedModel) -> dict[str, Any]:
-    size = image_size(run.config.model)
     return {
-        "input": {"name": INPUT, "dtype": "uint8", "shape": ["batch", size, size, 3]},
+        "input": {"name": INPUT, "dtype": "uint8", "shape": ["batch", *run.network.image_shape]},
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(run.classes)]},
         "normalization": "inside",
     }

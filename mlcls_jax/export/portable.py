@@ -22,7 +22,7 @@ OPSET = 18  # the newest that onnxruntime 1.19 supports
 TOLERANCE = 1e-3  # relative difference of log-probabilities between JAX and onnxruntime
 JAX2ONNX = "jax2onnx>=0.17.1,<0.18"  # installed without dependencies: it pins an older Orbax
 
-# uint8 [batch, size, size, 3] -> float32 [batch, class]
+# uint8 [batch, size, size, channel] -> float32 [batch, class]
 Predictor = Callable[[jax.Array], jax.Array]
 
 
@@ -38,7 +38,7 @@ def make_predictor(
         temperatures: divisor of the logits of each class; empty for none.
 
     Returns:
-        A function from uint8 [image, size, size, 3] to probabilities, float32 [image, class].
+        A function from uint8 [image, size, size, channel] to probabilities, float32 [image, class].
     """
     constants = jax.device_get(variables)
     divisors = np.array(temperatures, np.float32)
@@ -50,7 +50,7 @@ def make_predictor(
     return probabilities
 
 
-def save_stablehlo(folder: Path, predictor: Predictor, size: int) -> Path:
+def save_stablehlo(folder: Path, predictor: Predictor, shape: Sequence[int]) -> Path:
     """Writes model.stablehlo, for any batch size, on CPU, GPU or TPU.
 
     `jax.export.deserialize(bytearray(data)).call(images)` needs only JAX and flatbuffers.  It works
@@ -60,26 +60,26 @@ def save_stablehlo(folder: Path, predictor: Predictor, size: int) -> Path:
     Args:
         folder: an existing folder.
         predictor: from `make_predictor`.
-        size: side of the images in pixels.
+        shape: of an image: height, width, channels.
 
     Returns:
         Path of the file.
     """
     (batch,) = jax.export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
     exported = jax.export.export(jax.jit(predictor), platforms=PLATFORMS)(images)
     (folder / STABLEHLO_FILE).write_bytes(exported.serialize())
     return folder / STABLEHLO_FILE
 
 
-def save_onnx(folder: Path, predictor: Predictor, size: int) -> Path:
+def save_onnx(folder: Path, predictor: Predictor, shape: Sequence[int]) -> Path:
     """Writes model.onnx, for any batch size, after comparing onnxruntime with JAX.
 
     Args:
         folder: an existing folder.
         predictor: from `make_predictor`, for a model with `portable` set, because ONNX cannot
             choose code by platform.
-        size: side of the images in pixels.
+        shape: of an image: height, width, channels.
 
     Returns:
         Path of the file.
@@ -97,22 +97,22 @@ def save_onnx(folder: Path, predictor: Predictor, size: int) -> Path:
         getLogger(name).setLevel("ERROR")
     import jax2onnx  # an optional dependency
 
-    images = jax.ShapeDtypeStruct(("batch", size, size, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct(("batch", *shape), jnp.uint8)
     model = jax2onnx.to_onnx(
         predictor, [images], opset=OPSET, input_names=[INPUT], output_names=[OUTPUT]
     )
     data = model.SerializeToString()
-    _check_onnx(data, predictor, size)
+    _check_onnx(data, predictor, shape)
     (folder / ONNX_FILE).write_bytes(data)
     return folder / ONNX_FILE
 
 
-def _check_onnx(data: bytes, predictor: Predictor, size: int) -> None:
+def _check_onnx(data: bytes, predictor: Predictor, shape: Sequence[int]) -> None:
     """Compares onnxruntime with JAX on random images, in batches of one and of three."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
     for rows in (1, 3):
         (onnx,) = session.run([OUTPUT], {INPUT: images[:rows]})
         reference = np.asarray(jax.jit(predictor)(images[:rows]))

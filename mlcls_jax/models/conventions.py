@@ -80,21 +80,53 @@ LUKEMELAS = Convention(unbiased=True)  # EfficientNet-PyTorch and its Lite fork
 
 @dataclass(frozen=True)
 class Normalization:
-    """Normalisation of images: (x - mean) / std per RGB channel, for x from 0 to 255.
+    """Normalisation of images: (x - mean) / std per channel, for x from 0 to 255.
 
     Raises:
         ValueError: a number is not finite, or a std is not positive.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self):
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError(
+                f"mean {self.mean} and std {self.std} must have one number for each channel"
+            )
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError(
                 f"images cannot be normalised by mean {self.mean} and std {self.std}: all numbers "
                 "must be finite and every std must be positive"
             )
+
+    def for_channels(self, channels: int) -> "Normalization":
+        """Returns the normalisation of images with another number of channels.
+
+        It fits what timm does to the kernel of the stem: one channel gets the averages, and more
+        channels repeat those of RGB.
+
+        Args:
+            channels: of the images.
+
+        Raises:
+            ValueError: this is not the normalisation of RGB images.
+
+        >>> Normalization((1.0, 2.0, 3.0), (1.0, 1.0, 1.0)).for_channels(4).mean
+        (1.0, 2.0, 3.0, 1.0)
+        """
+        if channels == len(self.mean):
+            return self
+        if len(self.mean) != 3:
+            raise ValueError(
+                f"weights for {len(self.mean)} channels cannot take images with {channels}; set "
+                f"model.in_channels={len(self.mean)}"
+            )
+        if channels == 1:
+            return Normalization((math.fsum(self.mean) / 3,), (math.fsum(self.std) / 3,))
+        chosen = [channel % 3 for channel in range(channels)]
+        mean, std = (tuple(part[i] for i in chosen) for part in (self.mean, self.std))
+        return Normalization(mean, std)
 
     def __str__(self) -> str:
         """Returns "mean / std", with one number for each that is the same in all channels."""
@@ -105,10 +137,9 @@ class Normalization:
 
 
 def from_unit(mean: Iterable[float], std: Iterable[float]) -> Normalization:
-    """Returns the normalisation for a mean and std of three channels in units of 0 to 1."""
-    red, green, blue = (255 * float(value) for value in mean)
-    red_scale, green_scale, blue_scale = (255 * float(value) for value in std)
-    return Normalization((red, green, blue), (red_scale, green_scale, blue_scale))
+    """Returns the normalisation for a mean and std per channel in units of 0 to 1."""
+    scaled = (tuple(255 * float(value) for value in part) for part in (mean, std))
+    return Normalization(*scaled)
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, in units of 0 to 1
@@ -125,6 +156,10 @@ class PretrainedConfig:
 
     convention: Convention
     normalization: Normalization
+
+    def for_channels(self, channels: int) -> "PretrainedConfig":
+        """Returns it for images with a number of channels; see `Normalization`."""
+        return PretrainedConfig(self.convention, self.normalization.for_channels(channels))
 
     def __str__(self) -> str:
         """Returns it in words for the terminal, because a wrong one raises no error."""

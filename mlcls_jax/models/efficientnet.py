@@ -156,7 +156,7 @@ class EfficientNet(Network):
 
     def features(
         self,
-        x: Float[Array, "batch height width 3"],
+        x: Float[Array, "batch height width band"],
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
     ) -> Float[Array, "batch rows columns channel"]:
@@ -169,7 +169,7 @@ class EfficientNet(Network):
 
     def head_inputs(
         self,
-        x: Float[Array, "batch height width 3"],
+        x: Float[Array, "batch height width band"],
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
     ) -> Float[Array, "batch ..."]:
@@ -183,7 +183,7 @@ class EfficientNet(Network):
 
     def __call__(
         self,
-        x: Float[Array, "batch height width 3"],
+        x: Float[Array, "batch height width band"],
         train: bool = False,
         example: UInt32[Array, " batch"] | None = None,
     ) -> Float[Array, "batch ..."]:

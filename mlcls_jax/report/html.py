@@ -14,6 +14,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.serialization import flatten_fields
 from mlcls_jax.data.card import describe
 from mlcls_jax.data.card.data_card import DataCard
+from mlcls_jax.data.images.pixel_format import pixel_format
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.diagnosis.overrides import for_shell
@@ -59,7 +60,9 @@ def write_report(
             written.
     """
     inputs = gather(workdir, splits)
-    thumbnails = thumbnails or Thumbnails(inputs.config.data.max_pixels)
+    thumbnails = thumbnails or Thumbnails(
+        pixel_format(inputs.config.data, inputs.config.model.in_channels)
+    )
     write_text(workdir / REPORT, render(inputs, thumbnails, explain))
     return inputs.findings
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.evaluation.best_metric import DEFAULT, goodness
@@ -28,7 +29,7 @@ class LiveReport:
         self,
         workdir: Path,
         splits: dict[str, LabelTable],
-        max_pixels: int,
+        pixels: PixelFormat,
         enabled: bool,
         metric: str = DEFAULT,
     ):
@@ -37,12 +38,12 @@ class LiveReport:
         Args:
             workdir: folder of the run.
             splits: labels of the run by split.
-            max_pixels: largest image that is decoded, as in `open_image`.
+            pixels: how images are decoded; see `open_image`.
             enabled: whether to write at all; True in the first process.
             metric: the one that decides the best evaluation.
         """
         self._workdir, self._splits, self._enabled = workdir, splits, enabled
-        self._thumbnails = Thumbnails(max_pixels)
+        self._thumbnails = Thumbnails(pixels)
         self._running: Future | None = None
         self._not_before = 0.0
         records = read_metrics(workdir) if enabled else []

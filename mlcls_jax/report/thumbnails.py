@@ -9,8 +9,10 @@ import numpy as np
 import simplejpeg
 
 from mlcls_jax.config.schema import image_size
+from mlcls_jax.data.images.channels import as_rgb
 from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
@@ -42,7 +44,9 @@ def explain_by(workdir: Path) -> Explain:
         run = load_trained_model(workdir, "best")
         paths = [path for path, _ in images]
         chosen = np.array([[column] for _, column in images], np.int32)
-        maps = class_maps(run, paths, chosen, make_reader(run.config.data, len(paths)))
+        maps = class_maps(
+            run, paths, chosen, make_reader(run.config.data, run.network.in_channels, len(paths))
+        )
         size, resize = image_size(run.config.model), run.config.augment.eval_resize
         return [_draw(heat[0], size, resize) for heat in maps]
 
@@ -129,9 +133,9 @@ def hits(table: LabelTable, probabilities: np.ndarray, present: np.ndarray) -> l
 class Thumbnails:
     """Thumbnails as data URLs; each is made once, except those with a map."""
 
-    def __init__(self, max_pixels: int):
-        """Makes no thumbnail yet; max_pixels: largest image that is decoded (`open_image`)."""
-        self._max_pixels = max_pixels
+    def __init__(self, pixels: PixelFormat):
+        """Makes no thumbnail yet; pixels: how images are decoded (`open_image`)."""
+        self._pixels = pixels
         self._made: dict[str, str] = {}
 
     def of(self, path: str) -> str:
@@ -146,14 +150,14 @@ class Thumbnails:
 
     def _make(self, path: str, draw: Callable[[np.ndarray], np.ndarray] = np.asarray) -> str:
         try:
-            image = draw(shrink(open_image(read_file(path), self._max_pixels), SIDE))
+            image = draw(shrink(open_image(read_file(path), self._pixels), SIDE))
         except (ImageError, OSError):
             return ""
         for axis in (0, 1):
             spare = max(image.shape[axis] - 2 * SIDE, 0)
             begin = spare // 2
             image = np.take(image, range(begin, image.shape[axis] - spare + begin), axis=axis)
-        jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=QUALITY)
+        jpeg = simplejpeg.encode_jpeg(as_rgb(image), quality=QUALITY)
         return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 

@@ -12,7 +12,7 @@ from mlcls_jax.config.aliases import add_aliases, alias_overrides
 from mlcls_jax.config.fields import PREFIX, paths_of
 from mlcls_jax.config.loading import base_config, with_overrides
 from mlcls_jax.config.options import Parser, add_process_options
-from mlcls_jax.config.recipes import with_recipe
+from mlcls_jax.config.recipes import with_recipe, with_stored_depth
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import has_run
@@ -137,7 +137,9 @@ def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
         _check_network(config.model)
     elif not config.minutes and not config.model.custom:
         # The training checks it again, with the plan for --minutes and for a custom network.
-        check_unchanged(workdir, with_recipe(config, 1, read_config(workdir))[0])
+        stored = read_config(workdir)
+        config = replace(config, data=with_stored_depth(config.data, stored.data))
+        check_unchanged(workdir, with_recipe(config, 1, stored)[0])
     return Start(config, workdir, note)
 
 

@@ -166,7 +166,7 @@ def check_same_network(workdir: Path, own: Model, wanted: Model) -> None:
     Raises:
         ValueError: they differ.
     """
-    for field in ("custom", "variant"):
+    for field in ("in_channels", "custom", "variant"):
         there, here = getattr(own, field, ""), getattr(wanted, field, "")
         if there != here:
             raise ValueError(
@@ -174,5 +174,5 @@ def check_same_network(workdir: Path, own: Model, wanted: Model) -> None:
                 f"model.{field} is {here}; set --config.model.{field}={there}, or leave out "
                 "--config to use that run's config"
             )
-        if there:  # a custom network has no variant
+        if there and field == "custom":  # it has no variant
             return

@@ -105,8 +105,8 @@ def make_view_step(
         mesh: the images are sharded over its axis.
 
     Returns:
-        A compiled function of the variables and uint8 images [batch, side, side, 3], which contain
-        all views; it returns float32 logits [batch, class].
+        A compiled function of the variables and uint8 images [batch, side, side, channel], which
+        contain all views; it returns float32 logits [batch, class].
     """
 
     turns = [partial(turned, turn=turn) for turn in range(int(wanted[:, 2].max()) + 1)]

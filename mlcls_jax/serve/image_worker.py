@@ -15,6 +15,7 @@ from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import image_libraries, open_image
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.jpeg_scans import scan_count
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.transforms import eval_image, seen_box
 
 _JPEG = b"\xff\xd8"
@@ -27,13 +28,13 @@ class ImageSettings:
 
     size: side in pixels.
     augment: its eval_resize and interpolation are used.
-    max_pixels: of the run, see `open_image`.
+    pixels: how the run decodes images, see `open_image`.
     page_pixels: of the server.
     """
 
     size: int
     augment: Augment
-    max_pixels: int
+    pixels: PixelFormat
     page_pixels: int
 
 
@@ -60,9 +61,9 @@ def main(descriptor: int) -> None:
 def answer_to(
     contents: bytes, most_work: int, settings: ImageSettings
 ) -> tuple[dict, np.ndarray | None]:
-    """Returns the answer, and for a decoded image its pixels: uint8 [size, size, 3]."""
+    """Returns the answer, and for a decoded image its pixels: uint8 [size, size, channel]."""
     try:
-        source = open_image(contents, settings.max_pixels)
+        source = open_image(contents, settings.pixels)
         height, width = source.height, source.width
         if height * width > settings.page_pixels:
             return {

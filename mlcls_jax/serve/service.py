@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mlcls_jax.config.schema import image_size
+from mlcls_jax.data.images.pixel_format import pixel_format
 from mlcls_jax.data.loaders.loader import cores
 from mlcls_jax.explain.grad_cam import make_explain_step
 from mlcls_jax.run.trained_model import TrainedModel
@@ -66,7 +67,10 @@ class Service:
             rows: _compile(run, rows) for rows in {-(-size // count) * count for size in sizes}
         }
         settings = ImageSettings(
-            self._size, config.augment, config.data.max_pixels, limits.max_pixels
+            self._size,
+            config.augment,
+            pixel_format(config.data, config.model.in_channels),
+            limits.max_pixels,
         )
         workers = config.data.threads or cores() + 1
         self.decoders = Decoders(settings, workers, limits.decode_seconds, limits.large_work)
@@ -99,7 +103,7 @@ class Service:
         return Answer(probabilities[0], self.run.decision_rule.present(probabilities)[0], heat)
 
     def _call(self, decoded: list[Decoded], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        images = np.zeros((size, self._size, self._size, 3), np.uint8)
+        images = np.zeros((size, *self.run.network.image_shape), np.uint8)
         chosen = np.zeros((size, 1), np.int32)
         for row, one in enumerate(decoded):
             images[row], chosen[row] = one.source.image, one.explained
@@ -118,7 +122,7 @@ class Service:
 def _compile(run: TrainedModel, rows: int) -> Any:
     model = build_model(run.network, run.pretrained_config.convention)
     explain: Any = make_explain_step(model, run.pretrained_config.normalization, run.mesh)
-    size, rows_over = image_size(run.config.model), sharded(run.mesh)
-    images = jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8, sharding=rows_over)
+    shape, rows_over = (rows, *run.network.image_shape), sharded(run.mesh)
+    images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=rows_over)
     chosen = jax.ShapeDtypeStruct((rows, 1), jnp.int32, sharding=rows_over)
     return explain.lower(run.variables, images, chosen).compile()

@@ -23,8 +23,8 @@ FIELD = "model.custom"
 class Network(Protocol):
     """A Flax module, or anything with its `init` and `apply`, that classifies images.
 
-    A call takes normalised images, float32 [image, size, size, 3], and the keyword `train`, and
-    returns logits [image, class].  One of the top-level parameters is named "head".
+    A call takes normalised images, float32 [image, size, size, channel], and the keyword `train`,
+    and returns logits [image, class].  One of the top-level parameters is named "head".
     """
 
     def init(self, rngs: dict[str, jax.Array], images: jax.Array, *, train: bool) -> Any:
@@ -54,7 +54,7 @@ class CustomNetwork:
     active: frozenset[str] | None = None
     decoder: None = None  # as of an EfficientNet without ML-Decoder
 
-    def init(self, key: jax.Array, images: Float[Array, "image size size 3"]) -> dict:
+    def init(self, key: jax.Array, images: Float[Array, "image size size channel"]) -> dict:
         """Returns {params, batch_stats}.
 
         Raises:
@@ -81,7 +81,7 @@ class CustomNetwork:
     def apply(
         self,
         variables: Any,
-        images: Float[Array, "image size size 3"],
+        images: Float[Array, "image size size channel"],
         *,
         train: bool = False,
         example: UInt32[Array, " image"] | None = None,

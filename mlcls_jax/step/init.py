@@ -34,7 +34,7 @@ def random_variables(
     """
 
     def draw() -> dict:
-        image = jnp.zeros((1, network.image_size, network.image_size, 3))
+        image = jnp.zeros((1, *network.image_shape))
         return dict(build_model(network).init(jax.random.key(seed), image))
 
     variables = jax.jit(draw, out_shardings=replicated(mesh))()

@@ -25,6 +25,7 @@ class NetworkSpec:
         variant: name of the EfficientNet, such as "b0".
         num_classes: outputs of the head; 0 for the network without its head.
         image_size: side of the square input in pixels.
+        in_channels: channels of the input.
         compute_dtype: dtype of activations and matrix products, such as float32.
         decoder: size of the ML-Decoder head; None for global average pooling and a dense layer.
         dropout: rate before the head; None for the published one.
@@ -44,6 +45,12 @@ class NetworkSpec:
     remat: bool
     sync_batch_norm: bool
     custom: str = ""
+    in_channels: int = 3
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of an input image."""
+        return self.image_size, self.image_size, self.in_channels
 
 
 def network_spec(model: Model, num_classes: int) -> NetworkSpec:
@@ -67,6 +74,7 @@ def network_spec(model: Model, num_classes: int) -> NetworkSpec:
         remat=model.remat,
         sync_batch_norm=model.sync_batch_norm,
         custom=model.custom,
+        in_channels=model.in_channels,
     )
 
 
@@ -113,10 +121,13 @@ def build_efficientnet(
 
 
 def describe_network(network: NetworkSpec) -> str:
-    """Returns one line with the variant, the image size and the number of decoder queries."""
+    """Returns one line with the variant, the input and the number of decoder queries."""
+    size, channels = f"{network.image_size} px", network.in_channels
+    if channels != 3:
+        size += ", 1 channel" if channels == 1 else f", {channels} channels"
     if network.custom:
-        return f"{network.custom}, {network.image_size} px"
-    text = f"EfficientNet {network.variant}, {network.image_size} px"
+        return f"{network.custom}, {size}"
+    text = f"EfficientNet {network.variant}, {size}"
     if network.decoder:
         queries = query_count(network.num_classes, network.decoder.groups)
         text += f", ML-Decoder with {queries} queries"
@@ -125,8 +136,8 @@ def describe_network(network: NetworkSpec) -> str:
 
 def variables_shape(network: NetworkSpec, mesh: Mesh) -> dict:
     """Returns the shapes of {params, batch_stats}, replicated over the mesh, without arrays."""
-    model, size = build_model(network), network.image_size
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    model, images = build_model(network), jnp.zeros((1, *network.image_shape))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     return with_sharding(dict(shapes), replicated(mesh))
 
 

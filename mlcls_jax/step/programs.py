@@ -158,10 +158,10 @@ def state_shape(variables: dict, phase_plan: PlannedPhase, mesh: Mesh) -> Any:
 
 def batch_shape(spec: StepSpec, mesh: Mesh) -> Batch:
     """Returns the shapes of a training batch, whose rows are spread over the mesh."""
-    size, batch_size = spec.network.image_size, spec.batch_size
+    network, batch_size = spec.network, spec.batch_size
     batch = Batch(
-        image=jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
-        label=jax.ShapeDtypeStruct((batch_size, spec.network.num_classes), spec.label_dtype),
+        image=jax.ShapeDtypeStruct((batch_size, *network.image_shape), jnp.uint8),
+        label=jax.ShapeDtypeStruct((batch_size, network.num_classes), spec.label_dtype),
         position=jax.ShapeDtypeStruct((batch_size,), jnp.uint32),
     )
     return with_sharding(batch, sharded(mesh))
@@ -221,8 +221,8 @@ def forward_program(
         mesh: of all devices.
         variables: what `variables_shape` returns; None computes it.
     """
-    model, size = build_model(network, pretrained_config.convention), network.image_size
-    shape = (batch_size, size, size, 3)
+    model = build_model(network, pretrained_config.convention)
+    shape = (batch_size, *network.image_shape)
     images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharded(mesh))
     predict = make_eval_step(model, pretrained_config.normalization, mesh)
     variables = variables or variables_shape(network, mesh)

@@ -89,15 +89,15 @@ def partition(params: dict, trainable: frozenset[str]) -> tuple[dict, dict]:
 
 
 def normalize(
-    images: UInt8[Array, "batch height width 3"], normalization: Normalization
-) -> Float[Array, "batch height width 3"]:
-    """Returns (images - mean) / std per colour channel, in float32."""
+    images: UInt8[Array, "batch height width channel"], normalization: Normalization
+) -> Float[Array, "batch height width channel"]:
+    """Returns (images - mean) / std per channel, in float32."""
     mean, std = (np.asarray(x, np.float32) for x in (normalization.mean, normalization.std))
     return (images.astype(jnp.float32) - mean) / std
 
 
-# A batch -> (normalised images, float32 [row, size, size, 3]; labels, float32 [row, class], in
-# [0, 1] or UNKNOWN).
+# A batch -> (normalised images, float32 [row, size, size, channel]; labels, float32 [row,
+# class], in [0, 1] or UNKNOWN).
 Inputs = Callable[[Batch], tuple[jax.Array, jax.Array]]
 
 
@@ -286,7 +286,7 @@ def make_eval_step(
 ) -> Callable[[dict, jax.Array], jax.Array]:
     """Returns a jitted `logits(variables, images)` for evaluation.
 
-    It maps uint8 images [image, size, size, 3], spread over the mesh, to float32 logits
+    It maps uint8 images [image, size, size, channel], spread over the mesh, to float32 logits
     [image, class] on every device.
 
     Args:

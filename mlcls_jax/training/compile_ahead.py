@@ -181,7 +181,7 @@ class CompileAhead:
         else:
             rows, network = local_rows(spec.batch_size, "data.batch_size"), spec.network
             on_host = checked_batches(
-                self._own_batches, first_step, stop, rows, network.image_size, network.num_classes
+                self._own_batches, first_step, stop, rows, network.image_shape, network.num_classes
             )
             batches = to_devices(on_host, sharded(self._mesh))
         return itertools.chain([next(batches)], batches)

@@ -29,7 +29,7 @@ def show_data(inputs: RunInputs, *, keep: bool = True, own_batches: bool = False
         return
     reader = inputs.readers["train"]
     warnings = check_train(inputs.splits)
-    card = make_card(inputs.splits, warnings, data.max_pixels, reader.workers())
+    card = make_card(inputs.splits, warnings, reader.pixels, reader.workers())
     written = keep and write_card(workdir, card)
     print_card(card, data.csv, workdir / DATA_CARD if written else None)
     paths = {split: _paths(table) for split, table in inputs.splits.items()}

@@ -10,7 +10,8 @@ import numpy as np
 
 from mlcls_jax.config import Augment, Config, Data, Model
 from mlcls_jax.config.extensions import fields_of_extensions
-from mlcls_jax.config.recipes import with_fields, with_recipe
+from mlcls_jax.config.recipes import with_fields, with_recipe, with_stored_depth
+from mlcls_jax.data.images.bit_depth import find_bit_depth
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.cache import Form
 from mlcls_jax.data.loaders.cache_build import with_cache
@@ -78,6 +79,7 @@ def open_run(
     splits = _read_data(config.data, workdir, tell=extensions.pool is None)
     stored = read_config(workdir) if has_checkpoint(workdir) else None
     config, filled = with_recipe(config, jax.device_count(), stored)
+    config = replace(config, data=_with_bit_depth(config.data, splits, stored and stored.data))
     consistency.check_data(splits, config.model.weights, workdir)
     classes = splits["train"].classes
     splits = splits if "val" in splits else splits | {"val": splits["train"].take([])}
@@ -111,7 +113,14 @@ def open_run(
     loader = choose_loader(
         config.data, config.augment, evaluation.image_size, splits["train"].paths, cores()
     )
-    reader = make_reader(config.data, images, workdir / BAD_IMAGES, print_warning, loader.name)
+    reader = make_reader(
+        config.data,
+        config.model.in_channels,
+        images,
+        workdir / BAD_IMAGES,
+        print_warning,
+        loader.name,
+    )
     compile_ahead = CompileAhead(
         spec, evaluation.batch_size, splits, shapes, mesh, len(sample), extensions.batches
     )
@@ -192,6 +201,19 @@ def print_notes(splits: dict[str, LabelTable]) -> None:
         console.print(note)
 
 
+def _with_bit_depth(data: Data, splits: dict[str, LabelTable], stored: Data | None) -> Data:
+    """Returns the section with the bits that deep images use, as of the run that continues."""
+    data = with_stored_depth(data, stored)
+    if stored or data.bit_depth != "auto":
+        return data
+    paths = [path for table in splits.values() for path in table.paths]
+    found = find_bit_depth(paths, data.threads or cores() + 1)
+    if found is None:
+        return data
+    console.print(str(found))
+    return replace(data, bit_depth=str(found.bits))
+
+
 def _check_rows(data: Data, augment: Augment, plan: list[PlannedPhase], devices: int) -> None:
     """Raises a ValueError if batches do not divide over processes, devices, parts and pairs."""
     local_rows(data.batch_size, "data.batch_size")
@@ -216,7 +238,7 @@ def _readers(
         paths = tables[split].paths
         if pool is None or data.cache == "none":
             return with_cache(reader, data, augment, size, split, paths)
-        form, everything = Form.of_split(split, augment, size, reader.max_pixels), pool.paths
+        form, everything = Form.of_split(split, augment, size, reader.pixels), pool.paths
         whole = pool.cached(
             reader, form, lambda: with_cache(reader, data, augment, size, split, everything)
         )
@@ -266,13 +288,14 @@ def _initial(
 ) -> tuple[TrainState, PretrainedConfig]:
     """Returns the state before the first phase, without an optimiser state: begin_phase adds it."""
     network, seed, weights = spec.network, spec.seed, model.weights
+    channels = network.in_channels
     if run := read_own_weights(model):
         pretrained_config = run.pretrained_config
         prepare_phase(0, pretrained_config)
         variables = run.variables(network, classes, shapes, seed, bias)
     elif weights:
         # The convention of named weights is known before their file is read.
-        prepare_phase(0, known_pretrained_config(weights, model.variant))
+        prepare_phase(0, known_pretrained_config(weights, model.variant, channels))
         pretrained = read_weights(weights, model.variant, classes, shapes)
         pretrained_config = pretrained.pretrained_config
         prepare_phase(0, pretrained_config)
@@ -280,7 +303,7 @@ def _initial(
             network, pretrained, shapes, mesh, weights=weights, seed=seed, bias=bias
         )
     else:
-        pretrained_config = PretrainedConfig(KERAS, IMAGENET)
+        pretrained_config = PretrainedConfig(KERAS, IMAGENET).for_channels(channels)
         prepare_phase(0, pretrained_config)
         variables = random_variables(network, seed, bias, mesh, given)
     return make_state(variables, (), 0), pretrained_config

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 from mlcls_jax.config import Augment, Config
 from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.transforms import eval_image, train_image, uniforms_needed
 from mlcls_jax.data.sampling import image_random
 from mlcls_jax.evaluation.decision_rule import (
@@ -51,7 +52,7 @@ def read_image(contents: bytes, place: Path) -> None:
     """Decodes and transforms an image file as the input pipeline does."""
     out = np.empty((SIZE, SIZE, 3), np.uint8)
     augment = AUGMENTS[len(contents) % len(AUGMENTS)]
-    image = open_image(contents, MAX_PIXELS)
+    image = open_image(contents, PixelFormat(MAX_PIXELS))
     random = image_random(0, 0, len(contents), uniforms_needed(augment))
     train_image(image, random, size=SIZE, augment=augment, out=out)
     eval_image(image, size=SIZE, augment=augment, out=out)

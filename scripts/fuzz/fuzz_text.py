@@ -18,6 +18,7 @@ from mlcls_jax.config.loading import load_config
 from mlcls_jax.config.serialization import flatten_fields
 from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.readers.csv_cells import read_csv
 from mlcls_jax.data.readers.csv_labels import read_labels
@@ -221,7 +222,7 @@ def _predict_dataset(predict, variables, paths, spec, mesh, reader, title):
     readable = np.ones(len(paths), bool)
     for i, path in enumerate(paths):
         try:
-            open_image(read_file(path), 4_000_000).decode(64, 64)
+            open_image(read_file(path), PixelFormat(4_000_000)).decode(64, 64)
         except ImageError as error:
             reader.bad.report(path, error)
             readable[i] = False

@@ -59,7 +59,7 @@ def test_a_file_for_each_chosen_class_covers_what_the_network_sees(run, tmp_path
         run, config=dataclasses.replace(run.config, augment=Augment(eval_resize=resize))
     )
     chosen = np.array([[1, -1]] + 7 * [[-1, -1]] + [[2, 0]], np.int32)
-    reader = make_reader(run.config.data, len(paths))
+    reader = make_reader(run.config.data, 3, len(paths))
     folder = tmp_path / "maps"
     assert write_overlays(folder, run, paths, [f"{i}" for i in range(9)], chosen, reader) == 3
     names = [

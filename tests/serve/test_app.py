@@ -62,7 +62,7 @@ def png(height: int, width: int) -> bytes:
 
 def test_probabilities_are_those_of_predict(client, run, images):
     paths = list(map(str, images))
-    reader = make_reader(run.config.data, len(paths))
+    reader = make_reader(run.config.data, 3, len(paths))
     logits, _ = predict_dataset(run.predict, run.variables, paths, run.evaluation, run.mesh, reader)
     expected = run.decision_rule.probabilities(logits)
     rows = []

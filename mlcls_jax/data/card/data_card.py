@@ -7,6 +7,7 @@ from typing import Any
 
 from mlcls_jax.data.card.file_facts import FileFacts, file_facts
 from mlcls_jax.data.card.label_facts import LabelFacts, label_facts
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.label_table import LabelTable
 
 VERSION = 1
@@ -34,14 +35,14 @@ class DataCard:
 
 
 def make_card(
-    splits: Mapping[str, LabelTable], warnings: list[str], max_pixels: int, threads: int
+    splits: Mapping[str, LabelTable], warnings: list[str], pixels: PixelFormat, threads: int
 ) -> DataCard:
     """Returns the data card of a run.
 
     Args:
       splits: the table of each split, train first.
       warnings: from `check_train`.
-      max_pixels: see `open_image`.
+      pixels: see `open_image`.
       threads: number of threads that read images.
     """
     notes = [note for table in splits.values() for note in table.notes]
@@ -49,7 +50,7 @@ def make_card(
         notes=list(dict.fromkeys(notes)),
         warnings=warnings,
         labels=label_facts(splits),
-        files=file_facts(splits, max_pixels, threads),
+        files=file_facts(splits, pixels, threads),
     )
 
 

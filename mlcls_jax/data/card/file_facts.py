@@ -11,6 +11,7 @@ from mlcls_jax.data.card.image_look import Look, look, sample_to_look_at
 from mlcls_jax.data.card.same_bytes import same_bytes
 from mlcls_jax.data.card.stored_files import StoredFiles, stored_files
 from mlcls_jax.data.card.timed_map import TimedMap
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.label_table import LabelTable
 
 SECONDS = 15.0  # after which no further file is read
@@ -59,7 +60,7 @@ class FileFacts:
 
 
 def file_facts(
-    splits: Mapping[str, LabelTable], max_pixels: int, threads: int, seconds: float = SECONDS
+    splits: Mapping[str, LabelTable], pixels: PixelFormat, threads: int, seconds: float = SECONDS
 ) -> FileFacts:
     """Returns what the files of all splits tell.
 
@@ -68,7 +69,7 @@ def file_facts(
 
     Args:
       splits: the table of each split, train first.
-      max_pixels: see `open_image`.
+      pixels: see `open_image`.
       threads: number of threads that read.
       seconds: after which no further file is read.
     """
@@ -77,7 +78,7 @@ def file_facts(
     with TimedMap(threads, seconds) as work:
         files = stored_files(paths, work)
         rows = sample_to_look_at(files)
-        seen = work.over(lambda row: look(paths[row], max_pixels), rows)
+        seen = work.over(lambda row: look(paths[row], pixels), rows)
         groups, compared = same_bytes(files, work)
     found = {row: one for row, one in sorted(zip(rows, seen, strict=True)) if one is not None}
     looks = {row: one for row, one in found.items() if isinstance(one, Look)}

@@ -1,14 +1,14 @@
 """What a look at an image tells: its size, its mode, and whether there is anything on it."""
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from mlcls_jax.data.card.stored_files import StoredFiles
 from mlcls_jax.data.images.decoding import ImageFile, open_image
+from mlcls_jax.data.images.header import ImageHeader, open_with_pillow, read_header
 from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.reading import read_file
 
 MAX_IMAGES, MAX_BYTES = 2_000, 256_000_000  # that are looked at
@@ -51,12 +51,12 @@ def sample_to_look_at(files: StoredFiles) -> list[int]:
     return order[before < MAX_BYTES].tolist()
 
 
-def look(path: str, max_pixels: int) -> Look | str:
+def look(path: str, pixels: PixelFormat) -> Look | str:
     """Reads an image, at the smallest fraction that its decoder has.
 
     Args:
       path: a path, an address or a Part.
-      max_pixels: see `open_image`.
+      pixels: see `open_image`.
 
     Returns:
       A Look, or the reason why the image cannot be read.
@@ -66,13 +66,22 @@ def look(path: str, max_pixels: int) -> Look | str:
     """
     try:
         contents = read_file(path)
-        image = open_image(contents, max_pixels)
+        image = open_image(contents, pixels)
         blank = _blank(image)
     except ImageError as error:
         return str(error)
-    with Image.open(io.BytesIO(contents)) as header:
-        kind, bits = f"{header.format} {header.mode}", _bits(header)
-    return Look(kind, bits, image.height, image.width, blank)
+    header = read_header(contents)
+    return Look(_kind(contents, header), header.bits, image.height, image.width, blank)
+
+
+def _kind(contents: bytes, header: ImageHeader) -> str:
+    """The format and mode by Pillow, or the number of channels where Pillow reads nothing."""
+    try:
+        with open_with_pillow(contents) as image:
+            return f"{image.format} {image.mode}"
+    except ImageError:
+        count = "1 channel" if header.channels == 1 else f"{header.channels} channels"
+        return f"{header.form} {count}"
 
 
 def _blank(image: ImageFile) -> str:
@@ -86,10 +95,3 @@ def _blank(image: ImageFile) -> str:
         if not blank:
             break
     return blank
-
-
-def _bits(header: Image.Image) -> int:
-    tiles: list[tuple] = getattr(header, "tile", [])  # RGB of 16 bits has the mode of 8
-    if "16" in header.mode or any("16" in str(tile[3]) for tile in tiles):
-        return 16
-    return {"1": 1, "I": 32, "F": 32}.get(header.mode, 8)

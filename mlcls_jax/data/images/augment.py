@@ -11,6 +11,7 @@ accelerator, where every image of a batch would compute all operations of RandAu
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 
 import cv2
@@ -18,6 +19,7 @@ import numpy as np
 
 from mlcls_jax.config import Augment
 from mlcls_jax.config.extensions import resolve
+from mlcls_jax.data.images.channels import per_group
 
 _LEVELS = np.arange(256)
 # Fields that `change_pixels` reads, which are off by default.
@@ -26,7 +28,7 @@ _PIXEL_CHANGES = (
     *("rand_augment", "cutout", "erase", "custom"),
 )
 _pixel_changes = attrgetter(*_PIXEL_CHANGES)
-_GREY = (128, 128, 128)  # fills the area that a moved image uncovers, as in timm
+_GREY = (128, 128, 128, 128)  # fills the area that a moved image uncovers, as in timm
 # The rectangle's share of the area and its height / width (Zhong et al., section 3.2 and code).
 _ERASED, _ERASED_RATIO, _ERASE_ATTEMPTS = (0.02, 0.4), (0.3, 1 / 0.3), 10
 
@@ -48,12 +50,12 @@ def change_pixels(image: np.ndarray, rng: np.random.Generator, augment: Augment)
     A step that is off draws no random numbers.
 
     Args:
-      image: uint8 [size, size, 3]; it is not modified.
+      image: uint8 [size, size, channel]; it is not modified.
       rng: the random numbers; the same state gives the same image.
       augment: the fields from brightness to erase, and custom, are used.
 
     Returns:
-      uint8 [size, size, 3]; the image itself if everything is off.
+      uint8 [size, size, channel]; the image itself if everything is off.
     """
     image = color_jitter(image, rng, augment)
     for _ in range(augment.rand_augment or 0):
@@ -69,7 +71,7 @@ def custom(image: np.ndarray, rng: np.random.Generator, name: str) -> np.ndarray
     """Applies a function of the user.
 
     Args:
-      image: uint8 [size, size, 3]; the function may change it.
+      image: uint8 [size, size, channel]; the function may change it.
       rng: the random numbers.
       name: the field augment.custom.
 
@@ -93,7 +95,7 @@ def color_jitter(image: np.ndarray, rng: np.random.Generator, augment: Augment) 
     hue is a shift uniform in [-x, x].
 
     Args:
-      image: uint8 [height, width, 3].
+      image: uint8 [height, width, channel].
       rng: the random numbers.
       augment: its fields brightness, contrast, saturation and hue are the limits x.
     """
@@ -122,7 +124,7 @@ def random_operation(
     to 4 bits instead of 4 to 0.
 
     Args:
-      image: uint8 [size, size, 3].
+      image: uint8 [size, size, channel].
       rng: the random numbers.
       magnitude: the strength, from 0 to `maximum`.
       maximum: the magnitude of the full ranges.
@@ -134,23 +136,38 @@ def random_operation(
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
     """Multiplies every value by the factor."""
-    return cv2.LUT(image, _table(factor * _LEVELS))
+    return _looked_up(image, _table(factor * _LEVELS))
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Multiplies the distance of every value from the mean luminance by the factor."""
-    mean = math.floor(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
-    return cv2.LUT(image, _table(mean + factor * (_LEVELS - mean)))
+    """Multiplies the distance of every value from the mean luminance by the factor.
+
+    Without RGB, that is the mean of all channels.
+    """
+    is_rgb = image.shape[2] == 3
+    mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] if is_rgb else image.mean()
+    mean = math.floor(mean + 0.5)
+    return _looked_up(image, _table(mean + factor * (_LEVELS - mean)))
 
 
 def saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Multiplies the distance of every pixel from its luminance by the factor."""
+    """Multiplies the distance of every pixel from its luminance by the factor.
+
+    Images without colours, which is any number of channels but three, stay as they are.
+    """
+    if image.shape[2] != 3:
+        return image
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
 
 
 def hue(image: np.ndarray, shift: float) -> np.ndarray:
-    """Rotates every hue by a share of the circle, in 8-bit HSV as in Pillow and torchvision."""
+    """Rotates every hue by a share of the circle, in 8-bit HSV as in Pillow and torchvision.
+
+    Args:
+      image: uint8 [height, width, 3].
+      shift: the share, of either sign.
+    """
     table = np.repeat(_LEVELS[:, None], 3, axis=1)
     table[:, 0] += round(256 * shift)
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), (table % 256).astype(np.uint8)[None])
@@ -160,40 +177,44 @@ def hue(image: np.ndarray, shift: float) -> np.ndarray:
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     """Multiplies the distance from the smoothed image by the factor; keeps the border."""
     kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
-    smooth = cv2.filter2D(image, -1, kernel)
     inside = np.s_[1:-1, 1:-1]
+
+    def sharpened(image: np.ndarray, dst: None = None) -> np.ndarray:
+        smooth = cv2.filter2D(image, -1, kernel)
+        return cv2.addWeighted(image, factor, smooth, 1 - factor, 0)
+
     result = image.copy()
-    result[inside] = cv2.addWeighted(image, factor, smooth, 1 - factor, 0)[inside]
+    result[inside] = per_group(image, sharpened)[inside]
     return result
 
 
 def auto_contrast(image: np.ndarray) -> np.ndarray:
-    """Stretches each colour so that its smallest value is 0 and its largest 255."""
+    """Stretches each channel so that its smallest value is 0 and its largest 255."""
     found = _histogram(image) > 0
     low, high = found.argmax(axis=1), 255 - found[:, ::-1].argmax(axis=1)
     flat = low == high
     low, high = np.where(flat, 0, low), np.where(flat, 255, high)
-    return _per_color(image, _table((_LEVELS[:, None] - low) * (255 / (high - low))))
+    return _per_channel(image, _table((_LEVELS[:, None] - low) * (255 / (high - low))))
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
-    """Flattens the histogram of each colour, with the rounding of Pillow's ImageOps.equalize."""
+    """Flattens the histogram of each channel, with the rounding of Pillow's ImageOps.equalize."""
     histogram = _histogram(image)
-    last = histogram[np.arange(3), 255 - (histogram > 0)[:, ::-1].argmax(axis=1)]
+    last = histogram[np.arange(len(histogram)), 255 - (histogram > 0)[:, ::-1].argmax(axis=1)]
     step = (histogram.sum(axis=1) - last)[:, None] // 255
     below = np.cumsum(histogram, axis=1) - histogram
     levels = np.where(step > 0, (step // 2 + below) // np.maximum(step, 1), _LEVELS)
-    return _per_color(image, _table(levels.T))
+    return _per_channel(image, _table(levels.T))
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
     """Keeps the given number of highest bits of every value."""
-    return cv2.LUT(image, _table(_LEVELS & (256 - (1 << (8 - bits)))))
+    return _looked_up(image, _table(_LEVELS & (256 - (1 << (8 - bits)))))
 
 
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
     """Inverts values at or above the threshold; 256 changes nothing."""
-    return cv2.LUT(image, _table(np.append(_LEVELS[:threshold], 255 - _LEVELS[threshold:])))
+    return _looked_up(image, _table(np.append(_LEVELS[:threshold], 255 - _LEVELS[threshold:])))
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
@@ -207,7 +228,7 @@ def shear(image: np.ndarray, across: float = 0.0, down: float = 0.0) -> np.ndarr
     """Shears the image.
 
     Args:
-      image: uint8 [height, width, 3].
+      image: uint8 [height, width, channel].
       across: moves rows by this factor times their distance from the top edge.
       down: moves columns by this factor times their distance from the left edge.
     """
@@ -245,7 +266,7 @@ def cutout(image: np.ndarray, rng: np.random.Generator, share: float) -> np.ndar
     colour is random as in the code of the asymmetric loss (arXiv:2009.14119).
 
     Args:
-      image: uint8 [size, size, 3].
+      image: uint8 [size, size, channel].
       rng: the random numbers.
       share: the side of the square divided by that of the image.
     """
@@ -254,7 +275,7 @@ def cutout(image: np.ndarray, rng: np.random.Generator, share: float) -> np.ndar
     top, left = rng.integers(size, size=2) - side // 2
     result = image.copy()
     square = np.s_[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
-    result[square] = rng.integers(256, size=3, dtype=np.uint8)
+    result[square] = rng.integers(256, size=image.shape[2], dtype=np.uint8)
     return result
 
 
@@ -265,14 +286,14 @@ def erase(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     [0.3, 1 / 0.3]. A rectangle that does not fit is drawn again. After ten attempts, the image
     stays unchanged.
     """
-    height, width = image.shape[:2]
+    height, width, channels = image.shape
     for _ in range(_ERASE_ATTEMPTS):
         area, ratio = height * width * rng.uniform(*_ERASED), rng.uniform(*_ERASED_RATIO)
         rows, columns = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if rows <= height and columns <= width:
             top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
             result = image.copy()
-            noise = rng.integers(256, size=(rows, columns, 3), dtype=np.uint8)
+            noise = rng.integers(256, size=(rows, columns, channels), dtype=np.uint8)
             result[top : top + rows, left : left + columns] = noise
             return result
     return image
@@ -282,15 +303,22 @@ def _table(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _per_color(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Applies a table uint8 [256, 3], with one column per colour."""
-    return cv2.LUT(image, np.ascontiguousarray(table)[None])
+def _per_channel(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Applies a table uint8 [256, channel], with one column per channel."""
+    return cv2.LUT(image, np.ascontiguousarray(table)[None]).reshape(image.shape)
+
+
+def _looked_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Applies a table uint8 [256] to all channels."""
+    return cv2.LUT(image, table).reshape(image.shape)
 
 
 def _histogram(image: np.ndarray) -> np.ndarray:
-    """The histogram of each colour: int64 [3, 256]."""
+    """The histogram of each channel: int64 [channel, 256]."""
     # OpenCV counts in float32, which is exact up to 4096 x 4096 pixels.
-    counts = [cv2.calcHist([image], [color], None, [256], [0, 256]) for color in range(3)]
+    counts = [
+        cv2.calcHist([image], [channel], None, [256], [0, 256]) for channel in range(image.shape[2])
+    ]
     # The shape is [256, 1] in OpenCV 4 and [256] in OpenCV 5.
     return np.stack([count.ravel() for count in counts]).astype(np.int64)
 
@@ -298,4 +326,6 @@ def _histogram(image: np.ndarray) -> np.ndarray:
 def _moved(image: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     """Warps an image; inverse: [2, 3], maps a pixel centre of the result to one of the image."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, inverse, image.shape[1::-1], flags=flags, borderValue=_GREY)
+    size = image.shape[1::-1]
+    warp = partial(cv2.warpAffine, M=inverse, dsize=size, flags=flags, borderValue=_GREY)
+    return per_group(image, warp)

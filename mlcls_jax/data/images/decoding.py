@@ -1,29 +1,46 @@
-"""Decodes image files to upright RGB: uint8 [height, width, 3].
+"""Decodes image files to upright images with the channels that the network takes, in 8 bits.
 
 libjpeg-turbo decodes JPEGs, because it can decode at a fraction of the size in a fraction of the
-time. Pillow decodes all other formats, and JPEGs that libjpeg-turbo refuses.
+time. Pillow decodes most other formats, and JPEGs that libjpeg-turbo refuses. OpenCV, tifffile and
+pydicom read what Pillow would lose.
 """
 
-import io
 import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, TiffImagePlugin, WebPImagePlugin
+from PIL import Image
 
-from mlcls_jax.config import Data
-from mlcls_jax.data.images.image_error import ImageError
-from mlcls_jax.data.images.jpeg_header import ORIENTATION, read_jpeg_header, valid_orientation
+from mlcls_jax.data.images.channels import (
+    BANDS,
+    GREY,
+    RGB,
+    check_channels,
+    per_group,
+    with_channels,
+)
+from mlcls_jax.data.images.deep_pixels import png_values, tiff_values, to_8_bits
+from mlcls_jax.data.images.dicom import dicom_pixels
+from mlcls_jax.data.images.header import (
+    DAMAGED,
+    LIBJPEG,
+    OPENCV,
+    PYDICOM,
+    TIFFFILE,
+    ImageHeader,
+    open_with_pillow,
+    pillow_header,
+    read_header,
+)
+from mlcls_jax.data.images.image_error import ImageError, damaged
 from mlcls_jax.data.images.jpeg_scans import check_scans
-from mlcls_jax.data.images.png_orientation import png_orientation
-from mlcls_jax.system.console import one_line
-
-MAX_PIXELS = Data().max_pixels
+from mlcls_jax.data.images.pixel_format import PixelFormat
 
 # The fractions that libjpeg-turbo and TensorFlow's decoder have in common, in eighths.  At 3/8 and
 # 5/8 images are less like the antialiased ones than larger ones, resized bilinearly.
@@ -31,17 +48,7 @@ EIGHTHS = (1, 2, 4)
 # Enlarging by this little costs less quality and time than shrinking from the next fraction.
 ENOUGH = 0.93
 
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
-_KNOWN = "JPEG, PNG, GIF, BMP, WebP or TIFF"
-_FOREIGN = {b"<": "HTML or SVG", b"%PDF": "PDF", b"ftyp": "HEIC, AVIF or a video", b"PK": "ZIP"}
-# What Pillow raises for damaged files; its plugins have no common exception.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError)
-_DAMAGED += (OverflowError, ZeroDivisionError, AttributeError, RuntimeError, AssertionError)
-_DAMAGED += (Image.DecompressionBombError,)  # outside `image_libraries`
-
-# Registered here, because registering them at the first such image is not thread-safe.
-_PLUGINS = (TiffImagePlugin, WebPImagePlugin)
-Image.preinit()
+_DEFAULT = PixelFormat()
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,9 @@ class ImageFile:
     """An image whose header has been read.
 
     height, width: size of the upright image in pixels.
-    decode: (min_height, min_width) -> uint8 [height', width', 3], upright. The result is the whole
-        image, at its size or at a cheaper fraction that is at least (or almost) as large as asked.
-        It raises an ImageError if the data are damaged.
+    decode: (min_height, min_width) -> uint8 [height', width', channel], upright. The result is the
+        whole image, at its size or at a cheaper fraction that is at least (or almost) as large as
+        asked. It raises an ImageError if the data are damaged.
     """
 
     height: int
@@ -65,11 +72,12 @@ def image_libraries() -> Iterator[None]:
 
     Pillow's own limit of pixels only warns, and `max_pixels` replaces it.  OpenCV starts no
     threads, because the images of a batch are already decoded in parallel.  Warnings about an odd
-    Exif block are ignored, because users cannot do anything about it.
+    Exif block are ignored, because users cannot do anything about it, and so are those of pydicom.
     """
     limit, threads = Image.MAX_IMAGE_PIXELS, cv2.getNumThreads()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Corrupt EXIF data|Truncated File Read|Possibly corrupt")
+        warnings.filterwarnings("ignore", module=r"pydicom\b")
         Image.MAX_IMAGE_PIXELS = None
         cv2.setNumThreads(0)
         try:
@@ -79,92 +87,109 @@ def image_libraries() -> Iterator[None]:
             cv2.setNumThreads(threads)
 
 
-def open_image(contents: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
-    """Reads the header of an image: JPEG, PNG, GIF, BMP, WebP or TIFF.
+def open_image(contents: bytes, pixels: PixelFormat = _DEFAULT) -> ImageFile:
+    """Reads the header of an image: JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC, AVIF or DICOM.
 
-    Decoding gives the first frame of an animation. Grey, palette and CMYK images become RGB, alpha
-    is dropped, 16 bits are reduced to the upper 8, and the Exif orientation is applied.
+    Decoding gives the first frame or page. Palettes and CMYK become RGB, and the Exif orientation
+    is applied. Grey becomes RGB and RGB grey where the format asks for it, without alpha; deeper
+    values are reduced to 8 bits (`to_8_bits`).
 
     Args:
       contents: the bytes of the file.
-      max_pixels: larger images are refused before memory is allocated for them.
+      pixels: the channels, the bits in use and the largest size.
 
     Raises:
-      ImageError: the bytes are not an image of these formats, the header is damaged, or the image
-        is too large or a JPEG with too many scans.
+      ImageError: the bytes are not an image of these formats, the header is damaged, a package is
+        missing, the image is too large or has other channels, or it is a JPEG with too many scans.
     """
     check_scans(contents)
-    height, width, orientation, is_plain_jpeg = _header(contents)
-    if height * width > max_pixels:
+    header = read_header(contents)
+    return _opened(header, pixels, lambda least: _decoded(contents, header, pixels, least))
+
+
+def from_pillow(image: Image.Image, pixels: PixelFormat = _DEFAULT) -> ImageFile:
+    """Returns an image of Pillow as an ImageFile, converted as in `open_image`."""
+    header = pillow_header(image)
+    return _opened(header, pixels, lambda _: _pillow_pixels(image, header, pixels))
+
+
+def _opened(
+    header: ImageHeader, pixels: PixelFormat, decode: Callable[[tuple[int, int]], np.ndarray]
+) -> ImageFile:
+    """The image after checks of its header; decode: gives it as stored, not upright."""
+    height, width, orientation = header.height, header.width, header.orientation
+    if height * width > pixels.max_pixels:
         raise ImageError(
-            f"it has {width} x {height} pixels, more than data.max_pixels = {max_pixels:,}"
+            f"it has {width} x {height} pixels, more than data.max_pixels = {pixels.max_pixels:,}"
         )
+    check_channels(header.channels, header.meaning, pixels.channels)
 
     def decode_upright(min_height: int, min_width: int) -> np.ndarray:
-        least = (min_height, min_width)
-        if orientation >= 5:
-            least = (min_width, min_height)
-        pixels = _decode_jpeg(contents, (height, width), least) if is_plain_jpeg else None
-        return _upright(_decode_with_pillow(contents) if pixels is None else pixels, orientation)
+        least = (min_width, min_height) if orientation >= 5 else (min_height, min_width)
+        return _upright(decode(least), orientation)
 
     size = (height, width) if orientation < 5 else (width, height)
     return ImageFile(*size, decode_upright)
 
 
-def from_pillow(image: Image.Image) -> ImageFile:
-    """Returns an image of Pillow as an ImageFile, converted as in `open_image`."""
-    orientation = _orientation(image)
-    height, width = image.size[::-1] if orientation < 5 else image.size
-    return ImageFile(height, width, lambda *_: _upright(_pixels(image), orientation))
-
-
-def from_array(pixels: np.ndarray) -> ImageFile:
+def from_array(pixels: np.ndarray, wanted: PixelFormat = _DEFAULT) -> ImageFile:
     """Returns an array of pixels as an ImageFile.
 
     Args:
-      pixels: uint8 [height, width], or [height, width, channel] with 1 channel, 3 (RGB) or 4 (alpha
-        is dropped).
+      pixels: [height, width] or [height, width, channel] of uint8, or of other types as in
+        `to_8_bits`. One or two channels are grey, three or four RGB; the last of two or four is
+        alpha, which is dropped unless the network takes as many channels.
+      wanted: the channels and the bits in use.
 
     Raises:
       ImageError: the array has another shape or type.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
-        raise ImageError(f"it is {pixels.dtype} {list(pixels.shape)}; it must be uint8 [h, w, 3]")
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise ImageError(
+            f"it is {pixels.dtype} {list(pixels.shape)}; it must be uint8 [height, width, "
+            f"{wanted.channels}]"
+        )
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if pixels.shape[2] == 1:
-        pixels = np.repeat(pixels, 3, axis=2)
-    if pixels.shape[2] not in (3, 4):
-        raise ImageError(f"its shape is {list(pixels.shape)}; it must be [height, width, 3]")
-    pixels = np.ascontiguousarray(pixels[..., :3])
+    meaning = {1: GREY, 2: GREY, 3: RGB, 4: RGB}.get(pixels.shape[2], BANDS)
+    check_channels(pixels.shape[2], meaning, wanted.channels)
+    pixels = to_8_bits(pixels, wanted.bits)
+    pixels = np.ascontiguousarray(with_channels(pixels, meaning, wanted.channels))
     height, width = pixels.shape[:2]
     return ImageFile(height, width, lambda *_: pixels)
 
 
-def decode(contents: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode(contents: bytes, pixels: PixelFormat = _DEFAULT) -> np.ndarray:
     """Decodes a whole image at its size.
 
     Args, errors: as `open_image`.
 
     Returns:
-      uint8 [height, width, 3].
+      uint8 [height, width, channel].
     """
-    image = open_image(contents, max_pixels)
+    image = open_image(contents, pixels)
     return image.decode(image.height, image.width)
 
 
-def _header(contents: bytes) -> tuple[int, int, int, bool]:
-    """Height and width as stored, orientation, and whether libjpeg-turbo can decode the image."""
-    try:
-        header = read_jpeg_header(contents)
-    except _DAMAGED:  # of the Exif block
-        header = None
-    if header:
-        return header.height, header.width, header.orientation, True
-    with _open(contents) as image:
-        width, height = image.size
-        is_plain_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
-        return height, width, _orientation(image, contents), is_plain_jpeg
+def _decoded(
+    contents: bytes, header: ImageHeader, pixels: PixelFormat, least: tuple[int, int]
+) -> np.ndarray:
+    """The image as stored, not upright, with the channels of the format."""
+    decoder = header.decoder_for(pixels.channels, pixels.bits)
+    if decoder == LIBJPEG:
+        plain = _decode_jpeg(contents, (header.height, header.width), least, pixels.channels)
+        if plain is not None:
+            return plain
+    if decoder == PYDICOM:
+        values = dicom_pixels(contents, pixels.bits)
+    elif decoder == OPENCV:
+        values = to_8_bits(png_values(contents, header.channels), pixels.bits)
+    elif decoder == TIFFFILE:
+        values = to_8_bits(tiff_values(contents), pixels.bits)
+    else:
+        with open_with_pillow(contents) as image:
+            return _pillow_pixels(image, header, pixels)
+    return with_channels(values, header.meaning, pixels.channels)
 
 
 def _eighths(size: tuple[int, int], least: tuple[int, int]) -> int:
@@ -181,15 +206,16 @@ def _eighths(size: tuple[int, int], least: tuple[int, int]) -> int:
 
 
 def _decode_jpeg(
-    contents: bytes, size: tuple[int, int], least: tuple[int, int]
+    contents: bytes, size: tuple[int, int], least: tuple[int, int], channels: int
 ) -> np.ndarray | None:
     """The image as stored, not upright; None if Pillow should try."""
-    eighths = _eighths(size, least)
+    eighths, colour = _eighths(size, least), "GRAY" if channels == 1 else "RGB"
     try:
         if eighths == 8 and not (least[0] < size[0] and least[1] < size[1]):
-            return simplejpeg.decode_jpeg(contents)
+            return simplejpeg.decode_jpeg(contents, colour)
         return simplejpeg.decode_jpeg(
             contents,
+            colour,
             # If the image shrinks anyway, the quality of the colour upsampling does not matter.
             fastupsample=least[0] < size[0] and least[1] < size[1],
             min_height=math.ceil(size[0] * eighths / 8),
@@ -200,70 +226,30 @@ def _decode_jpeg(
         return None
 
 
-def _decode_with_pillow(contents: bytes) -> np.ndarray:
-    with _open(contents) as image:
-        return _pixels(image)
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
+def _pillow_pixels(image: Image.Image, header: ImageHeader, pixels: PixelFormat) -> np.ndarray:
     """The image as stored, not upright; raises an ImageError if its data are damaged."""
     try:
-        if image.mode.startswith("I;16"):  # `convert` would clip at 255
-            grey = (np.asarray(image) >> 8).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return np.asarray(image.convert("RGB"))
-    except MemoryError:
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # `convert` would clip at 255
+            values = to_8_bits(np.asarray(image)[..., None], pixels.bits)
+            return with_channels(values, header.meaning, pixels.channels)
+        if pixels.channels == 1:
+            return np.asarray(image.convert("L"))[..., None]
+        if pixels.channels == 3:
+            return np.asarray(image.convert("RGB"))
+        has_palette = image.mode in ("P", "PA")
+        return np.asarray(image.convert("RGBA") if has_palette else image)
+    except (ImageError, MemoryError):
         raise
-    except _DAMAGED as error:
-        raise ImageError(_damaged(image.format or "", error)) from error
-
-
-def _open(contents: bytes) -> Image.Image:
-    """Opens an image with Pillow; raises an ImageError if the bytes are not an image."""
-    try:
-        return Image.open(io.BytesIO(contents), formats=_FORMATS)
-    except _DAMAGED as error:
-        raise ImageError(_reason(contents, error)) from error
-
-
-def _orientation(image: Image.Image, contents: bytes = b"") -> int:
-    """The Exif orientation, 1 to 8; 1 if there is none or it cannot be read."""
-    try:
-        if image.format == "PNG" and contents:
-            return valid_orientation(png_orientation(image, contents))
-        return valid_orientation(image.getexif().get(ORIENTATION, 1))
-    except _DAMAGED:
-        return 1
+    except DAMAGED as error:
+        raise ImageError(damaged(image.format or "", error)) from error
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undoes Exif orientations 2 to 8: transposes, then mirrors vertically and horizontally."""
     if orientation >= 5:
-        pixels = cv2.transpose(pixels)
+        pixels = per_group(pixels, cv2.transpose)
     down, across = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     if down or across:
-        pixels = cv2.flip(pixels, -1 if down and across else int(across))
+        axis = -1 if down and across else int(across)
+        pixels = per_group(pixels, partial(cv2.flip, flipCode=axis))
     return pixels
-
-
-def _damaged(name: str, error: BaseException) -> str:
-    reason = one_line(error, limit=200)
-    return f"its {name} data are damaged or incomplete ({reason})"
-
-
-def _reason(contents: bytes, error: BaseException) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return one_line(error)
-    if not contents:
-        return "the file is empty"
-    if not contents.strip(b"\0"):
-        return "the file contains only zeros"
-    decoded = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
-    decoded |= {b"RIFF": "WebP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-    for magic, name in decoded.items():
-        if contents.startswith(magic):
-            return _damaged(name, error)
-    for magic, name in _FOREIGN.items():
-        if contents.lstrip()[:8].startswith(magic) or contents[4:8] == magic:
-            return f"it is {name}, not {_KNOWN}"
-    return f"it is not {_KNOWN}"

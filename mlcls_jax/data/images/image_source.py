@@ -8,6 +8,7 @@ import numpy as np
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import ImageFile, open_image
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import eval_image, train_image
 from mlcls_jax.data.sampling import ImageRandom
@@ -22,7 +23,7 @@ class ImageSource(Protocol):
         Args:
           index: the index of the image.
           random: its random numbers in this epoch.
-          out: uint8 [size, size, 3] to write to.
+          out: uint8 [size, size, channel] to write to.
 
         Raises:
           ImageError: the image cannot be read.
@@ -34,7 +35,7 @@ class ImageSource(Protocol):
 
         Args:
           index: the index of the image.
-          out: uint8 [size, size, 3] to write to.
+          out: uint8 [size, size, channel] to write to.
 
         Raises:
           ImageError: the image cannot be read.
@@ -49,13 +50,13 @@ class ImageFiles:
     paths: the path of each image.
     size: the side of the images in pixels.
     augment: see `train_image`.
-    max_pixels: see `open_image`.
+    pixels: see `open_image`.
     """
 
     paths: Sequence[str]
     size: int
     augment: Augment
-    max_pixels: int
+    pixels: PixelFormat
 
     def open(self, index: int) -> ImageFile:
         """Reads the header of an image.
@@ -63,7 +64,7 @@ class ImageFiles:
         Raises:
           ImageError: the image cannot be read.
         """
-        return open_image(read_file(self.paths[index]), self.max_pixels)
+        return open_image(read_file(self.paths[index]), self.pixels)
 
     def train(self, index: int, random: ImageRandom, out: np.ndarray) -> None:
         """Implements `ImageSource`."""

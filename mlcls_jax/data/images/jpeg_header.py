@@ -21,11 +21,12 @@ _EXIF = b"Exif\0\0"
 
 
 class JpegHeader(NamedTuple):
-    """Size in pixels as stored, and the Exif orientation, 1 to 8."""
+    """Size in pixels as stored, the Exif orientation, 1 to 8, and 1 (grey) or 3 channels."""
 
     height: int
     width: int
     orientation: int
+    channels: int
 
 
 def read_jpeg_header(contents: bytes) -> JpegHeader | None:
@@ -36,7 +37,7 @@ def read_jpeg_header(contents: bytes) -> JpegHeader | None:
     """
     if contents[:2] != _START:
         return None
-    position, size, exif = len(_START), None, b""
+    position, size, channels, exif = len(_START), None, 0, b""
     try:
         while True:
             prefix, marker, length = _SEGMENT.unpack_from(contents, position)
@@ -44,8 +45,8 @@ def read_jpeg_header(contents: bytes) -> JpegHeader | None:
                 return None
             start, position = position + _SEGMENT.size, position + 2 + length
             if marker in _FRAMES and size is None:
-                bits, height, width, components = _FRAME.unpack_from(contents, start)
-                if bits != 8 or components not in (1, 3) or not height or not width:
+                bits, height, width, channels = _FRAME.unpack_from(contents, start)
+                if bits != 8 or channels not in (1, 3) or not height or not width:
                     return None
                 size = height, width
             elif marker == _APP1:
@@ -54,7 +55,7 @@ def read_jpeg_header(contents: bytes) -> JpegHeader | None:
                     return None  # such as XMP, which may hold an orientation as well
                 exif = segment
             elif marker == _SCAN:
-                return JpegHeader(*size, _orientation(exif)) if size else None
+                return JpegHeader(*size, _orientation(exif), channels) if size else None
             elif marker not in _SKIPPED:
                 return None
     except struct.error:  # it ends too early

@@ -1,4 +1,4 @@
-"""Resizes, crops and augments one image to uint8 [size, size, 3].
+"""Resizes, crops and augments one image to uint8 [size, size, channel].
 
 Decoding at a fraction of the size (decoding.py) does most of the shrinking; the rest is bilinear.
 The documentation compares the result with full decoding and an antialiased resize. All random
@@ -7,12 +7,14 @@ numbers come from the generator that is passed in.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.augment import change_pixels, changes_pixels
+from mlcls_jax.data.images.channels import per_group
 from mlcls_jax.data.images.decoding import ImageFile
 from mlcls_jax.data.images.symmetry import random_turn, turn_image, uniforms_for
 from mlcls_jax.data.sampling import ImageRandom
@@ -47,13 +49,13 @@ def resize(
     """Resizes an image to a square without keeping its aspect ratio.
 
     Args:
-      image: uint8 [height, width, 3].
+      image: uint8 [height, width, channel].
       size: side of the result in pixels.
       interpolation: "bilinear" or "bicubic" (Keys, a = -0.75).
-      out: optional contiguous uint8 [size, size, 3] to write to.
+      out: optional contiguous uint8 [size, size, channel] to write to.
 
     Returns:
-      uint8 [size, size, 3]. Without `out`, this is the image itself if it already has the size.
+      uint8 [size, size, channel]. Without `out`, this is the image itself if it has the size.
 
     Raises:
       ValueError: the interpolation is unknown.
@@ -78,8 +80,15 @@ def _resized(
         for old, new in zip(image.shape[:2], sides, strict=True)
     )
     if (height, width) != image.shape[:2]:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, sides[::-1], dst=out, interpolation=_INTERPOLATIONS[interpolation])
+        image = _scaled(image, (width, height), cv2.INTER_AREA)
+    return _scaled(image, sides[::-1], _INTERPOLATIONS[interpolation], out)
+
+
+def _scaled(
+    image: np.ndarray, size: tuple[int, int], interpolation: int, out: np.ndarray | None = None
+) -> np.ndarray:
+    """The image at another size (width, height)."""
+    return per_group(image, partial(cv2.resize, dsize=size, interpolation=interpolation), out)
 
 
 def center_box(height: int, width: int, size: int) -> Box:
@@ -188,7 +197,7 @@ def train_image(
       out: see `resize`.
 
     Returns:
-      uint8 [size, size, 3].
+      uint8 [size, size, channel].
 
     Raises:
       ImageError: see `ImageFile`.
@@ -239,7 +248,7 @@ def square(
       interpolation, out: see `resize`.
 
     Returns:
-      uint8 [size, size, 3].
+      uint8 [size, size, channel].
 
     Raises:
       ImageError: see `ImageFile`.
@@ -272,7 +281,7 @@ def shrink(source: ImageFile, side: int) -> np.ndarray:
       side: the short side of the result in pixels.
 
     Returns:
-      uint8 [height, width, 3]; the short side may be slightly smaller than `side`.
+      uint8 [height, width, channel]; the short side may be slightly smaller than `side`.
 
     Raises:
       ImageError: see `ImageFile`.
@@ -281,7 +290,7 @@ def shrink(source: ImageFile, side: int) -> np.ndarray:
     image = source.decode(height, width)
     if image.shape[0] <= height or image.shape[1] <= width:
         return image
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return _scaled(image, (width, height), cv2.INTER_AREA)
 
 
 def _part(source: ImageFile, box: Box, size: int) -> np.ndarray:

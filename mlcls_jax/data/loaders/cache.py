@@ -22,9 +22,10 @@ import numpy as np
 import PIL
 
 from mlcls_jax.config import Augment
-from mlcls_jax.data.images import decoding, transforms
+from mlcls_jax.data.images import channels, decoding, deep_pixels, dicom, header, transforms
 from mlcls_jax.data.images.decoding import ImageFile
 from mlcls_jax.data.images.image_source import ImageFiles
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.transforms import (
     center_crop_share,
     resize,
@@ -36,6 +37,7 @@ from mlcls_jax.data.loaders.cache_store import InMemory, OnDisk
 from mlcls_jax.data.sampling import ImageRandom
 
 _FORMAT = "decoded images of mlcls_jax, format 1"
+_CODE = (channels, decoding, deep_pixels, dicom, header, transforms)  # decides the pixels
 _SHORT_SIDE = 8 / 7  # of whole images, relative to the size of the batches' images
 
 
@@ -47,13 +49,13 @@ class Form:
         whole image, with a short side of at most `side` pixels.
     side: in pixels.
     interpolation: the interpolation of squares.
-    max_pixels: see `open_image`; larger images cannot be read.
+    pixels: see `open_image`.
     """
 
     resize: str
     side: int
     interpolation: str
-    max_pixels: int
+    pixels: PixelFormat
 
     @property
     def is_whole(self) -> bool:
@@ -61,19 +63,19 @@ class Form:
         return self.resize == "random_crop"
 
     @classmethod
-    def of_split(cls, split: str, augment: Augment, size: int, max_pixels: int) -> "Form":
+    def of_split(cls, split: str, augment: Augment, size: int, pixels: PixelFormat) -> "Form":
         """Returns the form for a split.
 
         Args:
           split: "train", or another split, which is only evaluated.
           augment: the augmentation of the run.
           size: side of the batches' images in pixels.
-          max_pixels: see `open_image`.
+          pixels: see `open_image`.
         """
         if split == "train" and augment.train_resize == "random_crop":
-            return cls("random_crop", round(size * _SHORT_SIDE), "area", max_pixels)
+            return cls("random_crop", round(size * _SHORT_SIDE), "area", pixels)
         resize = augment.train_resize if split == "train" else augment.eval_resize
-        return cls(resize, size, augment.interpolation, max_pixels)
+        return cls(resize, size, augment.interpolation, pixels)
 
     def make(self, image: ImageFile) -> tuple[np.ndarray, int, int]:
         """Returns the stored pixels, and the height and width of the image they represent.
@@ -82,7 +84,7 @@ class Form:
           image: the image, with its header read.
 
         Returns:
-          uint8 [height', width', 3], height, width.
+          uint8 [height', width', channel], height, width.
 
         Raises:
           ImageError: the image is damaged.
@@ -146,16 +148,18 @@ def file_name(split: str, form: Form, paths: Sequence[str]) -> str:
     return f"{split}-{form.resize}-{form.side}px-{digest}.images"
 
 
-def make_header(images: int) -> dict[str, Any]:
+def make_header(images: int, channels: int) -> dict[str, Any]:
     """Returns all that determines the pixels apart from the files: libraries and our own code.
 
     Args:
       images: the number of images.
+      channels: of each image.
     """
-    code = "".join(map(inspect.getsource, (decoding, transforms, Form, center_crop_share)))
+    code = "".join(map(inspect.getsource, (*_CODE, Form, center_crop_share)))
     return {
         "format": _FORMAT,
         "images": images,
+        "channels": channels,
         "pillow": PIL.__version__,
         "simplejpeg": metadata.version("simplejpeg"),
         "opencv": cv2.__version__,

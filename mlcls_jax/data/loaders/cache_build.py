@@ -60,8 +60,8 @@ def with_cache(
     """
     if data.cache == "none":
         return reader
-    form = Form.of_split(split, augment, size, reader.max_pixels)
-    files = ImageFiles(paths, size, augment, reader.max_pixels)
+    form = Form.of_split(split, augment, size, reader.pixels)
+    files = ImageFiles(paths, size, augment, reader.pixels)
     build = _Build(reader, files, form, split)
     if data.cache == "memory":
         store = build.in_memory()
@@ -79,6 +79,10 @@ class _Build:
     form: Form
     split: str
 
+    @property
+    def _channels(self) -> int:
+        return self.form.pixels.channels
+
     def in_memory(self) -> InMemory | None:
         """A new store with all images; None if they would not fit."""
         missing = np.arange(len(self.files.paths))
@@ -93,7 +97,10 @@ class _Build:
         """The store of a file, completed if necessary; None if the images would not fit."""
         paths = self.files.paths
         path = folder / file_name(self.split, self.form, paths)
-        header, stamps = make_header(len(paths)), _stamps(paths, self.reader.workers())
+        header, stamps = (
+            make_header(len(paths), self._channels),
+            _stamps(paths, self.reader.workers()),
+        )
         try:
             rows = read_rows(path, header)
             if rows is None or len(_missing(rows, stamps)):
@@ -107,7 +114,7 @@ class _Build:
                     f"{path} was removed while it was opened; run the same command again"
                 )
             _tell(f"{self.split}: {int((rows['height'] > 0).sum())} decoded images in {path}")
-            return OnDisk(path, rows)
+            return OnDisk(path, rows, self._channels)
         except OSError as error:
             raise ValueError(_disk_error(path, error)) from error
 
@@ -184,7 +191,7 @@ class _Build:
     def _bytes(self, missing: np.ndarray) -> float:
         """The bytes that the missing images need; estimated from a sample if sizes differ."""
         if not self.form.is_whole:
-            return 3.0 * self.form.side**2 * len(missing)
+            return float(self._channels * self.form.side**2) * len(missing)
         areas = []
         for index in missing[:: -(-len(missing) // _SAMPLE)].tolist():
             try:
@@ -193,7 +200,7 @@ class _Build:
                 continue
             height, width = short_side(image.height, image.width, self.form.side)
             areas.append(height * width)
-        return 3.0 * float(np.mean(areas or [0])) * len(missing)
+        return self._channels * float(np.mean(areas or [0])) * len(missing)
 
 
 def _missing(rows: np.ndarray, stamps: np.ndarray) -> np.ndarray:

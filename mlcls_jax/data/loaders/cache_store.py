@@ -7,6 +7,7 @@ of one that was killed.
 """
 
 import json
+import math
 import os
 import time
 from contextlib import nullcontext, suppress
@@ -45,7 +46,7 @@ class Store(Protocol):
         Args:
           index: the index of the image.
           row: the fields of ROW except offset, height and width.
-          pixels: uint8 [height, width, 3]; None: the image cannot be decoded.
+          pixels: uint8 [height, width, channel]; None: the image cannot be decoded.
         """
         ...
 
@@ -70,25 +71,26 @@ class InMemory:
         self.rows[index] = _row(row, 0, pixels)
 
     def pixels(self, index: int) -> np.ndarray | None:
-        """Returns an image, uint8 [height, width, 3], or None if it is not stored."""
+        """Returns an image, uint8 [height, width, channel], or None if it is not stored."""
         return self._images[index]
 
 
 class OnDisk:
     """The images of a file at the time it was opened; rows: see Store."""
 
-    def __init__(self, path: Path, rows: np.ndarray):
-        """Maps the file; rows: from `read_rows`."""
-        self.rows = rows
+    def __init__(self, path: Path, rows: np.ndarray, channels: int):
+        """Maps the file; rows: from `read_rows`; channels: of each image."""
+        self.rows, self._channels = rows, channels
         self._data = np.asarray(np.memmap(path, np.uint8, "r"))
 
     def pixels(self, index: int) -> np.ndarray | None:
-        """Returns an image, read-only uint8 [height, width, 3], or None if it is not stored."""
+        """Returns an image, read-only uint8 [height, width, channel]; None if it is not stored."""
         row = self.rows[index]
         offset, height, width = int(row["offset"]), int(row["height"]), int(row["width"])
         if height <= 0:
             return None
-        return self._data[offset : offset + height * width * 3].reshape(height, width, 3)
+        shape = height, width, self._channels
+        return self._data[offset : offset + math.prod(shape)].reshape(shape)
 
 
 class Appending:
@@ -176,7 +178,7 @@ def read_rows(path: Path, header: dict[str, Any]) -> np.ndarray | None:
         return None
     rows = np.frombuffer(bytearray(data), ROW)
     stored = rows["height"] > 0
-    ends = rows["offset"] + 3 * rows["height"].astype(np.int64) * rows["width"]
+    ends = rows["offset"] + header["channels"] * rows["height"].astype(np.int64) * rows["width"]
     rows[stored & ((ends > size) | (rows["offset"] < _PAGE + len(data)))] = 0
     return rows
 

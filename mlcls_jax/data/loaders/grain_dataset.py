@@ -36,7 +36,7 @@ def train_batches(
     def load(row: int) -> tuple[np.ndarray, np.ndarray, np.uint32]:
         step, place = divmod(row, rows.count)
         position = (first_step + step) * rows.batch_size + rows.start + place
-        out = np.empty((size, size, 3), np.uint8)
+        out = np.empty((size, size, reader.pixels.channels), np.uint8)
         random = image_random(seed, int(epochs[step, place]), int(indices[step, place]), drawn)
         return out, table.train_labels[draw(random, out)], np.uint32(position)
 
@@ -58,7 +58,7 @@ def eval_batches(
     def load(row: int) -> np.ndarray:
         step, place = divmod(row, rows.count)
         index = step * rows.batch_size + rows.start + place
-        out = np.zeros((size, size, 3), np.uint8)
+        out = np.zeros((size, size, reader.pixels.channels), np.uint8)
         if index < len(paths):
             draw(index, out)
         return out

@@ -20,8 +20,8 @@ import numpy as np
 from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.images.bad_images import BadImages
-from mlcls_jax.data.images.decoding import MAX_PIXELS
 from mlcls_jax.data.images.image_source import ImageSource
+from mlcls_jax.data.images.pixel_format import PixelFormat, pixel_format
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.records import tensorflow
 from mlcls_jax.data.sampling import stream_order
@@ -80,7 +80,7 @@ class Rows:
 class Reader:
     """How a process reads images.
 
-    max_pixels: see `open_image`.
+    pixels: see `open_image`.
     threads: the number of threads; 0: one more than the cores, because one may wait for a disk.
     bad: handles images that cannot be read.
     cache: the decoded images of one split, with the size and augmentation of the batches; None:
@@ -89,7 +89,7 @@ class Reader:
     service: address of a tf.data service that decodes training images; "": this process does.
     """
 
-    max_pixels: int = MAX_PIXELS
+    pixels: PixelFormat = field(default_factory=PixelFormat)
     threads: int = 0
     bad: BadImages = field(default_factory=BadImages)
     cache: ImageSource | None = None
@@ -103,6 +103,7 @@ class Reader:
 
 def make_reader(
     data: Data,
+    channels: int,
     images: int,
     written: Path | None = None,
     tell: Callable[[str], None] | None = None,
@@ -111,7 +112,8 @@ def make_reader(
     """Returns the reader that a config asks for.
 
     Args:
-      data: its threads and limits are used.
+      data: its threads, limits and bit_depth are used.
+      channels: the field model.in_channels.
       images: the number of images, of which data.max_bad_fraction may be skipped.
       written: the CSV that lists the skipped images of all processes; the first process writes it.
       tell: see BadImages.
@@ -123,7 +125,8 @@ def make_reader(
     else:
         share = partial(distributed.share, "bad_images")
         bad = BadImages(skip, limit, written if is_first_process() else None, tell, share)
-    return Reader(data.max_pixels, data.threads, bad, loader=loader, service=data.service)
+    pixels = pixel_format(data, channels)
+    return Reader(pixels, data.threads, bad, loader=loader, service=data.service)
 
 
 def cores() -> int:
@@ -201,7 +204,7 @@ def eval_batches(
     augment: Augment,
     reader: Reader | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields this process's rows of the images in order: uint8 [rows, size, size, 3].
+    """Yields this process's rows of the images in order: uint8 [rows, size, size, channel].
 
     All batches of all processes have the same shape. Rows beyond len(paths) and skipped images are
     black, and must be ignored.

@@ -27,7 +27,12 @@ def own_batches(given: Iterable[Any] | OwnBatches) -> OwnBatches:
 
 
 def checked_batches(
-    batches: OwnBatches, first_step: int, last_step: int, rows: Rows, size: int, classes: int
+    batches: OwnBatches,
+    first_step: int,
+    last_step: int,
+    rows: Rows,
+    image_shape: tuple[int, int, int],
+    classes: int,
 ) -> Iterator[Batch]:
     """Yields the batches of steps first_step to last_step - 1, after checking their shapes.
 
@@ -35,14 +40,14 @@ def checked_batches(
         batches: the user's.
         first_step, last_step: see `train_batches`.
         rows: the rows of this process.
-        size: side of the images in pixels.
+        image_shape: height, width and channels of an image.
         classes: number of classes.
 
     Raises:
         ValueError: a batch has another shape or type, or there are too few.
     """
     source = iter(batches(first_step))
-    shapes = [rows.count, size, size, 3], [rows.count, classes]
+    shapes = [rows.count, *image_shape], [rows.count, classes]
     for step in range(first_step, last_step):
         try:
             images, labels = (np.asarray(part) for part in next(source))

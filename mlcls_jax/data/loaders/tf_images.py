@@ -25,6 +25,7 @@ from mlcls_jax.data.loaders.tf_plans import (
     TOP,
     TRANSPOSED,
     WIDTH,
+    JPEG_CHANNELS,
     Geometry,
 )
 
@@ -51,7 +52,7 @@ def jpeg_shape(contents: tf.Tensor) -> tf.Tensor:
 def decode_plain(
     contents: tf.Tensor, plan: tf.Tensor, geometry: Geometry, branch: int
 ) -> tf.Tensor:
-    """Returns the square of a JPEG of kind PLAIN + branch: uint8 [size, size, 3].
+    """Returns the square of a JPEG of kind PLAIN + branch: uint8 [size, size, channel].
 
     Args:
       contents: string [].
@@ -62,13 +63,14 @@ def decode_plain(
     Raises:
       tf.errors.InvalidArgumentError: the image is damaged.
     """
-    square = _bilinear(_decoded(contents, plan, branch)[None], plan, geometry)
-    return _turned(square, plan, geometry.transposes)
+    pixels = _decoded(contents, plan, branch, geometry)
+    return _turned(_bilinear(pixels[None], plan, geometry), plan, geometry.transposes)
 
 
 def decode_jpeg(contents: tf.Tensor, plan: tf.Tensor, geometry: Geometry) -> tf.Tensor:
     """Returns the square of a JPEG of kind JPEG; its arguments are those of `decode_plain`."""
-    branches = [functools.partial(_decoded, contents, plan, at) for at in range(len(BRANCHES))]
+    branches = range(len(BRANCHES))
+    branches = [functools.partial(_decoded, contents, plan, at, geometry) for at in branches]
     pixels = tf.switch_case(plan[BRANCH], branches)
     shape, smaller = plan[HEIGHT : WIDTH + 1], plan[SQUARE_HEIGHT : SQUARE_WIDTH + 1]
     shape = tf.where(shape >= AVERAGED_FROM * smaller, smaller, shape)
@@ -76,12 +78,13 @@ def decode_jpeg(contents: tf.Tensor, plan: tf.Tensor, geometry: Geometry) -> tf.
     return _turned(_bilinear(averaged, plan, geometry), plan, transposes=True)
 
 
-def _decoded(contents: tf.Tensor, plan: tf.Tensor, branch: int) -> tf.Tensor:
+def _decoded(contents: tf.Tensor, plan: tf.Tensor, branch: int, geometry: Geometry) -> tf.Tensor:
     ratio, fancy = BRANCHES[branch]
+    channels = geometry.pixels.channels
     return tf.raw_ops.DecodeAndCropJpeg(
         contents=contents,
         crop_window=plan[TOP : WIDTH + 1],
-        channels=3,
+        channels=channels if channels in JPEG_CHANNELS else 3,  # 3: never called
         ratio=ratio,
         fancy_upscaling=fancy,
         dct_method="INTEGER_ACCURATE",
@@ -89,7 +92,11 @@ def _decoded(contents: tf.Tensor, plan: tf.Tensor, branch: int) -> tf.Tensor:
 
 
 def _bilinear(images: tf.Tensor, plan: tf.Tensor, geometry: Geometry) -> tf.Tensor:
-    """Resizes numbers [1, height, width, 3] to their part of a square: uint8 [size, size, 3]."""
+    """Resizes numbers [1, height, width, channel] to their part of a square.
+
+    Returns:
+      uint8 [size, size, channel].
+    """
     size, padded = geometry.size, geometry.resize == "letterbox"
     sides = plan[SQUARE_HEIGHT : SQUARE_WIDTH + 1] if padded else [size, size]
     resized = tf.raw_ops.ResizeBilinear(images=images, size=sides, half_pixel_centers=True)
@@ -100,7 +107,7 @@ def _bilinear(images: tf.Tensor, plan: tf.Tensor, geometry: Geometry) -> tf.Tens
     borders = tf.stack([before, size - before - sides], axis=1)
     borders = tf.concat([borders, tf.zeros([1, 2], tf.int32)], axis=0)
     square = tf.pad(pixels, borders, constant_values=tf.constant(PADDING, tf.uint8))
-    return tf.ensure_shape(square, (size, size, 3))
+    return tf.ensure_shape(square, geometry.shape)
 
 
 def _turned(square: tf.Tensor, plan: tf.Tensor, transposes: bool) -> tf.Tensor:

@@ -63,7 +63,7 @@ class Images:
     by_python: frozenset[int] = frozenset()
 
     def changed(self, square: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Returns a square after the changes of pixels: uint8 [size, size, 3]."""
+        """Returns a square after the changes of pixels: uint8 [size, size, channel]."""
         rng = generator_after(self.seed, int(epoch), int(index), self.geometry.drawn)
         return change_pixels(square, rng, self.augment)
 
@@ -72,20 +72,20 @@ def train_images(
     paths: Sequence[str], size: int, augment: Augment, seed: int, reader: Reader
 ) -> Images:
     """Returns training images; the arguments are those of `train_batches`."""
-    geometry = train_geometry(augment, size, reader.max_pixels)
+    geometry = train_geometry(augment, size, reader.pixels)
     return Images(paths, geometry, augment, reader, seed, training=True)
 
 
 def eval_images(paths: Sequence[str], size: int, augment: Augment, reader: Reader) -> Images:
     """Returns images for evaluation; the arguments are those of `eval_batches`."""
-    geometry = eval_geometry(augment, size, reader.max_pixels)
+    geometry = eval_geometry(augment, size, reader.pixels)
     return Images(paths, geometry, augment, reader, seed=0, training=False)
 
 
 def image_dataset(
     images: Images, epochs: np.ndarray, indices: np.ndarray, changes: bool = False
 ) -> tf.data.Dataset:
-    """Returns a dataset of batches: uint8 [row, size, size, 3], in order.
+    """Returns a dataset of batches: uint8 [row, size, size, channel], in order.
 
     Args:
       images: the images.
@@ -139,11 +139,10 @@ def decode_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Tens
 
     Other images than JPEGs are an error of the operation.
     """
-    geometry, size = images.geometry, images.geometry.size
 
     def decode(row: dict[str, tf.Tensor]) -> tf.Tensor:
-        square = tf.switch_case(row["plan"][KIND], _kinds(row, geometry))
-        return tf.ensure_shape(square, (size, size, 3))
+        square = tf.switch_case(row["plan"][KIND], _kinds(row, images.geometry))
+        return tf.ensure_shape(square, images.geometry.shape)
 
     return decode
 
@@ -218,10 +217,10 @@ def _square_operation(images: Images, changes: bool) -> Callable[[dict[str, tf.T
     """An operation from a row of `planned_rows` to its finished square."""
     augment, size, drawn = images.augment, images.geometry.size, images.geometry.drawn
     plain = without_pixel_changes(augment)
-    files = ImageFiles(images.paths, size, plain, images.geometry.max_pixels)
+    files = ImageFiles(images.paths, size, plain, images.geometry.pixels)
 
     def python(epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
-        out = np.empty((size, size, 3), np.uint8)
+        out = np.empty(images.geometry.shape, np.uint8)
         if images.training:
             random = image_random(images.seed, int(epoch), int(index), drawn)
             files.train(int(index), random, out)
@@ -236,7 +235,7 @@ def _square_operation(images: Images, changes: bool) -> Callable[[dict[str, tf.T
         square = tf.switch_case(row["plan"][KIND], kinds)
         if changes and images.training and changes_pixels(augment):
             square = tf.numpy_function(images.changed, [square, *place], tf.uint8, stateful=False)
-        return tf.ensure_shape(square, (size, size, 3))
+        return tf.ensure_shape(square, images.geometry.shape)
 
     return finish
 
@@ -247,10 +246,10 @@ def _kinds(row: dict[str, tf.Tensor], geometry: Geometry) -> dict[int, Callable[
 
     def fail() -> tf.Tensor:
         with tf.control_dependencies([tf.debugging.Assert(False, ["not a plain JPEG"])]):
-            return tf.zeros((size, size, 3), tf.uint8)
+            return tf.zeros(geometry.shape, tf.uint8)
 
     kinds = {
-        BLACK: lambda: tf.zeros((size, size, 3), tf.uint8),
+        BLACK: lambda: tf.zeros(geometry.shape, tf.uint8),
         PYTHON: fail,
         JPEG: lambda: decode_jpeg(contents, plan, geometry),
     }

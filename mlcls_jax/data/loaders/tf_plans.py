@@ -19,6 +19,7 @@ from mlcls_jax.config import Augment
 from mlcls_jax.config.schema import SYMMETRIES
 from mlcls_jax.data.images import symmetry
 from mlcls_jax.data.images.decoding import EIGHTHS, ENOUGH
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.transforms import (
     AVERAGED_FROM,
     CROP_ATTEMPTS,
@@ -33,6 +34,7 @@ from mlcls_jax.data.loaders.tf_scans import has_few_scans
 # How an image is decoded: not at all (it is black), by Python, or as a JPEG.  PLAIN is the first of
 # the kinds of JPEGs that are only decoded, resized and turned, one kind for each branch.
 BLACK, PYTHON, JPEG, PLAIN = 0, 1, 2, 3
+JPEG_CHANNELS = (1, 3)  # that a JPEG can be decoded to; Python says what is wrong with others
 # Columns of a plan: how the image is decoded, its window, the part of the square that the window
 # fills, and what is done to the square.
 KIND, BRANCH, TOP, LEFT, HEIGHT, WIDTH = range(6)
@@ -47,7 +49,7 @@ class Geometry:
     resize: a value of augment.train_resize.
     symmetry: a value of augment.symmetry.
     min_scale: smallest share of the area of a random crop.
-    max_pixels: larger images are left to Python, which refuses them.
+    pixels: channels of the square; larger images are left to Python, which refuses them.
     drawn: number of random numbers per image.
     """
 
@@ -55,8 +57,13 @@ class Geometry:
     resize: str
     symmetry: str
     min_scale: float
-    max_pixels: int
+    pixels: PixelFormat
     drawn: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of the square."""
+        return self.size, self.size, self.pixels.channels
 
     @property
     def transposes(self) -> bool:
@@ -64,15 +71,15 @@ class Geometry:
         return SYMMETRIES[self.symmetry] > symmetry.TRANSPOSED
 
 
-def train_geometry(augment: Augment, size: int, max_pixels: int) -> Geometry:
+def train_geometry(augment: Augment, size: int, pixels: PixelFormat) -> Geometry:
     """Returns how training images become squares."""
     resize, drawn = augment.train_resize, uniforms_needed(augment)
-    return Geometry(size, resize, augment.symmetry, augment.min_scale, max_pixels, drawn)
+    return Geometry(size, resize, augment.symmetry, augment.min_scale, pixels, drawn)
 
 
-def eval_geometry(augment: Augment, size: int, max_pixels: int) -> Geometry:
+def eval_geometry(augment: Augment, size: int, pixels: PixelFormat) -> Geometry:
     """Returns how images for evaluation become squares."""
-    return Geometry(size, augment.eval_resize, "none", augment.min_scale, max_pixels, drawn=0)
+    return Geometry(size, augment.eval_resize, "none", augment.min_scale, pixels, drawn=0)
 
 
 @functools.lru_cache(maxsize=8)  # of the training images and of each evaluated split
@@ -116,14 +123,14 @@ def make_plans(
     square = tf.fill(tf.shape(height), tf.constant(geometry.size, tf.float64))
     places = [*_stored(window, decoded, turns), *_stored(part, (square, square), turns)]
     turns = _combined(turns, uniforms, geometry)
-    is_jpeg = is_in(shapes[:, 2], (1, 3)) & known
+    is_jpeg = is_in(shapes[:, 2], (1, 3)) & known & (geometry.pixels.channels in JPEG_CHANNELS)
     branch = tf.cast(tf.math.log(eighths) / math.log(2) + 0.5, tf.int32)
     branch += tf.cast((eighths == 8) & fast, tf.int32)
     is_plain = (window[2] < AVERAGED_FROM * part[2]) & (window[3] < AVERAGED_FROM * part[3])
     if not geometry.transposes:
         is_plain &= ~transposed
     kind = tf.where(is_plain, PLAIN + branch, JPEG)
-    is_cheap = (height * width <= geometry.max_pixels) & has_few_scans(contents)
+    is_cheap = (height * width <= geometry.pixels.max_pixels) & has_few_scans(contents)
     kind = tf.where(is_jpeg & is_cheap, kind, PYTHON)
     kind = tf.where(tf.strings.length(contents) == 0, BLACK, kind)
     columns = [kind, branch, *places, *turns]

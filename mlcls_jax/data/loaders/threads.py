@@ -72,7 +72,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields training batches; see `loader.train_batches`."""
     paths, drawn = table.paths, uniforms_needed(augment)
-    memory = BufferPool((rows.count, size, size, 3))
+    memory = BufferPool((rows.count, size, size, reader.pixels.channels))
     draw = training_draw(paths, size, augment, seed, reader)
 
     def draw_some(randoms: list[ImageRandom], images: np.ndarray) -> list[int]:
@@ -107,7 +107,7 @@ def eval_batches(
     reader: Reader,
 ) -> Iterator[np.ndarray]:
     """Yields batches for evaluation; see `loader.eval_batches`."""
-    memory, workers = BufferPool((rows.count, size, size, 3)), reader.workers()
+    memory, workers = BufferPool((rows.count, size, size, reader.pixels.channels)), reader.workers()
     draw = evaluation_draw(paths, size, augment, reader)
 
     def draw_some(indices: range, images: np.ndarray) -> None:
@@ -133,12 +133,12 @@ def training_draw(
 ) -> Callable[[ImageRandom, np.ndarray], int]:
     """Returns a function that writes a training image and returns its index.
 
-    It takes the random numbers of an image, and an array uint8 [size, size, 3] to write to.  If
-    the image cannot be read, another one takes its place, and its index is returned.
+    It takes the random numbers of an image, and an array uint8 [size, size, channel] to write to.
+    If the image cannot be read, another one takes its place, and its index is returned.
 
     Args: see `loader.train_batches`.
     """
-    source = reader.cache or ImageFiles(paths, size, augment, reader.max_pixels)
+    source = reader.cache or ImageFiles(paths, size, augment, reader.pixels)
 
     def draw(random: ImageRandom, out: np.ndarray) -> int:
         others = substitutes(seed, random.epoch, random.index, len(paths))
@@ -160,11 +160,11 @@ def evaluation_draw(
 ) -> Callable[[int, np.ndarray], None]:
     """Returns a function that writes an image for evaluation; black if it cannot be read.
 
-    It takes the index of an image, and an array uint8 [size, size, 3] to write to.
+    It takes the index of an image, and an array uint8 [size, size, channel] to write to.
 
     Args: see `loader.eval_batches`.
     """
-    source = reader.cache or ImageFiles(paths, size, augment, reader.max_pixels)
+    source = reader.cache or ImageFiles(paths, size, augment, reader.pixels)
 
     def draw(index: int, out: np.ndarray) -> None:
         try:

@@ -81,6 +81,40 @@ def with_head(shapes: Mapping[Path, Shape], num_classes: int) -> dict[Path, Shap
     return backbone | {("params", "head", name): shape for name, shape in head.items()}
 
 
+def stem_channels(tensors: Mapping[str, np.ndarray], layout: Layout, variant: str) -> int:
+    """Returns the channels of the images that a file's stem takes; 3 if it has no such kernel."""
+    kernel = tensors.get(layout.name(STEM, VARIANTS[variant]))
+    axis = (layout.axes(STEM) or range(4))[2]
+    return kernel.shape[axis] if kernel is not None and kernel.ndim == 4 else 3
+
+
+def with_stem(shapes: Mapping[Path, Shape], channels: int) -> dict[Path, Shape]:
+    """Returns the shapes of a model's variables for images with a number of channels."""
+    rows, columns, _, features = shapes[STEM]
+    return {**shapes, STEM: (rows, columns, channels, features)}
+
+
+def adapt_stem(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Returns the stem's kernel for another number of channels, by timm's rule.
+
+    For one channel, the kernels of the three are added, which gives the same outputs for grey
+    images up to the normalisation.  For more, they are repeated and scaled by 3 / channels, so
+    that the outputs keep their size.  Source: `adapt_input_conv` in timm/models/_manipulate.py.
+
+    Args:
+        kernel: float32 [k, k, 3, feature].
+        channels: of the images.
+
+    Returns:
+        float32 [k, k, channels, feature].
+    """
+    if channels == kernel.shape[2]:
+        return kernel
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    return kernel[:, :, np.arange(channels) % 3] * np.float32(3 / channels)
+
+
 def to_variables(
     tensors: dict[str, np.ndarray], shapes: Mapping[Path, Shape], variant: str, layout: Layout
 ) -> tuple[dict, list[str]]:
@@ -104,8 +138,9 @@ def to_variables(
         axes = layout.axes(path) or tuple(range(len(shape)))
         in_file = tuple(shape[axes.index(i)] for i in range(len(shape)))
         expected[layout.name(path, VARIANTS[variant])] = (path, axes, in_file)
-    extra = layout.extra if layout.extra.keys() & tensors.keys() else {}
-    file_shapes = {name: in_file for name, (_, _, in_file) in expected.items()} | dict(extra)
+    extra = layout.extra if tensors.keys() & set(layout.extra) else ()
+    file_shapes = {name: in_file for name, (_, _, in_file) in expected.items()}
+    file_shapes |= {name: shapes[STEM][2:3] for name in extra}
     differences = [
         problem for name in file_shapes if (problem := _problem(name, file_shapes[name], tensors))
     ]

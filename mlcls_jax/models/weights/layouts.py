@@ -4,7 +4,7 @@ A layout maps each path of our variables to the name of a tensor and the order o
 variables of a model determine what a file must contain in any layout.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlcls_jax.models.variants import Stage, Variant, scaled_stages
@@ -28,8 +28,8 @@ class Layout:
         name: returns the name of a tensor, given a path of our variables and the variant.
         axes: returns the axes by which a tensor of a file is transposed to ours, given the path of
             the variable; None means that it stays as it is.
-        extra: names and shapes of tensors that are not variables (mean and variance of the
-            normalisation); a file has all or none of them.
+        extra: names of tensors that are not variables, with one number for each channel of the
+            images (mean and variance of the normalisation); a file has all or none of them.
         ignored: regular expression for the names of tensors that are not weights.
         advprop: regular expression that is found in the names of files trained with AdvProp.
     """
@@ -38,7 +38,7 @@ class Layout:
     code_base: str | None
     name: Callable[[Path, Variant], str]
     axes: Callable[[Path], Shape | None]
-    extra: Mapping[str, Shape]
+    extra: tuple[str, ...]
     ignored: str
     advprop: str = "(?!)"  # matches nothing
 
@@ -189,10 +189,10 @@ KERAS = Layout(
     code_base="keras",
     name=keras_name,
     axes=_keras_axes,
-    extra={"normalization/mean": (3,), "normalization/variance": (3,)},
+    extra=("normalization/mean", "normalization/variance"),
     ignored=r"normalization/count|.*/seed_generator/.*",
 )
-_TORCH = {"axes": _torch_axes, "extra": {}, "ignored": r".*\.num_batches_tracked"}
+_TORCH = {"axes": _torch_axes, "extra": (), "ignored": r".*\.num_batches_tracked"}
 TIMM = Layout("timm", None, timm_name, **_TORCH)
 TORCHVISION = Layout("torchvision", "torchvision", torchvision_name, **_TORCH)
 LUKEMELAS = Layout("EfficientNet-PyTorch", "lukemelas", lukemelas_name, **_TORCH, advprop="^adv-")

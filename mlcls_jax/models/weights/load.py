@@ -18,15 +18,18 @@ from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.aliases import is_name, resolve
 from mlcls_jax.models.weights.convert import (
+    adapt_stem,
     find_layout,
     infer_variant,
+    stem_channels,
     to_variables,
     variable_shapes,
     with_head,
+    with_stem,
 )
 from mlcls_jax.models.weights.download import local_file
 from mlcls_jax.models.weights.formats import find_file, read_tensors
-from mlcls_jax.models.weights.layouts import HEAD, LAYOUTS, Layout, Shape
+from mlcls_jax.models.weights.layouts import HEAD, LAYOUTS, STEM, Layout, Shape
 from mlcls_jax.models.weights.layouts import Path as Names
 from mlcls_jax.models.weights.provenance import find_pretrained_config, read_classes
 
@@ -72,12 +75,15 @@ class Pretrained:
         return PretrainedConfig(self.model.convention, self.normalization)
 
 
-def known_pretrained_config(source: str | Path, variant: str) -> PretrainedConfig | None:
+def known_pretrained_config(
+    source: str | Path, variant: str, channels: int = 3
+) -> PretrainedConfig | None:
     """Returns the pretrained config of named weights without reading their file; None for a path.
 
     Args:
         source: a name or a path, as in `load_pretrained`.
         variant: a key of VARIANTS.
+        channels: of the images.
 
     Raises:
         ValueError: the name is unknown, or its weights are of another variant.
@@ -85,7 +91,7 @@ def known_pretrained_config(source: str | Path, variant: str) -> PretrainedConfi
     if not is_name(str(source)):
         return None
     entry = resolve(str(source), variant)
-    return PretrainedConfig(entry.convention, entry.normalization)
+    return PretrainedConfig(entry.convention, entry.normalization).for_channels(channels)
 
 
 def load_pretrained(
@@ -101,7 +107,8 @@ def load_pretrained(
             file, its name and a config.json next to it.
         variant: a key of VARIANTS; an alias requires it, otherwise it is determined from the file.
         shapes: shapes of the variables of a model of `variant` with any head, by path; without
-            them, the network is traced to get them.
+            them, the network is traced to get them.  If its images have other channels than the
+            RGB of the file, the stem and the normalisation are adapted.
 
     Returns:
         The model with the file's own head, its variables and its normalisation.
@@ -120,13 +127,22 @@ def load_pretrained(
     variant = _variant_of(path, tensors, layout, entry.variant if entry else variant)
     num_classes = _num_classes(tensors, layout, variant)
     model = EfficientNet(variant=variant, num_classes=num_classes)
+    stored = stem_channels(tensors, layout, variant)
+    channels = stored if shapes is None else shapes[STEM][2]
+    if stored not in (3, channels):
+        raise ValueError(
+            f"{path} is for images with {stored} channels, but model.in_channels is {channels}; "
+            f"set model.in_channels={stored}, or choose other weights"
+        )
     shapes = variable_shapes(model) if shapes is None else with_head(shapes, num_classes)
-    variables, differences = to_variables(tensors, shapes, variant, layout)
+    variables, differences = to_variables(tensors, with_stem(shapes, stored), variant, layout)
     if differences:
         raise ValueError(
             f"{path} does not fit EfficientNet-{variant}; choose a file of that variant: "
             + _listed(differences)
         )
+    stem = variables["params"]["backbone"]["stem"]["conv"]
+    stem["kernel"] = adapt_stem(stem["kernel"], channels)
     if entry:  # its head has ImageNet's classes, whose names are not part of this package
         pretrained_config, classes = PretrainedConfig(entry.convention, entry.normalization), None
     else:
@@ -135,7 +151,7 @@ def load_pretrained(
     return Pretrained(
         model.clone(convention=pretrained_config.convention),
         variables,
-        pretrained_config.normalization,
+        pretrained_config.normalization.for_channels(channels),
         classes,
     )
 

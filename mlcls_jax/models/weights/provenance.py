@@ -35,8 +35,9 @@ ARCHITECTURE = re.compile(r"(tf_)?efficientnet(v2)?_(b\d|lite\d|[sml])(?![a-z0-9
 OLD_TAG = re.compile(r"_(ns|ap|aa|ra)(?![a-z0-9])")  # in timm's file names before it used tags
 TAGS = {"ns": "ns_jft_in1k", "ap": "ap_in1k", "aa": "aa_in1k", "ra": "ra_in1k"}
 # In timm's model_args: arguments that must have our value, and arguments that may have any value.
-REQUIRED_ARGUMENTS = {"in_chans": 3, "global_pool": "avg"}
+REQUIRED_ARGUMENTS = {"global_pool": "avg"}
 FREE_ARGUMENTS = {"num_classes", "drop_rate", "drop_path_rate", "bn_eps", "bn_momentum"}
+FREE_ARGUMENTS |= {"in_chans"}  # the kernel of the stem shows it
 
 
 def find_pretrained_config(
@@ -69,7 +70,7 @@ def find_pretrained_config(
             f"{path} holds {variant} in the layout of {layout.title}, but {layout.title} has no "
             "such model; export it to a timm file, with timm's name of the model or a config.json"
         )
-    if layout.extra and layout.extra.keys() <= tensors.keys():
+    if layout.extra and set(layout.extra) <= tensors.keys():
         mean, variance = (tensors[name] for name in layout.extra)
         return PretrainedConfig(
             pretrained_config.convention, stored_normalization(mean, variance, path)
@@ -139,7 +140,7 @@ def stored_normalization(mean: np.ndarray, variance: np.ndarray, path: Path) -> 
     github.com/tensorflow/tensorflow/issues/49930.
 
     Args:
-        mean, variance: float [3], weights of the layer, in units of 0 to 1.
+        mean, variance: float [channel], weights of the layer, in units of 0 to 1.
         path: path of the file, for the message.
 
     Raises:
@@ -265,7 +266,8 @@ def _configured_convention(
 
 
 def _alike(a: Normalization, b: Normalization) -> bool:
-    return np.allclose([a.mean, a.std], [b.mean, b.std], rtol=1e-4)
+    parts = (a.mean, b.mean), (a.std, b.std)
+    return all(len(x) == len(y) and np.allclose(x, y, rtol=1e-4) for x, y in parts)
 
 
 def _check_variant(path: Path, stated_by: str, stated: Any, variant: str) -> None:

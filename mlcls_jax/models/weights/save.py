@@ -46,13 +46,16 @@ class Builder:
         return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
 
 
-def timm_builder(variant: str, convention: Convention, num_classes: int) -> Builder:
+def timm_builder(
+    variant: str, convention: Convention, num_classes: int, channels: int = 3
+) -> Builder:
     """Returns the arguments of `timm.create_model` for the model that computes our logits.
 
     Args:
         variant: a key of VARIANTS.
         convention: convention of the weights.
         num_classes: number of outputs of the head.
+        channels: of the images.
 
     Raises:
         ValueError: timm has no model of the variant with this padding.
@@ -66,6 +69,8 @@ def timm_builder(variant: str, convention: Convention, num_classes: int) -> Buil
         )
     family = f"efficientnetv2_{variant[2:]}" if VARIANTS[variant].v2 else f"efficientnet_{variant}"
     arguments: dict[str, Any] = {"num_classes": num_classes}
+    if channels != 3:
+        arguments["in_chans"] = channels
     if convention.epsilon != pretrained_config.convention.epsilon:
         arguments["bn_eps"] = convention.epsilon
     if convention.decay != pretrained_config.convention.decay:
@@ -93,7 +98,11 @@ def save_timm(folder: Path, variables: Mapping[str, Any], variant: str) -> Path:
 
 
 def keras_builder(
-    variant: str, pretrained_config: PretrainedConfig, num_classes: int, image_size: int
+    variant: str,
+    pretrained_config: PretrainedConfig,
+    num_classes: int,
+    image_size: int,
+    channels: int = 3,
 ) -> Builder:
     """Returns the function of `keras.applications` whose model computes our logits.
 
@@ -105,6 +114,7 @@ def keras_builder(
         pretrained_config: convention and normalisation of the weights.
         num_classes: number of outputs of the head.
         image_size: side of the images, in pixels.
+        channels: of the images.
 
     Raises:
         ValueError: Keras has no model of the variant, or none with this padding and epsilon.
@@ -121,12 +131,13 @@ def keras_builder(
         )
     arguments: dict[str, Any] = {
         "weights": None,
-        "input_shape": [image_size, image_size, 3],
+        "input_shape": [image_size, image_size, channels],
         "classes": num_classes,
         "classifier_activation": None,
     }
     if VARIANTS[variant].v2:
-        arguments["include_preprocessing"] = own.normalization == pretrained_config.normalization
+        same = own.normalization == pretrained_config.normalization
+        arguments["include_preprocessing"] = same  # with channels other than RGB it does another
     return Builder(f"EfficientNet{variant.upper()}", arguments)
 
 

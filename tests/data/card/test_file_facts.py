@@ -11,12 +11,13 @@ from mlcls_jax.data.card import file_facts as module
 from mlcls_jax.data.card import image_look, same_bytes
 from mlcls_jax.data.card.file_facts import FileFacts, file_facts
 from mlcls_jax.data.images.decoding import image_libraries
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.packed import read_packed
 from mlcls_jax.pack import main as pack
 
-MAX_PIXELS = 10**7
+PIXELS = PixelFormat(10**7)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def a_table(folder, files: dict[str, bytes], labels=None) -> LabelTable:
 
 
 def facts_of(splits, **options) -> FileFacts:
-    return file_facts(splits, MAX_PIXELS, threads=2, **options)
+    return file_facts(splits, PIXELS, threads=2, **options)
 
 
 @pytest.fixture

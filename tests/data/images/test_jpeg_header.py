@@ -37,7 +37,8 @@ PLAIN = {
 def by_pillow(contents):
     with Image.open(io.BytesIO(contents)) as image:
         value = image.getexif().get(0x0112, 1)
-        return JpegHeader(image.height, image.width, value if 1 <= value <= 8 else 1)
+        value = value if 1 <= value <= 8 else 1
+        return JpegHeader(image.height, image.width, value, len(image.getbands()))
 
 
 @pytest.mark.parametrize("name", PLAIN)

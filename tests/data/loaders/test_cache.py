@@ -15,6 +15,7 @@ from PIL import Image
 
 from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.images.bad_images import BadImages
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.loaders import cache, cache_build, cache_store
 from mlcls_jax.data.loaders.cache import Form, file_name
 from mlcls_jax.data.loaders.cache_build import with_cache
@@ -181,8 +182,8 @@ def test_a_file_that_was_cut_off_is_completed(table, data, capsys):
 
 
 def test_the_name_says_what_is_kept():
-    def name(split="train", size=224, paths=("a", "b"), max_pixels=10, **augment):
-        form = Form.of_split(split, Augment(**augment), size, max_pixels)
+    def name(split="train", size=224, paths=("a", "b"), pixels=None, **augment):
+        form = Form.of_split(split, Augment(**augment), size, pixels or PixelFormat(10))
         return file_name(split, form, paths)
 
     same = name()
@@ -193,7 +194,9 @@ def test_the_name_says_what_is_kept():
         name("val", eval_resize="letterbox"),
         name(size=225),
         name(paths=("b", "a")),
-        name(max_pixels=11),
+        name(pixels=PixelFormat(11)),
+        name(pixels=PixelFormat(10, 1)),
+        name(pixels=PixelFormat(10, 3, 12)),
         name(interpolation="bicubic"),
         name(train_resize="random_crop"),
     ]
@@ -314,7 +317,7 @@ def child(table, data, seconds):
 
 def wait_for_images(data, count):
     until = time.monotonic() + 60
-    header = cache.make_header(40)
+    header = cache.make_header(40, 3)
     while time.monotonic() < until:
         for path in Path(data.cache_folder).glob("*.images"):
             rows = cache_store.read_rows(path, header)

@@ -11,6 +11,7 @@ from sklearn.datasets import load_sample_images
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.bad_images import BadImages
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.loader import (
     Reader,
@@ -191,7 +192,7 @@ def test_an_unreadable_image_is_named(damaged, loader):
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_an_image_with_too_many_pixels_is_named(table, loader):
-    reader = Reader(loader=loader, max_pixels=50 * 50)
+    reader = Reader(loader=loader, pixels=PixelFormat(50 * 50))
     with pytest.raises(ValueError, match=r"more than data\.max_pixels = 2,500"):
         list(eval_batches(table.paths, rows=ROWS, size=32, augment=CROP, reader=reader))
 

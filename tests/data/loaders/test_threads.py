@@ -10,6 +10,7 @@ from mlcls_jax.config import Augment, Data
 from mlcls_jax.data.images import image_source
 from mlcls_jax.data.images.bad_images import BadImages
 from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.loaders.loader import (
     Reader,
@@ -182,14 +183,14 @@ def test_an_image_that_is_deleted_during_the_epoch(damaged):
 
 def test_the_reader_of_a_config(tmp_path):
     data = Data(on_bad_image="skip", max_bad_fraction=0.05, threads=3, max_pixels=1000)
-    reader = make_reader(data, 40, tmp_path / "bad.csv")
-    assert (reader.workers(), reader.max_pixels) == (3, 1000)
+    reader = make_reader(data, 1, 40, tmp_path / "bad.csv")
+    assert (reader.workers(), reader.pixels) == (3, PixelFormat(1000, 1))
     for name in "ab":
         reader.bad.report(name, ImageError("no"))
     with pytest.raises(ValueError, match=r"max_bad_fraction"):
         reader.bad.report("c", ImageError("no"))
     with pytest.raises(ValueError, match=r"a cannot be read: no"):
-        make_reader(Data(), 40).bad.report("a", ImageError("no"))
+        make_reader(Data(), 3, 40).bad.report("a", ImageError("no"))
 
 
 def test_a_batch_that_cannot_be_split_over_devices_names_the_field():
