@@ -118,7 +118,7 @@ def window(values: np.ndarray, center: float, width: float, function: str) -> np
         ImageError: the width is too small, or the function is another one.
 
     >>> window(np.array([-160, 40, 240]), 40, 401, "LINEAR").round(4).tolist()
-    [0.0013, 0.5012, 1.0]
+    [0.0012, 0.5012, 1.0]
     """
     values = np.asarray(values, np.float64)
     if function == "LINEAR":
