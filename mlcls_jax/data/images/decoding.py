@@ -25,7 +25,7 @@ from mlcls_jax.data.images.channels import (
     per_group,
     with_channels,
 )
-from mlcls_jax.data.images.deep_pixels import png_values, tiff_values, to_8_bits
+from mlcls_jax.data.images.deep_pixels import damaged, png_values, tiff_values, to_8_bits
 from mlcls_jax.data.images.dicom import dicom_pixels
 from mlcls_jax.data.images.header import (
     DAMAGED,
@@ -38,7 +38,7 @@ from mlcls_jax.data.images.header import (
     pillow_header,
     read_header,
 )
-from mlcls_jax.data.images.image_error import ImageError, damaged
+from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.jpeg_scans import check_scans
 from mlcls_jax.data.images.pixel_format import PixelFormat
 

@@ -8,7 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mlcls_jax.data.images.image_error import ImageError, damaged
+from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.system.console import one_line
 
 _TOLERANCE = 1e-3  # of floats about 0 and 1, from earlier processing
 DEPTHS = (8, 10, 12, 14, 16)  # of integers: 8 in a deeper file, sensors, and all
@@ -133,6 +134,17 @@ def tiff_values(contents: bytes) -> np.ndarray:
         raise
     except Exception as error:  # such as a missing codec
         raise ImageError(damaged("TIFF", error)) from error
+
+
+def damaged(form: str, error: BaseException | None = None) -> str:
+    """Returns that the data of an image are damaged, with the reason of a library.
+
+    Args:
+        form: the format, such as "PNG".
+        error: what the library raised.
+    """
+    reason = f" ({one_line(error, limit=200)})" if error else ""
+    return f"its {form} data are damaged or incomplete{reason}"
 
 
 def optional_module(name: str, extra: str, kind: str) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.data.images.channels import GREY, RGB
-from mlcls_jax.data.images.deep_pixels import optional_module, to_8_bits
-from mlcls_jax.data.images.image_error import ImageError, damaged
+from mlcls_jax.data.images.deep_pixels import damaged, optional_module, to_8_bits
+from mlcls_jax.data.images.image_error import ImageError
 
 _MARK, _MARK_AT = b"DICM", 128  # DICOM PS3.10, section 7.1
 
