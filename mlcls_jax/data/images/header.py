@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from PIL import Image, TiffImagePlugin, WebPImagePlugin, features
 
 from mlcls_jax.data.images.channels import BANDS, GREY, RGB
-from mlcls_jax.data.images.deep_pixels import damaged, optional_module, tiff_page
+from mlcls_jax.data.images.deep_pixels import DEPTHS, damaged, optional_module, tiff_page
 from mlcls_jax.data.images.dicom import dicom_header, is_dicom
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.jpeg_header import ORIENTATION, read_jpeg_header, valid_orientation

@@ -18,6 +18,7 @@ from mlcls_jax.data.loaders.tf_plans import (
     BRANCH,
     DOWN,
     HEIGHT,
+    JPEG_CHANNELS,
     SQUARE_HEIGHT,
     SQUARE_LEFT,
     SQUARE_TOP,
@@ -25,7 +26,6 @@ from mlcls_jax.data.loaders.tf_plans import (
     TOP,
     TRANSPOSED,
     WIDTH,
-    JPEG_CHANNELS,
     Geometry,
 )
 
