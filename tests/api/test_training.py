@@ -151,7 +151,10 @@ def list_of(batches, count: int) -> list:
     [
         ((np.zeros((8, SIZE, SIZE, 3), np.float32), np.zeros((8, CLASSES))), "images float32"),
         ((np.zeros((8, SIZE, SIZE, 3), np.uint8), np.zeros((8, 2))), r"labels \[8, 2\]"),
-        ((np.zeros((8, SIZE, SIZE, 3), np.uint8), np.full((8, CLASSES), 2)), "other than 0, 1"),
+        (
+            (np.zeros((8, SIZE, SIZE, 3), np.uint8), np.full((8, CLASSES), 2)),
+            "labels other than 0 to 1",
+        ),
         ((np.zeros((8, SIZE, SIZE, 3), np.uint8),), "not a pair"),
     ],
 )

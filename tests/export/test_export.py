@@ -357,8 +357,8 @@ def test_a_decoder_is_exported_for_any_batch(tiny, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1].astype(np.float32))
     predictor = portable.make_predictor(model, variables, IMAGENET)
-    portable.save_onnx(tmp_path, predictor, SIZE)  # which compares it with JAX
-    data = bytearray(portable.save_stablehlo(tmp_path, predictor, SIZE).read_bytes())
+    portable.save_onnx(tmp_path, predictor, (SIZE, SIZE, 3))  # which compares it with JAX
+    data = bytearray(portable.save_stablehlo(tmp_path, predictor, (SIZE, SIZE, 3)).read_bytes())
     served = np.asarray(jax.export.deserialize(data).call(images))
     np.testing.assert_allclose(served, jax.jit(predictor)(images), atol=1e-5)
 

@@ -267,9 +267,7 @@ def test_labels_are_written_as_they_are_read(tmp_path):
 
 
 def test_how_a_run_reads_images_may_change_when_it_resumes(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "mlcls_jax.run.workdir.has_checkpoint", lambda _: (tmp_path / CONFIG).exists()
-    )
+    monkeypatch.setattr("mlcls_jax.run.workdir.has_run", lambda _: (tmp_path / CONFIG).exists())
     config = Config()
     prepare(tmp_path, config, ("a",))
     config.data.on_bad_image, config.data.threads, config.data.cache = "skip", 3, "disk"

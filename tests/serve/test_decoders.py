@@ -12,13 +12,14 @@ from PIL import Image
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.transforms import eval_image
 from mlcls_jax.serve import decoders as module
 from mlcls_jax.serve.batching import BusyError
 from mlcls_jax.serve.decoders import DecodedImage, DecoderPool, Decoders
 from mlcls_jax.serve.image_worker import ImageSettings, answer_to, image_work
 
-SETTINGS = ImageSettings(32, Augment(), 10_000_000, 9_000_000)
+SETTINGS = ImageSettings(32, Augment(), PixelFormat(10_000_000), 9_000_000)
 
 
 def encoded(height: int, width: int, form: str = "PNG", **options) -> bytes:

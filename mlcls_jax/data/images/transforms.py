@@ -81,7 +81,7 @@ def _resized(
     )
     if (height, width) != image.shape[:2]:
         image = _scaled(image, (width, height), cv2.INTER_AREA)
-    return _scaled(image, sides[::-1], _INTERPOLATIONS[interpolation], out)
+    return _scaled(image, (sides[1], sides[0]), _INTERPOLATIONS[interpolation], out)
 
 
 def _scaled(

@@ -242,7 +242,7 @@ def _square_operation(images: Images, changes: bool) -> Callable[[dict[str, tf.T
 
 def _kinds(row: dict[str, tf.Tensor], geometry: Geometry) -> dict[int, Callable[[], tf.Tensor]]:
     """The operations that make a square, by kind; that of PYTHON fails."""
-    contents, plan, _size = row["contents"], row["plan"], geometry.size
+    contents, plan = row["contents"], row["plan"]
 
     def fail() -> tf.Tensor:
         with tf.control_dependencies([tf.debugging.Assert(False, ["not a plain JPEG"])]):

@@ -9,6 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.image_error import ImageError
+from mlcls_jax.data.images.pixel_format import PixelFormat
 
 END = b"\0\0\0\0IEND\xaeB`\x82"
 XMP = '<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -70,6 +71,6 @@ def test_no_pixel_is_decoded_before_the_size_is_known_to_be_allowed(monkeypatch)
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
     for contents in CASES.values():
-        assert open_image(contents, 40 * 24).width in (24, 40)
+        assert open_image(contents, PixelFormat(40 * 24)).width in (24, 40)
     with pytest.raises(ImageError, match="max_pixels"):
-        open_image(CASES["exif"], 40 * 24 - 1)
+        open_image(CASES["exif"], PixelFormat(40 * 24 - 1))
