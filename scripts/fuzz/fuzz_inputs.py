@@ -92,7 +92,7 @@ def sound_files() -> dict[str, bytes]:
         "tiff fax": (photo.convert("1"), "TIFF", {"compression": "group4"}),
         "tiff cmyk": (small.convert("CMYK"), "TIFF", {}),
         "tiff 16 bit": (deep, "TIFF", {}),
-        "tiff float": (grey.convert("F"), "TIFF", {}),
+        "tiff float": (Image.fromarray(np.asarray(grey, np.float32) / 255), "TIFF", {}),
         "tiff pages": (small, "TIFF", frames),
     }
     files = {}

@@ -209,6 +209,7 @@ def run_predict(value: tuple[list[str], int], place: Path) -> None:
 def _stub(place: Path) -> SimpleNamespace:
     config = Config(data=Data(csv=str(place / "labels.csv")))
     parts = {
+        "network": SimpleNamespace(in_channels=3),
         "predict": None,
         "variables": None,
         "mesh": None,

@@ -9,6 +9,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, precision_recall_fscore_support
 
 from mlcls_jax.data.images.decoding import decode
+from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.report.class_figures import (
     PAIRS,
@@ -134,7 +135,7 @@ def test_thumbnails_are_small_and_long_images_are_cropped(tmp_path, size):
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     path = tmp_path / "wide.png"
     Image.fromarray(noise).save(path)
-    address = Thumbnails(10**7).of(str(path))
+    address = Thumbnails(PixelFormat()).of(str(path))
     head, data = address.split(",")
     assert head == "data:image/jpeg;base64" and len(data) < 60_000  # noise: 12 times a photograph
     height, width, _ = decode(base64.b64decode(data)).shape
@@ -143,7 +144,7 @@ def test_thumbnails_are_small_and_long_images_are_cropped(tmp_path, size):
 
 def test_a_map_is_drawn_over_the_thumbnail_of_its_image(tmp_path):
     Image.fromarray(np.zeros((300, 200, 3), np.uint8)).save(tmp_path / "black.png")
-    thumbnails, path = Thumbnails(10**7), str(tmp_path / "black.png")
+    thumbnails, path = Thumbnails(PixelFormat()), str(tmp_path / "black.png")
     images = [thumbnails.of(path), thumbnails.with_map(path, lambda image: image + np.uint8(200))]
     black, bright = (decode(base64.b64decode(image.split(",")[1])) for image in images)
     assert black.max() < 5 and bright.min() > 195 and black.shape == bright.shape
@@ -151,6 +152,6 @@ def test_a_map_is_drawn_over_the_thumbnail_of_its_image(tmp_path):
 
 def test_an_image_that_cannot_be_read_has_no_thumbnail(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
-    thumbnails = Thumbnails(10**7)
+    thumbnails = Thumbnails(PixelFormat())
     assert thumbnails.of(str(tmp_path / "text.jpg")) == ""
     assert thumbnails.of(str(tmp_path / "gone.jpg")) == ""

@@ -90,7 +90,7 @@ def test_processes_compare_soft_labels(photos, soft):
 def test_own_batches_may_have_soft_labels():
     def batches(labels):
         pair = np.zeros((2, 32, 32, 3), np.uint8), labels
-        return checked_batches(lambda _: iter([pair]), 0, 1, Rows(2, 0, 2), 32, 3)
+        return checked_batches(lambda _: iter([pair]), 0, 1, Rows(2, 0, 2), (32, 32, 3), 3)
 
     labels = np.float32([[0.3, 1, -1], [0, 0.5, 0.7]])
     (batch,) = batches(labels)
