@@ -80,7 +80,7 @@ def test_images_are_dropped_and_a_bad_one_is_reported(page, images):
     page.wait_for("document.querySelectorAll('.card[data-done]').length === 2")
     errors = page.run("[...document.querySelectorAll('.side > p.error')].map((p) => p.textContent)")
     assert [error for error in errors if error] == [
-        "c.jpg: it is not JPEG, PNG, GIF, BMP, WebP or TIFF"
+        "c.jpg: it is not JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC, AVIF or DICOM"
     ]
     images = page.run("[...document.querySelectorAll('.frame')].map((p) => p.textContent)")
     assert images == ["The browser cannot show this format."] * 2

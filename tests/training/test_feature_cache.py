@@ -26,6 +26,7 @@ from mlcls_jax.step.feature_step import NO_STEP, Features
 from mlcls_jax.step.network import head_input, network_spec
 from mlcls_jax.step.phases import PlannedPhase, plan_phases
 from mlcls_jax.system.devices import free_memory, make_mesh, replicate
+from mlcls_jax.system.signals import Stop
 from mlcls_jax.train import train
 from mlcls_jax.training import compile_ahead, feature_cache, loop, phase_inputs
 from mlcls_jax.training.compile_ahead import CompileAhead
@@ -159,7 +160,7 @@ def counted(patch, owner, name: str, compiled: list[str]) -> list[int]:
 @pytest.mark.usefixtures("no_step_on_images")
 def test_a_stop_during_the_pass_ends_it(photos, tiny, tmp_path, monkeypatch):
     def stopped(*args):
-        args[-1].set()
+        next(value for value in args if isinstance(value, Stop)).set()
         return make_features(*args)
 
     monkeypatch.setattr(phase_inputs, "make_features", stopped)
