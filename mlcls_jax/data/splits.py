@@ -89,10 +89,7 @@ def draw_pool(
       ValueError: as in `make_splits`.
     """
     given = _given(train, None, test)
-    names = np.array(train.splits if train.splits is not None else ["train"] * len(train))
-    rows = np.flatnonzero(names == "train")
-    if not len(rows):
-        raise ValueError("the split column has no train rows; write train in some rows")
+    names, rows = _named(train)
     if "test" not in {*names.tolist(), *given} and test_fraction:
         names[rows] = draw_splits(train.take(rows), {"test": test_fraction}, seed)
     return _assembled(train, names, given)
@@ -168,10 +165,7 @@ def make_splits(
     {'train': ('a', 'b', 'c', 'd', 'g', 'h'), 'val': ('e', 'f')}
     """
     given = _given(train, val, test)
-    names = np.array(train.splits if train.splits is not None else ["train"] * len(train))
-    pool = np.flatnonzero(names == "train")
-    if not len(pool):
-        raise ValueError("the split column has no train rows; write train in some rows")
+    names, pool = _named(train)
     named = {*names.tolist(), *given}
     shares = {}
     if "test" not in named and test_fraction != 0:
@@ -282,6 +276,15 @@ def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
                     f"({len(table)} images), so {result}: {quoted(empty, len(empty))}."
                 )
     return warnings
+
+
+def _named(train: LabelTable) -> tuple[np.ndarray, np.ndarray]:
+    """The split that the column names for each row, str [n], and the indices of the train rows."""
+    names = np.array(train.splits if train.splits is not None else ["train"] * len(train))
+    rows = np.flatnonzero(names == "train")
+    if not len(rows):
+        raise ValueError("the split column has no train rows; write train in some rows")
+    return names, rows
 
 
 def _given(
