@@ -62,7 +62,7 @@ def run_phase(
     progress = _progress(context, phase_plan, step, startup)
     for end in [evaluation for evaluation in phase_plan.evaluations if evaluation > step]:
         services.stop.decide()  # the last evaluation, or the features, may have taken long
-        progress.update_best()
+        progress.evaluated()
         state, meter = run_steps(
             context,
             train_step,

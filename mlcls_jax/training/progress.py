@@ -61,6 +61,7 @@ class PhaseProgress:
         run_began: start of the run by time.perf_counter().
         first: the step from which this process trains the phase.
         began: when it began to, by time.perf_counter().
+        best: text with the best value of the metric; None: the next `text` reads it.
     """
 
     phase_plan: PlannedPhase
@@ -70,15 +71,11 @@ class PhaseProgress:
     run_began: float
     first: int
     began: float = field(default_factory=time.perf_counter)
-    best: str = ""
+    best: str | None = None
 
-    def update_best(self) -> None:
-        """Reads the best value of the metric in the run so far from metrics.jsonl."""
-        records = [record for record in read_metrics(self.workdir) if record["val"]]
-        values = [record["val"][self.metric] for record in records]
-        if values:
-            best = max(values, key=lambda value: goodness(self.metric, value))
-            self.best = f", best {self.metric} {best:.3f}"
+    def evaluated(self) -> None:
+        """Makes the next text read the best value again; without a terminal, none is read."""
+        self.best = None
 
     def text(self, step: int, loss: Any) -> str:
         """Returns the loss, the best metric, and the time of the run so far and to come.
@@ -89,6 +86,8 @@ class PhaseProgress:
         """
         if loss is None:
             return ""
+        if self.best is None:
+            self.best = self._best()
         now = time.perf_counter()
         left = (now - self.began) / (step - self.first) * (self.phase_plan.stop - step)
         more = "" if self.is_last else "over "  # the steps of later phases were not timed yet
@@ -96,3 +95,12 @@ class PhaseProgress:
             f", loss {float(np.mean(loss)):.3f}{self.best}, {hms(now - self.run_began)}, "
             f"{more}{hms(left)} left"
         )
+
+    def _best(self) -> str:
+        """The best value of the metric in the run so far, from metrics.jsonl."""
+        records = [record for record in read_metrics(self.workdir) if record["val"]]
+        values = [record["val"][self.metric] for record in records]
+        if not values:
+            return ""
+        best = max(values, key=lambda value: goodness(self.metric, value))
+        return f", best {self.metric} {best:.3f}"

@@ -44,7 +44,6 @@ def test_the_time_left_is_that_of_the_phase_and_says_if_more_follows(tmp_path, m
         shown = PhaseProgress(
             plan[phase], phase == 1, tmp_path, metric, now - 65, plan[phase].start, began=now - 10
         )
-        shown.update_best()
         return shown.text(step, None if loss is None else np.array(loss))
 
     assert text(0, "mAP", 5) == (", loss 0.500, best mAP 0.750, 1:05, over 0:10 left")
