@@ -1,13 +1,13 @@
 """Training end to end on generated images: train, stop, continue, evaluate, predict."""
 
 import json
-import os
 import signal
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from batch_signals import send_at_batches
 
 from mlcls_jax import evaluate, predict
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
@@ -15,7 +15,6 @@ from mlcls_jax.report import __main__ as report
 from mlcls_jax.run.checkpoints import Checkpoints
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.train import train
-from mlcls_jax.training import compile_ahead
 from mlcls_jax.training.compile_ahead import CompileAhead
 
 
@@ -75,19 +74,7 @@ def test_a_stopped_run_continues_to_the_same_result(photos, tiny, tmp_path, monk
     assert len(compiled) == 2  # once a phase
 
     # It is stopped inside an epoch, first by Ctrl-C and then by SIGTERM, at these batches.
-    stops = iter([(2, signal.SIGINT), (6, signal.SIGTERM)])
-    to_devices, batches, pending = compile_ahead.to_devices, [0], [next(stops)]
-
-    def to_devices_with_stops(*args):
-        for batch in to_devices(*args):
-            batches[0] += 1
-            stop_batch, signal_number = pending[0]
-            if batches[0] == stop_batch:
-                pending[0] = next(stops, (None, None))
-                os.kill(os.getpid(), signal_number)
-            yield batch
-
-    monkeypatch.setattr(compile_ahead, "to_devices", to_devices_with_stops)
+    send_at_batches(monkeypatch, [(2, signal.SIGINT), (6, signal.SIGTERM)])
     codes = [train(config, parts) for _ in range(3)]
     assert codes == [130, 0, 0]
     assert records(parts) == records(whole)

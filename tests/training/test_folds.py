@@ -1,13 +1,13 @@
 """Cross-validation: the folds, what their runs share, how it continues, and the refit."""
 
 import json
-import os
 import signal
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from batch_signals import send_at_batches
 
 import mlcls_jax
 from mlcls_jax import evaluate
@@ -120,19 +120,8 @@ def test_stopped_in_a_fold_it_continues_to_the_same_result(
 ):
     config, parts = make_config(photos, tiny, refit=True), tmp_path / "parts"
     config.checkpoint.every_minutes = 1e-9
-    stops = iter([(2, signal.SIGINT), (5, signal.SIGTERM), (11, signal.SIGINT)])
-    to_devices, batches, pending = compile_ahead.to_devices, [0], [next(stops)]
-
-    def to_devices_with_stops(*args):
-        for batch in to_devices(*args):
-            batches[0] += 1
-            stop_batch, signal_number = pending[0]
-            if batches[0] == stop_batch:
-                pending[0] = next(stops, (None, None))
-                os.kill(os.getpid(), signal_number)
-            yield batch
-
-    monkeypatch.setattr(compile_ahead, "to_devices", to_devices_with_stops)
+    stops = [(2, signal.SIGINT), (5, signal.SIGTERM), (11, signal.SIGINT)]
+    send_at_batches(monkeypatch, stops)
     codes = [train(config, parts)]
     while not (parts / "checkpoints").exists() or len(codes) < 4:
         codes.append(train(config, parts))
