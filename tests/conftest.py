@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from markupsafe import Markup
 from PIL import Image
 
 from mlcls_jax.config import Config, Data, Model
@@ -26,7 +27,9 @@ from mlcls_jax.evaluation.decision_rule import DecisionRule
 from mlcls_jax.models.conventions import KERAS, LITE, PretrainedConfig
 from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.models.weights import load
+from mlcls_jax.report import charts
 from mlcls_jax.run.trained_model import TrainedModel
+from mlcls_jax.step import init
 from mlcls_jax.step.network import build_model, network_spec
 from mlcls_jax.step.train_step import make_eval_step
 from mlcls_jax.system import devices, distributed
@@ -83,6 +86,35 @@ def _networks_are_traced_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "variable_shapes", shapes)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _random_networks_are_drawn_once():
+    """Keeps the random variables of networks, which take seconds each to trace and compile."""
+    draw, kept = init.drawn_variables, {}
+
+    def drawn(network, seed, mesh):
+        if network.custom:
+            return draw(network, seed, mesh)
+        key = network, VARIANTS[network.variant], seed
+        if key not in kept:
+            kept[key] = jax.device_get(draw(network, seed, mesh))
+        return devices.replicate(kept[key], mesh)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(init, "drawn_variables", drawn)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _charts_are_empty():
+    """Leaves the charts of reports empty, as each takes a quarter of a second to draw.
+
+    tests/report draws them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "_chart", lambda title, _: Markup(f'<svg aria-label="{title}"></svg>'))
         yield
 
 

@@ -32,18 +32,23 @@ def random_variables(
         mesh: of all devices.
         given: variables of a custom network, which replace random ones of the same path and shape.
     """
-
-    def draw() -> dict:
-        image = jnp.zeros((1, *network.image_shape))
-        return dict(build_model(network).init(jax.random.key(seed), image))
-
-    variables = jax.jit(draw, out_shardings=replicated(mesh))()
+    variables = drawn_variables(network, seed, mesh)
     head = variables["params"]["head"]
     fits = all(name in head and head[name].shape == leaf.shape for name, leaf in bias.items())
     if fits or not network.custom:
         head = head | replicate(bias, mesh)
     variables |= {"params": variables["params"] | {"head": head}}
     return _with_given(variables, given, mesh) if given else variables
+
+
+def drawn_variables(network: NetworkSpec, seed: int, mesh: jax.sharding.Mesh) -> dict:
+    """Returns the random variables of the network's own `init`, on every device of the mesh."""
+
+    def draw() -> dict:
+        image = jnp.zeros((1, *network.image_shape))
+        return dict(build_model(network).init(jax.random.key(seed), image))
+
+    return jax.jit(draw, out_shardings=replicated(mesh))()
 
 
 def _with_given(variables: dict, given: Any, mesh: jax.sharding.Mesh) -> dict:

@@ -23,7 +23,7 @@ from mlcls_jax.training import compile_ahead, feature_cache
 FOLDS = 3
 
 
-def make_config(photos, variant, **data) -> Config:
+def make_config(photos, variant, folds=FOLDS, **data) -> Config:
     return Config(
         log_every=2,
         recipe="none",
@@ -32,7 +32,7 @@ def make_config(photos, variant, **data) -> Config:
             images=str(photos),
             batch_size=8,
             eval_batch_size=8,
-            folds=FOLDS,
+            folds=folds,
             **data,
         ),
         augment=Augment(),
@@ -152,19 +152,19 @@ def test_images_are_read_once_for_the_features_of_all_folds(photos, tiny, tmp_pa
         return predict_batches(predict, variables, paths, *rest)
 
     monkeypatch.setattr(feature_cache, "predict_batches", counted)
-    config = make_config(photos, tiny)
+    config = make_config(photos, tiny, folds=2)
     config.phases = config.phases[:1]
     assert train(config, tmp_path / "run") == 0
     assert passes == [40]
-    with pytest.raises(ValueError, match=r"holds 3 folds and no model of all images.*--refit"):
+    with pytest.raises(ValueError, match=r"holds 2 folds and no model of all images.*--refit"):
         check_step(tmp_path / "run" / "checkpoints", [], "best")
 
 
 @pytest.mark.slow
 def test_images_are_decoded_once_for_the_caches_of_all_folds(photos, tiny, tmp_path, capsys):
-    whole = make_config(photos, tiny, cache="memory", test_fraction=0.2)
+    whole = make_config(photos, tiny, 2, cache="memory", test_fraction=0.2)
     whole.phases = [Phase("tail", "2 steps", [Group("head/.*", 1e-2)])]
-    other = make_config(photos, tiny, test_fraction=0.2)
+    other = make_config(photos, tiny, 2, test_fraction=0.2)
     other.phases = whole.phases
     for name, config in (("cached", whole), ("files", other)):
         assert train(config, tmp_path / name) == 0

@@ -27,6 +27,8 @@ def test_a_killed_run_ends_with_the_same_state(tmp_path, capsys, monkeypatch):
     jax.devices()  # starts the backend of this process before XLA_FLAGS changes
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
     monkeypatch.setenv("XLA_FLAGS", flags)
+    shorter = kill_and_resume.CONFIG.replace("96 steps", "32 steps")
+    monkeypatch.setattr(kill_and_resume, "CONFIG", shorter)
     counts, found = kill_and_resume.crash(tmp_path, kills=1, seed=31)
     assert counts == {"save": 1} and not found
     assert capsys.readouterr().out.endswith("ended with the same state\n")
