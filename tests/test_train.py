@@ -215,6 +215,7 @@ def test_a_run_with_a_cache_has_the_same_result(photos, tiny, tmp_path, capsys):
     config = make_config(photos, tiny)
     config.augment.train_resize, config.phases = "squash", config.phases[:1]
     config.data.cache_folder = str(tmp_path / "cache")
+    config.data.oversample, config.data.oversample_threshold = "sqrt", 0.9
     for where in ("none", "disk", "memory"):
         config.data.cache = where
         assert train(config, tmp_path / where) == 0

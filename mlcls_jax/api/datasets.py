@@ -18,6 +18,7 @@ from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.loader import local_rows, make_reader, tf_module
 from mlcls_jax.data.loaders.order import eval_order, train_order
+from mlcls_jax.data.oversampling import with_repeats
 from mlcls_jax.data.readers.records import tensorflow
 from mlcls_jax.data.splits import SPLITS, load_splits
 from mlcls_jax.step.phases import plan_phases
@@ -59,7 +60,7 @@ def tf_dataset(
     check_loader(loading, config.augment)
     config = with_recipe(dataclasses.replace(config, data=loading), jax.device_count())[0]
     if isinstance(labels, LabelTable):
-        table = labels
+        table = with_repeats(labels, config.data) if split == "train" else labels
     else:
         config = config if labels is None else with_frames(config, {"data.csv": labels})
         with session():
@@ -83,7 +84,9 @@ def tf_dataset(
             every=config.evaluation.every,
         )
         last_step = plan[-1].stop
-    order = train_order(table.paths, config.seed, reader.bad, rows, first_step, last_step)
+    order = train_order(
+        table.paths, config.seed, reader.bad, rows, first_step, last_step, table.repeats
+    )
     return _labelled(pipeline, images, table.train_labels, *order)
 
 

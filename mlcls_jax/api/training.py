@@ -114,6 +114,11 @@ def train(
     config = with_frames(config, {})
     config = with_fields(config, written_labels(config.data, folder) | given)
     validate(config)
+    if batches is not None and config.data.oversample != "none":
+        raise ValueError(
+            f"config: data.oversample is {config.data.oversample!r}, but batches of your own are "
+            "taken as they come; remove one of the two"
+        )
     extensions = Extensions(
         loggers=(loggers,) if callable(loggers) else tuple(loggers),
         metrics=_metrics(metrics or {}),

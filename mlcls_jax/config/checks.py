@@ -23,7 +23,7 @@ from mlcls_jax.config.schema import (
     default_phases,
 )
 from mlcls_jax.config.serialization import flatten_fields, from_dict
-from mlcls_jax.config.source_checks import check_folds, check_source
+from mlcls_jax.config.source_checks import check_folds, check_oversampling, check_source
 from mlcls_jax.models.variants import HEADS
 
 # Fields of `loss` that only one loss uses.
@@ -53,6 +53,7 @@ def validate(config: Config) -> None:
     _check_ranges(config)
     check_source(config.data)
     check_folds(config.data, any(phase.patience for phase in config.phases))
+    check_oversampling(config.data)
     check_loader(config.data, config.augment)
     check_pixels(config.data, config.augment, config.model.in_channels)
     _check_loss(config.loss)

@@ -70,6 +70,12 @@ _WRITE = (
     ("loss loss_fn criterion loss_function", "--config.loss.name={}", "asl"),
     ("smoothing label_smooth", "--config.loss.label_smoothing={}", "0.1"),
     ("class_weight class_weights balanced", "--config.loss.pos_weight=auto", ""),
+    (
+        "oversample oversampling weighted_sampler balanced_sampler class_balanced repeat_factor "
+        "repeat_factor_sampling",
+        "--config.data.oversample=sqrt",
+        "",
+    ),
     ("drop dropout_rate", "--config.model.dropout={}", "0.2"),
     (
         "drop_path_rate drop_connect drop_connect_rate stochastic_depth",

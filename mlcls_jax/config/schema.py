@@ -112,6 +112,14 @@ class Data:
     # After the folds, trains on all of their images, with the thresholds and temperatures that were
     # tuned on the out-of-fold predictions.
     refit: bool = False
+    # Shows training images with rare classes more often (repeat-factor sampling, arXiv:1908.03195);
+    # an epoch keeps its number of images.  The factor of a class is the square root of
+    # oversample_threshold / its share of the images, or without the root if balanced.  An image has
+    # the largest factor of its classes.
+    oversample: str = _choice("none", "sqrt", "balanced")
+    # Share of the images, 0 to below 1; classes with less are rare.  0: the median of the classes.
+    oversample_threshold: float = 0.0
+    oversample_max: float = 10.0  # limit of the factors, 1 to 1000
     batch_size: int = 32  # training images per step, over all devices
     eval_batch_size: int = 64  # images per evaluation step, over all devices
     # threads: of this process.  tf_data: in TensorFlow operations.  grain: a data set of Grain with

@@ -69,6 +69,31 @@ def check_folds(data: Data, patience: bool) -> None:
         )
 
 
+def check_oversampling(data: Data) -> None:
+    """Checks the fields of repeat-factor sampling.
+
+    Raises:
+        ValueError: a number is out of range, or a field is not used.
+    """
+    default = Data()
+    for name in ("oversample_threshold", "oversample_max"):
+        value = getattr(data, name)
+        if data.oversample == "none" and value != getattr(default, name):
+            raise ValueError(
+                f"config: data.{name} is {value}, but data.oversample is 'none', which does not "
+                "use it; remove it, or set data.oversample=sqrt"
+            )
+    if not 0 <= data.oversample_threshold < 1:
+        raise ValueError(
+            f"config: data.oversample_threshold is {data.oversample_threshold}; it must be at "
+            "least 0 (the median of the classes) and below 1"
+        )
+    if not 1 <= data.oversample_max <= 1000:
+        raise ValueError(
+            f"config: data.oversample_max is {data.oversample_max}; it must be 1 to 1000"
+        )
+
+
 def check_source(data: Data) -> None:
     """Checks that the fields of a data set fit its source and each other.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.data.readers.csv_cells import quoted
+from mlcls_jax.data.sampling import Repeats
 
 UNKNOWN = -1
 PRESENT = 0.5  # the lowest soft label that counts as present
@@ -43,6 +44,7 @@ class LabelTable:
       training uses them. `labels` then has 1 where the target is at least PRESENT.
     groups: the group of each image (a patient, a video, a site), of which no two splits have a
       part; "": a group of its own. None without groups.
+    repeats: how often each image is in an epoch, if this is train; None: once.
     """
 
     folder: str | Path
@@ -54,6 +56,7 @@ class LabelTable:
     notes: tuple[str, ...] = ()
     targets: np.ndarray | None = None
     groups: tuple[str, ...] | None = None
+    repeats: Repeats | None = None
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -87,10 +90,17 @@ class LabelTable:
 
     @property
     def mean_targets(self) -> np.ndarray:
-        """The mean of the known training labels of each class: float64 [c]; 0 if none is known."""
+        """The mean of the known training labels of each class: float64 [c]; 0 if none is known.
+
+        Each image counts as often as it is in an epoch.
+        """
         known = self.train_labels != UNKNOWN
-        total = np.where(known, self.train_labels, 0).sum(axis=0, dtype=np.float64)
-        return total / np.maximum(known.sum(axis=0), 1)
+        values = np.where(known, self.train_labels, 0)
+        if self.repeats is None:
+            total, count = values.sum(axis=0, dtype=np.float64), known.sum(axis=0)
+        else:
+            total, count = (self.repeats.expected @ part for part in (values, known))
+        return np.divide(total, count, out=np.zeros(len(self.classes)), where=count > 0)
 
     def take(self, rows: Iterable[int] | np.ndarray) -> "LabelTable":
         """Returns a table of the given rows, in the given order.
@@ -106,6 +116,7 @@ class LabelTable:
             splits=None if self.splits is None else tuple(self.splits[i] for i in rows),
             targets=None if self.targets is None else self.targets[rows],
             groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
+            repeats=None if self.repeats is None else Repeats(self.repeats.factors[rows]),
         )
 
     def with_classes(self, classes: Sequence[str], owner: str, other: str) -> "LabelTable":

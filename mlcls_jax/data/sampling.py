@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 AUGMENT, SUBSTITUTE = 0, 1
+# The second, third … time that an image is in an epoch has the random numbers of a later epoch.
+REPEAT = 2**40
 
 _TRIES = 1000
 # Philox4x64-10: the multipliers and the increments of the key (Salmon et al. 2011, table 2).
@@ -41,22 +43,48 @@ class ImageRandom:
         return generator_after(self.seed, self.epoch, self.index, len(self.uniforms))
 
 
+@dataclass(frozen=True, eq=False)
+class Repeats:
+    """How often each image is in an epoch, in proportion to that of the others.
+
+    factors: float64 [n], above 0.
+    """
+
+    factors: np.ndarray
+
+    @property
+    def expected(self) -> np.ndarray:
+        """How often each image is in an epoch, on average over all epochs: float64 [n], sum n."""
+        return self.factors * (len(self.factors) / self.factors.sum())
+
+    @property
+    def distinct(self) -> float:
+        """The number of different images in an epoch, on average."""
+        return float(np.minimum(self.expected, 1).sum())
+
+
 def image_random(seed: int, epoch: int, index: int, count: int) -> ImageRandom:
     """Returns the random numbers of one image, of which `count` are drawn in advance."""
     drawn = generator(seed, epoch, index).random(count)
     return ImageRandom(seed, epoch, index, drawn)
 
 
-def stream_order(positions: np.ndarray, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stream_order(
+    positions: np.ndarray, images: int, seed: int, repeats: Repeats | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the epoch and the image at each position of the endless training stream.
 
     Args:
       positions: int64 [n], from 0.
-      images: the number of images.
+      images: the number of images, which is the length of an epoch.
       seed: the seed of the order.
+      repeats: how often each image is in an epoch; None: once.
 
     Returns:
       The epochs and the image indices, both int64 [n]. Each epoch is a permutation of all images.
+      With `repeats`, an image is in an epoch as often as expected, rounded up or down at random.
+      REPEAT times the number of its earlier places in the epoch is then added to the epoch, which
+      makes it an argument of `generator` but no longer that of the position.
 
     >>> epochs, indices = stream_order(np.arange(8), images=4, seed=0)
     >>> epochs.tolist(), indices.tolist()
@@ -67,7 +95,10 @@ def stream_order(positions: np.ndarray, images: int, seed: int) -> tuple[np.ndar
     starts = np.flatnonzero(np.diff(epochs[by_epoch], prepend=-1))
     for start, chosen in zip(starts, np.split(by_epoch, starts[1:]), strict=False):
         epoch = int(epochs[by_epoch[start]])
-        indices[chosen] = _permutation(epoch, images, seed)[places[chosen]]
+        order, earlier = _epoch_order(epoch, images, seed, repeats)
+        indices[chosen] = order[places[chosen]]
+        if earlier is not None:
+            epochs[chosen] += REPEAT * earlier[places[chosen]]
     return epochs, indices
 
 
@@ -176,7 +207,31 @@ def _multiply(factor: np.uint64, word: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @functools.lru_cache(maxsize=4)  # the threads prepare batches of at most two further epochs
-def _permutation(epoch: int, images: int, seed: int) -> np.ndarray:
-    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(images)
+def _epoch_order(
+    epoch: int, images: int, seed: int, repeats: Repeats | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images of an epoch in order, and how often each was in it before, if that may be."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    order, earlier = rng.permutation(images), None
+    if repeats is not None:
+        order, earlier = _with_repeats(order, repeats, rng)
+        earlier.flags.writeable = False
     order.flags.writeable = False
-    return order
+    return order, earlier
+
+
+def _with_repeats(
+    order: np.ndarray, repeats: Repeats, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A systematic sample (Madow 1949, "On the theory of systematic sampling") in random order.
+
+    The images lie side by side, each as wide as it is expected.  Points at distance 1 hit each of
+    them its expected number of times, rounded up or down.
+    """
+    images = len(order)
+    ends = np.cumsum(repeats.expected[order])
+    points = np.arange(images) + rng.random()
+    places = np.minimum(np.searchsorted(ends, points, side="right"), images - 1)
+    earlier = np.arange(images) - np.searchsorted(places, places)  # places are ascending
+    shuffled = rng.permutation(images)
+    return order[places[shuffled]], earlier[shuffled]

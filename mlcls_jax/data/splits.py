@@ -15,6 +15,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.config.schema import has_folds
 from mlcls_jax.data.groups import check_groups, proposed_groups, uneven_shares
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
+from mlcls_jax.data.oversampling import oversampled
 from mlcls_jax.data.readers.csv_cells import quoted, quoting, read_csv
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.data.stratification import draw_folds, draw_splits
@@ -35,11 +36,16 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
     Returns:
       "train", "val" and, if there is one, "test", all with the same classes in the same order. With
       data.folds, val is the fold data.fold; without data.fold, train has all folds, and there is no
-      val.
+      val. Train has the repeats of data.oversample.
 
     Raises:
       ValueError: as in `read_table`, `make_splits` and `read_splits`.
     """
+    return oversampled(_read_or_draw(data, saved), data)
+
+
+def _read_or_draw(data: Data, saved: str | Path | None) -> dict[str, LabelTable]:
+    """The splits without repeats; see `load_splits`."""
 
     def read(
         prefix: str, place: str, images: str, classes: tuple[str, ...] | None = None

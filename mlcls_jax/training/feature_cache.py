@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from mlcls_jax.data.images.symmetry import turned
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.loader import Reader, Rows
-from mlcls_jax.data.sampling import stream_order, substitutes
+from mlcls_jax.data.sampling import REPEAT, Repeats, stream_order, substitutes
 from mlcls_jax.evaluation.inference import EvalSpec, predict_batches
 from mlcls_jax.step.feature_step import NO_STEP, FeatureChunk, Features
 from mlcls_jax.step.groups import trainable_paths
@@ -229,14 +229,16 @@ def feature_chunks(
     steps: int,
     rows: Rows,
     seed: int,
+    repeats: Repeats | None = None,
 ) -> Iterator[FeatureChunk]:
     """Yields this process's rows of the batches from first_step to the end of the phase.
 
     A chunk contains `steps` batches. It ends at an evaluation and is then padded with NO_STEP. The
     order of the images is that of `train_batches`, and unreadable images are replaced by the same
     other images. Of two views, half of the images of an epoch take the second: those at odd places
-    of another permutation; more views are shared out in the same way. The view is a function of
-    (seed, epoch, index); it is not the symmetry that `train_batches` draws.
+    of another permutation; more views are shared out in the same way. An image that is in an epoch
+    several times takes the next view each time. The view is a function of (seed, epoch, index); it
+    is not the symmetry that `train_batches` draws.
 
     Args:
         readable: bool [image], False for images that were skipped.
@@ -245,6 +247,7 @@ def feature_chunks(
         steps: batches per chunk.
         rows: this process's rows of each batch.
         seed: seed of the run.
+        repeats: how often each image is in an epoch; None: once.
 
     Yields:
         Chunks on the host.
@@ -254,13 +257,15 @@ def feature_chunks(
         for begin in range(first_step, end, steps):
             step = np.arange(begin, begin + steps, dtype=np.int64)[:, None]
             position = step * rows.batch_size + rows.start + np.arange(rows.count)
-            epoch, index = stream_order(position.ravel(), images, seed)
+            epoch, index = stream_order(position.ravel(), images, seed, repeats)
             for row in np.flatnonzero(~readable[index]):
                 others = substitutes(seed, int(epoch[row]), int(index[row]), images)
                 index[row] = next(other for other in others if readable[other])
             view = np.zeros_like(index)
             if views > 1:  # seeds are below 2**31, so no run has this order of images
-                view = stream_order(epoch * images + index, images, seed + 2**31)[1] % views
+                earlier, epoch = np.divmod(epoch, REPEAT)
+                place = stream_order(epoch * images + index, images, seed + 2**31)[1]
+                view = (place + earlier) % views
             feature_row = (index * views + view).reshape(position.shape)
             yield FeatureChunk(
                 row=np.where(step < end, feature_row, NO_STEP).astype(np.int32),

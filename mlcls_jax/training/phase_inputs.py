@@ -137,6 +137,7 @@ def _on_features(
         steps=steps_per_call,
         rows=local_rows(inputs.step.batch_size, "data.batch_size"),
         seed=inputs.step.seed,
+        repeats=inputs.splits["train"].repeats,
     )
     sample_readable = train_readable[inputs.sample]
     return PhaseInputs(

@@ -1,11 +1,19 @@
 """ml.tf_dataset: the batches of a run for loops of one's own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import mlcls_jax as ml
-from mlcls_jax.data.loaders.loader import Reader, Rows, eval_batches, train_batches
+from mlcls_jax.data.loaders.loader import (
+    Reader,
+    Rows,
+    batch_filenames,
+    eval_batches,
+    train_batches,
+)
 from mlcls_jax.data.splits import load_splits
 
 pytestmark = pytest.mark.reference
@@ -47,6 +55,21 @@ def test_training_batches_are_those_of_a_run(config, resize, symmetry):
     for (images, labels), batch in zip(found, expected, strict=True):
         np.testing.assert_array_equal(images, batch.image)
         np.testing.assert_array_equal(labels, batch.label)
+
+
+def test_a_table_of_ones_own_is_oversampled_as_in_a_run(config):
+    frame = pd.read_csv(config.data.csv)
+    config.data.oversample_threshold, config.data.oversample = 0.9, "balanced"
+    table = load_splits(config.data)["train"]
+    assert table.repeats is not None
+    plain = replace(table, repeats=None)
+    for (images, labels), (others, other_labels) in zip(
+        ml.tf_dataset(frame, config), ml.tf_dataset(plain, config), strict=True
+    ):
+        np.testing.assert_array_equal(images, others)
+        np.testing.assert_array_equal(labels, other_labels)
+    names = {name for step in range(6) for name in batch_filenames(table, step, 8, config.seed)}
+    assert len(names) < min(len(table), 48)
 
 
 def test_other_splits_come_once_in_order(config):

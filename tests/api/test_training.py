@@ -169,6 +169,12 @@ def test_batches_that_end_too_early_are_refused(config, tmp_path):
         ml.train(config, tmp_path / "run", batches=[batch] * 4)
 
 
+def test_own_batches_are_not_oversampled(config, tmp_path):
+    config.data.oversample = "sqrt"
+    with pytest.raises(ValueError, match=r"data\.oversample is 'sqrt', but batches of your own"):
+        ml.train(config, tmp_path / "run", batches=[])
+
+
 def test_a_custom_network_is_frozen_and_trained_by_the_same_groups(config, tmp_path):
     config.model = ml.Model(weights="", image_size=SIZE)
     config.phases[1].batch_norm = "train"

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import math
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -101,6 +102,9 @@ def test_a_given_image_size_replaces_the_published_one():
         ("data.min_area", float("nan")),
         ("data.image_feature", ""),
         ("data.label_feature", "labels"),
+        ("data.oversample", "root"),
+        ("data.oversample_threshold", 0.1),  # not used without oversample
+        ("data.oversample_max", 5.0),
         ("augment.train_resize", "pad"),
         ("augment.eval_resize", "random_crop"),
         ("augment.symmetry", "v"),
@@ -493,6 +497,24 @@ def test_settings_of_another_loss_are_refused(values, refused):
 )
 def test_settings_of_the_chosen_loss_pass(loss):
     validate(Config(loss=loss))
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [
+        ({"oversample_threshold": 0.1}, "data.oversample_threshold is 0.1, but data.oversample is"),
+        ({"oversample_max": 5.0}, "data.oversample_max is 5.0, but data.oversample is 'none'"),
+        ({"oversample": "sqrt", "oversample_threshold": 1.0}, "it must be at least 0 (the median"),
+        ({"oversample": "sqrt", "oversample_threshold": -0.1}, "it must be at least 0 (the median"),
+        ({"oversample": "sqrt", "oversample_threshold": math.nan}, "it must be at least 0"),
+        ({"oversample": "balanced", "oversample_max": 0.9}, "it must be 1 to 1000"),
+        ({"oversample": "balanced", "oversample_max": math.inf}, "it must be 1 to 1000"),
+    ],
+)
+def test_settings_of_oversampling_are_checked(fields, refused):
+    with pytest.raises(ValueError, match=re.escape(refused)):
+        validate(Config(data=Data(**fields)))
+    validate(Config(data=Data(oversample="sqrt", oversample_threshold=0.1, oversample_max=1000)))
 
 
 def test_settings_of_a_source_pass_for_that_source_only():

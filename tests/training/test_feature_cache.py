@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from mlcls_jax.config import Augment, Config, Data, Evaluation, Group, Model, Ph
 from mlcls_jax.data.images.bad_images import BadImages
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.loader import Reader, Rows, batch_filenames, eval_batches, train_batches
+from mlcls_jax.data.sampling import Repeats
 from mlcls_jax.evaluation.inference import eval_spec, readable
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.step.feature_step import NO_STEP, Features
@@ -242,9 +244,15 @@ def phase_plan(views: int, stop: int, *evaluations: int) -> PlannedPhase:
 ALL_READABLE = np.ones(IMAGES, bool)
 
 
-def rows_of(phase, first_step, steps, rows=None, seed=5, readable=ALL_READABLE):
+def rows_of(phase, first_step, steps, rows=None, seed=5, readable=ALL_READABLE, repeats=None):
     chunks = feature_chunks(
-        readable, phase, first_step=first_step, steps=steps, rows=rows or Rows(8, 0, 8), seed=seed
+        readable,
+        phase,
+        first_step=first_step,
+        steps=steps,
+        rows=rows or Rows(8, 0, 8),
+        seed=seed,
+        repeats=repeats,
     )
     return [(chunk.row, chunk.position) for chunk in chunks]
 
@@ -281,6 +289,23 @@ def test_chunks_of_any_length_from_any_step_and_process_are_one_stream():
         np.testing.assert_array_equal(places, position[first_step - 3 :])
     halves = [taken(rows_of(phase, 3, 4, Rows(8, start, 4)))[0] for start in (0, 4)]
     np.testing.assert_array_equal(np.concatenate(halves, axis=1), row)
+
+
+@pytest.mark.parametrize("views", [1, 2, 4])
+def test_repeated_images_follow_the_order_of_the_batches_and_take_one_view_after_another(views):
+    repeats = Repeats(np.where(np.arange(IMAGES) < 5, 6.0, 1.0))
+    names, phase = replace(table(IMAGES), repeats=repeats), phase_plan(views, 13, 7)
+    row, _ = taken(rows_of(phase, 3, 4, repeats=repeats))
+    for step, feature_rows in enumerate(row, start=3):
+        expected = batch_filenames(names, step, 8, 5)
+        assert [names.filenames[i // views] for i in feature_rows] == expected
+    later, _ = taken(rows_of(phase, 8, 3, repeats=repeats))
+    np.testing.assert_array_equal(later, row[5:])
+    epoch = row.ravel()[IMAGES - 3 * 8 :][:IMAGES]  # the second
+    counts = np.bincount(epoch // views, minlength=IMAGES)
+    assert counts.max() >= 3
+    for image in np.flatnonzero(counts):
+        assert len(set(epoch[epoch // views == image] % views)) == min(counts[image], views)
 
 
 def test_each_epoch_has_every_image_once_and_half_of_them_mirrored():

@@ -33,6 +33,8 @@ def make_config(photos, variant, folds=FOLDS, **data) -> Config:
             batch_size=8,
             eval_batch_size=8,
             folds=folds,
+            oversample="balanced",
+            oversample_threshold=0.9,  # all three classes are rare
             **data,
         ),
         augment=Augment(),

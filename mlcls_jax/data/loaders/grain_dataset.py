@@ -31,7 +31,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields training batches; see `loader.train_batches`."""
     draw, drawn = training_draw(table.paths, size, augment, seed, reader), uniforms_needed(augment)
-    epochs, indices = stream_rows(len(table), seed, rows, first_step, last_step)
+    epochs, indices = stream_rows(len(table), seed, rows, first_step, last_step, table.repeats)
 
     def load(row: int) -> tuple[np.ndarray, np.ndarray, np.uint32]:
         step, place = divmod(row, rows.count)

@@ -1,9 +1,10 @@
 """What every loader of batches shares: its interface, the rows of a process, and how it reads.
 
-Training images form one endless stream of epochs. Each epoch is a permutation of all images that
-depends only on (seed, epoch). Batch number b has the positions b*size to (b+1)*size of the stream,
-so every batch is full, every image is used in each epoch, and training can continue at any step
-without replaying earlier ones.  Each loader yields the same stream.
+Training images form one endless stream of epochs. Each epoch is a permutation of all images, or has
+some of them several times in place of others (data.oversample), and depends only on (seed, epoch).
+Batch number b has the positions b*size to (b+1)*size of the stream, so every batch is full, and
+training can continue at any step without replaying earlier ones.  Each loader yields the same
+stream.
 """
 
 import importlib
@@ -226,7 +227,8 @@ def eval_batches(
 def batch_filenames(table: LabelTable, step: int, batch_size: int, seed: int) -> list[str]:
     """Returns the file names of the global batch of a training step."""
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    return [table.filenames[i] for i in stream_order(positions, len(table), seed)[1]]
+    indices = stream_order(positions, len(table), seed, table.repeats)[1]
+    return [table.filenames[i] for i in indices]
 
 
 def _loader(reader: Reader) -> Loader:

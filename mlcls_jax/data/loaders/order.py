@@ -6,13 +6,18 @@ import numpy as np
 
 from mlcls_jax.data.images.bad_images import BadImages
 from mlcls_jax.data.loaders.loader import Rows
-from mlcls_jax.data.sampling import stream_order, substitutes
+from mlcls_jax.data.sampling import Repeats, stream_order, substitutes
 
 NO_IMAGE = -1  # in place of an index: a black image
 
 
 def stream_rows(
-    images: int, seed: int, rows: Rows, first_step: int, last_step: int
+    images: int,
+    seed: int,
+    rows: Rows,
+    first_step: int,
+    last_step: int,
+    repeats: Repeats | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the epoch and the index of each image of this process: int64 [step, row].
 
@@ -22,14 +27,21 @@ def stream_rows(
       rows: the rows of this process.
       first_step: the first step.
       last_step: the step after the last one.
+      repeats: how often each image is in an epoch; None: once.
     """
     positions = _positions(rows, first_step, last_step)
-    epochs, indices = stream_order(positions.ravel(), images, seed)
+    epochs, indices = stream_order(positions.ravel(), images, seed, repeats)
     return epochs.reshape(positions.shape), indices.reshape(positions.shape)
 
 
 def train_order(
-    paths: Sequence[str], seed: int, bad: BadImages, rows: Rows, first_step: int, last_step: int
+    paths: Sequence[str],
+    seed: int,
+    bad: BadImages,
+    rows: Rows,
+    first_step: int,
+    last_step: int,
+    repeats: Repeats | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns `stream_rows` with other images in place of those that could not be read.
 
@@ -37,10 +49,10 @@ def train_order(
 
     Args:
       paths: the training images.
-      seed, rows, first_step, last_step: see `stream_rows`.
+      seed, rows, first_step, last_step, repeats: see `stream_rows`.
       bad: the images that could not be read.
     """
-    epochs, indices = stream_rows(len(paths), seed, rows, first_step, last_step)
+    epochs, indices = stream_rows(len(paths), seed, rows, first_step, last_step, repeats)
     if len(bad):
         unreadable = bad.among(paths)
         for place in zip(*np.nonzero(unreadable[indices]), strict=True):

@@ -42,7 +42,7 @@ def train_batches(
     images = train_images(paths, size, augment, seed, reader)
 
     def order(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        return train_order(paths, seed, reader.bad, rows, first, last)
+        return train_order(paths, seed, reader.bad, rows, first, last, table.repeats)
 
     def by_threads(step: int) -> Iterator[np.ndarray]:
         options = {"rows": rows, "size": size, "augment": augment, "seed": seed, "reader": reader}

@@ -72,6 +72,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields training batches; see `loader.train_batches`."""
     paths, drawn = table.paths, uniforms_needed(augment)
+    repeats = table.repeats
     memory = BufferPool((rows.count, size, size, reader.pixels.channels))
     draw = training_draw(paths, size, augment, seed, reader)
 
@@ -81,7 +82,7 @@ def train_batches(
     def begin(step: int, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray, list[Future]]:
         start = step * rows.batch_size + rows.start
         positions = np.arange(start, start + rows.count)
-        epochs, indices = stream_order(positions, len(paths), seed)
+        epochs, indices = stream_order(positions, len(paths), seed, repeats)
         numbers = uniforms(seed, epochs, indices, drawn)
         randoms = [
             ImageRandom(seed, *row)

@@ -22,6 +22,7 @@ from mlcls_jax.data.loaders.loader import (
     train_batches,
 )
 from mlcls_jax.data.readers.storage import Part
+from mlcls_jax.data.sampling import Repeats
 
 pytestmark = pytest.mark.reference
 
@@ -115,6 +116,16 @@ def test_every_symmetry_and_resizing_is_that_of_the_threads(table, loader, resiz
 def test_soft_labels_are_those_of_the_threads(table, loader):
     soft = replace(table, targets=table.labels * np.float32(0.5) + np.float32(0.2))
     assert_same_stream(batches(soft, loader), batches(soft, "threads"))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_repeated_images_are_those_of_the_threads(table, loader):
+    repeats = Repeats(np.where(np.arange(IMAGES) < 4, 8.0, 1.0))
+    uneven = replace(table, repeats=repeats)
+    for augment in (CROP, Augment(erase=1.0)):  # random numbers before and after decoding
+        expected = batches(uneven, "threads", augment=augment)
+        assert_same_stream(batches(uneven, loader, augment=augment), expected)
+        assert_same_stream(batches(uneven, loader, first=5, augment=augment), expected[5:])
 
 
 @pytest.mark.parametrize("loader", LOADERS)

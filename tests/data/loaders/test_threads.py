@@ -22,6 +22,7 @@ from mlcls_jax.data.loaders.loader import (
     train_batches,
 )
 from mlcls_jax.data.readers.csv_labels import read_labels
+from mlcls_jax.data.sampling import Repeats
 
 AUGMENT = Augment(train_resize="random_crop")
 CHANGED = replace(AUGMENT, hue=0.1, contrast=0.4, rand_augment=2, cutout=0.3, erase=0.5)
@@ -75,6 +76,25 @@ def test_an_image_looks_different_in_another_epoch(table):
     before, after = by_name(first, 0), by_name(second, 5)
     assert before.keys() == after.keys() == set(table.filenames)
     assert sum(np.array_equal(before[name], after[name]) for name in before) < 4
+
+
+def test_repeated_images_look_different_each_time_and_any_part_of_a_run_is_the_same(table):
+    repeats = Repeats(np.where(np.arange(len(table)) < 5, 6.0, 1.0))
+    uneven, eight = replace(table, repeats=repeats), Rows(8, 0, 8)
+    whole, seen = batches(uneven, 0, 5, eight), {}
+    for step, batch in enumerate(whole):
+        names = batch_filenames(uneven, step, 8, seed=0)
+        rows = [table.filenames.index(name) for name in names]
+        np.testing.assert_array_equal(batch.label, table.labels[rows])
+        for name, image in zip(names, batch.image, strict=True):
+            seen.setdefault(name, []).append(image.tobytes())
+    repeated = [images for images in seen.values() if len(images) > 1]
+    assert [len(images) for images in seen.values() if len(images) > 2] and len(repeated) == 5
+    assert sum(len(set(images)) for images in repeated) > 0.8 * sum(map(len, repeated))
+    halves = [batches(uneven, 2, 5, Rows(8, start, 4)) for start in (0, 4)]
+    for one, low, high in zip(whole[2:], *halves, strict=True):
+        np.testing.assert_array_equal(one.image, np.concatenate([low.image, high.image]))
+        np.testing.assert_array_equal(one.label, np.concatenate([low.label, high.label]))
 
 
 @pytest.mark.parametrize("batch_size", [16, 24, 40])
