@@ -46,6 +46,14 @@ ROWS = (
     Row("focal", "loss", {"loss.name": "focal"}),
     Row("asl", "loss", {"loss.name": "asl"}),
     Row("label-smoothing", "loss", {"loss.label_smoothing": 0.1}),
+    # How often images with rare classes are shown; pos-weight weights their labels instead.
+    Row("oversample-sqrt", "sampling", {"data.oversample": "sqrt"}),
+    Row("oversample-balanced", "sampling", {"data.oversample": "balanced"}),
+    Row(
+        "oversample-pos-weight",
+        "sampling",
+        {"data.oversample": "sqrt", "loss.pos_weight": "auto"},
+    ),
     # What trains when, with the same number of steps.
     Row("frozen", "phases", {f"{HEAD}.duration": ALL_EPOCHS, f"{FINETUNE}.duration": NO_EPOCHS}),
     Row("full", "phases", {f"{HEAD}.duration": NO_EPOCHS, f"{FINETUNE}.duration": ALL_EPOCHS}),

@@ -8,6 +8,7 @@ seeds that have every fold are used.
 """
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -40,17 +41,20 @@ class OutOfFold:
         fold: int [image] for each seed.
         logits: float [image, class] for each seed.
         seconds: mean time of a run.
+        most: positives of a class to be averaged, at most.
     """
 
     labels: np.ndarray
     fold: dict[int, np.ndarray]
     logits: dict[int, np.ndarray]
     seconds: float
+    most: float = math.inf
 
     @property
     def included(self) -> np.ndarray:
-        """Bool [class], classes with enough positives for the average."""
-        return (self.labels == 1).sum(axis=0) >= MIN_POSITIVES
+        """Bool [class], classes in the averages."""
+        positives = (self.labels == 1).sum(axis=0)
+        return (positives >= MIN_POSITIVES) & (positives <= self.most)
 
 
 @dataclass(frozen=True)
@@ -134,12 +138,13 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("name", help="name of the row")
 
 
-def read(folder: Path, name: str) -> OutOfFold:
+def read(folder: Path, name: str, most: float = math.inf) -> OutOfFold:
     """Reads the results of one row.
 
     Args:
         folder: of the data set and network.
         name: of the row, with ":ARRAY" for another array than logits.
+        most: see OutOfFold.
 
     Raises:
         ValueError: no seed has all of its folds.
@@ -161,7 +166,7 @@ def read(folder: Path, name: str) -> OutOfFold:
             labels[run["rows"]], fold[seed][run["rows"]] = run["labels"], index
             logits[seed][run["rows"]] = run[f"logits_{array}" if array else "logits"]
     seconds = [float(run["seconds"]) for runs in complete.values() for run in runs.values()]
-    return OutOfFold(labels, fold, logits, float(np.mean(seconds)))
+    return OutOfFold(labels, fold, logits, float(np.mean(seconds)), most)
 
 
 def _covers_all(runs: dict[int, dict[str, np.ndarray]]) -> bool:
@@ -251,13 +256,19 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder of the data set and network")
     parser.add_argument("rows", nargs="+", help="names of rows; the first is the baseline")
+    parser.add_argument(
+        "--most",
+        type=float,
+        default=math.inf,
+        help="average only classes with at most this many images",
+    )
     options = parser.parse_args(arguments)
     baseline: OutOfFold | None = None
     columns = ("mAP", "fold mAP", "loss", "ECE", "ECE calibrated", "CF1")
     print(f"| row | seeds | difference | {' | '.join(columns)} | seconds |")
     print(f"|{' --- |' * (len(columns) + 4)}")
     for name in options.rows:
-        row = read(options.folder, name)
+        row = read(options.folder, name, options.most)
         values, gain = summary(row), ""
         if baseline is not None:
             mean, low, high = difference(row, baseline)

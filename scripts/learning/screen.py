@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from out_of_fold import add_data_options, folds_to_run, read_labels, save
-from screen_network import ROWS, Network, Settings, Tail, fit_logistic, train_head
+from screen_network import ROWS, Network, Settings, Tail, fit_logistic, train_head, train_table
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import ImageFile, open_image
@@ -91,9 +91,13 @@ def main(arguments: list[str]) -> None:
         result = {"logits": after_head, "logits_head": after_head}
         if settings.cut <= network.stages + 1:
             steps = max(round(len(train) / ROWS), 1)
-            if steps not in tails:
-                tails[steps] = Tail(network, settings, steps)
-            tail = tails[steps]
+            # Weights of positives are compiled into the step.
+            means = (
+                train_table(known, settings).mean_targets.tolist() if settings.pos_weight else []
+            )
+            tail = tails.get((steps, tuple(means)))
+            if tail is None:
+                tail = tails[steps, tuple(means)] = Tail(network, settings, steps, means)
             result |= tail.train(head, inputs[train], known, inputs[run.held_out], run.own_seed)
         save(run, labels, time.perf_counter() - began, result)
 

@@ -1,7 +1,7 @@
 """The network of screen.py in two parts: frozen sections, run once, and those that train."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 import optax
 from sklearn.linear_model import LogisticRegression
 
-from mlcls_jax.config import Group, Loss, Phase
-from mlcls_jax.data.sampling import stream_order
+from mlcls_jax.config import Data, Group, Loss, Phase
+from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.oversampling import with_repeats
+from mlcls_jax.data.sampling import REPEAT, stream_order
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.weights.load import load_pretrained
 from mlcls_jax.step import losses
@@ -50,6 +52,8 @@ class Settings:
         size: side of the images in pixels; 0: the variant's own.
         images: training images, drawn from those of the other folds; 0: all.
         flipped, unknown: shares of the training labels that are turned around, or hidden.
+        oversample: as in Data.
+        pos_weight: "auto" as in Loss, or "" for 1.
     """
 
     cut: int = 6
@@ -79,6 +83,12 @@ class Settings:
     images: int = 0
     flipped: float = 0.0
     unknown: float = 0.0
+    oversample: str = "none"
+    pos_weight: str = ""
+
+    def loss(self) -> Loss:
+        """Returns the loss of the second phase; that of the first has no smoothing."""
+        return Loss(label_smoothing=self.smoothing, pos_weight=self.pos_weight or 1.0)
 
 
 class Network:
@@ -154,18 +164,28 @@ def mean_loss(loss: losses.Loss, logits: jax.Array, labels: jax.Array) -> jax.Ar
     return total / jnp.maximum(known, 1.0)
 
 
+def train_table(labels: np.ndarray, settings: Settings) -> LabelTable:
+    """Returns a table of training labels, int [image, class], with the repeats of the settings."""
+    names, classes = (tuple(map(str, range(count))) for count in labels.shape)
+    table = LabelTable("", names, labels.astype(np.int8), classes)
+    return with_repeats(table, Data(oversample=settings.oversample))
+
+
 def train_head(features: np.ndarray, labels: np.ndarray, settings: Settings, seed: int) -> dict:
     """Returns {kernel, bias} after the first phase, on pooled features [image, view, width]."""
     images, width = len(features), features.shape[-1]
     steps = max(settings.head_epochs * images // ROWS, 1)
-    known = np.maximum((labels >= 0).sum(0), 1)
-    bce = losses.make_loss(Loss(), labels.shape[1], None)
-    bias = losses.prior_bias(Loss(), (labels == 1).sum(0) / known)
+    table = train_table(labels, settings)
+    config, means = dataclasses.replace(settings.loss(), label_smoothing=0.0), table.mean_targets
+    bce = losses.make_loss(config, labels.shape[1], means)
+    bias = losses.prior_bias(config, means)
     head = {"kernel": jnp.zeros((width, labels.shape[1])), "bias": jnp.asarray(bias)}
     rate = optax.cosine_decay_schedule(settings.head_rate, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-    epoch, row = stream_order(np.arange(steps * ROWS), images, seed)
-    view = stream_order(epoch * images + row, images, seed + 2**31)[1] % settings.views
+    epoch, row = stream_order(np.arange(steps * ROWS), images, seed, table.repeats)
+    earlier, epoch = np.divmod(epoch, REPEAT)
+    place = stream_order(epoch * images + row, images, seed + 2**31)[1]
+    view = (place + earlier) % settings.views
     inputs, targets, key = jnp.asarray(features), jnp.asarray(labels), jax.random.key(seed)
 
     def step(carry, batch):
@@ -207,10 +227,11 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, strength: float) -> d
 class Tail:
     """The sections from the cut to the head: their training step and their scores."""
 
-    def __init__(self, network: Network, settings: Settings, per_epoch: int):
+    def __init__(
+        self, network: Network, settings: Settings, per_epoch: int, means: Sequence[float]
+    ):
         self.network, self.settings, self.per_epoch = network, settings, per_epoch
-        classes, smoothing = network.model.num_classes, settings.smoothing
-        self.loss = losses.make_loss(Loss(label_smoothing=smoothing), classes, None)
+        self.loss = losses.make_loss(settings.loss(), network.model.num_classes, means)
         cut, stages = settings.cut, network.stages
         sections = [f"stage{number}" for number in range(cut, stages + 1)]
         pattern = f"backbone/({'|'.join([*sections, 'top'])})/.*"
@@ -283,7 +304,8 @@ class Tail:
         state, key = self.optimizer.init(leaves), jax.random.key(seed)
         steps = self.settings.epochs * self.per_epoch
         first_row = self.settings.head_epochs * len(x)
-        _, rows = stream_order(first_row + np.arange(steps * ROWS), len(x), seed)
+        repeats = train_table(labels, self.settings).repeats
+        _, rows = stream_order(first_row + np.arange(steps * ROWS), len(x), seed, repeats)
         begin, end = (2, x.shape[1]) if self.settings.drawn else (0, 2)
         views, average = np.random.default_rng(seed + 5).integers(begin, end, len(rows)), []
         for step, chosen in enumerate(np.split(np.arange(len(rows)), steps)):

@@ -58,6 +58,17 @@ def test_stored_folds_give_scikit_learns_map(tmp_path, data):
     assert out_of_fold.summary(reverse)["mAP"] < expected
 
 
+def test_the_rare_classes_can_be_averaged_alone(tmp_path, data):
+    labels, logits = data
+    store(tmp_path, "row", logits, labels)
+    most = int(np.median(labels.sum(axis=0)))
+    row = out_of_fold.read(tmp_path, "row", most)
+    rare = labels.sum(axis=0) <= most
+    assert row.included.tolist() == rare.tolist() and 0 < rare.sum() < CLASSES
+    expected = average_precision_score(labels[:, rare], logits[:, rare], average="macro")
+    assert out_of_fold.summary(row)["mAP"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_row_does_not_differ_from_itself(tmp_path, data):
     labels, logits = data
     store(tmp_path, "row", logits, labels)
