@@ -6,7 +6,6 @@ The options of a command are in its module, which is imported only when it runs.
 
 import difflib
 import runpy
-import signal
 import sys
 
 from mlcls_jax import __version__
@@ -53,8 +52,7 @@ def main() -> None:
 
 def run(name: str) -> None:
     """Runs a command as `python -m mlcls_jax.<name>` does."""
-    # Only a training may be stopped by SIGTERM with exit code 0, because it can be continued.
-    early_signals.leave_on_signals(*() if name == "train" else (signal.SIGINT,))
+    early_signals.leave_on_signals()
     sys.argv[1:2] = []
     runpy.run_module(f"mlcls_jax.{name.replace('-', '_')}", run_name="__main__")
 

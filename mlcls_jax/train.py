@@ -83,8 +83,7 @@ def train(
     """Trains all phases, from the latest checkpoint if one exists, and returns the exit code.
 
     With data.folds, there is a run for each fold, and then one on all images if data.refit is True.
-    A run that SIGTERM stops saves a checkpoint and returns 0, because machines that are about to
-    be preempted send this signal.
+    A run that a signal stops saves a checkpoint, and its exit code is 128 plus the signal's number.
 
     Args:
         config: of the run.
@@ -99,8 +98,7 @@ def train(
     training = Training(config, workdir, extensions)
     began = time.perf_counter() if began is None else began
     with in_use(workdir), leave_on_sigterm():
-        ended = training.folds(began) if has_folds(config.data) else training.run(began)
-    return cli.INTERRUPTED if ended is Ended.INTERRUPTED else 0
+        return (training.folds(began) if has_folds(config.data) else training.run(began)).code
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class Training:
             config, self.workdir, self.extensions, lambda *run: Training(*run).run_part()
         )
         ended = runs.run()
-        if ended is Ended.FINISHED and is_first_process():
+        if ended.finished and is_first_process():
             for line in lines(try_report(self.workdir)):
                 console.print(line)
         return ended
@@ -163,16 +161,15 @@ class Training:
                     if int(state.step) < phase_plan.stop and not services.stop.is_set():
                         state = begin_phase(context, phase_plan, state)
                         state = run_phase(context, phase_plan, state, startup)
+                services.stop.decide()  # the last evaluation may have taken long
                 services.close()
                 finished = int(state.step) == inputs.plan[-1].stop
                 for line in lines(report.close()):
                     console.print(line)
                 print_end(inputs, finished)
-        if finished:
-            if config.data.fold >= 0 and is_first_process():
-                keep_held_out(workdir)
-            return Ended.FINISHED
-        return Ended.INTERRUPTED if services.stop.by_terminal else Ended.STOPPED
+        if finished and config.data.fold >= 0 and is_first_process():
+            keep_held_out(workdir)
+        return Ended(finished, services.stop.signal)
 
     def _report(self, inputs: RunInputs) -> LiveReport:
         """Returns the report of a run; with folds, it is written from these, and not while the run
@@ -199,4 +196,4 @@ class Training:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, is_log=True)

@@ -140,7 +140,12 @@ def test_a_reader_that_stops_early_is_no_error():
 
 @pytest.mark.parametrize(
     ("name", "number", "code"),
-    [("train", "SIGTERM", 0), ("train", "SIGINT", 130), ("predict", "SIGINT", 130)],
+    [
+        ("train", "SIGTERM", 143),
+        ("train", "SIGHUP", 129),
+        ("train", "SIGINT", 130),
+        ("predict", "SIGINT", 130),
+    ],
 )
 def test_a_signal_during_the_imports_leaves_with_one_line(name, number, code):
     script = (

@@ -73,10 +73,10 @@ def test_a_stopped_run_continues_to_the_same_result(photos, tiny, tmp_path, monk
     assert train(config, whole) == 0
     assert len(compiled) == 2  # once a phase
 
-    # It is stopped inside an epoch, first by Ctrl-C and then by SIGTERM, at these batches.
-    send_at_batches(monkeypatch, [(2, signal.SIGINT), (6, signal.SIGTERM)])
+    # It is stopped inside an epoch, first by Ctrl-C and then by SIGUSR1, at these batches.
+    send_at_batches(monkeypatch, [(2, signal.SIGINT), (6, signal.SIGUSR1)])
     codes = [train(config, parts) for _ in range(3)]
-    assert codes == [130, 0, 0]
+    assert codes == [130, 138, 0]
     assert records(parts) == records(whole)
     for ours, theirs in zip(
         jax.tree.leaves(final_params(parts)), jax.tree.leaves(final_params(whole)), strict=True

@@ -19,18 +19,25 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mlcls_jax.system.console import console
+from mlcls_jax.system.early_signals import STOPPING, exit_code
 
-_SIGNALS = [signal.SIGINT, signal.SIGTERM]
-# SIGHUP means that the terminal was closed; nohup ignores it.
-if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-    _SIGNALS.append(signal.SIGHUP)
+_SIGHUP = getattr(signal, "SIGHUP", None)
+# nohup ignores SIGHUP, which then stays ignored.
+_SIGNALS = [n for n in STOPPING if n != _SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived before there was anything to save.
+    """A signal other than Ctrl-C arrived before there was anything to save.
 
     It derives from BaseException, so that no handler of ordinary errors catches it.
+
+    code: the exit code of the command.
     """
+
+    def __init__(self, number: int):
+        name = signal.Signals(number).name
+        super().__init__(f"{name}: stopped before the first step; run the same command to continue")
+        self.code = exit_code(number)
 
 
 class Stop:
@@ -47,12 +54,14 @@ class Stop:
     def set(self, number: int = signal.SIGINT) -> None:
         """Requests a stop: immediately, or with several processes at the next `decide`.
 
+        The first request counts: SLURM sends SIGTERM after the signal that it was asked to send.
+
         Args:
             number: signal that requests it.
         """
-        self._asked = number
+        self._asked = self._asked or number
         if jax.process_count() == 1:
-            self._decided = number
+            self._decided = self._asked
 
     def decide(self, save: bool = False) -> bool:
         """Agrees among all processes on whether to stop and whether to save.
@@ -74,9 +83,9 @@ class Stop:
         return bool(agreed[1])
 
     @property
-    def by_terminal(self) -> bool:
-        """Whether Ctrl-C requested the stop; the command then fails, unlike after SIGTERM."""
-        return self._decided == signal.SIGINT
+    def signal(self) -> int:
+        """Number of the signal that requested the stop, the same in all processes; 0 for none."""
+        return self._decided
 
 
 class SaveClock:
@@ -101,7 +110,7 @@ class SaveClock:
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """Sets `stop` on Ctrl-C, SIGTERM or SIGHUP within the block; a second Ctrl-C interrupts.
+    """Sets `stop` on any of the signals within the block; a second Ctrl-C interrupts.
 
     It replaces the SIGTERM handler that JAX installs when there are several processes.
     """
@@ -120,11 +129,10 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def leave_on_sigterm() -> Iterator[None]:
-    """Raises Terminated on SIGTERM or SIGHUP within the block."""
+    """Raises Terminated on any of the signals but Ctrl-C within the block."""
 
     def leave(number: int, _) -> None:
-        name = signal.Signals(number).name
-        raise Terminated(f"{name}: stopped before the first step; run the same command to continue")
+        raise Terminated(number)
 
     with _handlers(leave, *(number for number in _SIGNALS if number != signal.SIGINT)):
         yield

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from mlcls_jax.run.metrics_log import Logger, MetricsLog
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.programs import StepSpec
 from mlcls_jax.system import distributed
+from mlcls_jax.system.early_signals import exit_code
 from mlcls_jax.system.signals import SaveClock, Stop
 from mlcls_jax.training.compile_ahead import CompileAhead
 from mlcls_jax.training.pool import ImagePool
@@ -40,12 +40,22 @@ OnEvaluation = Callable[[float, Callable[[], BestEvaluation]], None]
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
-class Ended(Enum):
-    """How a training ended: at its last step, or before it by a signal or by Ctrl-C."""
+@dataclass(frozen=True)
+class Ended:
+    """How a training ended.
 
-    FINISHED = 0
-    STOPPED = 1
-    INTERRUPTED = 2
+    Attributes:
+        finished: whether no work is left.
+        signal: number of the signal that asked it to stop; 0 for none.
+    """
+
+    finished: bool
+    signal: int = 0
+
+    @property
+    def code(self) -> int:
+        """Returns the exit code of the command."""
+        return 0 if self.finished else exit_code(self.signal)
 
 
 @dataclass(frozen=True)

@@ -21,17 +21,21 @@ def run(name, middle="", first=""):
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129), ("SIGUSR1", 138)]
+)
 def test_a_signal_ends_the_process_with_its_exit_code(name, code):
     assert run(name) == (code, f"{name}: stopped before any work was done\n")
 
 
 def test_stop_leaving_restores_the_defaults():
     assert run("SIGTERM", "early_signals.stop_leaving()") == (-15, "")
+    assert run("SIGHUP", "early_signals.stop_leaving()") == (-1, "")
     code, text = run("SIGINT", "early_signals.stop_leaving()")
     assert text.endswith("KeyboardInterrupt\n") and code == -2
 
 
-def test_an_ignored_signal_stays_ignored():
-    ignored = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
-    assert run("SIGINT", "early_signals.stop_leaving()", ignored) == (0, "")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_an_ignored_signal_stays_ignored(name):
+    ignored = f"signal.signal(signal.{name}, signal.SIG_IGN)"
+    assert run(name, "early_signals.stop_leaving()", ignored) == (0, "")

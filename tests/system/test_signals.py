@@ -11,22 +11,28 @@ import pytest
 
 from mlcls_jax import cli
 from mlcls_jax.system import signals, threads
+from mlcls_jax.system.early_signals import STOPPING
 from mlcls_jax.system.signals import SaveClock, Stop, Terminated, leave_on_sigterm, stop_on_signals
 from mlcls_jax.system.threads import StoppedError
 
 
-@pytest.mark.parametrize(
-    ("number", "by_terminal"),
-    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, False)],
-)
-def test_a_signal_stops_and_the_handlers_are_restored(number, by_terminal, capsys):
-    stop, before = Stop(), [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_stops_and_the_handlers_are_restored(number, capsys):
+    stop, before = Stop(), [signal.getsignal(one) for one in STOPPING]
     with stop_on_signals(stop):
         assert not stop.is_set()
         os.kill(os.getpid(), number)
-        assert stop.is_set() and stop.by_terminal == by_terminal
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+        assert stop.is_set() and stop.signal == number
+    assert [signal.getsignal(one) for one in STOPPING] == before
     assert f"{number.name}: stopping after this step" in capsys.readouterr().out
+
+
+def test_the_first_signal_counts():
+    stop = Stop()
+    with stop_on_signals(stop):
+        os.kill(os.getpid(), signal.SIGUSR1)  # SLURM sends SIGTERM at the end of the time
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.signal == signal.SIGUSR1
 
 
 def test_a_second_ctrl_c_interrupts_and_a_second_sigterm_does_not():
@@ -50,15 +56,18 @@ def test_an_interrupted_print_does_not_undo_the_stop(monkeypatch):
     assert stop.is_set()
 
 
-def test_sigterm_before_the_first_step_exits_with_0(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
+)
+def test_a_signal_before_the_first_step_exits_with_its_code(monkeypatch, capsys, number, code):
     def start(_):
         with leave_on_sigterm():
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(cli, "_quiet_threads", lambda: None)
     with pytest.raises(SystemExit) as ended:
         cli.run(start)
-    assert ended.value.code == 0
+    assert ended.value.code == code
     assert "before the first step; run the same command to continue" in capsys.readouterr().err
     assert not issubclass(Terminated, Exception)
 
@@ -91,10 +100,10 @@ def test_several_processes_decide_identically(monkeypatch, first):
     stop.set(signal.SIGTERM)
     assert not stop.is_set()  # the other process does not know yet
     assert not stop.decide()
-    assert stop.is_set() and not stop.by_terminal
+    assert stop.signal == signal.SIGTERM
     other = Stop()
     others[:] = signal.SIGTERM, 1
-    assert other.decide() and other.is_set() and not other.by_terminal
+    assert other.decide() and other.signal == signal.SIGTERM
     assert gathered == [[0, int(first)], [signal.SIGTERM, 0], [0, 0]]
 
 

@@ -19,6 +19,8 @@ from mlcls_jax.run.checkpoint_integrity import check_step, saved_steps
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.train import train
 from mlcls_jax.training import compile_ahead, feature_cache
+from mlcls_jax.training.context import NO_EXTENSIONS, Ended
+from mlcls_jax.training.folds import FoldRuns
 
 FOLDS = 3
 
@@ -127,7 +129,7 @@ def test_stopped_in_a_fold_it_continues_to_the_same_result(
     codes = [train(config, parts)]
     while not (parts / "checkpoints").exists() or len(codes) < 4:
         codes.append(train(config, parts))
-    assert codes[:2] == [130, 0]
+    assert codes[:2] == [130, 143]
     assert codes[-1] == 0
     assert files_of(parts) == files_of(whole)
     for ours, theirs in zip(final_params(parts), final_params(whole), strict=True):
@@ -142,6 +144,17 @@ def vars_of(config):
 
 def with_folds(data, folds):
     return Data(**{**{name: getattr(data, name) for name in data.__slots__}, "folds": folds})
+
+
+def test_a_signal_in_the_last_evaluation_of_a_fold_leaves_the_other_folds(photos, tiny, tmp_path):
+    trained = []
+
+    def train_run(config, workdir, extensions):
+        trained.append(workdir.name)
+        return Ended(finished=True, signal=signal.SIGTERM)
+
+    runs = FoldRuns(make_config(photos, tiny), tmp_path / "run", NO_EXTENSIONS, train_run)
+    assert (runs.run_filled().code, trained) == (143, ["fold-0"])
 
 
 @pytest.mark.slow

@@ -58,11 +58,11 @@ def errors(output):
     return [line for line in output.splitlines() if line.startswith("error:")]
 
 
-def finish(*processes):
-    """Returns the outputs of the processes, and fails with the output of a process that failed."""
+def finish(*processes, code=0):
+    """Returns the outputs of the processes, and fails with that of one with another exit code."""
     outputs = outputs_of(*processes)
     for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
+        assert process.returncode == code, output
     return outputs
 
 
@@ -128,7 +128,7 @@ def test_two_processes_train_like_one_with_two_devices(photos, tmp_path, loader)
         assert second.poll() is None
         time.sleep(0.05)
     second.terminate()
-    assert "run the same command to continue" in finish(first, second)[0]
+    assert "run the same command to continue" in finish(first, second, code=143)[0]
     assert max(saved_steps(two)) < 8
 
     first, second = finish(*both())
