@@ -19,6 +19,7 @@ from mlcls_jax.system import devices, distributed, early_signals, threads
 from mlcls_jax.system.command_line import USER_ERROR, error_line, keeps_traceback
 from mlcls_jax.system.console import console, one_line
 from mlcls_jax.system.early_signals import INTERRUPTED
+from mlcls_jax.system.output import Output, output_of_command, tell
 from mlcls_jax.system.signals import Terminated
 
 FAILED = 1
@@ -58,7 +59,7 @@ def out_of_memory(error: BaseException) -> bool:
     return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
 
 
-def run(main: Callable[[list[str]], int]) -> None:
+def run(main: Callable[[list[str]], int], is_log: bool = False) -> None:
     """Runs a command and exits with its exit code.
 
     Errors that the user can fix become one line on stderr, with exit code 2. With
@@ -66,23 +67,26 @@ def run(main: Callable[[list[str]], int]) -> None:
 
     Args:
         main: the command; takes its arguments and returns its exit code.
+        is_log: whether stdout is only a log, whose loss does not matter; else it is a result, and
+            the exit code is 2 if it is lost.
     """
     _quiet_threads()
     early_signals.stop_leaving()
+    with output_of_command(is_log) as output:
+        _run(main, output)
+
+
+def _run(main: Callable[[list[str]], int], output: Output) -> None:
     try:
         with image_libraries():
-            code = main(sys.argv[1:])
+            code = main(sys.argv[1:]) or output.exit_code()
         if threads.is_busy() and not distributed.is_multiprocess():
             _leave(code)  # the threads have no result that is still needed
         sys.exit(code)
     except Terminated as stopped:
-        print(stopped, file=sys.stderr)
-        _leave(0)
+        _stop(str(stopped), stopped.code)
     except KeyboardInterrupt:
-        if distributed.is_multiprocess():
-            distributed.end("stopped", INTERRUPTED)
-        print("stopped", file=sys.stderr)
-        _leave(INTERRUPTED)
+        _stop("stopped", INTERRUPTED)
     except Exception as error:
         traced = keeps_traceback() or not isinstance(error, ONE_LINE_ERRORS)
         if distributed.is_multiprocess():
@@ -95,8 +99,16 @@ def run(main: Callable[[list[str]], int]) -> None:
         if traced:
             print_exc()
             _leave(FAILED)
-        print(f"error: {_error_line(error)}", file=sys.stderr)
+        tell(f"error: {_error_line(error)}")
         _leave(_exit_code(error))
+
+
+def _stop(text: str, code: int) -> NoReturn:
+    """Ends a command that a signal has stopped, and the other processes of the run."""
+    if distributed.is_multiprocess():
+        distributed.end(text, code)
+    tell(text)
+    _leave(code)
 
 
 def _end_with_others(error: Exception) -> NoReturn:

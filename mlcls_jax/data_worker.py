@@ -66,4 +66,4 @@ def wait_for(dispatcher: str, seconds: float = WAIT) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, is_log=True)

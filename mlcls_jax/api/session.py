@@ -11,6 +11,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from mlcls_jax.data.images.decoding import image_libraries
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import with_addresses
+from mlcls_jax.system.output import lossy_output
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def session() -> Iterator[None]:
     """
     before = {name: jax.config.values[name] for name in distributed.jax_options()}
     verbosity, handlers = logging.get_verbosity(), root.handlers[:]
-    with image_libraries():
+    with image_libraries(), lossy_output(is_log=True):
         try:
             logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant
             distributed.start()

@@ -94,4 +94,4 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, is_log=True)

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from mlcls_jax.system import early_signals
 from mlcls_jax.system.console import escaped, one_line
+from mlcls_jax.system.output import output_of_command, tell
 
 USER_ERROR = 2
 LONGEST = 2000  # characters of an error message, because quotes from a file can be of any length
@@ -43,7 +44,7 @@ def refusing() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         if not keeps_traceback():
-            print(f"error: {error_line(error)}", file=sys.stderr)
+            tell(f"error: {error_line(error)}")
             sys.exit(USER_ERROR)
 
 
@@ -54,18 +55,15 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
         main: the command; takes its arguments and returns its exit code.
     """
     early_signals.stop_leaving()
-    try:
-        code = main(sys.argv[1:])
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        code = early_signals.INTERRUPTED
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except (ValueError, OSError) as error:
-        if keeps_traceback():
-            raise
-        print(f"error: {error_line(error)}", file=sys.stderr)
-        code = USER_ERROR
+    with output_of_command(is_log=False) as output:
+        try:
+            code = main(sys.argv[1:]) or output.exit_code()
+        except KeyboardInterrupt:
+            tell("stopped")
+            code = early_signals.INTERRUPTED
+        except (ValueError, OSError) as error:
+            if keeps_traceback():
+                raise
+            tell(f"error: {error_line(error)}")
+            code = USER_ERROR
     sys.exit(code)

@@ -62,8 +62,8 @@ class _Console(Console):
         super().print(*(_shown(o) if isinstance(o, str) else o for o in objects), **options)
 
 
-# markup=False because class names may contain [brackets].
-console = _Console(highlight=False, soft_wrap=True, markup=False)
+# Class names may contain [brackets] and be written :like_this:.
+console = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class Meter:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import jax
 
 from mlcls_jax.system.files import cache_folder
+from mlcls_jax.system.output import tell
 
 FAILED = 1  # exit code of a process that ends because another one failed
 COMPILED = "jax_compilation_cache_dir"  # the option of JAX
@@ -271,7 +272,7 @@ def _deadline(seconds: float, message: str) -> Iterator[None]:
 
 def _print_error(message: str) -> None:
     sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    tell(f"error: {message}")
 
 
 def jax_options() -> dict[str, Any]:
