@@ -6,7 +6,13 @@ import shutil
 from pathlib import Path
 
 from mlcls_jax.run.bucket_checkpoints import checkpoint_of
-from mlcls_jax.run.checkpoint_integrity import FOLDER, METADATA, SCORE, steps_in_folder
+from mlcls_jax.run.checkpoint_integrity import (
+    FOLDER,
+    METADATA,
+    SCORE,
+    check_regular,
+    steps_in_folder,
+)
 from mlcls_jax.system.bucket import Copy, copy_at
 from mlcls_jax.system.files import CHECKSUMS, cache_folder
 from mlcls_jax.system.remote import is_remote
@@ -17,7 +23,21 @@ _LIGHT = (METADATA, SCORE)  # items that tell which checkpoint is which
 
 
 def open_workdir(workdir: str | Path) -> Path:
-    """Returns the folder of a run; for an address, a local copy without the arrays.
+    """Returns the folder of a run, which holds only files and folders; see `check_regular`.
+
+    Args: see `local_folder`.
+
+    Raises:
+        ValueError: there is something else in the folder, or as for `local_folder`.
+        OSError: the bucket cannot be read.
+    """
+    folder = local_folder(workdir)
+    check_regular(folder.expanduser())
+    return folder
+
+
+def local_folder(workdir: str | Path) -> Path:
+    """Returns the folder of a path or an address; for an address, a local copy without the arrays.
 
     Args:
         workdir: a path, or an address such as gs://bucket/run.

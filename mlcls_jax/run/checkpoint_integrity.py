@@ -5,8 +5,11 @@ checkpoint therefore contains SHA256SUMS.
 """
 
 import json
+import os
 import shutil
+import stat
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ FORMAT = 1  # of the contents of a checkpoint
 METADATA, SCORE = "metadata", "metrics"  # names of items; the score is that of evaluation.best
 FOLDER = "checkpoints"  # in the workdir
 FOLD = "fold-"  # name of the folder of a fold in the workdir, before its number
+EVENTS = "tensorboard"  # folder of TensorBoard events in the workdir
 _PARTIAL = ".orbax-checkpoint-tmp"
 
 
@@ -40,6 +44,30 @@ def fold_folders(workdir: Path) -> list[Path]:
 def fold_folder(workdir: Path, fold: int) -> Path:
     """Returns the folder of the run that is validated on a fold."""
     return Path(workdir) / f"{FOLD}{fold}"
+
+
+def check_regular(workdir: Path) -> None:
+    """Checks that a workdir holds only files and folders, because it may be from anybody.
+
+    What is behind a link would be read or written elsewhere, and reading a device or a FIFO may
+    never end.  The workdir itself may be a link.  Folders that are not of a run are not searched.
+
+    Raises:
+        ValueError: names the first link, device, FIFO or socket.
+    """
+    for parent, folders, files in os.walk(workdir):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            with suppress(FileNotFoundError):  # a training replaces its checkpoints
+                mode = path.lstat().st_mode
+                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                    kind = "link" if stat.S_ISLNK(mode) else "device, FIFO or socket"
+                    raise ValueError(
+                        f"{path} is a {kind}; a run is read and written only inside its own "
+                        "folder, so remove it, or replace it by a file or folder"
+                    )
+        if Path(parent) == workdir:
+            own = (FOLDER, EVENTS)
+            folders[:] = [name for name in folders if name in own or name.startswith(FOLD)]
 
 
 def saved_steps(workdir: Path) -> list[int]:

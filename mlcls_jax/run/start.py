@@ -157,7 +157,7 @@ def _workdir(options: argparse.Namespace, source: Path | None) -> Path:
         return workdir
     if source and not options.config:
         return open_workdir(address_of(next_workdir(source)))
-    return RUNS / Path(options.config or DEFAULT).stem
+    return open_workdir(RUNS / Path(options.config or DEFAULT).stem)
 
 
 def _base(

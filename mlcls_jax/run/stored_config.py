@@ -14,8 +14,13 @@ from mlcls_jax.config.checks import validate
 from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.serialization import differences, from_dict, may_change
 from mlcls_jax.models.weights.aliases import is_name
-from mlcls_jax.run.bucket_run import open_workdir
-from mlcls_jax.run.checkpoint_integrity import FOLDER, has_checkpoint, saved_steps
+from mlcls_jax.run.bucket_run import local_folder
+from mlcls_jax.run.checkpoint_integrity import (
+    FOLDER,
+    check_regular,
+    has_checkpoint,
+    saved_steps,
+)
 from mlcls_jax.system.invocation import command
 
 CONFIG = "config.json"
@@ -116,10 +121,12 @@ def find_run(weights: str) -> tuple[Path, str] | None:
     folder, which, path = weights, BEST, Path(weights)
     if path.parent.name == FOLDER and path.name.isdecimal():
         folder, which = weights[: weights.rindex(FOLDER)] or ".", path.name
-    workdir = open_workdir(folder).expanduser()
+    workdir = local_folder(folder).expanduser()
     # Another folder with weights may have a config.json too.
-    is_run = (workdir / CONFIG).is_file() and (workdir / FOLDER).is_dir()
-    return (workdir, which) if is_run else None
+    if not (workdir / CONFIG).is_file() or not (workdir / FOLDER).is_dir():
+        return None
+    check_regular(workdir)
+    return workdir, which
 
 
 def check_run(option: str, given: str) -> tuple[Path, str]:
@@ -134,7 +141,7 @@ def check_run(option: str, given: str) -> tuple[Path, str]:
     """
     found = find_run(given)
     if found is None:
-        path = open_workdir(given).expanduser()
+        path = local_folder(given).expanduser()
         if path.is_file():
             raise ValueError(
                 f"{option} {given} is a file, not the folder of a run; a file of weights is used "

@@ -19,7 +19,7 @@ from mlcls_jax.config.serialization import to_json
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.run.bucket_run import open_workdir
-from mlcls_jax.run.checkpoint_integrity import fold_folders, has_run
+from mlcls_jax.run.checkpoint_integrity import EVENTS, FOLDER, fold_folders, has_run
 from mlcls_jax.run.stored_config import CONFIG, check_unchanged
 from mlcls_jax.run.stored_config import read_config as read_config
 from mlcls_jax.system.bucket import copy_of
@@ -41,7 +41,7 @@ RAW, EMA = "raw", "ema"  # the parameters and their moving averages in metadata 
 # A folder with only these may become a workdir:
 OWN = (
     *(CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, SCORES, REPORT, DATA_CARD),
-    *("checkpoints", "tensorboard", *FRAMES.values()),
+    *(FOLDER, EVENTS, *FRAMES.values()),
     *(LAST_SCORES, HELD_OUT, FOLDS, SUSPECTS),
     *(f"eval_{OUT_OF_FOLD}.json", f"predictions_{OUT_OF_FOLD}.csv"),
 )

@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -175,6 +176,8 @@ def damage(folder: Path, parts: Iterable[str] | None = None) -> str:
         For example "model/manifest.ocdbt is missing"; "" if the folder is intact.
     """
     try:
+        if not is_regular(folder / CHECKSUMS):
+            raise OSError
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return f"{CHECKSUMS} cannot be read"
@@ -182,25 +185,36 @@ def damage(folder: Path, parts: Iterable[str] | None = None) -> str:
     if len(listed) < len(lines) or not listed:
         return f"{CHECKSUMS} is truncated"
     parts = None if parts is None else set(parts)
-    for name in _files(folder):  # catches a list that was truncated at a line end
+    present = set(_files(folder))
+    for name in sorted(present):  # catches a list that was truncated at a line end
         if name not in listed and (parts is None or name.split("/")[0] in parts):
             return f"{name} is not in {CHECKSUMS}"
     for name, digest in listed.items():
         if parts is not None and name.split("/")[0] not in parts:
             continue
+        if name not in present:  # nothing else is opened: it could be a device, or a link to one
+            return f"{name} is missing"
         try:
             if _digest(folder / name) != digest:
                 return f"{name} does not match its checksum"
-        except FileNotFoundError:
-            return f"{name} is missing"
-        except (OSError, ValueError) as error:
+        except OSError as error:
             return f"{name} cannot be read ({error})"
     return ""
 
 
+def is_regular(path: Path) -> bool:
+    """Returns whether a path is a file, and not a link, a device, a FIFO or a folder."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def _files(folder: Path) -> list[str]:
-    files = (file for file in folder.glob("*/**/*") if file.is_file())
-    return sorted(file.relative_to(folder).as_posix() for file in files)
+    """Returns the regular files in the subfolders; links are not followed."""
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    names = (file.relative_to(folder).as_posix() for file in files if is_regular(file))
+    return sorted(name for name in names if "/" in name)
 
 
 def _digest(file: Path) -> str:
