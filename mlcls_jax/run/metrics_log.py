@@ -8,15 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlcls_jax.evaluation.base_rate import SAMPLE
+from mlcls_jax.run.checkpoint_integrity import EVENTS
 from mlcls_jax.run.workdir import METRICS
 from mlcls_jax.system.bucket import uploaded
 from mlcls_jax.system.console import print_warning
-from mlcls_jax.system.files import append, is_full, write_text
+from mlcls_jax.system.files import append, is_full, replacing, write_bytes
 
 _FLUSH_SECONDS = 120.0
 # A metric of val in the record of the training sample, over the classes that both have.
 _OF_VAL, _OF_VAL_NAMED = "train_sample/val_mAP", "val/mAP_over_classes_of_train_sample"
 UNWRITTEN = "unwritten_metrics"  # in the metadata of a checkpoint; see MetricsLog.for_metadata
+RECORDS = "metrics_records"  # likewise
+_NUMBERS = ("epoch", "train_loss", "images_per_second")  # of every record
 
 # Called with the step and numbers by name, such as {"val/mAP": 0.8}.
 Logger = Callable[[int, dict[str, float]], object]
@@ -116,7 +120,7 @@ class MetricsLog:
         step: int,
         enabled: bool,
         loggers: Sequence[Logger] = (),
-        unwritten: Sequence[dict[str, Any]] = (),
+        metadata: dict[str, Any] | None = None,
     ):
         """Opens the log of a run that continues after `step`.
 
@@ -127,31 +131,36 @@ class MetricsLog:
             step: the restored step; 0 for a new run.
             enabled: False in processes that write nothing.
             loggers: get the same numbers as TensorBoard; one that raises an error gets no more.
-            unwritten: records of the checkpoint that metrics.jsonl may lack; see `for_metadata`.
+            metadata: of the restored checkpoint; see `for_metadata`.
         """
         self._unwritten: list[dict[str, Any]] = []
+        self._contents = b""  # what the file holds
         self._loggers = list(loggers)
         self._path, self._step, self._enabled = workdir / METRICS, step, enabled
-        self._events = Events(workdir / "tensorboard", step)
+        self._events = Events(workdir / EVENTS, step)
         if not enabled:
             return
         kept = [record for record in read_metrics(workdir) if record["step"] <= step]
-        written = {record["step"] for record in kept}
-        kept += [record for record in unwritten if record["step"] not in written]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
+        written, metadata = {record["step"] for record in kept}, metadata or {}
+        lacking = [one for one in metadata.get(UNWRITTEN, ()) if not _problem(one)]
+        kept += [one for one in lacking if one["step"] not in written]
+        self._warn_of_gap(len(kept), int(metadata.get(RECORDS, 0)))
+        self._contents = b"".join(map(_line, kept))
         # Drops later lines and a truncated last line.
-        if (kept or self._path.exists()) and not self._holds(text.encode()):
-            write_text(self._path, text)
+        if (kept or self._path.exists()) and not self._holds(self._contents):
+            write_bytes(self._path, self._contents)
 
     def _holds(self, contents: bytes) -> bool:
         return self._path.exists() and self._path.read_bytes() == contents
 
     def for_metadata(self) -> dict[str, Any]:
-        """Returns {UNWRITTEN: the records that a full disk has kept out of metrics.jsonl so far}.
+        """Returns the number of records, and those that a full disk has kept out of the file.
 
-        They are part of the metadata of each checkpoint, so that no checkpoint lacks its record.
+        They are part of the metadata of each checkpoint, so that no checkpoint lacks its record,
+        and a run that continues notices if lines were lost.
         """
-        return {UNWRITTEN: list(self._unwritten)} if self._unwritten else {}
+        count = self._contents.count(b"\n") + len(self._unwritten)
+        return {RECORDS: count} | ({UNWRITTEN: list(self._unwritten)} if self._unwritten else {})
 
     def write_epoch(self, record: dict[str, Any]) -> None:
         """Appends the record of an evaluation; its numbers also go to TensorBoard.
@@ -198,9 +207,27 @@ class MetricsLog:
                 )
 
     def _write_lines(self) -> None:
-        text = "".join(json.dumps(record) + "\n" for record in self._unwritten)
-        append(self._path, text.encode())
+        """Appends the unwritten records; writes all if another program has changed the file."""
+        new = b"".join(map(_line, self._unwritten))
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size == len(self._contents):
+            append(self._path, new)
+        else:
+            print_warning(
+                f"{self._path} was cut, changed or deleted meanwhile; it is written again"
+            )
+            with replacing(self._path) as partial:
+                partial.write_bytes(self._contents + new)
+        self._contents += new
         self._unwritten = []
+
+    def _warn_of_gap(self, found: int, expected: int) -> None:
+        if found < expected:
+            print_warning(
+                f"{self._path} has {found} of the {expected} evaluations up to step {self._step}: "
+                "it was cut, edited or deleted, so the report and the history have a gap; restore "
+                "a copy"
+            )
 
     def _failure(self, error: OSError) -> str:
         return (
@@ -245,6 +272,31 @@ def _record(line: bytes, place: str) -> dict[str, Any]:
         record = json.loads(line)
     except ValueError as error:
         raise ValueError(f"{place} is damaged ({error}); remove that line") from error
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-        raise ValueError(f"{place} is damaged (it has no step); remove that line")
+    if problem := _problem(record):
+        raise ValueError(f"{place} is damaged ({problem}); remove that line")
     return record
+
+
+def _problem(record: Any) -> str:
+    """Returns what a record lacks that every reader of it needs; "" if it lacks nothing."""
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return "it has no step"
+    if not isinstance(record.get("phase"), str):
+        return "it has no phase"
+    needed: list[tuple[dict, str, tuple]] = [(record, "it", _NUMBERS)]
+    for part in ("val", "base_rate", SAMPLE):
+        values = record.get(part, None if part != SAMPLE else {})
+        if not isinstance(values, dict):
+            return f"it has no {part}"
+        if values:  # without validation images, they are empty
+            best = (record["best_by"],) if part == "val" and "best_by" in record else ()
+            needed.append((values, part, ("mAP", "loss", *best)))
+    for values, part, names in needed:
+        for name in names:
+            if not isinstance(values.get(name), int | float):
+                return f"{part} has no number {name}"
+    return ""
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record).encode() + b"\n"

@@ -25,7 +25,7 @@ from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.weights.load import known_pretrained_config
 from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
-from mlcls_jax.run.metrics_log import UNWRITTEN, MetricsLog, read_metrics
+from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
 from mlcls_jax.run.own_weights import read_own_weights, warn_of_seen_images
 from mlcls_jax.run.stored_config import new_run
 from mlcls_jax.run.trained_model import check_metadata, read_pretrained_config
@@ -169,11 +169,11 @@ def open_run(
         kept=extensions.kept,
     )
     latest = checkpoints.latest()
-    unwritten = checkpoints.metadata(latest).get(UNWRITTEN, []) if latest else []
+    metadata = checkpoints.metadata(latest) if latest else {}
     services = Services(
         compile_ahead=compile_ahead,
         checkpoints=checkpoints,
-        log=MetricsLog(workdir, latest or 0, is_first_process(), extensions.loggers, unwritten),
+        log=MetricsLog(workdir, latest or 0, is_first_process(), extensions.loggers, metadata),
         save_clock=SaveClock(config.checkpoint.every_minutes),
         timer=PhaseTimer(startup.began if startup else None),
     )

@@ -15,11 +15,12 @@ from mlcls_jax.run.workdir import METRICS
 def record(step: int, mean_ap: float = 0.5) -> dict:
     return {
         "step": step,
+        "epoch": step / 10,
         "phase": "head",
         "train_loss": 0.25,
         "images_per_second": 9.0,
-        "val": {"mAP": mean_ap},
-        "base_rate": {"mAP": 0.1},
+        "val": {"mAP": mean_ap, "loss": 0.5},
+        "base_rate": {"mAP": 0.1, "loss": 0.6},
     }
 
 
@@ -132,7 +133,9 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
         ("train/train_loss", 7): 0.25,
         ("train/images_per_second", 7): 9.0,
         ("val/mAP", 7): 0.75,
+        ("val/loss", 7): 0.5,
         ("base_rate/mAP", 7): 0.1,
+        ("base_rate/loss", 7): 0.6,
         ("train/loss", 8): 1.5,
     }
     (events,) = (tmp_path / "tensorboard").iterdir()
@@ -150,7 +153,7 @@ def test_each_map_has_a_name_of_its_own(tmp_path):
     seen: dict[str, float] = {}
     log = MetricsLog(tmp_path, 0, True, [lambda step, numbers: seen.update(numbers)])
     sample = {"mAP": 0.9, "loss": 0.1, "val_mAP": 0.6, "classes": 2, "images": 9}
-    log.write_epoch(record(10) | {"val": {"mAP": 0.5}, "train_sample": sample})
+    log.write_epoch(record(10) | {"val": {"mAP": 0.5, "loss": 1.0}, "train_sample": sample})
     log.close()
     maps = {name: value for name, value in seen.items() if "mAP" in name}
     assert maps["val/mAP"] == 0.5 and maps["val/mAP_over_classes_of_train_sample"] == 0.6
@@ -166,7 +169,7 @@ def test_a_full_disk_is_a_warning_and_the_line_is_written_with_the_next(
 
     log = MetricsLog(tmp_path, 0, enabled=True)
     log.write_epoch(record(10))
-    assert log.for_metadata() == {}
+    assert log.for_metadata() == {metrics_log.RECORDS: 1}
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)  # the line is in the file, and taken back
         patch.setattr(log, "_events", SimpleNamespace(add=lambda *_: None, flush=lambda: None))
@@ -179,7 +182,8 @@ def test_a_full_disk_is_a_warning_and_the_line_is_written_with_the_next(
     unwritten = log.for_metadata()[metrics_log.UNWRITTEN]
     assert unwritten == [record(20)]
     log.write_epoch(record(30))
-    assert steps(tmp_path) == [10, 20, 30] and log.for_metadata() == {}
+    assert steps(tmp_path) == [10, 20, 30]
+    assert log.for_metadata() == {metrics_log.RECORDS: 3}
 
 
 def test_a_line_that_stays_unwritten_is_an_error_at_the_end(tmp_path, monkeypatch):
@@ -197,5 +201,64 @@ def test_a_line_that_stays_unwritten_is_an_error_at_the_end(tmp_path, monkeypatc
 @pytest.mark.parametrize("has_line", [True, False])
 def test_a_line_in_the_checkpoint_is_written_at_the_next_start(tmp_path, has_line):
     write(tmp_path, 0, 10, *([20] if has_line else []))
-    MetricsLog(tmp_path, 20, enabled=True, unwritten=[record(20)])
+    MetricsLog(tmp_path, 20, enabled=True, metadata={metrics_log.UNWRITTEN: [record(20)]})
     assert steps(tmp_path) == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"val": None}, "it has no val"),
+        ({"val": {"mAP": 0.5}}, "val has no number loss"),
+        ({"best_by": "AUROC"}, "val has no number AUROC"),
+        ({"base_rate": []}, "it has no base_rate"),
+        ({"epoch": "1"}, "it has no number epoch"),
+        ({"phase": 3}, "it has no phase"),
+        ({"train_sample": {"mAP": 1}}, "train_sample has no number loss"),
+    ],
+)
+def test_a_line_without_a_part_is_named(tmp_path, change, problem):
+    write(tmp_path, 0, 10)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write(json.dumps(record(20) | change) + "\n")
+    with pytest.raises(ValueError, match=rf"jsonl, line 2 is damaged \({problem}\); remove"):
+        read_metrics(tmp_path)
+
+
+def test_a_record_without_validation_images_is_whole(tmp_path):
+    log = MetricsLog(tmp_path, 0, enabled=True)
+    log.write_epoch(record(10) | {"val": {}, "base_rate": {}})
+    log.close()
+    assert steps(tmp_path) == [10]
+
+
+@pytest.mark.parametrize("lines", [None, 0, 1])
+def test_a_run_that_continues_says_which_lines_are_gone(tmp_path, capsys, lines):
+    log = MetricsLog(tmp_path, 0, enabled=True)
+    log.write_epoch(record(10))
+    log.write_epoch(record(20))
+    metadata = log.for_metadata()
+    log.close()
+    MetricsLog(tmp_path, 20, True, metadata=metadata).close()
+    MetricsLog(tmp_path, 20, True, metadata={}).close()  # of an older version
+    assert capsys.readouterr().out == ""
+    path = tmp_path / METRICS
+    if lines is None:
+        path.unlink()
+    else:
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[2 - lines :]))
+    MetricsLog(tmp_path, 20, True, metadata=metadata).close()
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"has {lines or 0} of the 2 evaluations up to step 20: it was cut" in text
+
+
+@pytest.mark.parametrize("change", [os.unlink, lambda path: os.truncate(path, 5)])
+def test_lines_that_are_gone_meanwhile_are_written_again(tmp_path, capsys, change):
+    log = MetricsLog(tmp_path, 0, enabled=True)
+    log.write_epoch(record(10))
+    change(tmp_path / METRICS)
+    log.write_epoch(record(20))
+    log.write_epoch(record(30))
+    log.close()
+    assert steps(tmp_path) == [10, 20, 30]
+    assert capsys.readouterr().out.count("deleted meanwhile; it is written again") == 1
