@@ -17,7 +17,6 @@ therefore cross-fits: each image is decided by thresholds that were tuned on oth
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,11 @@ from scipy.special import expit
 from mlcls_jax.config import Evaluation
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.evaluation.base_rate import BaseRate, probabilities
-from mlcls_jax.evaluation.calibration import calibration_error, fit_temperatures
+from mlcls_jax.evaluation.calibration import (
+    MAX_TEMPERATURE,
+    calibration_error,
+    fit_temperatures,
+)
 from mlcls_jax.evaluation.image_metrics import image_decision_values
 from mlcls_jax.evaluation.metrics import (
     THRESHOLD,
@@ -228,8 +231,12 @@ def decision_rule_from_dict(values: dict[str, Any]) -> DecisionRule:
         )
     except (dacite.DaciteError, AttributeError, TypeError) as error:
         raise ValueError(f"decision rule: {one_line(error)}") from error
-    if not all(0 < temperature < math.inf for temperature in decision_rule.temperatures):
-        raise ValueError("decision rule: every temperature must be finite and above 0")
+    lowest, highest = 0.999 / MAX_TEMPERATURE, 1.001 * MAX_TEMPERATURE  # rounded in the file
+    if not all(lowest <= temperature <= highest for temperature in decision_rule.temperatures):
+        raise ValueError(
+            f"decision rule: every temperature must be between {1 / MAX_TEMPERATURE:g} and "
+            f"{MAX_TEMPERATURE:g}, as calibration fits them"
+        )
     if not all(0 <= threshold <= 1 for threshold in decision_rule.thresholds):
         raise ValueError("decision rule: every threshold must be a probability")
     return decision_rule

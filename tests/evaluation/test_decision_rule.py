@@ -198,6 +198,8 @@ def test_calibration_is_reported_before_and_after():
     [
         ({"temperatures": [1.0, 0.0]}, "temperature"),
         ({"temperatures": [1.0, float("inf")]}, "temperature"),
+        ({"temperatures": [1.0, 1e-3]}, "temperature must be between 0.1 and 10"),
+        ({"temperatures": [1.0, 1e3]}, "temperature"),
         ({"thresholds": [0.5, float("nan")]}, "threshold"),
         ({"thresholds": 0.5}, "not iterable"),
         ({"criterion": {}}, "criterion"),

@@ -4,7 +4,8 @@ A checksum that the publisher states (Keras: MD5) is always verified.  Otherwise
 recorded next to the file when it is downloaded, and verified from then on.  The first download is
 compared with the sum that the server states: Hugging Face sends the SHA-256 sum of a large file as
 `X-Linked-ETag` in the response that redirects to its storage (source:
-huggingface_hub/file_download.py, get_hf_file_metadata and REGEX_SHA256).
+huggingface_hub/file_download.py, get_hf_file_metadata and REGEX_SHA256).  If no sum is known from
+anywhere, only a file that can be read as weights is kept.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from mlcls_jax.models.weights.catalog import WeightsEntry
+from mlcls_jax.models.weights.formats import kind_of
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import cache_folder, replacing, write_text
 
@@ -203,7 +205,22 @@ def _download(entry: WeightsEntry, path: Path, kind: str, expected: str) -> str:
         raise OSError(
             f"it arrived with the {kind} sum {received}, but the server states {redirects.stated}"
         )
+    if not expected and not redirects.stated:
+        _check_readable(path, entry.filename)
     return received
+
+
+def _check_readable(path: Path, name: str) -> None:
+    """Raises OSError if a file for which no checksum vouches is not one of weights."""
+    kind = kind_of(Path(name))
+    try:
+        if kind is not None:
+            kind.read(path)
+    except ValueError as error:
+        raise OSError(
+            f"what arrived has no checksum to compare with and is no {kind.title} file of weights: "
+            "an error page?"
+        ) from error
 
 
 def _chunks(response: IO[bytes]) -> Iterator[bytes]:

@@ -99,6 +99,11 @@ KINDS = (
 )
 
 
+def kind_of(path: Path) -> Kind | None:
+    """Returns the format that the name of a file says; None for another name."""
+    return next((kind for kind in KINDS if path.suffix.lower() in kind.suffixes), None)
+
+
 def find_file(path: Path) -> Path:
     """Returns the path or, for a folder such as one from Hugging Face, its only weight file.
 
@@ -137,7 +142,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             f"{path} holds a whole Keras model, not its weights; call "
             'model.save_weights("x.weights.h5") and use that file'
         )
-    named = next((kind for kind in KINDS if path.suffix.lower() in kind.suffixes), None)
+    named = kind_of(path)
     found = next((kind for kind in KINDS if kind.matches(head)), None)
     if named and found and named is not found:
         raise ValueError(

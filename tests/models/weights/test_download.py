@@ -13,13 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from mlcls_jax.models.weights import download
 from mlcls_jax.models.weights.catalog import CATALOG
 from mlcls_jax.models.weights.download import local_file, packaged_weights
 
-CONTENT = b"weights" * 400_000  # more than one chunk
+CONTENT = save({"weights": np.arange(700_000, dtype=np.float32)})  # more than one chunk
+REPLACED = save({"other": np.zeros(1, np.float32)})
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 H5, SAFETENSORS = "efficientnetb0.h5", "tf_efficientnet_b0.in1k.safetensors"
 
@@ -183,6 +186,15 @@ def test_records_a_checksum_that_no_publisher_states(cache, unpinned):
     assert set(cache.iterdir()) == {path, record}
 
 
+@pytest.mark.parametrize("content", [b"<html>not found</html>\n", b"", b"12345678{}"])
+def test_without_any_checksum_only_weights_are_kept(cache, unpinned, content):
+    file, entry = unpinned
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="no checksum to compare with and is no safetensors file"):
+        local_file(entry)
+    assert list(cache.iterdir()) == []
+
+
 def test_a_damaged_copy_is_recognised_by_its_record(cache, unpinned):
     file, entry = unpinned
     path = local_file(entry)
@@ -199,16 +211,16 @@ def test_a_damaged_copy_is_recognised_by_its_record(cache, unpinned):
 def test_refuses_a_file_that_was_replaced_since_the_first_download(cache, unpinned):
     file, entry = unpinned
     local_file(entry).unlink()
-    file.write_bytes(b"replaced")
+    file.write_bytes(REPLACED)
     record = cache / f"{SAFETENSORS}.sha256"
-    replaced = hashlib.sha256(b"replaced").hexdigest()
+    replaced = hashlib.sha256(REPLACED).hexdigest()
     with pytest.raises(ValueError, match=f"arrived with the SHA-256 sum {replaced}") as caught:
         local_file(entry)
     assert SHA256 in str(caught.value)
     assert str(caught.value).endswith(f"if the publisher has replaced the weights, delete {record}")
     assert list(cache.iterdir()) == [record]
     record.unlink()
-    assert local_file(entry).read_bytes() == b"replaced"
+    assert local_file(entry).read_bytes() == REPLACED
 
 
 def test_a_file_that_was_put_there_by_hand(cache, unpinned):
@@ -240,7 +252,7 @@ def test_refuses_a_checksum_other_than_the_server_states(cache, hosted, monkeypa
 def test_refuses_a_file_that_ends_early(cache, hosted, monkeypatch):
     monkeypatch.setattr(Storage, "header", "")
     monkeypatch.setattr(Storage, "length", len(CONTENT) + 1)
-    with pytest.raises(ValueError, match="ended after 2800000 of 2800001 bytes"):
+    with pytest.raises(ValueError, match="ended after 2800080 of 2800081 bytes"):
         local_file(hosted)
     assert list(cache.iterdir()) == []
 
