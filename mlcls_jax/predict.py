@@ -79,8 +79,7 @@ def main(argv: list[str]) -> int:
         write_predictions(Path(options.csv), names, scores, run.classes)
     if options.labels:
         values = present.astype(np.int8)
-        # Exact names, so that training can read the file.
-        write_predictions(Path(options.labels), names, values, run.classes, exact=True)
+        write_predictions(Path(options.labels), names, values, run.classes)
     if options.explain:
         readable_paths = [path for path, good in zip(paths, readable, strict=True) if good]
         plain = with_fitting_batch(plain, len(readable_paths))

@@ -26,6 +26,7 @@ from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv
 from mlcls_jax.data.readers.csv_options import GROUP_COLUMN
+from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.data.readers.read_table import read_table
 from mlcls_jax.system.files import new_folder, write_text
 
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> int:
         for prefix, table in tables.items():
             write_text(folder / PARTS[prefix], labels_csv(table))
         categories = pd.DataFrame({"Labels": tables[""].classes})
-        write_text(folder / "categories.csv", categories.to_csv(index=False))
+        write_text(folder / "categories.csv", csv_text(categories))
     for prefix, table in tables.items():
         known = table.labels != UNKNOWN
         print(

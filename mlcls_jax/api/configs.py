@@ -16,6 +16,7 @@ from mlcls_jax.config.loading import base_config, with_overrides
 from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.schema import PATHS
 from mlcls_jax.config.serialization import flatten_fields, with_present_names
+from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.run.checkpoint_integrity import has_run
 from mlcls_jax.run.workdir import FRAMES
 from mlcls_jax.system.bucket import address_of
@@ -109,7 +110,7 @@ def written_labels(data: Data, workdir: Path) -> dict[str, str]:
         frame = getattr(data, field)
         if not isinstance(frame, pd.DataFrame):
             continue
-        path, text = workdir / name, csv_text(frame)
+        path, text = workdir / name, labels_of_frame(frame)
         paths[f"data.{field}"] = address_of(path)
         if has_run(workdir) and path.is_file() and path.read_text("utf-8") != text:
             raise ValueError(
@@ -121,12 +122,12 @@ def written_labels(data: Data, workdir: Path) -> dict[str, str]:
     return paths
 
 
-def csv_text(frame: pd.DataFrame) -> str:
+def labels_of_frame(frame: pd.DataFrame) -> str:
     """Returns a DataFrame as a CSV of labels: bools as 0 and 1, a named index as a column."""
     if frame.index.name:
         frame = frame.reset_index()
     flags = [name for name in frame.columns if pd.api.types.is_bool_dtype(frame[name])]
-    return frame.astype(dict.fromkeys(flags, "Int8")).to_csv(index=False)
+    return csv_text(frame.astype(dict.fromkeys(flags, "Int8")))
 
 
 def _merged(name: str, section: Any, given: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mlcls_jax.api.configs import csv_text
+from mlcls_jax.api.configs import labels_of_frame
 from mlcls_jax.api.images import GivenImages, ImageLike, as_file, named_images
 from mlcls_jax.api.results import EvaluationResult, Predictions
 from mlcls_jax.api.session import session
@@ -239,7 +239,7 @@ class LoadedModel:
         if isinstance(labels, pd.DataFrame):
             with tempfile.TemporaryDirectory() as folder:
                 csv = Path(folder) / "DataFrame.csv"
-                csv.write_text(csv_text(labels), encoding="utf-8")
+                csv.write_text(labels_of_frame(labels), encoding="utf-8")
                 return labels_for(run, str(csv), images, "csv")
         labels = str(labels)
         if labels not in SPLITS:

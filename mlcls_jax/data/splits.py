@@ -16,7 +16,8 @@ from mlcls_jax.config.schema import has_folds
 from mlcls_jax.data.groups import check_groups, proposed_groups, uneven_shares
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.oversampling import oversampled
-from mlcls_jax.data.readers.csv_cells import quoted, quoting, read_csv
+from mlcls_jax.data.readers.csv_cells import quoted, read_csv
+from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.data.stratification import draw_folds, draw_splits
 from mlcls_jax.system.files import write_text
@@ -193,9 +194,7 @@ def write_splits(path: str | Path, splits: Mapping[str, LabelTable]) -> None:
     """
     rows = [(name, split) for split, table in splits.items() for name in table.filenames]
     frame = pd.DataFrame(rows, columns=["filename", "split"], dtype=str)
-    # File names are not escaped for spreadsheets, because this file is read back.
-    quotes = quoting(name for name, _ in rows)
-    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n", quoting=quotes))
+    write_text(Path(path), csv_text(frame))
 
 
 def read_splits(

@@ -14,6 +14,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.schema import has_folds
 from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.readers.csv_writing import unescaped_cell
 from mlcls_jax.diagnosis.diagnose import diagnose
 from mlcls_jax.diagnosis.finding import Evidence, Finding, Labels
 from mlcls_jax.evaluation.decision_rule import DecisionRule
@@ -154,7 +155,7 @@ def _from_predictions(workdir: Path, val: LabelTable) -> BestEvaluation | None:
     try:
         result = json.loads(evaluated.read_text(encoding="utf-8"))
         frame = pd.read_csv(predictions, keep_default_na=False)
-        names = tuple(map(str, frame.iloc[:, 0]))
+        names = tuple(unescaped_cell(str(name)) for name in frame.iloc[:, 0])
         probabilities = frame.iloc[:, 1:].to_numpy(np.float64)
         thresholds = tuple(float(result["thresholds"][name]) for name in val.classes)
         if probabilities.shape[1] != len(val.classes) or set(names) - set(val.filenames):

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-from pandas import read_csv
 
 from mlcls_jax.config import Model
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.readers.csv_cells import read_csv
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.run.stored_config import check_same_network, find_run, read_config
 from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint, load_trained_model
@@ -100,8 +100,9 @@ def warn_of_seen_images(weights: str, splits: Mapping[str, LabelTable]) -> None:
     if found is None:
         return
     try:
-        before = read_csv(found[0] / SPLITS, dtype=str, keep_default_na=False)
-        trained = set(before["filename"][before["split"] == "train"])
+        before = read_csv(found[0] / SPLITS).columns
+        rows = zip(before["filename"].texts, before["split"].texts, strict=True)
+        trained = {name for name, split in rows if split == "train"}
     except (OSError, ValueError, KeyError):
         return  # a copy of the run may lack its splits
     for split in ("val", "test"):

@@ -11,7 +11,7 @@ import jax
 import pandas as pd
 
 from mlcls_jax.config import Config, Phase
-from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
+from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.evaluation.decision_rule import (
     DecisionRule,
     decision_rule_from_dict,
@@ -245,7 +245,6 @@ def write_predictions(
     filenames: tuple[str, ...] | list[str],
     probabilities,
     classes: tuple[str, ...],
-    exact: bool = False,
 ) -> None:
     """Writes a CSV with the file name of each image and a column per class.
 
@@ -254,20 +253,12 @@ def write_predictions(
         filenames: n names of images.
         probabilities: [n, c]; floats are written with six decimals, integers (0 or 1) as they are.
         classes: c names of classes.
-        exact: write names unchanged, so that the CSV can be read as labels; otherwise names that a
-            spreadsheet would take for a formula are escaped.
 
     Raises:
         ValueError: the file cannot be written.
     """
-    names, columns = list(filenames), list(classes)
-    if not exact:
-        names, columns = (
-            [for_spreadsheets(n) for n in names],
-            [for_spreadsheets(c) for c in columns],
-        )
-    frame = pd.DataFrame(probabilities, columns=columns)
+    frame = pd.DataFrame(probabilities, columns=list(classes))
+    # As objects, because a name may hold bytes that are not UTF-8.
+    names = pd.Series(list(filenames), dtype=object)
     frame.insert(0, "filename", names, allow_duplicates=True)
-    quotes = quoting([*names, *columns])
-    text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6f", quoting=quotes)
-    write_text(path, text)
+    write_text(path, csv_text(frame, "%.6f"))

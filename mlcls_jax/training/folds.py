@@ -13,7 +13,8 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.extensions import fields_of_extensions
 from mlcls_jax.config.recipes import with_fields, with_recipe
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import quoting
+from mlcls_jax.data.readers.csv_cells import read_csv
+from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.data.splits import write_splits
 from mlcls_jax.data.stratification import draw_folds
 from mlcls_jax.run.checkpoint_integrity import fold_folder, has_run
@@ -99,8 +100,10 @@ class FoldRuns:
             fields = {"data.fold": number, "data.refit": False, "minutes": 0.0}
             config = with_fields(self.config, fields)
             ended = self.train(config, fold_folder(self.workdir, number), extensions)
-            if ended is not Ended.FINISHED:
-                return ended
+            if ended.signal:
+                if ended.finished:  # the signal came during its last evaluation
+                    console.print(f"Stopped; run the same command to continue {self.workdir}.")
+                return Ended(finished=False, signal=ended.signal)
             distributed.wait_for_all("folds")  # the first process writes the scores
         out_of_fold = read_out_of_fold(self.workdir, table, fold)
         last = self.config.phases[-1].name
@@ -123,16 +126,12 @@ class FoldRuns:
             "No model was trained on all images; to train one: "
             f"{command('train')} --workdir {self.workdir} --refit"
         )
-        return Ended.FINISHED
+        return Ended(finished=True)
 
 
 def folds_csv(table: LabelTable, fold: np.ndarray) -> str:
-    """Returns a CSV with the columns filename and fold.
-
-    File names are not escaped for spreadsheets, because this file is read back.
-    """
-    frame = pd.DataFrame({"filename": table.filenames, "fold": fold})
-    return frame.to_csv(index=False, lineterminator="\n", quoting=quoting(table.filenames))
+    """Returns a CSV with the columns filename and fold."""
+    return csv_text(pd.DataFrame({"filename": table.filenames, "fold": fold}))
 
 
 def check_same_folds(workdir: Path, table: LabelTable, fold: np.ndarray) -> None:
@@ -147,7 +146,11 @@ def check_same_folds(workdir: Path, table: LabelTable, fold: np.ndarray) -> None
         ValueError: the folds differ.
     """
     path = workdir / FOLDS
-    if path.exists() and path.read_text(encoding="utf-8") != folds_csv(table, fold):
+    if not path.exists():
+        return
+    advice = "restore the file, or choose another --workdir"
+    saved = [read_csv(path).column(name, advice).texts for name in ("filename", "fold")]
+    if saved != [list(table.filenames), list(map(str, fold))]:
         raise ValueError(
             f"{path}: the folds drawn now are others, because the labels have changed; restore "
             "them, or choose another --workdir"

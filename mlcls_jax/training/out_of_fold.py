@@ -14,7 +14,7 @@ import pandas as pd
 
 from mlcls_jax.config import Evaluation
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
+from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.diagnosis.label_errors import Suspect, label_errors
 from mlcls_jax.evaluation.base_rate import BaseRate, model_scores
 from mlcls_jax.evaluation.decision_rule import (
@@ -241,8 +241,8 @@ def suspects_csv(table: LabelTable, suspects: Sequence[Suspect]) -> str:
     """
     rows = [
         {
-            "filename": for_spreadsheets(table.filenames[one.row]),
-            "class": for_spreadsheets(table.classes[one.column]),
+            "filename": table.filenames[one.row],
+            "class": table.classes[one.column],
             "label": one.label,
             "probability": one.probability,
             "wrong": one.wrong,
@@ -251,6 +251,4 @@ def suspects_csv(table: LabelTable, suspects: Sequence[Suspect]) -> str:
         for rank, one in enumerate(suspects, 1)
     ]
     columns = ["filename", "class", "label", "probability", "wrong", "rank"]
-    frame = pd.DataFrame(rows, columns=columns)
-    quotes = quoting([*frame["filename"], *frame["class"]])
-    return frame.to_csv(index=False, lineterminator="\n", float_format="%.6f", quoting=quotes)
+    return csv_text(pd.DataFrame(rows, columns=columns), "%.6f")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.data.images.image_error import ImageError
-from mlcls_jax.data.readers.csv_cells import for_spreadsheets, quoting
+from mlcls_jax.data.readers.csv_writing import for_spreadsheets, quoting
 from mlcls_jax.system.files import append, is_full
 
 _HEADER = ("path", "reason")

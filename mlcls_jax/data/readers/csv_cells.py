@@ -1,7 +1,7 @@
 """CSV files read as text, with the row and column of every cell.
 
-Nothing is interpreted here: no numbers, dates or missing values. The module also has the helpers
-that write cells which spreadsheets do not run as formulas.
+Nothing is interpreted here: no numbers, dates or missing values. Only the escapes of `csv_writing`,
+with which this package writes text, are removed.
 """
 
 import csv as csv_module
@@ -9,20 +9,17 @@ import re
 from collections.abc import Callable, Container, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from mlcls_jax.data.readers.csv_format import PLAIN, CsvFormat, as_commas, records
+from mlcls_jax.data.readers.csv_writing import unescaped_cell
 from mlcls_jax.system.console import one_line
 
 MAX_COLUMNS = 30_000  # no known data set has more classes; reading a column takes a millisecond
 MAX_LINE = 1 << 24  # bytes
 _BLOCK = 1 << 20
-# Spreadsheets read a cell that starts like this as a formula; the last four are full-width forms
-# (owasp.org/www-community/attacks/CSV_Injection).
-_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
 _UNNAMED = re.compile(r"Unnamed: \d+")  # pandas' name of a column without one
 
 
@@ -124,25 +121,6 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s\-./]+", "_", name.strip()).lower()
 
 
-def for_spreadsheets(text: str) -> str:
-    """Returns a name as a cell that is safe to open in a spreadsheet.
-
-    An apostrophe is put before what would be a formula. Bytes of a file name that are not UTF-8
-    become `\\udc80` to `\\udcff`.
-    """
-    text = text.encode(errors="backslashreplace").decode()
-    return f"'{text}" if _FORMULA.match(text) else text
-
-
-def quoting(texts: Iterable[str]) -> Literal[0, 1]:
-    """Returns the quoting with which these cells must be written.
-
-    The csv module does not quote a cell because of a carriage return in it.
-    """
-    has_return = any("\r" in text for text in texts)
-    return csv_module.QUOTE_ALL if has_return else csv_module.QUOTE_MINIMAL
-
-
 def read_csv(path: str | Path, layout: CsvFormat = PLAIN, *, named_only: bool = False) -> CsvCells:
     """Reads a table as text.
 
@@ -165,14 +143,14 @@ def read_csv(path: str | Path, layout: CsvFormat = PLAIN, *, named_only: bool = 
         raise ValueError(f"{path}: {problem}; check the path")
     _check_size(path, layout)
     cells = [column.cat for _, column in _read_frame(path, layout).items()]
-    header = [column.categories[column.codes.iloc[0]].strip() for column in cells]
+    header = [_name(column.categories[column.codes.iloc[0]]) for column in cells]
     codes = [column.codes.to_numpy() for column in cells]
     filled = [np.array([bool(text.strip()) for text in column.categories]) for column in cells]
     kept = np.logical_or.reduce([has[code] for has, code in zip(filled, codes, strict=True)])
     kept[0] = False  # header
     rows = np.flatnonzero(kept) + 1 + layout.lines_before
     columns = [
-        Column(path, name, rows, code[kept], tuple(column.categories))
+        Column(path, name, rows, *_unescaped(code[kept], column.categories.tolist()))
         for name, code, column in zip(header, codes, cells, strict=True)
     ]
     _check_short_rows(path, columns, layout)
@@ -182,6 +160,20 @@ def read_csv(path: str | Path, layout: CsvFormat = PLAIN, *, named_only: bool = 
     _check_header(path, header, unused)
     named = {column.name: column for i, column in enumerate(columns) if i not in unused}
     return CsvCells(path, named, (*layout.notes, *(_unused_note(columns[i], i) for i in unused)))
+
+
+def _name(header: str) -> str:
+    """Returns the name of a column from its header."""
+    return unescaped_cell(header.strip()).strip()
+
+
+def _unescaped(codes: np.ndarray, distinct: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns codes and distinct texts of a column, without the escapes in its texts."""
+    texts = list(map(unescaped_cell, distinct))
+    if texts == distinct:
+        return codes, tuple(distinct)
+    code = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    return np.array([code[text] for text in texts])[codes], tuple(code)
 
 
 def _is_unused(column: Column, position: int, named_only: bool) -> bool:

@@ -34,6 +34,7 @@ from mlcls_jax.data.readers.csv_values import (
     soft_columns,
     split_values,
 )
+from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.data.readers.delimited import check_one_label, delimited_labels, holds_lists
 from mlcls_jax.data.readers.file_names import (
     check_folder,
@@ -313,4 +314,4 @@ def labels_csv(table: LabelTable) -> str:
         for place in np.argwhere((table.targets > 0) & (table.targets < 1)):
             cells[*place] = np.format_float_positional(np.float32(table.targets[*place]), trim="-")
     frame = pd.concat([pd.DataFrame(columns), pd.DataFrame(cells, columns=table.classes)], axis=1)
-    return frame.to_csv(index=False, lineterminator="\n")
+    return csv_text(frame)

@@ -10,7 +10,6 @@ Reading an image is one read at a known offset. For tar and TFRecord files it ne
 files are not compressed, because JPEGs do not get smaller. Only labels.csv is used for training.
 """
 
-import csv
 import io
 import json
 import os
@@ -25,6 +24,7 @@ import pandas as pd
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import read_labels
+from mlcls_jax.data.readers.csv_writing import csv_text, unescaped_cell
 from mlcls_jax.data.readers.listing import file_sizes
 from mlcls_jax.data.readers.records import array_record
 from mlcls_jax.data.readers.shards import PackedImage, Shard, shard_opener
@@ -122,9 +122,8 @@ class Packer:
         self.close()
         frame = pd.DataFrame(self._rows.values(), columns=[*_COLUMNS, _RECORD])
         if self._format != "array_record":
-            frame = frame[_COLUMNS]
-        # All names are quoted, because the csv module does not quote carriage returns.
-        index = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+            frame = frame.drop(columns=_RECORD)
+        index = csv_text(frame)
         self._write(LABELS, labels)
         self._write(INDEX, index.encode())
         manifest = {
@@ -222,6 +221,7 @@ def _read_index(place: str, sizes: dict[str, int]) -> dict[str, str]:
     contents = io.BytesIO(read_whole(f"{place}/{INDEX}"))
     try:
         frame = pd.read_csv(contents, dtype=types, keep_default_na=False, na_filter=False)
+        frame["filename"] = [unescaped_cell(name) for name in frame["filename"]]
         rows = list(zip(*(frame[column].tolist() for column in _COLUMNS), strict=True))
         records = frame[_RECORD].tolist() if _RECORD in frame else [None] * len(rows)
         # Each image must lie in a shard of this data set, so that no more is read than exists.
