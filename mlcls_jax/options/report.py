@@ -8,6 +8,7 @@ import argparse
 from mlcls_jax.config.options import Parser
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.stored_config import read_config
+from mlcls_jax.run.workdir import REPORT_IMAGES
 from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.invocation import command
 
@@ -25,7 +26,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="add a Grad-CAM map below each image: where the network sees its class",
     )
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=REPORT_IMAGES,
+        help=f"most images of each kind of mistake (default {REPORT_IMAGES})",
+    )
+    options = parser.parse_args(argv)
+    if options.images < 1:
+        parser.error(f"--images {options.images}: it must be at least 1")
+    return options
 
 
 def check(argv: list[str]) -> None:

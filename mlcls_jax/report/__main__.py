@@ -1,6 +1,6 @@
 """Command that writes report.html of a run and prints its diagnosis.
 
-mlcls-jax report --workdir runs/b5 [--explain]
+mlcls-jax report --workdir runs/b5 [--explain] [--images 100]
 """
 
 import sys
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     if options.explain:
         distributed.start()
         explain = explain_by(workdir)
-    for line in lines(write_report(workdir, explain=explain)):
+    for line in lines(write_report(workdir, explain=explain, most=options.images)):
         console.print(line)
     console.print(f"Wrote {workdir / REPORT}")
     return 0

@@ -2,17 +2,17 @@
 
 Matplotlib draws them: a chart is 10 to 40 kB of SVG, while a library that draws in the browser
 would be megabytes of JavaScript.  Colours are drawn as placeholders and then replaced by variables
-of the style sheet.  No chart contains names of classes or files, so its text needs no escaping.
+of the style sheet.  Names of classes are added afterwards, escaped.
 """
 
 import io
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from mlcls_jax.evaluation.base_rate import SAMPLE
 from mlcls_jax.report.class_figures import Bin
@@ -81,10 +81,18 @@ def curves(records: Sequence[dict[str, Any]], metric: str) -> Markup:
             )
         if metric == "mAP":
             axes.set_ylim(0, 1.02)
-        axes.set_xlabel("epoch")
+        _epochs_below(axes, epochs)
         _legend_below(axes)
 
     return _chart(f"{metric} of train and val", draw)
+
+
+def _epochs_below(axes: Any, epochs: Sequence[float]) -> None:
+    """Labels the axis of the epochs, which is the same in all charts: whole numbers from 0 on."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(xlabel="epoch", xlim=(0, max(*epochs, 1) * 1.02))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def _legend_below(axes: Any) -> None:
@@ -92,23 +100,29 @@ def _legend_below(axes: Any) -> None:
     axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)
 
 
-def precision_recall(each: Sequence[np.ndarray], pooled: np.ndarray) -> Markup:
-    """Returns precision over recall.
+def precision_recall(each: Mapping[str, np.ndarray], pooled: np.ndarray) -> Markup:
+    """Returns precision over recall in steps, whose area is the average precision.
 
     Args:
-        each: curve of each class, float64 [2, point], as `class_figures.precision_recall` returns.
+        each: curve of each class by its name, float64 [2, point], as
+            `class_figures.precision_recall` returns.
         pooled: curve of all pairs of image and class, of the same form.
     """
 
     def draw(axes: Any) -> None:
-        for recall, precision in each:
-            axes.plot(recall, precision, color=FAINT, linewidth=0.8)
+        for number, (recall, precision) in enumerate(each.values()):
+            line = axes.step(recall, precision, where="post", color=FAINT, linewidth=0.8)
+            line[0].set_gid(f"class-{number}")
         axes.plot([], [], color=FAINT, linewidth=0.8, label="each class")
-        axes.plot(*pooled, color=VAL, label="all pairs of image and class")
+        axes.step(*pooled, where="post", color=VAL, label="all pairs of image and class")
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
         _legend_below(axes)
 
-    return _chart("precision over recall", draw)
+    chart = _chart("precision over recall", draw)
+    for number, name in enumerate(each):  # what a browser shows when the mouse is on the line
+        group = f'<g id="class-{number}">'
+        chart = Markup(chart.replace(group, f"{group}<title>{escape(name)}</title>"))
+    return chart
 
 
 def reliability(bins: Sequence[Bin]) -> Markup:
@@ -164,7 +178,8 @@ def speed(records: Sequence[dict[str, Any]]) -> Markup:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         few = max(rates) < 10 * min(rates)  # then too few powers of ten are on the axis
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:,g}" if few else "")
-        axes.set(xlabel="epoch", ylabel="images/s")
+        axes.set_ylabel("images/s")
+        _epochs_below(axes, epochs)
 
     return _chart("images per second", draw)
 

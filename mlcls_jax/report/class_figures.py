@@ -14,6 +14,8 @@ from mlcls_jax.evaluation.metrics import average_precisions, classes_to_average
 PAIRS = 15  # most pairs of classes in a table
 MIN_IMAGES = 2  # of a pair: one image alone is chance
 BINS = 10  # of the reliability diagram
+SCORE_BINS = 20  # of the histogram of a class
+TABLE = 25  # most classes in the table of labels that occur together
 POINTS = 60  # of a curve: a chart of this size cannot show more
 
 
@@ -170,19 +172,19 @@ def _pairs(classes: tuple[str, ...], counts: np.ndarray) -> list[Pair]:
 
 def precision_recall(
     labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
-) -> tuple[list[np.ndarray], np.ndarray]:
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """Returns the curves of recall and precision, each float64 [2, point].
 
     Returns:
-        The curve of each class with a positive label, and that of all pairs of image and class.
+        The curve of each class with a positive label by its column, and that of all pairs of image
+        and class.
     """
-    columns = [
-        (labels[known, c], probabilities[known, c])
-        for c, known in enumerate((labels != UNKNOWN).T)
-        if (labels[:, c] == 1).any()
-    ]
     known = labels != UNKNOWN
-    return [_curve(*column) for column in columns], _curve(labels[known], probabilities[known])
+    each = {
+        c: _curve(labels[known[:, c], c], probabilities[known[:, c], c])
+        for c in np.flatnonzero((labels == 1).any(axis=0)).tolist()
+    }
+    return each, _curve(labels[known], probabilities[known])
 
 
 def _curve(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -221,6 +223,46 @@ def reliability(
         for inside in (bins == index for index in range(BINS))
         if inside.any()
     ]
+
+
+def score_histogram(
+    labels: Int8[np.ndarray, " image"], probabilities: Float[np.ndarray, " image"]
+) -> Float[np.ndarray, "label bin"]:
+    """Returns the shares of the images by predicted probability, of those without and with a class.
+
+    Args:
+        labels: of one class, int8 [image]; unknown ones are left out.
+        probabilities: float64 [image].
+
+    Returns:
+        float64 [2, SCORE_BINS]; each row with images sums to 1.
+
+    >>> shares = score_histogram(np.int8([0, 0, 1, -1]), np.array([0.01, 0.99, 1.0, 0.5]))
+    >>> shares[:, [0, -1]].tolist()
+    [[0.5, 0.5], [0.0, 1.0]]
+    """
+    bins = np.minimum((probabilities * SCORE_BINS).astype(np.int64), SCORE_BINS - 1)
+    counts = [np.bincount(bins[labels == label], minlength=SCORE_BINS) for label in (0, 1)]
+    return np.stack([count / max(count.sum(), 1) for count in counts])
+
+
+def co_occurrence(table: LabelTable) -> tuple[list[int], Float[np.ndarray, "class class"]]:
+    """Returns how often images with one class also have another one.
+
+    Args:
+        table: labels; unknown ones count in no cell of their class.
+
+    Returns:
+        The columns of the most frequent classes in the order of the table, at most TABLE, and the
+        share of the images with the class of a row, among those where the class of a column is
+        known, that have it too; NaN where there are none.
+    """
+    chosen = np.sort(np.argsort(-table.positives, kind="stable")[:TABLE])
+    labels = table.labels[:, chosen]
+    positive, known = (labels == 1).astype(np.float64), (labels != UNKNOWN).astype(np.float64)
+    images = positive.T @ known
+    empty = np.full(images.shape, np.nan)
+    return chosen.tolist(), np.divide(positive.T @ positive, images, out=empty, where=images > 0)
 
 
 def _ratio(part: np.integer, whole: np.integer) -> float | None:

@@ -25,13 +25,23 @@ from mlcls_jax.report import charts
 from mlcls_jax.report.class_figures import (
     averages,
     class_rows,
+    co_occurrence,
     confused,
     precision_recall,
     reliability,
+    score_histogram,
     together,
 )
 from mlcls_jax.report.inputs import ReportInputs, Scored, gather
-from mlcls_jax.report.thumbnails import Example, Explain, Thumbnails, hits, mistakes, suspects
+from mlcls_jax.report.thumbnails import (
+    SHOWN,
+    Example,
+    Explain,
+    Thumbnails,
+    hits,
+    mistakes,
+    suspects,
+)
 from mlcls_jax.run.workdir import REPORT
 from mlcls_jax.step.network import describe_network, network_spec
 from mlcls_jax.system.files import write_text
@@ -46,6 +56,7 @@ def write_report(
     splits: dict[str, LabelTable] | None = None,
     thumbnails: Thumbnails | None = None,
     explain: Explain | None = None,
+    most: int = SHOWN,
 ) -> list[Finding]:
     """Writes report.html of a run and returns its diagnosis.
 
@@ -54,6 +65,7 @@ def write_report(
         splits: labels of the run by split; None: read them.
         thumbnails: those of an earlier report of the same run, to reuse them.
         explain: makes the Grad-CAM maps below the images; None: no maps.
+        most: images of each kind.
 
     Raises:
         ValueError: the folder holds no run, its labels cannot be read, or the report cannot be
@@ -63,17 +75,23 @@ def write_report(
     thumbnails = thumbnails or Thumbnails(
         pixel_format(inputs.config.data, inputs.config.model.in_channels)
     )
-    write_text(workdir / REPORT, render(inputs, thumbnails, explain))
+    write_text(workdir / REPORT, render(inputs, thumbnails, explain, most))
     return inputs.findings
 
 
-def render(inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None = None) -> str:
+def render(
+    inputs: ReportInputs,
+    thumbnails: Thumbnails,
+    explain: Explain | None = None,
+    most: int = SHOWN,
+) -> str:
     """Returns the report as HTML.
 
     Args:
         inputs: what the report shows.
         thumbnails: makes the small images.
         explain: makes the Grad-CAM maps below the images; None: no maps.
+        most: images of each kind.
     """
     environment = Environment(
         loader=PackageLoader("mlcls_jax.report"),
@@ -83,7 +101,7 @@ def render(inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": _figure, "percent": _percent, "for_shell": for_shell}
-    environment.filters["interval"] = _interval
+    environment.filters |= {"interval": _interval, "histogram": _histogram}
     style, script = (
         environment.loader.get_source(environment, name)[0]  # pyright: ignore
         for name in (_STYLE, _SCRIPT)
@@ -100,7 +118,7 @@ def render(inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None
         fold_metrics=FOLD_METRICS,
         **_run_values(inputs),
         **_training_values(inputs),
-        **_score_values(inputs, thumbnails, explain),
+        **_score_values(inputs, thumbnails, explain, most),
     )
 
 
@@ -173,7 +191,7 @@ def _training_values(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _score_values(
-    inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None
+    inputs: ReportInputs, thumbnails: Thumbnails, explain: Explain | None, most: int
 ) -> dict[str, Any]:
     """Template values of classes and images by the best evaluation, if there is one."""
     scored, decision_rule = inputs.scored, inputs.decision_rule
@@ -184,36 +202,43 @@ def _score_values(
     train, averaged = inputs.splits["train"], inputs.averaged
     intervals = bootstrap_intervals(labels, scored.logits, averaged, RESAMPLES, inputs.config.seed)
     aurocs = dict(zip(np.flatnonzero(averaged).tolist(), intervals.class_auroc, strict=True))
+    each, pooled = precision_recall(labels, probabilities)
+    frequent, shares = co_occurrence(train)
     return {
         "classes": class_rows(train, table, probabilities, present, decision_rule.thresholds),
         "resamples": next((each.resamples for each in intervals.means.values()), RESAMPLES),
         "intervals": [aurocs.get(c) for c in range(len(names))],
         "averages": averages(labels, scored.logits, averaged, intervals.means),
         "tuned_for": decision_rule.criterion.text if decision_rule.criterion else None,
-        "curve": charts.precision_recall(*precision_recall(labels, probabilities)),
+        "histograms": list(map(score_histogram, labels.T, probabilities.T)),
+        "shares": [(names[c], row.tolist()) for c, row in zip(frequent, shares, strict=True)],
+        "curve": charts.precision_recall({names[c]: points for c, points in each.items()}, pooled),
         "calibration": charts.reliability(reliability(labels, probabilities)),
         "error": calibration_error(labels, probabilities),
         "confused": [(p.first, p.second, p.count) for p in confused(names, labels, present)],
         "together": [dataclasses.astuple(p) for p in together(names, labels, present)],
-        "galleries": _galleries(scored, thumbnails, explain),
+        "galleries": _galleries(scored, thumbnails, explain, most),
         "explained": explain is not None,
     }
 
 
 def _galleries(
-    scored: Scored, thumbnails: Thumbnails, explain: Explain | None
-) -> list[tuple[str, str, list[tuple[str, str, Example]]]]:
-    """Title, CSS class, and (image address, map address, example) of each gallery."""
+    scored: Scored, thumbnails: Thumbnails, explain: Explain | None, most: int
+) -> list[tuple[str, str, int, list[tuple[str, str, Example]]]]:
+    """Title, CSS class, count, and (image address, map address, example) of each gallery."""
     evaluated = scored.table, scored.probabilities, scored.present
-    kinds = [
-        ("False positives", "wrong", mistakes(*evaluated, label=0)),
-        ("False negatives", "missed", mistakes(*evaluated, label=1)),
-        ("Correct in every class", "right", hits(*evaluated)),
+    everything = [
+        ("Labels that may be wrong", "doubted", suspects(scored.table, scored.probabilities, None)),
+        ("False positives", "wrong", mistakes(*evaluated, label=0, most=None)),
+        ("False negatives", "missed", mistakes(*evaluated, label=1, most=None)),
+        ("Correct in every class", "right", hits(*evaluated, most=None)),
     ]
-    if doubted := suspects(scored.table, scored.probabilities):
-        kinds.insert(0, ("Labels that may be wrong", "doubted", doubted))
+    kinds = [
+        (title, kind, len(examples), examples[: SHOWN if kind == "right" else most])
+        for title, kind, examples in everything
+    ]
     paths = scored.table.paths
-    shown = [(paths[one.row], one) for _, _, examples in kinds for one in examples]
+    shown = [(paths[one.row], one) for *_, examples in kinds for one in examples]
     readable = [(path, one.column) for path, one in shown if thumbnails.of(path)]
     draws = explain(readable) if explain else []
     maps = {
@@ -226,7 +251,9 @@ def _galleries(
         return thumbnails.of(path), maps.get((path, one.column), ""), one
 
     return [
-        (title, kind, list(map(images, examples))) for title, kind, examples in kinds if examples
+        (title, kind, count, list(map(images, examples)))
+        for title, kind, count, examples in kinds
+        if examples
     ]
 
 
@@ -236,6 +263,19 @@ def _figure(value: float | None, digits: int = 3) -> str:
 
 def _interval(interval: Interval) -> str:
     return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def _histogram(shares: np.ndarray) -> Markup:
+    """Two paths of bars: those with the class above a line at 10, those without it below.
+
+    Heights are square roots, so that a few images beside many are seen.
+    """
+    heights = 10 * np.sqrt(shares / np.maximum(shares.max(axis=1, keepdims=True), 1e-9))
+    absent, present = (
+        "".join(f"M{x} 10v{sign * h:.3g}h1v{-sign * h:.3g}z" for x, h in enumerate(row) if h)
+        for sign, row in zip((1, -1), heights, strict=True)
+    )
+    return Markup(f'<path class="with" d="{present}"/><path class="without" d="{absent}"/>')
 
 
 def _percent(value: float | None) -> str:

@@ -10,9 +10,10 @@ from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.evaluation.best_metric import DEFAULT, goodness
 from mlcls_jax.report.html import write_report
-from mlcls_jax.report.thumbnails import Thumbnails
+from mlcls_jax.report.thumbnails import SHOWN, Thumbnails
 from mlcls_jax.run.best_scores import BestEvaluation, write_best_evaluation
 from mlcls_jax.run.metrics_log import read_metrics
+from mlcls_jax.run.workdir import REPORT_IMAGES
 from mlcls_jax.system import threads
 from mlcls_jax.system.console import print_warning
 
@@ -75,7 +76,7 @@ class LiveReport:
         if self._running is not None:
             self._running.result()
         self._write_best()
-        return self._write() if self._enabled and self._best is not None else []
+        return self._write(REPORT_IMAGES) if self._enabled and self._best is not None else []
 
     def _write_best(self) -> None:
         """Writes the best evaluation, again after a failure, which is a warning."""
@@ -87,9 +88,9 @@ class LiveReport:
         except ValueError as error:
             print_warning(f"{error}; the next evaluation will try again")
 
-    def _write(self) -> list[Finding]:
+    def _write(self, most: int = SHOWN) -> list[Finding]:
         start = time.perf_counter()
-        findings = try_report(self._workdir, self._splits, self._thumbnails)
+        findings = try_report(self._workdir, self._splits, self._thumbnails, most)
         now = time.perf_counter()
         self._not_before = now + (now - start) / SHARE
         return findings
@@ -99,13 +100,14 @@ def try_report(
     workdir: Path,
     splits: dict[str, LabelTable] | None = None,
     thumbnails: Thumbnails | None = None,
+    most: int = REPORT_IMAGES,
 ) -> list[Finding]:
     """Writes the report and returns its diagnosis; a failure is a warning, and returns [].
 
     Args: see `write_report`.
     """
     try:
-        return write_report(workdir, splits, thumbnails)
+        return write_report(workdir, splits, thumbnails, most=most)
     except Exception as error:  # no failure of the report may end the training
         print_warning(f"report.html could not be written: {type(error).__name__}: {error}")
         return []

@@ -63,10 +63,9 @@ def _draw(heat: np.ndarray, size: int, resize: str) -> Draw:
     return draw
 
 
-SHOWN = 12  # images of each kind
-SIDE = 144  # pixels of the short side; the long side is cropped to twice as many
+SHOWN = 12  # images of each kind while the run trains
+SIDE = 192  # pixels of the short side, or less where the long side has twice as many
 QUALITY = 70  # JPEG: about 5 kB each
-LABELS = 6  # most labels in a caption
 
 
 @dataclass(frozen=True)
@@ -92,23 +91,31 @@ class Example:
 
 
 def mistakes(
-    table: LabelTable, probabilities: np.ndarray, present: np.ndarray, label: int
+    table: LabelTable,
+    probabilities: np.ndarray,
+    present: np.ndarray,
+    label: int,
+    most: int | None = SHOWN,
 ) -> list[Example]:
     """Returns the most confident mistakes on labels 1 (missed) or 0, at most one per image."""
     wrong = (table.labels == label) & (present != (label == 1))
     confidence = np.where(wrong, np.abs(label - probabilities), -1.0)
     worst = confidence.argmax(axis=1)
-    rows = _highest(confidence.max(axis=1))
+    rows = _highest(confidence.max(axis=1), most)
     return [_example(table, probabilities, row, int(worst[row])) for row in rows]
 
 
-def suspects(table: LabelTable, probabilities: np.ndarray) -> list[Example]:
+def suspects(
+    table: LabelTable, probabilities: np.ndarray, most: int | None = SHOWN
+) -> list[Example]:
     """Returns the labels that may be wrong, the most probable first; see `label_errors`."""
     found = label_errors(table.labels, probabilities, probabilities).suspects
-    return [_example(table, probabilities, one.row, one.column) for one in found[:SHOWN]]
+    return [_example(table, probabilities, one.row, one.column) for one in found[:most]]
 
 
-def hits(table: LabelTable, probabilities: np.ndarray, present: np.ndarray) -> list[Example]:
+def hits(
+    table: LabelTable, probabilities: np.ndarray, present: np.ndarray, most: int | None = SHOWN
+) -> list[Example]:
     """Returns images with a positive label and no mistake, the most confident first."""
     labels = table.labels
     right = ((labels == UNKNOWN) | (present == (labels == 1))).all(axis=1)
@@ -116,7 +123,7 @@ def hits(table: LabelTable, probabilities: np.ndarray, present: np.ndarray) -> l
     confidence = np.where(labels == 1, probabilities, 1 - probabilities)
     confidence = np.where(labels == UNKNOWN, 1.0, confidence).min(axis=1)
     most_probable = np.where(labels == 1, probabilities, -1.0).argmax(axis=1)
-    rows = _highest(np.where(right, confidence, -1.0))
+    rows = _highest(np.where(right, confidence, -1.0), most)
     return [
         Example(
             row,
@@ -150,20 +157,18 @@ class Thumbnails:
 
     def _make(self, path: str, draw: Callable[[np.ndarray], np.ndarray] = np.asarray) -> str:
         try:
-            image = draw(shrink(open_image(read_file(path), self._pixels), SIDE))
+            file = open_image(read_file(path), self._pixels)
+            short, long = sorted((file.height, file.width))
+            image = draw(shrink(file, max(min(SIDE, 2 * SIDE * short // long), 1)))
         except (ImageError, OSError):
             return ""
-        for axis in (0, 1):
-            spare = max(image.shape[axis] - 2 * SIDE, 0)
-            begin = spare // 2
-            image = np.take(image, range(begin, image.shape[axis] - spare + begin), axis=axis)
         jpeg = simplejpeg.encode_jpeg(as_rgb(image), quality=QUALITY)
         return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def _highest(confidence: np.ndarray) -> list[int]:
+def _highest(confidence: np.ndarray, most: int | None) -> list[int]:
     """Rows with the highest values, without negative ones."""
-    order = np.argsort(-confidence, kind="stable")[:SHOWN]
+    order = np.argsort(-confidence, kind="stable")[:most]
     return [int(row) for row in order if confidence[row] >= 0]
 
 
@@ -179,6 +184,4 @@ def _example(table: LabelTable, probabilities: np.ndarray, row: int, column: int
 
 
 def _labels(table: LabelTable, row: int) -> tuple[str, ...]:
-    positive = np.flatnonzero(table.labels[row] == 1)
-    rest = (f"{len(positive) - LABELS} more",) if len(positive) > LABELS else ()
-    return tuple(table.classes[c] for c in positive[:LABELS]) + rest
+    return tuple(table.classes[c] for c in np.flatnonzero(table.labels[row] == 1))

@@ -14,7 +14,9 @@ from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.report.class_figures import (
     PAIRS,
     POINTS,
+    TABLE,
     class_rows,
+    co_occurrence,
     confused,
     precision_recall,
     reliability,
@@ -67,12 +69,12 @@ def test_curves_keep_their_area_with_few_points():
     table, probabilities, _ = made(images=3000, classes=2)
     each, pooled = precision_recall(table.labels, probabilities)
     assert len(each) == 2
-    for recall, precision in [*each, pooled]:
+    for recall, precision in [*each.values(), pooled]:
         assert len(recall) <= POINTS and recall.min() == 0 and recall.max() == 1
         assert (np.diff(recall) <= 0).all() or (np.diff(recall) >= 0).all()
         assert precision.min() > 0 and precision.max() <= 1
     rows = class_rows(table, table, probabilities, probabilities > 0.5, (0.5,) * 2)
-    for curve, row in zip(each, rows, strict=True):
+    for curve, row in zip(each.values(), rows, strict=True):
         assert auc(*curve) == pytest.approx(row.ap, abs=0.01)
 
 
@@ -106,6 +108,18 @@ def test_tables_of_pairs_are_limited():
     assert len(confused(tuple(map(str, range(40))), labels, labels == 0)) == PAIRS
 
 
+def test_shares_of_labels_together_are_counted_over_known_labels():
+    table, _, _ = made(images=60, classes=30, unknown=0.3)
+    columns, shares = co_occurrence(table)
+    assert len(columns) == TABLE and columns == sorted(columns)
+    assert min(table.positives[columns]) >= max(np.delete(table.positives, columns))
+    for i, row in enumerate(columns):
+        for j, column in enumerate(columns):
+            those = table.labels[(table.labels[:, row] == 1) & (table.labels[:, column] >= 0)]
+            expected = (those[:, column] == 1).mean() if len(those) else np.nan
+            np.testing.assert_allclose(shares[i, j], expected)
+
+
 def test_mistakes_are_the_most_confident_and_the_worst_of_each_image():
     table, probabilities, present = made(classes=3)
     for label in (0, 1):
@@ -131,7 +145,7 @@ def test_hits_have_a_positive_label_and_no_mistake():
 
 
 @pytest.mark.parametrize("size", [(600, 40), (900, 600), (60, 2000)])
-def test_thumbnails_are_small_and_long_images_are_cropped(tmp_path, size):
+def test_thumbnails_are_small_and_show_the_whole_image(tmp_path, size):
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     path = tmp_path / "wide.png"
     Image.fromarray(noise).save(path)
@@ -140,6 +154,7 @@ def test_thumbnails_are_small_and_long_images_are_cropped(tmp_path, size):
     assert head == "data:image/jpeg;base64" and len(data) < 60_000  # noise: 12 times a photograph
     height, width, _ = decode(base64.b64decode(data)).shape
     assert max(height, width) <= 2 * SIDE and min(height, width) <= SIDE
+    assert width / height == pytest.approx(size[0] / size[1], rel=0.1)
 
 
 def test_a_map_is_drawn_over_the_thumbnail_of_its_image(tmp_path):

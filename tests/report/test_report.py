@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
@@ -316,7 +317,7 @@ def test_reports_take_a_share_of_the_time_and_a_failure_is_a_warning(tmp_path, m
     workdir, splits = a_run(tmp_path, ("a", "b"))
     calls, now = [], [0.0]
 
-    def write(*_):
+    def write(*_, **__):
         calls.append(now[0])
         now[0] += 2
         raise RuntimeError("no room")
@@ -386,10 +387,12 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_a_click_on_a_header_sorts_by_value_and_a_second_one_reverses(tmp_path):
+def test_the_page_sorts_enlarges_and_chooses(tmp_path):
     names = ("b", "c", "a")
     workdir, splits = a_run(tmp_path, names)
     write_best_evaluation(workdir, a_best(splits["val"]))
+    for path in splits["val"].paths:
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(path)
     page = page_of(workdir, splits)
     text = (workdir / REPORT).read_text(encoding="utf-8")
     policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv")) or ""
@@ -400,6 +403,15 @@ def test_a_click_on_a_header_sorts_by_value_and_a_second_one_reverses(tmp_path):
       const rows = [...buttons[0].closest("table").tBodies[0].rows];
       seen.push(rows.map((row) => row.cells[0].textContent).join(""));
     }
+    const images = () => document.querySelectorAll("figure:not([hidden])").length;
+    const zoom = document.querySelector(".zoom");
+    zoom.click();
+    seen.push(document.querySelectorAll("figure.large").length);
+    zoom.click();
+    seen.push(document.querySelectorAll("figure.large").length, images());
+    choice.value = "b";  // of the page
+    choice.dispatchEvent(new Event("change"));
+    seen.push(images());
     document.title = seen.join(" ");
     </script></body>"""
     text = text.replace(policy, "").replace("</body>", clicks)
@@ -410,4 +422,8 @@ def test_a_click_on_a_header_sorts_by_value_and_a_second_one_reverses(tmp_path):
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None
     order = "".join(sorted(names, key=lambda name: -splits["train"].positives[names.index(name)]))
-    assert title[1].split() == ["abc", "cba", order, order[::-1]]
+    *orders, large, small, everything, chosen = title[1].split()
+    assert orders == ["abc", "cba", order, order[::-1]]
+    figures = [json.loads(a["data-classes"] or "") for a in page.named("figure")]
+    assert (large, small, int(everything)) == ("1", "0", len(figures))
+    assert int(chosen) == sum("b" in classes for classes in figures) < len(figures)

@@ -18,3 +18,19 @@ for (const button of document.querySelectorAll("th button")) {
     body.append(...rows);
   });
 }
+
+// A click on an image enlarges it, and another one makes it small again.
+for (const button of document.querySelectorAll(".zoom")) {
+  button.addEventListener("click", () => button.parentElement.classList.toggle("large"));
+}
+
+// The choice of a class hides the images that have nothing to do with it.
+const choice = document.getElementById("class");
+choice?.addEventListener("change", () => {
+  for (const figure of document.querySelectorAll("figure")) {
+    figure.hidden = choice.value !== "" && !JSON.parse(figure.dataset.classes).includes(choice.value);
+  }
+  for (const section of document.querySelectorAll("section")) {
+    section.hidden = !section.querySelector("figure:not([hidden])");
+  }
+});
