@@ -1,10 +1,21 @@
-"""Compares an evaluation with the base rate: a constant prediction of the class frequencies."""
+"""Compares an evaluation with the base rate and with earlier ones.
 
+The base rate is a constant prediction of the class frequencies.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from mlcls_jax.evaluation.base_rate import SAMPLE
 
 ABOVE = 1.02  # times the base rate's loss: more than rounding
 FAR = 2.0  # times the base rate's loss: too far above to wait for another evaluation
 NOTHING = 0.05  # share of the way from the base rate's mAP to 1; below it, nothing is learnt
+FELL, ROSE = 0.01, 1.05  # val mAP below its best, and its loss as a multiple of its lowest
+FLAT = 0.005  # a rise or fall of the mAP that is none
 
 
 def share_of_way(value: float, base: float) -> float:
@@ -43,3 +54,41 @@ def has_diverged(record: dict[str, Any]) -> bool:
 def beats_base_rate(record: dict[str, Any]) -> bool:
     """Returns whether the probabilities for val say more than the class frequencies alone."""
     return not knows_nothing(record) and not is_above_base_rate(record)
+
+
+@dataclass(frozen=True)
+class Decline:
+    """How much worse val is now than at its best.
+
+    Attributes:
+        best, lowest: records with the highest val mAP and the lowest val loss.
+        fell, rose: mAP below its best; loss as a multiple of its lowest.
+    """
+
+    best: dict[str, Any]
+    lowest: dict[str, Any]
+    fell: float
+    rose: float
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether val mAP has fallen, or val loss has risen while the mAP fell a little."""
+        return self.fell >= FELL or (self.rose >= ROSE and self.fell >= FLAT)
+
+    @property
+    def earlier(self) -> dict[str, Any] | None:
+        """The training sample at the better evaluation."""
+        return (self.lowest if self.rose >= ROSE else self.best).get(SAMPLE)
+
+    def train_holds(self, sample: dict[str, Any]) -> bool:
+        """Whether training images are fitted at least as well as before."""
+        return not self.earlier or sample["mAP"] >= self.earlier["mAP"]
+
+
+def decline_of(records: Sequence[dict[str, Any]]) -> Decline:
+    """Returns how much worse the last record is than the best ones."""
+    val = records[-1]["val"]
+    best = max(records, key=lambda record: np.nan_to_num(record["val"]["mAP"]))
+    lowest = min(records, key=lambda record: record["val"]["loss"])
+    fell, rose = best["val"]["mAP"] - val["mAP"], val["loss"] / lowest["val"]["loss"]
+    return Decline(best, lowest, fell, rose)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from mlcls_jax.config import Phase
 from mlcls_jax.diagnosis.comparison import (
+    FLAT,
+    ROSE,
+    decline_of,
     has_diverged,
     is_above_base_rate,
     knows_nothing,
@@ -26,8 +27,6 @@ from mlcls_jax.evaluation.base_rate import SAMPLE
 FITTED = 0.5  # share of the way from the base rate's mAP to 1; below it, images are not fitted
 MIN_SAMPLE = 50  # images in the sample: the mAP of fewer is too noisy
 GAP = 0.1  # train mAP minus val mAP: above it, the network memorises its images
-FELL, ROSE = 0.01, 1.05  # val mAP below its best, and its loss as a multiple of its lowest
-FLAT = 0.005  # rise of the mAP over the last third of a phase: less is a ceiling
 MIN_EVALUATIONS = 4  # to tell whether a phase still improves
 
 _PARTS = ("stem", *(f"stage{i}" for i in range(1, 8)), "top")
@@ -36,6 +35,23 @@ _UNFREEZE = (
     'add a phase that trains the backbone as well: Phase("finetune", "12 epochs", '
     '[Group("head/.*", 5e-4, 1e-2), Group("backbone/.*", 3e-4, 1e-2)], warmup="1 epoch")'
 )
+_CALIBRATE = ("--config.evaluation.calibration=one", "--config.loss.label_smoothing=0.1")
+
+
+def random_weights(evidence: Evidence) -> Finding | None:
+    """Finds a network that starts from random weights which partly stay as they are."""
+    if evidence.weights or not evidence.records:
+        return None
+    index, phase = evidence.current
+    if _is_frozen(phase):
+        what, advice = "its backbone is frozen", _UNFREEZE
+    elif phase.batch_norm == "frozen":
+        what = "batch normalisation is frozen, so that its statistics stay 0 and 1"
+        advice = phase_override(index, "batch_norm", "train")
+    else:
+        return None
+    text = f"The network started from random weights, and in {phase.name} {what}."
+    return Finding("random weights", text, ("--config.model.weights=imagenet", advice))
 
 
 def underfitting(evidence: Evidence) -> Finding | None:
@@ -68,7 +84,7 @@ def overfitting(evidence: Evidence) -> Finding | None:
     sample = _memorised(evidence)
     if sample is None:
         return None
-    decline = _decline(evidence.records)
+    decline = decline_of(evidence.records)
     if not (decline.is_worse and decline.train_holds(sample)):
         return None
     earlier = decline.earlier
@@ -89,15 +105,23 @@ def gap(evidence: Evidence) -> Finding | None:
     sample = _memorised(evidence)
     if sample is None:
         return None
-    decline = _decline(evidence.records)
+    decline = decline_of(evidence.records)
     index, phase = evidence.current
     milder = _regularise(index, phase)
     text = f"The network memorises its training images ({_both(sample)}; a gap above {GAP:g})"
     if not decline.is_worse:
-        text += (
-            f", but val mAP does not fall ({decline.fell:.4f} below its best): more images or more "
-            "augmentation would help most."
-        )
+        rise = _late_rise([r for r in evidence.records if r["phase"] == phase.name])
+        if rise is not None and rise > FLAT and decline.rose < ROSE:
+            return None  # val still improves
+        held = f"{decline.fell:.4f} below its best" if decline.fell > 0 else "its best so far"
+        text += f", but val mAP does not fall ({held})"
+        if decline.rose >= ROSE:
+            text += (
+                f". Val loss is {decline.rose:.2f} times its lowest: the probabilities have become "
+                "too confident."
+            )
+            return Finding("gap", text, (*milder, *_CALIBRATE))
+        text += ": more images or more augmentation would help most."
         return Finding("gap", text, milder)
     if decline.train_holds(sample):
         return None  # this is overfitting
@@ -119,20 +143,16 @@ def overconfident(evidence: Evidence) -> Finding | None:
         f"The network ranks the images well but is overconfident ({_next_to_base_rate(last)}): "
         "its probabilities are worse than the class frequencies."
     )
-    calibrate = ("--config.evaluation.calibration=one", "--config.loss.label_smoothing=0.1")
-    return Finding("overconfident", text, calibrate)
+    return Finding("overconfident", text, _CALIBRATE)
 
 
 def worse_than_base_rate(evidence: Evidence) -> Finding | None:
-    """Finds a loss or an mAP that is no better than the base rate, if no other rule says why."""
+    """Finds a loss or an mAP that is no better than the base rate."""
     if not evidence.records:
         return None
     last = evidence.records[-1]
-    if not _is_hopeless(last):
-        if not is_above_base_rate(last) or val_share(last) >= FITTED:
-            return None
-        if underfitting(evidence) or overfitting(evidence):
-            return None
+    if not _is_hopeless(last) and (not is_above_base_rate(last) or val_share(last) >= FITTED):
+        return None
     pretrained = ["--config.model.weights=imagenet"] if evidence.weights != "imagenet" else []
     smaller = ["--config.model.head=gap"] if evidence.head != "gap" else []
     text = (
@@ -178,41 +198,6 @@ def ceiling(evidence: Evidence) -> Finding | None:
         f"than {FLAT:g})."
     )
     return Finding("ceiling", text, (_UNFREEZE,))
-
-
-@dataclass(frozen=True)
-class _Decline:
-    """How much worse val is now than at its best.
-
-    best, lowest: records with the highest val mAP and the lowest val loss.
-    fell, rose: mAP below its best; loss as a multiple of its lowest.
-    """
-
-    best: dict[str, Any]
-    lowest: dict[str, Any]
-    fell: float
-    rose: float
-
-    @property
-    def is_worse(self) -> bool:
-        return self.fell >= FELL or self.rose >= ROSE
-
-    @property
-    def earlier(self) -> dict[str, Any] | None:
-        """The training sample at the better evaluation."""
-        return (self.lowest if self.rose >= ROSE else self.best).get(SAMPLE)
-
-    def train_holds(self, sample: dict[str, Any]) -> bool:
-        """Whether training images are fitted at least as well as before."""
-        return not self.earlier or sample["mAP"] >= self.earlier["mAP"]
-
-
-def _decline(records: Sequence[dict[str, Any]]) -> _Decline:
-    val = records[-1]["val"]
-    best = max(records, key=lambda record: np.nan_to_num(record["val"]["mAP"]))
-    lowest = min(records, key=lambda record: record["val"]["loss"])
-    fell, rose = best["val"]["mAP"] - val["mAP"], val["loss"] / lowest["val"]["loss"]
-    return _Decline(best, lowest, fell, rose)
 
 
 @dataclass(frozen=True)

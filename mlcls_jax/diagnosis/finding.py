@@ -1,7 +1,7 @@
 """What a rule of the diagnosis is, what it looks at and what it returns."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -81,17 +81,36 @@ class Rule:
         check: returns the finding, or None if the rule does not apply or lacks its evidence.
         live: True for a warning while a run trains, which looks at the records of one phase;
             False for a finding of the report.
+        explains: kinds of later rules that would only report a consequence of this finding.
     """
 
     kind: str
     check: Callable[[Evidence], Finding | None]
     live: bool = False
+    explains: tuple[str, ...] = ()
 
 
 def apply_rules(rules: Sequence[Rule], evidence: Evidence) -> list[Finding]:
-    """Returns the findings of the rules that apply, in the order of the rules."""
-    findings = (rule.check(evidence) for rule in rules)
-    return [finding for finding in findings if finding is not None]
+    """Returns the findings of the rules that apply, in the order of the rules.
+
+    A finding that another one explains is left out, and so is what a finding proposes for a field
+    for which an earlier one has a proposal.
+    """
+    findings: list[Finding] = []
+    explained: set[str] = set()
+    proposed: set[str] = set()
+    for rule in rules:
+        finding = None if rule.kind in explained else rule.check(evidence)
+        if finding is None:
+            continue
+        explained |= set(rule.explains)
+        fields = [what.partition("=")[0] for what in finding.next]
+        rest = tuple(
+            what for what, name in zip(finding.next, fields, strict=True) if name not in proposed
+        )
+        proposed |= {name for name in fields if name.startswith("--")}
+        findings.append(replace(finding, next=rest))
+    return findings
 
 
 def first_names(names: Sequence[str]) -> str:

@@ -10,9 +10,14 @@ RULES = (
     Rule("equal predictions", live_rules.equal_predictions, live=True),
     Rule("oscillation", live_rules.oscillation, live=True),
     # Findings of the report.
-    Rule("underfitting", curve_rules.underfitting),
-    Rule("overfitting", curve_rules.overfitting),
-    Rule("gap", curve_rules.gap),
+    Rule(
+        "random weights",
+        curve_rules.random_weights,
+        explains=("underfitting", "gap", "overconfident", "base rate", "no gain", "ceiling"),
+    ),
+    Rule("underfitting", curve_rules.underfitting, explains=("base rate", "no gain", "ceiling")),
+    Rule("overfitting", curve_rules.overfitting, explains=("base rate", "no gain")),
+    Rule("gap", curve_rules.gap, explains=("base rate", "no gain")),
     Rule("overconfident", curve_rules.overconfident),
     Rule("base rate", curve_rules.worse_than_base_rate),
     Rule("fine-tuning", curve_rules.fine_tuning),

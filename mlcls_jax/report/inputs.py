@@ -99,7 +99,8 @@ class ReportInputs:
         labels = Labels(self.splits["train"], val, separate_val, out_of_fold, scored)
         model = self.config.model
         phases = dict(enumerate(self.config.phases))
-        return diagnose(Evidence(self.records, phases, model.weights, model.head, labels))
+        weights = model.custom or model.weights  # variables may be given for a custom network
+        return diagnose(Evidence(self.records, phases, weights, model.head, labels))
 
 
 def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> ReportInputs:

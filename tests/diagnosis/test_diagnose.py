@@ -1,5 +1,6 @@
 """The diagnosis of made-up runs, one for each of its rules."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.stats import fisher_exact
 from mlcls_jax.config import Group, Phase, loading
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.diagnose import diagnose, lines
-from mlcls_jax.diagnosis.finding import Evidence, Labels
+from mlcls_jax.diagnosis.finding import Evidence, Finding, Labels, Rule, apply_rules
 from mlcls_jax.diagnosis.label_rules import (
     CHANCE,
     few_positives,
@@ -149,12 +150,11 @@ def test_a_run_that_diverges_is_worse_than_the_base_rate_whatever_its_order():
     made = records("tune", [0.31], [0.45], loss=28, train_loss=900.0)
     assert kinds(made) == ["base rate"]
     remembers = records("tune", [0.31], [0.95], loss=1.2, train_loss=0.01)
-    assert kinds(remembers) == ["gap", "base rate"]
+    assert kinds(remembers) == ["gap"]
     remembers += records("tune", [0.35], [0.9], loss=1.0, train_loss=0.02, first=10)
     remembers += records("tune", [0.31], [0.88], loss=1.3, train_loss=0.05, first=20)
-    gap, worse = found_in(remembers)
+    gap = only(remembers)
     assert "both have become worse: val mAP is 0.0400 below" in gap.text
-    assert worse.kind == "base rate"
     assert gap.next[0] == "--config.phases[1].groups[0].learning_rate=0.000166667"
 
 
@@ -166,6 +166,55 @@ def test_a_run_that_hardly_learns_is_neither_overconfident_nor_at_its_ceiling():
     assert kinds(fits[-1:]) == ["underfitting"]
     fits[0]["train_sample"]["mAP"] = fits[0]["train_sample"]["val_mAP"] = 0.7
     assert kinds(fits) == ["base rate"]  # no other rule says why
+
+
+RISING = [0.5, 0.55, 0.6, 0.64, 0.68, 0.72]
+RANDOM = Phase("tune", "12 epochs", [Group(".*", 1e-3)])
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (records("tune", RISING, [0.7] * 6), ["nothing"]),
+        (records("tune", RISING, [0.99] * 6), ["nothing"]),  # val still improves
+        (records("tune", RISING, [0.99] * 6, loss=[0.2] * 5 + [0.3]), ["gap"]),
+        (
+            records("head", RISING, [0.75] * 6)
+            + records("tune", [0.70, 0.66], [0.99] * 2, loss=[0.2, 0.3], first=60),
+            ["overfitting"],
+        ),
+        (
+            records("head", RISING, [0.75] * 6)
+            + records("tune", [0.73, 0.728], [0.99] * 2, first=60),
+            ["gap", "fine-tuning"],
+        ),
+        (records("tune", [0.26, 0.27], [0.9, 0.95], loss=1.5), ["base rate"]),
+    ],
+    ids=["good", "rising", "too confident", "overfitting", "memorised", "hopeless"],
+)
+def test_one_cause_is_one_finding(made, expected):
+    assert kinds(made) == expected
+
+
+def test_random_weights_that_stay_are_named_and_explain_the_rest():
+    for phase in (RANDOM, replace(RANDOM, batch_norm="train"), HEAD):
+        made = records(phase.name, [0.26, 0.27, 0.27, 0.27], [0.28] * 4, loss=0.6)
+        found = diagnose(Evidence(made, {0: phase}, weights=""))
+        assert (found[0].kind == "random weights") == (phase.batch_norm == "frozen")
+        assert len(found) == 1
+    (found,) = diagnose(Evidence(records("tune", [0.3], [0.3]), {0: RANDOM}, weights=""))
+    assert "statistics stay 0 and 1" in found.text
+    assert found.next == ("--config.model.weights=imagenet", "--config.phases[0].batch_norm=train")
+
+
+def test_no_two_findings_propose_values_for_one_field():
+    rules = [
+        Rule("a", lambda _: Finding("a", "A.", ("--x=1", "more images", "--y=2"))),
+        Rule("b", lambda _: Finding("b", "B.", ("--x=3", "more images", "--z=4"))),
+    ]
+    one, other = apply_rules(rules, Evidence([]))
+    assert one.next == ("--x=1", "more images", "--y=2")
+    assert other.next == ("more images", "--z=4")
 
 
 def test_a_good_ranking_with_a_bad_loss_is_overconfident_for_plain_bce_only():
