@@ -8,9 +8,10 @@ import argparse
 from mlcls_jax.config.options import Parser
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.stored_config import read_config
-from mlcls_jax.run.workdir import REPORT_IMAGES
 from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.invocation import command
+
+MOST = 100  # images of each kind of mistake, in the report of a finished run
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -29,8 +30,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--images",
         type=int,
-        default=REPORT_IMAGES,
-        help=f"most images of each kind of mistake (default {REPORT_IMAGES})",
+        default=MOST,
+        help=f"most images of each kind of mistake (default {MOST})",
     )
     options = parser.parse_args(argv)
     if options.images < 1:

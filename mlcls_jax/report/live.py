@@ -9,11 +9,11 @@ from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.evaluation.best_metric import DEFAULT, goodness
+from mlcls_jax.options.report import MOST
 from mlcls_jax.report.html import write_report
 from mlcls_jax.report.thumbnails import SHOWN, Thumbnails
 from mlcls_jax.run.best_scores import BestEvaluation, write_best_evaluation
 from mlcls_jax.run.metrics_log import read_metrics
-from mlcls_jax.run.workdir import REPORT_IMAGES
 from mlcls_jax.system import threads
 from mlcls_jax.system.console import print_warning
 
@@ -76,7 +76,7 @@ class LiveReport:
         if self._running is not None:
             self._running.result()
         self._write_best()
-        return self._write(REPORT_IMAGES) if self._enabled and self._best is not None else []
+        return self._write(MOST) if self._enabled and self._best is not None else []
 
     def _write_best(self) -> None:
         """Writes the best evaluation, again after a failure, which is a warning."""
@@ -100,7 +100,7 @@ def try_report(
     workdir: Path,
     splits: dict[str, LabelTable] | None = None,
     thumbnails: Thumbnails | None = None,
-    most: int = REPORT_IMAGES,
+    most: int = MOST,
 ) -> list[Finding]:
     """Writes the report and returns its diagnosis; a failure is a warning, and returns [].
 

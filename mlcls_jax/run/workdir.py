@@ -33,7 +33,6 @@ CLASSES, SPLITS, METRICS = "classes.txt", "splits.csv", "metrics.jsonl"
 BAD_IMAGES, DECISION_RULE, LOCK = "bad_images.csv", "decision_rule.json", "run.lock"
 SHEET = "contact_sheet.png"
 SCORES, REPORT, DATA_CARD = "scores.npz", "report.html", "data_card.json"
-REPORT_IMAGES = 100  # of each kind of mistake, in the report of a finished run
 LAST_SCORES, HELD_OUT = "last_scores.npz", "held_out.npz"  # of a fold: so far, and when finished
 FOLDS, SUSPECTS, OUT_OF_FOLD = "folds.csv", "label_suspects.csv", "out_of_fold"
 # Labels that were passed as DataFrames, by the field of data.
