@@ -1,14 +1,17 @@
 """Labels that may be wrong, found among predictions of images that were not trained on.
 
 A model contradicts two kinds of labels: wrong ones, and right ones of images that are hard for it.
-A probability cannot tell them apart, but ranks can.  An image that is labelled with a class without
-showing it is like an image without the class: its rank among these is uniform.  A hard image that
-shows the class still ranks above most of them.  So among the images labelled present, the share of
-wrong labels is the height at which the histogram of the ranks becomes flat (Storey 2002, "A direct
-approach to false discovery rates").  The probability that one label is wrong is this height divided
-by that of the histogram at its rank: the local false discovery rate, estimated with a decreasing
-density (Grenander 1956; Strimmer 2008, "A unified approach to false discovery rate estimation").
-The same holds for labels of 0 among the images labelled present.
+How many are wrong is told by ranks.  An image that is labelled with a class without showing it is
+like an image without the class: its rank among these is uniform.  A hard image that shows the class
+still ranks above most of them.  So among the images labelled present, the share of wrong labels is
+the height at which the histogram of the ranks becomes flat (Storey 2002, "A direct approach to
+false discovery rates").  The same holds for labels of 0 among the images labelled present.
+
+Which ones are wrong follows by Bayes' rule from the two shares and from the probability that an
+image with such a score is labelled present, a logistic regression per class (Platt 1999,
+"Probabilistic outputs for support vector machines").  The noise model is that of Natarajan et al.
+2013, "Learning with noisy labels": each class has wrong labels at random, at one rate for images
+that show it and at another for those that do not.
 
 Confident learning (arXiv:1911.00068) counts all labels that are contradicted as confidently as the
 others are confirmed.  On data with right labels it therefore counts the hard images.
@@ -19,16 +22,21 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int8
 
+from mlcls_jax.data.label_table import UNKNOWN
+
 # Wrong labels of 1, and of 0, as a share of the positives; below it, none are listed.  Classes that
 # look alike make some labels of 0 look wrong on data with right labels.
 NOISE = (0.02, 0.04)
 PROBABLE = 0.5  # probability that a label is wrong; from it on, it is no reference for others
-LISTED = 0.2  # the same; from it on, the label is listed
+LISTED = 0.05  # the same; from it on, the label is listed
 MIN_POSITIVES = 20  # of a class: the ranks among fewer images are too coarse
-KNOWN = 0.8  # AUROC of a class; below it, ranks say little about one image
+KNOWN = 0.8  # AUROC of a class; below it, ranks say little, and the class is not counted
+CHECKED = 0.7  # the same, to list labels of the class
 CONFIDENCE = 0.95  # of the lower bound for the number of wrong labels
 FLAT = (0.5, 0.6, 0.7, 0.8, 0.9)  # ranks above which the histogram should be flat
 ROUNDS = 3  # labels found to be wrong are left out of the references of the next round
+RIDGE = 100.0  # C of the logistic regressions, for classes that the scores separate completely
+SURE = 1e-7  # probabilities are at least this far from 0 and 1
 
 
 @dataclass(frozen=True)
@@ -93,22 +101,25 @@ def label_errors(
         labels: int8 [image, class]: 1, 0 or UNKNOWN.
         scores: float [image, class], of images that the model was not trained on; only their order
             within a class matters.
-        probabilities: float [image, class], of the same images, for the result.
+        probabilities: float [image, class], predicted for the same images.
     """
+    present = labelled_present(labels, probabilities)
     doubted = np.zeros(labels.shape, bool)
     wrong = np.zeros(labels.shape)
     estimate = ErrorEstimate(0, 0.0, 0.0, 0)
     for _ in range(ROUNDS):
-        checked = _checked_classes(labels, scores, doubted)
-        wrong, bounds = np.zeros(labels.shape), []
+        aurocs = _aurocs(labels, scores, doubted)
+        known, counts, bounds = aurocs >= KNOWN, [], []
         for value in (1, 0):
-            cells = (labels == value) & checked
+            cells = (labels == value) & known
             ranks = _ranks(labels, scores, cells, (labels == 1 - value) & ~doubted, value)
             share, lower = flat_share(ranks)
+            counts.append(share * len(ranks))
             bounds.append(lower * len(ranks))
-            wrong[cells] = local_rates(ranks, share)
-        positives = int((labels == 1)[:, checked].sum())
-        estimate = ErrorEstimate(positives, bounds[0], bounds[1], int(checked.sum()))
+        positives, negatives = (int((labels == v)[:, known].sum()) for v in (1, 0))
+        estimate = ErrorEstimate(positives, bounds[0], bounds[1], int(known.sum()))
+        rates = noise_rates(positives, negatives, *counts)
+        wrong = np.where(aurocs >= CHECKED, wrong_given(labels, present, *rates), 0.0)
         doubted = wrong >= PROBABLE
     listed = (wrong >= LISTED) & any(estimate.found)
     suspects = [
@@ -125,16 +136,16 @@ def label_errors(
     return LabelErrors(suspects, estimate)
 
 
-def _checked_classes(labels: np.ndarray, scores: np.ndarray, doubted: np.ndarray) -> np.ndarray:
-    """Returns the classes with enough labels that the model knows: bool [class]."""
+def _aurocs(labels: np.ndarray, scores: np.ndarray, doubted: np.ndarray) -> np.ndarray:
+    """Returns the AUROC of each class without doubted labels; 0 if too few are left."""
     present, absent = (labels == 1) & ~doubted, (labels == 0) & ~doubted
     enough = (present.sum(axis=0) >= MIN_POSITIVES) & (absent.sum(axis=0) >= MIN_POSITIVES)
+    aurocs = np.zeros(labels.shape[1])
     for column in np.flatnonzero(enough):
         reference = np.sort(scores[absent[:, column], column])
-        enough[column] = (
-            1 - _shares_above(reference, scores[present[:, column], column]).mean() >= KNOWN
-        )
-    return enough
+        above = _shares_above(reference, scores[present[:, column], column])
+        aurocs[column] = 1 - above.mean()
+    return aurocs
 
 
 def _ranks(
@@ -168,10 +179,10 @@ def _shares_above(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
 def flat_share(ranks: Float[np.ndarray, " cell"]) -> tuple[float, float]:
     """Returns the share of uniform ranks among others that are closer to 0, and a lower bound.
 
-    The share is Storey's estimate from the upper half of the ranks.  The bound is the least over
-    several cuts, because the other ranks may reach beyond a cut.
+    The share is Storey's estimate from the ranks above a cut: the least over several cuts, because
+    the other ranks may reach beyond a cut.
 
-    >>> flat_share((np.arange(1000) + 0.5) / 1000)[0]
+    >>> round(flat_share((np.arange(1000) + 0.5) / 1000)[0], 6)
     1.0
     """
     from scipy.stats import gamma
@@ -179,41 +190,77 @@ def flat_share(ranks: Float[np.ndarray, " cell"]) -> tuple[float, float]:
     if not len(ranks):
         return 0.0, 0.0
     counts = [(int((ranks > cut).sum()), (1 - cut) * len(ranks)) for cut in FLAT]
-    share = counts[0][0] / counts[0][1]
+    share = min(count / whole for count, whole in counts)
     bounds = [
         float(gamma.ppf(1 - CONFIDENCE, count)) / whole if count else 0.0 for count, whole in counts
     ]
     return min(share, 1.0), min(*bounds, 1.0)
 
 
-def local_rates(ranks: Float[np.ndarray, " cell"], share: float) -> Float[np.ndarray, " cell"]:
-    """Returns the probability of each rank to be one of the uniform ones.
+def labelled_present(
+    labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
+) -> Float[np.ndarray, "image class"]:
+    """Returns the probability that an image with such a prediction is labelled with a class.
+
+    It differs from the prediction, because a model that was trained on wrong labels is sure of some
+    of them.  It is 0 for classes with fewer than MIN_POSITIVES labels of 1 or of 0.
 
     Args:
-        ranks: in [0, 1].
-        share: of the uniform ones; see `flat_share`.
+        labels: int8 [image, class]: 1, 0 or UNKNOWN.
+        probabilities: float [image, class], predicted.
     """
-    if not len(ranks) or not share:
-        return np.zeros(len(ranks))
-    points, counts = np.unique(ranks, return_counts=True)
-    x = np.concatenate([[0.0], points, [1.0]])
-    y = np.concatenate([[0.0], np.cumsum(counts), [len(ranks)]]) / len(ranks)
-    hull = _upper_hull(x, y)
-    slopes = np.diff(y[hull]) / np.maximum(np.diff(x[hull]), 1e-12)
-    segment = np.clip(np.searchsorted(x[hull], ranks, side="left") - 1, 0, len(slopes) - 1)
-    return np.minimum(share / np.maximum(slopes[segment], share), 1.0)
+    from sklearn.linear_model import LogisticRegression  # imported late: takes most of a second
+
+    clipped = np.clip(probabilities.astype(np.float64), SURE, 1 - SURE)
+    logits, present = np.log(clipped / (1 - clipped)), np.zeros(labels.shape)
+    for column in range(labels.shape[1]):
+        known = labels[:, column] != UNKNOWN
+        count = int((labels[:, column] == 1).sum())
+        if min(count, int(known.sum()) - count) < MIN_POSITIVES:
+            continue
+        fit = LogisticRegression(C=RIDGE, solver="newton-cholesky")
+        fit.fit(logits[known][:, [column]], labels[known, column])
+        present[:, column] = fit.predict_proba(logits[:, [column]])[:, 1]
+    return present
 
 
-def _upper_hull(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Returns the points of the least concave majorant of points with increasing x."""
-    hull: list[int] = []
-    for i in range(len(x)):
-        while len(hull) > 1:
-            a, b = hull[-2], hull[-1]
-            if (y[b] - y[a]) * (x[i] - x[a]) > (y[i] - y[a]) * (x[b] - x[a]):
-                break
-            hull.pop()
-        if hull and x[hull[-1]] == x[i]:
-            hull.pop()
-        hull.append(i)
-    return hull
+def noise_rates(
+    positives: int, negatives: int, wrong_present: float, wrong_absent: float
+) -> tuple[float, float]:
+    """Returns the shares of wrong labels where the class is absent, and where it is present.
+
+    Args:
+        positives, negatives: numbers of labels of 1 and of 0.
+        wrong_present, wrong_absent: how many of each are wrong.
+
+    >>> noise_rates(positives=23, negatives=77, wrong_present=4, wrong_absent=1)
+    (0.05, 0.05)
+    """
+    absent = negatives - wrong_absent + wrong_present
+    present = positives - wrong_present + wrong_absent
+    return wrong_present / max(absent, 1), wrong_absent / max(present, 1)
+
+
+def wrong_given(
+    labels: Int8[np.ndarray, "image class"],
+    present: Float[np.ndarray, "image class"],
+    false_present: float,
+    false_absent: float,
+) -> Float[np.ndarray, "image class"]:
+    """Returns the probability that each label is wrong; 0 for unknown ones.
+
+    Args:
+        labels: int8 [image, class]: 1, 0 or UNKNOWN.
+        present: see `labelled_present`.
+        false_present, false_absent: see `noise_rates`.
+
+    >>> wrong_given(np.int8([[1, 0]]), np.array([[0.5, 0.5]]), 0.1, 0.1).tolist()
+    [[0.1, 0.1]]
+    """
+    # The images that show the class, of those with such a prediction.
+    spread = max(1 - false_present - false_absent, SURE)
+    shown = np.clip((present - false_present) / spread, 0, 1)
+    of_present = (1 - shown) * false_present / np.maximum(present, SURE)
+    of_absent = shown * false_absent / np.maximum(1 - present, SURE)
+    wrong = np.where(labels == 1, of_present, of_absent)
+    return np.where(labels == UNKNOWN, 0.0, np.minimum(wrong, 1.0))
