@@ -106,8 +106,8 @@ def _note(table: LabelTable, of_classes: np.ndarray, threshold: float, repeats: 
     most = np.flatnonzero(of_classes == of_classes.max())
     rarest = int(most[np.argmin(table.positives[most])])
     return (
-        f"shows images with any of the {(of_classes > 1).sum()} classes in fewer than "
-        f"{threshold:.2%} of train more often, up to {of_classes[rarest]:.1f} times as often as "
-        f"others ({quoted([table.classes[rarest]])}, in {table.positives[rarest]} images); an "
-        f"epoch has {len(table)} images, of which about {repeats.distinct:.0f} are different"
+        f"shows images of rare classes ({(of_classes > 1).sum()} of {len(of_classes)}, in fewer "
+        f"than {threshold:.2%} of train) up to {of_classes[rarest]:.1f} times as often as "
+        f"others ({quoted([table.classes[rarest]])}, in {table.positives[rarest]} of {len(table)} "
+        f"images); an epoch has as many, of which about {repeats.distinct:.0f} are different"
     )

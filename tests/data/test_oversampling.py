@@ -82,9 +82,9 @@ def test_the_line_names_the_rarest_class_and_what_an_epoch_has():
     table = with_repeats(table_of(labels), Data(oversample="balanced"))
     # The median is 0.2, so 5 images have the factor 4, the mean is 1.15, and 5 + 95 / 1.15 differ.
     assert table.notes == (
-        "data.oversample=balanced shows images with any of the 1 classes in fewer than 20.00% of "
-        "train more often, up to 4.0 times as often as others ('class 2', in 5 images); an epoch "
-        "has 100 images, of which about 88 are different",
+        "data.oversample=balanced shows images of rare classes (1 of 3, in fewer than 20.00% of "
+        "train) up to 4.0 times as often as others ('class 2', in 5 of 100 images); an epoch has "
+        "as many, of which about 88 are different",
     )
 
 
