@@ -112,19 +112,66 @@ def bootstrap_intervals(
     )
 
 
+def paired_differences(
+    labels: Int8[np.ndarray, "image class"],
+    scores: Float[np.ndarray, "image class"],
+    others: Float[np.ndarray, "image class"],
+    resamples: int,
+    seed: int,
+) -> tuple[Interval | None, list[Interval | None]]:
+    """Returns intervals of the differences in average precision of two scores of the same images.
+
+    Both are scored on the same resamples, so what makes a resample easy or hard cancels out.
+
+    Args:
+        labels: int8 [image, class], each 1, 0 or UNKNOWN; each class has a positive.
+        scores, others: float [image, class]; the differences are the first minus the second.
+        resamples: number of resamples.
+        seed: seed of the draws.
+
+    Returns:
+        The interval of the difference in mAP, and that of each class; None for a class with fewer
+        than MIN_IMAGES positives or negatives.
+
+    >>> labels = np.array([[1], [0], [1], [0]], np.int8)
+    >>> right = np.array([[0.9], [0.2], [0.8], [0.1]])
+    >>> paired_differences(labels, right, right, resamples=100, seed=0)
+    (Interval(low=0.0, high=0.0, level=0.95, resamples=100), [None])
+    """
+    pairs = [
+        (RankedClass(labels[:, c], scores[:, c]), RankedClass(labels[:, c], others[:, c]))
+        for c in range(labels.shape[1])
+    ]
+    rng = np.random.default_rng(seed)
+
+    def gains(weights: np.ndarray) -> np.ndarray:
+        return np.stack(
+            [a.average_precisions(weights) - b.average_precisions(weights) for a, b in pairs]
+        )
+
+    own = gains(np.ones((len(labels), 1), np.float32))
+    chunks = [min(CHUNK, resamples - start) for start in range(0, resamples, CHUNK)]
+    drawn = np.hstack([gains(_draw_weights(rng, len(labels), count)) for count in chunks])
+    each = [
+        _around(value[0], row, resamples, lowest=-1) if enough else None
+        for value, row, enough in zip(own, drawn, _enough(labels), strict=True)
+    ]
+    return _around(float(own.mean()), _nan_mean(drawn), resamples, lowest=-1), each
+
+
 def _enough(labels: np.ndarray) -> np.ndarray:
     """Returns which classes have enough images for an interval of their own."""
     return np.minimum((labels == 1).sum(axis=0), (labels == 0).sum(axis=0)) >= MIN_IMAGES
 
 
-def _around(figure: float, resampled: np.ndarray, count: int) -> Interval | None:
+def _around(figure: float, resampled: np.ndarray, count: int, lowest: float = 0) -> Interval | None:
     """Returns the percentiles less the bias of the resampled metrics; None if all are NaN."""
     valid, tail = resampled[~np.isnan(resampled)], 50 * (1 - LEVEL)
     if not len(valid):
         return None
     ends = np.percentile(valid, [tail, 100 - tail]) - (valid.mean() - figure)
-    # Few resamples may all lie on one side of the figure, and subtracting may lead out of [0, 1].
-    low, high = np.clip([min(ends[0], figure), max(ends[1], figure)], 0, 1)
+    # Few resamples may all lie on one side of the figure, and subtracting may leave the range.
+    low, high = np.clip([min(ends[0], figure), max(ends[1], figure)], lowest, 1)
     return Interval(float(low), float(high), LEVEL, count)
 
 

@@ -27,6 +27,8 @@ _COLOURS = {
     "#060606": "var(--faint)",
 }
 INK, GRID, TRAIN, VAL, BASE, FAINT = _COLOURS
+RUNS = 8  # runs in one chart
+_COLOURS |= {f"#0{i}0a0a": f"var(--run{i})" for i in range(1, RUNS + 1)}
 _STYLE: Any = {
     "svg.fonttype": "none",  # text in the font of the page
     "svg.hashsalt": "mlcls_jax",  # the same identifiers in every report
@@ -85,6 +87,25 @@ def curves(records: Sequence[dict[str, Any]], metric: str) -> Markup:
         _legend_below(axes)
 
     return _chart(f"{metric} of train and val", draw)
+
+
+def compared_curves(runs: Mapping[str, Sequence[dict[str, Any]]], metric: str) -> Markup:
+    """Returns a metric of val over the epochs for several runs.
+
+    Args:
+        runs: records of metrics.jsonl by the name of the run; at most RUNS.
+        metric: "mAP" or "loss".
+    """
+
+    def draw(axes: Any) -> None:
+        for number, records in enumerate(runs.values(), start=1):
+            x, y = [r["epoch"] for r in records], [r["val"][metric] for r in records]
+            axes.plot(x, y, color=f"#0{number}0a0a", marker="o", markersize=2.5)
+        if metric == "mAP":
+            axes.set_ylim(0, 1.02)
+        _epochs_below(axes, [r["epoch"] for records in runs.values() for r in records] or [1])
+
+    return _chart(f"val {metric} of each run", draw)
 
 
 def _epochs_below(axes: Any, epochs: Sequence[float]) -> None:

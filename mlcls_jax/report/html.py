@@ -93,6 +93,26 @@ def render(
         explain: makes the Grad-CAM maps below the images; None: no maps.
         most: images of each kind.
     """
+    return page(
+        _TEMPLATE,
+        title=inputs.workdir.resolve().name,
+        findings=inputs.findings,
+        data_card=inputs.data_card and _data_values(inputs.data_card),
+        folds=inputs.folds,
+        fold_metrics=FOLD_METRICS,
+        **_run_values(inputs),
+        **_training_values(inputs),
+        **_score_values(inputs, thumbnails, explain, most),
+    )
+
+
+def page(template: str, **values: Any) -> str:
+    """Returns a page with the style and the script of reports.
+
+    Args:
+        template: name of the template.
+        values: what it shows; every text is escaped.
+    """
     environment = Environment(
         loader=PackageLoader("mlcls_jax.report"),
         autoescape=True,
@@ -107,18 +127,8 @@ def render(
         for name in (_STYLE, _SCRIPT)
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(_TEMPLATE).render(
-        title=inputs.workdir.resolve().name,
-        style=Markup(style),
-        script=Markup(script),
-        digest=digest,
-        findings=inputs.findings,
-        data_card=inputs.data_card and _data_values(inputs.data_card),
-        folds=inputs.folds,
-        fold_metrics=FOLD_METRICS,
-        **_run_values(inputs),
-        **_training_values(inputs),
-        **_score_values(inputs, thumbnails, explain, most),
+    return environment.get_template(template).render(
+        style=Markup(style), script=Markup(script), digest=digest, **values
     )
 
 
