@@ -1,10 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JAX2ONNX := 'jax2onnx>=0.17.1,<0.18'
-# glibc keeps freed memory, in huge pages (docs/performance.md, "On CPU").
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 
 .PHONY: demo test test-reference test-lowest
+# For the tests that train in their own process; a command sets it itself (docs/performance.md).
+test test-reference test-lowest: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 demo: .venv/demo.installed
 	$(BIN)/mlcls-jax demo
 	$(BIN)/mlcls-jax train --config configs/demo.py --workdir runs/demo
@@ -37,17 +37,12 @@ test-lowest: .venv-lowest/installed
 
 # jax2onnx pins an older Orbax than the tests need (docs/export.md), so it is installed without
 # its dependencies.
-.venv/test.installed: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test]'
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(JAX2ONNX)
-	touch $@
-
 .venv/reference.installed: pyproject.toml .venv/test.installed
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test,reference]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(JAX2ONNX)
 	touch $@
 
 .venv-lowest/installed: pyproject.toml tests/constraints-lowest.txt
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --no-compile --constraint tests/constraints-lowest.txt --editable '.[test]'
-	.venv-lowest/bin/python -m pip install --quiet --no-compile --no-deps $(JAX2ONNX)
 	touch $@

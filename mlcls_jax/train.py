@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mlcls_jax.system import early_signals
+from mlcls_jax.system import early_signals, heap
 
 if __name__ == "__main__":
+    heap.restart_with_heap()
     early_signals.leave_on_signals()  # the imports below take seconds
 
 from mlcls_jax.run.start import check, parse, start_of

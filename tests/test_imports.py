@@ -38,7 +38,7 @@ COMMANDS = {
 # `train` writes the report, and its --dry-run measures a few steps.
 BETWEEN_COMMANDS = {("train", "report.live"), ("train", "benchmark.dry_run")}
 # Modules that import TensorFlow, when it is needed.
-TENSORFLOW = {"data.readers.records"} | {
+TENSORFLOW = {"data.readers.records", "export.tensorflow_files"} | {
     f"data.loaders.tf_{name}"
     for name in (
         "data",

@@ -1,5 +1,6 @@
 """The learning-rate range test: its arithmetic, and the command on generated images."""
 
+import math
 import os
 import sys
 
@@ -25,11 +26,30 @@ def curve(losses, steps=100) -> LrFinder:
 
 def test_smoothing_is_the_moving_average_divided_by_its_weights():
     losses = np.random.default_rng(0).uniform(0.1, 1.0, 30)
-    weights = MEMORY ** np.arange(30)
+    weights = (1 - MEMORY / 100) ** np.arange(30)
     for count in (1, 2, 30):
         expected = (weights[:count][::-1] * losses[:count]).sum() / weights[:count].sum()
         assert curve(losses).smoothed[count - 1] == pytest.approx(expected, rel=1e-12)
     np.testing.assert_allclose(curve([0.7] * 30).smoothed, 0.7)
+
+
+def test_the_loss_of_a_batch_is_compared_with_its_own_first_one():
+    levels, fall = np.array([0.5, 0.9, 0.7]), -0.01 * np.arange(30)
+    fall[:3] = 0  # the first rates change nothing
+    test = LrFinder(30, batches=3)
+    for rate, loss in zip(np.geomspace(1e-6, 1, 30), np.tile(levels, 10) + fall, strict=True):
+        test.add(float(rate), float(loss))
+    np.testing.assert_allclose(test.losses, 0.5 + fall)
+
+
+@pytest.mark.parametrize("steps", [10, 13, 40, 100])
+def test_a_short_test_finds_the_fall_of_a_curve_and_its_minimum(steps):
+    rates = np.linspace(-7, 1, steps)  # decimal logarithms
+    losses = 0.7 - 0.5 / (1 + np.exp(-(rates + 3) / 0.3)) + 4.0 * np.maximum(rates, 0)
+    test = curve(losses, steps)
+    assert test.has_risen and abs(math.log10(test.suggestion) + 3) < 0.5
+    falling = curve(losses[rates < -1.5], len(losses[rates < -1.5]))
+    assert not falling.has_risen
 
 
 def test_the_suggestion_is_where_a_falling_loss_falls_fastest():
@@ -114,14 +134,14 @@ def test_the_command_prints_overrides_and_writes_only_an_image(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of the config file, by Python
-    argv = ["--config", config_file, "--steps", "100", "--phase", "tail", "--high", "1e3"]
+    argv = ["--config", config_file, "--steps", "60", "--phase", "tail", "--high", "1e3"]
     before = {*os.listdir(tmp_path), *os.listdir(photos)}
     assert lr_find.main(argv) == 0
     assert {*os.listdir(tmp_path), *os.listdir(photos)} - before == {"lr_find.png"}
     with Image.open(tmp_path / "lr_find.png") as image:
         assert image.format == "PNG" and min(image.size) > 400
     output = capsys.readouterr().out
-    lines = [line.strip() for line in output.splitlines() if "learning_rate=" in line]
+    lines = [line.strip() for line in output.splitlines() if line.strip().startswith("'--config")]
     rates = [float(line.split("learning_rate=")[1].split("'")[0]) for line in lines]
     assert len(rates) == 2 and rates[0] == pytest.approx(2 * rates[1], rel=0.06)
     assert lines[0].startswith("'--config.phases[1].groups[0].learning_rate=")
@@ -138,7 +158,7 @@ def test_a_mistake_in_the_options_is_one_line(config_file, tmp_path, monkeypatch
     ]:
         with pytest.raises(ValueError, match=message):
             lr_find.main(["--config", config_file, *options])
-    for wrong in (["--steps", "3"], ["--low", "1", "--high", "0.1"], ["--out", "a.jpg"]):
+    for wrong in (["--steps", "9"], ["--low", "1", "--high", "0.1"], ["--out", "a.jpg"]):
         with pytest.raises(SystemExit):
             lr_find.parse(["--config", config_file, *wrong])
 
@@ -148,4 +168,9 @@ def test_a_report_of_a_diverged_test(tmp_path, capsys):
     test = curve([0.7, 0.7, 0.7, 9.0], steps=100)
     lr_find._report(test, config.phases[1], config.phases, tmp_path / "a.png")
     output = capsys.readouterr().out
-    assert "The loss diverged" in output and "no rate to suggest" in output
+    assert "The loss diverged" in output and "no clear minimum: the loss never fell" in output
+    still = curve(np.linspace(0.7, 0.3, 100))
+    lr_find._report(still, config.phases[1], config.phases, tmp_path / "a.png")
+    output = capsys.readouterr().out
+    assert "no clear minimum: the loss still falls at 1.0e+01" in output
+    assert "learning_rate=" not in output

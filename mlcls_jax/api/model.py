@@ -26,6 +26,7 @@ from mlcls_jax.evaluation.inference import EvalSpec, predict_dataset
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import SHORT_SIDE, class_maps
 from mlcls_jax.export.__main__ import WRITERS, export_model
+from mlcls_jax.options.export import INT8
 from mlcls_jax.options.shared import view_name
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.score_table import score_table
@@ -218,20 +219,25 @@ class LoadedModel:
             details=result,
         )
 
-    def export(self, form: str, out: str | Path) -> Path:
+    def export(self, form: str, out: str | Path, *, quantize: str = "") -> Path:
         """Writes the model for other programs, and returns the path of the file.
 
         Args:
-            form: "safetensors" (timm), "keras", "stablehlo" (JAX) or "onnx".
+            form: "safetensors" (timm), "keras", "stablehlo" (JAX), "onnx", "saved_model"
+                (TensorFlow) or "tflite" (LiteRT).
             out: folder to create; it also gets a config.json with classes and thresholds.
+            quantize: "int8" for an onnx file in 8-bit integers, with ranges from validation images.
 
         Raises:
-            ValueError: the format is unknown or cannot hold the model, or the folder is not empty.
+            ValueError: the format is unknown or cannot hold the model, a package is missing, or the
+                folder is not empty.
         """
         if form not in WRITERS:
             raise ValueError(f"unknown format {form!r}; choose one of {', '.join(WRITERS)}")
+        if quantize not in ("", INT8):
+            raise ValueError(f"quantize={quantize!r} is unknown; choose {INT8!r}, or leave it out")
         with session():
-            path, _ = export_model(self._run, form, Path(out))
+            path, _ = export_model(self._run, form, Path(out), self._workdir, quantize)
         return path
 
     def _table(self, labels: str | Path | pd.DataFrame, images: str) -> Any:

@@ -1,10 +1,12 @@
 """Training in Python: the same run, files and continuation as the command."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import pandas as pd
 
 from mlcls_jax.api.configs import with_frames, written_labels
@@ -22,6 +24,8 @@ from mlcls_jax.run.data_card import read_card
 from mlcls_jax.run.metrics_log import Logger, read_metrics
 from mlcls_jax.run.score_table import FURTHER, MAIN
 from mlcls_jax.run.workdir import read_config
+from mlcls_jax.system.console import console
+from mlcls_jax.system.heap import SWITCH, TUNABLES, heap_tunables, wants_heap
 from mlcls_jax.system.remote import is_remote
 from mlcls_jax.train import train as run_training
 from mlcls_jax.training.context import Extensions, Metric
@@ -126,9 +130,20 @@ def train(
         variables=variables,
     )
     with session():
+        _advise_heap()
         code = run_training(with_absolute_paths(config), folder, extensions=extensions)
     place = str(workdir) if is_remote(workdir) else folder.absolute()
     return Run(place, is_finished=not code)
+
+
+@functools.cache  # once per process
+def _advise_heap() -> None:
+    """Prints how this process could have trained faster on CPU, which the commands do."""
+    if wants_heap() and jax.default_backend() == "cpu":
+        console.print(
+            f"Training on CPU is faster if Python starts with {TUNABLES}={heap_tunables()}; "
+            f"{SWITCH}=0 hides this line"
+        )
 
 
 def _name(argument: str, value: Any) -> str:

@@ -12,6 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mlcls_jax.system import heap
+
+if __name__ == "__main__":
+    heap.restart_with_heap()
+
 from mlcls_jax.options.benchmark import Sweep, check, configs_of, parse
 
 if __name__ == "__main__":

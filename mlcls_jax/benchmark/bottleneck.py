@@ -36,7 +36,7 @@ class Setting:
 
     Attributes:
         cpu: whether the devices are the CPU cores that also read the images.
-        keeps_heap: see devices.keeps_heap.
+        keeps_heap: see heap.keeps_heap.
         compute_dtype: that of the network, "float32" or "bfloat16".
         cache: data.cache of the config.
         peak_share: share of the measured matmul peak that the step alone reaches.
@@ -127,7 +127,7 @@ def _input_advice(setting: Setting) -> list[str]:
 def _compute_advice(setting: Setting) -> list[str]:
     advice = []
     if setting.cpu and not setting.keeps_heap:
-        advice.append("reuse of heap memory: set GLIBC_TUNABLES as in docs/performance.md")
+        advice.append("reuse of heap memory: see docs/performance.md, On CPU")
     if not setting.cpu and setting.compute_dtype == "float32":
         advice.append("model.compute_dtype=bfloat16")
     if not setting.cpu and setting.peak_share < _GOOD_SHARE:

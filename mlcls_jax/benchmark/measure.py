@@ -30,7 +30,8 @@ from mlcls_jax.step.network import variables_shape
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.system.console import console
-from mlcls_jax.system.devices import compute_dtype, is_first_process, keeps_heap
+from mlcls_jax.system.devices import compute_dtype, is_first_process
+from mlcls_jax.system.heap import keeps_heap
 from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.setup import open_run
 

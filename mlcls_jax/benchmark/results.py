@@ -17,7 +17,7 @@ class Place:
         kind: name of the devices.
         devices: number of devices of all processes together.
         processes: number of processes.
-        keeps_heap: see devices.keeps_heap.
+        keeps_heap: see heap.keeps_heap.
     """
 
     backend: str

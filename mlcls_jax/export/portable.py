@@ -1,8 +1,6 @@
-"""Portable files of a trained model: one function from uint8 images to probabilities."""
+"""The exported function of a trained model in JAX, its StableHLO file, and the check of others."""
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +8,28 @@ import jax
 import jax.export  # an attribute of jax only once it is imported
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, UInt8
 
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.step.train_step import AnyNetwork, normalize
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-STABLEHLO_FILE, ONNX_FILE = "model.stablehlo", "model.onnx"
-TINY = 1e-30  # close to the smallest float32
-INPUT, OUTPUT = "images", "probabilities"
-OPSET = 18  # the newest that onnxruntime 1.19 supports
-TOLERANCE = 1e-3  # relative difference of log-probabilities between JAX and onnxruntime
-JAX2ONNX = "jax2onnx>=0.17.1,<0.18"  # installed without dependencies: it pins an older Orbax
+STABLEHLO_FILE = "model.stablehlo"
+INPUT, OUTPUT, LOGITS = "images", "probabilities", "logits"
+# Largest difference of another program's logits from those of JAX, as a share of the largest logit
+# or of 1; and of its probabilities from the sigmoid of its logits.
+TOLERANCE = 1e-5
 
 # uint8 [batch, size, size, channel] -> float32 [batch, class]
-Predictor = Callable[[jax.Array], jax.Array]
+Logits = Callable[[jax.Array], jax.Array]
+# uint8 images -> probabilities and logits, float32 [batch, class]
+Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def make_predictor(
+def make_logits(
     model: AnyNetwork, variables: dict, by: Normalization, temperatures: Sequence[float] = ()
-) -> Predictor:
-    """Returns normalisation, network and sigmoid as one function with the weights as constants.
+) -> Logits:
+    """Returns normalisation and network as one function with the weights as constants.
 
     Args:
         model: a network that computes in float32.
@@ -38,19 +38,24 @@ def make_predictor(
         temperatures: divisor of the logits of each class; empty for none.
 
     Returns:
-        A function from uint8 [image, size, size, channel] to probabilities, float32 [image, class].
+        A function from uint8 [image, size, size, channel] to logits, float32 [image, class].
     """
     constants = jax.device_get(variables)
     divisors = np.array(temperatures, np.float32)
 
-    def probabilities(images):
-        logits: Any = model.apply(constants, normalize(images, by), train=False)
-        return jax.nn.sigmoid(logits / divisors if divisors.size else logits)
+    def logits(images: UInt8[Array, "batch height width channel"]) -> Float[Array, "batch class"]:
+        values: Any = model.apply(constants, normalize(images, by), train=False)
+        return values / divisors if divisors.size else values
 
-    return probabilities
+    return logits
 
 
-def save_stablehlo(folder: Path, predictor: Predictor, shape: Sequence[int]) -> Path:
+def probabilities_of(logits: jax.Array) -> jax.Array:
+    """Returns the probabilities of logits, of their shape and dtype."""
+    return jax.nn.sigmoid(logits)
+
+
+def save_stablehlo(folder: Path, logits: Logits, shape: Sequence[int]) -> Path:
     """Writes model.stablehlo, for any batch size, on CPU, GPU or TPU.
 
     `jax.export.deserialize(bytearray(data)).call(images)` needs only JAX and flatbuffers.  It works
@@ -59,7 +64,7 @@ def save_stablehlo(folder: Path, predictor: Predictor, shape: Sequence[int]) -> 
 
     Args:
         folder: an existing folder.
-        predictor: from `make_predictor`.
+        logits: from `make_logits`; the file returns their probabilities.
         shape: of an image: height, width, channels.
 
     Returns:
@@ -67,62 +72,38 @@ def save_stablehlo(folder: Path, predictor: Predictor, shape: Sequence[int]) -> 
     """
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
-    exported = jax.export.export(jax.jit(predictor), platforms=PLATFORMS)(images)
+    predict = jax.jit(lambda images: probabilities_of(logits(images)))
+    exported = jax.export.export(predict, platforms=PLATFORMS)(images)
     (folder / STABLEHLO_FILE).write_bytes(exported.serialize())
     return folder / STABLEHLO_FILE
 
 
-def save_onnx(folder: Path, predictor: Predictor, shape: Sequence[int]) -> Path:
-    """Writes model.onnx, for any batch size, after comparing onnxruntime with JAX.
+def check_outputs(program: str, run: Run, logits: Logits, shape: Sequence[int]) -> None:
+    """Compares another program with JAX on random images, in batches of one and of three.
+
+    The probabilities of a confident model are all close to 0 or 1, so the logits are compared.
+    The probabilities need only be those of the logits, because programs approximate the sigmoid.
 
     Args:
-        folder: an existing folder.
-        predictor: from `make_predictor`, for a model with `portable` set, because ONNX cannot
-            choose code by platform.
+        program: its name, for the message.
+        run: the file that was written, in this program.
+        logits: the same function in JAX.
         shape: of an image: height, width, channels.
 
-    Returns:
-        Path of the file.
-
     Raises:
-        ValueError: a package is missing, or onnxruntime computes other probabilities.
+        ValueError: a difference is larger than TOLERANCE.
     """
-    missing = [name for name in ("jax2onnx", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f"the export to ONNX needs {' and '.join(missing)}; run: pip install onnx onnx-ir "
-            f"onnxruntime && pip install --no-deps '{JAX2ONNX}'"
-        )
-    for name in ("jax2onnx", "onnx_ir"):  # they warn about features that are not used here
-        getLogger(name).setLevel("ERROR")
-    import jax2onnx  # an optional dependency
-
-    images = jax.ShapeDtypeStruct(("batch", *shape), jnp.uint8)
-    model = jax2onnx.to_onnx(
-        predictor, [images], opset=OPSET, input_names=[INPUT], output_names=[OUTPUT]
-    )
-    data = model.SerializeToString()
-    _check_onnx(data, predictor, shape)
-    (folder / ONNX_FILE).write_bytes(data)
-    return folder / ONNX_FILE
-
-
-def _check_onnx(data: bytes, predictor: Predictor, shape: Sequence[int]) -> None:
-    """Compares onnxruntime with JAX on random images, in batches of one and of three."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
+    reference = jax.jit(logits)(images)
     for rows in (1, 3):
-        (onnx,) = session.run([OUTPUT], {INPUT: images[:rows]})
-        reference = np.asarray(jax.jit(predictor)(images[:rows]))
-        # Logarithms, because all probabilities can be small for images of noise.
-        expected, got = (
-            np.log(values + np.float32(TINY)) for values in (reference, np.asarray(onnx))
-        )
-        difference = (np.abs(got - expected) / np.maximum(1, np.abs(expected))).max()
-        if not difference <= TOLERANCE:
-            raise ValueError(
-                f"log-probabilities of the ONNX file in onnxruntime differ from JAX by "
-                f"{difference:.1e}, so the file was not written; export to stablehlo instead"
-            )
+        expected, (found, values) = reference[:rows], run(images[:rows])
+        scale = max(1.0, float(np.abs(expected).max()))
+        for name, difference in (
+            (LOGITS, np.abs(values - np.asarray(expected)).max() / scale),
+            (OUTPUT, np.abs(found - np.asarray(probabilities_of(jnp.asarray(values)))).max()),
+        ):
+            if not difference <= TOLERANCE:
+                raise ValueError(
+                    f"the {name} of the file in {program} differ from JAX by {difference:.1e}, "
+                    f"more than {TOLERANCE:.0e}, so it was not written; export to stablehlo instead"
+                )

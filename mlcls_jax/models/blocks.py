@@ -13,9 +13,9 @@ from flax import linen as nn
 
 from mlcls_jax.models.batch_norm import Activation, BatchNorm, identity
 from mlcls_jax.models.conventions import KERAS, Convention, Padding
-from mlcls_jax.models.ops.conv import conv, native_conv, pointwise
+from mlcls_jax.models.ops.conv import conv, pointwise
 from mlcls_jax.models.ops.depthwise import depthwise_conv
-from mlcls_jax.models.ops.gated import gated_product, scaled_values
+from mlcls_jax.models.ops.gated import gated_product
 from mlcls_jax.models.variants import B0_STAGES, Stage
 
 
@@ -29,7 +29,6 @@ class Conv(nn.Module):
         padding: see `conventions.pad_widths`.
         use_bias: whether a bias is added.
         dtype: dtype of the computation; parameters are float32.
-        portable: compute in the same way on every platform, which converters need.
     """
 
     features: int
@@ -38,7 +37,6 @@ class Conv(nn.Module):
     padding: Padding = "same"
     use_bias: bool = False
     dtype: jnp.dtype = jnp.float32
-    portable: bool = False
 
     @nn.compact
     def __call__(self, x, gate=None):
@@ -53,12 +51,12 @@ class Conv(nn.Module):
                     f"a gate needs a 1x1 convolution with stride 1, not {k}x{k} with stride "
                     f"{self.stride}"
                 )
-            product: Any = scaled_values if self.portable else gated_product
+            product: Any = gated_product
             x = product(x, gate, kernel[0, 0])
         elif k == 1 and self.stride == 1:
             x = pointwise(x, kernel[0, 0])
         else:
-            convolve: Any = native_conv if self.portable else conv
+            convolve: Any = conv
             x = convolve(x, kernel, self.stride, self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -73,14 +71,13 @@ class DepthwiseConv(nn.Module):
     stride: int
     padding: Padding = "same"
     dtype: jnp.dtype = jnp.float32
-    portable: bool = False
 
     @nn.compact
     def __call__(self, x):
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
         init = nn.initializers.normal(math.sqrt(2.0) / self.kernel_size)
         kernel = self.param("kernel", init, shape, jnp.float32).astype(self.dtype)
-        convolve: Any = native_conv if self.portable else depthwise_conv
+        convolve: Any = depthwise_conv
         return convolve(x, kernel, self.stride, self.padding)
 
 
@@ -93,14 +90,12 @@ class Network(nn.Module):
         active: paths of the modules that are in training mode when `train=True`; None means all.
             A batch normalisation that is not active uses its running statistics and does not update
             them; a block that is not active drops no path.
-        portable: compute in the same way on every platform, which converters need.
         statistics_axis: mesh axis over which batch statistics are averaged; see `BatchNorm.axis`.
     """
 
     convention: Convention = KERAS
     dtype: jnp.dtype = jnp.float32
     active: frozenset[str] | None = None
-    portable: bool = False
     statistics_axis: str | None = None
 
     def trains(self, train: bool, *name: str) -> bool:
@@ -111,7 +106,7 @@ class Network(nn.Module):
     @property
     def common(self) -> dict:
         """The shared fields, as keyword arguments for a child module."""
-        names = ("convention", "dtype", "active", "portable", "statistics_axis")
+        names = ("convention", "dtype", "active", "statistics_axis")
         return {name: getattr(self, name) for name in names}
 
 
@@ -135,7 +130,6 @@ class NormalizedConv(Network):
         options = {
             "padding": convention.padding,
             "dtype": self.dtype,
-            "portable": self.portable,
             "name": "conv",
         }
         if self.features:

@@ -125,7 +125,7 @@ class EfficientNet(Network):
             of the variant or of the decoder.
         drop_path: see `Backbone`; None means the published 0.2.
         remat: store only the input of each block and recompute the block for its gradient.
-        convention, active, portable, statistics_axis: see `Network`.
+        convention, active, statistics_axis: see `Network`.
         dtype: dtype of the computation.  Parameters, statistics, pooled features and logits are
             float32.
     """

@@ -4,6 +4,7 @@ It imports nothing that takes long, so that a mistake is reported at once.
 """
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from mlcls_jax.config.options import Parser
@@ -12,19 +13,41 @@ from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.files import check_new
 from mlcls_jax.system.invocation import command
 
-FORMATS = SAFETENSORS, KERAS, STABLEHLO, ONNX = "safetensors", "keras", "stablehlo", "onnx"
+SAFETENSORS, KERAS, STABLEHLO, ONNX = "safetensors", "keras", "stablehlo", "onnx"
+SAVED_MODEL, TFLITE = "saved_model", "tflite"
+FORMATS = SAFETENSORS, KERAS, STABLEHLO, ONNX, SAVED_MODEL, TFLITE
+ANY_NETWORK = STABLEHLO, ONNX  # the others are for EfficientNets only
+INT8 = "int8"
+# Packages that a format needs, and how to install them.
+PACKAGES = {
+    ONNX: (("onnx", "onnxruntime"), "pip install 'mlcls_jax[onnx]'"),
+    SAVED_MODEL: (("tensorflow",), "pip install 'mlcls_jax[tf_data]'"),
+    TFLITE: (("tensorflow",), "pip install 'mlcls_jax[tf_data]'"),
+}
+# The packages of a network of the user.  jax2onnx pins an older Orbax than ours.
+CONVERTER = (
+    ("onnx", "onnxruntime", "onnx_ir", "jax2onnx"),
+    "pip install 'mlcls_jax[onnx]' onnx-ir && pip install --no-deps 'jax2onnx>=0.17.1,<0.18'",
+)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Returns the options."""
     parser = Parser(
         prog=command("export"),
-        description="Exports a trained model for timm, Keras, plain JAX or onnxruntime.",
+        description="Exports a trained model for timm, Keras, plain JAX, onnxruntime, TensorFlow "
+        "or LiteRT.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--format", required=True, choices=FORMATS, help="format to write")
     parser.add_argument("--out", required=True, help="new folder for the files")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    parser.add_argument(
+        "--quantize",
+        default="",
+        choices=(INT8,),
+        help="compute in 8-bit integers, with ranges from validation images; only for onnx",
+    )
     return parser.parse_args(argv)
 
 
@@ -32,5 +55,30 @@ def check(argv: list[str]) -> None:
     """Reports a mistake in a command line and exits, before the imports that take seconds."""
     with refusing():
         options = parse(argv)
-        check_trained(options.workdir, options.checkpoint)
+        config = check_trained(options.workdir, options.checkpoint)
         check_new(Path(options.out))
+        check_format(options.format, options.quantize, config.model.custom)
+
+
+def check_format(form: str, quantize: str, custom: str) -> None:
+    """Checks that a format can be written.
+
+    Args:
+        form: one of FORMATS.
+        quantize: "int8", or "" for float32.
+        custom: the field model.custom.
+
+    Raises:
+        ValueError: the format is for other networks, has no int8, or needs a missing package.
+    """
+    if custom and form not in ANY_NETWORK:
+        raise ValueError(
+            f"{form} is for EfficientNets, and the run has model.custom={custom}; export to "
+            f"{' or '.join(ANY_NETWORK)}"
+        )
+    if quantize and form != ONNX:
+        raise ValueError(f"{quantize} is for the format {ONNX}, not for {form}")
+    packages, install = CONVERTER if custom and form == ONNX else PACKAGES.get(form, ((), ""))
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"the export to {form} needs {' and '.join(missing)}; run: {install}")

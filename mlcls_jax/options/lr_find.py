@@ -6,16 +6,23 @@ It imports nothing that takes long, so that a mistake is reported at once.
 import argparse
 import math
 from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
 
 from mlcls_jax.config import Config
 from mlcls_jax.config.aliases import DATA, add_aliases, alias_overrides
-from mlcls_jax.config.loading import load_config
+from mlcls_jax.config.loading import load_config, with_overrides
 from mlcls_jax.config.options import Parser, add_process_options
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.options.shared import check_folder, check_trained
+from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.input_paths import check_training_data
+from mlcls_jax.run.stored_config import read_config
 from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.invocation import command
+
+CURVE = "lr_find.png"
+LEAST = 10  # steps
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -30,19 +37,28 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--config.data.csv=labels.csv --config.data.images=photos",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help="name of a config (b5) or path of a file")
+    parser.add_argument(
+        "--config",
+        default="",
+        help="name of a config (b5) or path of a file (default: that of --workdir)",
+    )
     parser.add_argument("--phase", default="", help="name of the phase (default: the first)")
     parser.add_argument(
         "--workdir",
         default="",
-        help="run of this config to start from, at its best checkpoint; useful for a second phase "
-        "(default: the pretrained weights)",
+        help="run with the config, and with the state that a later phase starts from if it has "
+        "kept that checkpoint; otherwise the phases before it are trained first",
     )
     parser.add_argument(
-        "--out", default="lr_find.png", help="file for the curve (default lr_find.png)"
+        "--out",
+        default="",
+        help=f"file for the curve (default: {CURVE} in --workdir, or here without one)",
     )
     parser.add_argument(
-        "--steps", type=int, default=100, help="largest number of steps (default 100)"
+        "--steps",
+        type=int,
+        default=0,
+        help="largest number of steps (default: a tenth of those of the phase, 10 to 100)",
     )
     parser.add_argument(
         "--low", type=float, default=1e-7, help="first learning rate (default 1e-7)"
@@ -52,9 +68,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add_process_options(parser)
     options, overrides = parser.parse_known_args(argv)
     overrides += alias_overrides(options, (), overrides)
-    if options.steps < 20 or not 0 < options.low < options.high < math.inf:
-        parser.error("--steps must be at least 20, and --low must be above 0 and below --high")
-    if not options.out.endswith(".png"):
+    if not options.config and not options.workdir:
+        parser.error("name a config, as in --config b5, or a run, as in --workdir runs/b5")
+    if 0 != options.steps < LEAST or not 0 < options.low < options.high < math.inf:
+        parser.error(f"--steps must be at least {LEAST}, and --low above 0 and below --high")
+    if options.out and not options.out.endswith(".png"):
         parser.error(f"--out {options.out}: it must end with .png")
     return options, overrides
 
@@ -70,7 +88,14 @@ def check(argv: list[str]) -> None:
         if options.workdir:
             check_trained(options.workdir, "best")
         if options.process <= 0 and not options.cluster:  # only the first process writes
-            check_folder("out", options.out)
+            check_folder("out", str(file_of(options)))
+
+
+def file_of(options: argparse.Namespace) -> Path:
+    """Returns the file for the curve."""
+    if options.out:
+        return Path(options.out)
+    return open_workdir(options.workdir) / CURVE if options.workdir else Path(CURVE)
 
 
 def config_of(options: argparse.Namespace, overrides: list[str]) -> Config:
@@ -82,7 +107,12 @@ def config_of(options: argparse.Namespace, overrides: list[str]) -> Config:
     Raises:
         ValueError: the config does not exist, or a value is wrong.
     """
-    return with_absolute_paths(load_config(options.config, overrides))
+    if options.config:
+        config = load_config(options.config, overrides)
+    else:  # its phases have the planned durations
+        config = replace(read_config(open_workdir(options.workdir)), minutes=0.0)
+        config = with_overrides(config, overrides)
+    return with_absolute_paths(config)
 
 
 def check_phase(name: str, names: Collection[str]) -> None:

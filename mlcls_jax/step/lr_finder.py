@@ -16,11 +16,12 @@ from jaxtyping import Float
 from mlcls_jax.config import Phase
 from mlcls_jax.step.schedules import MakeSchedule
 
-MEMORY = 0.98  # decay of the moving average that smooths the losses
+MEMORY = 2.0  # decay of the moving average that smooths the losses: 1 - MEMORY / steps
 DIVERGED = 4.0  # multiple of the lowest smoothed loss
 WINDOW = 0.3  # share of the steps over which a slope is measured
 CERTAIN = 3.5  # standard errors of a slope; losses that never fall exceed it in one test of fifty
 ROUNDING = 1e-9  # slopes per step below this are rounding errors
+RISE = 0.1  # share of its fall that the loss must rise again, for its minimum to be clear
 
 
 @dataclass
@@ -29,29 +30,45 @@ class LrFinder:
 
     Attributes:
         steps: length of the test if it does not diverge.
+        batches: number of batches that are seen in turn.  The loss of a batch is compared with its
+            own first one, so that differences between the batches are no noise.
         rates: learning rate at each step, of the group with the highest rate.
-        losses: loss of each step, before its update.
+        losses: loss of each step, before its update, without the differences between batches.
         smoothed: exponential moving average of the losses, corrected for its initial bias.
     """
 
     steps: int
+    batches: int = 1
+    first: list[float] = field(default_factory=list, repr=False)  # loss of each batch
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     smoothed: list[float] = field(default_factory=list)
 
     def add(self, rate: float, loss: float) -> None:
-        """Adds the rate and the loss of a step; the loss must be finite."""
-        count = len(self.losses)
-        before = self.smoothed[-1] * (1 - MEMORY**count) if count else 0.0
-        mean = MEMORY * before + (1 - MEMORY) * loss
+        """Adds the rate and the loss of a step; the loss must be finite.
+
+        The first loss of each batch counts as unchanged, because the first rates are low.
+        """
+        count, memory = len(self.losses), max(1 - MEMORY / self.steps, 0.0)
+        if count < self.batches:
+            self.first.append(loss)
+        loss += self.first[0] - self.first[count % self.batches]
+        before = self.smoothed[-1] * (1 - memory**count) if count else 0.0
+        mean = memory * before + (1 - memory) * loss
         self.rates.append(rate)
         self.losses.append(loss)
-        self.smoothed.append(mean / (1 - MEMORY ** (count + 1)))
+        self.smoothed.append(mean / (1 - memory ** (count + 1)))
 
     @property
     def has_diverged(self) -> bool:
         """Whether the smoothed loss exceeds DIVERGED times its minimum."""
         return bool(self.smoothed) and self.smoothed[-1] > DIVERGED * min(self.smoothed)
+
+    @property
+    def has_risen(self) -> bool:
+        """Whether the smoothed loss rises again, by RISE of its fall, after its minimum."""
+        lowest = min(self.smoothed)
+        return self.smoothed[-1] - lowest > RISE * (max(self.smoothed) - lowest)
 
     @property
     def suggestion(self) -> float | None:

@@ -230,7 +230,12 @@ def forward_program(
 
 
 def feature_step_program(
-    spec: StepSpec, phase_plan: PlannedPhase, images: int, mesh: Mesh, variables: dict
+    spec: StepSpec,
+    phase_plan: PlannedPhase,
+    images: int,
+    mesh: Mesh,
+    variables: dict,
+    schedule: MakeSchedule = make_schedule,
 ) -> Program:
     """Returns the steps of a phase with cached features; see `make_feature_step`.
 
@@ -240,11 +245,12 @@ def feature_step_program(
         images: number of images in the training split.
         mesh: of all devices.
         variables: what `variables_shape` returns.
+        schedule: makes the learning-rate schedule of each group.
     """
     trainable = trainable_paths(variables["params"], phase_plan.phase)
     step = make_feature_step(
         build_efficientnet(spec.network),
-        _optimizer(phase_plan, variables["params"]),
+        _optimizer(phase_plan, variables["params"], schedule),
         trainable,
         make_loss(spec.loss, spec.network.num_classes, spec.frequencies),
         spec.seed,

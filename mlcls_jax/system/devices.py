@@ -1,7 +1,6 @@
 """Devices: the mesh over them, shardings, free memory, and the default compute dtype."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = "data"
-# Settings of glibc: large buffers come from one heap of huge pages that is never returned to the
-# system, so that a step reuses the memory of the previous one instead of newly cleared pages.
-HEAP = (
-    "glibc.malloc.hugetlb=1",
-    "glibc.malloc.arena_max=1",
-    "glibc.malloc.mmap_max=0",
-    "glibc.malloc.trim_threshold=68719476736",
-)
 
 
 def is_first_process() -> bool:
@@ -79,16 +70,6 @@ def free_memory(mesh: Mesh) -> float:
     if not all({"bytes_limit", "bytes_in_use"} <= set(each) for each in stats):
         return math.inf
     return float(min(each["bytes_limit"] - each["bytes_in_use"] for each in stats))
-
-
-def keeps_heap() -> bool:
-    """Returns whether GLIBC_TUNABLES contains the settings of HEAP."""
-    return set(HEAP) <= set(os.environ.get("GLIBC_TUNABLES", "").split(":"))
-
-
-def heap_tunables() -> str:
-    """Returns HEAP as a value of GLIBC_TUNABLES, which glibc reads when a process starts."""
-    return ":".join(HEAP)
 
 
 def describe_devices(devices: int, kind: str, processes: int, heap_is_kept: bool) -> str:

@@ -40,7 +40,8 @@ from mlcls_jax.step.phases import PlannedPhase, check_parts, plan_phases
 from mlcls_jax.step.programs import StepSpec, state_shape, step_spec
 from mlcls_jax.step.train_step import TrainState, make_state
 from mlcls_jax.system.console import console, print_table, print_warning
-from mlcls_jax.system.devices import describe_devices, is_first_process, keeps_heap, make_mesh
+from mlcls_jax.system.devices import describe_devices, is_first_process, make_mesh
+from mlcls_jax.system.heap import keeps_heap
 from mlcls_jax.system.invocation import command
 from mlcls_jax.system.signals import SaveClock
 from mlcls_jax.training import consistency

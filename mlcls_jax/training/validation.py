@@ -28,7 +28,8 @@ from mlcls_jax.step.losses import describe_loss
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import Meter, console, print_warning
-from mlcls_jax.system.devices import describe_devices, is_first_process, keeps_heap
+from mlcls_jax.system.devices import describe_devices, is_first_process
+from mlcls_jax.system.heap import keeps_heap
 from mlcls_jax.training.context import Metric, RunInputs, TrainContext
 from mlcls_jax.training.early_stopping import EarlyStopping
 from mlcls_jax.training.epoch_line import epoch_line

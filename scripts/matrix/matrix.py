@@ -31,7 +31,6 @@ from xml.etree import ElementTree
 CHECKOUT = Path(__file__).parents[2]
 PACKAGES = "python3,python3-venv,git,make,ca-certificates"
 WORK = "opt/mlcls_jax_matrix"  # in the root folder
-JAX2ONNX = "jax2onnx>=0.17.1,<0.18"  # without dependencies, as in the Makefile
 MIRROR, RECIPES = "http://deb.debian.org/debian", Path("/usr/share/debootstrap/scripts")
 # Variables that tell programs how to reach the network.
 PASSED_ON = ("PIP_", "SSL_", "CURL_", "REQUESTS_")
@@ -190,7 +189,6 @@ def install(machine: Machine, jax: str) -> str:
     (wheel,) = wheels.glob("*.whl")
     pins = [f"jax=={jax}"] if jax else ["--upgrade", "jax"]
     machine.run(*pip, "install", "--no-compile", f"{machine.path(wheel)}[test]", *pins)
-    machine.run(*pip, "install", "--no-compile", "--no-deps", JAX2ONNX)
     reinstall = ("install", "--no-deps", "--force-reinstall")
     machine.run(*pip, *reinstall, machine.path(wheel))  # of an earlier run of the same version
     return python

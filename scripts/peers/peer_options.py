@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from peer_environments import ENVIRONMENTS
 
-from mlcls_jax.system.devices import heap_tunables
+from mlcls_jax.system.heap import heap_tunables
 
 MALLOCS = {"heap-kept": heap_tunables(), "plain": ""}
 

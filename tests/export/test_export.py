@@ -1,4 +1,4 @@
-"""The four export formats of one run: content, results and refusals."""
+"""The export formats of one run: content, results and refusals."""
 
 import dataclasses
 import json
@@ -16,7 +16,6 @@ import pytest
 from network_files import write
 from PIL import Image, ImageOps
 from reference_weights import random_images
-from scipy.special import expit
 from sklearn.datasets import load_sample_image
 from stored_values import stored
 from tolerances import EPS
@@ -27,11 +26,10 @@ from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.transforms import PADDING, eval_image
 from mlcls_jax.data.loaders.loader import local_rows, train_batches
 from mlcls_jax.evaluation.base_rate import probabilities
-from mlcls_jax.export import __main__, portable
+from mlcls_jax.export import __main__, portable, weight_files
 from mlcls_jax.models.conventions import IMAGENET, LITE, LUKEMELAS, TIMM, PretrainedConfig
-from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.models.ml_decoder import DecoderSize
 from mlcls_jax.models.weights.load import load_pretrained
+from mlcls_jax.options import export
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.run.workdir import read_splits_of
 from mlcls_jax.step.init import initial_variables, read_weights
@@ -157,15 +155,14 @@ def test_stablehlo_holds_the_native_convolution_for_accelerators(workdir, tmp_pa
     assert text.count("stablehlo.convolution") == depthwise + 1  # and the stem
 
 
-def test_the_exported_function_divides_logits_by_temperature():
+def test_the_exported_logits_are_divided_by_temperature():
     logits = np.array([[1.0, -2.0], [4.0, 0.0]], np.float32)
     model: Any = SimpleNamespace(apply=lambda *_, **__: logits)
     images: Any = np.zeros((2, 4, 4, 3), np.uint8)
-    plain = portable.make_predictor(model, {}, IMAGENET)
-    calibrated = portable.make_predictor(model, {}, IMAGENET, (2.0, 0.5))
-    near = 8 * EPS  # of probabilities up to 1, each by itself
-    np.testing.assert_allclose(plain(images), expit(logits), rtol=0, atol=near)
-    np.testing.assert_allclose(calibrated(images), expit(logits / [2.0, 0.5]), rtol=0, atol=near)
+    plain = portable.make_logits(model, {}, IMAGENET)
+    calibrated = portable.make_logits(model, {}, IMAGENET, (2.0, 0.5))
+    np.testing.assert_array_equal(plain(images), logits)
+    np.testing.assert_allclose(calibrated(images), logits / [2.0, 0.5], rtol=EPS)
 
 
 RESIZES = ("squash", "center_crop", "letterbox")
@@ -226,8 +223,8 @@ def test_timm_prepares_images_as_evaluation_does(run, resize, photograph):
     transform: Any = create_transform(
         input_size=(3, size, size),
         interpolation="bilinear",
-        crop_pct=__main__._crop(changed),
-        crop_mode=__main__._CROP_MODES[resize],
+        crop_pct=weight_files.crop_share(changed),
+        crop_mode=weight_files.CROP_MODES[resize],
         mean=(PADDING / 255,) * 3,
         std=(1.0, 1.0, 1.0),
     )
@@ -345,28 +342,63 @@ def test_onnx_gives_the_same_probabilities(workdir, tmp_path, expected):
 
 
 @pytest.mark.slow
-def test_a_file_with_other_results_is_not_written(workdir, tmp_path, monkeypatch):
+def test_a_confident_model_is_exported_and_one_with_other_results_is_not(
+    workdir, tmp_path, monkeypatch
+):
+    """Logarithms of probabilities would refuse it: the sigmoid of onnxruntime ends at 6e-8."""
+    run = load_trained_model(workdir, "best")
+    head = jax.tree.map(lambda leaf: 40 * leaf, run.variables["params"]["head"])
+    params = run.variables["params"] | {"head": head}
+    run = dataclasses.replace(run, variables=run.variables | {"params": params})
+    __main__.export_model(run, "onnx", tmp_path / "out", workdir)
     monkeypatch.setattr(portable, "TOLERANCE", -1.0)
     with pytest.raises(ValueError, match=r"differ from JAX by .*not written"):
-        exported(workdir, tmp_path / "out", "onnx")
-    assert list(tmp_path.iterdir()) == []
+        __main__.export_model(run, "onnx", tmp_path / "other", workdir)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_decoder_is_exported_for_any_batch(tiny, tmp_path):
-    model = EfficientNet(variant=tiny, num_classes=7, decoder=DecoderSize(3, 64), portable=True)
-    images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
-    variables = jax.jit(model.init)(jax.random.key(0), images[:1].astype(np.float32))
-    predictor = portable.make_predictor(model, variables, IMAGENET)
-    portable.save_onnx(tmp_path, predictor, (SIZE, SIZE, 3))  # which compares it with JAX
-    data = bytearray(portable.save_stablehlo(tmp_path, predictor, (SIZE, SIZE, 3)).read_bytes())
-    served = np.asarray(jax.export.deserialize(data).call(images))
-    np.testing.assert_allclose(served, jax.jit(predictor)(images), atol=1e-5)
+@pytest.mark.slow
+def test_int8_has_its_map_before_and_after_in_the_config(workdir, tmp_path, capsys):
+    import onnxruntime
+
+    out = tmp_path / "out"
+    argv = ["--workdir", str(workdir), "--format", "onnx", "--quantize", "int8", "--out", str(out)]
+    assert __main__.main(argv) == 0
+    own = json.loads((out / "config.json").read_text())["mlcls_jax"]
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.int8.onnx"]
+    assert own["file"] == "model.int8.onnx"
+    scores = own["quantization"]
+    assert scores["type"] == "int8" and scores["calibration_images"] == scores["val_images"] > 0
+    # Only the file in float32 has the mAP of the run, to the rounding errors of a threshold.
+    assert scores["val_mAP_float32"] == pytest.approx(own["val"]["mAP"], abs=1e-6)
+    assert 0 <= scores["val_mAP"] <= 1
+    assert "int8: mAP of" in capsys.readouterr().out
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(out / "model.int8.onnx")
+    (found,) = session.run(None, {"images": images})
+    run = load_trained_model(workdir, "best")
+    repeated = np.repeat(images, 4, axis=0)  # eight devices
+    wanted = probabilities(np.asarray(run.predict(run.variables, repeated)))[::4]
+    assert 0 < np.abs(found - wanted).max() < 0.1
 
 
-@pytest.mark.parametrize("write", [__main__.write_safetensors, __main__.write_keras])
+@pytest.mark.reference
+@pytest.mark.slow
+def test_a_network_of_the_user_is_converted(workdir, tmp_path):
+    pytest.importorskip("jax2onnx")
+    from mlcls_jax.export.onnx_file import convert_onnx
+
+    def logits(images):
+        pixels = images.astype(np.float32).mean(axis=(1, 2))
+        return jax.nn.relu(pixels @ np.ones((3, 2), np.float32)) / 100
+
+    assert convert_onnx(tmp_path, logits, (8, 8, 3)).name == "model.onnx"
+
+
+@pytest.mark.parametrize("write", [weight_files.write_safetensors, weight_files.write_keras])
 def test_timm_and_keras_refuse_a_decoder(write, tmp_path):
     run: Any = SimpleNamespace(config=Config(model=Model("b0", head="mldecoder")))
-    with pytest.raises(ValueError, match="an ML-Decoder as its head; export to stablehlo or onnx"):
+    with pytest.raises(ValueError, match="an ML-Decoder as its head; export to stablehlo"):
         write(run, tmp_path)
 
 
@@ -375,9 +407,17 @@ def test_refused_exports(workdir, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"keras\.applications has no lite0"):
         exported(workdir, out, "keras")
-    monkeypatch.setattr(portable, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install --no-deps 'jax2onnx"):
-        exported(workdir, out, "onnx")
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    for form, custom, message in [
+        ("onnx", "", r"needs onnx and onnxruntime; run: pip install 'mlcls_jax\[onnx\]'$"),
+        ("onnx", "own:Net", "pip install --no-deps 'jax2onnx"),
+        ("tflite", "", r"needs tensorflow; run: pip install 'mlcls_jax\[tf_data\]'"),
+        ("saved_model", "own:Net", "has model.custom=own:Net; export to stablehlo or onnx"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            export.check_format(form, "", custom)
+    with pytest.raises(ValueError, match="int8 is for the format onnx, not for tflite"):
+        export.check_format("tflite", "int8", "")
     assert list(tmp_path.iterdir()) == []  # nothing half-written
     out.mkdir()
     (out / "mine.txt").touch()

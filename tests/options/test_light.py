@@ -94,7 +94,7 @@ def test_help_and_an_unknown_option_are_answered_without_jax(command, tmp_path):
         ("serve", (*RUN, "--checkpoint", "7"), NO_STEP),
         ("serve", (*RUN, "--port", "-1"), "--port -1: it must be 0 to 65535"),
         ("report", ("--workdir", "none"), NO_RUN),
-        ("lr-find", (), "arguments are required: --config; see"),
+        ("lr-find", (), "name a config, as in --config b5, or a run, as in --workdir runs/b5; see"),
         ("lr-find", ("--config", "b55"), "--config b55: no such file, .*nearest is b5"),
         ("lr-find", ("--config", "b0"), "data.csv is empty; name your data, as in --csv"),
         ("lr-find", ("--config", "b0", "--csv", "no.csv"), "no.csv: no such file; check --csv"),

@@ -17,7 +17,7 @@ import pytest
 from compare_peers import Measured, Setting, parse, ratio, table
 from peer_process import Peer, child_memory
 
-from mlcls_jax.system.devices import heap_tunables
+from mlcls_jax.system.heap import heap_tunables
 
 B0 = Setting("b0", 224, 16, 0.2)
 
