@@ -50,8 +50,13 @@ def tflite(folder: Path, _: dict[str, Any]) -> Predict:
 
 
 def safetensors(folder: Path, config: dict[str, Any]) -> Predict:
-    import timm
     import torch
+
+    # Torchvision's wheel on PyPI does not find its operators with torch for CPU.
+    declared = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        declared.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import timm
     from safetensors.torch import load_file
 
     pretrained = config["pretrained_cfg"]
@@ -60,7 +65,7 @@ def safetensors(folder: Path, config: dict[str, Any]) -> Predict:
     model.load_state_dict(load_file(folder / "model.safetensors"))
     mean, std = (torch.tensor(pretrained[name]).reshape(1, -1, 1, 1) for name in ("mean", "std"))
 
-    def predict(images: np.ndarray) -> np.ndarray:
+    def predict(images: np.ndarray, _: object = declared) -> np.ndarray:
         with torch.inference_mode():
             x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
             return model(((x - mean) / std).contiguous()).numpy()

@@ -191,8 +191,10 @@ def test_explanations_are_images_of_the_size_of_the_image(model, photos):
 def test_exports(model, tmp_path):
     assert model.export("stablehlo", tmp_path / "out").is_file()
     assert (tmp_path / "out" / "config.json").is_file()
-    with pytest.raises(ValueError, match="unknown format 'tflite'"):
-        model.export("tflite", tmp_path / "other")
+    with pytest.raises(ValueError, match="unknown format 'caffe'"):
+        model.export("caffe", tmp_path / "other")
+    with pytest.raises(ValueError, match="quantize='int4' is unknown; choose 'int8'"):
+        model.export("onnx", tmp_path / "other", quantize="int4")
 
 
 def test_attributes(model, trained):

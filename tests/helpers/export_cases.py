@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,13 +19,16 @@ from mlcls_jax.export.portable import make_logits
 from mlcls_jax.models.conventions import IMAGENET, KERAS, LITE, TIMM, Convention, Normalization
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.ml_decoder import DecoderSize
-from mlcls_jax.models.variants import V2B0_STAGES, VARIANTS, Variant
+from mlcls_jax.models.variants import B0_STAGES, V2B0_STAGES, VARIANTS, Variant
 from mlcls_jax.step.param_tree import flatten, unflatten
 
+# One block of each kind, and every stride: the last map has a 32nd of the side.
+INVERTED = tuple(replace(B0_STAGES[i], blocks=1 + (i == 1)) for i in (0, 1, 2, 3, 5))
+FUSED = tuple(replace(V2B0_STAGES[i], blocks=1 + (i == 1)) for i in (0, 1, 2, 3, 5))
 SMALL = {
-    "lite": Variant(0.25, 0.3, 32, 0.2, lite=True),
-    "silu": Variant(0.25, 0.3, 32, 0.2),
-    "fused": Variant(0.25, 0.6, 32, 0.2, stages=V2B0_STAGES, keep=0),
+    "lite": Variant(0.25, 1.0, 32, 0.2, lite=True, stages=INVERTED),
+    "silu": Variant(0.25, 1.0, 32, 0.2, stages=INVERTED),
+    "fused": Variant(0.25, 1.0, 32, 0.2, stages=FUSED, keep=0),
 }
 
 
