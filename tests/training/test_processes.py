@@ -23,7 +23,14 @@ VARIANTS["lite0"] = Variant(0.25, 0.3, 32, 0.2, lite=True)  # as small as "tiny"
 
 def get_config():
     return Config(
-        data=Data(csv={csv!r}, images={images!r}, batch_size=8, eval_batch_size=8),
+        data=Data(
+            csv={csv!r},
+            images={images!r},
+            batch_size=8,
+            eval_batch_size=8,
+            oversample="balanced",
+            oversample_threshold=0.9,
+        ),
         model=Model(variant="lite0", weights="", image_size=32),
         evaluation=Evaluation(every="2 steps"),
         phases=[
