@@ -66,11 +66,7 @@ def few_positives(evidence: Evidence) -> Finding | None:
         f"{len(rare)} of {len(train.classes)} classes have fewer than {FEW} positives in "
         f"train: {first_names(named)}. Their scores are mostly luck; evaluation.min_positives "
         "excludes them from the averages over classes.",
-        (
-            "more images of these classes",
-            *([] if len(rare) == len(train.classes) else [exclude]),
-            "--config.loss.pos_weight=auto",
-        ),
+        ("more images of these classes", *([] if len(rare) == len(train.classes) else [exclude])),
     )
 
 
