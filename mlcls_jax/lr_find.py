@@ -90,9 +90,9 @@ def _report(test: LrFinder, phase: Phase, phases: Sequence[Phase], out: Path) ->
         return
     if not test.has_risen:
         print_warning(
-            f"no clear minimum: the loss still falls at {test.rates[-1]:.1e}; raise --high"
+            f"no clear minimum: the loss still falls at {test.rates[-1]:.1e}, so the rates below "
+            "are uncertain; raise --high"
         )
-        return
     highest = max(group.learning_rate for group in phase.groups)
     index = [other.name for other in phases].index(phase.name)
     console.print("The loss fell fastest at these rates; use them with:")

@@ -173,4 +173,4 @@ def test_a_report_of_a_diverged_test(tmp_path, capsys):
     lr_find._report(still, config.phases[1], config.phases, tmp_path / "a.png")
     output = capsys.readouterr().out
     assert "no clear minimum: the loss still falls at 1.0e+01" in output
-    assert "learning_rate=" not in output
+    assert "so the rates below are uncertain" in output and "learning_rate=" in output

@@ -58,7 +58,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--steps",
         type=int,
         default=0,
-        help="largest number of steps (default: a tenth of those of the phase, 10 to 100)",
+        help="largest number of steps (default: a tenth of those of the phase, 10 to 100; "
+        "100 with cached features)",
     )
     parser.add_argument(
         "--low", type=float, default=1e-7, help="first learning rate (default 1e-7)"
