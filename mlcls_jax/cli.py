@@ -24,7 +24,13 @@ from mlcls_jax.system.signals import Terminated
 
 FAILED = 1
 # Errors that are printed as one line. All others are bugs and keep their traceback.
-ONE_LINE_ERRORS = (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError)
+ONE_LINE_ERRORS = (
+    ValueError,
+    OSError,
+    FloatingPointError,
+    MemoryError,
+    jax.errors.JaxRuntimeError,
+)
 
 
 def start_devices(options: argparse.Namespace, limits: Distributed) -> None:
@@ -147,6 +153,8 @@ def _leave(code: int) -> NoReturn:
 
 def _error_line(error: BaseException) -> str:
     """Returns the line that a command prints for an error."""
+    if isinstance(error, MemoryError):
+        return error_line(error, 300, "; free memory, or raise its limit (ulimit -v)")
     if not isinstance(error, jax.errors.JaxRuntimeError):
         return error_line(error)
     hint = "; lower data.batch_size, data.eval_batch_size or model.image_size"

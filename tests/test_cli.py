@@ -131,6 +131,7 @@ def raising(error):
         (FileNotFoundError(2, "No such file", "x.csv"), 2, None),
         (FloatingPointError("loss is nan at step 7"), 1, "error: loss is nan at step 7\n"),
         (KeyboardInterrupt(), 130, "stopped\n"),
+        (MemoryError(), 1, "error: MemoryError; free memory, or raise its limit (ulimit -v)\n"),
         (
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"),
             1,

@@ -12,6 +12,7 @@ import atexit
 import json
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from mlcls_jax.system.console import one_line
 from mlcls_jax.system.files import cache_folder
 from mlcls_jax.system.output import tell
 
@@ -287,6 +289,22 @@ def jax_options() -> dict[str, Any]:
     }
 
 
+def _check_port(coordinator: str) -> None:
+    """Raises ValueError if no server can listen at the port of "host:port" on this machine."""
+    port = coordinator.rpartition(":")[2]
+    if not port.isdecimal() or len(port) > 5 or int(port) > 65535:
+        raise ValueError(f"--coordinator {coordinator} has no port; write host:port")
+    dual = socket.has_dualstack_ipv6()
+    try:
+        family, host = (socket.AF_INET6, "::") if dual else (socket.AF_INET, "")
+        socket.create_server((host, int(port)), family=family, dualstack_ipv6=dual).close()
+    except OSError as error:
+        raise ValueError(
+            f"--coordinator {coordinator}: process 0 cannot listen at port {port} of this machine "
+            f"({one_line(error)}); choose another port, in all processes"
+        ) from error
+
+
 def start(
     coordinator: str = "",
     processes: int = 0,
@@ -306,7 +324,8 @@ def start(
         start_timeout: see `join`.
 
     Raises:
-        ValueError: only some of the three are given, or `process` is out of range.
+        ValueError: only some of the three are given, `process` is out of range, or the port of the
+            first process is in use.
     """
     given = bool(coordinator), processes > 0, process >= 0
     if any(given) and not all(given):
@@ -321,6 +340,8 @@ def start(
         return
     options: dict[str, Any] = {}  # JAX finds the values itself
     if coordinator:
+        if process == 0:
+            _check_port(coordinator)
         options = {
             "coordinator_address": coordinator,
             "num_processes": processes,

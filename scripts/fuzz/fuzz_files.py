@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import random
+import struct
 from dataclasses import asdict
 from pathlib import Path
 
@@ -104,10 +105,35 @@ def weights() -> st.SearchStrategy:
     files = weight_files()
 
     def contents(name: str, number: int) -> tuple[str, bytes, bytes]:
+        if number % 20 == 0:
+            return *multiplied(number // 20), _json(SIDECAR, number)
         others = [files[name]] * 3 + list(files.values())
         return name, damaged(number, others), _json(SIDECAR, number)
 
     return st.builds(contents, st.sampled_from(list(files)), NUMBERS)
+
+
+def multiplied(number: int) -> tuple[str, bytes]:
+    """Returns the name and contents of a small file that asks for much memory or time.
+
+    Args:
+        number: decides what is asked for, and how much.
+    """
+    kind, count = number % 5, number // 5 % 60_000
+    if kind == 4:
+        entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+        header = json.dumps({str(i): entry for i in range(count)}).encode()
+        return "names.safetensors", struct.pack("<Q", len(header)) + header
+    # Memo: 0 is OrderedDict, 1 a list of pairs, 2 a tuple with that list.
+    pairs = b"".join(b"X\x04\0\0\0%04xK\x01\x86" % i for i in range(count))
+    ordered = b"ccollections\nOrderedDict\nq\0](q\1%seq\1\x85q\2" % pairs
+    asked = (
+        ordered + b"(" + b"h\0h\2R" * count + b"l.",  # copies
+        b"(" * count + b"t" * count + b".",
+        ordered + b"h\0h\2Rq\3" + b"h\0h\3b" * count + b".",  # states
+        b"\x8b" + struct.pack("<i", count) + b"\x7f" * count + b".",  # digits
+    )
+    return "asks.pth", b"\x80\2" + asked[kind]
 
 
 def load(value: tuple[str, bytes, bytes], place: Path) -> None:

@@ -96,3 +96,19 @@ def test_no_other_private_name_of_jax_is_used():
         "system/distributed.py: from jax._src import distributed  "
         "# not at the top: only runs of several processes need it"
     ]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_in_use_is_named_at_once(host):
+    with socket.create_server((host, 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(
+            ValueError, match=f"cannot listen at port {port} .*in use.*another port"
+        ):
+            distributed.start(f"127.0.0.1:{port}", 2, 0)
+
+
+@pytest.mark.parametrize("coordinator", ["host", "host:", "host:a", "host:99999"])
+def test_a_coordinator_without_a_port_is_refused(coordinator):
+    with pytest.raises(ValueError, match=f"--coordinator {coordinator}.* port"):
+        distributed.start(coordinator, 2, 0)

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from mlcls_jax.models.weights.keras_h5 import read_keras
+from mlcls_jax.models.weights.keras_h5 import MAX_TENSORS, read_keras
 from mlcls_jax.models.weights.torch_pickle import ZIP_MAGIC, read_torch
 from mlcls_jax.system.console import one_line
 from mlcls_jax.system.invocation import command
@@ -34,6 +34,11 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, "numpy") as file:
             names = list(file.keys())
+        if len(names) > MAX_TENSORS:
+            raise ValueError(
+                f"{path} has {len(names):,} tensors, more than {MAX_TENSORS:,}; it is not a file "
+                "of an EfficientNet"
+            )
         for start in range(0, len(names), TENSORS_PER_OPENING):
             with safe_open(path, "numpy") as file:
                 for name in names[start : start + TENSORS_PER_OPENING]:

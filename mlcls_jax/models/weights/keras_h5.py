@@ -27,6 +27,7 @@ KERAS_3_ROOTS = ("layers", "_layer_checkpoint_dependencies")
 NOT_WEIGHTS = ("optimizer", "optimizer_weights", "metrics")
 MAX_EXPANSION = 16  # float weights never compress further; a larger declared size is not real
 MAX_DEPTH = 32  # of nested groups; those of Keras are ten deep at most
+MAX_TENSORS = 20_000  # of a file; far more than an EfficientNet and its optimiser have
 
 
 def read_keras(path: str | Path) -> dict[str, np.ndarray]:
@@ -123,6 +124,8 @@ def _walk(
     if item in seen:
         return
     seen.add(item)
+    if len(seen) > 2 * MAX_TENSORS:
+        raise ValueError(f"it has more than {2 * MAX_TENSORS:,} tensors and groups")
     if isinstance(item, h5py.Dataset):
         found[path] = item
     elif isinstance(item, h5py.Group):

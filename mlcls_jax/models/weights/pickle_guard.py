@@ -3,10 +3,17 @@
 A pickle can put one tuple several times into another.  Thirty tuples, each twice in the next, fit
 into 200 bytes, but hashing the last one visits a billion values, and a dictionary hashes its keys.
 The keys of a state dict are names and numbers, so any other key is refused before it is loaded.
+
+What else a few opcodes could make much of has a budget here, far above what a training checkpoint
+of an EfficientNet needs.
 """
 
 import pickletools
 from typing import IO, Any
+
+MAX_OPCODES = 2_000_000
+MAX_BUILDS = 64  # each may copy a dictionary; a state dict has one, for its metadata
+MAX_BITS = 128  # of an integer; torch's magic number has 77
 
 # For each opcode that hashes: which of the values that it takes from the stack.
 _KEYS = {
@@ -22,25 +29,27 @@ def check_opcodes(file: IO[bytes], size: int) -> None:
     """Checks the opcodes of the next pickle in a file, and reads up to its end.
 
     Simulates the stack, as `pickletools.dis` does, to know for each value whether it is plain.
+    Takes time and memory in proportion to the opcodes.
 
     Args:
         file: positioned at the start of the pickle.
         size: size of the file, in bytes.
 
     Raises:
-        ValueError: the memo would be larger than the file, or a key is not a plain value.
+        ValueError: the memo would be larger than the file, a budget is exceeded, or a key is not a
+            plain value.
         Exception: almost any other exception if the pickle is damaged.
     """
     stack: list[bool | None] = []  # whether each value is plain; None is a mark
+    marks: list[int] = []  # indices of the marks in the stack
     memo: dict[int, bool | None] = {}
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(file):
+    builds = 0
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         name, before = opcode.name, opcode.stack_before
-        # The C unpickler allocates its memo up to the highest index that is used.
-        if name == "LONG_BINPUT" and isinstance(argument, int) and argument > size:
-            raise ValueError("its memo is larger than the file")
+        builds += name == "BUILD"
+        _check_budgets(name, argument, size, count, builds)
         if pickletools.markobject in before:
-            mark = len(stack) - stack[::-1].index(None) - 1
+            mark = marks[-1]
             taken, kept = stack[mark + 1 :], mark - before.index(pickletools.markobject)
         else:
             kept = len(stack) - len(before)
@@ -52,8 +61,25 @@ def check_opcodes(file: IO[bytes], size: int) -> None:
             memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
             continue
         del stack[max(kept, 0) :]
+        while marks and marks[-1] >= len(stack):
+            marks.pop()
         value = memo.get(int(argument)) if "GET" in name else not before
-        pushed = [
-            None if item is pickletools.markobject else bool(value) for item in opcode.stack_after
-        ]
-        stack += pushed
+        for item in opcode.stack_after:
+            if item is pickletools.markobject:
+                marks.append(len(stack))
+            stack.append(None if item is pickletools.markobject else bool(value))
+
+
+def _check_budgets(name: str, argument: Any, size: int, count: int, builds: int) -> None:
+    """Raises ValueError at an opcode for which the C unpickler would need too much."""
+    if count >= MAX_OPCODES:
+        raise ValueError(f"it has more than {MAX_OPCODES:,} opcodes")
+    if builds > MAX_BUILDS:
+        raise ValueError(f"it sets the state of more than {MAX_BUILDS} objects")
+    if not isinstance(argument, int):
+        return
+    # The C unpickler allocates its memo up to the highest index that is used.
+    if "PUT" in name and argument > size:
+        raise ValueError("its memo is larger than the file")
+    if argument.bit_length() > MAX_BITS:
+        raise ValueError(f"it has an integer of more than {MAX_BITS} bits")

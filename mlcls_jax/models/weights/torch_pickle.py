@@ -108,9 +108,9 @@ class _StorageType(NamedTuple):
 class _TensorsOnly(pickle.Unpickler):
     """Unpickler that admits dictionaries, plain values and tensors, and refuses other globals."""
 
-    def __init__(self, file: io.BytesIO):
-        super().__init__(file, encoding="utf-8")
-        self._admitted = _stand_ins()
+    def __init__(self, contents: bytes):
+        super().__init__(io.BytesIO(contents), encoding="utf-8")
+        self._admitted = _stand_ins(len(contents))
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         try:
@@ -135,8 +135,13 @@ class _TensorsOnly(pickle.Unpickler):
         return _Storage(kind.dtype, key, count)
 
 
-def _stand_ins() -> dict[tuple[str, str], Any]:
-    """Returns new stand-ins for the admitted globals, because a pickle may set their attributes."""
+def _stand_ins(size: int) -> dict[tuple[str, str], Any]:
+    """Returns new stand-ins for the admitted globals, because a pickle may set their attributes.
+
+    Args:
+        size: bytes of the pickle, more than it has items of dictionaries.
+    """
+    items = 0
 
     def tensor(storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
         return _Tensor(storage, offset, shape, strides)
@@ -145,7 +150,12 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
         return tensor
 
     def ordered(pairs=()):
-        # Python 2 pickled an OrderedDict as a call with its items.
+        # Python 2 pickled an OrderedDict as a call with its items.  One list of them may be in many
+        # calls.
+        nonlocal items
+        items += len(pairs)
+        if items > size:
+            raise pickle.UnpicklingError("its dictionaries hold more items than the file has bytes")
         if not all(isinstance(key, str) for key, _ in pairs):
             raise pickle.UnpicklingError("a key of a dictionary is not a string")
         return OrderedDict(pairs)
@@ -159,7 +169,7 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _short(value: Any) -> str:
@@ -175,7 +185,7 @@ def _load_pickle(file: IO[bytes], size: int) -> Any:
     end = file.tell()
     file.seek(start)
     # From memory, because the unpickler buffers a file and reads past the end of the pickle.
-    value = _TensorsOnly(io.BytesIO(file.read(end - start))).load()
+    value = _TensorsOnly(file.read(end - start)).load()
     file.seek(end)
     return value
 

@@ -141,3 +141,13 @@ def test_the_prefix_of_data_parallel_is_removed(tmp_path):
     assert read_tensors(path).keys() == TENSORS.keys()
     write_safetensors(path, {"module.a": np.zeros(1), "b": np.zeros(1)})
     assert read_tensors(path).keys() == {"module.a", "b"}
+
+
+def test_more_tensors_than_a_network_has_are_refused(tmp_path):
+    """Reading each of 300,000 names took minutes, because the header is parsed for every 64."""
+    entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({str(i): entry for i in range(20_001)}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(ValueError, match="has 20,001 tensors, more than 20,000"):
+        read_tensors(path)

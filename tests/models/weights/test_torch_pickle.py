@@ -21,6 +21,7 @@ import os
 import pickle
 import struct
 import sys
+import time
 import types
 import zipfile
 from collections import OrderedDict
@@ -339,6 +340,34 @@ def test_storages_that_share_the_same_bytes(tmp_path, torch):
 def test_an_ordered_dict_pickled_by_python_2(tmp_path, torch):
     pairs = Call(OrderedDict, [["w", tensor(torch)]])
     assert read_torch(write_stream(tmp_path / "a.pth", pairs)).keys() == {"w"}
+
+
+PAIRS = b"X\1\0\0\0aK\1\x86" * 20
+ORDERED = b"\x80\2ccollections\nOrderedDict\nq\0]q\1(" + PAIRS + b"e\x85q\2"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (ORDERED + b"(" + b"h\0h\2R" * 100 + b"l.", "dictionaries hold more items than"),
+        (ORDERED + b"h\0h\2Rq\3" + b"h\0h\3b" * 65 + b".", "the state of more than 64 objects"),
+        (b"\x80\2\x8b\x20\0\0\0" + b"\x7f" * 32 + b".", "an integer of more than 128 bits"),
+        (b"\x80\2Np999999999\n.", "memo is larger than the file"),
+        (b"\x80\2" + b"N" * 2_000_001 + b".", "more than 2,000,000 opcodes"),
+    ],
+)
+def test_what_a_few_bytes_ask_for_has_a_budget(tmp_path, value, reason):
+    with pytest.raises(ValueError, match=rf"a\.pth .*{reason}"):
+        read_torch(write_zip(tmp_path / "a.pth", value))
+
+
+def test_many_open_marks_take_linear_time(tmp_path):
+    """Each of 100,000 tuples in the next; searching for the mark of each would take a minute."""
+    value = b"\x80\2" + b"(" * 100_000 + b"t" * 100_000 + b"."
+    began = time.process_time()
+    with pytest.raises(ValueError, match="holds a tuple"):
+        read_torch(write_zip(tmp_path / "a.pth", value))
+    assert time.process_time() - began < 5
 
 
 def test_compressed_zip_entries_are_refused(tmp_path, torch):
