@@ -213,9 +213,10 @@ def _download(entry: WeightsEntry, path: Path, kind: str, expected: str) -> str:
 def _check_readable(path: Path, name: str) -> None:
     """Raises OSError if a file for which no checksum vouches is not one of weights."""
     kind = kind_of(Path(name))
+    if kind is None:
+        return
     try:
-        if kind is not None:
-            kind.read(path)
+        kind.read(path)
     except ValueError as error:
         raise OSError(
             f"what arrived has no checksum to compare with and is no {kind.title} file of weights: "

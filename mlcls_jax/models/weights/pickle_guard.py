@@ -44,7 +44,9 @@ def check_opcodes(file: IO[bytes], size: int) -> None:
     marks: list[int] = []  # indices of the marks in the stack
     memo: dict[int, bool | None] = {}
     builds = 0
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+    argument: Any
+    for count, (opcode, given, _) in enumerate(pickletools.genops(file)):
+        argument = given
         name, before = opcode.name, opcode.stack_before
         builds += name == "BUILD"
         _check_budgets(name, argument, size, count, builds)
