@@ -30,7 +30,7 @@ if __name__ == "__main__":
 from mlcls_jax import cli
 from mlcls_jax.config import Data
 from mlcls_jax.config.source_checks import check_source
-from mlcls_jax.data.images.decoding import open_image
+from mlcls_jax.data.images.decoding import check_image
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import LabelTable
@@ -126,9 +126,9 @@ def pack(
 
 
 def header_error(contents: bytes) -> ImageError | None:
-    """Returns the error from opening an image, or None."""
+    """Returns the error from reading the header of an image, or None."""
     try:
-        open_image(contents)
+        check_image(contents, Data().max_pixels)
     except ImageError as error:
         return error
     return None

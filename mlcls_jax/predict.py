@@ -116,7 +116,14 @@ def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] 
     Raises:
         ValueError: an output is an input as well, or --labels cannot hold a file name.
     """
-    inputs = (data.csv, data.val_csv, data.test_csv, data.categories, *options.inputs)
+    inputs = (
+        data.csv,
+        data.val_csv,
+        data.test_csv,
+        data.categories,
+        data.class_names,
+        *options.inputs,
+    )
     input_paths = {Path(file).resolve() for file in inputs if file and "://" not in file}
     for name in ("csv", "labels"):
         file = getattr(options, name)

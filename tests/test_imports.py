@@ -42,6 +42,7 @@ TENSORFLOW = {"data.readers.records", "export.tensorflow_files"} | {
     f"data.loaders.tf_{name}"
     for name in (
         "data",
+        "files",
         "images",
         "order",
         "orientation",

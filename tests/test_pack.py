@@ -82,6 +82,16 @@ def test_check_finds_bad_images(broken, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["packed", "photos"]
 
 
+def test_check_accepts_any_number_of_channels(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    (tmp_path / "labels.csv").write_text("filename,a\n0.tif,0\n1.tif,1\n")
+    for i in range(2):
+        tifffile.imwrite(
+            tmp_path / f"{i}.tif", np.zeros((4, 4, 5), np.uint16), photometric="minisblack"
+        )
+    assert run(*source(tmp_path), "--out", tmp_path / "packed", "--check") == 0
+
+
 def test_all_unreadable_images_are_named(photos, tmp_path, monkeypatch):
     def read(path: str) -> bytes:
         if path.endswith(("03.png", "21.png")):

@@ -15,13 +15,15 @@ from mlcls_jax.config import Config, Data
 from mlcls_jax.config.loader_checks import check_loader
 from mlcls_jax.config.recipes import with_recipe
 from mlcls_jax.config.schema import image_size
+from mlcls_jax.data.images.bit_depth import with_bit_depth
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.loaders.loader import local_rows, make_reader, tf_module
+from mlcls_jax.data.loaders.loader import Reader, local_rows, make_reader, tf_module
 from mlcls_jax.data.loaders.order import eval_order, train_order
 from mlcls_jax.data.oversampling import with_repeats
 from mlcls_jax.data.readers.records import tensorflow
 from mlcls_jax.data.splits import SPLITS, load_splits
 from mlcls_jax.step.phases import plan_phases
+from mlcls_jax.system.console import console
 
 
 def tf_dataset(
@@ -61,13 +63,16 @@ def tf_dataset(
     config = with_recipe(dataclasses.replace(config, data=loading), jax.device_count())[0]
     if isinstance(labels, LabelTable):
         table = with_repeats(labels, config.data) if split == "train" else labels
+        splits = {split: table}
     else:
         config = config if labels is None else with_frames(config, {"data.csv": labels})
         with session():
-            table = _table(config.data, split)
+            splits = _splits(config.data, split)
+    table, channels, workers = splits[split], config.model.in_channels, Reader().workers()
+    data = with_bit_depth(config.data, splits.values(), workers, channels, console.print)
     size = image_size(config.model)
     pipeline: Any = tf_module("tf_pipeline")
-    reader = make_reader(config.data, config.model.in_channels, len(table), loader="tf_data")
+    reader = make_reader(data, channels, len(table), loader="tf_data")
     if split != "train":
         rows = local_rows(config.data.eval_batch_size, "data.eval_batch_size")
         images = pipeline.eval_images(table.paths, size, config.augment, reader)
@@ -90,15 +95,15 @@ def tf_dataset(
     return _labelled(pipeline, images, table.train_labels, *order)
 
 
-def _table(data: Data, split: str) -> LabelTable:
-    """The images of a split; the labels may be DataFrames."""
+def _splits(data: Data, split: str) -> dict[str, LabelTable]:
+    """All splits, with the one that is asked for; the labels may be DataFrames."""
     with tempfile.TemporaryDirectory() as folder:
         paths = written_labels(data, Path(folder))
         files = {path.removeprefix("data."): file for path, file in paths.items()}
         splits = load_splits(dataclasses.replace(data, **files))
     if split not in splits:
         raise ValueError(f"there is no split {split!r}; there are {', '.join(splits)}")
-    return splits[split]
+    return splits
 
 
 def _labelled(

@@ -20,6 +20,7 @@ PATHS = (
     "test_csv",
     "test_images",
     "categories",
+    "class_names",
     "cache_folder",
 )
 
@@ -63,6 +64,9 @@ class Data:
     test_csv: str = ""  # labels of the test images; "": see test_fraction
     test_images: str = ""  # image folder of test_csv; "": images
     categories: str = ""  # CSV with a column Labels: the class names, in order; "": as in the data
+    # CSV of two columns, such as the class descriptions of OpenImages: what the classes are called
+    # in the labels, and their names.  "": as in the labels.
+    class_names: str = ""
     filename_column: str = "filename"  # csv: name of the column of file names
     # csv: name of the column of "train", "val" and "test"; the default may be absent.  "": none.
     split_column: str = "split"

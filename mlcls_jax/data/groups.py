@@ -101,16 +101,24 @@ def check_groups(splits: Mapping[str, LabelTable]) -> None:
         owner |= dict.fromkeys(found, split)
 
 
-def uneven_shares(names: np.ndarray, shares: Mapping[str, float]) -> tuple[str, ...]:
-    """Returns a line for each split that large groups made much larger or smaller than its share.
+def noting_shares(table: LabelTable, names: np.ndarray, shares: Mapping[str, float]) -> LabelTable:
+    """Returns a table with a note of each split that large groups made much larger or smaller.
 
     Args:
-      names: str [n], the split of each image.
+      table: all images; without groups it is returned unchanged.
+      names: str [n], the split or fold of the images that were divided.
       shares: the share that was asked for, by split.
 
-    >>> uneven_shares(np.array(["train", "val", "val", "val"]), {"val": 0.25})
+    >>> table = LabelTable("x", tuple("abcd"), np.zeros((4, 1)), ("cat",), groups=tuple("pqqq"))
+    >>> noting_shares(table, np.array(["train", "val", "val", "val"]), {"val": 0.25}).notes
     ('val has 75 % of the images instead of 25 %, because groups stay together',)
     """
+    if table.groups is None:
+        return table
+    return replace(table, notes=(*table.notes, *_uneven_shares(names, shares)))
+
+
+def _uneven_shares(names: np.ndarray, shares: Mapping[str, float]) -> tuple[str, ...]:
     found = {split: float((names == split).mean()) for split in shares}
     return tuple(
         f"{split} has {100 * found[split]:.0f} % of the images instead of {100 * share:.0f} %, "
@@ -155,6 +163,26 @@ def proposed_groups(splits: Mapping[str, LabelTable]) -> str:
         f"{shared} of the {len(sizes)} {'is' if shared == 1 else 'are'} in {where}; if images of "
         f"one belong together, set --config.data.group_pattern='{pattern}'"
     )
+
+
+def group_of_copies(pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Returns the pattern that puts the images of each pair into one group, and such a group.
+
+    Args:
+      pairs: file names of images that are equal.
+
+    Returns:
+      ("", "") if the names of most pairs are not of one group.
+
+    >>> group_of_copies([("case7_a.png", "case7_b.png"), ("case9_a.png", "case9_c.png")])
+    ('(case\\\\d+)', 'case7')
+    """
+    pattern = _likely_pattern([name for pair in pairs for name in pair])
+    if not pattern:
+        return "", ""
+    found = [group_names(pair, pattern) for pair in pairs]
+    shared = [ours for ours, theirs in found if ours and ours == theirs]
+    return (pattern, shared[0]) if len(shared) >= _LIKELY * len(pairs) else ("", "")
 
 
 def _likely_pattern(filenames: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +62,9 @@ class LabelTable:
     def __len__(self) -> int:
         return len(self.filenames)
 
-    @property
+    @cached_property
     def paths(self) -> list[str]:
-        """The n paths to pass to `read_file`."""
+        """The n paths to pass to `read_file`; not to be changed."""
         if self.sources is not None:
             return [self.sources[name] for name in self.filenames]
         return [os.path.join(self.folder, name) for name in self.filenames]

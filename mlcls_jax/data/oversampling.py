@@ -17,6 +17,7 @@ from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.sampling import Repeats
 
+_FIELD = "data.oversample="  # begins the note of a table
 _ROWS = 4096  # images whose factors are computed at once
 
 
@@ -92,8 +93,14 @@ def with_repeats(table: LabelTable, data: Data) -> LabelTable:
     else:
         repeats = Repeats(factors)
         note = _note(table, of_classes, threshold, repeats)
-    note = f"data.oversample={data.oversample} {note}"
+    note = f"{_FIELD}{data.oversample} {note}"
     return replace(table, repeats=repeats, notes=(*table.notes, note))
+
+
+def without_repeats(table: LabelTable) -> LabelTable:
+    """Returns a table as it was before `with_repeats`."""
+    notes = tuple(note for note in table.notes if not note.startswith(_FIELD))
+    return replace(table, repeats=None, notes=notes)
 
 
 def oversampled(splits: Mapping[str, LabelTable], data: Data) -> dict[str, LabelTable]:

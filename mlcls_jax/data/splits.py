@@ -13,13 +13,14 @@ import pandas as pd
 
 from mlcls_jax.config import Data
 from mlcls_jax.config.schema import has_folds
-from mlcls_jax.data.groups import check_groups, proposed_groups, uneven_shares
+from mlcls_jax.data.folds import into_folds
+from mlcls_jax.data.groups import check_groups, noting_shares, proposed_groups
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.oversampling import oversampled
 from mlcls_jax.data.readers.csv_cells import quoted, read_csv
 from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.data.readers.read_table import has_folder, read_table
-from mlcls_jax.data.stratification import draw_folds, draw_splits
+from mlcls_jax.data.stratification import draw_splits
 from mlcls_jax.system.files import write_text
 
 SPLITS = ("train", "val", "test")
@@ -68,7 +69,9 @@ def _read_or_draw(data: Data, saved: str | Path | None) -> dict[str, LabelTable]
         return read_splits(saved, train, val, test, whole=has_folds(data))
     if data.folds:
         pool = draw_pool(train, test, data.test_fraction, data.split_seed)
-        return pool if has_folds(data) else of_fold(pool, data.folds, data.split_seed, data.fold)
+        if has_folds(data):
+            return pool
+        return into_folds(pool, data.folds, data.split_seed).splits_of(data.fold)
     return make_splits(
         train,
         val,
@@ -98,31 +101,10 @@ def draw_pool(
     given = _given(train, None, test)
     names, rows = _named(train)
     if "test" not in {*names.tolist(), *given} and test_fraction:
-        names[rows] = draw_splits(train.take(rows), {"test": test_fraction}, seed)
+        shares = {"test": test_fraction}
+        names[rows] = draw_splits(train.take(rows), shares, seed)
+        train = noting_shares(train, names[rows], shares)
     return _assembled(train, names, given)
-
-
-def of_fold(pool: dict[str, LabelTable], folds: int, seed: int, fold: int) -> dict[str, LabelTable]:
-    """Returns the splits of the run that is validated on one fold and trained on the others.
-
-    Args:
-      pool: "train" with the images of all folds, and perhaps "test".
-      folds, seed: see `draw_folds`.
-      fold: the one to hold out, from 0.
-
-    >>> labels = np.array([[1, 0], [0, 1]] * 4, np.int8)
-    >>> table = LabelTable("images", tuple("abcdefgh"), labels, ("cat", "dog"))
-    >>> splits = of_fold({"train": table}, folds=4, seed=0, fold=1)
-    >>> {split: len(part) for split, part in splits.items()}
-    {'train': 6, 'val': 2}
-    """
-    table = pool["train"]
-    held_out = draw_folds(table, folds, seed) == fold
-    splits = {
-        "train": table.take(np.flatnonzero(~held_out)),
-        "val": table.take(np.flatnonzero(held_out)),
-    }
-    return splits | {split: part for split, part in pool.items() if split != "train"}
 
 
 def _without_val(table: LabelTable) -> LabelTable:
@@ -180,9 +162,7 @@ def make_splits(
     if "val" not in named:
         shares["val"] = val_fraction
     names[pool] = draw_splits(train.take(pool), shares, seed)
-    notes = uneven_shares(names[pool], shares) if train.groups is not None else ()
-    train = replace(train, notes=(*train.notes, *notes))
-    return _assembled(train, names, given)
+    return _assembled(noting_shares(train, names[pool], shares), names, given)
 
 
 def write_splits(path: str | Path, splits: Mapping[str, LabelTable]) -> None:

@@ -27,6 +27,7 @@ CSV_FIELDS = {
     "label_columns": "names or patterns of the class columns",
     "ignore_columns": "names or patterns of columns to leave out",
     "minus_one": "what -1 means: absent or unknown",
+    "class_names": "CSV of two columns: what classes are called in the labels, and their names",
 }
 
 
@@ -106,5 +107,6 @@ def check(argv: list[str]) -> None:
         options = parse(argv)
         check_input(options.csv, "CSV file", "check the path")
         check_input(options.images, "folder", "check --images")
+        check_input(options.class_names, "file", "check --class-names")
         if not is_remote(options.out):
             check_new(Path(options.out).expanduser())

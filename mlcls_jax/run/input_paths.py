@@ -65,3 +65,4 @@ def check_training_data(data: Data) -> None:
             "config: data.csv is empty; name your data, as in --csv labels.csv --images photos"
         )
     check_data(data, ("", "val_"))
+    check_input(data.class_names, "file", "check data.class_names")

@@ -35,7 +35,7 @@ DEFAULT = "default"  # the config of a run that names none
 WEIGHTS = "model.weights"
 RUNS = Path("runs")
 # Fields of Data that belong to the data set of another run, and not to a new CSV.
-OTHER_FILES = ("val_csv", "val_images", "test_csv", "test_images", "categories")
+OTHER_FILES = ("val_csv", "val_images", "test_csv", "test_images", "categories", "class_names")
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import numpy as np
 import pandas as pd
 
 from mlcls_jax.config import Config
 from mlcls_jax.config.extensions import fields_of_extensions
-from mlcls_jax.config.recipes import with_fields, with_recipe
-from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.config.recipes import with_fields, with_recipe, with_stored_depth
+from mlcls_jax.config.serialization import to_json
+from mlcls_jax.data.folds import Folds, into_folds
 from mlcls_jax.data.readers.csv_cells import read_csv
 from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.data.splits import write_splits
-from mlcls_jax.data.stratification import draw_folds
 from mlcls_jax.run.checkpoint_integrity import fold_folder, has_run
-from mlcls_jax.run.stored_config import check_unchanged, read_config
+from mlcls_jax.run.stored_config import CONFIG, check_unchanged, read_config
 from mlcls_jax.run.workdir import FOLDS, HELD_OUT, SPLITS, prepare, read_splits_of
 from mlcls_jax.system import distributed
 from mlcls_jax.system.bucket import copy_of
@@ -29,7 +28,7 @@ from mlcls_jax.system.invocation import command
 from mlcls_jax.training.context import Ended, Extensions, KeptRule
 from mlcls_jax.training.out_of_fold import evaluate_folds, read_out_of_fold, write_folds
 from mlcls_jax.training.pool import ImagePool
-from mlcls_jax.training.setup import print_notes
+from mlcls_jax.training.setup import print_notes, with_found_depth
 
 # Trains the run of a config in a folder.
 TrainRun = Callable[[Config, Path, Extensions], Ended]
@@ -72,46 +71,57 @@ class FoldRuns:
         own = fields_of_extensions(self.config.model, self.config.phases, False)
         config = with_fields(self.config, own)
         stored = read_config(self.workdir) if has_run(self.workdir) else None
-        return dataclasses.replace(self, config=with_recipe(config, jax.device_count(), stored)[0])
+        config = with_recipe(config, jax.device_count(), stored)[0]
+        if stored:
+            fields = {"data.bit_depth": with_stored_depth(config.data, stored.data).bit_depth}
+            config = with_fields(config, fields)
+        return dataclasses.replace(self, config=config)
 
     def run_filled(self) -> Ended:
         """Does the same for a config whose recipe is filled in."""
         data = self.config.data
-        splits = read_splits_of(self.workdir, data)
-        print_notes(splits)
-        table = splits["train"]
-        fold = draw_folds(table, data.folds, data.split_seed)
+        folds = into_folds(read_splits_of(self.workdir, data), data.folds, data.split_seed)
+        print_notes(folds.pool)
         if has_run(self.workdir):
             check_unchanged(self.workdir, self.config)
-            check_same_folds(self.workdir, table, fold)
+            check_same_folds(self.workdir, folds)
+        channels = self.config.model.in_channels
+        found = with_found_depth(data, folds.pool, channels)
+        config = with_fields(self.config, {"data.bit_depth": found.bit_depth})
         finished = [self._is_finished(number) for number in range(data.folds)]
         distributed.wait_for_all("folds")
         if is_first_process():
-            prepare(self.workdir, self.config, table.classes)
-            write_splits(self.workdir / SPLITS, splits)
-            write_text(self.workdir / FOLDS, folds_csv(table, fold))
-        extensions = dataclasses.replace(self.extensions, pool=ImagePool(table.paths))
-        for number in range(data.folds):
-            title = f"Fold {number} (of 0 to {data.folds - 1})"
-            if finished[number]:
+            prepare(self.workdir, self.config, folds.table.classes)
+            write_text(self.workdir / CONFIG, to_json(config))  # with the depth that was found
+            write_splits(self.workdir / SPLITS, folds.pool)
+            write_text(self.workdir / FOLDS, folds_csv(folds))
+        extensions = dataclasses.replace(self.extensions, pool=ImagePool(folds))
+        runs = dataclasses.replace(self, config=config, extensions=extensions)
+        return runs._train(folds, finished)
+
+    def _train(self, folds: Folds, finished: list[bool]) -> Ended:
+        """Trains the folds that are not finished, scores all, and trains on all images."""
+        for number, is_finished in enumerate(finished):
+            title = f"Fold {number} (of 0 to {len(finished) - 1})"
+            if is_finished:
                 console.print(f"{title}: finished before")
                 continue
             console.print(f"{title}: {fold_folder(self.workdir, number)}")
             fields = {"data.fold": number, "data.refit": False, "minutes": 0.0}
             config = with_fields(self.config, fields)
-            ended = self.train(config, fold_folder(self.workdir, number), extensions)
+            ended = self.train(config, fold_folder(self.workdir, number), self.extensions)
             if ended.signal:
                 if ended.finished:  # the signal came during its last evaluation
                     console.print(f"Stopped; run the same command to continue {self.workdir}.")
                 return Ended(finished=False, signal=ended.signal)
             distributed.wait_for_all("folds")  # the first process writes the scores
-        out_of_fold = read_out_of_fold(self.workdir, table, fold)
+        out_of_fold = read_out_of_fold(self.workdir, folds.table, folds.fold)
         last = self.config.phases[-1].name
         scores = evaluate_folds(out_of_fold, self.config.evaluation, self.config.seed, phase=last)
         if is_first_process():
             write_folds(self.workdir, out_of_fold, scores)
         kept = KeptRule(scores.decision_rule, out_of_fold.weights)
-        return self._refit(dataclasses.replace(extensions, kept=kept))
+        return self._refit(dataclasses.replace(self.extensions, kept=kept))
 
     def _is_finished(self, number: int) -> bool:
         return (fold_folder(self.workdir, number) / HELD_OUT).exists()
@@ -129,18 +139,17 @@ class FoldRuns:
         return Ended(finished=True)
 
 
-def folds_csv(table: LabelTable, fold: np.ndarray) -> str:
+def folds_csv(folds: Folds) -> str:
     """Returns a CSV with the columns filename and fold."""
-    return csv_text(pd.DataFrame({"filename": table.filenames, "fold": fold}))
+    return csv_text(pd.DataFrame({"filename": folds.table.filenames, "fold": folds.fold}))
 
 
-def check_same_folds(workdir: Path, table: LabelTable, fold: np.ndarray) -> None:
+def check_same_folds(workdir: Path, folds: Folds) -> None:
     """Checks that the folds of a run that continues are those of its start.
 
     Args:
         workdir: of all folds.
-        table: their images.
-        fold: int64 [image], the fold of each image as drawn now.
+        folds: as they are drawn now.
 
     Raises:
         ValueError: the folds differ.
@@ -150,7 +159,7 @@ def check_same_folds(workdir: Path, table: LabelTable, fold: np.ndarray) -> None
         return
     advice = "restore the file, or choose another --workdir"
     saved = [read_csv(path).column(name, advice).texts for name in ("filename", "fold")]
-    if saved != [list(table.filenames), list(map(str, fold))]:
+    if saved != [list(folds.table.filenames), list(map(str, folds.fold))]:
         raise ValueError(
             f"{path}: the folds drawn now are others, because the labels have changed; restore "
             "them, or choose another --workdir"

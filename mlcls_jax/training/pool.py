@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mlcls_jax.data.folds import Folds
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.image_source import ImageSource
 from mlcls_jax.data.loaders.loader import Reader
@@ -39,14 +40,19 @@ class ImagePool:
     """The images of all folds.  Each run of a fold trains and validates on all of them.
 
     Attributes:
-        paths: of the images.
+        folds: the images, as they were read and divided once.
         made: what was computed of all images, by what it is.
         bad: reasons why images cannot be read, by path, as the computations have found.
     """
 
-    paths: Sequence[str]
+    folds: Folds
     made: dict[Any, Any] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> list[str]:
+        """Returns the paths of the images."""
+        return self.folds.table.paths
 
     def rows(self, paths: Sequence[str]) -> np.ndarray:
         """Returns the index of each path: int64 [image]."""

@@ -11,12 +11,13 @@ import numpy as np
 from mlcls_jax.config import Augment, Config, Data, Model
 from mlcls_jax.config.extensions import fields_of_extensions
 from mlcls_jax.config.recipes import with_fields, with_recipe, with_stored_depth
-from mlcls_jax.data.images.bit_depth import find_bit_depth
+from mlcls_jax.data.images.bit_depth import with_bit_depth
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.cache import Form
 from mlcls_jax.data.loaders.cache_build import with_cache
 from mlcls_jax.data.loaders.choice import choose_loader
 from mlcls_jax.data.loaders.loader import Reader, cores, local_rows, make_reader
+from mlcls_jax.data.oversampling import oversampled
 from mlcls_jax.data.readers.read_table import has_folder
 from mlcls_jax.data.splits import check_train, write_splits
 from mlcls_jax.evaluation.base_rate import SAMPLE, base_rates, sample_rows
@@ -77,10 +78,14 @@ def open_run(
     own = fields_of_extensions(config.model, config.phases, extensions.batches is not None)
     config = with_fields(config, own)
     consistency.check_config(config)
-    splits = _read_data(config.data, workdir, tell=extensions.pool is None)
+    splits = _read_data(config.data, workdir, extensions.pool)
     stored = read_config(workdir) if has_checkpoint(workdir) else None
     config, filled = with_recipe(config, jax.device_count(), stored)
-    config = replace(config, data=_with_bit_depth(config.data, splits, stored and stored.data))
+    channels = config.model.in_channels
+    if stored:
+        config = replace(config, data=with_stored_depth(config.data, stored.data))
+    elif extensions.pool is None:  # else it is known
+        config = replace(config, data=with_found_depth(config.data, splits, channels))
     consistency.check_data(splits, config.model.weights, workdir)
     classes = splits["train"].classes
     splits = splits if "val" in splits else splits | {"val": splits["train"].take([])}
@@ -116,7 +121,7 @@ def open_run(
     )
     reader = make_reader(
         config.data,
-        config.model.in_channels,
+        channels,
         images,
         workdir / BAD_IMAGES,
         print_warning,
@@ -181,18 +186,28 @@ def open_run(
     return TrainContext(inputs, services), state
 
 
-def _read_data(data: Data, workdir: Path, tell: bool) -> dict[str, LabelTable]:
-    """Returns the splits; tell: whether to print how they were understood."""
+def _read_data(data: Data, workdir: Path, pool: ImagePool | None) -> dict[str, LabelTable]:
+    """Returns the splits; pool: of a run of a fold, or of the run on the images of all folds."""
+    if pool is None:
+        splits = _read_splits(data, workdir)
+    elif data.fold < 0:
+        splits = pool.folds.pool
+    else:
+        splits = oversampled(pool.folds.splits_of(data.fold), data)
+    for warning in check_train(splits):
+        print_warning(warning)
+    return splits
+
+
+def _read_splits(data: Data, workdir: Path) -> dict[str, LabelTable]:
+    """Returns the splits, and prints how they were understood."""
     if not data.csv or (has_folder(data, data.csv) and not data.images):
         raise ValueError(
             "config: data.csv and data.images are empty; name your files, such as "
             "--config.data.csv=labels.csv --config.data.images=photos, or a packed data set"
         )
     splits = read_splits_of(workdir, data)
-    if tell:
-        print_notes(splits)
-    for warning in check_train(splits):
-        print_warning(warning)
+    print_notes(splits)
     return splits
 
 
@@ -202,17 +217,16 @@ def print_notes(splits: dict[str, LabelTable]) -> None:
         console.print(note)
 
 
-def _with_bit_depth(data: Data, splits: dict[str, LabelTable], stored: Data | None) -> Data:
-    """Returns the section with the bits that deep images use, as of the run that continues."""
-    data = with_stored_depth(data, stored)
-    if stored or data.bit_depth != "auto":
-        return data
-    paths = [path for table in splits.values() for path in table.paths]
-    found = find_bit_depth(paths, data.threads or cores() + 1)
-    if found is None:
-        return data
-    console.print(str(found))
-    return replace(data, bit_depth=str(found.bits))
+def with_found_depth(data: Data, splits: dict[str, LabelTable], channels: int) -> Data:
+    """Returns the section with the bits that deep images use, and prints them.
+
+    Args:
+        data: it is not changed.
+        splits: all images of the run.
+        channels: the field model.in_channels.
+    """
+    workers = data.threads or cores() + 1
+    return with_bit_depth(data, splits.values(), workers, channels, console.print)
 
 
 def _check_rows(data: Data, augment: Augment, plan: list[PlannedPhase], devices: int) -> None:

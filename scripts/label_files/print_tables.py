@@ -1,4 +1,4 @@
-"""Prints what is printed for each label file, as the tables of docs/data.md.
+"""Prints what is printed for each label file, and what deep images become: tables of docs/data.md.
 
 python scripts/label_files/print_tables.py [--write docs/data.md]
 """
@@ -7,13 +7,12 @@ import argparse
 import re
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from label_files import Layout, printed
 from public_layouts import LAYOUTS
 from reported_cases import CASES
-
-TABLES = {"public layouts": LAYOUTS, "reported cases": CASES}
 
 
 def table(layouts: Iterable[Layout]) -> str:
@@ -29,14 +28,28 @@ def table(layouts: Iterable[Layout]) -> str:
     return "\n".join(lines)
 
 
+def deep_images() -> str:
+    """Returns the table of images; its module needs pydicom and tifffile."""
+    from deep_images import depth_table
+
+    return depth_table()
+
+
+TABLES = {
+    "public layouts": partial(table, LAYOUTS),
+    "reported cases": partial(table, CASES),
+    "deep images": deep_images,
+}
+
+
 def replaced(page: str) -> str:
     """Returns a page whose tables between their marks are new."""
-    for name, layouts in TABLES.items():
+    for name, make in TABLES.items():
         mark, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"(?<={re.escape(mark)}\n).*(?={re.escape(end)})", re.DOTALL)
         if not pattern.search(page):
             raise ValueError(f"the page has no {mark} and {end}; add them")
-        new = table(layouts)
+        new = make()
         page = pattern.sub(lambda _, new=new: f"\n{new}\n\n", page)
     return page
 
@@ -49,8 +62,8 @@ def main() -> None:
     if options.write:
         options.write.write_text(replaced(options.write.read_text("utf-8")), "utf-8")
         return
-    for name, layouts in TABLES.items():
-        print(f"{name}\n\n{table(layouts)}\n")
+    for name, make in TABLES.items():
+        print(f"{name}\n\n{make()}\n")
 
 
 if __name__ == "__main__":

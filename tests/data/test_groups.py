@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.folds import into_folds
 from mlcls_jax.data.groups import proposed_groups, with_pattern
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv, read_labels
-from mlcls_jax.data.splits import load_splits, make_splits, read_splits, write_splits
+from mlcls_jax.data.splits import (
+    draw_pool,
+    load_splits,
+    make_splits,
+    read_splits,
+    write_splits,
+)
 
 
 def named_table(names: list[str], groups: tuple[str, ...] | None = None) -> LabelTable:
@@ -47,6 +54,19 @@ def test_groups_of_a_column_are_never_in_two_splits(data, tmp_path):
     assert {name: part.filenames for name, part in again.items()} == {
         name: part.filenames for name, part in splits.items()
     }
+
+
+def test_uneven_shares_are_said_of_test_and_of_folds():
+    table = named_table([f"{i:02}" for i in range(20)], ("big",) * 12 + tuple("abcdefgh"))
+    assert not draw_pool(table, None, test_fraction=0.4, seed=0)["train"].notes
+    two = replace(table, groups=("big",) * 12 + ("small",) * 8)
+    (note,) = draw_pool(two, None, test_fraction=0.2, seed=0)["train"].notes
+    assert note == "test has 40 % of the images instead of 20 %, because groups stay together"
+    folds = into_folds({"train": table}, folds=4, seed=0)
+    big = folds.fold[0]
+    assert f"fold {big} has 60 % of the images instead of 25 %" in "".join(folds.table.notes)
+    assert folds.splits_of(int(big))["val"].groups == ("big",) * 12
+    assert not into_folds({"train": replace(table, groups=None)}, 4, seed=0).table.notes
 
 
 def test_a_pattern_finds_groups_in_file_names(data, tmp_path):

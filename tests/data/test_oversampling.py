@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from mlcls_jax.config import Data, Loss
+from mlcls_jax.data.folds import into_folds
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable, as_labels
-from mlcls_jax.data.oversampling import with_repeats
+from mlcls_jax.data.oversampling import oversampled, with_repeats
 from mlcls_jax.data.sampling import stream_order
 from mlcls_jax.data.splits import load_splits
 from mlcls_jax.step.losses import pos_weights, prior_bias
@@ -145,3 +146,15 @@ def test_only_train_is_oversampled_by_its_own_labels(photos, tmp_path):
         assert all(part.repeats is None for split, part in splits.items() if split != "train")
     assert plain["train"].repeats is None
     assert plain["train"].filenames == load_splits(data)["train"].filenames
+
+
+def test_the_repeats_of_a_fold_are_of_its_own_training_images():
+    data = Data(oversample="balanced", oversample_threshold=0.25)
+    pool = {"train": with_repeats(table_of(random_labels(0)), data)}
+    folds = into_folds(pool, folds=4, seed=0)
+    splits = oversampled(folds.splits_of(1), data)
+    alone = with_repeats(table_of(folds.table.labels[folds.fold != 1]), data)
+    assert splits["train"].repeats is not None and alone.repeats is not None
+    np.testing.assert_array_equal(splits["train"].repeats.factors, alone.repeats.factors)
+    assert splits["train"].notes == alone.notes
+    assert splits["val"].repeats is None and splits["val"].notes == ()

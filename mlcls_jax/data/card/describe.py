@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.card.file_facts import FileFacts
 from mlcls_jax.data.card.image_look import BLACK
+from mlcls_jax.data.groups import group_of_copies
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.system.console import format_bytes
 
@@ -54,7 +55,7 @@ def warnings(card: DataCard) -> list[str]:
         found.append(
             f"{_number(len(files.leaks), 'image has', 'images have')} the same bytes as an image "
             f"of another split, so scores on them are too high: {pairs}. Keep the copies of an "
-            "image in one split, or remove them."
+            f"image in one split{_as_groups(files)}, or remove them."
         )
     if files.contradictions:
         named = _listed(
@@ -86,6 +87,17 @@ def warnings(card: DataCard) -> list[str]:
             f"{labels.images_compared:,} images, so nothing can tell them apart."
         )
     return found
+
+
+def _as_groups(files: FileFacts) -> str:
+    """How groups would keep the copies together, if the names of the images show any."""
+    pattern, name = group_of_copies([(a[1], b[1]) for a, b in files.leaks])
+    if not pattern:
+        return ""
+    return (
+        f" (their names look like groups, such as {name!r}: set data.group_column, or "
+        f"--config.data.group_pattern='{pattern}')"
+    )
 
 
 def is_shortened(card: DataCard) -> bool:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from mlcls_jax.data.card.stored_files import StoredFiles
 from mlcls_jax.data.images.decoding import ImageFile, open_image
-from mlcls_jax.data.images.header import ImageHeader, open_with_pillow, read_header
+from mlcls_jax.data.images.header import DAMAGED, ImageHeader, open_with_pillow, read_header
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.reading import read_file
@@ -70,7 +71,7 @@ def look(path: str, pixels: PixelFormat) -> Look | str:
         blank = _blank(image)
     except ImageError as error:
         return str(error)
-    header = read_header(contents)
+    header = read_header(contents, pixels.channels)
     return Look(_kind(contents, header), header.bits, image.height, image.width, blank)
 
 
@@ -78,10 +79,21 @@ def _kind(contents: bytes, header: ImageHeader) -> str:
     """The format and mode by Pillow, or the number of channels where Pillow reads nothing."""
     try:
         with open_with_pillow(contents) as image:
-            return f"{image.format} {image.mode}"
+            return f"{image.format} {image.mode}{_pages(image, header.pages)}"
     except ImageError:
         count = "1 channel" if header.channels == 1 else f"{header.channels} channels"
         return f"{header.form} {count}"
+
+
+def _pages(image: Image.Image, read: int) -> str:
+    """How many pages a TIFF has, if there are several, and how many of them are read."""
+    try:
+        count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    except DAMAGED:
+        return ""
+    if count == 1:
+        return ""
+    return f" of {count} pages ({'all are read' if read == count else 'the first is read'})"
 
 
 def _blank(image: ImageFile) -> str:

@@ -103,8 +103,22 @@ def open_image(contents: bytes, pixels: PixelFormat = _DEFAULT) -> ImageFile:
         missing, the image is too large or has other channels, or it is a JPEG with too many scans.
     """
     check_scans(contents)
-    header = read_header(contents)
+    header = read_header(contents, pixels.channels)
     return _opened(header, pixels, lambda least: _decoded(contents, header, pixels, least))
+
+
+def check_image(contents: bytes, max_pixels: int) -> None:
+    """Checks the header of an image, whatever its channels are.
+
+    Args:
+      contents: the bytes of the file.
+      max_pixels: see `PixelFormat`.
+
+    Raises:
+      ImageError: as in `open_image`.
+    """
+    check_scans(contents)
+    _check_size(read_header(contents), max_pixels)
 
 
 def from_pillow(image: Image.Image, pixels: PixelFormat = _DEFAULT) -> ImageFile:
@@ -118,10 +132,7 @@ def _opened(
 ) -> ImageFile:
     """The image after checks of its header; decode: gives it as stored, not upright."""
     height, width, orientation = header.height, header.width, header.orientation
-    if height * width > pixels.max_pixels:
-        raise ImageError(
-            f"it has {width} x {height} pixels, more than data.max_pixels = {pixels.max_pixels:,}"
-        )
+    _check_size(header, pixels.max_pixels)
     check_channels(header.channels, header.meaning, pixels.channels)
 
     def decode_upright(min_height: int, min_width: int) -> np.ndarray:
@@ -130,6 +141,14 @@ def _opened(
 
     size = (height, width) if orientation < 5 else (width, height)
     return ImageFile(*size, decode_upright)
+
+
+def _check_size(header: ImageHeader, max_pixels: int) -> None:
+    if header.height * header.width > max_pixels:
+        raise ImageError(
+            f"it has {header.width} x {header.height} pixels, more than data.max_pixels = "
+            f"{max_pixels:,}"
+        )
 
 
 def from_array(pixels: np.ndarray, wanted: PixelFormat = _DEFAULT) -> ImageFile:
@@ -185,7 +204,7 @@ def _decoded(
     elif decoder == OPENCV:
         values = to_8_bits(png_values(contents, header.channels), pixels.bits)
     elif decoder == TIFFFILE:
-        values = to_8_bits(tiff_values(contents), pixels.bits)
+        values = to_8_bits(tiff_values(contents, header.pages), pixels.bits)
     else:
         with open_with_pillow(contents) as image:
             return _pillow_pixels(image, header, pixels)

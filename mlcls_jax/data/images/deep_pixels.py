@@ -92,8 +92,8 @@ def png_values(contents: bytes, channels: int) -> np.ndarray:
     return values[..., {2: [0, 3], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]]
 
 
-def tiff_page(contents: bytes) -> Any:
-    """Returns the first page of a TIFF, read by tifffile.
+def tiff_pages(contents: bytes) -> Any:
+    """Returns the pages of a TIFF, at least one, read by tifffile when they are asked for.
 
     Args:
         contents: the bytes of the file.
@@ -104,27 +104,62 @@ def tiff_page(contents: bytes) -> Any:
     module = optional_module("tifffile", "tiff", "a TIFF with several deep channels or bands")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the error says the same
     try:
-        return module.TiffFile(io.BytesIO(contents)).pages[0]
+        pages = module.TiffFile(io.BytesIO(contents)).pages
+        pages[0]  # reads its tags
+        return pages
     except MemoryError:
         raise
     except Exception as error:  # there is no common one
         raise ImageError(damaged("TIFF", error)) from error
 
 
-def tiff_values(contents: bytes) -> np.ndarray:
-    """Returns all channels and bits of the first page of a TIFF.
+def bands_on_pages(contents: bytes, most: int) -> int:
+    """Returns the number of pages of a TIFF that may have one band on each.
+
+    These are pages of one channel, with equal sizes and types: not smaller copies, nor masks.
 
     Args:
         contents: the bytes of the file.
+        most: the largest number of bands.
+
+    Returns:
+        1 if the pages are not alike, or are more.
+
+    Raises:
+        ImageError: see `tiff_pages`, or a page is damaged.
+    """
+    pages = tiff_pages(contents)
+    try:
+        count, first = len(pages), pages[0]
+        kind = (first.shape, first.dtype, 1)
+        is_alike = count <= most and all(
+            (page.shape, page.dtype, page.samplesperpixel) == kind for page in pages
+        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageError(damaged("TIFF", error)) from error
+    return count if is_alike else 1
+
+
+def tiff_values(contents: bytes, pages: int = 1) -> np.ndarray:
+    """Returns all channels and bits of the first pages of a TIFF.
+
+    Args:
+        contents: the bytes of the file.
+        pages: number of pages; several have one channel each.
 
     Returns:
         [height, width, channel] of the type in the file.
 
     Raises:
-        ImageError: see `tiff_page`, or the data are damaged.
+        ImageError: see `tiff_pages`, or the data are damaged.
     """
-    page = tiff_page(contents)
+    found = tiff_pages(contents)
     try:
+        if pages > 1:
+            return np.stack([found[number].asarray() for number in range(pages)], axis=2)
+        page = found[0]
         values = page.asarray()
         if values.ndim == 2:
             return values[..., None]

@@ -6,7 +6,13 @@ from typing import Any, NamedTuple
 from PIL import Image, TiffImagePlugin, WebPImagePlugin, features
 
 from mlcls_jax.data.images.channels import BANDS, GREY, RGB
-from mlcls_jax.data.images.deep_pixels import DEPTHS, damaged, optional_module, tiff_page
+from mlcls_jax.data.images.deep_pixels import (
+    DEPTHS,
+    bands_on_pages,
+    damaged,
+    optional_module,
+    tiff_pages,
+)
 from mlcls_jax.data.images.dicom import dicom_header, is_dicom
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.jpeg_header import ORIENTATION, read_jpeg_header, valid_orientation
@@ -52,6 +58,7 @@ class ImageHeader(NamedTuple):
         is_float: whether the values are floats.
         decoder: what reads all channels and bits.
         by_pillow: channels that Pillow reads, each reduced to its upper 8 bits; 0 if it can't.
+        pages: that hold the channels; more than 1 if each has a page of its own.
     """
 
     form: str
@@ -64,6 +71,7 @@ class ImageHeader(NamedTuple):
     is_float: bool = False
     decoder: str = PILLOW
     by_pillow: int = 0
+    pages: int = 1
 
     @property
     def is_deep(self) -> bool:
@@ -82,11 +90,13 @@ class ImageHeader(NamedTuple):
         return PILLOW if self.by_pillow and keeps_bits and keeps_channels else self.decoder
 
 
-def read_header(contents: bytes) -> ImageHeader:
+def read_header(contents: bytes, channels: int = 3) -> ImageHeader:
     """Returns the header of an image.
 
     Args:
         contents: the bytes of the file.
+        channels: of the result.  A TIFF that has as many pages of one channel each, other than 1 or
+            3, is an image of so many bands.  Of any other one, the first page counts.
 
     Raises:
         ImageError: they are not an image, the header is damaged, or a package is missing.
@@ -97,6 +107,18 @@ def read_header(contents: bytes) -> ImageHeader:
     >>> header.form, header.height, header.channels, header.bits
     ('PNG', 6, 4, 8)
     """
+    header = _first_header(contents)
+    if header.form != "TIFF" or header.channels != 1 or channels in (1, 3):
+        return header
+    if bands_on_pages(contents, _MOST_CHANNELS) != channels:
+        return header
+    return header._replace(
+        channels=channels, meaning=BANDS, decoder=TIFFFILE, by_pillow=0, pages=channels
+    )
+
+
+def _first_header(contents: bytes) -> ImageHeader:
+    """The header of the first frame or page."""
     try:
         plain = read_jpeg_header(contents)
     except DAMAGED:  # of the Exif block
@@ -184,7 +206,7 @@ def _tiff_tags(image: TiffImagePlugin.TiffImageFile, bits: int) -> tuple[int, in
 def _tiff_header(contents: bytes, refused: ImageError) -> ImageHeader:
     """The header of a TIFF that Pillow refuses, by tifffile."""
     try:
-        page = tiff_page(contents)
+        page = tiff_pages(contents)[0]
     except ImageError as error:
         raise (error if isinstance(error.__cause__, ImportError) else refused) from error
     try:

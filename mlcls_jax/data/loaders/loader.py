@@ -88,6 +88,7 @@ class Reader:
         images are read from their files.
     loader: a key of LOADERS.
     service: address of a tf.data service that decodes training images; "": this process does.
+    files: what tf_data has made of the paths of images, see `tf_files.files_of`.
     """
 
     pixels: PixelFormat = field(default_factory=PixelFormat)
@@ -96,6 +97,7 @@ class Reader:
     cache: ImageSource | None = None
     loader: str = "threads"
     service: str = ""
+    files: list[Any] = field(default_factory=list, compare=False, repr=False)
 
     def workers(self) -> int:
         """Returns the number of threads on this machine."""

@@ -16,10 +16,9 @@ import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.augment import change_pixels, changes_pixels, without_pixel_changes
 from mlcls_jax.data.images.image_source import ImageFiles
-from mlcls_jax.data.images.reading import read_file
-from mlcls_jax.data.loaders.choice import is_native
 from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.data.loaders.order import NO_IMAGE
+from mlcls_jax.data.loaders.tf_files import Files, files_of
 from mlcls_jax.data.loaders.tf_images import BRANCHES, decode_jpeg, decode_plain, jpeg_shape
 from mlcls_jax.data.loaders.tf_plans import (
     BLACK,
@@ -33,7 +32,6 @@ from mlcls_jax.data.loaders.tf_plans import (
     train_geometry,
 )
 from mlcls_jax.data.loaders.tf_random import uniforms_of
-from mlcls_jax.data.readers.storage import Part
 from mlcls_jax.data.sampling import generator_after, image_random
 
 AHEAD = 2  # batches that are ready in addition to the next one
@@ -45,7 +43,7 @@ _PLANNED = 32
 class Images:
     """The images of a split, and how they become squares.
 
-    paths: the path of each image.
+    files: the files of the images.
     geometry: how images become squares.
     augment: of the run.
     reader: how they are read.
@@ -54,7 +52,7 @@ class Images:
     by_python: indices of images that TensorFlow cannot decode, although Python can.
     """
 
-    paths: Sequence[str]
+    files: Files
     geometry: Geometry
     augment: Augment
     reader: Reader
@@ -72,14 +70,14 @@ def train_images(
     paths: Sequence[str], size: int, augment: Augment, seed: int, reader: Reader
 ) -> Images:
     """Returns training images; the arguments are those of `train_batches`."""
-    geometry = train_geometry(augment, size, reader.pixels)
-    return Images(paths, geometry, augment, reader, seed, training=True)
+    files, geometry = files_of(paths, reader.files), train_geometry(augment, size, reader.pixels)
+    return Images(files, geometry, augment, reader, seed, training=True)
 
 
 def eval_images(paths: Sequence[str], size: int, augment: Augment, reader: Reader) -> Images:
     """Returns images for evaluation; the arguments are those of `eval_batches`."""
-    geometry = eval_geometry(augment, size, reader.pixels)
-    return Images(paths, geometry, augment, reader, seed=0, training=False)
+    files, geometry = files_of(paths, reader.files), eval_geometry(augment, size, reader.pixels)
+    return Images(files, geometry, augment, reader, seed=0, training=False)
 
 
 def image_dataset(
@@ -104,8 +102,10 @@ def planned_rows(images: Images, epochs: np.ndarray, indices: np.ndarray) -> tf.
     Args: see `image_dataset`.
     """
     steps = {"index": tf.constant(indices), "epoch": tf.constant(epochs)}
-    shape = tf.image.extract_jpeg_shape if _are_jpegs(images, indices) else jpeg_shape
-    read = _read_operation(images, indices)
+    # Images with the name of a JPEG that are none fail, and go to Python.
+    are_jpegs = images.files.are_jpegs and not images.by_python and (indices != NO_IMAGE).all()
+    shape = tf.image.extract_jpeg_shape if are_jpegs else jpeg_shape
+    read = images.files.read_or_black(indices)
     by_python = tf.constant(sorted(images.by_python), tf.int64)
 
     def draw(step: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -147,77 +147,11 @@ def decode_operation(images: Images) -> Callable[[dict[str, tf.Tensor]], tf.Tens
     return decode
 
 
-def _are_jpegs(images: Images, indices: np.ndarray) -> bool:
-    """Whether all images are JPEGs by their names; those that are not fail, and go to Python."""
-    if images.by_python or (indices == NO_IMAGE).any():
-        return False
-    return all(path.lower().endswith((".jpg", ".jpeg")) for path in images.paths)
-
-
-def _read_operation(images: Images, indices: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
-    """An operation from an index to the bytes of the image: string []; "" for a black one."""
-    paths = images.paths
-    if not all(is_native(path) for path in paths):
-        read = _read_in_python(paths)
-    elif any(isinstance(path, Part) for path in paths):
-        read = _read_parts(paths)
-    else:
-        read = _read_files(paths)
-    if (indices == NO_IMAGE).any():
-        return lambda index: tf.cond(index == NO_IMAGE, lambda: "", lambda: read(index))
-    return read
-
-
-def _read_in_python(paths: Sequence[str]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """An operation from an index to the bytes of an image, which Python reads."""
-
-    def read(index: tf.Tensor) -> tf.Tensor:
-        contents = tf.numpy_function(
-            lambda index: read_file(paths[int(index)]), [index], tf.string, stateful=False
-        )
-        return tf.ensure_shape(contents, ())
-
-    return read
-
-
-def _read_files(paths: Sequence[str]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """An operation from an index to the bytes of an image that is a file."""
-    names = tf.constant([str(path) for path in paths])
-    return lambda index: tf.io.read_file(tf.gather(names, index))
-
-
-def _read_parts(paths: Sequence[Any]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """An operation from an index to the bytes of an image that is a part of a larger file.
-
-    The only operation that reads a part of a file is a dataset of records of fixed length.
-    """
-    shards = sorted({path.shard for path in paths})
-    number = {shard: place for place, shard in enumerate(shards)}
-    shard_of = tf.constant([number[path.shard] for path in paths])
-    starts = tf.constant([path.offset for path in paths], tf.int64)
-    lengths = tf.constant([path.size for path in paths], tf.int64)
-    names = tf.constant(shards)
-    sizes = tf.constant([tf.io.gfile.stat(shard).length for shard in shards], tf.int64)
-
-    def read(index: tf.Tensor) -> tf.Tensor:
-        shard, start, length = (tf.gather(part, index) for part in (shard_of, starts, lengths))
-        record = tf.data.FixedLengthRecordDataset(
-            tf.gather(names, shard)[None],
-            record_bytes=length,
-            header_bytes=start,
-            footer_bytes=tf.gather(sizes, shard) - start - length,
-            buffer_size=length,
-        )
-        return record.get_single_element()
-
-    return read
-
-
 def _square_operation(images: Images, changes: bool) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
     """An operation from a row of `planned_rows` to its finished square."""
     augment, size, drawn = images.augment, images.geometry.size, images.geometry.drawn
     plain = without_pixel_changes(augment)
-    files = ImageFiles(images.paths, size, plain, images.geometry.pixels)
+    files = ImageFiles(images.files.paths, size, plain, images.geometry.pixels)
 
     def python(epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
         out = np.empty(images.geometry.shape, np.uint8)

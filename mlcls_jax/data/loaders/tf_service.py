@@ -128,8 +128,8 @@ def check_served(images: Images) -> None:
         or it is in a bucket that TensorFlow cannot read.
     """
     service = images.reader.service
-    foreign = next((path for path in images.paths if not is_native(path)), None)
-    if foreign is not None:
+    if not images.files.are_native:
+        foreign = next(path for path in images.files.paths if not is_native(path))
         raise ValueError(
             f"data.service={service}: {foreign} cannot be read by its workers; use files in a "
             "folder that the workers see, or at gs:// addresses, or remove data.service"

@@ -162,7 +162,7 @@ def _labels(
             f"{cells.path}: no class columns, only {quoted(cells.columns)}; "
             "add one column of 0 and 1 per class"
         )
-    _check_classes(cells.path, [column.name for column in columns])
+    check_classes(cells.path, [column.name for column in columns])
     if not len(cells):
         raise ValueError(f"{cells.path}: no rows below the header; add one row per image")
     if not columns:
@@ -276,12 +276,16 @@ def _read_categories(path: str | Path) -> tuple[str, ...]:
     if "" in names:
         raise column.error(names.index(""), "the class name is empty; fill it in")
     column.check_unique(names, lambda i: f"both name the class {names[i]!r}; remove one")
-    _check_classes(column.path, names)
+    check_classes(column.path, names)
     return tuple(names)
 
 
-def _check_classes(path: str | Path, names: Iterable[str]) -> None:
-    """Refuses control characters: class names are lines of classes.txt and are printed."""
+def check_classes(path: str | Path, names: Iterable[str]) -> None:
+    """Refuses control characters: class names are lines of classes.txt and are printed.
+
+    Raises:
+      ValueError: a name has one; names the file.
+    """
     for name in names:
         if any(unicodedata.category(letter) == "Cc" for letter in name):
             raise ValueError(

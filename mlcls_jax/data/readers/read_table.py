@@ -8,6 +8,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.groups import with_pattern
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.class_folders import holds_class_folders, read_class_folders
+from mlcls_jax.data.readers.class_names import read_class_names
 from mlcls_jax.data.readers.coco import read_coco
 from mlcls_jax.data.readers.csv_labels import read_labels, with_categories
 from mlcls_jax.data.readers.csv_options import csv_options
@@ -58,7 +59,12 @@ def read_table(
     Raises:
       ValueError: the source cannot be read; the message is one line.
     """
-    table = _read(data, place, images, classes, unlabelled)
+    if data.class_names:
+        names = read_class_names(data.class_names)
+        table = _read(data, place, images, classes and names.former(classes), unlabelled)
+        table = names.renamed(table)
+    else:
+        table = _read(data, place, images, classes, unlabelled)
     return with_pattern(table, data.group_pattern, may_fit_none=unlabelled)
 
 

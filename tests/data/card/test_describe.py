@@ -76,6 +76,15 @@ def test_leaks_are_counted_and_the_first_are_named():
     assert is_shortened(card)
 
 
+def test_leaks_within_groups_name_the_option():
+    groups = [[["train", f"patient{i}/a.jpg"], ["val", f"patient{i}/b.jpg"]] for i in range(5)]
+    (text,) = warnings(with_files(duplicates=groups))
+    assert "such as 'patient0': set data.group_column, or --config.data.group_pattern=" in text
+    for other in ("c0/b.jpg", "patient9/b.jpg"):  # no group, and another one
+        (text,) = warnings(with_files(duplicates=[[group[0], ["val", other]] for group in groups]))
+        assert "data.group_column" not in text
+
+
 def test_every_finding_is_one_sentence_with_its_images():
     named = [["train", "a.png"]]
     card = with_files(

@@ -123,6 +123,38 @@ def test_four_channels_are_read_as_they_are():
     np.testing.assert_array_equal(decode(encode(RGBA, "TIFF"), FOUR), RGBA)
 
 
+def paged(pages):
+    tifffile = pytest.importorskip("tifffile")
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for page in pages:
+            writer.write(page, photometric="minisblack")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_bands_on_pages_of_their_own_are_read_if_the_network_takes_as_many(bits, tmp_path):
+    bands = RNG.integers(0, 256, (13, 17, 5), dtype=np.uint8)
+    deep = bands if bits == 8 else bands.astype(np.uint16) << 4
+    contents = paged(np.moveaxis(deep, 2, 0))
+    np.testing.assert_array_equal(decode(contents, PixelFormat(channels=5, bits=bits)), bands)
+    np.testing.assert_array_equal(decode(contents, PixelFormat(bits=bits)), thrice(bands[..., 0]))
+    with pytest.raises(ImageError, match=r"it has 1 channel, but model\.in_channels is 4"):
+        decode(contents, PixelFormat(channels=4, bits=bits))
+    (tmp_path / "a.tif").write_bytes(paged([deep[..., 0] // 16, deep[..., 1]]))
+    found = find_bit_depth([str(tmp_path / "a.tif")], 1, 2)  # the bright band is the second one
+    assert (found and found.bits) == (12 if bits == 12 else None)
+
+
+def test_pages_that_are_not_alike_are_no_bands():
+    half = GREY[::2, ::2].copy()
+    for page in (half, GREY.astype(np.uint16), COLOURS[..., 0] > 9):
+        with pytest.raises(ImageError, match="it has 1 channel"):
+            decode(paged([GREY, page]), PixelFormat(channels=2))
+    with pytest.raises(ImageError, match="its TIFF data are damaged"):
+        decode(paged([GREY, GREY])[:-30], PixelFormat(channels=2))
+
+
 @pytest.mark.parametrize("count", [2, 5, 13])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_bands_of_a_tiff(count, dtype):

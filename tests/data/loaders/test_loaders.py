@@ -239,9 +239,9 @@ def count_reads(monkeypatch, loader: str) -> list[str]:
         return reading.read_file(path)
 
     if loader == "tf_data":  # its own operation cannot be watched
-        pipeline = tf_module("tf_pipeline")
-        monkeypatch.setattr(pipeline, "is_native", lambda path: False)
-        monkeypatch.setattr(pipeline, "read_file", counted)
+        files = tf_module("tf_files")
+        monkeypatch.setattr(files, "is_native", lambda path: False)
+        monkeypatch.setattr(files, "read_file", counted)
     else:
         monkeypatch.setattr(image_source, "read_file", counted)
     return read
@@ -261,6 +261,21 @@ def test_images_inside_shards_are_read(table, loader, tmp_path):
     bad = BadImages(skip=True, limit=1)
     batches(packed, loader, bad=bad)
     assert [Path(path).name for path in bad.reasons] == [table.filenames[-1]]
+
+
+def test_tables_of_paths_are_made_once(damaged, monkeypatch):
+    """Not for each evaluation, nor for each image that TensorFlow cannot read."""
+    files, made = tf_module("tf_files"), []
+    make = files._made
+    monkeypatch.setattr(files, "_made", lambda paths: made.append(len(paths)) or make(paths))
+    reader = Reader(loader="tf_data", bad=BadImages(skip=True, limit=3))
+    options = {"rows": ROWS, "size": 64, "augment": Augment(), "reader": reader}
+    for _ in range(2):
+        list(eval_batches(damaged.paths, **options))
+        list(train_batches(damaged, first_step=0, last_step=8, seed=0, **options))
+    assert made == [IMAGES] and len(reader.bad) == 3
+    list(eval_batches(damaged.take(range(9)).paths, **options))
+    assert made == [IMAGES, 9]
 
 
 def test_tensorflow_makes_the_batches_itself(table, monkeypatch):
