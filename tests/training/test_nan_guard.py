@@ -24,7 +24,7 @@ def make_context(train: Train, saved: int | None = 8) -> Any:
     config = Config(data=Data(batch_size=2), train=train)
     return SimpleNamespace(
         inputs=SimpleNamespace(
-            config=config, step=step_spec(config, 3), splits={"train": Table(filenames=NAMES)}
+            config=config, step=step_spec(config, 3), splits={"train": Table(filenames=NAMES, repeats=None)}
         ),
         services=SimpleNamespace(
             checkpoints=SimpleNamespace(check=lambda: None, latest=lambda: saved),
@@ -36,7 +36,7 @@ def make_context(train: Train, saved: int | None = 8) -> Any:
 
 
 def images_of(step: int) -> str:
-    table: Any = Table(filenames=NAMES)
+    table: Any = Table(filenames=NAMES, repeats=None)
     return ", ".join(batch_filenames(table, step, 2, 0))
 
 
