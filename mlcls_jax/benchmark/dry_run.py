@@ -108,7 +108,7 @@ def dry_run(config: Config, workdir: Path) -> int:
     return 0
 
 
-def plan_minutes(config: Config, workdir: Path, began: float) -> Config:
+def plan_minutes(config: Config, workdir: Path, began: float, given: str = "") -> Config:
     """Returns the config with the epochs and image size that fit config.minutes.
 
     A few steps are measured with the config's recipe, of the first fold if there are folds, which
@@ -118,15 +118,18 @@ def plan_minutes(config: Config, workdir: Path, began: float) -> Config:
         config: of the run; its minutes are above 0.
         workdir: folder of the run; nothing is written there.
         began: time.perf_counter() at the start of the command.
+        given: the option, for the message; "": --minutes of the config.
 
     Raises:
         ValueError: an error that training would raise before its first step, too little time, or
             several processes.
     """
+    given = given or f"--minutes {config.minutes:g}"
     if has_folds(data := config.data):
-        share = config.minutes / (data.folds + data.refit)
-        first = with_fields(config, FIRST_FOLD | {"minutes": share})
-        planned = plan_minutes(first, fold_folder(workdir, 0), began)
+        runs = data.folds + data.refit
+        first = with_fields(config, FIRST_FOLD | {"minutes": config.minutes / runs})
+        given = f"{given} for {runs} runs"
+        planned = plan_minutes(first, fold_folder(workdir, 0), began, given)
         return dataclasses.replace(planned, data=data, minutes=config.minutes)
     if has_checkpoint(workdir):
         run = read_config(workdir)
@@ -159,7 +162,7 @@ def plan_minutes(config: Config, workdir: Path, began: float) -> Config:
     text = f"An epoch of finetune takes {hms(epoch_seconds)}, all before it {hms(start)}"
     if fields is None:
         raise ValueError(
-            f"--minutes {config.minutes:g} is too little: {text[0].lower()}{text[1:]}; use more "
+            f"{given} is too little: {text[0].lower()}{text[1:]}; use more "
             "minutes, --recipe fast or a smaller model.variant, or train only the head with "
             "'--config.phases[1].duration=0 steps'"
         )

@@ -11,6 +11,7 @@ from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import FOLDER, check_step, saved_steps
 from mlcls_jax.run.stored_config import read_config
 from mlcls_jax.system.files import check_writable
+from mlcls_jax.system.remote import is_remote
 
 VIEWS = ("none", "h", "hv", "d4", "crops")  # values of --tta; run/tta.py says what they are
 _FORMER_VIEWS = {"flip": "h"}
@@ -74,10 +75,15 @@ def check_folder(option: str, file: str) -> None:
         file: its value; "" if it was not given.
 
     Raises:
-        ValueError: the folder of the file does not exist or takes no files.
+        ValueError: the file is in a bucket, or its folder does not exist or takes no files.
     """
     if not file:
         return
+    if is_remote(file):
+        raise ValueError(
+            f"--{option} {file} is in a bucket, but this is written to a disk; name a file there, "
+            "and copy it to the bucket afterwards"
+        )
     folder = Path(file).absolute().parent
     if not folder.is_dir():
         raise ValueError(f"--{option} {file}: its folder does not exist; create it first")

@@ -1,7 +1,5 @@
 """Opens the workdir of a run, which may be an address."""
 
-import os
-import re
 import shutil
 from pathlib import Path
 
@@ -15,9 +13,8 @@ from mlcls_jax.run.checkpoint_integrity import (
 )
 from mlcls_jax.system.bucket import Copy, copy_at
 from mlcls_jax.system.files import CHECKSUMS, cache_folder
-from mlcls_jax.system.remote import is_remote
+from mlcls_jax.system.remote import is_remote, was_address
 
-_COLLAPSED = re.compile(r"[a-z0-9]{2,}:/[^/]")  # what pathlib makes of gs://bucket
 _COPIES = "runs"  # in the cache folder
 _LIGHT = (METADATA, SCORE)  # items that tell which checkpoint is which
 
@@ -47,7 +44,7 @@ def local_folder(workdir: str | Path) -> Path:
         OSError: the bucket cannot be read.
     """
     if not is_remote(workdir):
-        if _COLLAPSED.match(os.fspath(workdir)):
+        if was_address(workdir):
             raise ValueError(
                 f"{workdir} was an address before it became a pathlib.Path; pass it as a string"
             )

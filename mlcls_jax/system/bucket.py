@@ -200,6 +200,10 @@ def check_bucket(copy: Copy) -> None:
     try:
         asked(copy.files.pipe_file, probe, b"0")
         asked(copy.files.rm_file, probe)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{copy.address}: no file can be written there (the bucket does not exist)"
+        ) from error
     except OSError as error:
         raise ValueError(f"{copy.address}: no file can be written there ({error})") from error
 

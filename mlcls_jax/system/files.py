@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlcls_jax.system.bucket import check_bucket, copy_of, uploaded
+from mlcls_jax.system.remote import was_address
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -53,10 +54,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         path: folder to create; it must not exist, or be empty.
 
     Raises:
-        ValueError: `path` already exists, or the folder cannot be created or written.
+        ValueError: `path` already exists or was an address, or it cannot be created or written.
     """
-    path = Path(os.path.abspath(path))  # "." has no name
     check_new(path)
+    path = Path(os.path.abspath(path))  # "." has no name
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,12 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def check_new(path: Path) -> None:
-    """Raises ValueError if `path` exists and is not an empty folder."""
+    """Raises ValueError if `path` was an address, or exists and is not an empty folder."""
+    if was_address(path):
+        raise ValueError(
+            f"{str(path).replace(':/', '://', 1)} is in a bucket, but this is written to a disk; "
+            "name a folder there, and copy it to the bucket afterwards"
+        )
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{path} already exists; choose a new folder, or remove it first")
 

@@ -4,16 +4,29 @@ fsspec and the package of a protocol are imported only when an address is used.
 """
 
 import functools
+import logging
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
 from mlcls_jax.system.console import one_line
 
+_COLLAPSED = re.compile(r"[a-z0-9]{2,}:/[^/]")
+
 
 def is_remote(path: str | os.PathLike) -> bool:
     """Returns whether a path is an address, not a local path."""
     return "://" in os.fspath(path)
+
+
+def was_address(path: str | os.PathLike) -> bool:
+    """Returns whether a path is what pathlib makes of an address.
+
+    >>> was_address("gs:/bucket/run"), was_address("gs://bucket/run"), was_address("C:/run")
+    (True, False, False)
+    """
+    return bool(_COLLAPSED.match(os.fspath(path)))
 
 
 @functools.lru_cache
@@ -23,6 +36,10 @@ def file_system(protocol: str) -> Any:
     Raises:
         ValueError: a package is missing, or the protocol is unknown.
     """
+    if protocol in ("gs", "gcs"):
+        # Asks Google which kind of bucket it is, before each request where that is not permitted.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # the error says the same
     try:
         import fsspec
 

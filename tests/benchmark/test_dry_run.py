@@ -76,7 +76,9 @@ def test_minutes_plan_the_epochs_once(photos, tiny, tmp_path, capsys):
 
 def test_too_few_minutes_are_refused(photos, tiny, tmp_path):
     config, workdir = make_config(photos, tiny, minutes=1e-6), tmp_path / "run"
-    with pytest.raises(ValueError, match="--minutes 1e-06 is too little: an epoch of finetune"):
+    config.data.folds, config.data.refit = 2, True
+    refused = "--minutes 1e-06 for 3 runs is too little: an epoch of finetune"
+    with pytest.raises(ValueError, match=refused):
         train(config, workdir)
     assert not workdir.exists()
 
