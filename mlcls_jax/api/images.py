@@ -17,6 +17,7 @@ from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import eval_image
 from mlcls_jax.data.readers.unlabelled import images_in
 from mlcls_jax.data.sampling import ImageRandom
+from mlcls_jax.system.remote import is_remote
 
 # A path, the contents of an image file, an open file, an image of Pillow, or an array uint8
 # [height, width, 3] in RGB.
@@ -62,7 +63,8 @@ def as_file(image: ImageLike, pixels: PixelFormat) -> ImageFile:
     if isinstance(image, bytes | bytearray | memoryview):
         return open_image(bytes(image), pixels)
     if isinstance(image, str | Path):
-        return open_image(read_file(str(Path(image).expanduser())), pixels)
+        path = str(image) if is_remote(image) else str(Path(image).expanduser())
+        return open_image(read_file(path), pixels)
     if isinstance(image, Image.Image):
         return from_pillow(image, pixels)
     if isinstance(image, np.ndarray):

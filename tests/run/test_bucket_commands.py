@@ -32,7 +32,7 @@ def files(empty_bucket, photos, tiny):
 
 
 @pytest.mark.slow
-def test_every_command_takes_the_address_of_a_run(files, photos, tmp_path, capsys, monkeypatch):
+def test_every_command_takes_the_address_of_a_run(files, photos, tmp_path, capsys):
     assert evaluate.main(["--workdir", RUN, "--bootstrap", "0"]) == 0
     assert json.loads(files.cat_file(f"{RUN}/eval_val.json"))["num_images"] == 10
     assert f"Wrote {RUN}/eval_val.json" in with_addresses(capsys.readouterr().out)
@@ -52,27 +52,6 @@ def test_every_command_takes_the_address_of_a_run(files, photos, tmp_path, capsy
     model = ml.load(RUN)
     here, there = model.predict([str(photos / "00.png"), f"{PHOTOS}/00.png"]).to_numpy()
     assert (here == there).all()
-    check_serve(monkeypatch)
-
-
-def check_serve(monkeypatch):
-    """The page shows the name of the run, which is that of its folder in the bucket."""
-    testclient = pytest.importorskip("fastapi.testclient")
-    pytest.importorskip("uvicorn")
-    from mlcls_jax.serve import __main__ as serve
-    from mlcls_jax.serve import connections
-
-    pages = []
-
-    def run(server, sockets):
-        client = testclient.TestClient(server.config.app, base_url="http://127.0.0.1")
-        pages.append(client.get("/").text)
-        for listener in sockets:
-            listener.close()
-
-    monkeypatch.setattr(connections.Server, "run", run)
-    assert serve.main(["--workdir", RUN, "--port", "0"]) == 0
-    assert "lasagne" in pages[0]
 
 
 def test_other_files_of_commands_are_not_written_to_buckets():

@@ -24,7 +24,9 @@ def make_context(train: Train, saved: int | None = 8) -> Any:
     config = Config(data=Data(batch_size=2), train=train)
     return SimpleNamespace(
         inputs=SimpleNamespace(
-            config=config, step=step_spec(config, 3), splits={"train": Table(filenames=NAMES, repeats=None)}
+            config=config,
+            step=step_spec(config, 3),
+            splits={"train": Table(filenames=NAMES, repeats=None)},
         ),
         services=SimpleNamespace(
             checkpoints=SimpleNamespace(check=lambda: None, latest=lambda: saved),
