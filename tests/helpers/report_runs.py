@@ -26,7 +26,7 @@ def a_table(folder, names, images, prefix) -> LabelTable:
     return LabelTable(folder, files, labels, names)
 
 
-def a_record(step: int, phase: str, value: float, sampled: bool = True) -> dict:
+def a_record(step: int, value: float, phase: str = "head", sampled: bool = True) -> dict:
     record = {
         "step": step,
         "epoch": step / 10,
@@ -49,7 +49,7 @@ def a_run(folder, names=HOSTILE, sampled=True, val=30):
     workdir = folder / "run"
     splits = {"train": a_table(folder, names, 60, "t"), "val": a_table(folder, names, val, "v")}
     prepare(workdir, Config(data=Data(csv="<i>labels.csv", images=str(folder))), names)
-    made = [a_record(10, "head", 0.4, sampled), a_record(20, "finetune", 0.6, sampled)]
+    made = [a_record(10, 0.4, "head", sampled), a_record(20, 0.6, "finetune", sampled)]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in made))
     return workdir, splits
 

@@ -9,6 +9,7 @@ import ablation
 import pytest
 from ablation import Result, Study, check, markdown, measure, spread, write_results
 from ablation_rows import BASELINE, ROWS, Row, choose, default_rows, overrides
+from report_runs import a_record
 
 BASE, EMA = Row(BASELINE, "baseline"), Row("smooth", "loss", {"loss.name": "asl"})
 MIRROR = Row("tta-h", "evaluate", evaluate=("--tta", "h"))
@@ -35,7 +36,7 @@ class Trainer:
         if "mlcls_jax.evaluate" in command:
             (workdir / "eval_val.json").write_text(json.dumps({"values": {"mAP": self.maps[0]}}))
         else:
-            made = [{"step": n, "val": {"mAP": value}} for n, value in enumerate(self.maps)]
+            made = [a_record(n, value) for n, value in enumerate(self.maps)]
             records = [json.dumps(record) + "\n" for record in made]
             (workdir / "metrics.jsonl").write_text("".join(records))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from compare import Epoch, curve_of, draw, markdown
 from keras_model import SCRIPTS, TOLERANCE, build_base, build_classifier, largest_difference
+from report_runs import a_record
 
 from mlcls_jax.models.conventions import IMAGENET
 from mlcls_jax.models.weights.load import load_pretrained
@@ -64,9 +65,12 @@ def test_the_scripts_differ_in_one_repair_each(base):
 
 
 def test_our_curve_adds_up_the_seconds(tmp_path):
-    record = {"epoch": 1, "train_loss": 0.5, "val": {"loss": 0.4, "mAP": 0.3}, "seconds": 30}
-    lines = [json.dumps(record | {"step": epoch, "epoch": epoch}) + "\n" for epoch in (1, 2)]
-    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    val = {"loss": 0.4, "mAP": 0.3}
+    lines = [
+        json.dumps(a_record(n, 0.3) | {"epoch": n, "train_loss": 0.5, "val": val, "seconds": 30})
+        for n in (1, 2)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     found, expected = curve_of(tmp_path)[1], Epoch(compare.OURS, 2, 1.0, 0.5, 0.4, 0.3)
     # Not ==, because from Python 3.13 on a dataclass with a NaN does not equal itself.
     np.testing.assert_equal(dataclasses.asdict(found), dataclasses.asdict(expected))
