@@ -166,7 +166,7 @@ def convert_onnx(folder: Path, logits: Logits, shape: Sequence[int]) -> Path:
     """Writes model.onnx of any network with jax2onnx; see `save_onnx`."""
     for name in ("jax2onnx", "onnx_ir"):  # they warn about features that are not used here
         getLogger(name).setLevel("ERROR")
-    import jax2onnx  # an optional dependency
+    import jax2onnx  # pyright: ignore[reportMissingImports]  # an optional dependency
 
     def outputs(images: jax.Array) -> tuple[jax.Array, jax.Array]:
         values = logits(images)

@@ -6,6 +6,9 @@ Writes the probabilities, the logits where the format gives them, and the millis
 batches of 1 and of 16. It imports nothing of the project, and fails if something else does.
 """
 
+# Not in the environment of `make test`; the one of `make test-reference` checks its types.
+# pyright: reportMissingImports=false
+
 import json
 import sys
 import time
