@@ -11,13 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from mlcls_jax import lr_find
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.run.best_scores import read_best_evaluation
 from mlcls_jax.run.checkpoints import Checkpoints
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.train import train
-from mlcls_jax.training import loop, phase_inputs, validation
+from mlcls_jax.training import loop, lr_range, phase_inputs, validation
 from mlcls_jax.training.early_stopping import EarlyStopping
 
 # mAP of the parameters and of their EMA at the evaluations of the first phase, which is best at
@@ -184,18 +183,23 @@ def check_whole(workdir, begun, output):
 
 
 def check_range_test_from(workdir, best):
-    """A range test starts from the best checkpoint of a run, and changes nothing in its folder."""
+    """A range test starts from the end of the phase before, and changes nothing in the folder."""
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     train_split = SimpleNamespace(classes=best.classes)
     inputs = SimpleNamespace(
-        pretrained_config=best.pretrained_config, splits={"train": train_split}
+        config=best.config,
+        pretrained_config=best.pretrained_config,
+        splits={"train": train_split},
     )
     context: Any = SimpleNamespace(inputs=inputs)
-    begun = lr_find._trained_variables(workdir, context, best.variables)
-    assert_equal(jax.tree.leaves(begun), jax.tree.leaves(best.variables))
+    first, second = best.config.phases
+    previous: Any = SimpleNamespace(phase=second, stop=24)
+    begun = lr_range._restored(context, previous, best.variables, workdir)
+    assert begun is not None
+    assert_equal(jax.tree.leaves(jax.device_get(begun)), variables(workdir, "latest"))
+    stopped_early: Any = SimpleNamespace(phase=first, stop=24)
+    assert first.patience and not lr_range._restored(context, stopped_early, {}, workdir)
     train_split.classes = ("cat", *best.classes[1:])
-    with pytest.raises(
-        ValueError, match="has another network, other pretrained weights or other classes"
-    ):
-        lr_find._trained_variables(workdir, context, best.variables)
+    with pytest.raises(ValueError, match="has other phases, other pretrained weights or other"):
+        lr_range._restored(context, previous, best.variables, workdir)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
