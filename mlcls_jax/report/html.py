@@ -40,7 +40,9 @@ from mlcls_jax.report.thumbnails import (
     Thumbnails,
     hits,
     mistakes,
+    right_images,
     suspects,
+    wrong_labels,
 )
 from mlcls_jax.run.workdir import REPORT
 from mlcls_jax.step.network import describe_network, network_spec
@@ -237,15 +239,16 @@ def _galleries(
 ) -> list[tuple[str, str, int, list[tuple[str, str, Example]]]]:
     """Title, CSS class, count, and (image address, map address, example) of each gallery."""
     evaluated = scored.table, scored.probabilities, scored.present
-    everything = [
-        ("Labels that may be wrong", "doubted", suspects(scored.table, scored.probabilities, None)),
-        ("False positives", "wrong", mistakes(*evaluated, label=0, most=None)),
-        ("False negatives", "missed", mistakes(*evaluated, label=1, most=None)),
-        ("Correct in every class", "right", hits(*evaluated, most=None)),
-    ]
+    doubted = suspects(scored.table, scored.probabilities, None)
+    wrong, missed = (
+        int(wrong_labels(scored.table, scored.present, label).any(axis=1).sum()) for label in (0, 1)
+    )
+    right = int(right_images(scored.table, scored.present).sum())
     kinds = [
-        (title, kind, len(examples), examples[: SHOWN if kind == "right" else most])
-        for title, kind, examples in everything
+        ("Labels that may be wrong", "doubted", len(doubted), doubted[:most]),
+        ("False positives", "wrong", wrong, mistakes(*evaluated, 0, most)),
+        ("False negatives", "missed", missed, mistakes(*evaluated, 1, most)),
+        ("Correct in every class", "right", right, hits(*evaluated)),
     ]
     paths = scored.table.paths
     shown = [(paths[one.row], one) for *_, examples in kinds for one in examples]

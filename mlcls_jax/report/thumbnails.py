@@ -90,15 +90,27 @@ class Example:
     labels: tuple[str, ...]
 
 
+def wrong_labels(table: LabelTable, present: np.ndarray, label: int) -> np.ndarray:
+    """Returns where a label of 1 (missed) or 0 is predicted as the other: bool [image, class]."""
+    return (table.labels == label) & (present != (label == 1))
+
+
+def right_images(table: LabelTable, present: np.ndarray) -> np.ndarray:
+    """Returns which images have a positive label and no mistake: bool [image]."""
+    labels = table.labels
+    right = ((labels == UNKNOWN) | (present == (labels == 1))).all(axis=1)
+    return right & (labels == 1).any(axis=1)
+
+
 def mistakes(
     table: LabelTable,
     probabilities: np.ndarray,
     present: np.ndarray,
     label: int,
-    most: int | None = SHOWN,
+    most: int = SHOWN,
 ) -> list[Example]:
     """Returns the most confident mistakes on labels 1 (missed) or 0, at most one per image."""
-    wrong = (table.labels == label) & (present != (label == 1))
+    wrong = wrong_labels(table, present, label)
     confidence = np.where(wrong, np.abs(label - probabilities), -1.0)
     worst = confidence.argmax(axis=1)
     rows = _highest(confidence.max(axis=1), most)
@@ -114,12 +126,10 @@ def suspects(
 
 
 def hits(
-    table: LabelTable, probabilities: np.ndarray, present: np.ndarray, most: int | None = SHOWN
+    table: LabelTable, probabilities: np.ndarray, present: np.ndarray, most: int = SHOWN
 ) -> list[Example]:
     """Returns images with a positive label and no mistake, the most confident first."""
-    labels = table.labels
-    right = ((labels == UNKNOWN) | (present == (labels == 1))).all(axis=1)
-    right &= (labels == 1).any(axis=1)
+    labels, right = table.labels, right_images(table, present)
     confidence = np.where(labels == 1, probabilities, 1 - probabilities)
     confidence = np.where(labels == UNKNOWN, 1.0, confidence).min(axis=1)
     most_probable = np.where(labels == 1, probabilities, -1.0).argmax(axis=1)
@@ -166,7 +176,7 @@ class Thumbnails:
         return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def _highest(confidence: np.ndarray, most: int | None) -> list[int]:
+def _highest(confidence: np.ndarray, most: int) -> list[int]:
     """Rows with the highest values, without negative ones."""
     order = np.argsort(-confidence, kind="stable")[:most]
     return [int(row) for row in order if confidence[row] >= 0]
