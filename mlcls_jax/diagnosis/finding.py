@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from mlcls_jax.config import Phase
 from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.diagnosis.label_errors import LabelErrors, label_errors
 
 MAX_NAMED = 6  # classes or files in one sentence
 
@@ -44,6 +46,14 @@ class Labels:
     separate_val: bool = False
     out_of_fold: bool = False
     scored: tuple[LabelTable, np.ndarray] | None = None
+
+    @cached_property
+    def errors(self) -> LabelErrors:
+        """The labels of `scored` that may be wrong, for the finding and for the report's images."""
+        if self.scored is None:
+            raise ValueError("there is no evaluation that labels can be checked by")
+        table, probabilities = self.scored
+        return label_errors(table.labels, probabilities, probabilities)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@ import numpy as np
 
 from mlcls_jax.diagnosis.comparison import beats_base_rate
 from mlcls_jax.diagnosis.finding import Evidence, Finding, first_names
-from mlcls_jax.diagnosis.label_errors import label_errors
 
 FEW = 20  # positives of a class in train
 CHANCE = 0.01  # p-value over all classes; below it, val differs from train
@@ -79,9 +78,8 @@ def label_noise(evidence: Evidence) -> Finding | None:
         return None
     if evidence.records and not beats_base_rate(evidence.records[-1]):
         return None
-    table, probabilities = evidence.labels.scored
-    errors = label_errors(table.labels, probabilities, probabilities)
-    found = errors.suspects
+    table, _ = evidence.labels.scored
+    found = evidence.labels.errors.suspects
     if not found:
         return None
     missing = sum(one.label == 0 for one in found)

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.images.pixel_format import pixel_format
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
+from mlcls_jax.diagnosis.label_errors import Suspect
 from mlcls_jax.diagnosis.overrides import for_shell
 from mlcls_jax.evaluation.best_metric import best_in_words
 from mlcls_jax.evaluation.bootstrap import Interval, bootstrap_intervals
@@ -229,23 +231,31 @@ def _score_values(
         "error": calibration_error(labels, probabilities),
         "confused": [(p.first, p.second, p.count) for p in confused(names, labels, present)],
         "together": [dataclasses.astuple(p) for p in together(names, labels, present)],
-        "galleries": _galleries(scored, thumbnails, explain, most),
+        "galleries": _galleries(scored, inputs.labels.errors.suspects, thumbnails, explain, most),
         "explained": explain is not None,
     }
 
 
 def _galleries(
-    scored: Scored, thumbnails: Thumbnails, explain: Explain | None, most: int
+    scored: Scored,
+    doubted: Sequence[Suspect],
+    thumbnails: Thumbnails,
+    explain: Explain | None,
+    most: int,
 ) -> list[tuple[str, str, int, list[tuple[str, str, Example]]]]:
     """Title, CSS class, count, and (image address, map address, example) of each gallery."""
     evaluated = scored.table, scored.probabilities, scored.present
-    doubted = suspects(scored.table, scored.probabilities, None)
     wrong, missed = (
         int(wrong_labels(scored.table, scored.present, label).any(axis=1).sum()) for label in (0, 1)
     )
     right = int(right_images(scored.table, scored.present).sum())
     kinds = [
-        ("Labels that may be wrong", "doubted", len(doubted), doubted[:most]),
+        (
+            "Labels that may be wrong",
+            "doubted",
+            len(doubted),
+            suspects(scored.table, scored.probabilities, doubted[:most]),
+        ),
         ("False positives", "wrong", wrong, mistakes(*evaluated, 0, most)),
         ("False negatives", "missed", missed, mistakes(*evaluated, 1, most)),
         ("Correct in every class", "right", right, hits(*evaluated)),

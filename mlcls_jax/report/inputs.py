@@ -90,17 +90,21 @@ class ReportInputs:
         return (positives >= self.config.evaluation.min_positives) & (val.positives > 0)
 
     @cached_property
-    def findings(self) -> list[Finding]:
-        """The diagnosis."""
+    def labels(self) -> Labels:
+        """What the diagnosis looks at besides the records."""
         scored = self.scored and (self.scored.table, self.scored.probabilities)
         separate_val = bool(self.config.data.val_csv)
         out_of_fold = self.folds is not None
         val = self.splits["val"]
-        labels = Labels(self.splits["train"], val, separate_val, out_of_fold, scored)
+        return Labels(self.splits["train"], val, separate_val, out_of_fold, scored)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """The diagnosis."""
         model = self.config.model
         phases = dict(enumerate(self.config.phases))
         weights = model.custom or model.weights  # variables may be given for a custom network
-        return diagnose(Evidence(self.records, phases, weights, model.head, labels))
+        return diagnose(Evidence(self.records, phases, weights, model.head, self.labels))
 
 
 def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> ReportInputs:

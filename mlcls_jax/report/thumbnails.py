@@ -17,7 +17,7 @@ from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.loaders.loader import make_reader
-from mlcls_jax.diagnosis.label_errors import label_errors
+from mlcls_jax.diagnosis.label_errors import Suspect
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import class_maps
 from mlcls_jax.run.trained_model import load_trained_model
@@ -118,11 +118,10 @@ def mistakes(
 
 
 def suspects(
-    table: LabelTable, probabilities: np.ndarray, most: int | None = SHOWN
+    table: LabelTable, probabilities: np.ndarray, found: Sequence[Suspect]
 ) -> list[Example]:
-    """Returns the labels that may be wrong, the most probable first; see `label_errors`."""
-    found = label_errors(table.labels, probabilities, probabilities).suspects
-    return [_example(table, probabilities, one.row, one.column) for one in found[:most]]
+    """Returns labels that may be wrong, in the order of what `label_errors` has found."""
+    return [_example(table, probabilities, one.row, one.column) for one in found]
 
 
 def hits(
