@@ -2,9 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 JAX2ONNX := 'jax2onnx>=0.17.1,<0.18'
 
-.PHONY: demo test test-reference test-lowest
+.PHONY: demo test test-slow test-reference test-lowest
 # For the tests that train in their own process; a command sets it itself (docs/performance.md).
-test test-reference test-lowest: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
+test test-slow test-reference test-lowest: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 demo: .venv/demo.installed
 	$(BIN)/mlcls-jax demo
 	$(BIN)/mlcls-jax train --config configs/demo.py --workdir runs/demo
@@ -15,7 +15,11 @@ test: .venv/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not slow'
+
+# The tests that train several runs, or start several processes, to compare them.
+test-slow: .venv/test.installed
+	$(BIN)/pytest -m slow
 
 # The tests that compare with other implementations, which are several gigabytes.
 test-reference: .venv/reference.installed

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import nbformat
-import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebook.ipynb"
@@ -27,7 +26,6 @@ def test_the_notebook_was_executed():
     assert not re.search(r"[\" ]/(tmp|home|root|work)/", text)
 
 
-@pytest.mark.slow
 def test_the_cells_run(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -61,7 +61,6 @@ def test_the_recipe_is_stored_and_the_same_command_continues(photos, tiny, tmp_p
     assert records(tmp_path) == before
 
 
-@pytest.mark.slow
 def test_a_stopped_run_continues_to_the_same_result(photos, tiny, tmp_path, monkeypatch):
     config, whole, parts = make_config(photos, tiny), tmp_path / "whole", tmp_path / "parts"
     config.checkpoint.every_minutes = 1e-9  # saves at every third step, unless an evaluation saves

@@ -17,8 +17,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SHORT = ("--config.phases[0].duration=1 epoch", "--config.phases[1].duration=1 step")
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:

@@ -55,6 +55,7 @@ def test_the_bits_in_use_are_found_and_kept(config, tmp_path, loader, capsys):
     ml.train(config, tmp_path / "run")  # continues: its depth is that of the run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_four_channels_with_a_cache_and_augmentation(config, tmp_path, cache):
     for path in (tmp_path / "images").glob("*.png"):
