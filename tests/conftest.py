@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 from importlib.metadata import version
+from pathlib import Path
 
 # Most of the time of the tests is compilation. Without the last flag, which XLA may remove one day,
 # it takes twice as long. Flags of the environment stay, such as --xla_cpu_max_isa=AVX2, except
@@ -61,6 +62,8 @@ def pytest_collection_modifyitems(config, items):
     dropped = [item for item, mark in zip(items, marked, strict=True) if mark != wanted]
     config.hook.pytest_deselected(items=dropped)
     items[:] = [item for item, mark in zip(items, marked, strict=True) if mark == wanted]
+    # The tests of whole commands take longest. Started last, one would run alone at the end.
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
 @pytest.fixture(scope="session", autouse=True)

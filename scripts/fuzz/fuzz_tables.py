@@ -1,4 +1,4 @@
-"""Target of fuzz.py: label files in many layouts, compared with what a second reader finds.
+"""Targets of fuzz.py: label files in many layouts, compared with what a second reader finds.
 
 The second reader is told the encoding and the separator, and knows few rules. A table that ours
 accepts must mean the same to both; ours may refuse any table.
@@ -7,6 +7,7 @@ accepts must mean the same to both; ours may refuse any table.
 import ast
 import csv
 import fnmatch
+import importlib
 import io
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from mlcls_jax.config import Config, Data
 from mlcls_jax.config.checks import validate
+from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv, read_labels
 from mlcls_jax.data.readers.read_table import read_table
 
@@ -217,16 +219,9 @@ def compare(table: Table, place: Path) -> None:
         contents = text.getvalue().encode()
     file.write_bytes(contents)
     fields: dict[str, Any] = {"csv": str(file), "images": str(folder), **options}
-    data = Data(**fields)
-    validate(Config(data=data))
-    found = read_table(data, data.csv, data.images)
-    ours = {
-        (Path(name).stem, label): float(value)
-        for name, row in zip(found.filenames, found.train_labels, strict=True)
-        for label, value in zip(found.classes, row, strict=True)
-    }
-    theirs = second_reader(table)
-    assert ours == theirs, f"ours: {ours}, the second reader: {theirs}"
+    found = _read(fields)
+    ours = _labels(found)
+    _check_equal(ours, second_reader(table))
     hard = {-1.0: -1, **{value: int(value >= 0.5) for value in ours.values() if value >= 0}}
     values = [hard[value] for value in ours.values()]
     assert found.labels.ravel().tolist() == values
@@ -239,3 +234,49 @@ def compare(table: Table, place: Path) -> None:
     again = read_labels(written, folder, label_columns="*")
     np.testing.assert_array_equal(again.train_labels, found.train_labels)
     assert (again.classes, again.filenames) == (found.classes, found.filenames)
+
+
+def compare_dataset(table: Table, place: Path) -> None:
+    """Reads a table as the columns of a Parquet file, one image a row, with both readers."""
+    pa, parquet = (importlib.import_module(f"pyarrow{name}") for name in ("", ".parquet"))
+    (header, *rows), written, options = table
+    at = header.index("filename")
+    columns: dict[str, list[Any]] = {
+        name: _typed([row[i].strip() for row in rows])
+        for i, name in enumerate(header)
+        if name and i != at
+    }
+    columns["image"] = [{"bytes": b"", "path": None}] * len(rows)
+    file = place / "x.parquet"
+    parquet.write_table(pa.table(columns), file)
+    ours = _labels(_read({"source": "hf", "csv": str(file), **options}))
+    named = [[*row[:at], f"{i:08d}", *row[at + 1 :]] for i, row in enumerate(rows)]
+    _check_equal(ours, second_reader(([header, *named], written, options)))
+
+
+def _typed(texts: list[str]) -> list[Any]:
+    """Returns cells as `datasets` would store them: integers, floats or strings, None if empty."""
+    for kind in (int, float):
+        try:
+            return [kind(text) if text else None for text in texts]
+        except ValueError:
+            continue
+    return [text or None for text in texts]
+
+
+def _read(fields: dict[str, Any]) -> LabelTable:
+    data = Data(**fields)
+    validate(Config(data=data))
+    return read_table(data, data.csv, data.images)
+
+
+def _labels(table: LabelTable) -> dict[tuple[str, str], float]:
+    return {
+        (Path(name).stem, label): float(value)
+        for name, row in zip(table.filenames, table.train_labels, strict=True)
+        for label, value in zip(table.classes, row, strict=True)
+    }
+
+
+def _check_equal(ours: dict, theirs: dict | None) -> None:
+    assert ours == theirs, f"ours: {ours}, the second reader: {theirs}"

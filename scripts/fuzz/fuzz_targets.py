@@ -1,4 +1,6 @@
-"""The targets to which fuzz.py sends inputs."""
+"""The targets to which fuzz.py sends inputs; datasets is one only where pyarrow is installed."""
+
+from importlib.util import find_spec
 
 import fuzz_files
 import fuzz_tables
@@ -17,3 +19,5 @@ TARGETS = {
         Target("predict", fuzz_text.arguments, fuzz_text.run_predict),
     )
 }
+if find_spec("pyarrow"):
+    TARGETS["datasets"] = Target("datasets", fuzz_tables.tables, fuzz_tables.compare_dataset)
