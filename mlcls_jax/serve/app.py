@@ -1,91 +1,42 @@
 """Web application of a Service: the page, the JSON endpoint and their error messages.
 
-FastAPI derives the OpenAPI description (/openapi.json) from the types below and validates requests
-with them.  Its documentation pages are disabled because they load scripts from other sites.
+FastAPI derives the OpenAPI description (/openapi.json) from the types of `answers` and validates
+requests with them.  Its own documentation pages load scripts from other sites; ours, /docs, does
+not.
 """
 
 import asyncio
-import hashlib
-import re
-from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.run.trained_model import describe_checkpoint
+from mlcls_jax.serve.answers import (
+    REFUSALS,
+    ClassScore,
+    Explanation,
+    Model,
+    ModelClass,
+    Part,
+    Prediction,
+)
 from mlcls_jax.serve.batching import BusyError
 from mlcls_jax.serve.limits import RequestLimits, refusal
+from mlcls_jax.serve.pages import make_pages
 from mlcls_jax.serve.service import Answer, Decoded, Service
 from mlcls_jax.step.network import describe_network
 
-PAGE = Path(__file__).with_name("page.html")
 LOCAL = ("127.0.0.1", "localhost")
 Result = TypeVar("Result")
 MAX_NAME = 100  # characters of a file name in an error
-
-
-class ClassScore(BaseModel):
-    """Result for one class of an image."""
-
-    name: str
-    probability: float
-    threshold: float
-    present: bool
-
-
-class Prediction(BaseModel):
-    """Results for all classes of an image, in the order of the model's outputs."""
-
-    filename: str
-    classes: list[ClassScore]
-
-
-class Part(BaseModel):
-    """Part of an image, as fractions of its height and width; a letterbox extends beyond it."""
-
-    top: float
-    left: float
-    height: float
-    width: float
-
-
-class Explanation(BaseModel):
-    """Map of the evidence for a class: rows of non-negative values over a part of the image."""
-
-    filename: str
-    explained: ClassScore
-    map: list[list[float]]
-    part: Part
-
-
-class ModelClass(BaseModel):
-    """A class, and the probability from which it is predicted present."""
-
-    name: str
-    threshold: float
-
-
-class Model(BaseModel):
-    """The model that answers, and the limits of a request."""
-
-    run: str
-    network: str
-    checkpoint: str
-    tuned: bool
-    classes: list[ModelClass]
-    image_bytes: int
-    images: int
-    max_pixels: int
 
 
 def make_app(
@@ -105,7 +56,7 @@ def make_app(
         token: what requests to the endpoint must bring; "": nothing.
         is_stopping: whether the server stops.
     """
-    page = PAGE.read_text(encoding="utf-8")
+    pages = make_pages()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -119,12 +70,13 @@ def make_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        responses=REFUSALS,
     )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(
         RequestLimits,
         limits=service.limits,
-        policy=policy(page),
+        policy=pages.policy,
         token=token,
         is_stopping=is_stopping,
     )
@@ -132,14 +84,22 @@ def make_app(
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def root() -> str:
-        return page
+        return pages.html["/"]
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> str:
+        return pages.html["/docs"]
 
     @app.get("/api/model")
     async def model() -> Model:
+        """Returns the model that answers, its classes and the limits of a request."""
         return _describe(service, name)
 
     @app.post("/api/predict")
-    async def predict(images: list[UploadFile]) -> list[Prediction]:
+    async def predict(
+        images: Annotated[list[UploadFile], File(description="one image or more")],
+    ) -> list[Prediction]:
+        """Predicts the classes of one image or more; if one is refused, so is the request."""
         answers = await _answers(service, images)
         return [
             Prediction(filename=upload.filename or "", classes=_scores(service, answer))
@@ -147,7 +107,11 @@ def make_app(
         ]
 
     @app.post("/api/explain")
-    async def explain(image: UploadFile, class_name: Annotated[str, Form()]) -> Explanation:
+    async def explain(
+        image: Annotated[UploadFile, File(description="the image")],
+        class_name: Annotated[str, Form(description="name of the class to explain")],
+    ) -> Explanation:
+        """Returns where in an image the evidence for a class is."""
         if class_name not in service.run.classes:
             raise HTTPException(422, "class_name: the model has no class with this name")
         label = service.run.classes.index(class_name)
@@ -160,20 +124,6 @@ def make_app(
         )
 
     return app
-
-
-def policy(page: str) -> str:
-    """Returns the Content-Security-Policy that allows only the page's own script and style."""
-
-    def by_hash(tag: str) -> str:
-        text = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digest = hashlib.sha256((text[1] if text else "").encode()).digest()
-        return f"{tag}-src 'sha256-{b64encode(digest).decode()}'"
-
-    return (
-        f"default-src 'none'; {by_hash('script')}; {by_hash('style')}; img-src blob: data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
 
 
 async def _answers(

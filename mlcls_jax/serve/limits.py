@@ -17,6 +17,7 @@ from mlcls_jax.options.serve import MAX_PIXELS
 
 RETRY_SECONDS = 1
 PROBES = ("/health", "/ready")
+PAGES = ("/", "/docs")  # what they show needs the token
 SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -136,7 +137,7 @@ class RequestLimits:
             source = None
         if origin and source != headers.get("host", "").lower():
             return 403, "requests from pages of other sites are refused"
-        if self._token and path != "/" and not self._has_token(headers):
+        if self._token and path not in PAGES and not self._has_token(headers):
             return 401, "the header 'Authorization: Bearer TOKEN' is missing or has another token"
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._limits.body_bytes:

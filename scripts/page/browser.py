@@ -66,6 +66,7 @@ class Page:
             dark: whether the page should use its dark colours.
         """
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.send("Emulation.setTouchEmulationEnabled", enabled=width < 600)
         self.send("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
@@ -104,6 +105,12 @@ class Page:
         data["dragOperationsMask"] = 1
         for kind in ("dragEnter", "dragOver", "drop"):
             self.send("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def press(self, key: str) -> None:
+        """Presses a key, such as "End", in the element that has the focus."""
+        code = {"Escape": 27, "End": 35, "Home": 36, "Tab": 9}[key]
+        for kind in ("rawKeyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
 
     def screenshot(self, file: Path) -> None:
         """Writes a PNG of the visible part of the page."""

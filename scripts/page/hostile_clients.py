@@ -66,6 +66,9 @@ def attacks() -> dict[str, Attack]:
         "4 progressive JPEGs, 100 scans": partial(images, contents=progressive(100), count=4),
         "24 PNGs of 79 megapixels": partial(images, contents=png(8_888), count=24),
         "24 PNGs of 63 megapixels": partial(images, contents=png(7_950), count=24),
+        "6 batches of 16 PNGs of 63 megapixels": partial(
+            images, contents=png(7_950), count=6, batch=16
+        ),
     }
 
 
@@ -187,13 +190,23 @@ def slowly(port: int, given: Counter, count: int, head: bytes) -> Iterator[None]
 
 
 @contextmanager
-def images(port: int, given: Counter, contents: bytes, count: int) -> Iterator[None]:
-    """Clients that send the same image again and again, as long as it is refused or answered."""
-    ended = threading.Event()
+def images(
+    port: int, given: Counter, contents: bytes, count: int, batch: int = 1
+) -> Iterator[None]:
+    """Clients that send the same images again and again, as long as they are refused or answered.
+
+    Args:
+        port: of the server.
+        given: counts what they get.
+        contents: the image.
+        count: number of clients.
+        batch: images in a request.
+    """
+    ended, body = threading.Event(), form(contents, batch)
 
     def client() -> None:
         while not ended.is_set():
-            given[send(port, form(contents), timeout=60)] += 1
+            given[send(port, body, timeout=60)] += 1
             ended.wait(0.5)
 
     with ExitStack() as stack:

@@ -86,10 +86,10 @@ def server(workdir: str) -> Iterator[int]:
         process.wait()
 
 
-def form(image: bytes) -> bytes:
-    """Returns the body of a request with one image."""
+def form(image: bytes, count: int = 1) -> bytes:
+    """Returns the body of a request that has the same image `count` times."""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
-    return head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
+    return (head.encode() + image + b"\r\n") * count + f"--{BOUNDARY}--\r\n".encode()
 
 
 def send_all(

@@ -2,12 +2,15 @@
 
 import copy
 import dataclasses
+import hashlib
 import io
 import itertools
+import re
 import signal
 import socket
 import threading
 import zlib
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -23,7 +26,8 @@ from mlcls_jax.data.images.transforms import Box
 from mlcls_jax.data.loaders.loader import make_reader
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.serve.__main__ import listen, parse
-from mlcls_jax.serve.app import Part, _part, make_app
+from mlcls_jax.serve.answers import Part
+from mlcls_jax.serve.app import _part, make_app
 from mlcls_jax.serve.batching import Batcher
 from mlcls_jax.serve.decoders import DecodedImage, Decoders
 from mlcls_jax.serve.image_worker import answer_to
@@ -196,12 +200,31 @@ def test_hostile_names_are_returned_as_text(client, name):
     assert wrong.isprintable()
 
 
-def test_the_policy_allows_only_the_page_s_own_script(client):
-    answer = client.get("/")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_holds_all_that_it_needs(client, path):
+    answer = client.get(path)
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy
     assert "http" not in answer.text.replace('lang="en"', "")
-    assert client.get("/docs").status_code == 404
+    for tag in ("script", "style"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", answer.text, re.DOTALL)
+        assert b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
+        assert "{{" not in text
+
+
+def test_pages_need_no_token_and_what_they_show_does(service):
+    client = TestClient(make_app(service, "demo", token="x" * 16), base_url=HERE)
+    for path, status in (("/", 200), ("/docs", 200), ("/openapi.json", 401)):
+        assert client.get(path).status_code == status
+
+
+def test_large_images_of_one_request_are_not_all_decoded_at_once(client, service, monkeypatch):
+    monkeypatch.setattr(service.decoders, "_most_work", 10_000_000)
+    large = [("images", (f"{i}.png", png(2500, 2500))) for i in range(4)]
+    answer = client.post("/api/predict", files=large)
+    assert answer.status_code == 503
+    assert client.post("/api/predict", files=large[:1]).status_code == 200
+    assert service.batcher._taken == 0
 
 
 def test_probes_need_no_host_name(client):
@@ -213,6 +236,10 @@ def test_probes_need_no_host_name(client):
 def test_the_endpoint_is_described(client):
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/api/model", "/api/predict", "/api/explain"}
+    for path in ("/api/predict", "/api/explain"):
+        post = paths[path]["post"]
+        assert list(post["requestBody"]["content"]) == ["multipart/form-data"]
+        assert {"200", "401", "413", "422", "503", "504"} <= set(post["responses"])
     model = client.get("/api/model").json()
     assert (model["run"], len(model["classes"]), model["tuned"]) == ("demo", 3, False)
 
