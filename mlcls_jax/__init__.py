@@ -31,12 +31,14 @@ if TYPE_CHECKING:
         Distributed,
         Evaluation,
         Group,
+        Log,
         Loss,
         Model,
         Phase,
         Train,
     )
     from mlcls_jax.models.weights.load import Pretrained, load_pretrained
+    from mlcls_jax.run.loggers.logger import LoggedImage, RunLogger
     from mlcls_jax.step.custom_network import Network
 
 _MODULES = {
@@ -46,10 +48,11 @@ _MODULES = {
     "api.results": ("EvaluationResult", "Predictions"),
     "api.training": ("Run", "train"),
     "config": (
-        *("Augment", "Checkpoint", "Config", "Data", "Distributed", "Evaluation", "Group", "Loss"),
-        *("Model", "Phase", "Train"),
+        *("Augment", "Checkpoint", "Config", "Data", "Distributed", "Evaluation", "Group", "Log"),
+        *("Loss", "Model", "Phase", "Train"),
     ),
     "models.weights.load": ("Pretrained", "load_pretrained"),
+    "run.loggers.logger": ("LoggedImage", "RunLogger"),
     "step.custom_network": ("Network",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -64,6 +67,8 @@ __all__ = [
     "EvaluationResult",
     "Group",
     "LoadedModel",
+    "Log",
+    "LoggedImage",
     "Loss",
     "Model",
     "Network",
@@ -71,6 +76,7 @@ __all__ = [
     "Predictions",
     "Pretrained",
     "Run",
+    "RunLogger",
     "Train",
     "config",
     "load",

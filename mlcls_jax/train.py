@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,8 @@ from mlcls_jax.config.schema import has_folds
 from mlcls_jax.diagnosis.diagnose import lines
 from mlcls_jax.report.live import LiveReport, try_report
 from mlcls_jax.run.best_scores import BestEvaluation, write_best_evaluation
-from mlcls_jax.run.workdir import LAST_SCORES, in_use
+from mlcls_jax.run.loggers.logger import FINISHED, STOPPED
+from mlcls_jax.run.workdir import LAST_SCORES, LOGGED, in_use
 from mlcls_jax.system import threads
 from mlcls_jax.system.console import console
 from mlcls_jax.system.devices import is_first_process
@@ -158,6 +159,8 @@ class Training:
             startup.reached("data card")
             services.timer.add_rest("start")
             with services.ended_on_errors(), stop_on_signals(services.stop):
+                if int(state.step) < inputs.plan[-1].stop:
+                    services.log.begin(asdict(inputs.config))
                 for phase_plan in inputs.plan:
                     if int(state.step) < phase_plan.stop and not services.stop.is_set():
                         state = begin_phase(context, phase_plan, state)
@@ -167,6 +170,8 @@ class Training:
                 finished = int(state.step) == inputs.plan[-1].stop
                 for line in lines(report.close()):
                     console.print(line)
+                files = [workdir / name for name in LOGGED]
+                services.log.end(FINISHED if finished else STOPPED, files, report.mistakes)
                 print_end(inputs, finished)
         if finished and config.data.fold >= 0 and is_first_process():
             keep_held_out(workdir)

@@ -15,13 +15,15 @@ from mlcls_jax.api.session import session
 from mlcls_jax.config import Config
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.extensions import register, resolve
+from mlcls_jax.config.log_checks import check_installed
 from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.loaders.own_batches import OwnBatches, own_batches
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.data_card import read_card
-from mlcls_jax.run.metrics_log import Logger, read_metrics
+from mlcls_jax.run.loggers.logger import Logger
+from mlcls_jax.run.metrics_log import read_metrics
 from mlcls_jax.run.score_table import FURTHER, MAIN
 from mlcls_jax.run.workdir import read_config
 from mlcls_jax.system.console import console
@@ -93,7 +95,8 @@ def train(
             all other augmentation of a training image.
         network: see `Network`; a Flax module, or a function from num_classes to one.
         variables: pretrained variables of `network`; arrays of other shapes stay random.
-        loggers: functions of a step and of numbers by name, such as {"val/mAP": 0.8}.
+        loggers: functions of a step and of numbers by name, such as {"val/mAP": 0.8}, or
+            `RunLogger`s, which take more; log.to of the config names others.
         metrics: further metrics by name: (labels int8 [image, class] with -1 for unknown,
             probabilities) -> a number.
         batches: training batches of one's own: an iterable of (images, labels), or a function from
@@ -118,13 +121,14 @@ def train(
     config = with_frames(config, {})
     config = with_fields(config, written_labels(config.data, folder) | given)
     validate(config)
+    check_installed(config.log)
     if batches is not None and config.data.oversample != "none":
         raise ValueError(
             f"config: data.oversample is {config.data.oversample!r}, but batches of your own are "
             "taken as they come; remove one of the two"
         )
     extensions = Extensions(
-        loggers=(loggers,) if callable(loggers) else tuple(loggers),
+        loggers=tuple(loggers) if isinstance(loggers, Sequence) else (loggers,),
         metrics=_metrics(metrics or {}),
         batches=None if batches is None else own_batches(batches),
         variables=variables,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.loader_checks import check_loader
+from mlcls_jax.config.log_checks import check_log
 from mlcls_jax.config.phase_checks import (
     check_cached_views,
     check_duration,
@@ -58,6 +59,7 @@ def validate(config: Config) -> None:
     check_pixels(config.data, config.augment, config.model.in_channels)
     _check_loss(config.loss)
     _check_train(config.train)
+    check_log(config.log)
     check_phases(config.phases, config.data.batch_size)
     _check_recipe(config.recipe, config.minutes, config.phases)
     check_cached_views(config.phases, config.augment)

@@ -31,6 +31,10 @@ PosWeight = Annotated[float | list[float] | str, "number, list of numbers or aut
 # Values of augment.symmetry, and how many images each makes of one (data/images/symmetry.py).
 SYMMETRIES = {"h": 2, "none": 1, "hv": 4, "d4": 8}
 
+# Values of log.to, separated by commas.
+TENSORBOARD = "tensorboard"
+LOGGERS = (TENSORBOARD, "wandb", "mlflow", "trackio")
+
 
 def _choice(*values: str):
     return _choice_of(dict.fromkeys(values))
@@ -316,6 +320,17 @@ class Train:
 
 
 @dataclass(slots=True)
+class Log:
+    """Where the numbers of a run go as well; metrics.jsonl always has them."""
+
+    # tensorboard (the folder tensorboard/ of the run), wandb, mlflow or trackio, or several of
+    # them, separated by commas; "": none.
+    to: str = TENSORBOARD
+    project: str = "mlcls_jax"  # wandb, trackio: the project.  mlflow: the experiment
+    run_name: str = ""  # wandb, mlflow, trackio: name of the run; "": that of its folder
+
+
+@dataclass(slots=True)
 class Distributed:
     """How long the processes of a run wait for each other, in seconds from 5 to 86,400."""
 
@@ -354,6 +369,7 @@ class Config:
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     train: Train = field(default_factory=Train)
+    log: Log = field(default_factory=Log)
     distributed: Distributed = field(default_factory=Distributed)
     phases: list[Phase] = field(default_factory=default_phases)
 

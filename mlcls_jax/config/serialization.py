@@ -99,6 +99,7 @@ def may_change(augment: Augment) -> set[str]:
     fields |= {"data.refit"}  # it follows the folds
     fields |= {"data.loader", "data.service"}  # the images differ by rounding only
     fields |= {"train.on_nan", "train.max_skipped"}  # a run that stopped may skip after a restart
+    fields |= {"log.to", "log.project", "log.run_name"}
     fields |= {"distributed.timeout", "distributed.start_timeout"}
     decision_rule = (
         "threshold_criterion",

@@ -1,5 +1,6 @@
 """Updates the report of a run during training, at a bounded cost."""
 
+import base64
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,8 +12,10 @@ from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.evaluation.best_metric import DEFAULT, goodness
 from mlcls_jax.options.report import MOST
 from mlcls_jax.report.html import write_report
-from mlcls_jax.report.thumbnails import SHOWN, Thumbnails
+from mlcls_jax.report.inputs import Scored, gather
+from mlcls_jax.report.thumbnails import SHOWN, Example, Thumbnails, mistakes
 from mlcls_jax.run.best_scores import BestEvaluation, write_best_evaluation
+from mlcls_jax.run.loggers.logger import LoggedImage
 from mlcls_jax.run.metrics_log import read_metrics
 from mlcls_jax.system import threads
 from mlcls_jax.system.console import print_warning
@@ -77,6 +80,31 @@ class LiveReport:
             self._running.result()
         self._write_best()
         return self._write(MOST) if self._enabled and self._best is not None else []
+
+    def mistakes(self) -> dict[str, list[LoggedImage]]:
+        """Returns the most confident mistakes on val, by kind; a failure is a warning, and {}."""
+        if not self._enabled or self._best is None:
+            return {}
+        try:
+            scored = gather(self._workdir, self._splits).scored
+            return {} if scored is None else self._mistakes(scored)
+        except Exception as error:  # no failure of a logger's images may end the training
+            print_warning(f"no images are logged: {type(error).__name__}: {error}")
+            return {}
+
+    def _mistakes(self, scored: Scored) -> dict[str, list[LoggedImage]]:
+        def image(example: Example) -> LoggedImage:
+            url = self._thumbnails.of(scored.table.paths[example.row])
+            labels = ", ".join(example.labels) or "none"
+            caption = f"{example.name} {example.probability:.2f}; labels: {labels}"
+            return LoggedImage(example.filename, caption, base64.b64decode(url.partition(",")[2]))
+
+        kinds = {"missed": 1, "false positives": 0}
+        found = {
+            kind: map(image, mistakes(scored.table, scored.probabilities, scored.present, label))
+            for kind, label in kinds.items()
+        }
+        return {kind: [one for one in images if one.jpeg] for kind, images in found.items()}
 
     def _write_best(self) -> None:
         """Writes the best evaluation, again after a failure, which is a warning."""

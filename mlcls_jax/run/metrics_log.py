@@ -1,118 +1,26 @@
-"""The logs of a run: metrics.jsonl and TensorBoard events, written by the first process only."""
+"""The log of a run: metrics.jsonl, and the same numbers for loggers, on the first process only."""
 
 import json
-import time
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mlcls_jax.evaluation.base_rate import SAMPLE
-from mlcls_jax.run.checkpoint_integrity import EVENTS
+from mlcls_jax.run.loggers.logger import FAILED, LoggedImage, Logger, RunLogger, as_logger
 from mlcls_jax.run.workdir import METRICS
-from mlcls_jax.system.bucket import uploaded
 from mlcls_jax.system.console import print_warning
 from mlcls_jax.system.files import append, is_full, replacing, write_bytes
 
-_FLUSH_SECONDS = 120.0
 # A metric of val in the record of the training sample, over the classes that both have.
 _OF_VAL, _OF_VAL_NAMED = "train_sample/val_mAP", "val/mAP_over_classes_of_train_sample"
 UNWRITTEN = "unwritten_metrics"  # in the metadata of a checkpoint; see MetricsLog.for_metadata
 RECORDS = "metrics_records"  # likewise
 _NUMBERS = ("epoch", "train_loss", "images_per_second")  # of every record
 
-# Called with the step and numbers by name, such as {"val/mAP": 0.8}.
-Logger = Callable[[int, dict[str, float]], object]
-
-
-class Events:
-    """Writes scalars to a new TensorBoard event file, which is created with the first scalar.
-
-    The calling thread writes. tensorboardX's SummaryWriter has a thread for that, which ends
-    silently if the disk is full; adding to its queue then blocks forever.
-    """
-
-    def __init__(self, folder: Path, purge_step: int):
-        """Prepares the event file.
-
-        Args:
-            folder: for the event file; created with it.
-            purge_step: TensorBoard hides earlier events of this step and later ones.
-        """
-        self._folder, self._purge_step = folder, purge_step
-        self._file: Any = None
-        self._new_event: Any = None
-        self._at_exit: Any = None
-        self._has_failed, self._due = False, 0.0
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Adds scalars of a step, by their names."""
-        self._try(lambda: self._add(step, values))
-
-    def flush(self) -> None:
-        """Writes buffered scalars, so that TensorBoard shows them."""
-        if self._file is not None:
-            self._try(self._file.flush)
-            self._try(self._upload)
-
-    def close(self) -> None:
-        """Flushes and closes the file; a second call does nothing."""
-        if self._file is not None:
-            self._at_exit.detach()
-            self._try(self._file.close)
-            self._file = None
-            self._try(self._upload)
-
-    def _upload(self) -> None:
-        for file in self._folder.iterdir():
-            uploaded(file)
-
-    def _try(self, write: Callable[[], object]) -> None:
-        """Writes, unless that has failed before; a failure is a warning."""
-        if self._has_failed:
-            return
-        try:
-            write()
-        except OSError as error:
-            self._has_failed = True
-            if self._at_exit:
-                self._at_exit.detach()
-            print_warning(
-                f"no more TensorBoard events are written to {self._folder} "
-                f"({error.strerror or error}); training continues"
-            )
-
-    def _add(self, step: int, values: dict[str, float]) -> None:
-        from tensorboardX.summary import scalar  # slow, because it imports torch if installed
-
-        if self._file is None:
-            self._file = self._open()
-        now = time.time()
-        for name, value in values.items():
-            event = self._new_event(wall_time=now, step=step, summary=scalar(name, value))
-            self._file.write_event(event)
-        if time.monotonic() > self._due:
-            self._file.flush()
-            self._due = time.monotonic() + _FLUSH_SECONDS
-
-    def _open(self) -> Any:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
-
-        messages: Any = event_pb2  # protobuf adds its classes at import time
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = EventsWriter(str(self._folder / "events"))
-        self._at_exit = weakref.finalize(self, file.close)  # also if the run fails
-        self._new_event = messages.Event
-        start = messages.SessionLog(status=messages.SessionLog.START)
-        now = time.time()
-        file.write_event(messages.Event(wall_time=now, step=self._purge_step, session_log=start))
-        return file
-
 
 class MetricsLog:
-    """Writes a JSON line per evaluation, and the same numbers as TensorBoard scalars."""
+    """Writes a JSON line per evaluation, and passes the same numbers to the loggers."""
 
     def __init__(
         self,
@@ -130,14 +38,14 @@ class MetricsLog:
             workdir: of the run.
             step: the restored step; 0 for a new run.
             enabled: False in processes that write nothing.
-            loggers: get the same numbers as TensorBoard; one that raises an error gets no more.
+            loggers: one that raises an error is not called any more.
             metadata: of the restored checkpoint; see `for_metadata`.
         """
         self._unwritten: list[dict[str, Any]] = []
         self._contents = b""  # what the file holds
-        self._loggers = list(loggers)
+        self._has_begun = False
+        self._loggers = list(map(as_logger, loggers))
         self._path, self._step, self._enabled = workdir / METRICS, step, enabled
-        self._events = Events(workdir / EVENTS, step)
         if not enabled:
             return
         kept = [record for record in read_metrics(workdir) if record["step"] <= step]
@@ -163,7 +71,7 @@ class MetricsLog:
         return {RECORDS: count} | ({UNWRITTEN: list(self._unwritten)} if self._unwritten else {})
 
     def write_epoch(self, record: dict[str, Any]) -> None:
-        """Appends the record of an evaluation; its numbers also go to TensorBoard.
+        """Appends the record of an evaluation; its numbers also go to the loggers.
 
         The line is on disk when this returns, because a checkpoint must not outlive its line.  If
         the disk is full, a warning says so, and the line is written with the next one.
@@ -189,21 +97,57 @@ class MetricsLog:
         if _OF_VAL in numbers:
             numbers[_OF_VAL_NAMED] = numbers.pop(_OF_VAL)
         self.write_scalars(record["step"], numbers)
-        self._events.flush()
+        self._tell(lambda logger: logger.flush())
 
     def write_scalars(self, step: int, values: dict[str, float]) -> None:
-        """Adds TensorBoard scalars of a step, and calls the loggers."""
+        """Passes numbers of a step to the loggers."""
         if not self._enabled:
             return
-        self._events.add(step, values)
+        self._step = step
+        self._tell(lambda logger: logger.scalars(step, values))
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Tells the loggers the fields of the config, as nested dictionaries."""
+        self._has_begun = True
+        self._tell(lambda logger: logger.config(config))
+
+    def end(
+        self,
+        state: str,
+        files: Sequence[Path],
+        images: Callable[[], Mapping[str, Sequence[LoggedImage]]],
+    ) -> None:
+        """Tells the loggers of a run that has begun how it has ended, and what there is to see.
+
+        Args:
+            state: FINISHED or STOPPED.
+            files: of the workdir; those that do not exist are left out.
+            images: returns images by title; called if a logger takes images.
+        """
+        if not self._has_begun:
+            return
+        if any(type(logger).images is not RunLogger.images for logger in self._loggers):
+            for title, shown in images().items():
+                self._tell(lambda logger, t=title, i=shown: logger.images(self._step, t, i))
+        existing = [file for file in files if file.is_file()]
+        self._tell(lambda logger: logger.artifacts(existing))
+        self._end_loggers(state)
+
+    def _end_loggers(self, state: str) -> None:
+        if self._has_begun:
+            self._tell(lambda logger: logger.end(state))
+            self._loggers.clear()
+
+    def _tell(self, call: Callable[[RunLogger], None]) -> None:
+        """Calls each logger; one that fails is a warning, and is not called any more."""
         for logger in list(self._loggers):
             try:
-                logger(step, dict(values))
+                call(logger)
             except Exception as error:  # of the user's code or of a network
                 self._loggers.remove(logger)
                 print_warning(
-                    f"a logger failed at step {step} ({type(error).__name__}: {error}) and is not "
-                    "called any more; training continues"
+                    f"a logger failed at step {self._step} ({type(error).__name__}: {error}) and "
+                    "is not called any more; training continues"
                 )
 
     def _write_lines(self) -> None:
@@ -236,12 +180,11 @@ class MetricsLog:
         )
 
     def close(self) -> None:
-        """Writes what is missing in metrics.jsonl, and closes the event file.
+        """Writes what is missing in metrics.jsonl; `end` ends the loggers.
 
         Raises:
             OSError: metrics.jsonl cannot be written.
         """
-        self._events.close()
         if self._unwritten:
             try:
                 self._write_lines()
@@ -252,6 +195,7 @@ class MetricsLog:
         """Closes the log of a run that has failed, as far as it can be written."""
         with suppress(OSError):
             self.close()
+        self._end_loggers(FAILED)
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

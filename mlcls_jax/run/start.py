@@ -11,6 +11,7 @@ from mlcls_jax.config import Config, Data, Model
 from mlcls_jax.config.aliases import add_aliases, alias_overrides
 from mlcls_jax.config.fields import PREFIX, paths_of
 from mlcls_jax.config.loading import base_config, with_overrides
+from mlcls_jax.config.log_checks import check_installed
 from mlcls_jax.config.options import Parser, add_process_options
 from mlcls_jax.config.recipes import with_recipe, with_stored_depth
 from mlcls_jax.config.serialization import with_absolute_paths
@@ -132,6 +133,7 @@ def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
             )
         overrides.append(f"{PREFIX}{WEIGHTS}={options.resume_from}")
     config = with_absolute_paths(with_overrides(base, overrides))
+    check_installed(config.log)
     if not has_run(workdir):
         check_training_data(config.data)
         _check_network(config.model)

@@ -7,7 +7,8 @@ eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.c
 labels.csv, val_labels.csv, test_labels.csv (of DataFrames)
 fold-0/, fold-1/ and so on, each with the same files  folds.csv  held_out.npz (of a fold)
 eval_out_of_fold.json  predictions_out_of_fold.csv  label_suspects.csv (of all folds)
-decision_rule.json  contact_sheet.png  scores.npz  report.html  run.lock (during training)
+decision_rule.json  contact_sheet.png  scores.npz  report.html  loggers.json
+run.lock (during training)
 """
 
 from collections.abc import Iterator
@@ -35,16 +36,20 @@ SHEET = "contact_sheet.png"
 SCORES, REPORT, DATA_CARD = "scores.npz", "report.html", "data_card.json"
 LAST_SCORES, HELD_OUT = "last_scores.npz", "held_out.npz"  # of a fold: so far, and when finished
 FOLDS, SUSPECTS, OUT_OF_FOLD = "folds.csv", "label_suspects.csv", "out_of_fold"
+LOGGER_RUNS = "loggers.json"  # what each logger of log.to keeps about its run
 # Labels that were passed as DataFrames, by the field of data.
 FRAMES = {"csv": "labels.csv", "val_csv": "val_labels.csv", "test_csv": "test_labels.csv"}
 RAW, EMA = "raw", "ema"  # the parameters and their moving averages in metadata and metrics.jsonl
 # A folder with only these may become a workdir:
 OWN = (
     *(CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, SCORES, REPORT, DATA_CARD),
+    LOGGER_RUNS,
     *(FOLDER, EVENTS, *FRAMES.values()),
     *(LAST_SCORES, HELD_OUT, FOLDS, SUSPECTS),
     *(f"eval_{OUT_OF_FOLD}.json", f"predictions_{OUT_OF_FOLD}.csv"),
 )
+
+LOGGED = (CONFIG, CLASSES, METRICS, DATA_CARD, REPORT, SHEET)  # files for the loggers
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from mlcls_jax.evaluation.metrics import Scores
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.run.best_scores import BestEvaluation
 from mlcls_jax.run.checkpoints import LAST_SAVE_SECONDS, Checkpoints
-from mlcls_jax.run.metrics_log import Logger, MetricsLog
+from mlcls_jax.run.loggers.logger import Logger
+from mlcls_jax.run.metrics_log import MetricsLog
 from mlcls_jax.step.phases import PlannedPhase
 from mlcls_jax.step.programs import StepSpec
 from mlcls_jax.system import distributed
@@ -150,7 +151,7 @@ class Services:
     Attributes:
         compile_ahead: programs and first batches, made in threads.
         checkpoints: of the run.
-        log: metrics.jsonl and TensorBoard.
+        log: metrics.jsonl and the loggers.
         save_clock: says when a checkpoint between two evaluations is due.
         timer: where the seconds of the run go.
         stop: whether a stop was requested.

@@ -26,6 +26,7 @@ from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.weights.load import known_pretrained_config
 from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
+from mlcls_jax.run.loggers.choice import loggers_of
 from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
 from mlcls_jax.run.own_weights import read_own_weights, warn_of_seen_images
 from mlcls_jax.run.stored_config import new_run
@@ -176,10 +177,17 @@ def open_run(
     )
     latest = checkpoints.latest()
     metadata = checkpoints.metadata(latest) if latest else {}
+    fold = config.data.fold if extensions.pool else None
     services = Services(
         compile_ahead=compile_ahead,
         checkpoints=checkpoints,
-        log=MetricsLog(workdir, latest or 0, is_first_process(), extensions.loggers, metadata),
+        log=MetricsLog(
+            workdir,
+            latest or 0,
+            is_first_process(),
+            [*loggers_of(config.log, workdir, latest or 0, fold), *extensions.loggers],
+            metadata,
+        ),
         save_clock=SaveClock(config.checkpoint.every_minutes),
         timer=PhaseTimer(startup.began if startup else None),
     )

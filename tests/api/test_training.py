@@ -111,10 +111,17 @@ def test_loggers_and_metrics_see_every_evaluation(config, tmp_path, capsys):
     def fails(step, values):
         raise RuntimeError("no network")
 
+    class Whole(ml.RunLogger):
+        config = lambda self, values: told.append(values["model"]["variant"])  # noqa: E731
+        images = lambda self, step, title, images: told.append((step, title, images))  # noqa: E731
+        artifacts = lambda self, files: told.append([file.name for file in files])  # noqa: E731
+        end = lambda self, state: told.append(state)  # noqa: E731
+
+    told, config.log.to = [], ""
     run = ml.train(
         config,
         tmp_path / "run",
-        loggers=[lambda step, values: seen.append((step, values)), fails],
+        loggers=[lambda step, values: seen.append((step, values)), fails, Whole()],
         metrics={"share": lambda labels, probabilities: float((probabilities > 0.5).mean())},
     )
     evaluations = {step: values["val/share"] for step, values in seen if "val/share" in values}
@@ -122,6 +129,15 @@ def test_loggers_and_metrics_see_every_evaluation(config, tmp_path, capsys):
     assert {"step/loss", "step/grad_norm"} <= {name for _, values in seen for name in values}
     output = capsys.readouterr()
     assert (output.out + output.err).count("RuntimeError: no network") == 1
+    variant, *images, files, state = told
+    assert (variant, state) == ("tiny", "finished") and "report.html" in files
+    assert {title for _, title, _ in images} == {"missed", "false positives"}
+    shown = [image for _, _, some in images for image in some]
+    assert shown and all(image.jpeg.startswith(b"\xff\xd8") for image in shown)
+    assert all("; labels: " in image.caption for image in shown)
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    ml.train(config, tmp_path / "run", loggers=Whole())  # nothing is left to do
+    assert told[-1] == state and told.count(state) == 1
 
 
 def test_own_batches_replace_those_of_the_table_and_continue_exactly(config, tmp_path):

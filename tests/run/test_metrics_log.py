@@ -3,12 +3,12 @@
 import errno
 import json
 import os
-from types import SimpleNamespace
 
 import pytest
 
 from mlcls_jax.run import metrics_log
-from mlcls_jax.run.metrics_log import Events, MetricsLog, read_metrics
+from mlcls_jax.run.loggers.tensorboard import Events
+from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
 from mlcls_jax.run.workdir import METRICS
 
 
@@ -119,13 +119,14 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
-    log, seen, add = MetricsLog(tmp_path, 0, enabled=True), {}, Events.add
+    log, seen = MetricsLog(tmp_path, 0, True, [Events(tmp_path / "tensorboard", 0)]), {}
+    scalars = Events.scalars
 
     def added(self, step, values):
         seen.update({(name, step): value for name, value in values.items()})
-        add(self, step, values)
+        scalars(self, step, values)
 
-    monkeypatch.setattr(Events, "add", added)
+    monkeypatch.setattr(Events, "scalars", added)
     log.write_epoch(record(7, 0.75))
     log.write_scalars(8, {"train/loss": 1.5})
     log.close()
@@ -172,7 +173,6 @@ def test_a_full_disk_is_a_warning_and_the_line_is_written_with_the_next(
     assert log.for_metadata() == {metrics_log.RECORDS: 1}
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)  # the line is in the file, and taken back
-        patch.setattr(log, "_events", SimpleNamespace(add=lambda *_: None, flush=lambda: None))
         log.write_epoch(record(20))
     assert steps(tmp_path) == [10]
     said = " ".join(capsys.readouterr().out.split())

@@ -6,7 +6,7 @@ import pytest
 from tensorboardX import event_file_writer
 from tensorboardX.proto import event_pb2
 
-from mlcls_jax.run.metrics_log import Events
+from mlcls_jax.run.loggers.tensorboard import Events
 
 Event, SessionLog = (getattr(event_pb2, name) for name in ("Event", "SessionLog"))
 
@@ -27,10 +27,10 @@ def test_scalars_of_steps_after_the_one_that_was_restored(tmp_path):
     events = Events(tmp_path / "tensorboard", 7)
     events.flush()
     assert not (tmp_path / "tensorboard").exists()  # created with the first scalar
-    events.add(8, {"val/mAP": 0.5, "train/loss": 0.25})
+    events.scalars(8, {"val/mAP": 0.5, "train/loss": 0.25})
     assert len(read(tmp_path / "tensorboard")) == 4  # at once
-    events.add(9, {"val/mAP": 0.75})
-    events.close()
+    events.scalars(9, {"val/mAP": 0.75})
+    events.end("finished")
     version, start, *rest = read(tmp_path / "tensorboard")
     assert version.file_version == "brain.Event:2"
     assert (start.step, start.session_log.status) == (7, SessionLog.START)
@@ -48,9 +48,9 @@ def test_a_full_disk_is_one_warning_and_training_continues(tmp_path, monkeypatch
     monkeypatch.setattr(event_file_writer.EventsWriter, method, full)
     events = Events(tmp_path / "tensorboard", 0)
     for step in range(3):
-        events.add(step, {"loss": 1.0})
+        events.scalars(step, {"loss": 1.0})
         events.flush()
-    events.close()
+    events.end("finished")
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("no more TensorBoard events") == 1
     assert "(No space left on device); training continues" in said
@@ -59,6 +59,6 @@ def test_a_full_disk_is_one_warning_and_training_continues(tmp_path, monkeypatch
 def test_a_run_that_fails_keeps_its_last_scalars(tmp_path):
     events = Events(tmp_path, 0)
     for step in range(3):
-        events.add(step, {"loss": 1.0})
+        events.scalars(step, {"loss": 1.0})
     del events
     assert [event.step for event in read(tmp_path)[2:]] == [0, 1, 2]
