@@ -62,9 +62,9 @@ def not_an_option(argument: str) -> str:
     """Returns the message for an argument that a command does not take, with its likely field."""
     path = Path(argument)
     if path.suffix.lower() == ".csv":
-        text = f"labels are named with {quoted(f'{PREFIX}data.csv={argument}')}"
+        text = f"labels are named with --csv {quoted(argument)}"
     elif path.is_dir():
-        text = f"a folder of images is named with {quoted(f'{PREFIX}data.images={argument}')}"
+        text = f"a folder of images is named with --images {quoted(argument)}"
     elif path.suffix == ".py" or argument in config_names():
         text = f"a config is named with --config {argument}"
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlcls_jax.config import Config, Data, Model
 from mlcls_jax.config.aliases import add_aliases, alias_overrides
-from mlcls_jax.config.fields import PREFIX, paths_of
+from mlcls_jax.config.fields import PREFIX, not_an_option, paths_of
 from mlcls_jax.config.loading import base_config, with_overrides
 from mlcls_jax.config.log_checks import check_installed
 from mlcls_jax.config.options import Parser, add_process_options
@@ -187,6 +187,8 @@ def _base(
             f"--workdir {options.workdir} holds no run to continue; for a new run, name your data: "
             "--csv labels.csv --images photos"
         )
+    if overrides and not overrides[0].startswith(PREFIX):
+        raise ValueError(not_an_option(overrides[0]))
     raise ValueError(
         "nothing says what to train: name your data, as in --csv labels.csv --images photos, and "
         f"a network, as in --config lite0; or a run to continue, as in --workdir {RUNS / 'mine'}"

@@ -122,6 +122,7 @@ def test_without_a_config_the_default_is_used_and_named(tmp_path, monkeypatch):
     ("argv", "message"),
     [
         ([], "nothing says what to train: name your data, as in --csv labels.csv --images photos"),
+        (["labels.csv", "photos"], "labels are named with --csv labels.csv"),
         (["--workdir", "runs/new"], "--workdir runs/new holds no run to continue; for a new run"),
         (["--config", "b0"], r"data\.csv is empty; name your data"),
         (["--csv", "mine.csv"], r"mine\.csv: no such file; check --csv \(data\.csv\)"),
