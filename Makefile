@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JAX2ONNX := 'jax2onnx>=0.17.1,<0.18'
 
-.PHONY: demo test test-slow test-reference test-lowest
+.PHONY: demo docs test test-slow test-reference test-lowest
 # For the tests that train in their own process; a command sets it itself (docs/performance.md).
 test test-slow test-reference test-lowest: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736
 demo: .venv/demo.installed
@@ -20,6 +20,10 @@ test: .venv/test.installed
 # The tests that train several runs, or start several processes, to compare them.
 test-slow: .venv/test.installed
 	$(BIN)/pytest -m slow
+
+# The pages of docs/ as a site, in site/.
+docs: .venv/docs.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # The tests that compare with other implementations, which are several gigabytes.
 test-reference: .venv/reference.installed

@@ -74,10 +74,11 @@ class Data:
     filename_column: str = "filename"  # csv: name of the column of file names
     # csv: name of the column of "train", "val" and "test"; the default may be absent.  "": none.
     split_column: str = "split"
-    # csv: values of the split column that mean val and test, such as "4" for a fold or "1,2"; all
-    # others then mean train.  "": train, val and test, or what the name of the column tells.
+    # csv: values of the split column that mean val, such as "4" for a fold or "1,2"; those that are
+    # named neither here nor in test_values mean train.  "": train, val and test, or what the name
+    # of the column tells.
     val_values: str = ""
-    test_values: str = ""
+    test_values: str = ""  # csv: the same for test
     # csv: name of a column of patients, videos or sites.  Images of one group are never in two
     # splits.  "": none.
     group_column: str = ""
@@ -112,7 +113,7 @@ class Data:
     # val_csv nor the split column names validation images.
     val_fraction: float = 0.25
     test_fraction: float = 0.0  # the same for test, from 0; 0: no test split
-    split_seed: int = 42  # of that draw
+    split_seed: int = 42  # seed of the draw of val, test and folds
     # Number of folds for cross-validation, at least 2: one run for each, which is validated on it
     # and trained on the others; 0: off.  Images that the split column names val are in the folds.
     folds: int = 0
@@ -159,6 +160,7 @@ class Augment:
     # letterbox: the whole image, keeping its aspect ratio, with grey borders that fill the square.
     # random_crop: a random part of the image, ignoring its aspect ratio.
     train_resize: str = _choice("squash", "random_crop", "center_crop", "letterbox")
+    # The same for evaluation and prediction.
     eval_resize: str = _choice("squash", "center_crop", "letterbox")
     # For sides that grow, or shrink to more than half; others are averaged over pixels.
     interpolation: str = _choice("bilinear", "bicubic")
@@ -190,7 +192,7 @@ class Augment:
 class Model:
     """The network, and the weights that it starts from."""
 
-    variant: str = _choice_of(VARIANTS)
+    variant: str = _choice_of(VARIANTS)  # the EfficientNet: B0 to B7, V2 or Lite
     # A name (see models/weights/aliases.py), the path of a file, or a run; "": random weights.
     weights: str = "imagenet"
     image_size: int = 0  # side of the input in pixels, 32 to 4096; 0: the published size
@@ -222,6 +224,7 @@ class Model:
 class Loss:
     """The training loss, averaged over the known labels.  Evaluations always report plain BCE."""
 
+    # bce: binary cross-entropy.  focal: focal loss.  asl: asymmetric loss.
     name: str = _choice("bce", "focal", "asl")
     label_smoothing: float = 0.0  # 0 to below 1; moves labels towards one half by this share
     # bce: weight of positive labels: one number, or one per class.  "auto": the number of negatives
@@ -253,9 +256,10 @@ class Group:
 class Phase:
     """A part of training.  The first group that matches a parameter trains it; others freeze."""
 
-    name: str
+    name: str  # what logs and charts call it
     duration: str  # such as "5 epochs" or "300 steps"; "0 steps" skips the phase
     groups: list[Group]
+    # What turns gradients into updates.
     optimizer: str = _choice("adamw", "adam", "sgd", "lion")
     momentum: float = 0.9  # sgd: Nesterov momentum, 0 to below 1; 0: none
     warmup: str = "0 steps"  # part of the duration in which the learning rate rises linearly
@@ -355,8 +359,9 @@ def default_phases() -> list[Phase]:
 class Config:
     """Everything that determines a run."""
 
-    seed: int = 0  # of initial parameters, order of images, augmentation and dropout
-    # Fills in what the config leaves open; see recipes.py.  none: nothing.
+    seed: int = 0  # decides initial parameters, order of images, augmentation and dropout
+    # Fills in what the config leaves open.  auto: RandAugment and mixup.  fast: also limits
+    # fine-tuning to the last two stages.  none: nothing.
     recipe: str = _choice("auto", "fast", "none")
     # Minutes that training may take: plans epochs and image size of the default phases from the
     # measured speed.  0: no limit.
