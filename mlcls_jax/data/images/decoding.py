@@ -205,6 +205,7 @@ def _decoded(
         values = to_8_bits(png_values(contents, header.channels), pixels.bits)
     elif decoder == TIFFFILE:
         values = to_8_bits(tiff_values(contents, header.pages), pixels.bits)
+        values = np.invert(values) if header.is_inverted else values
     else:
         with open_with_pillow(contents) as image:
             return _pillow_pixels(image, header, pixels)
@@ -250,6 +251,7 @@ def _pillow_pixels(image: Image.Image, header: ImageHeader, pixels: PixelFormat)
     try:
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # `convert` would clip at 255
             values = to_8_bits(np.asarray(image)[..., None], pixels.bits)
+            values = np.invert(values) if header.is_inverted else values
             return with_channels(values, header.meaning, pixels.channels)
         if pixels.channels == 1:
             return np.asarray(image.convert("L"))[..., None]

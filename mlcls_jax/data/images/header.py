@@ -1,7 +1,7 @@
 """Headers of images: format, size, channels and bits, without decoding any pixel."""
 
 import io
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image, TiffImagePlugin, WebPImagePlugin, features
 
@@ -17,6 +17,7 @@ from mlcls_jax.data.images.dicom import dicom_header, is_dicom
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.jpeg_header import ORIENTATION, read_jpeg_header, valid_orientation
 from mlcls_jax.data.images.png_orientation import png_orientation
+from mlcls_jax.data.images.tiff_kinds import check_colours, check_page, is_inverted, tiff_tags
 from mlcls_jax.system.console import one_line
 
 # What decodes an image.
@@ -24,7 +25,9 @@ LIBJPEG, PILLOW, OPENCV, TIFFFILE, PYDICOM = "libjpeg", "Pillow", "OpenCV", "tif
 
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _KNOWN = "JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC, AVIF or DICOM"
-_FOREIGN = {b"<": "HTML or SVG", b"%PDF": "PDF", b"ftyp": "a video", b"PK": "ZIP"}
+_FOREIGN = {b"<": "HTML or SVG", b"%PDF": "PDF", b"ftyp": "a video", b"PK": "ZIP", b"{": "JSON"}
+_FOREIGN |= {b"8BPS": "PSD", b"jP  ": "JPEG 2000", b"\xff\x0a": "JPEG XL", b"\x1f\x8b": "gzip"}
+_FOREIGN |= {b"version https://git-lfs": "a pointer of Git LFS (run git lfs pull)"}
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
 _MAGIC |= {b"RIFF": "WebP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two: BigTIFF
@@ -59,6 +62,7 @@ class ImageHeader(NamedTuple):
         decoder: what reads all channels and bits.
         by_pillow: channels that Pillow reads, each reduced to its upper 8 bits; 0 if it can't.
         pages: that hold the channels; more than 1 if each has a page of its own.
+        is_inverted: whether 0 is white in what the decoder gives, as Pillow corrects 8 bits only.
     """
 
     form: str
@@ -72,6 +76,7 @@ class ImageHeader(NamedTuple):
     decoder: str = PILLOW
     by_pillow: int = 0
     pages: int = 1
+    is_inverted: bool = False
 
     @property
     def is_deep(self) -> bool:
@@ -148,7 +153,7 @@ def pillow_header(image: Image.Image, contents: bytes = b"") -> ImageHeader:
     """
     mode, form = image.mode, image.format or "image"
     meaning = GREY if mode in _GREY_MODES or mode.startswith("I;16") else RGB
-    channels, bits, decoder, by_pillow = _channels(image), 8, PILLOW, 0
+    channels, bits, decoder, by_pillow, inverted = _channels(image), 8, PILLOW, 0, False
     if mode == "1":
         bits = 1
     elif mode in ("I", "F"):
@@ -162,12 +167,13 @@ def pillow_header(image: Image.Image, contents: bytes = b"") -> ImageHeader:
         if bits > 8 and contents[25]:
             channels, by_pillow, decoder = _PNG_CHANNELS.get(contents[25], 3), channels, OPENCV
     elif isinstance(image, TiffImagePlugin.TiffImageFile) and contents:
-        bits, samples, is_planar = _tiff_tags(image, bits)
-        if samples != channels and mode != "P":
-            channels, by_pillow, decoder = samples, channels, TIFFFILE
+        tags = tiff_tags(image, bits)
+        bits, inverted = tags.bits, tags.is_inverted and tags.bits > 8
+        if tags.channels not in (0, channels) and mode != "P":
+            channels, by_pillow, decoder = tags.channels, channels, TIFFFILE
             meaning = BANDS if meaning == GREY else meaning
         if bits > 8 and channels > 1:  # Pillow mixes up planes of 16 bits
-            by_pillow, decoder = 0 if is_planar else _channels(image), TIFFFILE
+            by_pillow, decoder = 0 if tags.is_planar else _channels(image), TIFFFILE
     width, height = image.size
     return ImageHeader(
         form,
@@ -180,6 +186,7 @@ def pillow_header(image: Image.Image, contents: bytes = b"") -> ImageHeader:
         mode == "F",
         decoder,
         by_pillow,
+        is_inverted=inverted,
     )
 
 
@@ -192,21 +199,11 @@ def _channels(image: Image.Image) -> int:
     return 3 if image.mode == "CMYK" else len(image.getbands())
 
 
-def _tiff_tags(image: TiffImagePlugin.TiffImageFile, bits: int) -> tuple[int, int, bool]:
-    """Bits and number of samples, and whether each channel has a plane of its own."""
-    tags: Any = image.tag_v2
-    stored, samples = tags.get(258, bits), tags.get(277, 1)
-    stored: Any = max(stored) if isinstance(stored, tuple) and stored else stored
-    is_known = isinstance(stored, int) and isinstance(samples, int)
-    if not is_known or image.mode in ("CMYK", "YCbCr", "LAB"):
-        return bits, _channels(image), False
-    return stored, samples, tags.get(284) == 2
-
-
 def _tiff_header(contents: bytes, refused: ImageError) -> ImageHeader:
     """The header of a TIFF that Pillow refuses, by tifffile."""
     try:
-        page = tiff_pages(contents)[0]
+        pages = tiff_pages(contents)
+        page = pages[0]
     except ImageError as error:
         raise (error if isinstance(error.__cause__, ImportError) else refused) from error
     try:
@@ -216,12 +213,15 @@ def _tiff_header(contents: bytes, refused: ImageError) -> ImageHeader:
         photometric = getattr(page.photometric, "name", "")
         is_plain = page.imagedepth == 1 and height > 0 and width > 0
         bits = 8 * page.dtype.itemsize if kind else 0
+        has_others = len(pages) > 1 or bool(page.subifds)
     except MemoryError:
         raise
     except Exception as error:
         raise ImageError(damaged("TIFF", error)) from error
+    check_page(page.photometric, page.subfiletype, has_others)
     if not (is_plain and kind in ("u", "i", "f", "b") and 1 <= channels <= _MOST_CHANNELS):
         raise refused
+    check_colours(page.photometric)
     meaning = BANDS
     if channels == 1 or (channels == 2 and len(extra) == 1 and int(extra[0]) in (1, 2)):
         meaning = GREY
@@ -237,6 +237,7 @@ def _tiff_header(contents: bytes, refused: ImageError) -> ImageHeader:
         bits,
         kind == "f",
         TIFFFILE,
+        is_inverted=is_inverted(page.photometric),
     )
 
 
@@ -292,6 +293,6 @@ def _reason(contents: bytes, error: BaseException) -> str:
         if contents.startswith(magic):
             return damaged(name, error)
     for magic, name in _FOREIGN.items():
-        if contents.lstrip()[:8].startswith(magic) or contents[4:8] == magic:
+        if contents[:64].lstrip().startswith(magic) or contents[4:8] == magic:
             return f"it is {name}, not {_KNOWN}"
     return f"it is not {_KNOWN}"

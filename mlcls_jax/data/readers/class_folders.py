@@ -30,7 +30,9 @@ def holds_class_folders(place: str) -> bool:
     return any("/" in name and is_image(name) for name in names_below(folder))
 
 
-def read_class_folders(place: str, classes: Sequence[str] | None = None) -> LabelTable:
+def read_class_folders(
+    place: str, classes: Sequence[str] | None = None, *, is_certain: bool = True
+) -> LabelTable:
     """Reads images whose folders are called like their classes.
 
     Folders train, val and test that contain class folders are the splits. Images deeper in a class
@@ -39,13 +41,14 @@ def read_class_folders(place: str, classes: Sequence[str] | None = None) -> Labe
     Args:
       place: a folder or an address.
       classes: all class names, in order; None: the folders found, sorted.
+      is_certain: whether the upper folders are classes even if they look like parts of a data set.
 
     Returns:
       A LabelTable in which every class is present or absent.
 
     Raises:
-      ValueError: there are no class folders, images are in none, or a folder is not one of
-        `classes`.
+      ValueError: there are no class folders, images are in none, a folder is not one of `classes`,
+        or, without `classes`, the folders are no classes.
     """
     folder = place.rstrip("/") if is_remote(place) else str(Path(place).expanduser())
     names = sorted(name for name in names_below(folder) if is_image(name))
@@ -73,6 +76,8 @@ def read_class_folders(place: str, classes: Sequence[str] | None = None) -> Labe
             f"{place}: the folder {foreign[0]!r} is not one of the classes {quoted(classes or ())};"
             " rename or remove it"
         )
+    if classes is None:
+        _check_classes(place, found, parts, has_splits, is_certain)
     classes = found if classes is None else classes
     names = ["/".join(part) for part in parts]
     splits = [SPLIT_NAMES[part[0].lower()] if has_splits else "" for part in parts]
@@ -101,6 +106,44 @@ def read_class_folders(place: str, classes: Sequence[str] | None = None) -> Labe
         tuple(splits[i] for i in kept) if has_splits else None,
         notes=(f"{place}: {'; '.join(notes)}",),
     )
+
+
+def _check_classes(
+    place: str, found: list[str], parts: list[list[str]], has_splits: bool, is_certain: bool
+) -> None:
+    """Refuses folders that are no classes: a single one, or the parts of a data set.
+
+    Parts, such as folds, hold no images themselves, and have folders of the same names.
+    """
+    deep = next((part for part in parts if len(part) > 2 + has_splits), None)
+    advice = f", such as {place.rstrip('/')}/{'/'.join(deep[:-2])}" if deep else ""
+    if len(found) == 1:
+        raise ValueError(
+            f"{place}: all images are in the folder {found[0]!r}, so there is only one class, and "
+            f"no image without it; name the folder whose folders are the classes{advice}, or add a "
+            "folder of other images"
+        )
+    first: dict[str, str] = {}
+    for name in found:
+        if (other := first.setdefault(name.casefold(), name)) != name:
+            raise ValueError(
+                f"{place}: the folders {other!r} and {name!r} differ only in case; merge them"
+            )
+    if has_splits or is_certain:
+        return
+    holders = {part[0] for part in parts if len(part) == 2}
+    owners: dict[str, set[str]] = defaultdict(set)
+    for part in parts:
+        if part[0] not in holders:
+            owners[part[1]].add(part[0])
+    shared = sorted(name for name, tops in owners.items() if len(tops) > 1)
+    tops = sorted({top for name in shared for top in owners[name]})
+    if len(shared) > 1 or sum(top.lower() in SPLIT_NAMES for top in tops) > 1:
+        raise ValueError(
+            f"{place}: the folders {quoted(tops)} contain folders of the same names, such as "
+            f"{shared[0]!r}, which may be the classes; name the folder whose folders are the "
+            f"classes{advice}, or set data.source='folders' if the upper folders are the classes"
+        )
 
 
 def _top(name: str) -> str:

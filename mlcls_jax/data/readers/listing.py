@@ -24,7 +24,7 @@ def file_sizes(folder: str) -> dict[str, int]:
 def names_below(folder: str) -> list[str]:
     """Returns the name of each file in a folder and its subfolders, relative to it.
 
-    Files and folders whose names begin with a dot are hidden, and left out.
+    Hidden files and folders are left out.
     """
     if is_remote(folder):
         return [name for name in files_below(folder) if not is_hidden(name)]
@@ -48,8 +48,11 @@ def sizes_of(folder: str, names: Sequence[str]) -> list[int]:
 
 
 def is_hidden(name: str) -> bool:
-    """Returns whether a file is hidden, or in a hidden folder; name: relative to its data set."""
-    return any(part.startswith(".") for part in name.split("/"))
+    """Returns whether a file is hidden, or in a hidden folder; name: relative to its data set.
+
+    `__MACOSX` is a folder of hidden files in ZIP files from macOS.
+    """
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def names_in(folder: str) -> set[str]:

@@ -14,7 +14,8 @@ from mlcls_jax.data.readers.csv_labels import read_labels, with_categories
 from mlcls_jax.data.readers.csv_options import csv_options
 from mlcls_jax.data.readers.detection import AnnotationPolicy
 from mlcls_jax.data.readers.hf import read_hf
-from mlcls_jax.data.readers.packed import is_packed, read_packed
+from mlcls_jax.data.readers.listing import names_in
+from mlcls_jax.data.readers.packed import INDEX, LABELS, MANIFEST, is_packed, read_packed
 from mlcls_jax.data.readers.tfds import TfdsSet, read_tfds
 from mlcls_jax.data.readers.voc import read_voc
 from mlcls_jax.system.remote import is_remote
@@ -78,7 +79,7 @@ def _read(
     elif data.source == "voc":
         table = read_voc(place, policy, classes)
     elif data.source == "folders" or (data.source == "csv" and holds_class_folders(place)):
-        table = read_class_folders(place, classes)
+        table = read_class_folders(place, classes, is_certain=data.source == "folders")
     elif data.source == "hf":
         table = read_hf(place, data.image_feature, csv_options(data), classes, unlabelled)
     elif data.source == "tfds":
@@ -97,6 +98,12 @@ def _read_csv(
     ):
         if looks_like:
             raise ValueError(f"{place} is not a label CSV; set data.source={source!r} to read it")
+    folder = os.path.expanduser(place)
+    if os.path.isdir(folder) and not {MANIFEST, INDEX, LABELS} & names_in(folder):
+        raise ValueError(
+            f"{place}: is a folder, but has neither class folders with images nor a packed data "
+            "set; name a label CSV, or move each image into the folder of its class"
+        )
     options = {
         "categories": data.categories or None,
         "classes": classes,

@@ -254,6 +254,8 @@ def without_chunk(contents: bytes, name: bytes) -> bytes:
             "it is HTML or SVG, not JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC, AVIF or DICOM",
         ),
         (b"\0\0\0\x18ftypisom", "it is a video, not JPEG"),
+        (b'{"error": "rate limit"}', "it is JSON, not JPEG"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", r"Git LFS \(run git lfs pull\), not"),
         (b"hello", "it is not JPEG, PNG, GIF, BMP, WebP, TIFF, HEIC, AVIF or DICOM"),
     ],
 )

@@ -168,6 +168,36 @@ def test_bands_of_a_tiff(count, dtype):
         open_image(contents)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.float32])
+def test_grey_with_white_as_0_is_inverted(dtype, order):
+    scale = {"u1": 1, "u2": 257, "u4": 257, "f4": np.float32(1 / 255)}[np.dtype(dtype).str[1:]]
+    values = GREY.astype(dtype) * dtype(scale)
+    contents = tiff(values, photometric="miniswhite", byteorder=order)
+    np.testing.assert_array_equal(decode(contents), thrice(255 - GREY))
+
+
+def test_pages_that_are_not_the_image_are_refused():
+    tifffile = pytest.importorskip("tifffile")
+    small, large = np.ascontiguousarray(COLOURS[::4, ::4]), COLOURS
+    for first, second in ((small, large), (large, small)):
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file) as writer:
+            for pixels in (first, second):
+                kind = int(pixels is small)  # 1: a smaller copy of another page
+                writer.write(pixels, photometric="rgb", subfiletype=kind)
+        if first is large:
+            np.testing.assert_array_equal(decode(file.getvalue()), large)
+        else:
+            with pytest.raises(ImageError, match="a smaller copy of another one"):
+                decode(file.getvalue())
+    deep = COLOURS.astype(np.uint16) * 257
+    with pytest.raises(ImageError, match="its colours are CIELab"):
+        decode(tiff(deep, photometric="cielab"))
+    with pytest.raises(ImageError, match="raw values of a camera's sensor"):
+        decode(tiff(deep[..., 0].copy(), photometric=32803))
+
+
 def test_other_numbers_of_channels_are_refused():
     smooth = cv2.resize(COLOURS, (64, 48))
     for contents in (encode(COLOURS), encode(smooth, "JPEG"), encode(GREY)):

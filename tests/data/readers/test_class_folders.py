@@ -55,8 +55,10 @@ def test_folders_of_splits(photos):
     write(photos, test__1="c")
     table = read(photos)
     assert len(table) == 3 and "images in no class folder are not used: 'test'" in table.notes[0]
-    write(photos, bus__1="d")  # now train is a class
-    assert read(photos).classes == ("Val", "bus", "test", "train")
+    write(photos, bus__1="d")
+    with pytest.raises(ValueError, match=r"'Val', 'train' contain folders of the same names"):
+        read(photos)
+    assert read(photos, source="folders").classes == ("Val", "bus", "test", "train")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,35 @@ def test_images_without_a_class_are_refused(photos, files, message):
     write(photos, **files)
     with pytest.raises(ValueError, match=message):
         read(photos)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"photos__cat__1": "a", "photos__dog__1": "b"},
+            "only one class.*photos/photos,",
+        ),
+        ({"images__1": "a", "images__2": "b"}, "all images are in the folder 'images'"),
+        ({"cat__1": "a", "Cat__1": "b"}, "'Cat' and 'cat' differ only in case"),
+        (
+            {f"fold{i}__{name}__1": f"{i}" for i in (1, 2) for name in ("cat", "dog")},
+            r"'fold1', 'fold2' contain folders of the same names, such as 'cat'.*data\.source",
+        ),
+        ({"a": "a", "b": "b"}, "neither class folders with images nor a packed data set"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(photos, files, message):
+    write(photos, **files)
+    with pytest.raises(ValueError, match=message):
+        read(photos)
+
+
+def test_folders_within_classes_may_have_the_same_name(photos):
+    write(photos, cat__images__1="a", dog__images__1="b", __MACOSX__cat__images__1="c")
+    assert read(photos).classes == ("cat", "dog")
+    with pytest.raises(ValueError, match="only one class"):
+        read(photos / "cat")
 
 
 def test_other_folders(photos, tmp_path):
