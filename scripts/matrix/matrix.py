@@ -44,6 +44,7 @@ CHECKOUT_TESTS = (
     "--ignore=tests/test_doctests.py",
     "--ignore=tests/test_imports.py",
     "--ignore=tests/test_vocabulary.py",
+    "--ignore=tests/test_wheel.py",
     "--deselect=tests/config/test_config.py::"
     "test_every_field_is_read_by_a_module_other_than_the_config",
     "--deselect=tests/config/test_named.py::test_a_checkout_has_the_configs_at_its_top",
