@@ -224,7 +224,7 @@ class LoadedModel:
 
         Args:
             form: "safetensors" (timm), "keras", "stablehlo" (JAX), "onnx", "saved_model"
-                (TensorFlow) or "tflite" (LiteRT).
+                (TensorFlow), "tflite" (LiteRT) or "triton" (a Triton server).
             out: folder to create; it also gets a config.json with classes and thresholds.
             quantize: "int8" for an onnx file in 8-bit integers, with ranges from validation images.
 

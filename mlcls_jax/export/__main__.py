@@ -8,6 +8,7 @@ stablehlo    for JAX: model.stablehlo, uint8 images to probabilities
 onnx         for onnxruntime and others: model.onnx, the same function; with --quantize int8 smaller
 saved_model  for TensorFlow: the folder saved_model, the same function
 tflite       for LiteRT on phones: model.tflite, the same function
+triton       for a Triton inference server: a folder of its model repository with model.onnx
 
 Each export includes a config.json with the classes, their thresholds and how to call the model.
 """
@@ -24,6 +25,7 @@ from mlcls_jax.options.export import (
     SAVED_MODEL,
     STABLEHLO,
     TFLITE,
+    TRITON,
     check,
     check_format,
     parse,
@@ -42,6 +44,7 @@ from mlcls_jax.export.function_files import (
     write_saved_model,
     write_stablehlo,
     write_tflite,
+    write_triton,
 )
 from mlcls_jax.export.quantization import describe, quantize_onnx
 from mlcls_jax.export.weight_files import crop_share, write_keras, write_safetensors
@@ -61,6 +64,7 @@ WRITERS = {
     ONNX: write_onnx,
     SAVED_MODEL: write_saved_model,
     TFLITE: write_tflite,
+    TRITON: write_triton,
 }
 
 
@@ -102,12 +106,14 @@ def export_model(
     check_format(form, quantize, run.network.custom)
     with new_folder(out) as folder:
         path, config, usage = WRITERS[form](run, folder)
-        section = {"file": path.name, "format": form} | describe_usage(run)
+        file = path.relative_to(folder)
+        section = {"file": str(file), "format": form} | describe_usage(run)
         if quantize:
             path, section["quantization"] = quantize_onnx(run, workdir, path)
-            section["file"], usage = path.name, onnx_usage(run, path.name)
+            file = path.relative_to(folder)
+            section["file"], usage = str(file), onnx_usage(run, path.name)
         write_text(folder / SIDECAR, json.dumps(config | {OWN: section}, indent=2) + "\n")
-    return out / path.name, usage.replace("OUT", str(out))
+    return out / file, usage.replace("OUT", str(out))
 
 
 def describe_usage(run: TrainedModel) -> dict[str, Any]:

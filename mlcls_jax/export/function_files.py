@@ -1,5 +1,6 @@
 """Files that hold a trained model as one function, from uint8 images to probabilities."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mlcls_jax.export.tensorflow_files import save_tensorflow
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.step.network import build_efficientnet, build_model
+from mlcls_jax.system.console import one_line
+from mlcls_jax.system.files import write_text
 
 # Each writer takes a trained run and an existing folder, and returns the file, the content of
 # config.json and example code that loads the model.
@@ -55,6 +58,35 @@ def onnx_usage(run: TrainedModel, name: str) -> str:
         f'session = onnxruntime.InferenceSession("OUT/{name}")\n'
         f'probabilities, = session.run(None, {{"images": images}})  # {_shape(run)}'
     )
+
+
+def write_triton(run: TrainedModel, folder: Path) -> Written:
+    """Writes a folder for the model repository of Triton, with the ONNX file as version 1.
+
+    Triton joins the images of several requests to batches. The classification extension names
+    classes by labels.txt.
+
+    Raises:
+        ValueError: onnxruntime computes other logits or probabilities.
+    """
+    (version := folder / "1").mkdir()
+    path, config, _ = write_onnx(run, version)
+    sides = ", ".join(map(str, run.network.image_shape))
+    write_text(
+        folder / "config.pbtxt",
+        'backend: "onnxruntime"\n'
+        f"max_batch_size: {run.config.data.eval_batch_size}\n"
+        f"input [{{ name: {json.dumps(INPUT)}, data_type: TYPE_UINT8, dims: [{sides}] }}]\n"
+        f"output [{{ name: {json.dumps(OUTPUT)}, data_type: TYPE_FP32, dims: "
+        f'[{len(run.classes)}], label_filename: "labels.txt" }}]\n'
+        "dynamic_batching { }\n",
+    )
+    write_text(folder / "labels.txt", "".join(f"{one_line(name)}\n" for name in run.classes))
+    usage = (
+        "tritonserver --model-repository FOLDER  # the folder that has OUT in it\n"
+        f"# {INPUT}: {_shape(run)}, at most {run.config.data.eval_batch_size} a request"
+    )
+    return path, config, usage
 
 
 def write_saved_model(run: TrainedModel, folder: Path) -> Written:

@@ -14,13 +14,14 @@ from mlcls_jax.system.files import check_new
 from mlcls_jax.system.invocation import command
 
 SAFETENSORS, KERAS, STABLEHLO, ONNX = "safetensors", "keras", "stablehlo", "onnx"
-SAVED_MODEL, TFLITE = "saved_model", "tflite"
-FORMATS = SAFETENSORS, KERAS, STABLEHLO, ONNX, SAVED_MODEL, TFLITE
-ANY_NETWORK = STABLEHLO, ONNX  # the others are for EfficientNets only
+SAVED_MODEL, TFLITE, TRITON = "saved_model", "tflite", "triton"
+FORMATS = SAFETENSORS, KERAS, STABLEHLO, ONNX, SAVED_MODEL, TFLITE, TRITON
+ANY_NETWORK = STABLEHLO, ONNX, TRITON  # the others are for EfficientNets only
 INT8 = "int8"
 # Packages that a format needs, and how to install them.
 PACKAGES = {
     ONNX: (("onnx", "onnxruntime"), "pip install 'mlcls_jax[onnx]'"),
+    TRITON: (("onnx", "onnxruntime"), "pip install 'mlcls_jax[onnx]'"),
     SAVED_MODEL: (("tensorflow",), "pip install 'mlcls_jax[tf_data]'"),
     TFLITE: (("tensorflow",), "pip install 'mlcls_jax[tf_data]'"),
 }
@@ -78,7 +79,7 @@ def check_format(form: str, quantize: str, custom: str) -> None:
         )
     if quantize and form != ONNX:
         raise ValueError(f"{quantize} is for the format {ONNX}, not for {form}")
-    packages, install = CONVERTER if custom and form == ONNX else PACKAGES.get(form, ((), ""))
+    packages, install = CONVERTER if custom and form != STABLEHLO else PACKAGES.get(form, ((), ""))
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise ValueError(f"the export to {form} needs {' and '.join(missing)}; run: {install}")

@@ -342,6 +342,24 @@ def test_onnx_gives_the_same_probabilities(workdir, tmp_path, expected):
 
 
 @pytest.mark.slow
+def test_a_triton_repository_has_the_onnx_file_and_its_shapes(workdir, tmp_path):
+    import onnx
+
+    exported(workdir, tmp_path / "photos", "triton")
+    names = {str(path.relative_to(tmp_path / "photos")) for path in tmp_path.rglob("*.*")}
+    assert names == {"1/model.onnx", "config.json", "config.pbtxt", "labels.txt"}
+    config = json.loads((tmp_path / "photos/config.json").read_text())
+    assert config["mlcls_jax"]["file"] == "1/model.onnx"
+    graph = onnx.load(tmp_path / "photos/1/model.onnx").graph
+    text = (tmp_path / "photos/config.pbtxt").read_text()
+    for value, kind in ((graph.input[0], "TYPE_UINT8"), (graph.output[0], "TYPE_FP32")):
+        dims = ", ".join(str(d.dim_value) for d in value.type.tensor_type.shape.dim[1:])
+        assert f'name: "{value.name}", data_type: {kind}, dims: [{dims}]' in text
+    labels = (tmp_path / "photos/labels.txt").read_text().splitlines()
+    assert labels == list(load_trained_model(workdir, "best").classes)
+
+
+@pytest.mark.slow
 def test_a_confident_model_is_exported_and_one_with_other_results_is_not(
     workdir, tmp_path, monkeypatch
 ):
