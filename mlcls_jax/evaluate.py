@@ -30,7 +30,7 @@ from mlcls_jax import cli
 from mlcls_jax.config import Config
 from mlcls_jax.config.checks import validate
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.loaders.loader import Reader, make_reader
+from mlcls_jax.data.loaders.loader import Reader, cores, make_reader
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.data.readers.unlabelled import folder_table
 from mlcls_jax.evaluation.base_rate import BaseRate
@@ -42,6 +42,7 @@ from mlcls_jax.evaluation.decision_rule import (
 )
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.run.bucket_run import open_workdir
+from mlcls_jax.run.fingerprints import check_split_kept
 from mlcls_jax.run.score_table import print_scores, score_table
 from mlcls_jax.run.trained_model import (
     TrainedModel,
@@ -62,7 +63,9 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     distributed.start()
     workdir = open_workdir(options.workdir)
-    run = with_views(load_trained_model(workdir, options.checkpoint), options.tta)
+    run = with_views(
+        load_trained_model(workdir, options.checkpoint, options.accept_changed_data), options.tta
+    )
     check_writable(workdir)
     criterion = _new_criterion(run, options)
     table = _table(run, workdir, options)
@@ -149,7 +152,9 @@ def _table(run: TrainedModel, workdir: Path, options: argparse.Namespace) -> Lab
         raise ValueError(
             f"--split {options.split}: the run has no such split; choose from {', '.join(splits)}"
         )
-    return splits[options.split]
+    table, threads = splits[options.split], run.config.data.threads or cores() + 1
+    check_split_kept(workdir, options.split, table, threads, options.accept_changed_data)
+    return table
 
 
 def labels_for(run: TrainedModel, csv: str, images: str, source: str | None = None) -> LabelTable:

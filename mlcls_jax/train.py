@@ -73,7 +73,8 @@ def start(options: argparse.Namespace, overrides: list[str]) -> int:
         from mlcls_jax.benchmark.dry_run import dry_run
 
         return dry_run(run.config, run.workdir)
-    return train(run.config, run.workdir, threads.IMPORTED)
+    extensions = Extensions(accept_changed_data=options.accept_changed_data)
+    return train(run.config, run.workdir, threads.IMPORTED, extensions)
 
 
 def train(

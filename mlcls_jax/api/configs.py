@@ -99,8 +99,13 @@ def in_python(message: str) -> str:
     return re.sub(r"--(?:config\.)?(?=\w)", "", message)
 
 
-def written_labels(data: Data, workdir: Path) -> dict[str, str]:
+def written_labels(data: Data, workdir: Path, accept_changed: bool = False) -> dict[str, str]:
     """Writes DataFrames of labels to the workdir, and returns the fields that name the files.
+
+    Args:
+        data: the section of the config, whose label files may be DataFrames.
+        workdir: of the run.
+        accept_changed: whether a run that is there continues with other labels.
 
     Raises:
         ValueError: the workdir holds a run with other labels.
@@ -112,10 +117,11 @@ def written_labels(data: Data, workdir: Path) -> dict[str, str]:
             continue
         path, text = workdir / name, labels_of_frame(frame)
         paths[f"data.{field}"] = address_of(path)
-        if has_run(workdir) and path.is_file() and path.read_text("utf-8") != text:
+        differs = path.is_file() and path.read_text("utf-8") != text
+        if differs and has_run(workdir) and not accept_changed:
             raise ValueError(
                 f"data.{field}: the DataFrame differs from {path}, with which the run in {workdir} "
-                "began; choose another workdir"
+                "began; choose another workdir, or pass accept_changed_data=True"
             )
         workdir.mkdir(parents=True, exist_ok=True)
         write_text(path, text)

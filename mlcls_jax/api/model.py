@@ -18,7 +18,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.data.images.pixel_format import PixelFormat, pixel_format
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN
-from mlcls_jax.data.loaders.loader import Reader, make_reader
+from mlcls_jax.data.loaders.loader import Reader, cores, make_reader
 from mlcls_jax.data.splits import SPLITS
 from mlcls_jax.evaluate import AT_RECALL, RESAMPLES, labels_for
 from mlcls_jax.evaluation.bootstrap import Interval
@@ -29,6 +29,7 @@ from mlcls_jax.export.__main__ import WRITERS, export_model
 from mlcls_jax.options.export import INT8
 from mlcls_jax.options.shared import view_name
 from mlcls_jax.run.bucket_run import open_workdir
+from mlcls_jax.run.fingerprints import check_split_kept
 from mlcls_jax.run.score_table import score_table
 from mlcls_jax.run.trained_model import TrainedModel, load_trained_model, with_fitting_batch
 from mlcls_jax.run.tta import with_views
@@ -47,9 +48,10 @@ class LoadedModel:
         step: of the checkpoint.
     """
 
-    def __init__(self, run: TrainedModel, workdir: Path):
-        """Wraps a model that was loaded from a workdir."""
+    def __init__(self, run: TrainedModel, workdir: Path, accept_changed_data: bool = False):
+        """Wraps a model that was loaded from a workdir; see `load`."""
         self._run, self._workdir = run, workdir
+        self._accepts_changes = accept_changed_data
         self._embedder: Any = None
 
     @property
@@ -253,6 +255,8 @@ class LoadedModel:
         splits = read_splits_of(self._workdir, run.config.data)
         if labels not in splits:
             raise ValueError(f"the run has no split {labels!r}; it has {', '.join(splits)}")
+        threads = run.config.data.threads or cores() + 1
+        check_split_kept(self._workdir, labels, splits[labels], threads, self._accepts_changes)
         return splits[labels]
 
     def _predictions(self, names: list[Any], logits: np.ndarray) -> Predictions:
@@ -293,16 +297,22 @@ class LoadedModel:
         return dataclasses.replace(spec, batch_size=min(size, spec.batch_size))
 
 
-def load(workdir: str | Path, checkpoint: str | int = "best") -> LoadedModel:
+def load(
+    workdir: str | Path, checkpoint: str | int = "best", *, accept_changed_data: bool = False
+) -> LoadedModel:
     """Loads a trained model of a run.
 
     Args:
         workdir: folder of the run.
         checkpoint: "best", "latest" or a step.
+        accept_changed_data: whether the model is also loaded, and evaluated on the splits of its
+            run, if config.json, labels or splits have been changed since.
 
     Raises:
-        ValueError: the folder holds no run, or the checkpoint does not exist or is damaged.
+        ValueError: the folder holds no run, the checkpoint does not exist or is damaged, or the
+            config was changed.
     """
     folder = open_workdir(workdir).expanduser()
     with session():
-        return LoadedModel(load_trained_model(folder, str(checkpoint)), folder)
+        run = load_trained_model(folder, str(checkpoint), accept_changed_data)
+        return LoadedModel(run, folder, accept_changed_data)

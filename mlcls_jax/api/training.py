@@ -82,6 +82,7 @@ def train(
     loggers: Logger | Sequence[Logger] = (),
     metrics: Mapping[str, Metric] | None = None,
     batches: Iterable[Any] | OwnBatches | None = None,
+    accept_changed_data: bool = False,
 ) -> Run:
     """Trains, or continues a run, and returns it; docs/extending.md has examples of all arguments.
 
@@ -101,6 +102,8 @@ def train(
             probabilities) -> a number.
         batches: training batches of one's own: an iterable of (images, labels), or a function from
             the first step to one, with which a continued run is exact.
+        accept_changed_data: whether a run continues with labels, splits or a config.json that were
+            changed since it began.
 
     Raises:
         ValueError: the data, the config or the workdir is wrong; one line that names it.
@@ -119,7 +122,8 @@ def train(
         _FIELDS[name]: _name(name, value) for name, value in functions.items() if value is not None
     }
     config = with_frames(config, {})
-    config = with_fields(config, written_labels(config.data, folder) | given)
+    labels = written_labels(config.data, folder, accept_changed_data)
+    config = with_fields(config, labels | given)
     validate(config)
     check_installed(config.log)
     if batches is not None and config.data.oversample != "none":
@@ -132,6 +136,7 @@ def train(
         metrics=_metrics(metrics or {}),
         batches=None if batches is None else own_batches(batches),
         variables=variables,
+        accept_changed_data=accept_changed_data,
     )
     with session():
         _advise_heap()

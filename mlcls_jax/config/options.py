@@ -104,6 +104,16 @@ def _override(path: str, value: str) -> str:
     return quoted(f"{PREFIX}{path}={value or 'VALUE'}")
 
 
+def add_accept_changed_data(parser: argparse.ArgumentParser) -> None:
+    """Adds --accept-changed-data."""
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="go on although labels, splits or config of the run are not those that it began "
+        "with; without this option, such a change is refused",
+    )
+
+
 def add_process_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options for several processes, which `cli.start_devices` reads."""
     group = parser.add_argument_group("several processes")

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlcls_jax.config import Config, Data, Evaluation
 from mlcls_jax.config.checks import validate
-from mlcls_jax.config.options import Parser
+from mlcls_jax.config.options import Parser, add_accept_changed_data
 from mlcls_jax.options.shared import add_on_bad_image, add_tta, check_trained
 from mlcls_jax.run.input_paths import check_input
 from mlcls_jax.system.command_line import refusing
@@ -62,6 +62,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="best", help="best (default), latest, or a step")
     add_tta(parser)
     add_on_bad_image(parser)
+    add_accept_changed_data(parser)
     parser.add_argument(
         "--bootstrap",
         type=int,
@@ -131,7 +132,7 @@ def check(argv: list[str]) -> None:
     with refusing():
         options = parse(argv)
         validate(Config(evaluation=Evaluation(**tuning_of(options))))
-        run = check_trained(options.workdir, options.checkpoint)
+        run = check_trained(options.workdir, options.checkpoint, options.accept_changed_data)
         if not options.csv or source_of(options.csv, options.source, run.data) != "tfds":
             check_input(options.csv, "file", "check --csv")
             check_input(options.images, "folder", "check --images")

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlcls_jax.config import Config
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import FOLDER, check_step, saved_steps
-from mlcls_jax.run.stored_config import read_config
+from mlcls_jax.run.stored_config import OF_MODEL, check_config_kept, read_config
 from mlcls_jax.system.files import check_writable
 from mlcls_jax.system.remote import is_remote
 
@@ -51,19 +51,21 @@ def view_name(name: str) -> str:
     return _FORMER_VIEWS.get(name, name)
 
 
-def check_trained(workdir: str, checkpoint: str) -> Config:
+def check_trained(workdir: str, checkpoint: str, accept_changed: bool = False) -> Config:
     """Returns the config of the run that --workdir names, if it has the checkpoint.
 
     Args:
         workdir: the option.
         checkpoint: of --checkpoint: "best", "latest" or the number of a step.
+        accept_changed: whether config.json may have been edited.
 
     Raises:
-        ValueError: the folder holds no run, or there is no such checkpoint.
+        ValueError: the folder holds no run, there is no such checkpoint, or the config was edited.
     """
     path = open_workdir(workdir)
     config = read_config(path)
     check_step(path / FOLDER, saved_steps(path), checkpoint)
+    check_config_kept(path, accept_changed, OF_MODEL)
     return config
 
 

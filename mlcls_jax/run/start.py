@@ -12,7 +12,7 @@ from mlcls_jax.config.aliases import add_aliases, alias_overrides
 from mlcls_jax.config.fields import PREFIX, not_an_option, paths_of
 from mlcls_jax.config.loading import base_config, with_overrides
 from mlcls_jax.config.log_checks import check_installed
-from mlcls_jax.config.options import Parser, add_process_options
+from mlcls_jax.config.options import Parser, add_accept_changed_data, add_process_options
 from mlcls_jax.config.recipes import with_recipe, with_stored_depth
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.run.bucket_run import open_workdir
@@ -20,6 +20,7 @@ from mlcls_jax.run.checkpoint_integrity import has_run
 from mlcls_jax.run.input_paths import check_training_data
 from mlcls_jax.run.stored_config import (
     CONFIG,
+    check_config_kept,
     check_run,
     check_same_network,
     check_unchanged,
@@ -99,6 +100,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         type=float,
         help="plan epochs and image size so that training takes about this many minutes",
     )
+    add_accept_changed_data(parser)
     add_aliases(parser)
     add_process_options(parser)
     options, overrides = parser.parse_known_args(argv)
@@ -134,6 +136,7 @@ def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
         overrides.append(f"{PREFIX}{WEIGHTS}={options.resume_from}")
     config = with_absolute_paths(with_overrides(base, overrides))
     check_installed(config.log)
+    _check_kept(workdir, options.accept_changed_data)
     if not has_run(workdir):
         check_training_data(config.data)
         _check_network(config.model)
@@ -193,6 +196,17 @@ def _base(
         "nothing says what to train: name your data, as in --csv labels.csv --images photos, and "
         f"a network, as in --config lite0; or a run to continue, as in --workdir {RUNS / 'mine'}"
     )
+
+
+def _check_kept(workdir: Path, accepted: bool) -> None:
+    """Raises ValueError if config.json was edited, or if no run is there to accept data for."""
+    if has_run(workdir):
+        check_config_kept(workdir, accepted)
+    elif accepted:
+        raise ValueError(
+            f"--accept-changed-data: {workdir} holds no run whose data could have changed; leave "
+            "the option out"
+        )
 
 
 def _check_network(model: Model) -> None:

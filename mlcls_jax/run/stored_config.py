@@ -7,24 +7,30 @@ import difflib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mlcls_jax.config import Config, Model, Phase
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.durations import duration_in_steps
-from mlcls_jax.config.serialization import differences, from_dict, may_change
+from mlcls_jax.config.serialization import differences, from_dict, may_change, per_machine
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.run.bucket_run import local_folder
 from mlcls_jax.run.checkpoint_integrity import (
     FOLDER,
     check_regular,
+    fold_folders,
     has_checkpoint,
+    read_metadata,
     saved_steps,
 )
 from mlcls_jax.system.invocation import command
 
 CONFIG = "config.json"
 BEST = "best"
+# Sections of the config that decide what a trained model computes; the others only train it.
+OF_MODEL = ("model", "data", "augment", "evaluation")
 
 
 def read_config(workdir: Path) -> Config:
@@ -75,6 +81,70 @@ def check_unchanged(workdir: Path, config: Config) -> None:
             f"its own config: {command('train')} --workdir {workdir}; or "
             f"{new_run(workdir, config.phases if lengthened else ())}"
         )
+
+
+def check_config_kept(workdir: Path, accepted: bool, sections: Sequence[str] = ()) -> list[str]:
+    """Checks that nobody has edited config.json since the latest checkpoint.
+
+    Args:
+        workdir: of the run.
+        accepted: whether changes are returned rather than refused.
+        sections: of the config, to compare only these; () compares all.
+
+    Returns:
+        What has changed; see `edited_fields`.
+
+    Raises:
+        ValueError: a field that decides what the run computes has changed.
+    """
+    changed = edited_fields(workdir, _latest_config(workdir), sections)
+    if changed and not accepted:
+        raise ValueError(describe_edits(workdir, changed))
+    return changed
+
+
+def describe_edits(workdir: Path, changed: Sequence[str]) -> str:
+    """Returns the message for a config.json that differs from the config in a checkpoint."""
+    return (
+        f"{workdir / CONFIG} was edited since its checkpoint ({'; '.join(changed)}); set "
+        f"{'this field' if len(changed) == 1 else 'these fields'} back, or go on "
+        f"with --accept-changed-data (in Python, accept_changed_data=True)"
+    )
+
+
+def edited_fields(workdir: Path, saved: Any, sections: Sequence[str] = ()) -> list[str]:
+    """Returns "field: value in the checkpoint -> value in config.json" for fields that differ.
+
+    Paths may differ, because the data may have moved, and so may the fields of `may_change`.
+
+    Args:
+        workdir: of the run.
+        saved: the config in the metadata of a checkpoint; None if it has none.
+        sections: of the config, to compare only these; () compares all.
+    """
+    try:
+        before = from_dict(saved)
+    except ValueError:
+        return []  # of another version, or none
+    stored = read_config(workdir)
+    if before.data.fold >= 0 > stored.data.fold:  # of a fold, in the workdir of all
+        before = replace(before, data=replace(before.data, fold=stored.data.fold))
+    free = may_change(before.augment) | per_machine("/")
+    lines = differences(before, stored)
+    if sections:
+        lines = [line for line in lines if line.split(".")[0] in sections]
+    return [line for line in lines if line.split(":")[0] not in free]
+
+
+def _latest_config(workdir: Path) -> Any:
+    """Returns the config in the latest checkpoint that can be read, perhaps of a fold; or None."""
+    for folder in (workdir, *fold_folders(workdir)):
+        for step in reversed(saved_steps(folder)):
+            try:
+                return read_metadata(folder / FOLDER / str(step)).get("config")
+            except (OSError, ValueError):
+                continue  # damaged; the training says so
+    return None
 
 
 def new_run(workdir: Path, phases: Sequence[Phase]) -> str:

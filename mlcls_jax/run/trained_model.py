@@ -21,12 +21,13 @@ from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.models.weights.provenance import from_json
 from mlcls_jax.run.checkpoints import Checkpoints
+from mlcls_jax.run.stored_config import OF_MODEL, describe_edits, edited_fields
 from mlcls_jax.run.workdir import DECISION_RULE, EMA, read_config
 from mlcls_jax.step.ema import NO_EMA
 from mlcls_jax.step.network import NetworkSpec, build_model, network_spec, variables_shape
 from mlcls_jax.step.programs import ema_leaves
 from mlcls_jax.step.train_step import make_eval_step
-from mlcls_jax.system.console import one_line
+from mlcls_jax.system.console import one_line, print_warning
 from mlcls_jax.system.devices import make_mesh
 from mlcls_jax.system.files import write_text
 
@@ -113,20 +114,28 @@ class TrainedModel:
         return eval_spec(self.config)
 
 
-def load_trained_model(workdir: Path, which: str) -> TrainedModel:
+def load_trained_model(
+    workdir: Path, which: str, accept_changed_data: bool = False
+) -> TrainedModel:
     """Loads the model of a run from one of its checkpoints.
 
     Args:
         workdir: of the run.
         which: "best", "latest" or the number of a step.
+        accept_changed_data: whether an edited config.json is only a warning.
 
     Raises:
-        ValueError: the workdir holds no run, or the checkpoint does not exist or is damaged.
+        ValueError: the workdir holds no run, the checkpoint does not exist or is damaged, or
+            config.json is not the config that it was saved with.
     """
     config, mesh = read_config(workdir), make_mesh()
     checkpoints = Checkpoints(workdir, read_only=True)
     step = checkpoints.resolve(which)
     metadata = check_metadata(checkpoints.metadata(step), step)
+    if changed := edited_fields(workdir, metadata.get("config"), OF_MODEL):
+        if not accept_changed_data:
+            raise ValueError(describe_edits(workdir, changed))
+        print_warning(f"{workdir}: config.json was edited ({'; '.join(changed)})")
     classes = tuple(metadata["classes"])
     pretrained_config = read_pretrained_config(metadata)
     network = network_spec(config.model, len(classes))

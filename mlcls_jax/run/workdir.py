@@ -3,7 +3,8 @@
 Files and folders:
 
 config.json  classes.txt  splits.csv  data_card.json  metrics.jsonl  checkpoints/  tensorboard/
-eval_<split>.json  predictions_<split>.csv  bad_images.csv, bad_images_<split>.csv
+fingerprints.npz  eval_<split>.json  predictions_<split>.csv
+bad_images.csv, bad_images_<split>.csv
 labels.csv, val_labels.csv, test_labels.csv (of DataFrames)
 fold-0/, fold-1/ and so on, each with the same files  folds.csv  held_out.npz (of a fold)
 eval_out_of_fold.json  predictions_out_of_fold.csv  label_suspects.csv (of all folds)
@@ -34,6 +35,7 @@ CLASSES, SPLITS, METRICS = "classes.txt", "splits.csv", "metrics.jsonl"
 BAD_IMAGES, DECISION_RULE, LOCK = "bad_images.csv", "decision_rule.json", "run.lock"
 SHEET = "contact_sheet.png"
 SCORES, REPORT, DATA_CARD = "scores.npz", "report.html", "data_card.json"
+FINGERPRINTS = "fingerprints.npz"
 LAST_SCORES, HELD_OUT = "last_scores.npz", "held_out.npz"  # of a fold: so far, and when finished
 FOLDS, SUSPECTS, OUT_OF_FOLD = "folds.csv", "label_suspects.csv", "out_of_fold"
 LOGGER_RUNS = "loggers.json"  # what each logger of log.to keeps about its run
@@ -43,7 +45,7 @@ RAW, EMA = "raw", "ema"  # the parameters and their moving averages in metadata 
 # A folder with only these may become a workdir:
 OWN = (
     *(CONFIG, CLASSES, SPLITS, METRICS, BAD_IMAGES, SHEET, LOCK, SCORES, REPORT, DATA_CARD),
-    LOGGER_RUNS,
+    *(LOGGER_RUNS, FINGERPRINTS),
     *(FOLDER, EVENTS, *FRAMES.values()),
     *(LAST_SCORES, HELD_OUT, FOLDS, SUSPECTS),
     *(f"eval_{OUT_OF_FOLD}.json", f"predictions_{OUT_OF_FOLD}.csv"),

@@ -8,7 +8,6 @@ of the files are compared instead.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mlcls_jax.config.serialization import flatten_fields, per_machine
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.run.checkpoint_integrity import FOLDER, saved_steps
+from mlcls_jax.run.fingerprints import digest_of_labels, digest_of_names
 from mlcls_jax.run.stored_config import find_run
 from mlcls_jax.system import distributed
 from mlcls_jax.system.bucket import address_of
@@ -82,11 +82,11 @@ def data_facts(splits: dict[str, LabelTable]) -> dict[str, str]:
 
     File names are relative, so the folder of the images may differ.
     """
-    facts = {"classes": _hash(splits["train"].classes)}
+    facts = {"classes": digest_of_names(splits["train"].classes)}
     for split, table in splits.items():
-        facts[f"file names of {split} (data.csv)"] = _hash(table.filenames)
+        facts[f"file names of {split} (data.csv)"] = digest_of_names(table.filenames)
         shape = "x".join(map(str, table.labels.shape))
-        labels = hashlib.sha256(table.train_labels.tobytes()).hexdigest()[:12]
+        labels = digest_of_labels(table.train_labels)
         facts[f"labels of {split} (data.csv)"] = f"{shape} {labels}"
     return facts
 
@@ -122,10 +122,6 @@ def _compare(topic: str, facts: dict[str, str]) -> None:
         )
 
 
-def _hash(names: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
-
-
 def weights_hash(weights: str) -> str:
     """Returns a hash of a file of weights, or of the checkpoints of a run; or why there is none.
 
@@ -135,7 +131,8 @@ def weights_hash(weights: str) -> str:
     try:
         if run := find_run(weights):
             folders = [run[0] / FOLDER / str(step) for step in saved_steps(run[0])]
-            return _hash((folder / CHECKSUMS).read_text(encoding="utf-8") for folder in folders)
+            lists = ((folder / CHECKSUMS).read_text(encoding="utf-8") for folder in folders)
+            return digest_of_names(lists)
         with open(weights, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:

@@ -83,6 +83,7 @@ class Extensions:
         variables: of a custom network, to start from; None for random ones.
         pool: images of all folds, for a run of one of them; None for another run.
         kept: of a run without validation images; None tunes thresholds on these.
+        accept_changed_data: whether a run continues with other labels, splits or config.
     """
 
     loggers: Sequence[Logger] = ()
@@ -91,6 +92,7 @@ class Extensions:
     variables: Any = None
     pool: ImagePool | None = None
     kept: KeptRule | None = None
+    accept_changed_data: bool = False
 
 
 NO_EXTENSIONS = Extensions()

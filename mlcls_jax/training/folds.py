@@ -15,10 +15,9 @@ from mlcls_jax.config.serialization import to_json
 from mlcls_jax.data.folds import Folds, into_folds
 from mlcls_jax.data.readers.csv_cells import read_csv
 from mlcls_jax.data.readers.csv_writing import csv_text
-from mlcls_jax.data.splits import write_splits
 from mlcls_jax.run.checkpoint_integrity import fold_folder, has_run
 from mlcls_jax.run.stored_config import CONFIG, check_unchanged, read_config
-from mlcls_jax.run.workdir import FOLDS, HELD_OUT, SPLITS, prepare, read_splits_of
+from mlcls_jax.run.workdir import FOLDS, HELD_OUT, read_splits_of
 from mlcls_jax.system import distributed
 from mlcls_jax.system.bucket import copy_of
 from mlcls_jax.system.console import console
@@ -26,6 +25,7 @@ from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import write_text
 from mlcls_jax.system.invocation import command
 from mlcls_jax.training.context import Ended, Extensions, KeptRule
+from mlcls_jax.training.kept_data import keep_data
 from mlcls_jax.training.out_of_fold import evaluate_folds, read_out_of_fold, write_folds
 from mlcls_jax.training.pool import ImagePool
 from mlcls_jax.training.setup import print_notes, with_found_depth
@@ -85,15 +85,16 @@ class FoldRuns:
         if has_run(self.workdir):
             check_unchanged(self.workdir, self.config)
             check_same_folds(self.workdir, folds)
+        accepted = self.extensions.accept_changed_data
+        kept_data = keep_data(folds.pool, data.threads, accepted)
         channels = self.config.model.in_channels
         found = with_found_depth(data, folds.pool, channels)
         config = with_fields(self.config, {"data.bit_depth": found.bit_depth})
         finished = [self._is_finished(number) for number in range(data.folds)]
         distributed.wait_for_all("folds")
         if is_first_process():
-            prepare(self.workdir, self.config, folds.table.classes)
+            kept_data.open(self.workdir, self.config)
             write_text(self.workdir / CONFIG, to_json(config))  # with the depth that was found
-            write_splits(self.workdir / SPLITS, folds.pool)
             write_text(self.workdir / FOLDS, folds_csv(folds))
         extensions = dataclasses.replace(self.extensions, pool=ImagePool(folds))
         runs = dataclasses.replace(self, config=config, extensions=extensions)

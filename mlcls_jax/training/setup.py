@@ -19,7 +19,7 @@ from mlcls_jax.data.loaders.choice import choose_loader
 from mlcls_jax.data.loaders.loader import Reader, cores, local_rows, make_reader
 from mlcls_jax.data.oversampling import oversampled
 from mlcls_jax.data.readers.read_table import has_folder
-from mlcls_jax.data.splits import check_train, write_splits
+from mlcls_jax.data.splits import check_train
 from mlcls_jax.evaluation.base_rate import SAMPLE, base_rates, sample_rows
 from mlcls_jax.evaluation.best_metric import goodness
 from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
@@ -31,7 +31,7 @@ from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
 from mlcls_jax.run.own_weights import read_own_weights, warn_of_seen_images
 from mlcls_jax.run.stored_config import new_run
 from mlcls_jax.run.trained_model import check_metadata, read_pretrained_config
-from mlcls_jax.run.workdir import BAD_IMAGES, SPLITS, prepare, read_config, read_splits_of
+from mlcls_jax.run.workdir import BAD_IMAGES, read_config, read_splits_of
 from mlcls_jax.step.groups import trainable_paths
 from mlcls_jax.step.init import fresh_bias, initial_variables, random_variables, read_weights
 from mlcls_jax.step.losses import make_loss
@@ -51,6 +51,7 @@ from mlcls_jax.training.compile_ahead import CompileAhead
 from mlcls_jax.training.context import NO_EXTENSIONS, Extensions, RunInputs, Services, TrainContext
 from mlcls_jax.training.early_stopping import read_early_stopping
 from mlcls_jax.training.feature_cache import with_room
+from mlcls_jax.training.kept_data import keep_data
 from mlcls_jax.training.phase_transition import ended_early
 from mlcls_jax.training.pool import ImagePool, Subset
 from mlcls_jax.training.timing import PhaseTimer, StartupTimer
@@ -88,6 +89,12 @@ def open_run(
     elif extensions.pool is None:  # else it is known
         config = replace(config, data=with_found_depth(config.data, splits, channels))
     consistency.check_data(splits, config.model.weights, workdir)
+    kept_data = keep_data(
+        splits,
+        config.data.threads,
+        extensions.accept_changed_data,
+        look_at_files=startup is not None and extensions.pool is None,
+    )
     classes = splits["train"].classes
     splits = splits if "val" in splits else splits | {"val": splits["train"].take([])}
     base_rate = base_rates(splits, config.evaluation.min_positives, config.evaluation.best)
@@ -140,7 +147,8 @@ def open_run(
                 compile_ahead.read(phase_plan, step, reader)
 
     if has_checkpoint(workdir):
-        checkpoints = _open_workdir(config, workdir, splits)
+        kept_data.open(workdir, config)
+        checkpoints = Checkpoints(workdir)
         state, pretrained_config = _restore(checkpoints, plan, shapes, mesh, prepare_phase)
         if int(state.step) == plan[-1].stop:
             console.print(f"The run is finished; {new_run(workdir, config.phases)}")
@@ -150,7 +158,8 @@ def open_run(
         state, pretrained_config = _initial(
             config.model, spec, bias, classes, shapes, mesh, prepare_phase, extensions.variables
         )
-        checkpoints = _open_workdir(config, workdir, splits)
+        kept_data.open(workdir, config)
+        checkpoints = Checkpoints(workdir)
     reader.bad.write()  # of the first batch, which may be read before the workdir exists
     if startup:
         startup.reached("network and weights")
@@ -270,13 +279,6 @@ def _readers(
         return replace(reader, cache=Subset(whole.cache, pool.rows(paths)))
 
     return {split: one(split) for split in ("train", "val", SAMPLE) if len(tables[split])}
-
-
-def _open_workdir(config: Config, workdir: Path, splits: dict[str, LabelTable]) -> Checkpoints:
-    if is_first_process():
-        prepare(workdir, config, splits["train"].classes)
-        write_splits(workdir / SPLITS, splits)
-    return Checkpoints(workdir)
 
 
 def _restore(

@@ -7,7 +7,6 @@ size and modification time; other images are decoded again.
 
 import dataclasses
 import errno
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.config import Augment, Data
+from mlcls_jax.data.file_stamps import file_stamps
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.image_source import ImageFiles
 from mlcls_jax.data.images.transforms import short_side
@@ -25,7 +25,6 @@ from mlcls_jax.data.loaders.cache import Cache, Form, file_name, make_header
 from mlcls_jax.data.loaders.cache_store import Appending, InMemory, OnDisk, Store, read_rows
 from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.data.loaders.threads import in_order
-from mlcls_jax.data.readers.storage import Part
 from mlcls_jax.system.console import Meter, console, format_bytes, print_warning, progress_bar
 from mlcls_jax.system.devices import available_memory
 from mlcls_jax.system.files import cache_folder
@@ -97,10 +96,8 @@ class _Build:
         """The store of a file, completed if necessary; None if the images would not fit."""
         paths = self.files.paths
         path = folder / file_name(self.split, self.form, paths)
-        header, stamps = (
-            make_header(len(paths), self._channels),
-            _stamps(paths, self.reader.workers()),
-        )
+        header = make_header(len(paths), self._channels)
+        stamps = file_stamps(paths, self.reader.workers())
         try:
             rows = read_rows(path, header)
             if rows is None or len(_missing(rows, stamps)):
@@ -207,24 +204,6 @@ def _missing(rows: np.ndarray, stamps: np.ndarray) -> np.ndarray:
     """The indices of images that are not stored or whose file has changed."""
     same = (rows["size"] == stamps[:, 0]) & (rows["mtime"] == stamps[:, 1])
     return np.flatnonzero((rows["height"] == 0) | ~same)
-
-
-def _stamps(paths: Sequence[str], workers: int) -> np.ndarray:
-    """The size in bytes and the modification time of each file: int64 [n, 2]; -1 if missing.
-
-    For an image in a shard, the time is that of the shard, or -1 for a bucket.
-    """
-
-    def stamp(path: str) -> tuple[int, int]:
-        is_part = isinstance(path, Part)
-        try:
-            status = os.stat(path.shard if is_part else path)
-        except (OSError, ValueError):
-            return path.size if is_part else -1, -1
-        return path.size if is_part else status.st_size, status.st_mtime_ns
-
-    with ThreadPoolExecutor(workers) as pool:  # a network disk answers slowly
-        return np.array(list(pool.map(stamp, paths)), np.int64).reshape(-1, 2)
 
 
 def _disk_error(path: Path, error: OSError) -> str:
