@@ -16,7 +16,7 @@ TOKEN = "MLCLS_JAX_TOKEN"  # environment variable
 MIN_TOKEN = 16  # characters
 # 64 megapixels: above the 50 of most phones.  As a PNG, this takes half a second and 200 MB.
 MAX_PIXELS = 64_000_000
-NEEDED = ("fastapi", "python_multipart", "uvicorn")
+NEEDED = ("fastapi", "prometheus_client", "python_multipart", "uvicorn")
 ANY = ("", "0.0.0.0", "::")
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from mlcls_jax.data.images.image_error import ImageError
@@ -29,7 +29,8 @@ from mlcls_jax.serve.answers import (
     Prediction,
 )
 from mlcls_jax.serve.batching import BusyError
-from mlcls_jax.serve.limits import RequestLimits, refusal
+from mlcls_jax.serve.limits import PROBES, RequestLimits, refusal
+from mlcls_jax.serve.metrics import CountRequests, Metrics
 from mlcls_jax.serve.pages import make_pages
 from mlcls_jax.serve.service import Answer, Decoded, Service
 from mlcls_jax.step.network import describe_network
@@ -56,7 +57,7 @@ def make_app(
         token: what requests to the endpoint must bring; "": nothing.
         is_stopping: whether the server stops.
     """
-    pages = make_pages()
+    pages, metrics = make_pages(), Metrics(lambda: service.batcher.taken)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -80,6 +81,7 @@ def make_app(
         token=token,
         is_stopping=is_stopping,
     )
+    app.add_middleware(CountRequests, metrics=metrics, unseen=PROBES)
     _add_errors(app)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -89,6 +91,10 @@ def make_app(
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> str:
         return pages.html["/docs"]
+
+    @app.get("/metrics", include_in_schema=False)
+    async def prometheus() -> Response:
+        return metrics.answer()
 
     @app.get("/api/model")
     async def model() -> Model:
@@ -101,6 +107,7 @@ def make_app(
     ) -> list[Prediction]:
         """Predicts the classes of one image or more; if one is refused, so is the request."""
         answers = await _answers(service, images)
+        metrics.images.inc(len(answers))
         return [
             Prediction(filename=upload.filename or "", classes=_scores(service, answer))
             for upload, (_, answer) in zip(images, answers, strict=True)
@@ -116,6 +123,7 @@ def make_app(
             raise HTTPException(422, "class_name: the model has no class with this name")
         label = service.run.classes.index(class_name)
         ((decoded, answer),) = await _answers(service, [image], label)
+        metrics.images.inc()
         return Explanation(
             filename=image.filename or "",
             explained=_scores(service, answer)[label],

@@ -40,6 +40,11 @@ class Batcher(Generic[Item, Result]):
         self._open: set[asyncio.Future[Result]] = set()  # in the queue or in a call
         self._some, self._full = asyncio.Event(), asyncio.Event()
 
+    @property
+    def taken(self) -> int:
+        """The number of places that are taken."""
+        return self._taken
+
     @contextmanager
     def places(self, count: int) -> Iterator[None]:
         """Reserves places within the block, which spans from decoding to the answer.

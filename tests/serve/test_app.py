@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from mlcls_jax.config import Augment
@@ -79,6 +80,33 @@ def test_probabilities_are_those_of_predict(client, run, images):
         assert [one["present"] for one in row["classes"]] == present.tolist()
         assert [one["threshold"] for one in row["classes"]] == [0.01, 0.99, 0.5]
         assert [one["name"] for one in row["classes"]] == list(run.classes)
+
+
+def test_metrics_count_answers_refusals_and_images(client, images):
+    def samples() -> dict[tuple, float]:
+        text = client.get("/metrics").text
+        families = text_string_to_metric_families(text)
+        return {(x.name, *x.labels.values()): x.value for f in families for x in f.samples}
+
+    assert client.get("/metrics").headers["content-type"].startswith("text/plain; version=")
+    before = samples()
+    client.post("/api/predict", files=fields(*images[:3]))
+    client.post("/api/predict", files=[("images", ("x.jpg", b"no image"))])
+    client.get("/made/up", headers={"Origin": "http://other"})
+    client.get("/health")
+    after = samples()
+    counts = {key: after[key] - before.get(key, 0) for key in after if key[0].endswith("_total")}
+    assert {key: count for key, count in counts.items() if count} == {
+        ("mlcls_jax_requests_total", "/metrics", "200"): 1,
+        ("mlcls_jax_requests_total", "/api/predict", "200"): 1,
+        ("mlcls_jax_requests_total", "/api/predict", "422"): 1,
+        ("mlcls_jax_requests_total", "other", "403"): 1,
+        ("mlcls_jax_images_total",): 3,
+    }
+    key = ("mlcls_jax_request_seconds_count", "/api/predict")
+    assert after[key] - before.get(key, 0) == 2
+    assert after["mlcls_jax_open_requests",] == 1  # this one
+    assert after["mlcls_jax_images_in_progress",] == 0
 
 
 def test_concurrent_requests_are_one_call(client, service, images, monkeypatch):
