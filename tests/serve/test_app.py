@@ -216,7 +216,7 @@ def test_a_slow_answer_is_504_and_releases_its_place(client, service, monkeypatc
     monkeypatch.setattr(service, "limits", dataclasses.replace(service.limits, answer_seconds=0.1))
     answer = client.post("/api/predict", files={"images": ("a.png", png(9, 9))})
     assert answer.status_code == 504
-    assert service.batcher._taken == 0
+    assert service.batcher.taken == 0
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "<script>x</script>.png", "a\u202eb.png"])
@@ -242,7 +242,7 @@ def test_a_page_holds_all_that_it_needs(client, path):
 
 def test_pages_need_no_token_and_what_they_show_does(service):
     client = TestClient(make_app(service, "demo", token="x" * 16), base_url=HERE)
-    for path, status in (("/", 200), ("/docs", 200), ("/openapi.json", 401)):
+    for path, status in (("/", 200), ("/docs", 200), ("/openapi.json", 401), ("/metrics", 401)):
         assert client.get(path).status_code == status
 
 
@@ -252,7 +252,7 @@ def test_large_images_of_one_request_are_not_all_decoded_at_once(client, service
     answer = client.post("/api/predict", files=large)
     assert answer.status_code == 503
     assert client.post("/api/predict", files=large[:1]).status_code == 200
-    assert service.batcher._taken == 0
+    assert service.batcher.taken == 0
 
 
 def test_probes_need_no_host_name(client):
