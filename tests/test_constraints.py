@@ -12,7 +12,7 @@ LEFT_OUT = {
     *("tensorflow", "tensorflow-cpu", "tensorflow-datasets"),
     *("mlflow", "trackio", "wandb"),
 }
-OF_DEVELOPERS = {"reference", "test"}  # extras
+OF_DEVELOPERS = {"docs", "reference", "test"}  # extras
 
 
 def normalized(name):
