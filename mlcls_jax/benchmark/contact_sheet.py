@@ -1,10 +1,11 @@
-"""Contact sheet: the images of a training batch as the network sees them, with their labels.
+"""Contact sheet: the images of a training batch as the network sees them, with names and labels.
 
-The labels are those that the loss gets. A class without a number has the label 1, a class with a
-number has that label, for example after mixup, and a class with a question mark is unknown.
+An image that mixup or CutMix has mixed has the name of the one that it began with.  The labels are
+those that the loss gets. A class without a number has the label 1, a class with a number has that
+label, for example after mixup, and a class with a question mark is unknown.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -18,10 +19,11 @@ from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.step.programs import step_inputs
 
 COLUMNS, GAP, LINE = 6, 6, 14  # images per row; pixels between images; pixels per line of text
+NAME = "#5e5e58"  # colour of file names
 
 
 def contact_sheet(
-    augment: Augment, seed: int, batch: Batch, classes: tuple[str, ...]
+    augment: Augment, seed: int, batch: Batch, classes: tuple[str, ...], names: Sequence[str]
 ) -> Image.Image:
     """Draws all images of a training batch, augmented and mixed as in its training step.
 
@@ -30,12 +32,14 @@ def contact_sheet(
         seed: for mixup and CutMix.
         batch: images, uint8 [image, size, size, channel], and their labels; see `as_rgb`.
         classes: class names, in the order of the labels.
+        names: file names of the images.
     """
     channels = batch.image.shape[-1]
     unchanged = Normalization((0.0,) * channels, (1.0,) * channels)
     pixels, labels = jax.jit(step_inputs(augment, seed, unchanged))(batch)
     images = as_rgb(np.rint(np.asarray(pixels)).astype(np.uint8))
-    return draw_grid(images, [describe_labels(row, classes) for row in np.asarray(labels)])
+    texts = [describe_labels(row, classes) for row in np.asarray(labels)]
+    return draw_grid(images, texts, names)
 
 
 def describe_labels(labels: np.ndarray, classes: tuple[str, ...]) -> str:
@@ -54,25 +58,27 @@ def describe_labels(labels: np.ndarray, classes: tuple[str, ...]) -> str:
     return ", ".join(parts) or "none"
 
 
-def draw_grid(images: np.ndarray, texts: list[str]) -> Image.Image:
-    """Draws images in rows of COLUMNS, each above its text.
+def draw_grid(images: np.ndarray, texts: Sequence[str], names: Sequence[str]) -> Image.Image:
+    """Draws images in rows of COLUMNS, each above its name and its text.
 
     Args:
         images: uint8 [image, size, size, 3].
         texts: one for each image.
+        names: the same.
     """
     size = images.shape[1]
     columns, font = min(COLUMNS, len(images)), ImageFont.load_default(LINE - 3)
     wraps = ["\n".join(_wrap(text, font, size)) for text in texts]
-    height = size + LINE * max(text.count("\n") + 1 for text in wraps) + GAP
+    height = size + LINE * max(text.count("\n") + 2 for text in wraps) + GAP
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (size + GAP) + GAP, rows * height + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for index, (image, text) in enumerate(zip(images, wraps, strict=True)):
+    for index, (image, text, name) in enumerate(zip(images, wraps, names, strict=True)):
         row, column = divmod(index, columns)
         left, top = GAP + column * (size + GAP), GAP + row * height
         sheet.paste(Image.fromarray(image), (left, top))
-        pen.multiline_text((left, top + size + 1), text, "black", font, spacing=1)
+        pen.text((left, top + size + 1), _fit(name, font, size), NAME, font)
+        pen.multiline_text((left, top + size + 1 + LINE), text, "black", font, spacing=1)
     return sheet
 
 
@@ -81,9 +87,19 @@ def _wrap(text: str, font, width: int) -> Iterator[str]:
     line = ""
     for part in text.split(", "):
         longer = f"{line}, {part}" if line else part
-        if line and font.getlength(longer) > width:
-            yield line
+        if line and font.getlength(f"{longer},") > width:
+            yield f"{line},"
             line = part
         else:
             line = longer
     yield line
+
+
+def _fit(name: str, font, width: int) -> str:
+    """Returns the end of a file name, which tells it from others, in at most `width` pixels."""
+    name = "".join(c if c.isprintable() else "?" for c in name)
+    shown = name
+    while len(shown) > 2 and font.getlength(shown) > width:
+        name = name[1:]
+        shown = f"…{name}"
+    return shown

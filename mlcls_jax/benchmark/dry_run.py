@@ -24,6 +24,7 @@ from mlcls_jax.config.schema import has_folds
 from mlcls_jax.data.batch import Batch
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.data.loaders.loader import local_rows, train_batches
+from mlcls_jax.data.loaders.order import train_order
 from mlcls_jax.run.checkpoint_integrity import fold_folder
 from mlcls_jax.run.checkpoints import has_checkpoint
 from mlcls_jax.run.workdir import SHEET, read_config
@@ -185,8 +186,9 @@ def draw_sheet(context: TrainContext, workdir: Path) -> Path:
         f"{(train.labels == UNKNOWN).mean():.1%} of the labels unknown"
     )
     shown = jax.tree.map(lambda rows: rows[:IMAGES], batch)
+    names = _first_names(context)[:IMAGES]
     workdir.mkdir(parents=True, exist_ok=True)
-    contact_sheet(config.augment, config.seed, shown, train.classes).save(workdir / SHEET)
+    contact_sheet(config.augment, config.seed, shown, train.classes, names).save(workdir / SHEET)
     uploaded(workdir / SHEET)
     return workdir / SHEET
 
@@ -281,6 +283,17 @@ def _first_batch(context: TrainContext) -> Batch:
         reader=context.inputs.readers["train"],
     )
     return next(batches)
+
+
+def _first_names(context: TrainContext) -> list[str]:
+    """Returns the file names of the first training batch, once it was read."""
+    config, train = context.inputs.config, context.inputs.splits["train"]
+    rows, bad = (
+        local_rows(config.data.batch_size, "data.batch_size"),
+        context.inputs.readers["train"].bad,
+    )
+    _, indices = train_order(train.paths, config.seed, bad, rows, 0, 1, train.repeats)
+    return [train.filenames[index] for index in indices.ravel()]
 
 
 def print_estimates(rows: list[Estimate]) -> None:

@@ -21,6 +21,7 @@ PATHS = (
     "test_images",
     "categories",
     "class_names",
+    "corrections",
     "cache_folder",
 )
 
@@ -71,6 +72,9 @@ class Data:
     # CSV of two columns, such as the class descriptions of OpenImages: what the classes are called
     # in the labels, and their names.  "": as in the labels.
     class_names: str = ""
+    # CSV of corrected labels: label_suspects.csv of a run, with 1, 0 or ? (unknown) in its column
+    # "corrected".  They replace the labels after the split, which stays as it was.  "": none.
+    corrections: str = ""
     filename_column: str = "filename"  # csv: name of the column of file names
     # csv: name of the column of "train", "val" and "test"; the default may be absent.  "": none.
     split_column: str = "split"

@@ -17,6 +17,7 @@ from mlcls_jax.data.folds import into_folds
 from mlcls_jax.data.groups import check_groups, noting_shares, proposed_groups
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.oversampling import oversampled
+from mlcls_jax.data.readers.corrections import read_corrections
 from mlcls_jax.data.readers.csv_cells import quoted, read_csv
 from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.data.readers.read_table import has_folder, read_table
@@ -38,12 +39,15 @@ def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelT
     Returns:
       "train", "val" and, if there is one, "test", all with the same classes in the same order. With
       data.folds, val is the fold data.fold; without data.fold, train has all folds, and there is no
-      val. Train has the repeats of data.oversample.
+      val. The labels are those of data.corrections. Train has the repeats of data.oversample.
 
     Raises:
-      ValueError: as in `read_table`, `make_splits` and `read_splits`.
+      ValueError: as in `read_table`, `make_splits`, `read_splits` and `read_corrections`.
     """
-    return oversampled(_read_or_draw(data, saved), data)
+    splits = _read_or_draw(data, saved)
+    if data.corrections:
+        splits = read_corrections(data.corrections).applied(splits)
+    return oversampled(splits, data)
 
 
 def _read_or_draw(data: Data, saved: str | Path | None) -> dict[str, LabelTable]:

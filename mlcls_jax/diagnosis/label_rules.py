@@ -101,8 +101,9 @@ def label_noise(evidence: Evidence) -> Finding | None:
         "those with the other label, and there are more of them than hard images explain "
         f"(docs/evaluation.md, Wrong labels): {first_names(named)}.",
         (
-            "check these labels, the most probable ones in report.html, and correct the CSV if "
-            f"they are wrong{few}",
+            "check these labels, the most probable ones in report.html; write 1, 0 or ? into the "
+            "column corrected of label_suspects.csv in the workdir where they are wrong, and train "
+            f"a new run with it as data.corrections{few}",
             "--config.loss.label_smoothing=0.1",
         ),
     )

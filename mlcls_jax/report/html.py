@@ -20,6 +20,7 @@ from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.diagnosis.finding import Finding
 from mlcls_jax.diagnosis.label_errors import Suspect
 from mlcls_jax.diagnosis.overrides import for_shell
+from mlcls_jax.diagnosis.suspects_csv import write_suspects
 from mlcls_jax.evaluation.best_metric import best_in_words
 from mlcls_jax.evaluation.bootstrap import Interval, bootstrap_intervals
 from mlcls_jax.evaluation.calibration import calibration_error
@@ -46,7 +47,7 @@ from mlcls_jax.report.thumbnails import (
     suspects,
     wrong_labels,
 )
-from mlcls_jax.run.workdir import REPORT
+from mlcls_jax.run.workdir import REPORT, SUSPECTS
 from mlcls_jax.step.network import describe_network, network_spec
 from mlcls_jax.system.files import write_text
 
@@ -64,6 +65,8 @@ def write_report(
 ) -> list[Finding]:
     """Writes report.html of a run and returns its diagnosis.
 
+    If labels may be wrong, they are in label_suspects.csv too, unless a person has edited it.
+
     Args:
         workdir: folder of the run, which may still be training.
         splits: labels of the run by split; None: read them.
@@ -80,6 +83,8 @@ def write_report(
         pixel_format(inputs.config.data, inputs.config.model.in_channels)
     )
     write_text(workdir / REPORT, render(inputs, thumbnails, explain, most))
+    if inputs.scored and not inputs.folds and (found := inputs.labels.errors.suspects):
+        write_suspects(workdir / SUSPECTS, inputs.scored.table, found)
     return inputs.findings
 
 

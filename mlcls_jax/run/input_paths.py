@@ -66,3 +66,4 @@ def check_training_data(data: Data) -> None:
         )
     check_data(data, ("", "val_"))
     check_input(data.class_names, "file", "check data.class_names")
+    check_input(data.corrections, "file", "check data.corrections")

@@ -38,6 +38,7 @@ WEIGHTS = "model.weights"
 RUNS = Path("runs")
 # Fields of Data that belong to the data set of another run, and not to a new CSV.
 OTHER_FILES = ("val_csv", "val_images", "test_csv", "test_images", "categories", "class_names")
+OTHER_FILES += ("corrections",)
 
 
 @dataclass(frozen=True)

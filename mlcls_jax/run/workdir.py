@@ -7,7 +7,7 @@ fingerprints.npz  eval_<split>.json  predictions_<split>.csv
 bad_images.csv, bad_images_<split>.csv
 labels.csv, val_labels.csv, test_labels.csv (of DataFrames)
 fold-0/, fold-1/ and so on, each with the same files  folds.csv  held_out.npz (of a fold)
-eval_out_of_fold.json  predictions_out_of_fold.csv  label_suspects.csv (of all folds)
+eval_out_of_fold.json  predictions_out_of_fold.csv (of all folds)  label_suspects.csv
 decision_rule.json  contact_sheet.png  scores.npz  report.html  loggers.json
 run.lock (during training)
 """

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mlcls_jax.config import Evaluation
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.diagnosis.label_errors import Suspect, label_errors
+from mlcls_jax.diagnosis.suspects_csv import write_suspects
 from mlcls_jax.evaluation.base_rate import BaseRate, model_scores
 from mlcls_jax.evaluation.decision_rule import (
     DecisionRule,
@@ -220,7 +219,7 @@ def write_folds(workdir: Path, out_of_fold: OutOfFold, scores: FoldScores) -> No
     ]
     write_text(written[0], json.dumps(scores.result, indent=2) + "\n")
     write_predictions(written[1], table.filenames, probabilities, table.classes)
-    write_text(written[2], suspects_csv(table, scores.suspects))
+    write_suspects(written[2], table, scores.suspects)
     all_folds = dataclasses.replace(
         out_of_fold.last,
         filenames=table.filenames,
@@ -230,25 +229,3 @@ def write_folds(workdir: Path, out_of_fold: OutOfFold, scores: FoldScores) -> No
     write_best_evaluation(workdir, all_folds)
     names = ", ".join(map(str, written))
     console.print(escaped(f"Wrote {names}; {len(scores.suspects)} labels may be wrong"))
-
-
-def suspects_csv(table: LabelTable, suspects: Sequence[Suspect]) -> str:
-    """Returns labels that may be wrong as a CSV.
-
-    Args:
-        table: labels of the images.
-        suspects: rows and columns of the table, the most probable first.
-    """
-    rows = [
-        {
-            "filename": table.filenames[one.row],
-            "class": table.classes[one.column],
-            "label": one.label,
-            "probability": one.probability,
-            "wrong": one.wrong,
-            "rank": rank,
-        }
-        for rank, one in enumerate(suspects, 1)
-    ]
-    columns = ["filename", "class", "label", "probability", "wrong", "rank"]
-    return csv_text(pd.DataFrame(rows, columns=columns), "%.6f")
