@@ -25,10 +25,13 @@ from mlcls_jax.evaluation.bootstrap import Interval
 from mlcls_jax.evaluation.inference import EvalSpec, predict_dataset
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import SHORT_SIDE, class_maps
-from mlcls_jax.export.__main__ import WRITERS, export_model
-from mlcls_jax.options.export import INT8
+from mlcls_jax.export.__main__ import WRITERS, export_model, push_model
+from mlcls_jax.models.weights.hub import FILES, hub_folder, is_hub
+from mlcls_jax.options.export import INT8, SAFETENSORS, check_push
 from mlcls_jax.options.shared import view_name
 from mlcls_jax.run.bucket_run import open_workdir
+from mlcls_jax.run.checkpoint_integrity import has_run
+from mlcls_jax.run.exported import DESCRIPTION, load_exported
 from mlcls_jax.run.fingerprints import check_split_kept
 from mlcls_jax.run.score_table import score_table
 from mlcls_jax.run.trained_model import TrainedModel, load_trained_model, with_fitting_batch
@@ -242,6 +245,23 @@ class LoadedModel:
             path, _ = export_model(self._run, form, Path(out), self._workdir, quantize)
         return path
 
+    def push(self, repo: str, *, private: bool = False) -> str:
+        """Uploads the model to the Hugging Face Hub, with a model card, and returns its name there.
+
+        Args:
+            repo: such as "me/birds"; it is created if necessary.
+            private: whether a new repository is private.
+
+        Returns:
+            The name that `load` and model.weights take, with the commit as its revision.
+
+        Raises:
+            ValueError: the model does not fit timm, or the Hub refuses it or cannot be reached.
+        """
+        check_push(repo, SAFETENSORS)
+        with session(), tempfile.TemporaryDirectory() as folder:
+            return push_model(self._run, self._workdir, Path(folder) / "model", repo, private)[1]
+
     def _table(self, labels: str | Path | pd.DataFrame, images: str) -> Any:
         run = self._run
         if isinstance(labels, pd.DataFrame):
@@ -252,6 +272,8 @@ class LoadedModel:
         labels = str(labels)
         if labels not in SPLITS:
             return labels_for(run, labels, images)
+        if not has_run(self._workdir):  # of the Hub
+            raise ValueError(f"the data of the run are not there; name labels other than {labels}")
         splits = read_splits_of(self._workdir, run.config.data)
         if labels not in splits:
             raise ValueError(f"the run has no split {labels!r}; it has {', '.join(splits)}")
@@ -300,18 +322,26 @@ class LoadedModel:
 def load(
     workdir: str | Path, checkpoint: str | int = "best", *, accept_changed_data: bool = False
 ) -> LoadedModel:
-    """Loads a trained model of a run.
+    """Loads a trained model of a run, or one that was pushed to the Hugging Face Hub.
 
     Args:
-        workdir: folder of the run.
-        checkpoint: "best", "latest" or a step.
+        workdir: folder of the run; or "hf-hub:user/name", or "hf-hub:user/name@revision".
+        checkpoint: "best", "latest" or a step, of a run.
         accept_changed_data: whether the model is also loaded, and evaluated on the splits of its
             run, if config.json, labels or splits have been changed since.
 
     Raises:
         ValueError: the folder holds no run, the checkpoint does not exist or is damaged, or the
-            config was changed.
+            config was changed; or the repository does not exist, cannot be reached or holds no
+            model of this trainer.
     """
+    name = str(workdir)
+    if is_hub(name):
+        if checkpoint != "best":
+            raise ValueError(f"{name} has one checkpoint; choose a revision: {name}@REVISION")
+        with session():
+            files, found = hub_folder(name, (*FILES, DESCRIPTION))
+            return LoadedModel(load_exported(files, str(found)), files)
     folder = open_workdir(workdir).expanduser()
     with session():
         run = load_trained_model(folder, str(checkpoint), accept_changed_data)

@@ -197,7 +197,8 @@ class Model:
     """The network, and the weights that it starts from."""
 
     variant: str = _choice_of(VARIANTS)  # the EfficientNet: B0 to B7, V2 or Lite
-    # A name (see models/weights/aliases.py), the path of a file, or a run; "": random weights.
+    # A name (see models/weights/aliases.py), a repository of the Hugging Face Hub, such as
+    # "hf-hub:user/name@revision", the path of a file, or a run; "": random weights.
     weights: str = "imagenet"
     image_size: int = 0  # side of the input in pixels, 32 to 4096; 0: the published size
     # 1 to 64.  1: grey.  3: RGB.  Any other number must be that of the images.  Pretrained weights

@@ -1,6 +1,7 @@
 """Exports a trained model to a format that other programs load without this package.
 
 mlcls-jax export --workdir runs/b5 --format safetensors --out exported/b5
+mlcls-jax export --workdir runs/b5 --push user/name
 
 safetensors  for timm: model.safetensors and timm's config.json
 keras        for keras.applications: model.weights.h5
@@ -13,9 +14,11 @@ triton       for a Triton inference server: a folder of its model repository wit
 Each export includes a config.json with the classes, their thresholds and how to call the model.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlcls_jax.options.export import (
@@ -34,7 +37,7 @@ from mlcls_jax.options.export import (
 if __name__ == "__main__":
     check(sys.argv[1:])  # at once; the imports below take longer
 
-from mlcls_jax import cli
+from mlcls_jax import __version__, cli
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.images.transforms import PADDING
 from mlcls_jax.evaluation.metrics import finite_or_none
@@ -46,11 +49,14 @@ from mlcls_jax.export.function_files import (
     write_tflite,
     write_triton,
 )
+from mlcls_jax.export.model_card import CARD, hub_usage, model_card
 from mlcls_jax.export.quantization import describe, quantize_onnx
 from mlcls_jax.export.weight_files import crop_share, write_keras, write_safetensors
 from mlcls_jax.models.weights.formats import SIDECAR
+from mlcls_jax.models.weights.hub import PREFIX, on_hub
 from mlcls_jax.models.weights.provenance import OWN, to_json
 from mlcls_jax.run.bucket_run import open_workdir
+from mlcls_jax.run.exported import write_description
 from mlcls_jax.run.trained_model import TrainedModel, describe_checkpoint, load_trained_model
 from mlcls_jax.run.workdir import RAW
 from mlcls_jax.system import distributed
@@ -74,9 +80,19 @@ def main(argv: list[str]) -> int:
     distributed.start()
     workdir = open_workdir(options.workdir)
     run = load_trained_model(workdir, options.checkpoint)
-    out = Path(options.out)
+    console.print(f"Exporting the {describe_checkpoint(run.metadata)}")
+    if not options.push:
+        return _export(run, options, Path(options.out), workdir)
+    with TemporaryDirectory() as folder:
+        out = Path(options.out or Path(folder) / "model")
+        url, name = push_model(run, workdir, out, options.push, options.private)
+    console.print(f"Pushed to {url}")
+    console.print(hub_usage(name))
+    return 0
+
+
+def _export(run: TrainedModel, options: argparse.Namespace, out: Path, workdir: Path) -> int:
     path, usage = export_model(run, options.format, out, workdir, options.quantize)
-    console.print(f"Exported the {describe_checkpoint(run.metadata)}")
     if options.quantize:
         console.print(describe(json.loads((out / SIDECAR).read_text())[OWN]["quantization"]))
     console.print(f"Wrote {path} and {out / SIDECAR}")
@@ -114,6 +130,38 @@ def export_model(
             section["file"], usage = str(file), onnx_usage(run, path.name)
         write_text(folder / SIDECAR, json.dumps(config | {OWN: section}, indent=2) + "\n")
     return out / file, usage.replace("OUT", str(out))
+
+
+def push_model(
+    run: TrainedModel, workdir: Path, out: Path, repo: str, private: bool = False
+) -> tuple[str, str]:
+    """Exports a trained model for timm and this package, and uploads it to the Hub.
+
+    Args:
+        run: the trained run.
+        workdir: of the run, for its scores and its data card.
+        out: folder to create; the repository gets its files.
+        repo: such as "me/birds"; it is created if necessary.
+        private: whether a new repository is private.
+
+    Returns:
+        The address of the repository, and the name of this revision: hf-hub:<repo>@<commit>.
+
+    Raises:
+        ValueError: the model does not fit timm, or the Hub refuses it or cannot be reached.
+    """
+    export_model(run, SAFETENSORS, out, workdir)
+    write_description(run, out)
+    write_text(out / CARD, model_card(run, workdir, repo))
+
+    def upload(hub: Any) -> tuple[str, str]:
+        api = hub.HfApi(library_name="mlcls_jax", library_version=__version__)
+        url = api.create_repo(repo, private=private or None, exist_ok=True)
+        message = f"Checkpoint of step {run.metadata['step']}"
+        commit = api.upload_folder(repo_id=repo, folder_path=out, commit_message=message)
+        return str(url), f"{PREFIX}{repo}@{commit.oid}"
+
+    return on_hub(f"--push {repo}", upload)
 
 
 def describe_usage(run: TrainedModel) -> dict[str, Any]:

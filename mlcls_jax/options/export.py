@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mlcls_jax.config.options import Parser
+from mlcls_jax.models.weights.hub import PREFIX, check_hub, hub_name
 from mlcls_jax.options.shared import check_trained
 from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.files import check_new
@@ -40,8 +41,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "or LiteRT.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="format to write")
-    parser.add_argument("--out", required=True, help="new folder for the files")
+    needed = not any(argument.split("=")[0] == "--push" for argument in argv)
+    parser.add_argument(
+        "--format", default=SAFETENSORS, choices=FORMATS, required=needed, help="format to write"
+    )
+    parser.add_argument("--out", default="", required=needed, help="new folder for the files")
+    parser.add_argument(
+        "--push",
+        default="",
+        metavar="USER/NAME",
+        help="upload the model to the Hugging Face Hub, as safetensors that timm and this package "
+        "load, with a model card; needs no --format and no --out",
+    )
+    parser.add_argument(
+        "--private", action="store_true", help="with --push: a new repository is private"
+    )
     parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
     parser.add_argument(
         "--quantize",
@@ -49,7 +63,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         choices=(INT8,),
         help="compute in 8-bit integers, with ranges from validation images; only for onnx",
     )
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.private and not options.push:
+        parser.error("--private is for --push USER/NAME")
+    return options
 
 
 def check(argv: list[str]) -> None:
@@ -57,8 +74,29 @@ def check(argv: list[str]) -> None:
     with refusing():
         options = parse(argv)
         config = check_trained(options.workdir, options.checkpoint)
-        check_new(Path(options.out))
+        if options.out or not options.push:
+            check_new(Path(options.out))
+        if options.push:
+            check_push(options.push, options.format)
         check_format(options.format, options.quantize, config.model.custom)
+
+
+def check_push(repo: str, form: str) -> None:
+    """Checks that a model can be uploaded.
+
+    Args:
+        repo: such as "me/birds".
+        form: one of FORMATS.
+
+    Raises:
+        ValueError: the name is no repository, the format is not the one of the Hub, or the Hub's
+            package is missing.
+    """
+    if hub_name(f"{PREFIX}{repo}").revision:
+        raise ValueError(f"--push {repo}: leave out the revision; the upload makes a new one")
+    if form != SAFETENSORS:
+        raise ValueError(f"--push uploads {SAFETENSORS}, not {form}; leave out --format")
+    check_hub(f"{PREFIX}{repo}")
 
 
 def check_format(form: str, quantize: str, custom: str) -> None:

@@ -15,6 +15,7 @@ from mlcls_jax.config.log_checks import check_installed
 from mlcls_jax.config.options import Parser, add_accept_changed_data, add_process_options
 from mlcls_jax.config.recipes import with_recipe, with_stored_depth
 from mlcls_jax.config.serialization import with_absolute_paths
+from mlcls_jax.models.weights.hub import check_hub, is_hub
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import has_run
 from mlcls_jax.run.input_paths import check_training_data
@@ -211,7 +212,9 @@ def _check_kept(workdir: Path, accepted: bool) -> None:
 
 
 def _check_network(model: Model) -> None:
-    """Raises ValueError if model.weights is a run of another network."""
+    """Raises ValueError if model.weights is a run of another network, or cannot be on the Hub."""
+    if is_hub(model.weights):
+        check_hub(model.weights)
     if find_run(model.weights):
         workdir, _ = check_run(WEIGHTS, model.weights)
         check_same_network(workdir, read_config(workdir).model, model)

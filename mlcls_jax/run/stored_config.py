@@ -16,6 +16,7 @@ from mlcls_jax.config.checks import validate
 from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.serialization import differences, from_dict, may_change, per_machine
 from mlcls_jax.models.weights.aliases import is_name
+from mlcls_jax.models.weights.hub import is_hub
 from mlcls_jax.run.bucket_run import local_folder
 from mlcls_jax.run.checkpoint_integrity import (
     FOLDER,
@@ -70,10 +71,9 @@ def check_unchanged(workdir: Path, config: Config) -> None:
     Raises:
         ValueError: the config differs; names the fields, and how to start a new run from this one.
     """
-    free = may_change(config.augment)
-    changed = [
-        line for line in differences(read_config(workdir), config) if line.split(":")[0] not in free
-    ]
+    stored, free = read_config(workdir), may_change(config.augment)
+    config = replace(config, model=with_stored_revision(config.model, stored.model))
+    changed = [line for line in differences(stored, config) if line.split(":")[0] not in free]
     if changed:
         lengthened = all(re.match(r"phases\[\d+\]\.duration:", line) for line in changed)
         raise ValueError(
@@ -145,6 +145,19 @@ def _latest_config(workdir: Path) -> Any:
             except (OSError, ValueError):
                 continue  # damaged; the training says so
     return None
+
+
+def with_stored_revision(model: Model, stored: Model) -> Model:
+    """Returns the section with the commit at which the run has read weights of the Hub.
+
+    Args:
+        model: section of the config as it is given.
+        stored: that of the run.
+    """
+    weights = model.weights
+    if is_hub(weights) and "@" not in weights and stored.weights.startswith(f"{weights}@"):
+        return replace(model, weights=stored.weights)
+    return model
 
 
 def new_run(workdir: Path, phases: Sequence[Phase]) -> str:

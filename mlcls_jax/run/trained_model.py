@@ -136,18 +136,29 @@ def load_trained_model(
         if not accept_changed_data:
             raise ValueError(describe_edits(workdir, changed))
         print_warning(f"{workdir}: config.json was edited ({'; '.join(changed)})")
-    classes = tuple(metadata["classes"])
-    pretrained_config = read_pretrained_config(metadata)
-    network = network_spec(config.model, len(classes))
-    model = build_model(network, pretrained_config.convention)
+    network = network_spec(config.model, len(metadata["classes"]))
     target = variables_shape(network, mesh)
     variables = best_variables(checkpoints, metadata, target, config.phases)
     checkpoints.close()
-    predict = make_eval_step(model, pretrained_config.normalization, mesh)
-    decision_rule = read_decision_rule(workdir, metadata)
+    pretrained_config = read_pretrained_config(metadata)
     return TrainedModel(
-        config, classes, metadata, variables, pretrained_config, decision_rule, predict, mesh
+        config=config,
+        classes=tuple(metadata["classes"]),
+        metadata=metadata,
+        variables=variables,
+        pretrained_config=pretrained_config,
+        decision_rule=read_decision_rule(workdir, metadata),
+        predict=prediction_step(network, pretrained_config, mesh),
+        mesh=mesh,
     )
+
+
+def prediction_step(
+    network: NetworkSpec, pretrained_config: PretrainedConfig, mesh: jax.sharding.Mesh
+) -> Any:
+    """Returns the compiled function (variables, uint8 images) -> float32 logits of a network."""
+    model = build_model(network, pretrained_config.convention)
+    return make_eval_step(model, pretrained_config.normalization, mesh)
 
 
 def with_fitting_batch(run: TrainedModel, images: int) -> TrainedModel:

@@ -93,7 +93,7 @@ def read_weights(
     known: Any = flatten_dict(shapes) if shapes else {}
     flat = {path: leaf.shape for path, leaf in known.items()}
     pretrained = with_classes(load_pretrained(weights, variant, flat or None), classes)
-    if is_name(weights):
+    if is_name(weights) and pretrained.classes is None:
         # A data set with 1000 classes is not ImageNet: the published head must not be reused.
         pretrained.variables["params"].pop("head", None)
     return pretrained

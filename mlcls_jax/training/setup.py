@@ -24,12 +24,13 @@ from mlcls_jax.evaluation.base_rate import SAMPLE, base_rates, sample_rows
 from mlcls_jax.evaluation.best_metric import goodness
 from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
+from mlcls_jax.models.weights.hub import hub_folder, is_hub
 from mlcls_jax.models.weights.load import known_pretrained_config
 from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
 from mlcls_jax.run.loggers.choice import loggers_of
 from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
 from mlcls_jax.run.own_weights import read_own_weights, warn_of_seen_images
-from mlcls_jax.run.stored_config import new_run
+from mlcls_jax.run.stored_config import new_run, with_stored_revision
 from mlcls_jax.run.trained_model import check_metadata, read_pretrained_config
 from mlcls_jax.run.workdir import BAD_IMAGES, read_config, read_splits_of
 from mlcls_jax.step.groups import trainable_paths
@@ -83,6 +84,7 @@ def open_run(
     splits = _read_data(config.data, workdir, extensions.pool)
     stored = read_config(workdir) if has_checkpoint(workdir) else None
     config, filled = with_recipe(config, jax.device_count(), stored)
+    config = replace(config, model=with_revision(config.model, stored and stored.model))
     channels = config.model.in_channels
     if stored:
         config = replace(config, data=with_stored_depth(config.data, stored.data))
@@ -201,6 +203,22 @@ def open_run(
         timer=PhaseTimer(startup.began if startup else None),
     )
     return TrainContext(inputs, services), state
+
+
+def with_revision(model: Model, stored: Model | None) -> Model:
+    """Returns the section with the commit of weights on the Hub, and downloads and prints it.
+
+    Args:
+        model: section of the config.
+        stored: that of the run that continues, whose weights are not read again; None: a new run.
+    """
+    if stored:
+        return with_stored_revision(model, stored)
+    if not is_hub(model.weights):
+        return model
+    weights = str(hub_folder(model.weights)[1])
+    console.print(f"model.weights={weights}")
+    return replace(model, weights=weights)
 
 
 def _read_data(data: Data, workdir: Path, pool: ImagePool | None) -> dict[str, LabelTable]:

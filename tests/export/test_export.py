@@ -26,7 +26,7 @@ from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.transforms import PADDING, eval_image
 from mlcls_jax.data.loaders.loader import local_rows, train_batches
 from mlcls_jax.evaluation.base_rate import probabilities
-from mlcls_jax.export import __main__, portable, weight_files
+from mlcls_jax.export import __main__, model_card, portable, weight_files
 from mlcls_jax.models.conventions import IMAGENET, LITE, LUKEMELAS, TIMM, PretrainedConfig
 from mlcls_jax.models.weights.load import load_pretrained
 from mlcls_jax.options import export
@@ -443,3 +443,16 @@ def test_refused_exports(workdir, tmp_path, monkeypatch):
         exported(workdir, out, "safetensors")
     with pytest.raises(ValueError, match="holds no run"):
         exported(tmp_path / "none", tmp_path / "new", "safetensors")
+
+
+def test_the_model_card_of_a_run_has_its_scores_and_data(workdir):
+    card = model_card.model_card(load_trained_model(workdir, "best"), workdir, "me/birds")
+    run = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (
+        f"| mAP (mean average precision) | {run['val']['mAP']:.4f} | {run['base_rate']['mAP']:.4f}"
+        in card
+    )
+    assert re.search(r"mean average precision\) \| [\d.]+ \| [\d.]+ \| [\d.]+ to [\d.]+ \|", card)
+    assert "10 images of val." in card and "Thresholds were tuned on these images." in card
+    assert "| train | 30 |" in card and "from the weights `imagenet`" in card
+    assert str(workdir) not in card and "labels.csv" not in card

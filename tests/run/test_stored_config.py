@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from mlcls_jax.config import Config, Data, Group, Phase
+from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.serialization import from_dict, to_json
-from mlcls_jax.run.stored_config import check_config_kept, edited_fields, find_run, new_run
+from mlcls_jax.run.stored_config import (
+    check_config_kept,
+    check_unchanged,
+    edited_fields,
+    find_run,
+    new_run,
+    with_stored_revision,
+)
 
 
 def phases(*durations: str) -> list[Phase]:
@@ -103,3 +110,24 @@ def test_the_newest_checkpoint_counts(tmp_path):
     make_run(tmp_path, Config(seed=1), step=4)
     make_run(tmp_path, Config(seed=2), step=10)
     assert check_config_kept(tmp_path, accepted=False) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "stored", "expected"),
+    [
+        ("hf-hub:me/birds", "hf-hub:me/birds@1f", "hf-hub:me/birds@1f"),
+        ("hf-hub:me/birds@v2", "hf-hub:me/birds@1f", "hf-hub:me/birds@v2"),
+        ("hf-hub:me/birds", "hf-hub:me/birds2@1f", "hf-hub:me/birds"),
+        ("imagenet", "hf-hub:me/birds@1f", "imagenet"),
+    ],
+)
+def test_the_command_of_a_run_continues_it_at_the_commit_that_it_has_read(
+    given, stored, expected, tmp_path
+):
+    assert with_stored_revision(Model(weights=given), Model(weights=stored)).weights == expected
+    (tmp_path / "config.json").write_text(to_json(Config(model=Model(weights=stored))))
+    if stored == expected:
+        check_unchanged(tmp_path, Config(model=Model(weights=given)))
+    else:
+        with pytest.raises(ValueError, match="holds a run with another config"):
+            check_unchanged(tmp_path, Config(model=Model(weights=given)))

@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.models.weights import hub
 from mlcls_jax.models.weights.catalog import CATALOG, WeightsEntry
 from mlcls_jax.system.invocation import command
 
@@ -41,7 +42,7 @@ ALIASES = {
     "noisy-student": {f"b{n}": f"timm:tf_efficientnet_b{n}.ns_jft_in1k" for n in range(8)},
     "advprop": {f"b{n}": f"timm:tf_efficientnet_b{n}.ap_in1k" for n in range(8)},
 }
-PREFIXES = ("keras:", "timm:", "pypi:")
+PREFIXES = ("keras:", "timm:", "pypi:", hub.PREFIX)
 
 
 def is_name(weights: str) -> bool:

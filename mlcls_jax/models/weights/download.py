@@ -1,5 +1,7 @@
 """Local copies of weight files, which are downloaded once and verified at every use.
 
+Where huggingface_hub is installed, it downloads the files of the Hub, into its own cache.
+
 A checksum that the publisher states (Keras: MD5) is always verified.  Otherwise the SHA-256 sum is
 recorded next to the file when it is downloaded, and verified from then on.  The first download is
 compared with the sum that the server states: Hugging Face sends the SHA-256 sum of a large file as
@@ -24,6 +26,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from mlcls_jax.models.weights.catalog import WeightsEntry
 from mlcls_jax.models.weights.formats import kind_of
+from mlcls_jax.models.weights.hub import PACKAGE, download_from_hub, hub_file_of
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import cache_folder, replacing, write_text
 
@@ -46,6 +49,11 @@ def local_file(entry: WeightsEntry) -> Path:
     if not entry.url:
         return packaged_weights(entry.variant)
     target, expected, present = cache_folder() / "weights" / entry.filename, "", ""
+    if (on_hub := hub_file_of(entry.url)) and not target.exists() and find_spec(PACKAGE):
+        try:
+            return download_from_hub(*on_hub)
+        except ValueError as error:
+            raise ValueError(_failure(error, entry, target)) from error
     kind = _kind(entry)
     try:
         expected = entry.md5 or _recorded(target)
@@ -63,11 +71,18 @@ def local_file(entry: WeightsEntry) -> Path:
     except (OSError, ValueError, http.client.HTTPException) as error:  # OSError includes URLError
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it is also the response
-        raise ValueError(
-            f"cannot download pretrained weights ({error}); download {entry.url} on any machine"
-            + _manual_steps(entry, target, expected, present)
-        ) from error
+        raise ValueError(_failure(error, entry, target, expected, present)) from error
     return target
+
+
+def _failure(
+    error: Exception, entry: WeightsEntry, target: Path, expected: str = "", present: str = ""
+) -> str:
+    """Returns the message of a failed download."""
+    return (
+        f"cannot download pretrained weights ({error}); download {entry.url} on any machine"
+        + _manual_steps(entry, target, expected, present)
+    )
 
 
 def _manual_steps(entry: WeightsEntry, target: Path, expected: str, present: str) -> str:

@@ -29,6 +29,7 @@ from mlcls_jax.models.weights.convert import (
 )
 from mlcls_jax.models.weights.download import local_file
 from mlcls_jax.models.weights.formats import find_file, read_tensors
+from mlcls_jax.models.weights.hub import hub_folder, is_hub
 from mlcls_jax.models.weights.layouts import HEAD, LAYOUTS, STEM, Layout, Shape
 from mlcls_jax.models.weights.layouts import Path as Names
 from mlcls_jax.models.weights.provenance import find_pretrained_config, read_classes
@@ -78,7 +79,9 @@ class Pretrained:
 def known_pretrained_config(
     source: str | Path, variant: str, channels: int = 3
 ) -> PretrainedConfig | None:
-    """Returns the pretrained config of named weights without reading their file; None for a path.
+    """Returns the pretrained config of weights in the catalog without reading their file.
+
+    For a path or a repository of the Hub, whose files tell it, it is None.
 
     Args:
         source: a name or a path, as in `load_pretrained`.
@@ -88,7 +91,7 @@ def known_pretrained_config(
     Raises:
         ValueError: the name is unknown, or its weights are of another variant.
     """
-    if not is_name(str(source)):
+    if not is_name(str(source)) or is_hub(str(source)):
         return None
     entry = resolve(str(source), variant)
     return PretrainedConfig(entry.convention, entry.normalization).for_channels(channels)
@@ -101,10 +104,11 @@ def load_pretrained(
 
     Args:
         source: a name in the catalog (see aliases.py: "imagenet", "noisy-student", "advprop",
-            "timm:<model.tag>", "keras:<name>"), or the path of a file or of a folder with one:
-            Keras `.h5`, `.safetensors` or PyTorch `.pth`, in the layout of Keras, timm, torchvision
-            or EfficientNet-PyTorch.  Its format, layout and convention are determined from the
-            file, its name and a config.json next to it.
+            "timm:<model.tag>", "keras:<name>"); a repository of the Hugging Face Hub, such as
+            "hf-hub:<user/name>" or "hf-hub:<user/name>@<revision>"; or the path of a file or of a
+            folder with one: Keras `.h5`, `.safetensors` or PyTorch `.pth`, in the layout of Keras,
+            timm, torchvision or EfficientNet-PyTorch.  Its format, layout and convention are
+            determined from the file, its name and a config.json next to it.
         variant: a key of VARIANTS; an alias requires it, otherwise it is determined from the file.
         shapes: shapes of the variables of a model of `variant` with any head, by path; without
             them, the network is traced to get them.  If its images have other channels than the
@@ -120,8 +124,10 @@ def load_pretrained(
     """
     if variant is not None and variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    entry = resolve(str(source), variant) if is_name(str(source)) else None
-    path = local_file(entry) if entry else find_file(Path(source).expanduser())
+    name = str(source)
+    entry = resolve(name, variant) if is_name(name) and not is_hub(name) else None
+    folder = hub_folder(name)[0] if is_hub(name) else Path(source).expanduser()
+    path = local_file(entry) if entry else find_file(folder)
     tensors = read_tensors(path)
     layout = _layout_of(path, tensors)
     variant = _variant_of(path, tensors, layout, entry.variant if entry else variant)

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from mlcls_jax.models.weights import download
 from mlcls_jax.models.weights.catalog import CATALOG
 from mlcls_jax.models.weights.download import local_file, packaged_weights
+from mlcls_jax.models.weights.hub import PACKAGE
 
 CONTENT = save({"weights": np.arange(700_000, dtype=np.float32)})  # more than one chunk
 REPLACED = save({"other": np.zeros(1, np.float32)})
@@ -29,6 +30,13 @@ H5, SAFETENSORS = "efficientnetb0.h5", "tf_efficientnet_b0.in1k.safetensors"
 
 def md5(content):
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def _no_package_of_the_hub(monkeypatch):
+    """Lets this project's own code download; tests/export/test_hub.py has the package."""
+    find_spec = download.find_spec
+    monkeypatch.setattr(download, "find_spec", lambda x: None if x == PACKAGE else find_spec(x))
 
 
 @pytest.fixture
