@@ -42,7 +42,7 @@ def longer(index: int, phase: Phase) -> str:
 
 
 def for_shell(suggestion: str) -> str:
-    """Returns a suggestion, quoted for bash and zsh if it is an override.
+    """Returns a suggestion, quoted for bash, zsh and fish if it is an override.
 
     >>> for_shell("--config.phases[1].patience=3")
     "'--config.phases[1].patience=3'"

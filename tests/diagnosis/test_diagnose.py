@@ -1,5 +1,7 @@
 """The diagnosis of made-up runs, one for each of its rules."""
 
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -313,3 +315,17 @@ def test_lines_have_what_to_try_below_each_sentence():
     assert title == "Diagnosis:" and lines([]) == []
     assert first == f"- {finding.text}"
     assert others == [f"    try: {for_shell(what)}" for what in finding.next]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_suggested_override_is_pasted_as_one_argument(shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    texts = [
+        "--config.phases[1].duration=2 epochs",
+        "--config.data.csv=it's {a,b}*?.csv",
+        "--a=$b^#!",
+    ]
+    command = f"printf '%s\\n' {' '.join(map(for_shell, texts))}"
+    printed = subprocess.run([shell, "-c", command], capture_output=True, text=True, check=True)
+    assert printed.stdout.splitlines() == texts
