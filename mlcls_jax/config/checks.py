@@ -116,7 +116,8 @@ def _check_ranges(config: Config) -> None:
         ("data.filename_column", bool(data.filename_column), "the name of a column"),
         (
             "data.label_delimiter",
-            not any(mark.isalnum() for mark in data.label_delimiter),
+            data.label_delimiter in ("\\t", "\\n")
+            or not any(mark.isalnum() for mark in data.label_delimiter),
             'without letters and digits, such as ";" or " "',
         ),
         ("data.min_area", 0 <= data.min_area < math.inf, "0 (off) or more, and finite"),

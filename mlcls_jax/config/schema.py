@@ -103,6 +103,7 @@ class Data:
     ignore_columns: str = ""  # csv: the same for columns to leave out
     # csv: what -1 means; "": unknown next to 0, otherwise an error that asks.
     minus_one: str = _choice("", "absent", "unknown")
+    empty_cells: str = _choice("", "absent", "unknown")  # csv: the same for an empty cell
     # A class is present in an image if one of its objects there is certain.  Otherwise, crowd,
     # difficult and min_area decide.  Papers on COCO (ASL, ML-GCN, Query2Label) use the defaults;
     # VOC's own evaluation ignores difficult objects.

@@ -17,6 +17,7 @@ SOURCE_FIELDS = {
     "label_columns": ("csv", "hf"),
     "ignore_columns": ("csv", "hf"),
     "minus_one": ("csv", "hf"),
+    "empty_cells": ("csv", "hf"),
     "crowd": ("coco", "tfds"),
     "min_area": ("coco", "tfds"),
     "difficult": ("voc", "tfds"),
@@ -108,7 +109,9 @@ def check_source(data: Data) -> None:
                 f"config: data.{name} is {value!r}, but data.source is {data.source!r}, which does "
                 f"not use it; remove it, or set data.source={sources[0]!r}"
             )
-    for name in ("label_columns", *(() if data.confidence_column else ("minus_one",))):
+    for name in ("label_columns", "minus_one", "empty_cells"):
+        if data.confidence_column and name != "label_columns":
+            continue
         for other in ("label_delimiter", "label_column"):
             if getattr(data, other) and getattr(data, name):
                 raise ValueError(

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mlcls_jax.data.readers.cell_values import PRESENT, UNKNOWN
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.sampling import Repeats
-
-UNKNOWN = -1
-PRESENT = 0.5  # the lowest soft label that counts as present
 
 
 def as_labels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

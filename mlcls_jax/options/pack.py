@@ -27,6 +27,7 @@ CSV_FIELDS = {
     "label_columns": "names or patterns of the class columns",
     "ignore_columns": "names or patterns of columns to leave out",
     "minus_one": "what -1 means: absent or unknown",
+    "empty_cells": "what an empty cell means: absent or unknown",
     "class_names": "CSV of two columns: what classes are called in the labels, and their names",
 }
 

@@ -34,7 +34,6 @@ POOLS = {
     "soft": ("0", "1", "0.5", ".25", "0.75", "1e-1", "0.499", "", "-1"),
     "odd": (
         "2",
-        "x",
         "1.5",
         "-0.5",
         "0.5.5",
@@ -82,6 +81,8 @@ def _tables(draw) -> Table:
                 row.append(draw(st.sampled_from(pool)))
         if draw(st.integers(0, 3)) == 0:
             options["minus_one"] = draw(st.sampled_from(["absent", "unknown"]))
+        if draw(st.integers(0, 3)) == 0:
+            options["empty_cells"] = draw(st.sampled_from(["absent", "unknown"]))
     else:
         header.append(draw(st.sampled_from(["label", "labels", "tags", "Finding Labels"])))
         written = draw(st.sampled_from(["one", "repr", "json", ";", "|", " ", ", "]))
@@ -183,7 +184,8 @@ def _value(text: str, options: dict[str, str]) -> float | None:
     if text in YES or text in NO:
         return float(text in YES)
     if text in UNKNOWN:
-        is_absent = options.get("minus_one") == "absent" and text[:1] == "-"
+        name = "minus_one" if text[:1] == "-" else "empty_cells"
+        is_absent = options.get(name) == "absent"
         return 0.0 if is_absent else -1.0
     try:
         return float(np.float32(text)) if 0 <= float(text) <= 1 else None
@@ -231,7 +233,7 @@ def compare(table: Table, place: Path) -> None:
         assert found.splits is not None and set(found.splits) == splits
     written = place / "written.csv"
     written.write_text(labels_csv(found), encoding="utf-8")
-    again = read_labels(written, folder, label_columns="*")
+    again = read_labels(written, folder, label_columns="*", empty_cells="unknown")
     np.testing.assert_array_equal(again.train_labels, found.train_labels)
     assert (again.classes, again.filenames) == (found.classes, found.filenames)
 

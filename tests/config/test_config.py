@@ -95,6 +95,7 @@ def test_a_given_image_size_replaces_the_published_one():
         ("data.source", "kitti"),
         ("data.label_delimiter", "a"),
         ("data.minus_one", "negative"),
+        ("data.empty_cells", "0"),
         ("data.crowd", "absent"),  # only for other sources, like the next three
         ("data.difficult", "present"),
         ("data.min_area", 1.0),
@@ -599,7 +600,10 @@ def test_augmentation_needs_a_phase_that_sees_images(field, value):
         validate(config)
 
 
-@pytest.mark.parametrize(("name", "value"), [("label_columns", "cat,d*"), ("minus_one", "absent")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("label_columns", "cat,d*"), ("minus_one", "absent"), ("empty_cells", "absent")],
+)
 def test_settings_of_class_columns_exclude_a_delimiter(name, value):
     data = Data(csv="labels.csv", **{name: value})
     validate(Config(data=data))

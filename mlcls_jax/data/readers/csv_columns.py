@@ -5,6 +5,7 @@ from collections.abc import Collection
 from fnmatch import fnmatchcase
 
 from mlcls_jax.data.readers.csv_cells import Column, CsvCells, plain_name, quoted
+from mlcls_jax.data.readers.csv_confidence import PERSON
 
 _NON_CLASS = re.compile(
     r"is_?(valid|val|validation|train|training|test|holdout)|valid|val|validation|split|subset"
@@ -136,4 +137,5 @@ def is_no_class(name: str) -> bool:
     >>> is_no_class("Patient ID"), is_no_class("is_valid"), is_no_class("train")
     (True, True, False)
     """
-    return bool(_NON_CLASS.fullmatch(plain_name(name)))
+    plain = plain_name(name)
+    return bool(_NON_CLASS.fullmatch(plain) or PERSON.fullmatch(plain))

@@ -5,6 +5,7 @@ mistake that can be found without decoding an image is an error here, with file,
 that it does not stop a run an hour later.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ import pandas as pd
 from mlcls_jax.data.groups import group_counts
 from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable, as_labels
+from mlcls_jax.data.readers.cell_values import is_nothing
 from mlcls_jax.data.readers.csv_cells import Column, CsvCells, quoted
 from mlcls_jax.data.readers.csv_columns import (
     check_are_classes,
@@ -28,21 +30,22 @@ from mlcls_jax.data.readers.csv_files import read_csv_at
 from mlcls_jax.data.readers.csv_options import GROUP_COLUMN, SPLIT_COLUMN, CsvOptions
 from mlcls_jax.data.readers.csv_rows import Join, merged_rows
 from mlcls_jax.data.readers.csv_values import (
-    confidence_column,
-    holds_one_label,
+    check_no_splits,
     label_values,
     soft_columns,
     split_values,
 )
 from mlcls_jax.data.readers.csv_writing import csv_text
-from mlcls_jax.data.readers.delimited import check_one_label, delimited_labels, holds_lists
 from mlcls_jax.data.readers.file_names import (
     check_folder,
     located_names,
     missing_error,
     relative_names,
 )
+from mlcls_jax.data.readers.listed_labels import listed_labels, lists_labels
 from mlcls_jax.system.remote import is_remote
+
+_WHOLE = re.compile(r"(\d+)\.0+")  # a number of a group that a program has made a float
 
 
 def read_labels(
@@ -132,7 +135,13 @@ def _groups(cells: CsvCells, choice: CsvOptions, unlabelled: bool) -> tuple[str,
     if not name or (unlabelled and name not in cells.columns):
         return None
     column = cells.column(name, "check data.group_column")
-    return tuple(text.strip() for text in column.texts)
+    return tuple(column.map(_group).tolist())
+
+
+def _group(text: str) -> str:
+    text = text.strip()
+    whole = _WHOLE.fullmatch(text)
+    return "" if is_nothing(text) else whole[1] if whole else text
 
 
 def _holds_images(column: Column) -> bool:
@@ -169,22 +178,24 @@ def _labels(
         nothing = np.full((len(cells), len(known or ())), UNKNOWN, np.int8)
         return tuple(known or ()), nothing, (), "none"
     join: Join = "none"
-    if _lists_labels(columns, choice):
-        column = label_column(columns, choice.label_column)
-        found, labels, notes = _listed(column, choice, known)
-        join, confidences = (
-            "listed",
-            confidence_column(cells, columns, column, choice.confidence_column),
+    if choice.delimiter or choice.label_column or lists_labels(columns):
+        column, all_columns = label_column(columns, choice.label_column), columns
+        found, labels, notes, join, columns = listed_labels(
+            cells,
+            column,
+            columns,
+            known,
+            names=cells.columns[choice.filename_column],
+            delimiter=choice.delimiter,
+            confidence=choice.confidence_column,
+            minus_one=choice.minus_one,
+            empty_cells=choice.empty_cells,
         )
-        columns = [column]
-        if confidences:
-            values, value_notes = label_values([confidences], choice.minus_one)
-            labels = np.where(labels == 1, values, values.dtype.type(UNKNOWN))
-            join, columns = "known", [column, confidences]
-            rule = f"column {confidences.name!r} says whether a label is in the image"
-            notes += (*value_notes, f"{rule}; labels without a row are unknown")
+        if known is None and choice.split_column:
+            check_no_splits(other for other in all_columns if other not in columns)
+        check_classes(cells.path, found)
     else:
-        labels, notes = label_values(columns, choice.minus_one)
+        labels, notes = label_values(columns, choice.minus_one, choice.empty_cells)
         found = tuple(column.name for column in columns)
         if not choice.label_columns:
             check_are_classes(columns, known or ())
@@ -195,25 +206,6 @@ def _labels(
         unused_names = quoted(name for name in cells.columns if name in unused)
         notes += (f"columns that are not used: {unused_names}",)
     return found, labels, notes, join
-
-
-def _listed(
-    column: Column, choice: CsvOptions, known: Sequence[str] | None
-) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
-    """The same for a column that lists labels."""
-    if not choice.delimiter and not holds_lists(column):
-        check_one_label(column)
-    found, labels, notes = delimited_labels(column, choice.delimiter, known)
-    if not choice.delimiter and not holds_lists(column):
-        notes += (f"each cell of column {column.name!r} is one label",)
-    return found, labels, notes
-
-
-def _lists_labels(columns: list[Column], choice: CsvOptions) -> bool:
-    """Whether one column lists the labels."""
-    if choice.delimiter or choice.label_column:
-        return True
-    return len(columns) == 1 and (holds_lists(columns[0]) or holds_one_label(columns[0]))
 
 
 def _with_images(column: Column, table: LabelTable, max_missing: float, join: Join) -> LabelTable:

@@ -6,6 +6,7 @@ from mlcls_jax.config import Data
 
 SPLIT_COLUMN = Data().split_column
 GROUP_COLUMN = "group"  # in the CSVs that are written
+_ESCAPES = {"\\t": "\t", "\\n": "\n"}  # as messages write them
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class CsvOptions:
     label_columns: str = ""
     ignore_columns: str = ""
     minus_one: str = ""
+    empty_cells: str = ""
     max_missing: float = 0.0
 
 
@@ -38,11 +40,12 @@ def csv_options(data: Data) -> CsvOptions:
         group_column=data.group_column,
         val_values=data.val_values,
         test_values=data.test_values,
-        delimiter=data.label_delimiter,
+        delimiter=_ESCAPES.get(data.label_delimiter, data.label_delimiter),
         label_column=data.label_column,
         confidence_column=data.confidence_column,
         label_columns=data.label_columns,
         ignore_columns=data.ignore_columns,
         minus_one=data.minus_one,
+        empty_cells=data.empty_cells,
         max_missing=data.max_bad_fraction if data.on_bad_image == "skip" else 0.0,
     )

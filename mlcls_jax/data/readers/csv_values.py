@@ -5,20 +5,20 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from mlcls_jax.data.label_table import PRESENT, UNKNOWN
-from mlcls_jax.data.readers.csv_cells import Column, CsvCells, plain_name, quoted
+from mlcls_jax.data.readers.cell_values import (
+    PERCENT,
+    PRESENT,
+    STATES,
+    UNKNOWN,
+    WORDS,
+    cell_value,
+    is_nothing,
+    soft_value,
+)
+from mlcls_jax.data.readers.csv_cells import Column, plain_name, quoted
 
 _BAD = -2  # used only while reading: the cell is not 1, 0 or UNKNOWN
-_NUMBER = re.compile(r"(\+?1|0|-1)(?:[.,]0+)?(?:[eE][+-]?0+)?")
-_DECIMAL = re.compile(r"\+?(?:[01](?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
-_WORDS = {
-    **dict.fromkeys(("true", "yes", "y", "t"), 1),
-    **dict.fromkeys(("false", "no", "n", "f"), 0),
-    **dict.fromkeys(
-        ("nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "nat", "null", "none", "unknown"),
-        UNKNOWN,
-    ),
-}
+_MARK = "x"  # of classes that are present, if no other mark is used
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -36,31 +36,7 @@ _LABEL_NAMES = (
     *("label", "labels", "class", "classes", "class_name", "label_name", "category", "categories"),
     *("tag", "tags"),
 )
-_MARKS = " ,;|\t"
-# Columns next to a label that may say whether it is present, and their values that deny it.
-_CONFIDENCES = ("confidence", "value", "present", "is_present", "presence", "score")
-_ABSENT = {"0", "0.0", "-1", "False", "false", "no"}
-
-
-def cell_value(text: str) -> int | None:
-    """Returns the label in a cell: 1, 0, UNKNOWN, or None if it is none of these."""
-    text = text.strip().replace("\N{MINUS SIGN}", "-")
-    if not text:
-        return UNKNOWN
-    match = _NUMBER.fullmatch(text)
-    return int(match[1]) if match else _WORDS.get(text.casefold())
-
-
-def soft_value(text: str) -> float | None:
-    """Returns the label in a cell, which may be between 0 and 1; None if it is none.
-
-    >>> soft_value("0.25"), soft_value("0,25"), soft_value("1.0"), soft_value(""), soft_value("1.5")
-    (0.25, 0.25, 1, -1, None)
-    """
-    if (label := cell_value(text)) is not None or not _DECIMAL.fullmatch(text.strip()):
-        return label
-    value = float(text.strip().replace(",", "."))
-    return value if value <= 1 else None
+_MARKS = " ,;|\t\n"
 
 
 def soft_columns(columns: list[Column]) -> list[str]:
@@ -73,52 +49,71 @@ def soft_columns(columns: list[Column]) -> list[str]:
     return found
 
 
-def label_values(columns: list[Column], minus_one: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def label_values(
+    columns: list[Column], minus_one: str, empty_cells: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns the labels of classes that have one column each.
 
     Args:
       columns: c columns of n cells.
       minus_one: what -1 means: "absent", "unknown", or "" if the other labels tell: next to 0 it is
         unknown.
+      empty_cells: the same for empty cells, and those that are NaN or the like.
 
     Returns:
       int8 [n, c] of 1, 0 and UNKNOWN, and how unusual cells were understood. With soft labels,
       float32 [n, c] in [0, 1] or UNKNOWN.
 
     Raises:
-      ValueError: a cell is not a label, or nothing tells what -1 means.
+      ValueError: a cell is not a label, or nothing tells what -1 or an empty cell means.
     """
     soft = soft_columns(columns)
+    texts = _used_texts(columns)
+    has_marks = {text.strip().casefold() for text in texts} - {""} == {_MARK}
     dtype = np.float32 if soft else np.int8
     values = [
-        _values(column, soft_value if column.name in soft else cell_value) for column in columns
+        _values(column, soft_value if column.name in soft else cell_value, has_marks)
+        for column in columns
     ]
     labels = np.stack([value.astype(dtype) for value in values], axis=1)
     _check_values(columns, labels)
-    texts = _used_texts(columns)
     notes = _word_notes(texts)
+    if has_marks:
+        notes = (*notes, f"{_MARK!r} is 1")
+    if any(PERCENT.fullmatch(text.strip()) for text in texts):
+        notes = (*notes, "percentages are shares")
     if soft:
         notes = (
             *notes,
             f"soft labels from 0 to 1 in {quoted(soft)}, of which metrics take {PRESENT} and more "
             "as present",
         )
-    if not any(_is_minus_one(text) for text in texts):
-        return labels, notes
-    if not minus_one and not ((labels >= 0) & (labels < PRESENT)).any():
-        raise ValueError(
-            f"{columns[0].path}: has labels of -1, but none of 0; set data.minus_one='absent' if "
-            "-1 means that the class is not in the image, or data.minus_one='unknown'"
-        )
-    if minus_one == "absent":
-        for column, row in zip(columns, labels.T, strict=True):
-            row[column.map(_is_minus_one)] = 0
-        notes = (*notes, "-1 is absent")
+    for is_it, decided, name, words in (
+        (_is_minus_one, minus_one, "minus_one", "-1"),
+        (is_nothing, empty_cells, "empty_cells", "an empty cell"),
+    ):
+        if not any(map(is_it, texts)):
+            continue
+        has_absent = ((labels >= 0) & (labels < PRESENT)).any()
+        if not decided and not has_absent and (name == "minus_one" or (labels == 1).any()):
+            kind = "labels of -1" if name == "minus_one" else "empty cells and labels of 1"
+            raise ValueError(
+                f"{columns[0].path}: has {kind}, but none of 0; set data.{name}='absent' if "
+                f"{words} means that the class is not in the image, or data.{name}='unknown'"
+            )
+        if decided == "absent":
+            for column, row in zip(columns, labels.T, strict=True):
+                row[column.map(is_it)] = 0
+            notes = (*notes, f"{words} is absent")
     return labels, notes
 
 
-def _values(column: Column, read: Callable[[str], float | None]) -> np.ndarray:
-    return column.map(lambda text: _BAD if (value := read(text)) is None else value)
+def _values(column: Column, read: Callable[[str], float | None], has_marks: bool) -> np.ndarray:
+    def value(text: str) -> float:
+        found = 1 if has_marks and text.strip() else read(text)
+        return _BAD if found is None else found
+
+    return column.map(value)
 
 
 def _is_minus_one(text: str) -> bool:
@@ -134,9 +129,9 @@ def _word_notes(texts: list[str]) -> tuple[str, ...]:
     """How words were understood, such as "'True' is 1"."""
     meanings = {1: "1", 0: "0", UNKNOWN: "unknown"}
     words = {
-        text.strip(): meanings[_WORDS[text.strip().casefold()]]
+        text.strip(): meanings[WORDS[text.strip().casefold()]]
         for text in texts
-        if text.strip().casefold() in _WORDS
+        if text.strip().casefold() in WORDS
     }
     return tuple(f"{word!r} is {meaning}" for word, meaning in words.items())
 
@@ -148,54 +143,24 @@ def _check_values(columns: list[Column], labels: np.ndarray) -> None:
     i, j = bad[0]
     others = f" ({len(bad) - 1} more such cells)" if len(bad) > 1 else ""
     names = [columns[k].name for k in np.unique(bad[:, 1])]
-    splits = [name for name in names if _SPLIT_LIKE.search(name.lower())]
+    splits = [
+        column.name
+        for column in columns
+        if column.name in names
+        and (_SPLIT_LIKE.search(column.name.lower()) or _names_splits(column))
+    ]
     hint = f"if it holds splits or folds, set data.split_column={splits[0]!r}; " if splits else ""
+    text = columns[j].texts[i]
+    if text.strip().isdecimal():
+        hint += "if it is a count, write 1 for 1 and more; "
     raise columns[j].error(
         i,
-        f"{columns[j].texts[i]!r} is not a label{others}; write 1, 0, or an empty cell or -1 for "
-        f"unknown; {hint}if {quoted(names)} holds no labels, set "
-        f"data.ignore_columns={','.join(names)!r} or name the classes in data.label_columns; if a "
-        "cell lists several labels, set data.label_delimiter to their separator",
+        f"{text!r} is not a label{others}; write 1, 0, or an empty cell or -1 for unknown; "
+        f"{hint}if {quoted(names)} holds no labels, set data.ignore_columns={','.join(names)!r} or "
+        "name the classes in data.label_columns; if its cells name classes, set "
+        f"data.label_column={columns[j].name!r}; if a cell lists several labels, set "
+        "data.label_delimiter to their separator",
     )
-
-
-def confidence_column(
-    cells: CsvCells, columns: list[Column], labels: Column, name: str
-) -> Column | None:
-    """Returns the column that says whether the label of its row is in the image, if there is one.
-
-    Args:
-      cells: the label file.
-      columns: the columns that are not file names or splits.
-      labels: the column that lists the labels.
-      name: its name; "": a column that is called like it, and says that some labels are absent.
-
-    Raises:
-      ValueError: there is no such column, or nothing tells whether a column is one.
-    """
-    if name:
-        return cells.column(name, "check data.confidence_column")
-    found = []
-    for column in columns:
-        if column is labels or plain_name(column.name) not in _CONFIDENCES:
-            continue
-        used = {column.distinct[code].strip() for code in np.unique(column.codes)}
-        values = {soft_value(text) for text in used}
-        if None not in values and 0 in values:
-            found.append(column)
-        elif used & _ABSENT or (None not in values and values - {1, -1}):
-            raise ValueError(
-                f"{column.path}: column {column.name!r} may say whether a label of column "
-                f"{labels.name!r} is in the image; set data.confidence_column={column.name!r} if "
-                f"it does (1: it is, 0: it is not), or data.ignore_columns={column.name!r} to take "
-                "all labels as present"
-            )
-    if len(found) > 1:
-        raise ValueError(
-            f"{cells.path}: {quoted(column.name for column in found)} may each say whether a label "
-            f"is in the image; set data.confidence_column to one of them"
-        )
-    return found[0] if found else None
 
 
 def split_values(
@@ -225,7 +190,7 @@ def split_values(
         splits = column.map(lambda text: given.get(_number(text), "train")).tolist()
         return tuple(splits), (f"{_split_note(column, given)}, others are train",)
     named = {value: SPLIT_NAMES.get(value, "") for value in used}
-    flags = _SPLIT_FLAGS.get(plain_name(column.name).removeprefix("is_").removeprefix("is"))
+    flags = _split_flags(column)
     as_flags = {value: cell_value(value) for value in used}
     if flags and set(as_flags.values()) <= {0, 1}:
         named = {value: flags[0] if flag else flags[1] for value, flag in as_flags.items()}
@@ -241,6 +206,37 @@ def split_values(
             "to the values that mean val, such as the number of a fold",
         )
     return tuple(splits), ()
+
+
+def check_no_splits(columns: Iterable[Column]) -> None:
+    """Refuses columns of splits that would not be used.
+
+    Args:
+      columns: those next to the labels.
+
+    Raises:
+      ValueError: a column holds train, val or test, or flags such as is_valid.
+    """
+    for column in columns:
+        used = {_number(column.distinct[code]) for code in np.unique(column.codes)}
+        is_flag = plain_name(column.name).startswith("is") and _split_flags(column)
+        flags = is_flag and {cell_value(value) for value in used} == {0, 1}
+        if len(used) > 1 and (flags or _names_splits(column)):
+            raise ValueError(
+                f"{column.path}: column {column.name!r} holds {quoted(sorted(used))}; set "
+                f"data.split_column={column.name!r} if these are splits, or "
+                f"data.ignore_columns={column.name!r} to draw others"
+            )
+
+
+def _names_splits(column: Column) -> bool:
+    """Whether each cell is train, val or test."""
+    return {_number(column.distinct[code]) for code in np.unique(column.codes)} <= set(SPLIT_NAMES)
+
+
+def _split_flags(column: Column) -> tuple[str, str] | None:
+    """What true and false mean, by the name of the column."""
+    return _SPLIT_FLAGS.get(plain_name(column.name).removeprefix("is_").removeprefix("is"))
 
 
 def _split_note(column: Column, meanings: dict[str, str]) -> str:
@@ -263,4 +259,5 @@ def holds_one_label(column: Column) -> bool:
     used = {column.distinct[code].strip() for code in np.unique(column.codes)}
     words = all(text and not any(mark in text for mark in _MARKS) for text in used)
     numbers = any(text.strip("+-").replace(".", "").isdecimal() for text in used)
-    return words and not numbers and any(cell_value(text) is None for text in used)
+    names = any(cell_value(text) is None or text.casefold() in STATES for text in used)
+    return words and not numbers and names

@@ -9,10 +9,15 @@ import numpy as np
 
 from mlcls_jax.data.readers.csv_cells import Column, quoted
 
+_EMPTY = {"nan", "NaN", "NAN", "<NA>", "NA", "N/A", "#N/A", "null", "NULL", "None", "set()"}
 _MARKS = (";", "|", ",")  # delimiters to suggest
-_EMPTY = {"nan", "NaN", "NAN", "<NA>", "NA", "N/A", "#N/A", "null", "NULL", "None"}
 _VALUES = {"0", "1", "0.0", "1.0", "0.", "1.", "true", "false", "yes", "no"}
+# Marks within many names, which may separate labels if one of these stands alone in a cell.
+_OTHER_MARKS = ("/", "+", "&", " and ")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:e[+-]?\d+)?")
+_WITH_VALUE = re.compile(r".*\D\s*[:=]\s*(\d*\.?\d+)|.*\S\s*\((\d*\.\d+)\)")
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_WRAPPED = re.compile(r"\w+\(\s*[\[({'\"]")  # such as array(['cat'])
 _NUMBERS = re.compile(r"[\d.\s]+")
 _QUOTED_NEIGHBOURS = re.compile(r"""(?<=['"])\s+(?=['"])""")  # as NumPy prints arrays of strings
 
@@ -48,7 +53,8 @@ def delimited_labels(
                 "data.label_column to another column"
             )
         _check_case(column, names, found)
-        _check_vectors(column, [names[code] for code in used])
+        are_lists = any("are lists" in note for note in notes)
+        _check_values(column, [names[code] for code in used], bool(delimiter) and not are_lists)
         if not notes or delimiter:
             _check_delimiter(column, delimiter, found)
             _check_marks(column, names, delimiter, found)
@@ -78,7 +84,8 @@ def check_one_label(column: Column) -> None:
     texts = [text for text in texts if not _is_empty(text)]
     owner: dict[str, str] = {}
     for text in texts:
-        marks = [mark for mark in (*_MARKS, "\t") if mark in text]
+        marks = [mark for mark in (*_MARKS, "\t", "\n") if mark in text]
+        marks = marks or [mark for mark in _OTHER_MARKS if _lists_others(text, mark, texts)]
         shared = [word for word in set(text.split()) if owner.setdefault(word, text) != text]
         if not marks and shared and " " in text + owner[shared[0]]:
             marks, text = [" "], text if " " in text else owner[shared[0]]
@@ -86,11 +93,20 @@ def check_one_label(column: Column) -> None:
             i = next(
                 i for i, code in enumerate(column.codes) if text == column.distinct[code].strip()
             )
+            decides = f"set data.label_delimiter={marks[0]!r} if it is, or"
+            if marks[0].strip().isalpha():
+                decides = "write a mark such as ';' between them if it is, or set it"
             raise column.error(
                 i,
-                f"{text!r} may be several labels; set data.label_delimiter={marks[0]!r} if it is, "
-                "or to a mark that is in no cell, such as '~', if each cell is one label",
+                f"{text!r} may be several labels; {decides} to a mark that is in no cell, such as "
+                "'~', if each cell is one label",
             )
+
+
+def _lists_others(text: str, mark: str, texts: list[str]) -> bool:
+    """Whether a part of a cell, between such marks, is the whole of another cell."""
+    parts = [part.strip() for part in text.split(mark)]
+    return len(parts) > 1 and not set(texts).isdisjoint(parts)
 
 
 def holds_lists(column: Column) -> bool:
@@ -112,7 +128,8 @@ def _split(
     notes = tuple(f"{word!r} in column {column.name!r} is no label" for word in words)
     if not found:
         for code in filled:
-            if lists[code] is None and column.distinct[code].strip()[0] in "[{":
+            text = column.distinct[code].strip()
+            if text[0] in "[{" or _WRAPPED.match(text):
                 i = int(np.flatnonzero(column.codes == code)[0])
                 raise column.error(
                     i, f"{column.texts[i]!r} is no list of labels; write ['cat', 'dog'] or cat;dog"
@@ -132,10 +149,6 @@ def _split(
 def _parts(text: str, delimiter: str) -> list[str]:
     parts = text.split(delimiter) if delimiter else [text]
     return [label for part in parts if (label := part.strip())]
-
-
-def _is_empty(text: str) -> bool:
-    return not text.strip() or text.strip() in _EMPTY
 
 
 def _as_list(text: str) -> list[str] | None:
@@ -167,15 +180,50 @@ def _as_list(text: str) -> list[str] | None:
     return [label for item in items if (label := str(item).strip())]
 
 
-def _check_vectors(column: Column, names: list[list[str]]) -> None:
-    """Refuses cells such as `[0, 1, 1]` or `1`, which hold values of classes, not names."""
+def _is_empty(text: str) -> bool:
+    """Returns whether a cell has no label."""
+    return not text.strip() or text.strip() in _EMPTY
+
+
+def _check_values(column: Column, names: list[list[str]], is_certain: bool) -> None:
+    """Refuses labels that are values of classes, such as `[0, 1, 1]`, `011` or `cat:0.9`.
+
+    Args:
+      column: n cells.
+      names: the labels of each distinct cell.
+      is_certain: whether numbers with a fraction are accepted as names.
+
+    Raises:
+      ValueError: names the column and some labels.
+    """
     lengths = {len(labels) for labels in names}
     values = {label.casefold() for labels in names for label in labels}
-    if (len(lengths) == 1 or max(lengths) == 1) and values <= _VALUES:
-        raise ValueError(
-            f"{column.path}: the cells of column {column.name!r} hold {quoted(sorted(values))}, "
-            "not names of classes; write one column for each class, and set data.label_delimiter=''"
-        )
+    bits = max(lengths) == 1 and _are_bits(values)
+    if (len(lengths) == 1 or max(lengths) == 1) and (values <= _VALUES or bits):
+        raise _not_names(column, values, "and set data.label_delimiter=''")
+    if all(_NUMBER.fullmatch(value) for value in values) and not is_certain:
+        fractions = {value for value in values if float(value.replace(",", ".")) % 1}
+        if fractions:
+            raise _not_names(column, fractions, "or set data.label_delimiter='~' if they are names")
+    found = [_WITH_VALUE.fullmatch(value) for value in values]
+    numbers = {float(match[1] or match[2]) for match in found if match}
+    if all(found) and (numbers == {0, 1} or any(number % 1 for number in numbers)):
+        raise _not_names(column, values, "with numbers from 0 to 1 as soft labels")
+
+
+def _are_bits(values: set[str]) -> bool:
+    """Whether each value has as many digits of 0 and 1, one for each class."""
+    digits = len({len(value) for value in values}) == 1 and all(
+        re.fullmatch("[01]{2,}", value) for value in values
+    )
+    return digits and any(value.startswith("0") for value in values)
+
+
+def _not_names(column: Column, values: set[str], advice: str) -> ValueError:
+    return ValueError(
+        f"{column.path}: the cells of column {column.name!r} hold {quoted(sorted(values))}, "
+        f"not names of classes; write one column for each class, {advice}"
+    )
 
 
 def _check_delimiter(column: Column, delimiter: str, found: list[str]) -> None:
@@ -212,6 +260,7 @@ def _check_marks(column: Column, names: list[list[str]], delimiter: str, found: 
 
 
 def _check_case(column: Column, names: list[list[str]], found: list[str]) -> None:
+    """Refuses labels that differ only in case."""
     first: dict[str, str] = {}
     for label in found:
         other = first.setdefault(label.casefold(), label)
@@ -223,4 +272,5 @@ def _check_case(column: Column, names: list[list[str]], found: list[str]) -> Non
 
 
 def _cell_with(column: Column, names: list[list[str]], label: str) -> int:
+    """Returns the index of the first cell with a label."""
     return next(i for i, code in enumerate(column.codes) if label in names[code])

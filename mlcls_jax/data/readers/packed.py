@@ -63,6 +63,10 @@ def read_packed(place: str | Path, **options: Any) -> LabelTable:
         labels.
     """
     place = str(place).rstrip("/") if is_remote(place) else str(Path(place).expanduser())
+    # What the labels of a pack mean was decided when it was made.
+    if not any(options.get(name) for name in ("label_columns", "delimiter", "label_column")):
+        options["label_columns"] = "*"
+    options["empty_cells"] = options.get("empty_cells") or "unknown"
     try:
         sources = _read_index(place, _check_whole(place))
         table = read_labels(f"{place}/{LABELS}", place, sources=sources, **options)

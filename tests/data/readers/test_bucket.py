@@ -66,8 +66,8 @@ def test_errors_name_the_address(files):
     files.rm_file(f"{PHOTOS}/a.png")
     with pytest.raises(ValueError, match=f"1 of 2 images are not in {PHOTOS}, the first in row 2"):
         table()
-    files.pipe_file(CSV, b"filename,dog\na.png,x\n")
-    with pytest.raises(ValueError, match=f"{CSV}: row 2, column 'dog': 'x' is not a label"):
+    files.pipe_file(CSV, b"filename,dog\na.png,2\n")
+    with pytest.raises(ValueError, match=f"{CSV}: row 2, column 'dog': '2' is not a label"):
         table()
     files.pipe_file(CSV, b"filename,dog\na.png\n")
     with pytest.raises(ValueError, match=f"{CSV}: row 2 has 1 cells"):

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from label_place import Place
 
-from mlcls_jax.config import Data
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv
-from mlcls_jax.data.readers.read_table import read_table
 
 CLASSES = ("cat", "dog", "person")
 NAMES = ("000001.jpg", "000002.jpg", "000003.jpg")
@@ -24,38 +23,6 @@ LABELS = [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
 PRESENT = [["dog", "person"], ["cat"], []]
 SIGNS = [[2 * value - 1 for value in row] for row in LABELS]
 PLAIN = "filename,cat,dog,person\n000001.jpg,0,1,1\n000002.jpg,1,0,0\n000003.jpg,0,0,0\n"
-
-
-class Place:
-    """A folder of images, and a label file next to it."""
-
-    def __init__(self, root: Path):
-        self.root, self.images = root, root / "images"
-        self.images.mkdir()
-
-    def add(self, *names: str) -> None:
-        for name in names:
-            path = self.images / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-
-    def read(self, text: str | bytes, name: str = "labels.csv", **fields) -> LabelTable:
-        path = self.root / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_table(Data(**fields), str(path), str(self.images))
-
-    def note(self, table: LabelTable) -> str:
-        """The line that says how the file was understood; "" if it was as documented."""
-        assert len(table.notes) <= 1 and "\n" not in "".join(table.notes)
-        return "".join(table.notes).removeprefix(f"{self.root / 'labels.csv'}: ")
-
-    def refusal(self, text: str | bytes, **fields) -> str:
-        with pytest.raises(ValueError) as caught:
-            self.read(text, **fields)
-        message = str(caught.value)
-        assert type(caught.value) is ValueError and "\n" not in message
-        assert message.startswith(str(self.root))
-        return message
 
 
 @pytest.fixture

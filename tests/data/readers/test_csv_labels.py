@@ -315,7 +315,7 @@ def test_any_table_comes_back(tmp_path_factory, data):
     lines = ["filename," + ",".join(f"class {j}" for j in range(c))]
     for name, row in zip(names, labels, strict=True):
         lines.append(",".join([name, *(data.draw(st.sampled_from(spell[y])) for y in row)]))
-    table = place.read("\n".join(lines), minus_one="unknown")
+    table = place.read("\n".join(lines), minus_one="unknown", empty_cells="unknown")
     assert table.filenames == tuple(names)
     assert table.labels.tolist() == labels
 
