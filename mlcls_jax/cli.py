@@ -88,6 +88,9 @@ def _run(main: Callable[[list[str]], int], output: Output) -> None:
             code = main(sys.argv[1:]) or output.exit_code()
         if threads.is_busy() and not distributed.is_multiprocess():
             _leave(code)  # the threads have no result that is still needed
+        if threads.is_left():
+            distributed.disconnect()
+            _leave(code)
         sys.exit(code)
     except Terminated as stopped:
         _stop(str(stopped), stopped.code)
@@ -100,7 +103,7 @@ def _run(main: Callable[[list[str]], int], output: Output) -> None:
             if traced:
                 print_exc()
             _end_with_others(error)
-        if traced and not threads.is_busy():
+        if traced and not threads.is_busy() and not threads.is_left():
             raise
         if traced:
             print_exc()
@@ -144,7 +147,7 @@ def _quiet_threads() -> None:
 
 def _leave(code: int) -> NoReturn:
     """Exits, without waiting for threads such as a save or a compilation."""
-    if code == INTERRUPTED or threads.is_busy():
+    if code == INTERRUPTED or threads.is_busy() or threads.is_left():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -18,7 +18,6 @@ written last, so a data set without it is incomplete and is made from scratch.
 import colorsys
 import csv
 import io
-import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from PIL import Image
 from mlcls_jax.config.named import DEMO
 from mlcls_jax.config.options import Parser
 from mlcls_jax.system import command_line
+from mlcls_jax.system.files import write_text
 from mlcls_jax.system.invocation import command
 
 MOST_IMAGES = 100_000  # of a split; five digits number them
@@ -262,9 +262,7 @@ def make(out: Path, *, train: int, val: int, seed: int) -> bool:
     (drawings, _), photos = load_drawings(), load_photos()
     for scene in scenes:
         render(scene, drawings, photos).save(folder / scene.name, quality=90)
-    partial = out / "labels.csv.partial"
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, table)
+    write_text(table, text)
     return True
 
 

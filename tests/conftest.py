@@ -33,7 +33,7 @@ from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.step import init
 from mlcls_jax.step.network import build_model, network_spec
 from mlcls_jax.step.train_step import make_eval_step
-from mlcls_jax.system import devices, distributed
+from mlcls_jax.system import devices, distributed, threads
 
 CLASSES = ("red", "green", "blue")
 
@@ -123,6 +123,12 @@ def _charts_are_empty():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(charts, "_chart", empty)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left(monkeypatch):
+    """Forgets failed saves after each test, because a command would then leave without its end."""
+    monkeypatch.setattr(threads, "_left", [])
 
 
 @pytest.fixture

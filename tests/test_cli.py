@@ -1,6 +1,7 @@
 """Configs with overrides, and errors of a command as one line and an exit code."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,6 +56,15 @@ def test_pos_weight_is_text_a_number_or_a_list(text, value):
 def test_overrides_do_not_leak_into_the_next_load():
     assert loading.load_config(DEFAULT, ["--config.seed=5"]).seed == 5
     assert loading.load_config(DEFAULT, []) == Config()
+
+
+def test_a_command_leaves_although_a_failed_save_has_left_a_thread():
+    program = (
+        "import threading; from mlcls_jax import cli; from mlcls_jax.system import threads\n"
+        "threading.Thread(target=threading.Event().wait).start(); threads.leave('a save')\n"
+        "cli.run(lambda _: 7)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 7
 
 
 @pytest.mark.parametrize(

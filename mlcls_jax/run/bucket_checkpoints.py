@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from mlcls_jax.system.bucket import Copy, copy_of
-from mlcls_jax.system.files import CHECKSUMS
+from mlcls_jax.system.files import CHECKSUMS, move
 
 
 def checkpoint_of(name: str) -> str:
@@ -77,7 +77,7 @@ def move_checkpoint(source: Path, target: Path) -> None:
     Raises:
         OSError: it cannot be renamed.
     """
-    source.rename(target)
+    move(source, target)
     if found := copy_of(target):
         copy, name = found
         copy.upload({f"{name}/{file}": f"{name}/{file}" for file in _files(target)})

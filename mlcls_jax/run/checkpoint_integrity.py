@@ -22,6 +22,7 @@ METADATA, SCORE = "metadata", "metrics"  # names of items; the score is that of 
 FOLDER = "checkpoints"  # in the workdir
 FOLD = "fold-"  # name of the folder of a fold in the workdir, before its number
 EVENTS = "tensorboard"  # folder of TensorBoard events in the workdir
+REPLACED = "replaced"  # folder in that of the checkpoints, of those that are being deleted
 _PARTIAL = ".orbax-checkpoint-tmp"
 
 
@@ -139,8 +140,14 @@ def add_checksums(folder: Path, step: int) -> Path:
 
 def remove_partial(folder: Path) -> None:
     """Removes what failed or killed saves have left, which may be what fills the disk."""
+    remove_replaced(folder)
     for partial in folder.glob(f"*{_PARTIAL}*"):
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_replaced(folder: Path) -> None:
+    """Deletes the checkpoints that new ones have replaced."""
+    shutil.rmtree(folder / REPLACED, ignore_errors=True)
 
 
 def set_damaged_aside(folder: Path) -> int | None:

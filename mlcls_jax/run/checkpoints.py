@@ -30,12 +30,14 @@ from mlcls_jax.run.checkpoint_integrity import (
     FOLDER,
     FORMAT,
     METADATA,
+    REPLACED,
     SCORE,
     add_checksums,
     check_step,
     others_of,
     read_metadata,
     remove_partial,
+    remove_replaced,
     set_damaged_aside,
     steps_in_folder,
 )
@@ -48,7 +50,7 @@ from mlcls_jax.system import threads
 from mlcls_jax.system.bucket import copy_of
 from mlcls_jax.system.console import one_line, print_warning
 from mlcls_jax.system.devices import is_first_process
-from mlcls_jax.system.files import damage, is_full
+from mlcls_jax.system.files import damage, is_full, is_regular, sync_file, sync_folder
 
 _ITEMS = {
     "model": ("params", "batch_stats"),
@@ -92,6 +94,7 @@ class Checkpoints:
             best_fn=_goodness,
             create=not read_only,
             read_only=read_only,
+            todelete_subdir=REPLACED,  # at once; deleting takes time, in which a run may be killed
             async_options=ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
         )
         try:
@@ -101,8 +104,11 @@ class Checkpoints:
             if not problem:
                 raise
             raise ValueError(self._damaged(step, problem)) from error
+        if not read_only and is_first_process():
+            sync_folder(self._folder.parent)
         self._opened_folder = self._folder.stat()
         self._saving = -1  # the step of the save in progress, or of the previous save
+        self._on_disk = -1  # the step of the last save that a power failure cannot undo
         self._lost = ""  # why the previous save failed
 
     def save(
@@ -270,7 +276,7 @@ class Checkpoints:
         executors that have ended.  A save that takes longer is discarded as a whole: its folder
         has no final name, and the next run removes it.  A warning says why a save is lost.
         """
-        settled = threads.run(self._manager.wait_until_finished)
+        settled = threads.run(self._finish)
         wait([settled], seconds)
         if not settled.done():
             print_warning(
@@ -297,9 +303,25 @@ class Checkpoints:
     def _settle(self) -> None:
         """Waits for the save in the background and reports whether it failed."""
         try:
-            self._manager.wait_until_finished()
+            self._finish()
         except Exception as error:  # as in `save`
             self._failed(error)
+
+    def _finish(self) -> None:
+        """Waits for the save in the background, and until its final name is on disk."""
+        self._manager.wait_until_finished()
+        if is_first_process():
+            remove_replaced(self._folder)
+        step = self._saving
+        if step != self._on_disk and is_first_process():
+            checkpoint = self._folder / str(step)
+            if checkpoint.is_dir():  # else the save has failed before
+                for file in checkpoint.iterdir():  # Orbax notes there when it renamed the folder
+                    if is_regular(file):
+                        sync_file(file)
+                sync_folder(checkpoint)
+                sync_folder(self._folder)
+            self._on_disk = step
 
     def _failed(self, error: BaseException) -> None:
         """Keeps the earlier checkpoints after a failed save; OSError unless the disk is full."""
@@ -309,6 +331,7 @@ class Checkpoints:
                 f"{failure}: the folder was removed or replaced. Restore {self._folder.parent}, "
                 "then run the same command to continue"
             ) from error
+        threads.leave("a save that failed")  # Orbax's, which wait for each other
         if is_first_process():
             remove_partial(self._folder)
         self._manager.reload()  # Orbax has removed those that the new one was meant to replace

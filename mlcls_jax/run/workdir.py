@@ -28,7 +28,7 @@ from mlcls_jax.system.bucket import copy_of
 from mlcls_jax.system.bucket_lock import held_in_bucket
 from mlcls_jax.system.console import console, one_line
 from mlcls_jax.system.devices import is_first_process
-from mlcls_jax.system.files import leftovers, write_text
+from mlcls_jax.system.files import leftovers, make_folder, write_text
 from mlcls_jax.system.lock import HeldError, held
 
 CLASSES, SPLITS, METRICS = "classes.txt", "splits.csv", "metrics.jsonl"
@@ -74,7 +74,7 @@ def in_use(workdir: Path) -> Iterator[None]:
         if not has_run(workdir):
             _refuse_foreign(workdir)
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
+            make_folder(workdir)
             left_by = stack.enter_context(_held(workdir))
         except HeldError as error:
             raise ValueError(
@@ -135,7 +135,7 @@ def prepare(workdir: Path, config: Config, classes: tuple[str, ...]) -> None:
         return
     _refuse_foreign(workdir)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir)
     except OSError as error:
         raise ValueError(f"workdir {workdir} cannot be used: {error.strerror}") from error
     write_text(workdir / CLASSES, "".join(f"{name}\n" for name in classes))

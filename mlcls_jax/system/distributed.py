@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from mlcls_jax.system.command_line import USER_ERROR
 from mlcls_jax.system.console import one_line
 from mlcls_jax.system.files import cache_folder
 from mlcls_jax.system.output import tell
@@ -32,6 +33,7 @@ COMPILED = "jax_compilation_cache_dir"  # the option of JAX
 START_MARGIN, GRACE = 60, 3  # seconds
 _ROOT = "mlcls_jax"
 _HEARTBEATS, _REASONS = f"{_ROOT}/processes/heartbeat", f"{_ROOT}/processes/reason"
+_COUNTS = f"{_ROOT}/processes/count"
 _NO_HEARTBEAT, _FINISHED = "", "finished"
 _RESTART = "restart all processes: they continue from the last checkpoint"
 _FOREVER_MS = 7 * 24 * 3600 * 1000  # the watch ends the wait if a process is gone
@@ -68,11 +70,36 @@ def join(timeout: int, start_timeout: int, **options: Any) -> None:
             initialization_timeout=start_timeout + START_MARGIN,
             heartbeat_timeout_seconds=2 * timeout,
         )
+        _check_count(options.get("process_id"), options.get("num_processes"))
     if not is_multiprocess():
         return
     thread = threading.Thread(target=_watch, args=(timeout,), name="processes", daemon=True)
     thread.start()
     atexit.register(_leave, thread)  # runs before JAX's handler, in which the processes wait
+
+
+def _check_count(process: int | None, processes: int | None) -> None:
+    """Ends this process if another one was told another number of processes.
+
+    JAX would then wait for processes that nobody starts, before it knows how many there are.
+
+    Args:
+        process, processes: the index of this process and the number; None if JAX found them.
+    """
+    if process is None or processes is None:
+        return
+    client = _store()
+    client.key_value_set(f"{_COUNTS}/{process}", str(processes))
+    for other in range(processes):  # process 0 first, as all others may be too many
+        count = client.blocking_key_value_get(f"{_COUNTS}/{other}", _FOREVER_MS)
+        if int(count) != processes:
+            _print_error(
+                f"process {process} has --processes {processes}, but process {other} has "
+                f"--processes {count}; start all of them with the same number"
+            )
+            if process == 0:  # it holds the store, in which the others look
+                time.sleep(GRACE)
+            os._exit(USER_ERROR)
 
 
 def exchange(topic: str, text: str) -> list[str]:
@@ -131,6 +158,12 @@ def end(text: str, code: int) -> NoReturn:
         code: exit code of this process.
     """
     _end(text, f"process {jax.process_index()} of {jax.process_count()} has ended: {text}", code)
+
+
+def disconnect() -> None:
+    """Waits for all processes of the run to get here, as the end of the interpreter does."""
+    if is_multiprocess():
+        jax.distributed.shutdown()
 
 
 def end_lost() -> NoReturn:

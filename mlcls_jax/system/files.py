@@ -1,7 +1,8 @@
-"""Atomic file and folder writes, and checksums of folders.
+"""Atomic file and folder writes that last through a power failure, and checksums of folders.
 
 A file or folder is written under a temporary name in the same folder and then renamed, so that it
-is either complete or absent. In a copy of a folder in a bucket, it is then uploaded as a whole.
+is either complete or absent. Its contents are on disk before it is renamed, and its new name before
+the function returns. In a copy of a folder in a bucket, it is then uploaded as a whole.
 """
 
 import errno
@@ -25,8 +26,7 @@ CHECKSUMS = "SHA256SUMS"
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name next to `path`; the file written there replaces `path` on success.
 
-    The name is unique across processes and machines, so the last of several writers wins.  The file
-    is flushed to disk before it is renamed, so a power failure leaves no empty file.
+    The name is unique across processes and machines, so the last of several writers wins.
 
     Args:
         path: file to create or replace; its folder must exist.
@@ -37,9 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        sync_file(partial)
+        move(partial, path)
         uploaded(path)
     finally:
         with suppress(OSError):
@@ -60,17 +59,87 @@ def new_folder(path: Path) -> Iterator[Path]:
     path = Path(os.path.abspath(path))  # "." has no name
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         partial.mkdir()
     except OSError as error:
         raise ValueError(f"folder {path} cannot be created: {error}") from error
     try:
         yield partial
-        os.replace(partial, path)
+        sync_tree(partial)
+        move(partial, path)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Renames a file or folder, replacing a file or an empty folder; the new name is on disk.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    os.replace(source, target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, if they are missing; all of them are on disk.
+
+    Raises:
+        OSError: a folder cannot be made.
+    """
+    path = Path(os.path.abspath(path))
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Waits until the contents of a file are on disk.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    _sync(path, os.O_RDWR)
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names of the files and folders in a folder are on disk.
+
+    Some file systems cannot do this for a folder, or need no call for it.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    try:
+        _sync(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF):
+            raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Waits until all files and folders in a folder are on disk; its own name may not be.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync_file(Path(parent, name))
+        sync_folder(Path(parent))
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_new(path: Path) -> None:
@@ -145,6 +214,8 @@ def append(path: Path, contents: bytes, sync: bool = True) -> None:
                 rest = rest[file.write(rest) :]
             if sync:
                 os.fsync(file.fileno())
+                if not size:
+                    sync_folder(path.parent)
         except OSError:
             with suppress(OSError):
                 file.truncate(size)
@@ -164,11 +235,14 @@ def is_full(error: BaseException) -> bool:
 def write_checksums(folder: Path) -> None:
     """Writes the SHA-256 of every file in the subfolders to the file CHECKSUMS.
 
+    All files are on disk when this returns.
+
     Raises:
         OSError: a file cannot be read, or CHECKSUMS cannot be written.
     """
     lines = [f"{_digest(folder / name)}  {name}\n" for name in _files(folder)]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8", newline="")
+    sync_tree(folder)
 
 
 def damage(folder: Path, parts: Iterable[str] | None = None) -> str:

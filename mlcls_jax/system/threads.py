@@ -11,6 +11,7 @@ IMPORTED = time.perf_counter()  # train.py imports this module before any large 
 
 _threads = ThreadPoolExecutor(thread_name_prefix="mlcls_jax")
 _running: set[Future] = set()
+_left: list[str] = []  # what other packages' threads may still wait for
 _POLL_SECONDS = 0.1
 
 
@@ -47,6 +48,16 @@ def result(future: Future[T], stop: _Stop) -> T:
     return future.result()
 
 
+def leave(reason: str) -> None:
+    """Notes that threads of another package may wait for something that never comes."""
+    _left.append(reason)
+
+
 def is_busy() -> bool:
     """Returns whether a call is still running; `sys.exit` would wait for it."""
     return bool(_running)
+
+
+def is_left() -> bool:
+    """Returns whether a thread of another package may wait forever, as would `sys.exit` for it."""
+    return bool(_left)

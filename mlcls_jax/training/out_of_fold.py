@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from mlcls_jax.run.score_table import print_scores, score_table
 from mlcls_jax.run.trained_model import write_predictions
 from mlcls_jax.run.workdir import HELD_OUT, LAST_SCORES, OUT_OF_FOLD, SUSPECTS
 from mlcls_jax.system.console import console, escaped, print_table
-from mlcls_jax.system.files import write_text
+from mlcls_jax.system.files import move, write_text
 
 RESAMPLES, AT_RECALL = 1000, 0.9  # as `evaluate` by default
 SHOWN = ("mAP", "AUROC", "loss", "CF1", "OF1")  # metrics of the table of folds
@@ -63,7 +62,7 @@ def keep_held_out(workdir: Path) -> None:
     """Marks the run of a fold as finished: its last scores become those of the held-out images."""
     last = workdir / LAST_SCORES
     if last.exists():
-        os.replace(last, workdir / HELD_OUT)
+        move(last, workdir / HELD_OUT)
 
 
 def read_out_of_fold(workdir: Path, table: LabelTable, fold: np.ndarray) -> OutOfFold:

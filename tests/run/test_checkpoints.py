@@ -50,6 +50,19 @@ def test_the_two_latest_and_the_best_are_kept(tmp_path):
     assert checkpoints.metadata(4) == {"phase": "head", "format": FORMAT, "version": __version__}
 
 
+def test_a_checkpoint_that_is_being_deleted_is_not_a_damaged_one(tmp_path, capsys):
+    checkpoints = Checkpoints(tmp_path)
+    for step, val_map in [(2, 0.3), (4, 0.9), (6, 0.5)]:
+        save(checkpoints, step, val_map)
+    checkpoints.close()
+    folder = tmp_path / FOLDER
+    assert sorted(path.name for path in folder.iterdir()) == ["4", "6"]
+    shutil.copytree(folder / "4" / "metadata", folder / "replaced" / "2" / "metadata")  # killed
+    Checkpoints(tmp_path).close()
+    assert sorted(path.name for path in folder.iterdir()) == ["4", "6"]
+    assert "damaged" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("metric", "best"), [("AUROC", 4), ("CF1", 4), ("loss", 2)])
 def test_the_metric_decides_the_best(tmp_path, metric, best):
     checkpoints = Checkpoints(tmp_path)

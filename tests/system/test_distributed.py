@@ -112,3 +112,20 @@ def test_a_port_in_use_is_named_at_once(host):
 def test_a_coordinator_without_a_port_is_refused(coordinator):
     with pytest.raises(ValueError, match=f"--coordinator {coordinator}.* port"):
         distributed.start(coordinator, 2, 0)
+
+
+@pytest.mark.slow
+def test_processes_that_expect_another_number_of_processes_end_with_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    program = "from mlcls_jax.system import distributed; distributed.start"
+    commands = [
+        [sys.executable, "-c", f"{program}('127.0.0.1:{port}', {processes}, {process})"]
+        for process, processes in enumerate((2, 3))
+    ]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, **options) for command in commands]
+    said = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [2, 2], said
+    for text in said:
+        assert "--processes 2" in text and "--processes 3" in text and "Traceback" not in text

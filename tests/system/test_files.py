@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,3 +131,60 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch, faili
     why = "Read-only" if failing == "open" else "No space left"
     with pytest.raises(ValueError, match=rf"no file can be written there \({why}"):
         check_writable(tmp_path)
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Returns the paths of files and folders in the order in which they are synchronised."""
+    paths, fsync = [], os.fsync
+
+    def recorded(descriptor):
+        for path in Path("/proc/self/fd").glob(str(descriptor)):  # Linux only
+            paths.append(os.readlink(path))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    return paths
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to name open files")
+
+
+@linux
+def test_contents_are_on_disk_before_their_name_and_the_name_before_the_end(tmp_path, synced):
+    files.write_text(tmp_path / "a", "text")
+    assert len(synced) == 2
+    assert synced[0].endswith(".partial") and synced[1] == str(tmp_path)
+
+
+@linux
+def test_a_new_file_that_is_appended_to_keeps_its_name(tmp_path, synced):
+    for _ in range(2):
+        files.append(tmp_path / "a", b"line")
+    assert synced == [str(tmp_path / "a"), str(tmp_path), str(tmp_path / "a")]
+
+
+@linux
+def test_new_folders_are_on_disk_with_those_above_them(tmp_path, synced):
+    files.make_folder(tmp_path / "a" / "b")
+    assert set(synced) == {str(tmp_path), str(tmp_path / "a")}
+    synced.clear()
+    with files.new_folder(tmp_path / "c") as folder:
+        (folder / "file").write_text("text")
+    assert Path(synced[0]).name == "file"
+    assert synced[-1] == str(tmp_path) and len(synced) == 3
+
+
+def test_a_file_system_that_cannot_synchronise_folders_is_accepted(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    files.sync_folder(tmp_path)
+    with pytest.raises(OSError, match="Invalid"):
+        files.sync_tree(write(tmp_path / "a").parent)
+
+
+def write(path):
+    path.write_text("text")
+    return path

@@ -1,0 +1,19 @@
+"""A sample of the runs in which a system call fails, or the process or the power ends at it."""
+
+import shutil
+import subprocess
+import sys
+
+import failing_calls
+import pytest
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux and a C compiler"
+)
+def test_a_run_survives_each_call_that_fails():
+    command = [sys.executable, failing_calls.__file__, "--sample", "60"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stdout + ended.stderr[-2000:]
+    assert "60 runs, 0 failures" in ended.stdout
