@@ -119,6 +119,12 @@ def table_of(
 
 def _named_columns(cells: CsvCells, choice: CsvOptions) -> tuple[Column, Column | None]:
     """The columns of file names and of splits."""
+    if images := [name for name in cells.columns if Path(name).suffix.lower() in EXTENSIONS]:
+        raise ValueError(
+            f"{cells.path}: row 1 has {images[0]!r}, the name of an image, in place of a header; "
+            "write a header above it, such as filename,cat,dog; if each column is an image, "
+            "exchange rows and columns"
+        )
     advice = "set data.filename_column to the column of file names"
     if likely := [column.name for column in cells.columns.values() if _holds_images(column)]:
         advice = f"set data.filename_column, such as {likely[0]!r}"

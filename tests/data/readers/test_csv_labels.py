@@ -303,6 +303,15 @@ def test_with_classes():
         table.with_classes(("p", "r"), "here", "there")
 
 
+@pytest.mark.parametrize("text", ["0.jpg,1,0\n1.jpg,0,1\n", "filename,0.jpg,1.jpg\ncat,1,0\n"])
+@pytest.mark.parametrize("column", ["filename", "0.jpg"])
+def test_a_file_without_a_header_is_named(tmp_path, text, column):
+    place = Place(tmp_path)
+    place.add_images("0.jpg", "1.jpg")
+    with pytest.raises(ValueError, match=r"row 1 has '0\.jpg'.*write a header above it"):
+        place.read(text, filename_column=column)
+
+
 @given(st.data())
 def test_any_table_comes_back(tmp_path_factory, data):
     place = Place(tmp_path_factory.mktemp("table"))
