@@ -20,7 +20,6 @@ from mlcls_jax.export.tensorflow_files import save_tensorflow
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.run.trained_model import TrainedModel
 from mlcls_jax.step.network import build_efficientnet, build_model
-from mlcls_jax.system.console import one_line
 from mlcls_jax.system.files import write_text
 
 # Each writer takes a trained run and an existing folder, and returns the file, the content of
@@ -81,7 +80,9 @@ def write_triton(run: TrainedModel, folder: Path) -> Written:
         f'[{len(run.classes)}], label_filename: "labels.txt" }}]\n'
         "dynamic_batching { }\n",
     )
-    write_text(folder / "labels.txt", "".join(f"{one_line(name)}\n" for name in run.classes))
+    write_text(
+        folder / "labels.txt", "".join(" ".join(name.split()) + "\n" for name in run.classes)
+    )
     usage = (
         "tritonserver --model-repository FOLDER  # the folder that has OUT in it\n"
         f"# {INPUT}: {_shape(run)}, at most {run.config.data.eval_batch_size} a request"

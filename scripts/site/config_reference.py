@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from mlcls_jax.config import schema
 
@@ -120,7 +120,7 @@ def _values(field: dataclasses.Field, node: ast.AnnAssign) -> str:
         default, *others = (f"`{choice}`" if choice else '`""`' for choice in choices)
         return ", ".join([f"{default} (default)", *others])
     kind = ast.unparse(node.annotation)
-    kind = schema.PosWeight.__metadata__[0] if kind == "PosWeight" else kind
+    kind = get_args(schema.PosWeight)[1] if kind == "PosWeight" else kind
     if field.default is dataclasses.MISSING:
         return f"{kind}, without a default"
     value: Any = field.default
