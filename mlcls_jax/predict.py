@@ -4,6 +4,7 @@ mlcls-jax predict --workdir runs/b5 photo.jpg
 mlcls-jax predict --workdir runs/b5 photos/ --csv predictions.csv --labels decided.csv
 mlcls-jax predict --workdir runs/b5 names.csv --images photos/ --csv predictions.csv
 mlcls-jax predict --workdir runs/b5 photos/ --explain maps/
+mlcls-jax predict --workdir runs/b5 new/ --rank uncertain --label-studio tasks.json
 
 A class is predicted present when its probability reaches its threshold, which was tuned on val.
 """
@@ -16,7 +17,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mlcls_jax.options.predict import check, check_images, check_new_files, is_list, parse
+from mlcls_jax.options.predict import (
+    UNCERTAIN,
+    check,
+    check_images,
+    check_new_files,
+    is_list,
+    parse,
+)
 
 if __name__ == "__main__":
     check(sys.argv[1:])  # at once; the imports below take longer
@@ -29,8 +37,10 @@ from mlcls_jax.data.loaders.loader import make_reader
 from mlcls_jax.data.readers.unlabelled import image_names, images_in, is_image, listed_images
 from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
 from mlcls_jax.evaluation.inference import predict_dataset
+from mlcls_jax.evaluation.ranking import certainty
 from mlcls_jax.explain.overlays import choose, write_overlays
 from mlcls_jax.run.bucket_run import open_workdir
+from mlcls_jax.run.label_studio import tasks, write_tasks
 from mlcls_jax.run.trained_model import (
     describe_checkpoint,
     load_trained_model,
@@ -66,13 +76,20 @@ def main(argv: list[str]) -> int:
     logits, readable = predict_dataset(
         run.predict, run.variables, paths, run.evaluation, run.mesh, reader, title
     )
-    names = [name for name, good in zip(names, readable, strict=True) if good]
+    names, paths = (
+        [x for x, good in zip(y, readable, strict=True) if good] for y in (names, paths)
+    )
     for path, reason in reader.bad.reasons.items():
         print(escaped(f"{path} is skipped: {reason}"), file=sys.stderr)
     if not names:
         raise ValueError("none of the images can be read")
     decision_rule = with_threshold(run.decision_rule, options.threshold)
     scores = decision_rule.probabilities(logits[readable])
+    certainties = certainty(scores, np.array(decision_rule.thresholds))
+    if options.rank == UNCERTAIN:
+        order = np.argsort(certainties, kind="stable")
+        scores, certainties = scores[order], certainties[order]
+        names, paths = ([entries[i] for i in order] for entries in (names, paths))
     present = decision_rule.present(scores)
     print(describe_thresholds(decision_rule, options.threshold), file=sys.stderr)
     if options.csv:
@@ -80,11 +97,13 @@ def main(argv: list[str]) -> int:
     if options.labels:
         values = present.astype(np.int8)
         write_predictions(Path(options.labels), names, values, run.classes)
+    if options.label_studio:
+        file = Path(options.label_studio)
+        write_tasks(file, tasks(names, paths, present, certainties, run.classes))
     if options.explain:
-        readable_paths = [path for path, good in zip(paths, readable, strict=True) if good]
-        plain = with_fitting_batch(plain, len(readable_paths))
+        plain = with_fitting_batch(plain, len(paths))
         chosen = choose(scores, present)
-        files = write_overlays(Path(options.explain), plain, readable_paths, names, chosen, reader)
+        files = write_overlays(Path(options.explain), plain, paths, names, chosen, reader)
         print(f"Wrote {options.explain} ({files} maps)", file=sys.stderr)
     if options.json:
         predictions = [
@@ -92,7 +111,7 @@ def main(argv: list[str]) -> int:
             for name, probabilities, is_present in zip(names, scores, present, strict=True)
         ]
         print(json.dumps(predictions, indent=2))
-    elif written := [file for file in (options.csv, options.labels) if file]:
+    elif written := [file for file in _files(options) if file]:
         files = " and ".join(written)
         console.print(escaped(f"Wrote {files} ({len(names)} images)"))
     else:
@@ -100,6 +119,11 @@ def main(argv: list[str]) -> int:
             line = describe_prediction(name, probabilities, is_present, run.classes)
             console.print(escaped(line))
     return 0
+
+
+def _files(options: argparse.Namespace) -> tuple[str, str, str]:
+    """Returns the files that the options name; "" for none."""
+    return options.csv, options.labels, options.label_studio
 
 
 def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] = ()) -> None:
@@ -125,12 +149,12 @@ def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] 
         *options.inputs,
     )
     input_paths = {Path(file).resolve() for file in inputs if file and "://" not in file}
-    for name in ("csv", "labels"):
+    for name in ("csv", "labels", "label_studio"):
         file = getattr(options, name)
         if file and Path(file).resolve() in input_paths:
             raise ValueError(
-                f"--{name} {file} would overwrite an input of this command or of the run; choose "
-                "another file"
+                f"--{name.replace('_', '-')} {file} would overwrite an input of this command or of "
+                "the run; choose another file"
             )
     for name in names if options.labels else ():
         if name != name.encode(errors="replace").decode():

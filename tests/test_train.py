@@ -130,10 +130,15 @@ def check_evaluate_and_predict(workdir, photos, tmp_path):
     assert (result["tta"], result["views"]) == ("crops", 10)
     averaged = pd.read_csv(workdir / "predictions_val.csv", index_col="filename")
     assert np.abs(averaged - written).to_numpy().max() > 1e-4
-    assert predict.main([*arguments, str(photos), "--csv", str(out)]) == 0
+    ranked = ["--rank", "uncertain", "--label-studio", str(tmp_path / "tasks.json")]
+    assert predict.main([*arguments, str(photos), "--csv", str(out), *ranked]) == 0
     predicted = pd.read_csv(out, index_col="filename")
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    assert [task["data"]["filename"] for task in tasks] == list(predicted.index)
+    scores = [task["predictions"][0]["score"] for task in tasks]
+    assert scores == sorted(scores) and 0 <= scores[0] < scores[-1] <= 1
     np.testing.assert_allclose(predicted.loc[written.index], averaged, atol=2e-6)
-    check_images_without_labels(workdir, photos, predicted, tmp_path)
+    check_images_without_labels(workdir, photos, predicted.sort_index(), tmp_path)
     check_tuning_again(workdir, tuned)
 
 

@@ -15,6 +15,7 @@ from mlcls_jax.system.files import check_new
 from mlcls_jax.system.invocation import command
 from mlcls_jax.system.remote import exists, is_remote
 
+UNCERTAIN = "uncertain"  # a value of --rank
 MAX_CLASSES = 8  # explained per image
 
 
@@ -76,6 +77,20 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="write a Grad-CAM map for each predicted class of each image to this new folder (at "
         f"most {MAX_CLASSES} per image)",
     )
+    parser.add_argument(
+        "--label-studio",
+        default="",
+        metavar="FILE",
+        help="write tasks for Label Studio to this JSON file, with the predicted classes as "
+        "pre-annotations",
+    )
+    parser.add_argument(
+        "--rank",
+        default="",
+        choices=(UNCERTAIN,),
+        help="order all outputs by what to label next: uncertain puts the images first that have "
+        "a class nearest its threshold",
+    )
     parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
 
 
@@ -112,7 +127,7 @@ def check_images(inputs: Sequence[str]) -> None:
 
 def check_new_files(options: argparse.Namespace) -> None:
     """Raises ValueError if a file or folder that the options name cannot be written."""
-    for name in ("csv", "labels"):
-        check_folder(name, getattr(options, name))
+    for name in ("csv", "labels", "label_studio"):
+        check_folder(name.replace("_", "-"), getattr(options, name))
     if options.explain:
         check_new(Path(options.explain))

@@ -85,6 +85,11 @@ def test_help_and_an_unknown_option_are_answered_without_jax(command, tmp_path):
         ("predict", (*RUN, "names.csv", "--images", "no"), "no: no such folder; check --images"),
         ("predict", (*RUN, "photos", "--images", "no"), "--images is only for .*; leave it out"),
         ("predict", (*RUN, "photos", "--csv", "no/a.csv"), "folder does not exist; create it"),
+        (
+            "predict",
+            (*RUN, "photos", "--label-studio", "no/a.json"),
+            "--label-studio no/a.json: it",
+        ),
         ("predict", (*RUN, "photos", "--explain", "full"), "already exists; choose a new folder"),
         ("export", (*RUN, *EXPORT[1:], "new"), "arguments are required: --format; see"),
         ("export", ("--workdir", "none", *EXPORT, "new"), NO_RUN),
