@@ -30,7 +30,6 @@ from mlcls_jax.models.variants import VARIANTS, Variant
 from mlcls_jax.models.weights import load
 from mlcls_jax.report import charts
 from mlcls_jax.run.trained_model import TrainedModel
-from mlcls_jax.step import init
 from mlcls_jax.step.network import build_model, network_spec
 from mlcls_jax.step.train_step import make_eval_step
 from mlcls_jax.system import devices, distributed, threads
@@ -89,24 +88,6 @@ def _networks_are_traced_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "variable_shapes", shapes)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _random_networks_are_drawn_once():
-    """Keeps the random variables of networks, which take seconds each to trace and compile."""
-    draw, kept = init.drawn_variables, {}
-
-    def drawn(network, seed, mesh):
-        if network.custom:
-            return draw(network, seed, mesh)
-        key = network, VARIANTS[network.variant], seed
-        if key not in kept:
-            kept[key] = jax.device_get(draw(network, seed, mesh))
-        return devices.replicate(kept[key], mesh)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(init, "drawn_variables", drawn)
         yield
 
 

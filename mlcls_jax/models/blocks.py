@@ -5,6 +5,7 @@ arXiv:2104.00298; drop path, arXiv:1603.09382.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -42,8 +43,9 @@ class Conv(nn.Module):
     def __call__(self, x, gate=None):
         """Convolves x [batch, ..., channel]; a 1x1 one scales x by gate [batch, channel] first."""
         k = self.kernel_size
-        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        kernel = self.param("kernel", init, (k, k, x.shape[-1], self.features), jnp.float32)
+        shape = (k, k, x.shape[-1], self.features)
+        init = nn.initializers.normal(kernel_deviation(shape))
+        kernel = self.param("kernel", init, shape, jnp.float32)
         kernel = kernel.astype(self.dtype)
         if gate is not None:
             if (k, self.stride) != (1, 1):
@@ -64,6 +66,20 @@ class Conv(nn.Module):
         return x
 
 
+def kernel_deviation(shape: Sequence[int], is_depthwise: bool = False) -> float:
+    """Returns the standard deviation of the random values of a new kernel.
+
+    It keeps the variance of gradients (He et al. 2015, arXiv:1502.01852, eq. 14): the square root
+    of 2 / (height * width * outputs of one input).
+
+    Args:
+        shape: height, width, inputs and outputs of the kernel.
+        is_depthwise: whether each input has one output.
+    """
+    height, width, _, outputs = shape
+    return math.sqrt(2.0 / (height * width * (1 if is_depthwise else outputs)))
+
+
 class DepthwiseConv(nn.Module):
     """Depthwise convolution: one k*k kernel per channel; attributes as in `Conv`."""
 
@@ -75,7 +91,7 @@ class DepthwiseConv(nn.Module):
     @nn.compact
     def __call__(self, x):
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
-        init = nn.initializers.normal(math.sqrt(2.0) / self.kernel_size)
+        init = nn.initializers.normal(kernel_deviation(shape, is_depthwise=True))
         kernel = self.param("kernel", init, shape, jnp.float32).astype(self.dtype)
         convolve: Any = depthwise_conv
         return convolve(x, kernel, self.stride, self.padding)

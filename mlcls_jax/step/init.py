@@ -1,5 +1,6 @@
 """Initial variables of a run: pretrained or random, on every device."""
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mlcls_jax.config import Loss
+from mlcls_jax.models.blocks import kernel_deviation
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.models.weights.load import Pretrained, load_pretrained, merge, with_classes
@@ -21,34 +23,64 @@ from mlcls_jax.system.devices import replicate, replicated
 
 
 def random_variables(
-    network: NetworkSpec, seed: int, bias: dict, mesh: jax.sharding.Mesh, given: Any = None
+    network: NetworkSpec,
+    shapes: dict,
+    mesh: jax.sharding.Mesh,
+    *,
+    seed: int,
+    bias: dict,
+    given: Any = None,
 ) -> dict:
     """Returns random variables, created on every device of the mesh.
 
     Args:
         network: settings of the network.
+        shapes: shapes of its variables.
+        mesh: of all devices.
         seed: of the random numbers.
         bias: bias of the head, from `fresh_bias`; a custom network may have none.
-        mesh: of all devices.
         given: variables of a custom network, which replace random ones of the same path and shape.
     """
-    variables = drawn_variables(network, seed, mesh)
-    head = variables["params"]["head"]
-    fits = all(name in head and head[name].shape == leaf.shape for name, leaf in bias.items())
-    if fits or not network.custom:
-        head = head | replicate(bias, mesh)
+    if network.custom:
+        variables = drawn_variables(network, seed, mesh)
+        head = variables["params"]["head"]
+        if all(name in head and head[name].shape == leaf.shape for name, leaf in bias.items()):
+            head = head | replicate(bias, mesh)
+    else:
+        variables = replicate(_backbone(shapes, seed), mesh)
+        head = replicate(fresh_head(network, shapes, seed, bias), mesh)
     variables |= {"params": variables["params"] | {"head": head}}
     return _with_given(variables, given, mesh) if given else variables
 
 
 def drawn_variables(network: NetworkSpec, seed: int, mesh: jax.sharding.Mesh) -> dict:
-    """Returns the random variables of the network's own `init`, on every device of the mesh."""
+    """Returns the random variables of a custom network's `init`, on every device of the mesh."""
 
     def draw() -> dict:
         image = jnp.zeros((1, *network.image_shape))
         return dict(build_model(network).init(jax.random.key(seed), image))
 
     return jax.jit(draw, out_shardings=replicated(mesh))()
+
+
+def _backbone(shapes: dict, seed: int) -> dict:
+    """Returns new variables of all but the head, drawn by NumPy.
+
+    The same numbers from XLA need a program with one generator for each kernel, which takes longer
+    to compile than a training step.
+    """
+    flat = {}
+    for path, leaf in flatten(shapes).items():
+        name = path.rpartition("/")[2]
+        if path.startswith("params/head/"):
+            continue
+        if name == "kernel":
+            random = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(path.encode())]))
+            deviation = kernel_deviation(leaf.shape, "/depthwise/" in path)
+            flat[path] = deviation * random.standard_normal(leaf.shape, np.float32)
+        else:  # what a normalisation multiplies with and divides by is 1, all else 0
+            flat[path] = np.full(leaf.shape, name in ("scale", "var"), np.float32)
+    return unflatten(flat)
 
 
 def _with_given(variables: dict, given: Any, mesh: jax.sharding.Mesh) -> dict:

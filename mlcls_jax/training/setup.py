@@ -348,7 +348,7 @@ def _initial(
     else:
         pretrained_config = PretrainedConfig(KERAS, IMAGENET).for_channels(channels)
         prepare_phase(0, pretrained_config)
-        variables = random_variables(network, seed, bias, mesh, given)
+        variables = random_variables(network, shapes, mesh, seed=seed, bias=bias, given=given)
     return make_state(variables, (), 0), pretrained_config
 
 

@@ -14,7 +14,13 @@ from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.weights.load import Pretrained
 from mlcls_jax.step.init import fresh_bias, initial_variables, random_variables
 from mlcls_jax.step.losses import prior_bias
-from mlcls_jax.step.network import describe_network, network_spec, variables_shape
+from mlcls_jax.step.network import (
+    build_model,
+    describe_network,
+    network_spec,
+    variables_shape,
+)
+from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.system.devices import make_mesh
 
 FREQUENCIES = (0.5, 0.02, 0.3, 0.0)
@@ -32,7 +38,10 @@ def head(variables: dict) -> dict:
 def drawn(variant: str) -> dict:
     """Random variables on every device."""
     network = network_spec(make_config(variant).model, len(FREQUENCIES))
-    return random_variables(network, 0, fresh_bias("log_odds", Loss(), FREQUENCIES), make_mesh())
+    bias = fresh_bias("log_odds", Loss(), FREQUENCIES)
+    return random_variables(
+        network, variables_shape(network, make_mesh()), make_mesh(), seed=0, bias=bias
+    )
 
 
 def initial(config: Config, pretrained: Pretrained, frequencies: tuple, shapes: dict, mesh) -> dict:
@@ -53,6 +62,34 @@ def test_random_variables_predict_the_frequencies_on_every_device(tiny):
     np.testing.assert_array_equal(bias, prior_bias(Loss(), FREQUENCIES))
     np.testing.assert_allclose(jax.nn.sigmoid(bias)[:3], FREQUENCIES[:3], rtol=1e-5)
     assert head(drawn(tiny))["kernel"].std() > 0
+
+
+def test_random_variables_are_distributed_as_those_of_the_network(tiny):
+    """They are not drawn by the network's own `init`, which takes long to compile."""
+    config = make_config(tiny)
+    network = network_spec(config.model, len(FREQUENCIES))
+    expected = flatten(build_model(network).init(jax.random.key(1), np.zeros((1, 32, 32, 3))))
+    found = flatten(jax.device_get(drawn(tiny)))
+    assert set(found) == set(expected)
+    for path, leaf in expected.items():
+        if "kernel" not in path:
+            if path != "params/head/bias":
+                np.testing.assert_array_equal(found[path], leaf)
+            continue
+        assert found[path].shape == leaf.shape and found[path].dtype == leaf.dtype
+        near = 6 / np.sqrt(2 * leaf.size)  # standard errors of a standard deviation
+        np.testing.assert_allclose(found[path].std(), leaf.std(), rtol=2 * near)
+        assert abs(found[path].mean()) < 6 * leaf.std() / np.sqrt(leaf.size)
+    assert (drawn_again(tiny, 0) == drawn_again(tiny, 0)).all()
+    assert (drawn_again(tiny, 0) != drawn_again(tiny, 1)).any()
+
+
+def drawn_again(variant: str, seed: int) -> np.ndarray:
+    """A kernel of new random variables."""
+    network = network_spec(make_config(variant).model, len(FREQUENCIES))
+    shapes = variables_shape(network, make_mesh())
+    variables = random_variables(network, shapes, make_mesh(), seed=seed, bias={})
+    return np.asarray(next(v for k, v in flatten(variables).items() if k.endswith("kernel")))
 
 
 @pytest.mark.parametrize("head_bias", ["log_odds", "zero"])
