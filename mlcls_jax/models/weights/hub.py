@@ -129,8 +129,8 @@ def on_hub(name: str, ask: Callable[[Any], T]) -> T:
     Raises:
         ValueError: the Hub refuses or cannot be reached; one line that says what to do.
     """
-    import huggingface_hub
-    from huggingface_hub import errors
+    import huggingface_hub  # pyright: ignore[reportMissingImports]
+    from huggingface_hub import errors  # pyright: ignore[reportMissingImports]
 
     try:
         return ask(huggingface_hub)
