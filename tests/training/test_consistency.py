@@ -55,7 +55,7 @@ def test_folders_and_threads_may_differ_and_nothing_else_may():
     fields = set(config_facts(here)) - {*PACKAGES, "mlcls_jax"}
     per_machine = {path for path in flatten_of(here) if path not in fields}
     folders = {"csv", "images", "val_csv", "val_images", "test_csv", "test_images"}
-    folders |= {"categories", "class_names"}
+    folders |= {"categories", "class_names", "corrections"}
     folders |= {"cache_folder", "threads"}
     assert per_machine == {"model.weights"} | {f"data.{name}" for name in folders}
 
