@@ -70,7 +70,7 @@ def join(timeout: int, start_timeout: int, **options: Any) -> None:
             initialization_timeout=start_timeout + START_MARGIN,
             heartbeat_timeout_seconds=2 * timeout,
         )
-        _check_count(options.get("process_id"), options.get("num_processes"))
+        _check_count()
     if not is_multiprocess():
         return
     thread = threading.Thread(target=_watch, args=(timeout,), name="processes", daemon=True)
@@ -78,17 +78,13 @@ def join(timeout: int, start_timeout: int, **options: Any) -> None:
     atexit.register(_leave, thread)  # runs before JAX's handler, in which the processes wait
 
 
-def _check_count(process: int | None, processes: int | None) -> None:
+def _check_count() -> None:
     """Ends this process if another one was told another number of processes.
 
     JAX would then wait for processes that nobody starts, before it knows how many there are.
-
-    Args:
-        process, processes: the index of this process and the number; None if JAX found them.
     """
-    if process is None or processes is None:
-        return
-    client = _store()
+    state = _state()
+    client, process, processes = state.client, state.process_id, state.num_processes
     client.key_value_set(f"{_COUNTS}/{process}", str(processes))
     for other in range(processes):  # process 0 first, as all others may be too many
         count = client.blocking_key_value_get(f"{_COUNTS}/{other}", _FOREVER_MS)
@@ -273,14 +269,20 @@ def _published_reason() -> str:
 
 
 def _store() -> Any:
-    """Returns the client of JAX's key-value store, or None in a single process.
+    """Returns the client of JAX's key-value store, or None in a single process."""
+    return _state().client
 
-    JAX has no public name for it, so this is the only private one here; Orbax uses the same object.
-    `tests/system/test_distributed.py` says what to do when it goes.
+
+def _state() -> Any:
+    """Returns the client of JAX's key-value store, and the index and the number of processes.
+
+    JAX has no public name for it before the devices are known, so this is the only private one
+    here; Orbax uses the same object.  `tests/system/test_distributed.py` says what to do when it
+    goes.
     """
     from jax._src import distributed  # not at the top: only runs of several processes need it
 
-    return distributed.global_state.client
+    return distributed.global_state
 
 
 def _read(folder: str) -> dict[int, str]:

@@ -69,7 +69,7 @@ def test_the_store_is_the_one_that_jax_keeps():
 
     1. Look for a public name of the key-value store, and in Orbax
        (orbax.checkpoint.multihost), which needs the same object, for the one that it uses now.
-    2. Change `_store` in mlcls_jax/system/distributed.py alone: it returns an object with
+    2. Change `_state` in mlcls_jax/system/distributed.py alone: its client has
        key_value_set, blocking_key_value_get and key_value_dir_get.
     3. If there is none, put `jax<` that version in pyproject.toml; only runs of several processes
        need the store, so a single process keeps working.
