@@ -73,7 +73,11 @@ print(name)
 """
 TIMM = """
 import sys
-import numpy as np, timm, torch
+import numpy as np, torch
+sys.path.append(sys.argv[3])
+from reference_torch import import_torchvision
+import_torchvision()
+import timm
 name, images = sys.argv[1], np.load(sys.argv[2])
 model = timm.create_model(name, pretrained=True).eval()
 of = model.pretrained_cfg
@@ -165,7 +169,8 @@ def test_timm_computes_the_same_logits(place, pushed):
     if find_spec("timm") is None:
         pytest.skip("timm is not installed")
     folder, _, run = place
-    run(TIMM, pushed, str(folder / "images.npz"))
+    tools = Path(__file__).parents[2] / "scripts/weights"
+    run(TIMM, pushed, str(folder / "images.npz"), str(tools))
 
 
 def test_a_branch_is_resolved_to_its_commit_and_the_cache_is_used_offline(place):
