@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from mlcls_jax.config import Config, Data
@@ -13,13 +14,7 @@ from mlcls_jax.config.serialization import from_dict
 from mlcls_jax.evaluation.decision_rule import decision_rule_from_dict
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.models.weights.load import load_pretrained
-from mlcls_jax.run.trained_model import (
-    TrainedModel,
-    check_metadata,
-    prediction_step,
-    read_pretrained_config,
-)
-from mlcls_jax.step.network import network_spec
+from mlcls_jax.run.trained_model import TrainedModel, check_metadata, from_metadata
 from mlcls_jax.system.console import one_line
 from mlcls_jax.system.devices import make_mesh, replicate
 from mlcls_jax.system.files import write_text
@@ -78,22 +73,10 @@ def load_exported(folder: Path, place: str) -> TrainedModel:
     if pretrained.num_classes != classes or len(rule.thresholds) != classes:
         raise ValueError(f"{place}: model.safetensors and {DESCRIPTION} have other classes")
     mesh = make_mesh()
-    variables = replicate(_float32(pretrained.variables), mesh)
-    pretrained_config = read_pretrained_config(metadata)
-    network = network_spec(config.model, classes)
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), pretrained.variables)
     return TrainedModel(
         config=config,
-        classes=tuple(metadata["classes"]),
-        metadata=metadata,
-        variables=variables,
-        pretrained_config=pretrained_config,
+        variables=replicate(variables, mesh),
         decision_rule=rule,
-        predict=prediction_step(network, pretrained_config, mesh),
-        mesh=mesh,
+        **from_metadata(metadata, config.model, mesh),
     )
-
-
-def _float32(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {name: _float32(value) for name, value in tree.items()}
-    return np.asarray(tree, np.float32)

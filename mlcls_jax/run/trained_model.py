@@ -10,7 +10,7 @@ import dacite
 import jax
 import pandas as pd
 
-from mlcls_jax.config import Config, Phase
+from mlcls_jax.config import Config, Model, Phase
 from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.evaluation.decision_rule import (
     DecisionRule,
@@ -140,17 +140,27 @@ def load_trained_model(
     target = variables_shape(network, mesh)
     variables = best_variables(checkpoints, metadata, target, config.phases)
     checkpoints.close()
-    pretrained_config = read_pretrained_config(metadata)
     return TrainedModel(
         config=config,
-        classes=tuple(metadata["classes"]),
-        metadata=metadata,
         variables=variables,
-        pretrained_config=pretrained_config,
         decision_rule=read_decision_rule(workdir, metadata),
-        predict=prediction_step(network, pretrained_config, mesh),
-        mesh=mesh,
+        **from_metadata(metadata, config.model, mesh),
     )
+
+
+def from_metadata(
+    metadata: dict[str, Any], model: Model, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+    """Returns the attributes of a TrainedModel that follow from the metadata of its checkpoint."""
+    pretrained_config = read_pretrained_config(metadata)
+    network = network_spec(model, len(metadata["classes"]))
+    return {
+        "classes": tuple(metadata["classes"]),
+        "metadata": metadata,
+        "pretrained_config": pretrained_config,
+        "predict": prediction_step(network, pretrained_config, mesh),
+        "mesh": mesh,
+    }
 
 
 def prediction_step(
