@@ -158,6 +158,8 @@ def run(
     """
     limits = limits or Limits()
     # A forked process would inherit locks of other threads.
+    # Arrow, which pandas reads text with if it is there, would reserve gigabytes of addresses.
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
     context = multiprocessing.get_context("spawn")
     start = partial(start_worker, context, target, seed, limits)
     fuzz = Fuzz(target.name, start, limits, seed, out)

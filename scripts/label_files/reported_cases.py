@@ -76,6 +76,25 @@ CASES = (
     _case("one row per label", _table(ONE_EACH, ("filename", "label")), images=JPEGS),
     _case("True and False", _table(_named(PRESENT))),
     _case("absolute paths", _table([("{folder}/" + name, *x) for name, *x in _named(ONES)])),
+    _case(
+        "absolute paths of another machine",
+        _table([("/home/ada/photos/" + name, *x) for name, *x in _named(ONES)]),
+    ),
+    _case(
+        "addresses",
+        _table([("https://example.org/photos/" + name, *x) for name, *x in _named(ONES)]),
+    ),
+    _case("numbers without their zeros", PLAIN.replace("\n0000", "\n").replace("\n0", "\n")),
+    _case("another extension", PLAIN.replace(".jpg", ".png")),
+    _case("a title above the header", f"Labels of the spring\n\n{PLAIN}"),
+    _case("comments above the header", f"# exported, version 2\n{PLAIN}"),
+    _case("two files in one, each with a header", PLAIN + PLAIN.splitlines(keepends=True)[0]),
+    _case("a comma at the end of each row", PLAIN.replace("0\n", "0,\n").replace("1\n", "1,\n")),
+    _case(
+        "a column that pandas found twice",
+        PLAIN.replace(f"{CLASSES[0]},{CLASSES[1]}", f"{CLASSES[0]},{CLASSES[0]}.1", 1),
+        expected=None,
+    ),
     _case("a missing image", PLAIN, images=JPEGS[:-1], expected=None),
     _case(
         "the same",

@@ -13,13 +13,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlcls_jax.data.readers.csv_format import PLAIN, CsvFormat, as_commas, records
+from mlcls_jax.data.readers.csv_format import (
+    PLAIN,
+    CsvFormat,
+    as_commas,
+    records,
+    without_surplus,
+)
 from mlcls_jax.data.readers.csv_writing import unescaped_cell
 from mlcls_jax.system.console import one_line
 
 MAX_COLUMNS = 30_000  # no known data set has more classes; reading a column takes a millisecond
 MAX_LINE = 1 << 24  # bytes
 _BLOCK = 1 << 20
+_RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 _UNNAMED = re.compile(r"Unnamed: \d+")  # pandas' name of a column without one
 
 
@@ -142,12 +149,14 @@ def read_csv(path: str | Path, layout: CsvFormat = PLAIN, *, named_only: bool = 
         problem = "is a folder, not a CSV file" if path.is_dir() else "no such CSV file"
         raise ValueError(f"{path}: {problem}; check the path")
     _check_size(path, layout)
-    cells = [column.cat for _, column in _read_frame(path, layout).items()]
+    frame, layout = _read_frame(path, layout)
+    cells = [column.cat for _, column in frame.items()]
     header = [_name(column.categories[column.codes.iloc[0]]) for column in cells]
     codes = [column.codes.to_numpy() for column in cells]
     filled = [np.array([bool(text.strip()) for text in column.categories]) for column in cells]
     kept = np.logical_or.reduce([has[code] for has, code in zip(filled, codes, strict=True)])
-    kept[0] = False  # header
+    repeats = np.logical_and.reduce([code == code[0] for code in codes]) & kept
+    kept &= ~repeats  # the header, and headers of files that were joined
     rows = np.flatnonzero(kept) + 1 + layout.lines_before
     columns = [
         Column(path, name, rows, *_unescaped(code[kept], column.categories.tolist()))
@@ -159,7 +168,11 @@ def read_csv(path: str | Path, layout: CsvFormat = PLAIN, *, named_only: bool = 
     )
     _check_header(path, header, unused)
     named = {column.name: column for i, column in enumerate(columns) if i not in unused}
-    return CsvCells(path, named, (*layout.notes, *(_unused_note(columns[i], i) for i in unused)))
+    notes = [*layout.notes, *(_unused_note(columns[i], i) for i in unused)]
+    if again := np.flatnonzero(repeats)[1:].tolist():
+        first = again[0] + 1 + layout.lines_before
+        notes.append(f"rows that repeat the header, the first in row {first}, are not used")
+    return CsvCells(path, named, tuple(notes))
 
 
 def _name(header: str) -> str:
@@ -230,12 +243,15 @@ def _check_size(path: Path, layout: CsvFormat) -> None:
         )
 
 
-def _read_frame(path: Path, layout: CsvFormat) -> pd.DataFrame:
-    """Categorical columns of all rows, header and empty rows included, so row numbers are right."""
+def _read_frame(path: Path, layout: CsvFormat) -> tuple[pd.DataFrame, CsvFormat]:
+    """Categorical columns of all rows, header and empty rows included, so row numbers are right.
+
+    The format is another one if rows have empty cells that the header lacks.
+    """
     try:
         # header=None, because pandas would rename repeated column names. Read as str first, because
         # dtype="category" would turn a class called 007 into the number 7.
-        return pd.read_csv(
+        frame = pd.read_csv(
             path if layout == PLAIN else as_commas(path, layout),
             header=None,
             dtype=str,
@@ -244,7 +260,8 @@ def _read_frame(path: Path, layout: CsvFormat) -> pd.DataFrame:
             encoding="utf-8-sig",
             skip_blank_lines=False,
             low_memory=False,
-        ).astype("category")
+        )
+        return frame.astype("category"), layout
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except pd.errors.EmptyDataError as error:
@@ -253,12 +270,15 @@ def _read_frame(path: Path, layout: CsvFormat) -> pd.DataFrame:
             "write the column names there"
         ) from error
     except (pd.errors.ParserError, csv_module.Error, OSError) as error:
+        if _RAGGED.search(str(error)) and not layout.width:
+            trimmed = without_surplus(path, layout)
+            if trimmed.width:
+                return _read_frame(path, trimmed)
         raise ValueError(f"{path}: {_parser_message(error, layout)}") from error
 
 
 def _parser_message(error: Exception, layout: CsvFormat) -> str:
-    ragged = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-    if ragged:
+    if ragged := _RAGGED.search(str(error)):
         row = int(ragged[2]) + layout.lines_before
         return (
             f"row {row} has {ragged[3]} cells, but the header has {ragged[1]}; quote cells that "

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from mlcls_jax.data.readers.csv_cells import Column, CsvCells, plain_name, quoted
 from mlcls_jax.data.readers.csv_confidence import PERSON
@@ -12,6 +13,7 @@ _NON_CLASS = re.compile(
     r"|partition|k?_?folds?|fold_?(id|idx|no|nr|number)|sex|gender|age|id|idx|index|width|height"
     r"|(image|img|file|patient|subject|study|series|row|person|user|case|sample|group)_?(id|no|nr)"
 )
+_REPEATED = re.compile(r"(.+)\.[1-9]\d*")
 # Columns of numbers from 0 to 1 that are rarely soft labels.
 _MEASURE = re.compile(
     r".*(confidence|score|probability|weight|quality|ratio|area|share|sharpness|blur)"
@@ -68,7 +70,7 @@ def _fitting(columns: list[Column], patterns: str, field: str, known: Collection
 
 
 def check_are_classes(columns: list[Column], known: Collection[str]) -> None:
-    """Refuses columns of 0 and 1 that are called like something else than a class.
+    """Refuses columns of 0 and 1 that are called like something else than a class, or like another.
 
     Args:
       columns: columns that hold a label in each cell.
@@ -77,7 +79,10 @@ def check_are_classes(columns: list[Column], known: Collection[str]) -> None:
     Raises:
       ValueError: names the columns and the options that decide.
     """
-    found = [c.name for c in columns if c.name not in known and is_no_class(c.name)]
+    names = [column.name for column in columns if column.name not in known]
+    if columns:
+        _check_repeated(columns[0].path, names)
+    found = [name for name in names if is_no_class(name)]
     found = [name for name in found if name != "split"]  # the user has another column of splits
     if found:
         name = found[0]
@@ -86,6 +91,25 @@ def check_are_classes(columns: list[Column], known: Collection[str]) -> None:
             f"if it holds splits, data.ignore_columns={','.join(found)!r} to leave it out, or name "
             "all classes in data.label_columns, such as '*'"
         )
+
+
+def _check_repeated(path: Path | str, names: list[str]) -> None:
+    """Refuses columns whose names differ only in case, or by the .1 of pandas."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(name.casefold(), name)
+        repeated = _REPEATED.fullmatch(name)
+        if repeated and repeated[1] in names:
+            other = repeated[1]
+        if other != name:
+            why = "they differ only in case"
+            if repeated:
+                why = "pandas adds a number to the name of a repeated column"
+            raise ValueError(
+                f"{path}: columns {other!r} and {name!r} may be one class ({why}); set "
+                f"data.ignore_columns={name!r} to leave the second out, or name all classes in "
+                "data.label_columns, such as '*'"
+            )
 
 
 def check_soft(columns: list[Column], soft: list[str]) -> None:

@@ -9,11 +9,12 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _SAMPLE = 1 << 17  # bytes that decide about separators
 _RECORDS = 100
+_TITLES = 10  # lines above a header
 _BLOCK = 1 << 20
 _SEPARATORS = (",", ";", "\t", "|", " ")
 _NAMES = {";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces", ",": "commas"}
@@ -40,12 +41,14 @@ class CsvFormat:
     separator: one character; a space stands for one or more spaces.
     lines_before: number of lines above the header.
     first_column: name of the first column if the header lacks it; "" if it does not.
+    width: number of cells of the header if rows have more, all of them empty; 0 if they do not.
     """
 
     encoding: str = "utf-8-sig"
     separator: str = ","
     lines_before: int = 0
     first_column: str = ""
+    width: int = 0
 
     @property
     def separators(self) -> str:
@@ -62,9 +65,11 @@ class CsvFormat:
         if self.separator != ",":
             notes.append(f"its cells are separated by {self.separators}")
         if self.lines_before:
-            notes.append("its header is in row 2")
+            notes.append(f"its header is in row {self.lines_before + 1}")
         if self.first_column:
             notes.append(f"the first column has no header, and is {self.first_column!r}")
+        if self.width:
+            notes.append("empty cells after its last column are not used")
         return tuple(notes)
 
 
@@ -90,7 +95,23 @@ def records(path: Path, layout: CsvFormat) -> Iterator[list[str]]:
         found = _parsed(file, layout.separator, strict=layout != PLAIN)
         if layout.first_column:
             yield [layout.first_column, *next(found, [])]
-        yield from found
+        for record in found:
+            yield record[: layout.width] if layout.width else record
+
+
+def without_surplus(path: Path, layout: CsvFormat) -> CsvFormat:
+    """Returns the format of a file whose rows have empty cells after those of the header.
+
+    Args:
+      path: the file.
+      layout: how it is written; returned unchanged if the surplus is not empty.
+
+    Raises: see `records`.
+    """
+    rows = records(path, layout)
+    width = len(next(rows, []))
+    is_surplus = not any(cell.strip() for row in rows for cell in row[width:])
+    return replace(layout, width=width) if is_surplus else layout
 
 
 def as_commas(path: Path, layout: CsvFormat) -> io.StringIO:
@@ -125,8 +146,10 @@ def find_format(path: Path, column: str) -> CsvFormat:
     lines = text.splitlines(keepends=True)
     if len(start) == _SAMPLE:
         del lines[-1:]  # it may be cut
-    return _with_first_line(encoding, lines, column) or CsvFormat(
-        encoding, _separator(lines, column)
+    return (
+        _with_first_line(encoding, lines, column)
+        or _with_title(encoding, lines, column)
+        or CsvFormat(encoding, _separator(lines, column))
     )
 
 
@@ -144,6 +167,22 @@ def _with_first_line(encoding: str, lines: list[str], column: str) -> CsvFormat 
                 return CsvFormat(encoding, separator, 1)
             if header + 1 == widths[0]:
                 return CsvFormat(encoding, separator, 1, column)
+    return None
+
+
+def _with_title(encoding: str, lines: list[str], column: str) -> CsvFormat | None:
+    """The format of a file with empty lines, comments or a title above its header."""
+    for number, line in enumerate(lines[: _TITLES + 1]):
+        text = line.strip().strip(",;|")
+        if not text or (text.startswith("#") and not text.startswith(column)):
+            continue
+        for separator in _SEPARATORS:
+            header, *rows = _sample(lines[number : number + 2], separator) or [[]]
+            if column in [cell.strip() for cell in header]:
+                is_table = len(header) > 1 and len(header) == len(rows[0] if rows else header)
+                return CsvFormat(encoding, separator, number) if number and is_table else None
+        if len(next(iter(_sample([text], ",")), [])) > 1:
+            return None
     return None
 
 

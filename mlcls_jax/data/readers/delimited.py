@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import string
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,6 +54,7 @@ def delimited_labels(
                 "data.label_column to another column"
             )
         _check_case(column, names, found)
+        _check_signs(column, names, found)
         are_lists = any("are lists" in note for note in notes)
         _check_values(column, [names[code] for code in used], bool(delimiter) and not are_lists)
         if not notes or delimiter:
@@ -268,6 +270,17 @@ def _check_case(column: Column, names: list[list[str]], found: list[str]) -> Non
             raise column.error(
                 _cell_with(column, names, label),
                 f"the labels {other!r} and {label!r} differ only in case; use one spelling",
+            )
+
+
+def _check_signs(column: Column, names: list[list[str]], found: list[str]) -> None:
+    """Refuses labels such as '-' or '?', which may say that there is no label, or be one."""
+    for label in found:
+        if label and not label.strip(string.punctuation):
+            raise column.error(
+                _cell_with(column, names, label),
+                f"the label {label!r} may stand for no label; leave the cell empty, or give the "
+                "class a name",
             )
 
 

@@ -2,17 +2,21 @@
 
 import os
 import posixpath
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import Column, quoted
+from mlcls_jax.data.readers.file_index import (
+    LOSSY,
+    FileIndex,
+    is_absolute,
+    is_address,
+    name_key,
+)
 from mlcls_jax.data.readers.listing import is_hidden, names_below, names_in
 from mlcls_jax.system.remote import is_remote
 
@@ -44,6 +48,8 @@ def make_table(
         message is one line with the file and the place in it.
     """
     found, _ = relative_names(names, folder)
+    for i in np.flatnonzero([is_absolute(name) for name in found])[:1]:
+        raise _absolute_error(names, int(i))
     names.check_unique(
         found, lambda i: f"both name the image {found[i]!r}; merge their labels into one row"
     )
@@ -63,23 +69,20 @@ def relative_names(
       sources: all images of a packed data set, which was made in another folder.
 
     Returns:
-      Normalised names with forward slashes.
+      Normalised names with forward slashes; absolute ones are outside the folder.
 
     Raises:
-      ValueError: a name is empty, or outside the folder.
+      ValueError: a name is empty, or leaves the folder by `..`.
     """
     folders = _spellings(folder)
     inside, names = 0, []
     for i, text in enumerate(column.texts):
-        name = text.strip() if is_remote(text) else posixpath.normpath(text.replace("\\", "/"))
+        name = text.strip()
+        if not is_address(name):
+            name = posixpath.normpath(text.replace("\\", "/"))
         if not text.strip():
             raise column.error(i, "the file name is empty; name an image or remove the row")
-        if is_remote(name) or name.startswith("/") or re.match(r"[A-Za-z]:", name):
-            relative = _below(name, folders) or _suffix(name, sources)
-            if not relative:
-                raise column.error(
-                    i, f"{text!r} is an absolute path; write it relative to the image folder"
-                )
+        if is_absolute(name) and (relative := _below(name, folders) or _suffix(name, sources)):
             inside += 1
             name = relative
         if name == ".." or name.startswith("../"):
@@ -89,6 +92,11 @@ def relative_names(
         names.append(name)
     notes = (f"{inside} absolute paths are in data.images",) if inside else ()
     return names, notes
+
+
+def _absolute_error(column: Column, i: int) -> ValueError:
+    text = column.distinct[column.codes[i]]
+    return column.error(i, f"{text!r} is an absolute path; write it relative to the image folder")
 
 
 def _spellings(folder: str | Path) -> tuple[str, ...]:
@@ -120,7 +128,9 @@ def located_names(
     """Returns file names as they are on the disk, where that can mean only one file.
 
     Names are found in another case, with accents in another form of Unicode, between spaces,
-    without the extension of an image, in a subfolder of the image folder, and after its name.
+    without the extension of an image or with another one, in a subfolder of the image folder, and
+    after its name; percent-encoded, and as numbers without their zeros. Of an absolute path or an
+    address, the longest end counts that is a file.
 
     Args:
       column: the file names as written, for error messages.
@@ -132,17 +142,20 @@ def located_names(
       The n names; the indices of those that are not there; and how names were found.
 
     Raises:
-      ValueError: a name fits two files; names both.
+      ValueError: a name fits two files, or two names would fit one; names both. An absolute path
+        fits none, or is a file elsewhere.
     """
     missing = _missing(names, folder, sources)
     if not missing:
         return list(names), [], ()
     files = names_below(str(folder)) if sources is None else sources
-    index = _Index(files, folder)
+    index = FileIndex([name for name in files if not is_hidden(name)], folder)
     found = list(names)
     examples: dict[str, list[int]] = defaultdict(list)
     absent = []
     for i in missing:
+        if is_absolute(names[i]) and os.path.exists(names[i]):
+            raise _absolute_error(column, i)
         how, candidates = index.find(names[i])
         if sources is None and not is_remote(folder):  # links may lead nowhere
             candidates = [name for name in candidates if os.path.isfile(os.path.join(folder, name))]
@@ -152,11 +165,14 @@ def located_names(
                 f"{names[i]!r} may be {' or '.join(map(repr, sorted(candidates)[:2]))} in "
                 f"{folder}; write which of them",
             )
+        if not candidates and is_absolute(names[i]):
+            raise _absolute_error(column, i)
         if not candidates:
             absent.append(i)
             continue
         found[i] = candidates[0]
         examples[how].append(i)
+    _check_lossy(column, names, found, [i for how in LOSSY & set(examples) for i in examples[how]])
     notes = tuple(
         f"{len(rows)} file names are {how}, such as {names[rows[0]]!r} for {found[rows[0]]!r}"
         for how, rows in examples.items()
@@ -164,48 +180,20 @@ def located_names(
     return found, absent, notes
 
 
-class _Index:
-    """The files of a folder by the ways in which a name can be written."""
-
-    def __init__(self, files: Collection[str], folder: str | Path):
-        self.files = {name for name in files if not is_hidden(name)}
-        self.tail = os.path.abspath(folder).replace(os.sep, "/").split("/")
-        self.by_name, self.by_stem = defaultdict(list), defaultdict(list)
-        for name in sorted(self.files):
-            self.by_name[_key(name.rpartition("/")[2])].append(name)
-            stem, extension = posixpath.splitext(name)
-            if extension.lower() in EXTENSIONS:
-                self.by_stem[_key(stem.rpartition("/")[2])].append(name)
-
-    def find(self, name: str) -> tuple[str, list[str]]:
-        """How a name was found, and the files that it can mean in this way."""
-        if shorter := self._without_folder(name):
-            return "written with the name of the folder", [shorter]
-        base, key = _key(name.rpartition("/")[2]), _key(name)
-        for how, index, cut in (
-            ("written in another way", self.by_name, False),
-            ("without an extension", self.by_stem, True),
-        ):
-            paths = [
-                (file, _key(posixpath.splitext(file)[0] if cut else file)) for file in index[base]
-            ]
-            if same := [file for file, path in paths if path == key]:
-                return how, same
-            if deeper := [file for file, path in paths if path.endswith(f"/{key}")]:
-                return f"{how} and in subfolders" if cut else "in subfolders", deeper
-        return "", []
-
-    def _without_folder(self, name: str) -> str:
-        parts = name.split("/")
-        for count in range(min(len(parts) - 1, len(self.tail)), 0, -1):
-            rest = "/".join(parts[count:])
-            if parts[:count] == self.tail[-count:] and rest in self.files:
-                return rest
-        return ""
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name.strip()).casefold()
+def _check_lossy(
+    column: Column, names: Sequence[str], found: Sequence[str], lossy: Sequence[int]
+) -> None:
+    """Raises a ValueError if two different names have become one image."""
+    if not lossy:
+        return
+    files = {found[i] for i in lossy}
+    first: dict[str, int] = {}
+    for i, file in enumerate(found):
+        if file in files and names[first.setdefault(file, i)] != names[i]:
+            raise ValueError(
+                f"{column.path}: {column.where(first[file], i)}: {names[first[file]]!r} and "
+                f"{names[i]!r} would both be the image {file!r}; write them as on the disk"
+            )
 
 
 def _missing(
@@ -218,6 +206,9 @@ def _missing(
     missing = []
     for i, name in enumerate(names):
         parent, _, base = name.rpartition("/")
+        if is_absolute(name):
+            missing.append(i)
+            continue
         if parent not in listed:
             listed[parent] = names_in(os.path.join(folder, parent))
         if base not in listed[parent]:
@@ -253,8 +244,8 @@ def missing_error(
 
 def _alike(name: str, searched: str) -> bool:
     """Whether names differ only in case, the encoding of accents, or their extensions."""
-    stem = _key(os.path.splitext(searched)[0])
-    return _key(name) == _key(searched) or _key(os.path.splitext(name)[0]) in (
-        _key(searched),
+    stem = name_key(os.path.splitext(searched)[0])
+    return name_key(name) == name_key(searched) or name_key(os.path.splitext(name)[0]) in (
+        name_key(searched),
         stem,
     )

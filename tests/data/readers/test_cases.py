@@ -601,6 +601,103 @@ def test_absolute_paths_in_the_folder(place):
     assert "is an absolute path" in message
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "how"),
+    [
+        ("/home/ada/photos/a.jpg", "a.jpg", "paths of another folder"),
+        ("C:\\photos\\sub\\b.jpg", "sub/b.jpg", "paths of another folder"),
+        ("https://example.org/sub/b.jpg?size=2", "sub/b.jpg", "addresses"),
+        ("https://example.org/my%20cat.jpg", "my cat.jpg", "addresses"),
+        ("my%20cat.jpg", "my cat.jpg", "percent-encoded"),
+        ("a.png", "a.jpg", "written with another extension"),
+        ("sub/b.tif", "sub/b.jpg", "written with another extension"),
+        ("7.jpg", "0007.jpg", "written with other leading zeros"),
+        ("007", "0007.jpg", "written with other leading zeros"),
+        ("7.0", "0007.jpg", "written with other leading zeros"),
+        ("sub/12", "sub/0012.jpg", "written with other leading zeros"),
+    ],
+)
+def test_names_that_can_mean_one_file(place, name, file, how):
+    place.add("a.jpg", "my cat.jpg", "sub/b.jpg", "0007.jpg", "sub/0012.jpg", "0099.png")
+    found = place.read(f"filename,dog\n{name},1\n")
+    assert found.filenames == (file,)
+    assert f"1 file names are {how}, such as" in place.note(found)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["/x/y/a.jpg"], "is an absolute path"),
+        (["/x/b.jpg"], "may be 'part_1/b.jpg' or 'part_2/b.jpg'"),
+        (["b.gif"], "may be 'part_1/b.jpg' or 'part_2/b.jpg'"),
+        (["7"], "may be '007.jpg' or '07.jpg'"),
+        (["/x/c.jpg", "/y/c.jpg"], "'/x/c.jpg' and '/y/c.jpg' would both be the image 'c.jpg'"),
+        (["c.png", "c.jpg"], "'c.png' and 'c.jpg' would both be the image 'c.jpg'"),
+        (["c.jpg", "c.png"], "'c.jpg' and 'c.png' would both be the image 'c.jpg'"),
+        (["other/c.png"], "images are not in"),
+        (["8.jpg"], "images are not in"),
+    ],
+)
+def test_names_that_can_mean_two_files_or_none(place, names, words):
+    place.add("part_1/b.jpg", "part_2/b.jpg", "07.jpg", "007.jpg", "c.jpg")
+    rows = "".join(f"{name},1\n" for name in names)
+    assert words in place.refusal(f"filename,dog\n{rows}")
+
+
+@pytest.mark.parametrize(
+    ("above", "row"),
+    [("\n", 2), ("# made by a tool, version 2\n", 2), ("Labels of the spring\n\n", 3)],
+)
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_lines_above_the_header(place, above, row, mark):
+    found = place.read(above + table(LABELS).replace(",", mark))
+    check(found)
+    assert f"its header is in row {row}" in place.note(found)
+    message = place.refusal(above + table(LABELS).replace("1", "7", 1).replace(",", mark))
+    assert f"row {row + 1}, column" in message
+
+
+def test_a_table_without_the_header_in_its_first_rows_is_refused(place):
+    assert "no column 'filename'" in place.refusal("image,cat\na.jpg,1\nfilename,0\n")
+
+
+def test_the_header_once_more(place):
+    text = table(LABELS)
+    header = text.splitlines(keepends=True)[0]
+    found = place.read(text + header + "\n" + header)
+    check(found)
+    row = text.count("\n") + 1
+    assert f"rows that repeat the header, the first in row {row}, are not used" in place.note(found)
+
+
+def test_empty_cells_after_the_last_column(place):
+    header, *rows = table(LABELS).splitlines()
+    found = place.read("\n".join([header, *(f"{row},, " for row in rows)]))
+    check(found)
+    assert place.note(found) == "empty cells after its last column are not used"
+    message = place.refusal(
+        "\n".join([header, *(f"{row},," for row in rows[:-1]), rows[-1] + ",1"])
+    )
+    assert "row 2 has" in message
+
+
+@pytest.mark.parametrize(("second", "why"), [("cat.1", "pandas adds"), ("Cat", "only in case")])
+def test_columns_that_may_be_one_class(place, second, why):
+    text = f"filename,cat,{second}\na.jpg,1,0\nb.jpg,0,1\n"
+    place.add("a.jpg", "b.jpg")
+    message = place.refusal(text)
+    assert f"columns 'cat' and {second!r} may be one class" in message
+    assert why in message
+    assert place.read(text, label_columns="*").classes == ("cat", second)
+    assert place.read(text, ignore_columns=second).classes == ("cat",)
+
+
+@pytest.mark.parametrize("sign", ["-", "?", "--"])
+def test_a_label_that_is_only_a_sign(place, sign):
+    message = place.refusal(f"filename,labels\na.jpg,{sign}\nb.jpg,cat\n")
+    assert f"the label {sign!r} may stand for no label" in message
+
+
 def test_hidden_files_are_no_candidates(place):
     place.add("._a.jpg", ".trash/a.jpg", "sub/a.jpg")
     assert place.read("filename,dog\na.jpg,1\n").filenames == ("sub/a.jpg",)
