@@ -49,7 +49,8 @@ from mlcls_jax.training.folds import FoldRuns
 from mlcls_jax.training.loop import run_phase
 from mlcls_jax.training.out_of_fold import keep_held_out
 from mlcls_jax.training.phase_transition import begin_phase
-from mlcls_jax.training.setup import open_run, print_end, print_header
+from mlcls_jax.training.run_summary import print_end, print_header
+from mlcls_jax.training.setup import open_run
 from mlcls_jax.training.timing import StartupTimer
 
 

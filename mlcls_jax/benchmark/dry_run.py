@@ -38,7 +38,8 @@ from mlcls_jax.system.devices import put_local, sharded
 from mlcls_jax.training.context import TrainContext
 from mlcls_jax.training.data_card import show_data
 from mlcls_jax.training.phase_transition import print_groups
-from mlcls_jax.training.setup import open_run, print_header
+from mlcls_jax.training.run_summary import print_header
+from mlcls_jax.training.setup import open_run
 
 IMAGES = 24  # on the contact sheet
 STEPS = 5  # timed steps

@@ -13,9 +13,17 @@ from mlcls_jax.config.phase_checks import (
     check_phases,
     check_rules,
 )
-from mlcls_jax.config.pixel_checks import MAX_CHANNELS, check_pixels
+from mlcls_jax.config.pixel_checks import check_pixels
+from mlcls_jax.config.ranges import (
+    augment_ranges,
+    check_ranges,
+    data_ranges,
+    evaluation_ranges,
+    model_ranges,
+    run_ranges,
+    safety_ranges,
+)
 from mlcls_jax.config.schema import (
-    Augment,
     Config,
     Loss,
     Model,
@@ -25,7 +33,6 @@ from mlcls_jax.config.schema import (
 )
 from mlcls_jax.config.serialization import flatten_fields, from_dict
 from mlcls_jax.config.source_checks import check_folds, check_oversampling, check_source
-from mlcls_jax.models.variants import HEADS
 
 # Fields of `loss` that only one loss uses.
 LOSS_FIELDS = {
@@ -40,8 +47,6 @@ CUSTOM_UNUSED = (
     *("compute_dtype", "remat", "sync_batch_norm"),
 )
 
-MAX_TIMEOUT = 24 * 3600  # seconds
-
 
 def validate(config: Config) -> None:
     """Checks the types and values of all fields.
@@ -51,7 +56,19 @@ def validate(config: Config) -> None:
     """
     from_dict(dataclasses.asdict(config))
     _check_choices(config, "")
-    _check_ranges(config)
+    check_ranges(
+        flatten_fields(dataclasses.asdict(config)),
+        [
+            *run_ranges(config.seed, config.log_every, config.minutes),
+            *data_ranges(config.data),
+            *augment_ranges(config.augment),
+            *model_ranges(config.model),
+            *evaluation_ranges(config.evaluation),
+            *safety_ranges(config.checkpoint, config.train, config.distributed),
+            ("phases", bool(config.phases), "a list of at least one phase"),
+        ],
+    )
+    check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
     check_source(config.data)
     check_folds(config.data, any(phase.patience for phase in config.phases))
     check_oversampling(config.data)
@@ -86,106 +103,6 @@ def _check_choices(node, prefix: str) -> None:
 
 def _names(choices: Iterable[str]) -> str:
     return ", ".join(choice or "''" for choice in choices)
-
-
-def _check_ranges(config: Config) -> None:
-    data, model, augment = config.data, config.model, config.augment
-    size = model.image_size
-    rules = [
-        ("seed", 0 <= config.seed < 2**31, "at least 0 and below 2**31"),
-        ("log_every", config.log_every >= 1, "at least 1"),
-        ("minutes", 0 <= config.minutes < math.inf, "0 (no limit) or more, and finite"),
-        ("data.val_fraction", 0 < data.val_fraction < 1, "above 0 and below 1"),
-        ("data.test_fraction", 0 <= data.test_fraction < 1, "at least 0 and below 1"),
-        (
-            "data.test_fraction",
-            data.val_fraction + data.test_fraction < 1,
-            f"below 1 - data.val_fraction ({1 - data.val_fraction:g}), to leave training images",
-        ),
-        ("data.split_seed", 0 <= data.split_seed < 2**32, "at least 0 and below 2**32"),
-        ("data.batch_size", data.batch_size >= 1, "at least 1"),
-        ("data.eval_batch_size", data.eval_batch_size >= 1, "at least 1"),
-        ("data.threads", data.threads >= 0, "at least 0"),
-        ("data.max_bad_fraction", 0 <= data.max_bad_fraction < 1, "at least 0 and below 1"),
-        (
-            "data.cache_folder",
-            "://" not in data.cache_folder,
-            "a local folder, because its files are mapped into memory",
-        ),
-        ("data.max_pixels", data.max_pixels >= 1, "at least 1"),
-        ("data.filename_column", bool(data.filename_column), "the name of a column"),
-        (
-            "data.label_delimiter",
-            data.label_delimiter in ("\\t", "\\n")
-            or not any(mark.isalnum() for mark in data.label_delimiter),
-            'without letters and digits, such as ";" or " "',
-        ),
-        ("data.min_area", 0 <= data.min_area < math.inf, "0 (off) or more, and finite"),
-        ("data.image_feature", bool(data.image_feature), "the name of a feature"),
-        ("data.label_feature", bool(data.label_feature), "the name of a feature"),
-        ("augment.min_scale", 0 < augment.min_scale <= 1, "above 0 and at most 1"),
-        *_augment_ranges(augment),
-        (
-            "model.image_size",
-            size == 0 or 32 <= size <= 4096,
-            "0 (the published size) or 32 to 4096 pixels",
-        ),
-        (
-            "model.in_channels",
-            1 <= model.in_channels <= MAX_CHANNELS,
-            f"1 (grey), 3 (RGB) or the number of channels of the images, up to {MAX_CHANNELS}",
-        ),
-        (
-            "model.dropout",
-            model.dropout is None or 0 <= model.dropout < 1,
-            "at least 0 and below 1, or None",
-        ),
-        (
-            "model.drop_path",
-            model.drop_path is None or 0 <= model.drop_path < 1,
-            "at least 0 and below 1, or None",
-        ),
-        ("model.decoder_groups", model.decoder_groups >= 0, "at least 0"),
-        (
-            "model.decoder_width",
-            model.decoder_width >= HEADS and model.decoder_width % HEADS == 0,
-            f"a multiple of {HEADS}, the number of attention heads",
-        ),
-        ("evaluation.min_positives", config.evaluation.min_positives >= 1, "at least 1"),
-        (
-            "evaluation.threshold_target",
-            0 < config.evaluation.threshold_target <= 1,
-            "above 0 and at most 1",
-        ),
-        (
-            "evaluation.min_positives_to_tune",
-            config.evaluation.min_positives_to_tune >= 1,
-            "at least 1",
-        ),
-        (
-            "checkpoint.every_minutes",
-            0 <= config.checkpoint.every_minutes < math.inf,
-            "0 (no saves between evaluations) or more, and finite",
-        ),
-        ("train.max_skipped", config.train.max_skipped >= 1, "at least 1"),
-        ("evaluation.train_sample", config.evaluation.train_sample >= 0, "0 (off) or more"),
-        (
-            "distributed.timeout",
-            5 <= config.distributed.timeout <= MAX_TIMEOUT,
-            f"5 to {MAX_TIMEOUT} seconds",
-        ),
-        (
-            "distributed.start_timeout",
-            5 <= config.distributed.start_timeout <= MAX_TIMEOUT,
-            f"5 to {MAX_TIMEOUT} seconds",
-        ),
-        ("phases", bool(config.phases), "a list of at least one phase"),
-    ]
-    for path, is_valid, expected in rules:
-        if not is_valid:
-            value = flatten_fields(dataclasses.asdict(config)).get(path, [])  # leaves only
-            raise ValueError(f"config: {path} is {value!r}; it must be {expected}")
-    check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
 
 
 def _check_recipe(recipe: str, minutes: float, phases: list[Phase]) -> None:
@@ -254,20 +171,6 @@ def _is_weight(value: float | list[float] | str) -> bool:
         isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf
         for number in numbers
     )
-
-
-def _augment_ranges(augment: Augment) -> list[tuple[str, bool, str]]:
-    shares = ("brightness", "contrast", "saturation", "cutout", "erase")
-    return [
-        *((f"augment.{x}", 0 <= getattr(augment, x) <= 1, "0 (off) to 1") for x in shares),
-        ("augment.hue", 0 <= augment.hue <= 0.5, "0 (off) to 0.5 (half of the colour circle)"),
-        ("augment.rand_augment", (augment.rand_augment or 0) >= 0, "0 (off) or more, or None"),
-        ("augment.magnitude", 0 <= augment.magnitude <= 10, "0 to 10"),
-        *(
-            (f"augment.{x}", not alpha or 0.01 <= alpha <= 100, "0 (off), 0.01 to 100, or None")
-            for x, alpha in (("mixup", augment.mixup), ("cutmix", augment.cutmix))
-        ),
-    ]
 
 
 def _check_head(model: Model) -> None:

@@ -103,7 +103,12 @@ def step_spec(
         num_classes: number of classes.
         frequencies: float [class], share of positives per class in train; None if unknown.
         label_dtype: see StepSpec.
+
+    Raises:
+        ValueError: the loss has weights of another number of classes.
     """
+    if frequencies is not None:
+        make_loss(config.loss, num_classes, frequencies)
     return StepSpec(
         network=network_spec(config.model, num_classes),
         loss=config.loss,

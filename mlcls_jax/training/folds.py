@@ -28,7 +28,7 @@ from mlcls_jax.training.context import Ended, Extensions, KeptRule
 from mlcls_jax.training.kept_data import keep_data
 from mlcls_jax.training.out_of_fold import evaluate_folds, read_out_of_fold, write_folds
 from mlcls_jax.training.pool import ImagePool
-from mlcls_jax.training.setup import print_notes, with_found_depth
+from mlcls_jax.training.run_data import print_notes, with_found_depth
 
 # Trains the run of a config in a folder.
 TrainRun = Callable[[Config, Path, Extensions], Ended]

@@ -1,63 +1,65 @@
 """Opens a run: reads data, weights or the checkpoint, and prints what the run will do."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mlcls_jax.config import Augment, Config, Data, Model
+from mlcls_jax.config import Augment, Config, Data, Log, Model, Phase
 from mlcls_jax.config.extensions import fields_of_extensions
 from mlcls_jax.config.recipes import with_fields, with_recipe, with_stored_depth
-from mlcls_jax.data.images.bit_depth import with_bit_depth
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.loaders.cache import Form
-from mlcls_jax.data.loaders.cache_build import with_cache
 from mlcls_jax.data.loaders.choice import choose_loader
-from mlcls_jax.data.loaders.loader import Reader, cores, local_rows, make_reader
-from mlcls_jax.data.oversampling import oversampled
-from mlcls_jax.data.readers.read_table import has_folder
-from mlcls_jax.data.splits import check_train
+from mlcls_jax.data.loaders.loader import cores, local_rows, make_reader
 from mlcls_jax.evaluation.base_rate import SAMPLE, base_rates, sample_rows
-from mlcls_jax.evaluation.best_metric import goodness
-from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
+from mlcls_jax.evaluation.inference import eval_spec
 from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.weights.hub import hub_folder, is_hub
 from mlcls_jax.models.weights.load import known_pretrained_config
 from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
 from mlcls_jax.run.loggers.choice import loggers_of
-from mlcls_jax.run.metrics_log import MetricsLog, read_metrics
+from mlcls_jax.run.metrics_log import MetricsLog
 from mlcls_jax.run.own_weights import read_own_weights, warn_of_seen_images
 from mlcls_jax.run.stored_config import new_run, with_stored_revision
 from mlcls_jax.run.trained_model import check_metadata, read_pretrained_config
-from mlcls_jax.run.workdir import BAD_IMAGES, read_config, read_splits_of
+from mlcls_jax.run.workdir import BAD_IMAGES, read_config
 from mlcls_jax.step.groups import trainable_paths
 from mlcls_jax.step.init import fresh_bias, initial_variables, random_variables, read_weights
-from mlcls_jax.step.losses import make_loss
 from mlcls_jax.step.mixup import check_pairs, mixes
-from mlcls_jax.step.network import describe_network, variables_shape
-from mlcls_jax.step.param_tree import flatten
+from mlcls_jax.step.network import variables_shape
 from mlcls_jax.step.phases import PlannedPhase, check_parts, plan_phases
 from mlcls_jax.step.programs import StepSpec, state_shape, step_spec
 from mlcls_jax.step.train_step import TrainState, make_state
-from mlcls_jax.system.console import console, print_table, print_warning
-from mlcls_jax.system.devices import describe_devices, is_first_process, make_mesh
-from mlcls_jax.system.heap import keeps_heap
-from mlcls_jax.system.invocation import command
+from mlcls_jax.system.console import console, print_warning
+from mlcls_jax.system.devices import is_first_process, make_mesh
 from mlcls_jax.system.signals import SaveClock
 from mlcls_jax.training import consistency
 from mlcls_jax.training.compile_ahead import CompileAhead
 from mlcls_jax.training.context import NO_EXTENSIONS, Extensions, RunInputs, Services, TrainContext
 from mlcls_jax.training.early_stopping import read_early_stopping
 from mlcls_jax.training.feature_cache import with_room
-from mlcls_jax.training.kept_data import keep_data
+from mlcls_jax.training.kept_data import KeptData, keep_data
 from mlcls_jax.training.phase_transition import ended_early
-from mlcls_jax.training.pool import ImagePool, Subset
+from mlcls_jax.training.run_data import read_data, readers_of, with_found_depth
 from mlcls_jax.training.timing import PhaseTimer, StartupTimer
 
-RAREST = 5
+
+@dataclass(frozen=True)
+class _RunData:
+    """The data of a run, and its config with everything that they and the recipe decide.
+
+    Attributes:
+        config: of the run.
+        splits: label tables by split; "val" may be empty.
+        kept: opens the workdir for these data.
+    """
+
+    config: Config
+    splits: dict[str, LabelTable]
+    kept: KeptData
 
 
 def open_run(
@@ -78,45 +80,12 @@ def open_run(
     Raises:
         ValueError: the CSV, an image, the config, the weights or the workdir is wrong.
     """
-    own = fields_of_extensions(config.model, config.phases, extensions.batches is not None)
-    config = with_fields(config, own)
-    consistency.check_config(config)
-    splits = _read_data(config.data, workdir, extensions.pool)
-    stored = read_config(workdir) if has_checkpoint(workdir) else None
-    config, filled = with_recipe(config, jax.device_count(), stored)
-    config = replace(config, model=with_revision(config.model, stored and stored.model))
-    channels = config.model.in_channels
-    if stored:
-        config = replace(config, data=with_stored_depth(config.data, stored.data))
-    elif extensions.pool is None:  # else it is known
-        config = replace(config, data=with_found_depth(config.data, splits, channels))
-    consistency.check_data(splits, config.model.weights, workdir)
-    kept_data = keep_data(
-        splits,
-        config.data.threads,
-        extensions.accept_changed_data,
-        look_at_files=startup is not None and extensions.pool is None,
-    )
-    classes = splits["train"].classes
-    splits = splits if "val" in splits else splits | {"val": splits["train"].take([])}
-    base_rate = base_rates(splits, config.evaluation.min_positives, config.evaluation.best)
-    plan = plan_phases(
-        config.phases,
-        len(splits["train"]),
-        batch_size=config.data.batch_size,
-        every=config.evaluation.every,
-    )
-    mesh = make_mesh()
-    _check_rows(config.data, config.augment, plan, mesh.size)
-    labels, own_batches = splits["train"].train_labels, extensions.batches is not None
-    dtype = np.dtype(np.float32) if own_batches else labels.dtype
-    means = splits["train"].mean_targets.tolist()
-    spec = step_spec(config, len(classes), means, dtype)
-    make_loss(spec.loss, len(classes), spec.frequencies)  # checks weights per class
-    for title, fields in (("extensions", own), (f"recipe {config.recipe}", filled)):
-        if fields:
-            text = ", ".join(f"{path}={value!r}" for path, value in fields.items())
-            console.print(f"{title}: {text}")
+    data = _read(config, workdir, extensions, look_at_files=startup is not None)
+    config, splits, mesh = data.config, data.splits, make_mesh()
+    own_batches, means = extensions.batches is not None, splits["train"].mean_targets.tolist()
+    dtype = np.dtype(np.float32) if own_batches else splits["train"].train_labels.dtype
+    spec = step_spec(config, len(splits["train"].classes), means, dtype)
+    plan = _planned(config.phases, config.data, config.augment, config.evaluation.every, splits)
     if startup:
         startup.reached("data")
     shapes = variables_shape(spec.network, mesh)
@@ -124,15 +93,14 @@ def open_run(
         trainable_paths(shapes["params"], phase_plan.phase)
     sample = sample_rows(splits, config.evaluation.train_sample, config.seed)
     plan = with_room(plan, splits, shapes, spec.network, mesh, len(sample))
-    images = sum(map(len, splits.values()))
     evaluation = eval_spec(config)
     loader = choose_loader(
         config.data, config.augment, evaluation.image_size, splits["train"].paths, cores()
     )
     reader = make_reader(
         config.data,
-        channels,
-        images,
+        config.model.in_channels,
+        sum(map(len, splits.values())),
         workdir / BAD_IMAGES,
         print_warning,
         loader.name,
@@ -149,7 +117,7 @@ def open_run(
                 compile_ahead.read(phase_plan, step, reader)
 
     if has_checkpoint(workdir):
-        kept_data.open(workdir, config)
+        data.kept.open(workdir, config)
         checkpoints = Checkpoints(workdir)
         state, pretrained_config = _restore(checkpoints, plan, shapes, mesh, prepare_phase)
         if int(state.step) == plan[-1].stop:
@@ -158,15 +126,22 @@ def open_run(
         warn_of_seen_images(config.model.weights, splits)
         bias = fresh_bias(config.model.head_bias, config.loss, means)
         state, pretrained_config = _initial(
-            config.model, spec, bias, classes, shapes, mesh, prepare_phase, extensions.variables
+            config.model,
+            spec,
+            bias,
+            splits["train"].classes,
+            shapes,
+            mesh,
+            prepare_phase,
+            extensions.variables,
         )
-        kept_data.open(workdir, config)
+        data.kept.open(workdir, config)
         checkpoints = Checkpoints(workdir)
     reader.bad.write()  # of the first batch, which may be read before the workdir exists
     if startup:
         startup.reached("network and weights")
     tables = splits | {SAMPLE: splits["train"].take(sample)}
-    readers = _readers(config.data, evaluation, tables, reader, extensions.pool)
+    readers = readers_of(config.data, evaluation, tables, reader, extensions.pool)
     if startup and config.data.cache != "none":
         startup.reached("cache of images")
     inputs = RunInputs(
@@ -174,7 +149,7 @@ def open_run(
         workdir=workdir,
         plan=plan,
         splits=splits,
-        base_rate=base_rate,
+        base_rate=base_rates(splits, config.evaluation.min_positives, config.evaluation.best),
         pretrained_config=pretrained_config,
         mesh=mesh,
         readers=readers,
@@ -186,23 +161,78 @@ def open_run(
         pool=extensions.pool,
         kept=extensions.kept,
     )
-    latest = checkpoints.latest()
-    metadata = checkpoints.metadata(latest) if latest else {}
-    fold = config.data.fold if extensions.pool else None
     services = Services(
         compile_ahead=compile_ahead,
         checkpoints=checkpoints,
-        log=MetricsLog(
-            workdir,
-            latest or 0,
-            is_first_process(),
-            [*loggers_of(config.log, workdir, latest or 0, fold), *extensions.loggers],
-            metadata,
-        ),
+        log=_metrics_log(config.log, workdir, checkpoints, extensions, config.data.fold),
         save_clock=SaveClock(config.checkpoint.every_minutes),
         timer=PhaseTimer(startup.began if startup else None),
     )
     return TrainContext(inputs, services), state
+
+
+def _read(config: Config, workdir: Path, extensions: Extensions, look_at_files: bool) -> _RunData:
+    """Reads the data of a run, and fills in what they and the recipe decide; see open_run."""
+    own = fields_of_extensions(config.model, config.phases, extensions.batches is not None)
+    config = with_fields(config, own)
+    consistency.check_config(config)
+    splits = read_data(config.data, workdir, extensions.pool)
+    stored = read_config(workdir) if has_checkpoint(workdir) else None
+    config, filled = with_recipe(config, jax.device_count(), stored)
+    config = replace(config, model=with_revision(config.model, stored and stored.model))
+    if stored:
+        config = replace(config, data=with_stored_depth(config.data, stored.data))
+    elif extensions.pool is None:  # else it is known
+        depth = with_found_depth(config.data, splits, config.model.in_channels)
+        config = replace(config, data=depth)
+    consistency.check_data(splits, config.model.weights, workdir)
+    kept = keep_data(
+        splits,
+        config.data.threads,
+        extensions.accept_changed_data,
+        look_at_files=look_at_files and extensions.pool is None,
+    )
+    for title, fields in (("extensions", own), (f"recipe {config.recipe}", filled)):
+        if fields:
+            text = ", ".join(f"{path}={value!r}" for path, value in fields.items())
+            console.print(f"{title}: {text}")
+    splits = splits if "val" in splits else splits | {"val": splits["train"].take([])}
+    return _RunData(config, splits, kept)
+
+
+def _planned(
+    phases: list[Phase],
+    data: Data,
+    augment: Augment,
+    every: str,
+    splits: dict[str, LabelTable],
+) -> list[PlannedPhase]:
+    """Returns the phases in steps.
+
+    Raises:
+        ValueError: batches do not divide over processes, devices, parts and pairs.
+    """
+    images, devices = len(splits["train"]), jax.device_count()
+    plan = plan_phases(phases, images, batch_size=data.batch_size, every=every)
+    local_rows(data.batch_size, "data.batch_size")
+    local_rows(data.eval_batch_size, "data.eval_batch_size")
+    check_parts(plan, data.batch_size, devices)
+    if mixes(augment):
+        for phase_plan in plan:
+            check_pairs(data.batch_size // devices // phase_plan.phase.accumulate)
+    return plan
+
+
+def _metrics_log(
+    log: Log, workdir: Path, checkpoints: Checkpoints, extensions: Extensions, fold: int
+) -> MetricsLog:
+    """Returns the log of a run, which continues after its latest checkpoint."""
+    latest = checkpoints.latest() or 0
+    loggers = loggers_of(log, workdir, latest, fold if extensions.pool else None)
+    metadata = checkpoints.metadata(latest) if latest else {}
+    return MetricsLog(
+        workdir, latest, is_first_process(), [*loggers, *extensions.loggers], metadata
+    )
 
 
 def with_revision(model: Model, stored: Model | None) -> Model:
@@ -219,84 +249,6 @@ def with_revision(model: Model, stored: Model | None) -> Model:
     weights = str(hub_folder(model.weights)[1])
     console.print(f"model.weights={weights}")
     return replace(model, weights=weights)
-
-
-def _read_data(data: Data, workdir: Path, pool: ImagePool | None) -> dict[str, LabelTable]:
-    """Returns the splits; pool: of a run of a fold, or of the run on the images of all folds."""
-    if pool is None:
-        splits = _read_splits(data, workdir)
-    elif data.fold < 0:
-        splits = pool.folds.pool
-    else:
-        splits = oversampled(pool.folds.splits_of(data.fold), data)
-    for warning in check_train(splits):
-        print_warning(warning)
-    return splits
-
-
-def _read_splits(data: Data, workdir: Path) -> dict[str, LabelTable]:
-    """Returns the splits, and prints how they were understood."""
-    if not data.csv or (has_folder(data, data.csv) and not data.images):
-        raise ValueError(
-            "config: data.csv and data.images are empty; name your files, such as "
-            "--config.data.csv=labels.csv --config.data.images=photos, or a packed data set"
-        )
-    splits = read_splits_of(workdir, data)
-    print_notes(splits)
-    return splits
-
-
-def print_notes(splits: dict[str, LabelTable]) -> None:
-    """Prints how the label files were understood, each note once."""
-    for note in dict.fromkeys(note for table in splits.values() for note in table.notes):
-        console.print(note)
-
-
-def with_found_depth(data: Data, splits: dict[str, LabelTable], channels: int) -> Data:
-    """Returns the section with the bits that deep images use, and prints them.
-
-    Args:
-        data: it is not changed.
-        splits: all images of the run.
-        channels: the field model.in_channels.
-    """
-    workers = data.threads or cores() + 1
-    return with_bit_depth(data, splits.values(), workers, channels, console.print)
-
-
-def _check_rows(data: Data, augment: Augment, plan: list[PlannedPhase], devices: int) -> None:
-    """Raises a ValueError if batches do not divide over processes, devices, parts and pairs."""
-    local_rows(data.batch_size, "data.batch_size")
-    local_rows(data.eval_batch_size, "data.eval_batch_size")
-    check_parts(plan, data.batch_size, devices)
-    if mixes(augment):
-        for phase_plan in plan:
-            check_pairs(data.batch_size // devices // phase_plan.phase.accumulate)
-
-
-def _readers(
-    data: Data,
-    evaluation: EvalSpec,
-    tables: dict[str, LabelTable],
-    reader: Reader,
-    pool: ImagePool | None,
-) -> dict[str, Reader]:
-    """Returns the readers of what every epoch reads, each with its cache if the config asks."""
-    size, augment = evaluation.image_size, evaluation.augment
-
-    def one(split: str) -> Reader:
-        paths = tables[split].paths
-        if pool is None or data.cache == "none":
-            return with_cache(reader, data, augment, size, split, paths)
-        form, everything = Form.of_split(split, augment, size, reader.pixels), pool.paths
-        whole = pool.cached(
-            reader, form, lambda: with_cache(reader, data, augment, size, split, everything)
-        )
-        if whole.cache is None:
-            return whole
-        return replace(reader, cache=Subset(whole.cache, pool.rows(paths)))
-
-    return {split: one(split) for split in ("train", "val", SAMPLE) if len(tables[split])}
 
 
 def _restore(
@@ -350,46 +302,3 @@ def _initial(
         prepare_phase(0, pretrained_config)
         variables = random_variables(network, shapes, mesh, seed=seed, bias=bias, given=given)
     return make_state(variables, (), 0), pretrained_config
-
-
-def print_header(inputs: RunInputs, state: TrainState) -> None:
-    """Prints devices, network, parameters, images and the rarest classes."""
-    train = inputs.splits["train"]
-    sizes = ", ".join(f"{len(table)} {name}" for name, table in inputs.splits.items() if table)
-    total = sum(leaf.size for leaf in flatten(state.params).values())
-    rare = sorted(zip(train.positives, train.classes, strict=True))[:RAREST]
-    kind = jax.devices()[0].device_kind
-    rows = [
-        ["devices", describe_devices(jax.device_count(), kind, jax.process_count(), keeps_heap())],
-        ["network", describe_network(inputs.step.network)],
-        ["parameters", f"{total:,}, {len(train.classes)} classes"],
-        ["images", sizes],
-        ["loader", str(inputs.loader)],
-        ["rarest in train", ", ".join(f"{name} ({count})" for count, name in rare)],
-    ]
-    print_table("", ["run", str(inputs.workdir)], rows)
-
-
-def print_end(inputs: RunInputs, finished: bool) -> None:
-    """Prints the best metric of each phase, skipped images, and what to do next."""
-    workdir, metric = inputs.workdir, inputs.config.evaluation.best
-    records = read_metrics(workdir) if is_first_process() else []
-    rows = []
-    for phase_plan in inputs.plan:
-        name = phase_plan.phase.name
-        own = [record for record in records if record["phase"] == name and record["val"]]
-        values = [record["val"][metric] for record in own]
-        if values:
-            best = max(values, key=lambda value: goodness(metric, value))
-            rows.append([name, f"{values[-1]:.4f}", f"{best:.4f}"])
-    if rows:
-        print_table(f"val {metric}", ["phase", "last evaluation", "best evaluation"], rows)
-    inputs.readers["train"].bad.write()  # with those of the other processes
-    if skipped := inputs.readers["train"].bad.summary():
-        print_warning(skipped)
-    if not finished:
-        console.print(f"Stopped; run the same command to continue {workdir}.")
-        return
-    console.print(
-        f"Done. Everything is in {workdir}; next: {command('evaluate')} --workdir {workdir}"
-    )

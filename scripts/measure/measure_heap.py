@@ -52,7 +52,8 @@ def measure(name: str, command: Sequence[str]) -> tuple[float, float]:
 def parse(output: str) -> tuple[float, float]:
     """Returns the two numbers from what the benchmark prints."""
     result = json.loads(output)
-    return result, 0
+    rate = result["programs"][-1]["step"]["images_per_second"]["median"]
+    return rate, result["peak_rss"] / 1e9
 
 
 def spread(values: Sequence[float]) -> str:

@@ -1,0 +1,59 @@
+"""Prints what a run will do, and how it ended."""
+
+import jax
+
+from mlcls_jax.evaluation.best_metric import goodness
+from mlcls_jax.run.metrics_log import read_metrics
+from mlcls_jax.step.network import describe_network
+from mlcls_jax.step.param_tree import flatten
+from mlcls_jax.step.train_step import TrainState
+from mlcls_jax.system.console import console, print_table, print_warning
+from mlcls_jax.system.devices import describe_devices, is_first_process
+from mlcls_jax.system.heap import keeps_heap
+from mlcls_jax.system.invocation import command
+from mlcls_jax.training.context import RunInputs
+
+RAREST = 5
+
+
+def print_header(inputs: RunInputs, state: TrainState) -> None:
+    """Prints devices, network, parameters, images and the rarest classes."""
+    train = inputs.splits["train"]
+    sizes = ", ".join(f"{len(table)} {name}" for name, table in inputs.splits.items() if table)
+    total = sum(leaf.size for leaf in flatten(state.params).values())
+    rare = sorted(zip(train.positives, train.classes, strict=True))[:RAREST]
+    kind = jax.devices()[0].device_kind
+    rows = [
+        ["devices", describe_devices(jax.device_count(), kind, jax.process_count(), keeps_heap())],
+        ["network", describe_network(inputs.step.network)],
+        ["parameters", f"{total:,}, {len(train.classes)} classes"],
+        ["images", sizes],
+        ["loader", str(inputs.loader)],
+        ["rarest in train", ", ".join(f"{name} ({count})" for count, name in rare)],
+    ]
+    print_table("", ["run", str(inputs.workdir)], rows)
+
+
+def print_end(inputs: RunInputs, finished: bool) -> None:
+    """Prints the best metric of each phase, skipped images, and what to do next."""
+    workdir, metric = inputs.workdir, inputs.config.evaluation.best
+    records = read_metrics(workdir) if is_first_process() else []
+    rows = []
+    for phase_plan in inputs.plan:
+        name = phase_plan.phase.name
+        own = [record for record in records if record["phase"] == name and record["val"]]
+        values = [record["val"][metric] for record in own]
+        if values:
+            best = max(values, key=lambda value: goodness(metric, value))
+            rows.append([name, f"{values[-1]:.4f}", f"{best:.4f}"])
+    if rows:
+        print_table(f"val {metric}", ["phase", "last evaluation", "best evaluation"], rows)
+    inputs.readers["train"].bad.write()  # with those of the other processes
+    if skipped := inputs.readers["train"].bad.summary():
+        print_warning(skipped)
+    if not finished:
+        console.print(f"Stopped; run the same command to continue {workdir}.")
+        return
+    console.print(
+        f"Done. Everything is in {workdir}; next: {command('evaluate')} --workdir {workdir}"
+    )
