@@ -157,7 +157,9 @@ def second_reader(table: Table) -> dict[tuple[str, str], float] | None:
         return found
     lists = [_listed(text, options.get("label_delimiter", "")) for text in cells[labels]]
     confidences = options.get("confidence_column")
-    for name in () if confidences else ("Confidence", "confidence", "present", "score"):
+    for name in (
+        () if confidences else ("Confidence", "confidence", "certainty", "present", "score")
+    ):
         if name in columns and name != labels and any(_value(x, options) == 0 for x in cells[name]):
             confidences = name
     classes = {label for labels in lists for label in labels}

@@ -74,7 +74,7 @@ def check_denied(columns: list[Column], names: Column, labels: Column, found: np
 
 
 def confidence_column(
-    cells: CsvCells, columns: list[Column], labels: Column, name: str
+    cells: CsvCells, columns: list[Column], labels: Column, name: str, is_one: bool
 ) -> Column | None:
     """Returns the column that says whether the label of its row is in the image, if there is one.
 
@@ -83,6 +83,7 @@ def confidence_column(
       columns: the columns that are not file names or splits.
       labels: the column that lists the labels.
       name: its name; "": a column that is called like it, and says that some labels are absent.
+      is_one: whether each cell of `labels` is one label, so that a column can be about it.
 
     Raises:
       ValueError: there is no such column, or nothing tells whether a column is one.
@@ -95,9 +96,13 @@ def confidence_column(
             continue
         used = {column.distinct[code].strip() for code in np.unique(column.codes)}
         values = {soft_value(text) for text in used}
-        if None not in values and 0 in values:
+        if is_one and None not in values and 0 in values:
             found.append(column)
-        elif used & _ABSENT or (None not in values and values - {1, UNKNOWN}):
+        elif (
+            used & _ABSENT
+            or (0 in values and None not in values)
+            or (None not in values and values - {1, UNKNOWN})
+        ):
             raise ValueError(
                 f"{column.path}: column {column.name!r} may say whether a label of column "
                 f"{labels.name!r} is in the image; set data.confidence_column={column.name!r} if "

@@ -52,7 +52,7 @@ def listed_labels(
     found, labels, notes = delimited_labels(column, delimiter, known)
     if is_one:
         notes += (f"each cell of column {column.name!r} is one label",)
-    confidences = confidence_column(cells, columns, column, confidence)
+    confidences = confidence_column(cells, columns, column, confidence, is_one)
     if not confidences:
         if known is None:
             check_annotators(columns, names, column)

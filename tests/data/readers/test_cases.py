@@ -692,6 +692,16 @@ def test_columns_that_may_be_one_class(place, second, why):
     assert place.read(text, ignore_columns=second).classes == ("cat",)
 
 
+def test_a_column_beside_lists_of_labels_may_be_their_confidence(place):
+    text = """filename,labels,certainty\na.jpg,"['cat', 'dog']",yes\nb.jpg,['cat'],no\n"""
+    place.add("a.jpg", "b.jpg")
+    assert "column 'certainty' may say whether a label" in place.refusal(
+        text, label_column="labels"
+    )
+    found = place.read(text, label_column="labels", ignore_columns="certainty")
+    assert found.labels.tolist() == [[1, 1], [1, 0]]
+
+
 @pytest.mark.parametrize("sign", ["-", "?", "--"])
 def test_a_label_that_is_only_a_sign(place, sign):
     message = place.refusal(f"filename,labels\na.jpg,{sign}\nb.jpg,cat\n")
