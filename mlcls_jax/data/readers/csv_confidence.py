@@ -98,11 +98,7 @@ def confidence_column(
         values = {soft_value(text) for text in used}
         if is_one and None not in values and 0 in values:
             found.append(column)
-        elif (
-            used & _ABSENT
-            or (0 in values and None not in values)
-            or (None not in values and values - {1, UNKNOWN})
-        ):
+        elif used & _ABSENT or (None not in values and values - {1, UNKNOWN}):
             raise ValueError(
                 f"{column.path}: column {column.name!r} may say whether a label of column "
                 f"{labels.name!r} is in the image; set data.confidence_column={column.name!r} if "
