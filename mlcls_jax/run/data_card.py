@@ -36,6 +36,8 @@ def print_card(card: DataCard, place: str, file: Path | None) -> None:
         place: the label file or data set, as in data.csv.
         file: data_card.json; None if it was not written.
     """
+    if Path(place).is_relative_to(Path.cwd()):  # the config has absolute paths
+        place = str(Path(place).relative_to(Path.cwd()))
     print_table("", ["data", place], [list(row) for row in rows(card).items()])
     for warning in warnings(card):
         print_warning(warning)

@@ -49,8 +49,10 @@ def test_the_card_is_printed_before_the_first_step_and_made_once(
     folder, tiny, tmp_path, capsys, monkeypatch
 ):
     config, workdir = make_config(folder, tiny), tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
     assert train(config, workdir) == 0
     printed = " ".join(capsys.readouterr().out.split())
+    assert "data │ images/labels.csv" in printed.replace("┃", "│")
     first_step = printed.index("head epoch")
     for text in (LEAK, "val '03.png' is train '01.png'", "is nearly black", "3 classes"):
         assert 0 <= printed.find(text) < first_step, text
