@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train on your images, or continue a stopped run",
     "evaluate": "print the metrics of a run next to the base rate",
     "predict": "predict the classes of images",
+    "embed": "write the features of images that a run's backbone computes",
     "report": "write report.html of a run and print its diagnosis",
     "serve": "serve a run as a web page and a JSON endpoint",
     "export": "export a run to timm, Keras, StableHLO, ONNX, TensorFlow or LiteRT",

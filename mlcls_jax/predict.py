@@ -4,7 +4,7 @@ mlcls-jax predict --workdir runs/b5 photo.jpg
 mlcls-jax predict --workdir runs/b5 photos/ --csv predictions.csv --labels decided.csv
 mlcls-jax predict --workdir runs/b5 names.csv --images photos/ --csv predictions.csv
 mlcls-jax predict --workdir runs/b5 photos/ --explain maps/
-mlcls-jax predict --workdir runs/b5 new/ --rank uncertain --label-studio tasks.json
+mlcls-jax predict --workdir runs/b5 new/ --rank diverse --label-studio tasks.json
 
 A class is predicted present when its probability reaches its threshold, which was tuned on val.
 """
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from mlcls_jax.options.predict import (
-    UNCERTAIN,
+    DISAGREEMENT,
+    DIVERSE,
+    FILES,
     check,
-    check_images,
     check_new_files,
-    is_list,
     parse,
 )
 
@@ -33,15 +33,18 @@ import numpy as np
 
 from mlcls_jax import cli
 from mlcls_jax.config import Data
-from mlcls_jax.data.loaders.loader import make_reader
-from mlcls_jax.data.readers.unlabelled import image_names, images_in, is_image, listed_images
+from mlcls_jax.data.loaders.loader import Reader, make_reader
 from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
 from mlcls_jax.evaluation.inference import predict_dataset
-from mlcls_jax.evaluation.ranking import certainty
+from mlcls_jax.evaluation.ranking import certainty, disagreement, farthest_first
 from mlcls_jax.explain.overlays import choose, write_overlays
 from mlcls_jax.run.bucket_run import open_workdir
+from mlcls_jax.run.embedding import embed_dataset, embedding_step
+from mlcls_jax.run.fiftyone import classifications, write_classifications
+from mlcls_jax.run.given_images import named_images
 from mlcls_jax.run.label_studio import tasks, write_tasks
 from mlcls_jax.run.trained_model import (
+    TrainedModel,
     describe_checkpoint,
     load_trained_model,
     uses_ema,
@@ -49,10 +52,8 @@ from mlcls_jax.run.trained_model import (
     write_predictions,
 )
 from mlcls_jax.run.tta import with_views
-from mlcls_jax.run.workdir import read_config
 from mlcls_jax.system import distributed
 from mlcls_jax.system.console import console, escaped
-from mlcls_jax.system.remote import is_remote
 
 SHOWN = 3  # smallest number of classes that the terminal shows per image
 
@@ -61,11 +62,13 @@ def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
     options = parse(argv)
     distributed.start()
-    names, paths = _images(options)
+    names, paths = named_images(options.inputs, options.images, options.workdir)
     check_new_files(options)
     plain = load_trained_model(open_workdir(options.workdir), options.checkpoint)
     run = with_views(plain, options.tta)
     check_outputs(options, run.config.data, names)
+    if options.rank == DIVERSE:
+        embedding_step(plain)  # refuses networks without features before any image is read
     if uses_ema(run.metadata):
         print(escaped(f"using the {describe_checkpoint(run.metadata)}"), file=sys.stderr)
     title = "" if options.json else "predict"
@@ -86,8 +89,8 @@ def main(argv: list[str]) -> int:
     decision_rule = with_threshold(run.decision_rule, options.threshold)
     scores = decision_rule.probabilities(logits[readable])
     certainties = certainty(scores, np.array(decision_rule.thresholds))
-    if options.rank == UNCERTAIN:
-        order = np.argsort(certainties, kind="stable")
+    if options.rank:
+        order = labelling_order(options, plain, paths, reader, scores, certainties)
         scores, certainties = scores[order], certainties[order]
         names, paths = ([entries[i] for i in order] for entries in (names, paths))
     present = decision_rule.present(scores)
@@ -100,6 +103,9 @@ def main(argv: list[str]) -> int:
     if options.label_studio:
         file = Path(options.label_studio)
         write_tasks(file, tasks(names, paths, present, certainties, run.classes))
+    if options.fiftyone:
+        content = classifications(paths, scores, present, run.classes)
+        write_classifications(Path(options.fiftyone), content)
     if options.explain:
         plain = with_fitting_batch(plain, len(paths))
         chosen = choose(scores, present)
@@ -121,9 +127,67 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _files(options: argparse.Namespace) -> tuple[str, str, str]:
+def labelling_order(
+    options: argparse.Namespace,
+    run: TrainedModel,
+    paths: list[str],
+    reader: Reader,
+    scores: np.ndarray,
+    certainties: np.ndarray,
+) -> np.ndarray:
+    """Returns the order in which images are worth labelling, by --rank.
+
+    Args:
+        options: from `parse`.
+        run: the trained model, without views.
+        paths: files of the images, all of which can be read.
+        reader: reads the images.
+        scores: probabilities of the run, [image, class].
+        certainties: from `certainty`, [image].
+
+    Raises:
+        ValueError: a run of --committee cannot be loaded, or has other classes.
+    """
+    if options.rank == DIVERSE:
+        features, _ = embed_dataset(run, paths, reader, "" if options.json else "embed")
+        return farthest_first(features, 1 - certainties)
+    if options.rank == DISAGREEMENT:
+        members = [scores]
+        for workdir in options.committee:
+            title = "" if options.json else Path(workdir).name
+            members.append(_of_member(workdir, run.classes, paths, options, title))
+        return np.argsort(-disagreement(np.stack(members)), kind="stable")
+    return np.argsort(certainties, kind="stable")
+
+
+def _of_member(
+    workdir: str,
+    classes: tuple[str, ...],
+    paths: list[str],
+    options: argparse.Namespace,
+    title: str,
+) -> np.ndarray:
+    """Returns the probabilities of a run of --committee, [image, class], in the order of classes.
+
+    Images that this run cannot read are errors, because --workdir has read them.
+    """
+    run = load_trained_model(open_workdir(workdir), "best")
+    if sorted(run.classes) != sorted(classes):
+        raise ValueError(
+            f"--committee {workdir} has other classes than --workdir; name runs of the same classes"
+        )
+    run = with_views(run, options.tta)
+    reader = make_reader(run.config.data, run.network.in_channels, len(paths))
+    logits, _ = predict_dataset(
+        run.predict, run.variables, paths, run.evaluation, run.mesh, reader, title
+    )
+    scores = run.decision_rule.probabilities(logits)
+    return scores[:, [run.classes.index(name) for name in classes]]
+
+
+def _files(options: argparse.Namespace) -> tuple[str, ...]:
     """Returns the files that the options name; "" for none."""
-    return options.csv, options.labels, options.label_studio
+    return options.csv, options.labels, options.label_studio, options.fiftyone
 
 
 def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] = ()) -> None:
@@ -149,7 +213,7 @@ def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] 
         *options.inputs,
     )
     input_paths = {Path(file).resolve() for file in inputs if file and "://" not in file}
-    for name in ("csv", "labels", "label_studio"):
+    for name in FILES:
         file = getattr(options, name)
         if file and Path(file).resolve() in input_paths:
             raise ValueError(
@@ -159,45 +223,6 @@ def check_outputs(options: argparse.Namespace, data: Data, names: Iterable[str] 
     for name in names if options.labels else ():
         if name != name.encode(errors="replace").decode():
             raise ValueError(f"--labels: the name {name!r} is not valid UTF-8; rename the image")
-
-
-def find_images(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Finds the images to predict, in the order of the arguments.
-
-    Images of a folder are sorted and include those of its subfolders. If the only argument is a
-    folder, its images are named relative to it, as in a label CSV. All other images keep the names
-    that they are given.
-
-    Args:
-        arguments: image files and folders of images, as paths or addresses.
-
-    Returns:
-        The names to report, and the paths to read.
-
-    Raises:
-        ValueError: an argument does not exist, or a folder contains no images.
-    """
-    check_images(arguments)
-    names: list[str] = []
-    paths: list[str] = []
-    for argument in arguments:
-        path = Path(argument)
-        if is_remote(argument) and not is_image(argument):
-            found, folder = image_names(argument), argument.rstrip("/")
-            names += found if len(arguments) == 1 else [f"{folder}/{name}" for name in found]
-            paths += [f"{folder}/{name}" for name in found]
-        elif path.is_dir():
-            found = images_in(path)
-            alone = len(arguments) == 1
-            names += [(file.relative_to(path) if alone else file).as_posix() for file in found]
-            paths += map(str, found)
-            ignored = sum(file.is_file() for file in path.rglob("*")) - len(found)
-            if ignored:
-                print(escaped(f"{argument}: {ignored} other files are ignored"), file=sys.stderr)
-        else:
-            names.append(argument)
-            paths.append(argument)
-    return names, paths
 
 
 def as_json(
@@ -237,14 +262,6 @@ def describe_prediction(
     others = others[: max(0, SHOWN - len(predicted))]
     below = f"; below threshold: {', '.join(others)}" if others else ""
     return f"{name}: {', '.join(predicted) or 'none'}{below}"
-
-
-def _images(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Returns names and paths of the images, from a CSV of file names or from `find_images`."""
-    if not is_list(options.inputs):
-        return find_images(options.inputs)
-    column = read_config(open_workdir(options.workdir)).data.filename_column
-    return listed_images(options.inputs[0], options.images, column)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,24 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory):
+    """Returns the workdir of a run of two steps on `photos`."""
+    import mlcls_jax as ml
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VARIANTS, "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True))
+        config = ml.Config(
+            recipe="none",
+            data=ml.Data(
+                csv=str(photos / "labels.csv"), images=str(photos), batch_size=8, eval_batch_size=8
+            ),
+            model=ml.Model(variant="tiny", weights="", image_size=32),
+            phases=[ml.Phase("all", "2 steps", [ml.Group(".*", 1e-2)])],
+        )
+        yield ml.train(config, tmp_path_factory.mktemp("runs") / "run").workdir
+
+
 @pytest.fixture
 def empty_bucket(monkeypatch):
     """Returns fsspec's file system in memory, in which memory://bucket is empty.

@@ -17,7 +17,7 @@ LAYERS = (
     ("run", "diagnosis"),
     ("options",),
     ("training", "explain"),
-    ("benchmark", "report", "serve", "export", "commands"),
+    ("benchmark", "report", "serve", "export", "embed", "commands"),
     ("api",),
 )
 # The modules at the root are the commands, `__main__`, which runs all of them by name, and `cli`,

@@ -1,5 +1,6 @@
 """How predict finds images and describes predictions."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from mlcls_jax.evaluation.decision_rule import (
     untuned_rule,
     with_threshold,
 )
-from mlcls_jax.predict import check_outputs, describe_prediction, find_images, parse
+from mlcls_jax.predict import check_outputs, describe_prediction, main, parse
+from mlcls_jax.run.given_images import find_images
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_hidden_files_of_a_folder_are_ignored(folder, capsys):
 
 @pytest.mark.parametrize("address", ["https://x.org/a.jpg", "HTTP://x.org/"])
 def test_an_address_of_the_web_is_refused(address):
-    with pytest.raises(ValueError, match="predict takes files and folders") as caught:
+    with pytest.raises(ValueError, match="an address of the web is no file or folder") as caught:
         find_images([address])
     assert str(caught.value).startswith(address)
 
@@ -153,3 +155,32 @@ def test_labels_refuse_file_names_that_are_not_utf8():
     options = parse(["p.jpg", "--workdir", "w", "--labels", "decided.csv"])
     with pytest.raises(ValueError, match=r"'caf\\udce9\.jpg' is not valid UTF-8; rename"):
         check_outputs(options, Data(), ["猫.jpg", "caf\udce9.jpg"])
+
+
+def ranked(capsys, *arguments: str) -> list[dict]:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_rank_orders_the_same_predictions(trained, photos, capsys):
+    arguments = str(photos), "--workdir", str(trained)
+    plain = ranked(capsys, *arguments)
+    diverse = ranked(capsys, *arguments, "--rank", "diverse")
+    uncertain = ranked(capsys, *arguments, "--rank", "uncertain")
+    assert diverse[0] == uncertain[0]
+    assert plain != diverse != uncertain
+    for order in (diverse, uncertain):
+        assert sorted(order, key=lambda one: one["filename"]) == plain
+
+
+def test_runs_that_agree_everywhere_leave_the_order(trained, photos, capsys):
+    arguments = str(photos), "--workdir", str(trained)
+    committee = "--rank", "disagreement", "--committee", str(trained)
+    assert ranked(capsys, *arguments, *committee) == ranked(capsys, *arguments)
+
+
+def test_a_committee_belongs_to_disagreement(capsys):
+    for extra in (["--rank", "disagreement"], ["--rank", "diverse", "--committee", "v"]):
+        with pytest.raises(SystemExit):
+            parse(["p.jpg", "--workdir", "w", *extra])
+        assert "--committee go together: name further runs" in capsys.readouterr().err

@@ -31,14 +31,13 @@ from mlcls_jax.options.export import INT8, SAFETENSORS, check_push
 from mlcls_jax.options.shared import view_name
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import has_run
+from mlcls_jax.run.embedding import embedding_step, pooled
 from mlcls_jax.run.exported import DESCRIPTION, load_exported
 from mlcls_jax.run.fingerprints import check_split_kept
 from mlcls_jax.run.score_table import score_table
 from mlcls_jax.run.trained_model import TrainedModel, load_trained_model, with_fitting_batch
 from mlcls_jax.run.tta import with_views
 from mlcls_jax.run.workdir import read_splits_of
-from mlcls_jax.step.network import build_model
-from mlcls_jax.step.train_step import make_eval_step
 
 
 class LoadedModel:
@@ -112,19 +111,10 @@ class LoadedModel:
         Raises:
             ValueError: an image cannot be read, or the network is not an EfficientNet.
         """
-        run, (names, given) = self._run, named_images(images)
-        if run.network.custom:
-            raise ValueError(f"embed needs an EfficientNet; the run has {run.network.custom}")
+        names, given = named_images(images)
         with session():
-            if self._embedder is None:
-                headless = dataclasses.replace(run.network, num_classes=0)
-                model = build_model(headless, run.pretrained_config.convention)
-                self._embedder = make_eval_step(
-                    model, run.pretrained_config.normalization, run.mesh
-                )
-            features = self._outputs(self._embedder, names, given, run.evaluation)
-        features = features.astype(np.float32)
-        return features if features.ndim == 2 else features.mean(axis=(1, 2))
+            self._embedder = self._embedder or embedding_step(self._run)
+            return pooled(self._outputs(self._embedder, names, given, self._run.evaluation))
 
     def explain(self, image: ImageLike, label: str) -> Image.Image:
         """Returns the image with the evidence for a class in colour, yellow where it is highest.

@@ -9,12 +9,32 @@ from pathlib import Path
 from mlcls_jax.config import Config
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import FOLDER, check_step, saved_steps
+from mlcls_jax.run.input_paths import is_list
 from mlcls_jax.run.stored_config import OF_MODEL, check_config_kept, read_config
 from mlcls_jax.system.files import check_writable
 from mlcls_jax.system.remote import is_remote
 
 VIEWS = ("none", "h", "hv", "d4", "crops")  # values of --tta; run/tta.py says what they are
 _FORMER_VIEWS = {"flip": "h"}
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Adds the images that a command takes, and --images; see run/given_images.py."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IMAGE_OR_FOLDER",
+        help="images and folders of images, or one CSV with a column of file names",
+    )
+    parser.add_argument(
+        "--images", default="", help="folder of the images in the CSV (default: the CSV's folder)"
+    )
+
+
+def check_has_list(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Exits if --images was given without a CSV of file names."""
+    if options.images and not is_list(options.inputs):
+        parser.error("--images is only for a single CSV of file names; leave it out")
 
 
 def add_on_bad_image(parser: argparse.ArgumentParser) -> None:

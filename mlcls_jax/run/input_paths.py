@@ -4,7 +4,7 @@ It imports nothing that takes long, so that a mistake is reported at once.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mlcls_jax.config import Data
@@ -27,6 +27,40 @@ def check_input(path: str, kind: str, advice: str) -> None:
     """
     if path and not (exists(path) if is_remote(path) else Path(os.path.expanduser(path)).exists()):
         raise ValueError(f"{path}: no such {kind}; {advice}")
+
+
+def check_inputs(inputs: Sequence[str], images: str) -> None:
+    """Checks that the images exist that a command names.
+
+    Args:
+        inputs: images and folders, or one CSV of file names.
+        images: folder of the images in the CSV; "" if it was not given.
+
+    Raises:
+        ValueError: one does not exist, or is on the web.
+    """
+    if is_list(inputs):
+        check_input(inputs[0], "CSV file", "check the path")
+        check_input(images, "folder", "check --images")
+    else:
+        check_images(inputs)
+
+
+def is_list(inputs: Sequence[str]) -> bool:
+    """Returns whether the inputs are one CSV of file names."""
+    return len(inputs) == 1 and inputs[0].lower().endswith(".csv")
+
+
+def check_images(inputs: Sequence[str]) -> None:
+    """Raises ValueError if an image or folder does not exist, or is on the web."""
+    for given in inputs:
+        path = Path(given)
+        if given.lower().startswith(("http://", "https://")):
+            raise ValueError(
+                f"{given}: an address of the web is no file or folder; download the image"
+            )
+        if not (exists(given) if is_remote(given) else path.is_dir() or path.is_file()):
+            raise ValueError(f"{given}: no such file or folder; check the path")
 
 
 def check_data(data: Data, prefixes: Iterable[str], has_options: bool = True) -> None:

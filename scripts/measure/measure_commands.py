@@ -15,8 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMANDS = ("train", "evaluate", "predict", "report", "export", "serve", "lr_find", "benchmark")
-COMMANDS += ("pack", "to_csv", "weights", "demo")
+COMMANDS = ("train", "evaluate", "predict", "embed", "report", "export", "serve", "lr_find")
+COMMANDS += ("benchmark", "pack", "to_csv", "weights", "demo")
 WITH_WORKDIR = ("evaluate", "predict", "report", "export", "serve", "lr_find")
 
 

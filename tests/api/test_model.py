@@ -23,24 +23,6 @@ def opened(file) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def trained(photos, tmp_path_factory):
-    """Returns the workdir of a run of two steps."""
-    from mlcls_jax.models.variants import VARIANTS, Variant
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(VARIANTS, "tiny", Variant(0.25, 0.3, 32, 0.2, lite=True))
-        config = ml.Config(
-            recipe="none",
-            data=ml.Data(
-                csv=str(photos / "labels.csv"), images=str(photos), batch_size=8, eval_batch_size=8
-            ),
-            model=ml.Model(variant="tiny", weights="", image_size=SIZE),
-            phases=[ml.Phase("all", "2 steps", [ml.Group(".*", 1e-2)])],
-        )
-        yield ml.train(config, tmp_path_factory.mktemp("runs") / "run").workdir
-
-
-@pytest.fixture(scope="module")
 def model(trained) -> LoadedModel:
     return ml.load(trained)
 
