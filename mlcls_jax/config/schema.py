@@ -58,11 +58,13 @@ class Data:
     # voc: a folder such as VOCdevkit/VOC2007, or one of its ImageSets/Main/*.txt.
     # tfds: the name of a data set of TensorFlow Datasets, such as coco/2017.
     # hf: a Parquet or Arrow file of Hugging Face `datasets`, a folder of them, or a hub's name.
-    source: str = _choice("csv", "folders", "coco", "voc", "tfds", "hf")
+    # label_studio: an export of Label Studio in the format JSON, with choices.
+    # fiftyone: the folder of an export of FiftyOne as FiftyOneDataset, with classifications.
+    source: str = _choice("csv", "folders", "coco", "voc", "tfds", "hf", "label_studio", "fiftyone")
     csv: str = ""  # labels of all images; of the training images only, if val_csv is set
-    # csv, coco: the folder that file names are relative to.  tfds: the folder of its data sets; "":
-    # the default of TFDS.  Unused for voc,
-    # class folders and packed data sets.
+    # csv, coco, label_studio: the folder that file names are relative to.  tfds: the folder of its
+    # data sets; "": the default of TFDS.  Unused for voc, fiftyone, class folders and packed data
+    # sets.
     images: str = ""
     val_csv: str = ""  # labels of the validation images; "": see val_fraction
     val_images: str = ""  # image folder of val_csv; "": images
@@ -93,7 +95,8 @@ class Data:
     # per class.
     label_delimiter: str = ""
     # csv: the column that lists the labels; "": the only other one.  Without label_delimiter, its
-    # cells are lists such as ['cat', 'dog'], or one label each.
+    # cells are lists such as ['cat', 'dog'], or one label each.  label_studio: name of the tag
+    # Choices.  fiftyone: the field with the labels.
     label_column: str = ""
     # csv: the column that says how certain the label of its row is, from 0 (absent) to 1 (present).
     # Labels without a row are then unknown.  "": a column "Confidence" or the like with zeros.
@@ -110,7 +113,9 @@ class Data:
     crowd: str = _choice("present", "unknown", "absent")  # coco, tfds: label of a crowd region
     difficult: str = _choice("unknown", "present", "absent")  # voc, tfds: label of such an object
     min_area: float = 0.0  # coco, tfds: square pixels; smaller objects are unknown; 0: off
-    image_feature: str = "image"  # tfds, hf: path of the feature with the image
+    # tfds, hf: path of the feature with the image.  label_studio: key of the data of a task that
+    # holds the image.
+    image_feature: str = "image"
     # tfds: path of the feature with the labels: class indices, a vector of 0 and 1, or a dictionary
     # of 0 and 1 by class name.
     label_feature: str = "objects/label"

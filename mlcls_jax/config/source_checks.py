@@ -10,7 +10,7 @@ SOURCE_FIELDS = {
     "split_column": ("csv", "hf"),
     "group_column": ("csv",),
     "label_delimiter": ("csv", "hf"),
-    "label_column": ("csv", "hf"),
+    "label_column": ("csv", "hf", "label_studio", "fiftyone"),
     "confidence_column": ("csv", "hf"),
     "val_values": ("csv", "hf"),
     "test_values": ("csv", "hf"),
@@ -21,7 +21,7 @@ SOURCE_FIELDS = {
     "crowd": ("coco", "tfds"),
     "min_area": ("coco", "tfds"),
     "difficult": ("voc", "tfds"),
-    "image_feature": ("tfds", "hf"),
+    "image_feature": ("tfds", "hf", "label_studio"),
     "label_feature": ("tfds",),
 }
 
@@ -120,7 +120,7 @@ def check_source(data: Data) -> None:
                     "the two"
                 )
     _check_groups(data)
-    has_own = data.source in ("voc", "folders", "hf")
+    has_own = data.source in ("voc", "folders", "hf", "fiftyone")
     folders = ("val_images", "test_images") if has_own or data.source == "tfds" else ()
     for name in ("images", *folders) if has_own else folders:
         if getattr(data, name):

@@ -5,8 +5,6 @@ class is absent on an image without annotations. A file without a list of annota
 image_info_test*.json, gives unknown labels.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,9 @@ from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_files import local_copy
 from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
 from mlcls_jax.data.readers.file_names import check_folder, make_table
+from mlcls_jax.data.readers.json_files import read_json
 from mlcls_jax.system.remote import is_remote
 
-# In bytes. The largest known file, of Objects365, has 6 GB; reading it takes twice the memory.
-MOST = 16 * 2**30
 _HEAVY = ("segmentation", "keypoints", "caption")
 
 
@@ -45,7 +42,7 @@ def read_coco(path: str | Path, images: str | Path, policy: AnnotationPolicy) ->
     if not is_remote(images):
         folder = Path(images).expanduser()
     check_folder(folder)
-    content = _read_json(path)
+    content = _read_content(path)
     listed = _list(path, content, "images")
     categories = _list(path, content, "categories")
     names = [_field(path, "images", i, entry, "file_name", str) for i, entry in enumerate(listed)]
@@ -104,30 +101,13 @@ def _area(path: Path, i: int, entry: dict) -> float:
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        size = os.path.getsize(path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    if size > MOST:
-        raise ValueError(
-            f"{path}: the file has {size / 2**30:.0f} GiB, more than the limit of "
-            f"{MOST / 2**30:.0f} GiB; split it"
-        )
-    try:
-        with open(path, "rb") as file:
-            content = json.load(file, object_hook=_lighter)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: not valid JSON ({error}); data.source='coco' needs an instances_*.json file; "
-            "check that it is complete"
-        ) from error
+def _read_content(path: Path) -> dict[str, Any]:
+    needs = "data.source='coco' needs an instances_*.json file"
+    content = read_json(path, needs, _lighter)
     if not isinstance(content, dict):
         raise ValueError(
             f"{path}: contains a {type(content).__name__}, not an object with images, annotations "
-            "and categories; data.source='coco' needs an instances_*.json file"
+            f"and categories; {needs}"
         )
     return content
 

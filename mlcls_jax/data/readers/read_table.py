@@ -13,7 +13,9 @@ from mlcls_jax.data.readers.coco import read_coco
 from mlcls_jax.data.readers.csv_labels import read_labels, with_categories
 from mlcls_jax.data.readers.csv_options import csv_options
 from mlcls_jax.data.readers.detection import AnnotationPolicy
+from mlcls_jax.data.readers.fiftyone import read_fiftyone
 from mlcls_jax.data.readers.hf import read_hf
+from mlcls_jax.data.readers.label_studio import read_label_studio
 from mlcls_jax.data.readers.listing import names_in
 from mlcls_jax.data.readers.packed import INDEX, LABELS, MANIFEST, is_packed, read_packed
 from mlcls_jax.data.readers.tfds import TfdsSet, read_tfds
@@ -28,7 +30,9 @@ def has_folder(data: Data, place: str) -> bool:
       data: its `source` is used.
       place: the label file or data set, as in data.csv.
     """
-    return data.source == "coco" or (data.source == "csv" and not _is_packed(place))
+    return data.source in ("coco", "label_studio") or (
+        data.source == "csv" and not _is_packed(place)
+    )
 
 
 def _is_packed(place: str) -> bool:
@@ -80,6 +84,10 @@ def _read(
         table = read_voc(place, policy, classes)
     elif data.source == "folders" or (data.source == "csv" and holds_class_folders(place)):
         table = read_class_folders(place, classes, is_certain=data.source == "folders")
+    elif data.source == "label_studio":
+        table = read_label_studio(place, images, data.label_column, data.image_feature, classes)
+    elif data.source == "fiftyone":
+        table = read_fiftyone(place, data.label_column, classes)
     elif data.source == "hf":
         table = read_hf(place, data.image_feature, csv_options(data), classes, unlabelled)
     elif data.source == "tfds":

@@ -7,7 +7,7 @@ import pytest
 from layouts import coco_json, make_coco
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.readers import coco
+from mlcls_jax.data.readers import json_files
 from mlcls_jax.data.readers.coco import read_coco
 from mlcls_jax.data.readers.detection import AnnotationPolicy
 from mlcls_jax.data.splits import load_splits
@@ -148,7 +148,7 @@ def test_other_json_is_refused(place, text):
 
 
 def test_a_file_too_large_is_not_read(place, monkeypatch):
-    monkeypatch.setattr(coco, "MOST", 100)
+    monkeypatch.setattr(json_files, "MOST", 100)
     with pytest.raises(ValueError, match="more than"):
         read(place)
 
