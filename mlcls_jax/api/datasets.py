@@ -21,7 +21,8 @@ from mlcls_jax.data.loaders.loader import Reader, local_rows, make_reader, tf_mo
 from mlcls_jax.data.loaders.order import eval_order, train_order
 from mlcls_jax.data.oversampling import with_repeats
 from mlcls_jax.data.readers.records import tensorflow
-from mlcls_jax.data.splits import SPLITS, load_splits
+from mlcls_jax.data.split_tables import SPLITS
+from mlcls_jax.data.splits import load_splits
 from mlcls_jax.step.phases import plan_phases
 from mlcls_jax.system.console import console
 

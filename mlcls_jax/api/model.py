@@ -19,7 +19,7 @@ from mlcls_jax.data.images.pixel_format import PixelFormat, pixel_format
 from mlcls_jax.data.images.transforms import seen_box, shrink
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.data.loaders.loader import Reader, cores, make_reader
-from mlcls_jax.data.splits import SPLITS
+from mlcls_jax.data.split_tables import SPLITS
 from mlcls_jax.evaluate import AT_RECALL, RESAMPLES, labels_for
 from mlcls_jax.evaluation.bootstrap import Interval
 from mlcls_jax.evaluation.inference import EvalSpec, predict_dataset

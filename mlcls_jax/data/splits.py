@@ -3,29 +3,24 @@
 A run saves its splits as `splits.csv` and reads them from there when it continues.
 """
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from mlcls_jax.config import Data
 from mlcls_jax.config.schema import has_folds
 from mlcls_jax.data.folds import into_folds
-from mlcls_jax.data.groups import check_groups, noting_shares, proposed_groups
+from mlcls_jax.data.groups import noting_shares
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.oversampling import oversampled
 from mlcls_jax.data.readers.corrections import read_corrections
-from mlcls_jax.data.readers.csv_cells import quoted, read_csv
-from mlcls_jax.data.readers.csv_writing import csv_text
+from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.read_table import has_folder, read_table
+from mlcls_jax.data.saved_splits import read_splits
+from mlcls_jax.data.split_tables import assembled, separate_tables
 from mlcls_jax.data.stratification import draw_splits
-from mlcls_jax.system.files import write_text
-
-SPLITS = ("train", "val", "test")
-_RESTORE = "restore the file, or choose another --workdir"
 
 
 def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelTable]:
@@ -102,13 +97,13 @@ def draw_pool(
     Raises:
       ValueError: as in `make_splits`.
     """
-    given = _given(train, None, test)
+    given = separate_tables(train, None, test)
     names, rows = _named(train)
     if "test" not in {*names.tolist(), *given} and test_fraction:
         shares = {"test": test_fraction}
         names[rows] = draw_splits(train.take(rows), shares, seed)
         train = noting_shares(train, names[rows], shares)
-    return _assembled(train, names, given)
+    return assembled(train, names, given)
 
 
 def _without_val(table: LabelTable) -> LabelTable:
@@ -157,7 +152,7 @@ def make_splits(
     >>> {split: part.filenames for split, part in splits.items()}
     {'train': ('a', 'b', 'c', 'd', 'g', 'h'), 'val': ('e', 'f')}
     """
-    given = _given(train, val, test)
+    given = separate_tables(train, val, test)
     names, pool = _named(train)
     named = {*names.tolist(), *given}
     shares = {}
@@ -166,67 +161,7 @@ def make_splits(
     if "val" not in named:
         shares["val"] = val_fraction
     names[pool] = draw_splits(train.take(pool), shares, seed)
-    return _assembled(noting_shares(train, names[pool], shares), names, given)
-
-
-def write_splits(path: str | Path, splits: Mapping[str, LabelTable]) -> None:
-    """Writes a CSV with the columns `filename` and `split`.
-
-    Args:
-      path: the file to write.
-      splits: the table of each split.
-    """
-    rows = [(name, split) for split, table in splits.items() for name in table.filenames]
-    frame = pd.DataFrame(rows, columns=["filename", "split"], dtype=str)
-    write_text(Path(path), csv_text(frame))
-
-
-def read_splits(
-    path: str | Path,
-    train: LabelTable,
-    val: LabelTable | None = None,
-    test: LabelTable | None = None,
-    whole: bool = False,
-) -> dict[str, LabelTable]:
-    """Applies a `splits.csv` to the tables that it was made from.
-
-    A split with a separate table has exactly the rows of that table; the other splits divide
-    `train`. Therefore a file name may occur in two image folders.
-
-    Args:
-      path: the `splits.csv`.
-      train, val, test: as in `make_splits`.
-      whole: whether there is no val, because train has the images of all folds.
-
-    Returns:
-      What `load_splits` returned when the file was written.
-
-    Raises:
-      ValueError: the file cannot be read, or its rows do not match the tables. Then the labels have
-        changed, and scores on other images would not be comparable.
-    """
-    given = _given(train, val, test)
-    saved = _saved_names(path)
-    drawn: dict[str, str] = {}
-    for split in SPLITS:
-        if split not in given:
-            twice = [name for name in saved[split] if name in drawn]
-            if twice:
-                raise ValueError(
-                    f"{path}: {quoted(twice)} in both {drawn[twice[0]]} and {split}; {_RESTORE}"
-                )
-            drawn |= dict.fromkeys(saved[split], split)
-    for split, table in given.items():
-        _check_same_images(path, saved[split], table, f"the CSV of {split}")
-    _check_same_images(path, drawn, train, "the label CSV")
-    names = np.array([drawn[name] for name in train.filenames])
-    if train.splits is not None and not given:
-        _check_column(path, train, names)
-    splits = _assembled(train, names, given)
-    needed = ("train",) if whole else ("train", "val")
-    if missing := [name for name in needed if name not in splits]:
-        raise ValueError(f"{path}: no row has the split {missing[0]}; {_RESTORE}")
-    return splits
+    return assembled(noting_shares(train, names[pool], shares), names, given)
 
 
 def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
@@ -274,101 +209,3 @@ def _named(train: LabelTable) -> tuple[np.ndarray, np.ndarray]:
     if not len(rows):
         raise ValueError("the split column has no train rows; write train in some rows")
     return names, rows
-
-
-def _given(
-    train: LabelTable, val: LabelTable | None, test: LabelTable | None
-) -> dict[str, LabelTable]:
-    """The tables of val and test, with their classes in the order of train's."""
-    files = {"train": train, "val": val, "test": test}
-    given = {split: table for split, table in files.items() if table is not None}
-    if len(given) == 1:
-        return {}
-    for split, table in given.items():
-        others = sorted(set(table.splits or ()) - {split})
-        if others:
-            raise ValueError(
-                f"the CSV of {split} has {others[0]} in its split column, but the splits have "
-                "separate CSVs; correct the column, or remove it and set data.split_column=''"
-            )
-    return {
-        split: table.with_classes(train.classes, f"the CSV of {split}", "the CSV of train")
-        for split, table in given.items()
-        if split != "train"
-    }
-
-
-def _assembled(
-    train: LabelTable, names: np.ndarray, given: dict[str, LabelTable]
-) -> dict[str, LabelTable]:
-    """All splits in the order of SPLITS; names: str [n], the split of each row of train."""
-    rows = {split: np.flatnonzero(names == split) for split in SPLITS}
-    splits = {split: train.take(rows[split]) for split in SPLITS if len(rows[split])} | given
-    splits = {split: splits[split] for split in SPLITS if split in splits}
-    _check_disjoint(splits)
-    check_groups(splits)
-    note = proposed_groups(splits) if train.groups is None else ""
-    if note and "train" in splits:
-        splits["train"] = replace(splits["train"], notes=(*splits["train"].notes, note))
-    return splits
-
-
-def _check_disjoint(splits: Mapping[str, LabelTable]) -> None:
-    owner: dict[str, str] = {}
-    for split, table in splits.items():
-        folder = os.path.realpath(table.folder)
-        keys = [os.path.join(folder, name) for name in table.filenames]
-        twice = [
-            (owner[key], name)
-            for key, name in zip(keys, table.filenames, strict=True)
-            if key in owner
-        ]
-        if twice:
-            raise ValueError(
-                f"{len(twice)} images are in both {twice[0][0]} and {split}: "
-                f"{quoted(name for _, name in twice)}; remove them from one of the CSVs"
-            )
-        owner |= dict.fromkeys(keys, split)
-
-
-def _saved_names(path: str | Path) -> dict[str, dict[str, None]]:
-    """The file names of each split, in the order of the file."""
-    if not Path(path).exists():
-        raise ValueError(f"{path}, the list of images by split, is missing; {_RESTORE}")
-    saved = read_csv(path)
-    names, splits = saved.column("filename", _RESTORE), saved.column("split", _RESTORE)
-    rows = list(zip(names.texts, splits.texts, strict=True))
-    for i, (_, split) in enumerate(rows):
-        if split not in SPLITS:
-            raise splits.error(i, f"{split!r} is not a split; write train, val or test")
-    names.check_unique(rows, lambda i: f"{rows[i][0]!r} is in {rows[i][1]} twice; {_RESTORE}")
-    return {split: {name: None for name, owner in rows if owner == split} for split in SPLITS}
-
-
-def _check_same_images(
-    path: str | Path, saved: Iterable[str], table: LabelTable, source: str
-) -> None:
-    saved = list(saved)
-    new = sorted(set(table.filenames) - set(saved))
-    gone = sorted(set(saved) - set(table.filenames))
-    parts = [f"{len(new)} images of {source} are not in it: {quoted(new)}"] if new else []
-    parts += [f"{len(gone)} of its images are not in {source}: {quoted(gone)}"] if gone else []
-    if parts:
-        raise ValueError(
-            f"{path}: {'; '.join(parts)}; restore the CSV, or choose another --workdir"
-        )
-
-
-def _check_column(path: str | Path, table: LabelTable, names: np.ndarray) -> None:
-    """Refuses saved splits that differ from the CSV's column, which may have been edited."""
-    column = np.array(table.splits)
-    # Rows of train may have been drawn for val or test if the column does not name these.
-    drawn = (column == "train") & ~np.isin(names, column)
-    differ = np.flatnonzero((column != names) & ~drawn)
-    if len(differ):
-        i = differ[0]
-        raise ValueError(
-            f"{path}: {len(differ)} images have another split in the CSV's column, the first "
-            f"{table.filenames[i]!r} ({column[i]}, was {names[i]}); restore the column, or choose "
-            "another --workdir"
-        )

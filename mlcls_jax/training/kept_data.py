@@ -8,7 +8,7 @@ from pathlib import Path
 from mlcls_jax.config import Config
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.loader import cores
-from mlcls_jax.data.splits import write_splits
+from mlcls_jax.data.saved_splits import write_splits
 from mlcls_jax.run.checkpoint_integrity import has_run
 from mlcls_jax.run.fingerprints import (
     Fingerprints,

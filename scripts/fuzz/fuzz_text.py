@@ -22,7 +22,8 @@ from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.readers.csv_labels import read_labels
-from mlcls_jax.data.splits import make_splits, read_splits, write_splits
+from mlcls_jax.data.saved_splits import read_splits, write_splits
+from mlcls_jax.data.splits import make_splits
 from mlcls_jax.evaluation.decision_rule import untuned_rule
 from mlcls_jax.run.trained_model import write_predictions
 from mlcls_jax.system.console import escaped

@@ -10,13 +10,8 @@ from mlcls_jax.data.folds import into_folds
 from mlcls_jax.data.groups import proposed_groups, with_pattern
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv, read_labels
-from mlcls_jax.data.splits import (
-    draw_pool,
-    load_splits,
-    make_splits,
-    read_splits,
-    write_splits,
-)
+from mlcls_jax.data.saved_splits import read_splits, write_splits
+from mlcls_jax.data.splits import draw_pool, load_splits, make_splits
 
 
 def named_table(names: list[str], groups: tuple[str, ...] | None = None) -> LabelTable:

@@ -1,57 +1,23 @@
 """Splits by column, by file or at random: disjoint, and the same when they are read back."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.splits import check_train, load_splits, make_splits, read_splits, write_splits
-
-
-def random_table(n=200, c=6, seed=0, folder="images", prefix="p", density=0.2) -> LabelTable:
-    rng = np.random.default_rng(seed)
-    labels = (rng.random((n, c)) < density).astype(np.int8)
-    labels[rng.random((n, c)) < 0.05] = UNKNOWN
-    names = tuple(f"{prefix}{i}.jpg" for i in rng.permutation(n))
-    return LabelTable(Path(folder), names, labels, tuple(f"class {j}" for j in range(c)))
-
-
-def divide(*tables, val_fraction=0.25, test_fraction=0.0, seed=42):
-    options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
-    return make_splits(*tables, **options)
-
-
-def members(splits) -> dict[str, set[str]]:
-    return {split: set(table.filenames) for split, table in splits.items()}
-
-
-def names(splits) -> dict[str, tuple[str, ...]]:
-    return {split: table.filenames for split, table in splits.items()}
-
-
-def assert_partition(splits, table) -> None:
-    """Checks that every row is used once, in the table's order, with its own labels."""
-    position = {name: i for i, name in enumerate(table.filenames)}
-    rows = {split: [position[name] for name in part.filenames] for split, part in splits.items()}
-    assert sorted(i for part in rows.values() for i in part) == list(range(len(table)))
-    for split, part in splits.items():
-        assert rows[split] == sorted(rows[split])
-        assert np.array_equal(part.labels, table.labels[rows[split]])
-        assert part.classes == table.classes
-
-
-def refusal(call, *args, **options) -> str:
-    with pytest.raises(ValueError) as caught:
-        call(*args, **options)
-    assert type(caught.value) is ValueError
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from mlcls_jax.data.label_table import LabelTable
+from mlcls_jax.data.saved_splits import write_splits
+from mlcls_jax.data.splits import check_train, load_splits
+from tests.helpers.split_tables import (
+    assert_partition,
+    divide,
+    members,
+    names,
+    random_table,
+    refusal,
+)
 
 
 def test_without_a_column_all_is_drawn():
@@ -134,99 +100,6 @@ def test_a_separate_file_contradicts_a_split_column():
     assert len(divide(fine, random_table(3, prefix="v"))["train"]) == 3
 
 
-AWKWARD = st.text(st.characters(codec="utf-8", exclude_characters="\0\\"), min_size=1, max_size=6)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    file_names=st.lists(AWKWARD, min_size=3, max_size=12, unique=True),
-    test_fraction=st.sampled_from([0.0, 0.3]),
-    seed=st.integers(0, 99),
-)
-def test_written_and_read_again(tmp_path_factory, file_names, test_fraction, seed):
-    path = tmp_path_factory.mktemp("run") / "splits.csv"
-    table = replace(random_table(len(file_names), seed=seed), filenames=tuple(file_names))
-    splits = divide(table, test_fraction=test_fraction, seed=seed)
-    write_splits(path, splits)
-    again = read_splits(path, table)
-    assert names(again) == names(splits)
-    assert list(again) == list(splits)
-    assert os.listdir(path.parent) == ["splits.csv"]
-
-
-def test_written_as_documented(tmp_path):
-    table = replace(random_table(3), splits=("val", "train", "test"))
-    write_splits(tmp_path / "splits.csv", divide(table))
-    a, b, c = table.filenames
-    expected = f"filename,split\n{b},train\n{a},val\n{c},test\n"
-    assert (tmp_path / "splits.csv").read_bytes() == expected.encode()
-
-
-@pytest.mark.parametrize("with_val", [True, False])
-@pytest.mark.parametrize("with_test", [True, False])
-def test_files_with_equal_names_read_again(tmp_path, with_val, with_test):
-    train = random_table(40, folder="train")
-    val = random_table(10, seed=1, folder="val") if with_val else None
-    test = random_table(15, seed=2, folder="test") if with_test else None
-    splits = divide(train, val, test, seed=7)
-    write_splits(tmp_path / "splits.csv", splits)
-    again = read_splits(tmp_path / "splits.csv", train, val, test)
-    assert names(again) == names(splits)
-    assert [part.folder for part in again.values()] == [part.folder for part in splits.values()]
-
-
-def test_saved_splits_that_no_longer_fit(tmp_path):
-    path = tmp_path / "splits.csv"
-    table = random_table(30)
-    write_splits(path, divide(table))
-    message = refusal(read_splits, path, table.take(range(28)))
-    assert "2 of its images are not in the label CSV" in message
-    assert repr(table.filenames[29]) in message
-    write_splits(path, divide(table.take(range(27))))
-    message = refusal(read_splits, path, table)
-    assert "3 images of the label CSV are not in it" in message
-    assert repr(table.filenames[28]) in message
-    assert "another --workdir" in message
-    val = random_table(5, seed=1, folder="val")
-    write_splits(path, divide(table, val))
-    message = refusal(read_splits, path, table, val.take([0, 1, 2, 3]))
-    assert "1 of its images are not in the CSV of val" in message
-
-
-def test_saved_splits_against_an_edited_column(tmp_path):
-    path = tmp_path / "splits.csv"
-    table = replace(random_table(4), splits=("train", "train", "val", "train"))
-    write_splits(path, divide(table))
-    edited = replace(table, splits=("val", "train", "val", "train"))
-    message = refusal(read_splits, path, edited)
-    assert (
-        f"1 images have another split in the CSV's column, the first {table.filenames[0]!r}"
-        in message
-    )
-    drawn = replace(table, splits=("train", "train", "test", "train"))
-    write_splits(path, divide(drawn))
-    assert names(read_splits(path, drawn)) == names(divide(drawn))
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("filename,split\na,train\nb,dev\n", "row 3, column 'split': 'dev'"),
-        ("filename,split\na,train\na,train\nb,val\n", "rows 2 and 3, column 'filename': 'a'"),
-        ("filename,split\na,train\na,val\nb,val\n", "'a' in both train and val"),
-        ("filename,split\na,train\nb,train\n", "no row has the split val"),
-        ("filename,split\na,val\nb,val\n", "no row has the split train"),
-        ("filename\na\nb\n", "no column 'split'"),
-        ("", "empty"),
-    ],
-)
-def test_damaged_saved_splits(tmp_path, text, words):
-    path = tmp_path / "splits.csv"
-    path.write_text(text)
-    table = replace(random_table(2), filenames=("a", "b"))
-    assert words in refusal(read_splits, path, table)
-
-
 def test_check_train_names_the_classes():
     train = LabelTable(
         Path("x"), ("a", "b"), np.array([[1, 0, -1], [0, 0, -1]], np.int8), ("p", "q", "r")
@@ -302,7 +175,7 @@ def test_load_splits_with_a_folder_for_each(tmp_path):
             test_images=str(tmp_path / "c"),
         )
     )
-    assert [part.folder.name for part in splits.values()] == ["a", "b", "c"]
+    assert [Path(part.folder).name for part in splits.values()] == ["a", "b", "c"]
 
 
 def test_load_splits_by_column(tmp_path):

@@ -14,7 +14,7 @@ from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.readers.csv_cells import read_csv
 from mlcls_jax.data.readers.csv_labels import labels_csv, read_labels
 from mlcls_jax.data.readers.csv_writing import csv_text, escaped_cell, unescaped_cell
-from mlcls_jax.data.splits import read_splits, write_splits
+from mlcls_jax.data.saved_splits import read_splits, write_splits
 
 TEXT = st.text(st.sampled_from(list("ab=+-@＝;,\t\r\n' \"")), max_size=8) | st.text(max_size=4)
 HOSTILE = ("=cmd|' /C calc'!A0", 'x;=HYPERLINK("y")', "'=1", "''=1", "a;'-1", "＝1", "plain-name")
