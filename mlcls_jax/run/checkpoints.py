@@ -9,6 +9,7 @@ Each checkpoint contains these items:
 """
 
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ from mlcls_jax.run.checkpoint_integrity import (
 )
 from mlcls_jax.run.checkpoint_integrity import has_checkpoint as has_checkpoint
 from mlcls_jax.run.checkpoint_integrity import saved_steps as saved_steps
+from mlcls_jax.run.save_threads import end_threads
 from mlcls_jax.step.ema import NO_EMA, EmaState, with_ema
 from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.step.train_step import TrainState
@@ -110,6 +112,7 @@ class Checkpoints:
         self._saving = -1  # the step of the save in progress, or of the previous save
         self._on_disk = -1  # the step of the last save that a power failure cannot undo
         self._lost = ""  # why the previous save failed
+        self._threads = threading.enumerate()  # before the save in progress
 
     def save(
         self,
@@ -139,7 +142,7 @@ class Checkpoints:
         metadata = metadata | {"format": FORMAT, "version": __version__}
         args = ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **saves)
         metrics = None if value is None else {metric: value}
-        self._saving, self._lost = step, ""
+        self._saving, self._lost, self._threads = step, "", threading.enumerate()
         try:
             if not self._is_same_folder():  # Orbax would create it without the rest of the run
                 raise FileNotFoundError(self._folder)
@@ -283,6 +286,7 @@ class Checkpoints:
                 f"the checkpoint of step {self._saving} is discarded, because it could not be "
                 f"written within {seconds:.0f} s; the earlier ones are kept"
             )
+            end_threads(self._threads)
         elif (error := settled.exception()) and not self._lost:
             try:
                 self._failed(error)
@@ -325,6 +329,7 @@ class Checkpoints:
 
     def _failed(self, error: BaseException) -> None:
         """Keeps the earlier checkpoints after a failed save; OSError unless the disk is full."""
+        end_threads(self._threads)
         failure = f"the checkpoint of step {self._saving} cannot be written to {self._folder}"
         if not self._is_same_folder():
             raise OSError(

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 import threading
 
 import jax
@@ -389,3 +391,36 @@ def test_a_failed_run_waits_for_its_last_save(tmp_path, monkeypatch, capsys):
     assert threads.is_busy()  # so that the command does not wait for it
     assert "step 1 is discarded, because it could not" in capsys.readouterr().out
     ended.set()
+
+
+FULL_DISK = """
+import errno, os, sys
+from pathlib import Path
+
+import numpy as np
+from mlcls_jax.run.checkpoints import Checkpoints
+from mlcls_jax.step.train_step import make_state
+
+make = os.mkdir
+
+def fails(path, *args, **options):
+    if "checkpoints" in str(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    make(path, *args, **options)
+
+checkpoints = Checkpoints(Path(sys.argv[1]))
+state = make_state({"params": {"w": np.zeros(3)}, "batch_stats": {}}, {"mu": np.zeros(3)}, 1)
+os.mkdir = fails
+try:
+    checkpoints.save(1, state, {}, 0.5)
+    checkpoints.wait()
+except OSError as error:
+    print(error)
+"""
+
+
+def test_an_interpreter_does_not_wait_for_a_save_that_a_full_disk_has_ended(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert "no space left on device); the earlier ones are kept" in ended.stdout

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,7 @@ from reference_keras import randomise_keras, write_earlier_keras_3, write_legacy
 from stored_values import stored
 
 from mlcls_jax.models.variants import VARIANTS
+from mlcls_jax.models.weights import keras_h5
 from mlcls_jax.models.weights.keras_h5 import MAX_DEPTH, MAX_EXPANSION, layer_order, read_keras
 from mlcls_jax.models.weights.load import load_pretrained
 
@@ -368,3 +371,60 @@ def test_groups_that_are_too_deep_or_cyclic(tmp_path):
         file["g/kernel"] = np.zeros(1)
         file["g/g"] = file["g"]
     assert read_keras(path).keys() == {"g/kernel"}
+
+
+CLAIMS = {
+    "a tensor": lambda file: file.create_dataset("w", (2**40,), "f4", chunks=(2**16,)),
+    "a tensor of no bytes": lambda file: file.create_dataset("w", (2**40, 2**20), "f8"),
+    "a chunk": lambda file: file.create_dataset("w", (1,), "f4", chunks=(2**29,), maxshape=(None,)),
+    "a compressed chunk": lambda file: file.create_dataset(
+        "w", (2**33,), "u1", chunks=(2**28,), compression="gzip", fillvalue=1
+    ),
+    "many tensors": lambda file: [
+        file.create_dataset(f"{n}/w", (2**30,), "f4", chunks=(2**16,)) for n in range(200)
+    ],
+}
+READ_ALL = """
+import sys, time, resource
+from mlcls_jax.models.weights.keras_h5 import read_keras
+
+before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+for path in sys.argv[1:]:
+    try:
+        read_keras(path)
+    except ValueError as error:
+        print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.process_time() - began)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in kilobytes there")
+def test_small_files_that_claim_huge_tensors_cost_little_memory_and_time(tmp_path):
+    paths = [tmp_path / f"{name}.h5" for name in CLAIMS]
+    for path, make in zip(paths, CLAIMS.values(), strict=True):
+        with h5py.File(path, "w") as file:
+            make(file)
+        assert path.stat().st_size < 500_000
+    command = [sys.executable, "-c", READ_ALL, *map(str, paths)]
+    *refusals, cost = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=600
+    ).stdout.splitlines()
+    kilobytes, seconds = map(float, cost.split())
+    assert len(refusals) == len(CLAIMS)
+    assert all("more than the file can hold" in line for line in refusals)
+    assert kilobytes < 100_000
+    assert seconds < 5
+
+
+def test_more_tensors_than_the_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_h5, "MAX_TENSORS", 3)
+    for count, end in [(6, None), (7, "more than 6 tensors and groups")]:
+        path = tmp_path / f"{count}.h5"
+        with h5py.File(path, "w") as file:
+            for n in range(count):
+                file[f"w{n}"] = np.ones(2, np.float32)
+        if end is None:
+            assert len(read_keras(path)) == count
+        else:
+            with pytest.raises(ValueError, match=end):
+                read_keras(path)
