@@ -126,17 +126,22 @@ class ShortRun:
 
 
 def _state(step: int):
-    import jax.numpy as jnp
+    import jax
+    import numpy as np
 
     from mlcls_jax.step.train_step import make_state
 
-    params = {"w": jnp.full(3, step, jnp.float32)}
-    return make_state({"params": params, "batch_stats": {}}, {"mu": jnp.zeros(3)}, step)
+    weights, momentum = jax.device_put((np.full(3, step, np.float32), np.zeros(3, np.float32)))
+    return make_state({"params": {"w": weights}, "batch_stats": {}}, {"mu": momentum}, step)
 
 
 def _next(state, step: int):
-    params = {"w": state.params["w"] * 0.5 + step}
-    return state.replace(params=params, step=state.step + 1)
+    import jax
+    import numpy as np
+
+    weights = np.asarray(state.params["w"]) * np.float32(0.5) + np.float32(step)  # not compiled
+    now = jax.device_put((weights, np.int32(step)))
+    return state.replace(params={"w": now[0]}, step=now[1])
 
 
 def _arrays(state) -> dict:
