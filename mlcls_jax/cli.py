@@ -5,6 +5,7 @@ import dataclasses
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from logging import getLogger
 from traceback import print_exc
@@ -135,6 +136,8 @@ def _quiet_threads() -> None:
     """Silences errors in background threads, because the main thread raises them again."""
     logging.set_verbosity(logging.FATAL)  # Orbax logs the errors that it raises
     getLogger("asyncio").setLevel("CRITICAL")
+    # What the threads of a failed save were meant to run.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     print_unraisable = sys.unraisablehook
 
     def print_in_main_thread(unraisable) -> None:
