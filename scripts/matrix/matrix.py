@@ -3,9 +3,10 @@
     sudo python scripts/matrix/matrix.py --root matrix/trixie             # Debian's newer release
     sudo python scripts/matrix/matrix.py --root matrix/trixie --jax 0.11.2 --fast
     sudo python scripts/matrix/matrix.py --root matrix/forky --suite forky         # its testing
+    sudo python scripts/matrix/matrix.py --root matrix/noble --suite noble         # Ubuntu 24.04
     python scripts/matrix/matrix.py --jax 0.9.2 --fast                    # this machine's Python
 
-With --root, debootstrap makes a folder with a Debian release unless it exists. Everything then runs
+With --root, debootstrap makes a folder with a release unless it exists. Everything then runs
 inside it by chroot.  The files of git, with your changes, are copied.  Their wheel is built and
 installed with the extra `test`, and pytest runs in the copy without its package folder, so what is
 imported is the wheel; the few tests of the checkout itself are left out.  Arguments after -- go to
@@ -32,6 +33,7 @@ CHECKOUT = Path(__file__).parents[2]
 PACKAGES = "python3,python3-venv,git,make,ca-certificates"
 WORK = "opt/mlcls_jax_matrix"  # in the root folder
 MIRROR, RECIPES = "http://deb.debian.org/debian", Path("/usr/share/debootstrap/scripts")
+UBUNTU = {"noble": "http://archive.ubuntu.com/ubuntu"}  # Python 3.12, which no Debian release has
 # Variables that tell programs how to reach the network.
 PASSED_ON = ("PIP_", "SSL_", "CURL_", "REQUESTS_")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -137,22 +139,29 @@ def environment(root: Path | None) -> dict[str, str]:
 
 
 def prepare_root(root: Path, suite: str) -> None:
-    """Makes a folder with a Debian release unless it is there, and copies how to reach the network.
+    """Makes a folder with a release unless it is there, and copies how to reach the network.
 
     Args:
         root: the folder.
         suite: name of the release; may be newer than this machine's debootstrap.
     """
     if not (root / "usr/bin/python3").exists():
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(root)]
-        if not (RECIPES / suite).exists():
-            command += [MIRROR, str(RECIPES / "sid")]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        subprocess.run(debootstrap_command(root, suite), check=True, stdout=sys.stderr)
     for path in COPIED:
         if path.exists():
             target = root / path.relative_to("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+
+
+def debootstrap_command(root: Path, suite: str) -> list[str]:
+    """Returns the command that makes a folder with a release of Debian, or one of UBUNTU."""
+    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}"]
+    if suite in UBUNTU:  # python3-venv is in universe; all releases share the script of gutsy
+        options = ["--components=main,universe", suite, str(root), UBUNTU[suite]]
+        return [*command, *options, str(RECIPES / "gutsy")]
+    newer = [] if (RECIPES / suite).exists() else [MIRROR, str(RECIPES / "sid")]
+    return [*command, suite, str(root), *newer]
 
 
 def copy_checkout(folder: Path) -> None:
@@ -226,7 +235,7 @@ def count(report: str) -> tuple[int, int, int]:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--root", type=Path, help="folder of the other system (default: none)")
-    parser.add_argument("--suite", default="trixie", help="Debian release (default: trixie)")
+    parser.add_argument("--suite", default="trixie", help="release of Debian, or noble of Ubuntu")
     parser.add_argument("--jax", default="", help="version of JAX (default: the newest)")
     parser.add_argument("--fast", action="store_true", help="leave out tests marked slow")
     work = CHECKOUT / "build/matrix"
