@@ -12,7 +12,7 @@ from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.data.readers.unlabelled import folder_table, listed_images
-from mlcls_jax.predict import find_images
+from mlcls_jax.run.given_images import find_images
 from mlcls_jax.run.input_paths import check_training_data
 
 CSV, PHOTOS = "memory://bucket/labels.csv", "memory://bucket/photos"
