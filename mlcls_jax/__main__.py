@@ -5,11 +5,12 @@ The options of a command are in its module, which is imported only when it runs.
 """
 
 import difflib
+import os
 import runpy
 import sys
 
 from mlcls_jax import __version__
-from mlcls_jax.system import early_signals
+from mlcls_jax.system import early_signals, memory_limit
 from mlcls_jax.system.invocation import program
 
 USER_ERROR = 2
@@ -55,7 +56,14 @@ def run(name: str) -> None:
     """Runs a command as `python -m mlcls_jax.<name>` does."""
     early_signals.leave_on_signals()
     sys.argv[1:2] = []
-    runpy.run_module(f"mlcls_jax.{name.replace('-', '_')}", run_name="__main__")
+    try:
+        runpy.run_module(f"mlcls_jax.{name.replace('-', '_')}", run_name="__main__")
+    except Exception as error:  # of the imports
+        reason = memory_limit.explain(error)
+        if not reason or os.environ.get("MLCLS_JAX_TRACEBACK"):
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        sys.exit(USER_ERROR)
 
 
 def help_text() -> str:

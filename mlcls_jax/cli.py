@@ -11,6 +11,11 @@ from logging import getLogger
 from traceback import print_exc
 from typing import NoReturn
 
+from mlcls_jax.system import memory_limit
+
+if memory_limit.limit() is not None:
+    memory_limit.check()  # before JAX starts, which would go on without an end
+
 import jax
 from absl import logging
 
@@ -98,7 +103,8 @@ def _run(main: Callable[[list[str]], int], output: Output) -> None:
     except KeyboardInterrupt:
         _stop("stopped", INTERRUPTED)
     except Exception as error:
-        traced = keeps_traceback() or not isinstance(error, ONE_LINE_ERRORS)
+        is_known = isinstance(error, ONE_LINE_ERRORS) or memory_limit.explain(error)
+        traced = keeps_traceback() or not is_known
         if distributed.is_multiprocess():
             # An exit by exception would wait for the other processes, and they for this one.
             if traced:
@@ -129,7 +135,8 @@ def _end_with_others(error: Exception) -> NoReturn:
 
 
 def _exit_code(error: Exception) -> int:
-    return USER_ERROR if isinstance(error, ValueError | OSError) else FAILED
+    is_users = isinstance(error, ValueError | OSError) or memory_limit.explain(error)
+    return USER_ERROR if is_users else FAILED
 
 
 def _quiet_threads() -> None:
@@ -159,6 +166,8 @@ def _leave(code: int) -> NoReturn:
 
 def _error_line(error: BaseException) -> str:
     """Returns the line that a command prints for an error."""
+    if reason := memory_limit.explain(error):
+        return reason
     if isinstance(error, MemoryError):
         return error_line(error, 300, "; free memory, or raise its limit (ulimit -v)")
     if not isinstance(error, jax.errors.JaxRuntimeError):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mlcls_jax import __main__ as program
 from mlcls_jax import __version__
@@ -159,3 +160,18 @@ def test_a_signal_during_the_imports_leaves_with_one_line(name, number, code):
         code,
         f"{number}: stopped before any work was done\n",
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as ulimit -v does")
+@pytest.mark.parametrize("megabytes", [500, 1800])
+def test_a_limit_of_memory_that_strikes_in_imports_is_one_line(tmp_path, megabytes):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("filename,red\nx.png,1\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({megabytes} << 20,) * 2)\n"
+    arguments = ("train", "--csv", labels, "--images", tmp_path, "--workdir", tmp_path / "run")
+    done = call(*map(str, arguments), form=("-c", limit + LAUNCHER))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: the address space of this process is limited to ")
+    assert line.endswith("for this command; run ulimit -v unlimited, or raise it")

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +279,7 @@ class Checkpoints:
         executors that have ended.  A save that takes longer is discarded as a whole: its folder
         has no final name, and the next run removes it.  A warning says why a save is lost.
         """
-        settled = threads.run(self._finish)
+        settled = threads.run(self._finish_and_close)
         wait([settled], seconds)
         if not settled.done():
             print_warning(
@@ -326,6 +326,20 @@ class Checkpoints:
                 sync_folder(checkpoint)
                 sync_folder(self._folder)
             self._on_disk = step
+
+    def _finish_and_close(self) -> None:
+        """Waits as `_finish` does, and for the threads that a failed save has left in Orbax.
+
+        With a thread that nobody has waited for, Orbax's finaliser can block Python 3.11 and 3.12.
+        """
+        try:
+            self._finish()
+        except Exception:
+            end_threads(self._threads)
+            raise
+        finally:
+            with suppress(Exception):
+                self._manager.close()
 
     def _failed(self, error: BaseException) -> None:
         """Keeps the earlier checkpoints after a failed save; OSError unless the disk is full."""
