@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -26,12 +27,16 @@ extern char **environ;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX], copies[PATH_MAX];
 static long count, fail_at;
-static int error_number, is_lasting, log_file = -1;
+static int error_number, is_lasting, is_brief, log_file = -1;
 
 long faults_count(void) { return count; }
 
-/* folder: to watch, "" for none; at: number of the call that fails, 0 for none; lasting: whether all
-   later ones fail as well; into: folder for the copies, "" for none; log: a descriptor, or -1. */
+/* Whether only a file that is synchronised is copied, and not the folder before each call. */
+void faults_copy_files(int brief) { is_brief = brief; }
+
+/* folder: to watch, "" for none; at: number of the call that fails, 0 for none; error: with which it
+   fails, or 0 for SIGKILL; lasting: whether all later ones fail as well; into: folder for the copies,
+   "" for none; log: a descriptor, or -1. */
 void faults_set(const char *folder, long at, int error, int lasting, const char *into, int log) {
     pthread_mutex_lock(&lock);
     snprintf(root, sizeof root, "%s", folder);
@@ -62,13 +67,26 @@ static void absolute(int folder, const char *path, char *out) {
     if (length >= PATH_MAX) out[0] = 0;
 }
 
+static void spawn(char *const words[]) {
+    char *const clean[] = {"PATH=/usr/bin:/bin", NULL}; /* the command itself is not watched */
+    pid_t child;
+    if (!posix_spawnp(&child, words[0], NULL, NULL, words, clean)) waitpid(child, NULL, 0);
+}
+
 static void copy_folder(void) {
     char target[PATH_MAX + 32];
     snprintf(target, sizeof target, "%s/%ld", copies, count);
     char *const words[] = {"cp", "-a", root, target, NULL};
-    char *const clean[] = {"PATH=/usr/bin:/bin", NULL}; /* cp itself is not watched */
-    pid_t child;
-    if (!posix_spawnp(&child, "cp", NULL, NULL, words, clean)) waitpid(child, NULL, 0);
+    spawn(words);
+}
+
+static void copy_file(const char *path) {
+    char target[2 * PATH_MAX + 32];
+    struct stat found;
+    if (stat(path, &found) || !S_ISREG(found.st_mode)) return;
+    snprintf(target, sizeof target, "%s/%ld%s", copies, count, path + strlen(root));
+    char *const words[] = {"install", "-D", (char *)path, target, NULL};
+    spawn(words);
 }
 
 static void record(const char *call, int error, const char *a, const char *b) {
@@ -79,7 +97,9 @@ static void record(const char *call, int error, const char *a, const char *b) {
 static int enter(const char *call, const char *a) {
     pthread_mutex_lock(&lock);
     count++;
-    if (copies[0]) copy_folder();
+    if (copies[0] && !is_brief) copy_folder();
+    if (copies[0] && is_brief && !strcmp(call, "fsync")) copy_file(a);
+    if (count == fail_at && !error_number) kill(getpid(), SIGKILL);
     if (fail_at && (count == fail_at || (is_lasting && count > fail_at))) {
         record(call, error_number, a, "");
         pthread_mutex_unlock(&lock);
