@@ -168,7 +168,8 @@ class Trainings:
 
         command = importlib.import_module("mlcls_jax.train").main  # not the function of the API
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, 1), os.dup2(descriptor, 2)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
         code, leave = 3, os._exit
         os._exit = sys.exit  # with which a command leaves if it does not wait for threads
         try:
