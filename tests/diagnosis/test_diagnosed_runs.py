@@ -139,3 +139,50 @@ def test_wrong_labels_are_reported(share, expected):
     if expected:
         (count,) = [int(found["label noise"].text.split()[0])]
         assert 0.6 * wrong.sum() < count < 1.2 * wrong.sum()
+
+
+def test_random_weights_under_frozen_batch_norm():
+    """Random features of which little can be learnt: only their cause is named, not the effects."""
+
+    def random_features(count, seed):
+        x, y = images(count, seed, noise=6.0)
+        mixed = x @ np.random.default_rng(0).normal(size=(20, 20))
+        return np.maximum(mixed - 20, 0), y  # a layer that nothing has trained
+
+    train, val = random_features(1000, 1), random_features(1000, 2)
+    made, splits, probabilities = learn(train, val, rate=0.003)
+    val_labels = Labels(splits["train"], splits["val"], scored=(splits["val"], probabilities))
+    phases = {1: Phase("tune", "12 epochs", [Group(".*", 1e-3)], batch_norm="frozen")}
+    found = {f.kind: f for f in diagnose(Evidence(made, phases, weights="", labels=val_labels))}
+    assert set(found) == {"random weights"}
+    assert "batch normalisation is frozen" in found["random weights"].text
+    pretrained = Evidence(made, phases, weights="imagenet", labels=val_labels)
+    assert {f.kind for f in diagnose(pretrained)} & {"underfitting", "base rate"}
+
+
+def test_a_head_that_learns_and_a_phase_that_then_memorises():
+    """Fine-tuning rises above the head, then falls: its gain and the fall don't contradict."""
+    train, val = (images(count, seed, 400, noise=2.0) for count, seed in ((120, 1), (600, 2)))
+    narrow = [(x[:, 3:5], y) for x, y in (train, val)]  # one class and some noise
+    head, splits, _ = learn(*narrow, "head")
+    tune, _, probabilities = learn(train, val, steps=5, first=head[-1]["step"])
+    found = diagnosed(head + tune, splits, probabilities)
+    assert set(found) == {"overfitting", "fine-tuning"} and not found["fine-tuning"].next
+
+
+def test_a_curve_that_still_rises():
+    """A run that was stopped early, with nothing wrong: no rule fires on a rising curve."""
+
+    def with_nuisance(count, seed):
+        x, y = images(count, seed)
+        nuisance = 6 * np.random.default_rng(seed + 9).normal(size=(count, CLASSES))
+        x[:, :CLASSES] += nuisance
+        x[:, CLASSES : 2 * CLASSES] = nuisance  # subtracting it takes many steps to learn
+        return x, y
+
+    made, splits, probabilities = learn(
+        with_nuisance(400, 1), with_nuisance(300, 2), rate=0.001, steps=6
+    )
+    values = [record["val"]["mAP"] for record in made]
+    assert values == sorted(values) and values[-1] > values[-4] + 0.02
+    assert set(diagnosed(made, splits, probabilities)) == {"nothing"}
