@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "write report.html of a run and print its diagnosis",
     "serve": "serve a run as a web page and a JSON endpoint",
     "export": "export a run to timm, Keras, StableHLO, ONNX, TensorFlow or LiteRT",
+    "tune": "search for better rates, loss and augmentation",
     "lr-find": "suggest learning rates for a phase",
     "benchmark": "measure the speed of your configuration and name the bottleneck",
     "pack": "pack a data set into a few large files",

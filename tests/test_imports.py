@@ -17,7 +17,7 @@ LAYERS = (
     ("run", "diagnosis"),
     ("options",),
     ("training", "explain"),
-    ("benchmark", "report", "serve", "export", "embed", "commands"),
+    ("benchmark", "report", "serve", "export", "embed", "tune", "commands"),
     ("api",),
 )
 # The modules at the root are the commands, `__main__`, which runs all of them by name, and `cli`,
@@ -35,8 +35,12 @@ COMMANDS = {
     "train",
     "weights",
 }
-# `train` writes the report, and its --dry-run measures a few steps.
-BETWEEN_COMMANDS = {("train", "report.live"), ("train", "benchmark.dry_run")}
+# `train` writes the report, and its --dry-run measures a few steps; a trial of `tune` trains.
+BETWEEN_COMMANDS = {
+    ("train", "report.live"),
+    ("train", "benchmark.dry_run"),
+    ("tune.__main__", "train"),
+}
 # Modules that import TensorFlow, when it is needed.
 TENSORFLOW = {"data.readers.records", "export.tensorflow_files"} | {
     f"data.loaders.tf_{name}"

@@ -82,6 +82,8 @@ class Extensions:
         batches: training batches in place of those of the label table; None for those.
         variables: of a custom network, to start from; None for random ones.
         pool: images of all folds, for a run of one of them; None for another run.
+        made: what earlier runs with the same images, weights and head have computed of them, for
+            the runs of all folds; None for nothing.
         kept: of a run without validation images; None tunes thresholds on these.
         accept_changed_data: whether a run continues with other labels, splits or config.
     """
@@ -91,6 +93,7 @@ class Extensions:
     batches: OwnBatches | None = None
     variables: Any = None
     pool: ImagePool | None = None
+    made: dict[Any, Any] | None = None
     kept: KeptRule | None = None
     accept_changed_data: bool = False
 

@@ -96,7 +96,9 @@ class FoldRuns:
             kept_data.open(self.workdir, self.config)
             write_text(self.workdir / CONFIG, to_json(config))  # with the depth that was found
             write_text(self.workdir / FOLDS, folds_csv(folds))
-        extensions = dataclasses.replace(self.extensions, pool=ImagePool(folds))
+        made = self.extensions.made
+        pool = ImagePool(folds) if made is None else ImagePool(folds, made)
+        extensions = dataclasses.replace(self.extensions, pool=pool)
         runs = dataclasses.replace(self, config=config, extensions=extensions)
         return runs._train(folds, finished)
 
