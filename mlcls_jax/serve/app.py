@@ -29,6 +29,7 @@ from mlcls_jax.serve.answers import (
     Prediction,
 )
 from mlcls_jax.serve.batching import BusyError
+from mlcls_jax.serve.kserve import add_kserve
 from mlcls_jax.serve.limits import PROBES, RequestLimits, refusal
 from mlcls_jax.serve.metrics import CountRequests, Metrics
 from mlcls_jax.serve.pages import make_pages
@@ -131,6 +132,12 @@ def make_app(
             part=_part(decoded),
         )
 
+    async def answer_all(uploads: list[UploadFile]) -> list[Answer]:
+        answers = [answer for _, answer in await _answers(service, uploads)]
+        metrics.images.inc(len(answers))
+        return answers
+
+    add_kserve(app, name, service.run.classes, answer_all)
     return app
 
 

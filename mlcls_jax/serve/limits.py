@@ -6,6 +6,7 @@ import resource
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlcls_jax.options.serve import MAX_PIXELS
 
 RETRY_SECONDS = 1
-PROBES = ("/health", "/ready")
+PROBES = ("/health", "/ready", "/v2/health/live", "/v2/health/ready")
 PAGES = ("/", "/docs")  # what they show needs the token
 SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -124,9 +125,12 @@ class RequestLimits:
             self._requests -= body.is_counted
 
     def _probe(self, scope: Scope) -> JSONResponse:
-        if scope["path"] == "/ready" and self._is_stopping():
-            return JSONResponse({"status": "stopping"}, 503)
-        return JSONResponse({"status": "ok"})
+        path: str = scope["path"]
+        is_ready = not (path.endswith("/ready") and self._is_stopping())
+        answer: dict[str, Any] = {"status": "ok" if is_ready else "stopping"}
+        if path.startswith("/v2/"):  # of KServe's protocol
+            answer = {path.rpartition("/")[2]: is_ready}
+        return JSONResponse(answer, 200 if is_ready else 503)
 
     def _refuse(self, path: str, headers: Headers) -> tuple[int, str] | None:
         # The page of another site can send a form to this address without reading the answer.
