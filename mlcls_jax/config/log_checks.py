@@ -4,6 +4,8 @@ from importlib.util import find_spec
 
 from mlcls_jax.config.schema import LOGGERS, TENSORBOARD, Log
 
+_MODULES = {"comet": "comet_ml"}  # where a package is not called like its logger
+
 
 def names_of(to: str) -> list[str]:
     """Returns the names in the field log.to, each once.
@@ -45,7 +47,7 @@ def check_installed(log: Log) -> None:
         ValueError: one is not; says how to install it.
     """
     for name in names_of(log.to):
-        if name != TENSORBOARD and find_spec(name) is None:
+        if name != TENSORBOARD and find_spec(_MODULES.get(name, name)) is None:
             raise ValueError(
                 f"config: log.to has {name}, which is not installed; run pip install "
                 f"'mlcls_jax[{name}]', or remove it from log.to"

@@ -34,7 +34,7 @@ SYMMETRIES = {"h": 2, "none": 1, "hv": 4, "d4": 8}
 
 # Values of log.to, separated by commas.
 TENSORBOARD = "tensorboard"
-LOGGERS = (TENSORBOARD, "wandb", "mlflow", "trackio")
+LOGGERS = (TENSORBOARD, "wandb", "mlflow", "trackio", "comet")
 
 
 def _choice(*values: str):
@@ -338,11 +338,11 @@ class Train:
 class Log:
     """Where the numbers of a run go as well; metrics.jsonl always has them."""
 
-    # tensorboard (the folder tensorboard/ of the run), wandb, mlflow or trackio, or several of
-    # them, separated by commas; "": none.
+    # tensorboard (the folder tensorboard/ of the run), wandb, mlflow, trackio or comet, or several
+    # of them, separated by commas; "": none.
     to: str = TENSORBOARD
-    project: str = "mlcls_jax"  # wandb, trackio: the project.  mlflow: the experiment
-    run_name: str = ""  # wandb, mlflow, trackio: name of the run; "": that of its folder
+    project: str = "mlcls_jax"  # mlflow: the experiment.  Others: the project
+    run_name: str = ""  # name of the run, not for tensorboard; "": that of its folder
 
 
 @dataclass(slots=True)

@@ -1,9 +1,11 @@
 """W&B offline, MLflow in a database file and trackio: what a run leaves there, and continued."""
 
 import io
+import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -160,3 +162,45 @@ def test_trackio(workdir, capfd):
     logged, name = done.stdout.strip().splitlines()
     assert logged == "[(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]"
     assert name.startswith("mine-fold-1-")
+
+
+def test_comet(workdir, capfd, monkeypatch):
+    """Each process of an offline run leaves an archive, with the key of the first one."""
+    pytest.importorskip("comet_ml")
+    folder = workdir.parents[1] / "comet"
+    folder.mkdir()
+    for name, value in (("START_ONLINE", "0"), ("LOGGING_CONSOLE", "ERROR")):
+        monkeypatch.setenv(f"COMET_{name}", value)
+    monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(folder))
+    stopped_and_continued("comet", workdir, capfd)
+    key = json.loads((workdir / "loggers.json").read_text())["comet"]["key"]
+    archives = sorted(folder.glob("*.zip"), key=os.path.getmtime)
+    assert len(archives) == 2 and all(file.name.startswith(key) for file in archives)
+    logged, others, assets = [], {}, set()
+    for file in archives:
+        with zipfile.ZipFile(file) as archive:
+            about = json.loads(archive.read("experiment.json"))
+            lines = archive.read("messages.json").splitlines()
+        assert about["project_name"] == "cats"
+        messages = [(one["type"], one["payload"]) for one in map(json.loads, lines)]
+        for kind, payload in messages:
+            metric = payload.get("metric") or {}
+            if metric.get("metricName") == "val/mAP":
+                logged.append((metric["step"], metric["metricValue"]))
+            if kind == "log_other":
+                others[payload["key"]] = payload["value"]
+            elif kind == "file_upload":
+                about_file = payload["additional_params"]
+                assets.add(about_file.get("fileName") or about_file.get("figName"))
+    assert logged == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
+    assert others["ended"] == FINISHED and others["Name"] == "mine-fold-1"
+    assert {"report.html", "missed/ü ?.jpg"} <= assets
+
+
+def test_comet_without_a_key_is_one_warning(workdir, capfd, monkeypatch):
+    pytest.importorskip("comet_ml")
+    monkeypatch.setenv("HOME", str(workdir))
+    for name in ("COMET_API_KEY", "COMET_START_ONLINE"):
+        monkeypatch.delenv(name, raising=False)
+    log("comet", workdir, 0, 1, FINISHED)
+    assert "log.to=comet: ValueError: there is no API key; set COMET_API" in capfd.readouterr().out
