@@ -10,7 +10,7 @@ REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?(?:>=([0-9.]+))?")
 LEFT_OUT = {
     *("array-record", "gcsfs", "grain", "mlcls-jax", "s3fs"),
     *("tensorflow", "tensorflow-cpu", "tensorflow-datasets"),
-    *("huggingface-hub", "mlflow", "trackio", "wandb"),
+    *("comet-ml", "huggingface-hub", "mlflow", "optuna", "trackio", "wandb"),
 }
 OF_DEVELOPERS = {"docs", "reference", "test"}  # extras
 
