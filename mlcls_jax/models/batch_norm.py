@@ -15,6 +15,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.ops.choice import by_platform
+
 Activation = Callable[[jax.Array], jax.Array]
 AXES = (0, 1, 2)  # batch, height, width: all but the channels
 
@@ -131,9 +133,30 @@ def normalize_batch(
     return _normalize_batch_forward(x, scale, bias, activation, epsilon, axis)[0]
 
 
-def _normalize_batch_forward(x, scale, bias, activation, epsilon, axis):
+def _two_means(x):
     values = x.astype(jnp.float32)
-    moments = values.mean(AXES), jnp.square(values).mean(AXES)
+    return values.mean(AXES), jnp.square(values).mean(AXES)
+
+
+def _one_reduction(x):
+    """Sums the values and their squares in one reduction, which reads x once on any compiler."""
+    values, zero = x.astype(jnp.float32), jnp.zeros((), jnp.float32)
+
+    def add(total, term):
+        return total[0] + term[0], total[1] + term[1]
+
+    sums = lax.reduce((values, jnp.square(values)), (zero, zero), add, AXES)
+    count = x.size // x.shape[-1]
+    return sums[0] / count, sums[1] / count
+
+
+# Means of the values and of their squares [channel], by the names of the table of choice.py.
+MOMENTS = {"two_means": _two_means, "one_reduction": _one_reduction}
+
+
+def _normalize_batch_forward(x, scale, bias, activation, epsilon, axis):
+    facts = {"dtype": str(x.dtype), "channels": x.shape[-1], "side": max(x.shape[1:3])}
+    moments = by_platform("batch_norm_moments", MOMENTS, x, **facts)
     mean, square = lax.pmean(moments, axis) if axis else moments
     var = jnp.maximum(square - jnp.square(mean), 0.0)
     inverse = lax.rsqrt(var + epsilon)

@@ -1,4 +1,4 @@
-"""Convolution over all channels: XLA's own, or on CPU a sum of slices for the first layer.
+"""Convolution over all channels: XLA's own, or a sum of slices, which CPUs use for the first layer.
 
 With three input channels and a stride, XLA's convolution on CPU is three times slower than 27
 multiply-adds of a pixel's value with the kernel's row of output channels, which XLA fuses into one
@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mlcls_jax.models.conventions import Padding, pad_widths
+from mlcls_jax.models.ops.choice import by_platform
 
 
 def image_padding(x, k: int, stride: int, padding: Padding) -> list[tuple[int, int]]:
@@ -51,9 +52,6 @@ def taps(x, k: int, stride: int, padding: Padding) -> list[tuple[int, int, Any]]
     return [(i, j, window(padded, i, j, height, width, stride)) for i in range(k) for j in range(k)]
 
 
-FEW = 4  # most input channels for which the sum of slices is used: enough for images
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv(
     x: Float[Array, "batch height width channel"],
@@ -73,11 +71,11 @@ def conv(
         [batch, ceil(height / stride), ceil(width / stride), feature] of x's dtype, equal to
         `lax.conv_general_dilated`.
     """
-    native = partial(native_conv, stride=stride, padding=padding)
-    if kernel.shape[2] > FEW:
-        return native(x, kernel)
-    shifted = partial(_shifted_sum, stride=stride, padding=padding)
-    return lax.platform_dependent(x, kernel, cpu=shifted, default=native)
+    implementations = {
+        "native": partial(native_conv, stride=stride, padding=padding),
+        "shifted_sum": partial(_shifted_sum, stride=stride, padding=padding),
+    }
+    return by_platform("conv", implementations, x, kernel, **shape_facts(x, kernel, stride))
 
 
 def _forward(x, kernel, stride, padding):
@@ -129,6 +127,17 @@ def native_gradients(x, kernel, grad, stride: int, padding: Padding):
     """Returns the gradients of x and kernel, given the gradient of `native_conv`'s result."""
     native = partial(native_conv, stride=stride, padding=padding)
     return jax.vjp(native, x, kernel)[1](grad)
+
+
+def shape_facts(x, kernel, stride: int) -> dict[str, str | int]:
+    """Returns what rules of `choice` may ask for: dtype, kernel_size, stride, channels, side."""
+    return {
+        "dtype": str(x.dtype),
+        "kernel_size": kernel.shape[0],
+        "stride": stride,
+        "channels": x.shape[-1],
+        "side": max(x.shape[1:3]),
+    }
 
 
 def _shifted_sum(x, kernel, stride, padding):

@@ -1,12 +1,12 @@
-"""Depthwise convolution: XLA's own on accelerators, a sum of shifted slices on CPU.
+"""Depthwise convolution: XLA's own, a sum of shifted slices, or a Pallas kernel for GPUs.
 
 XLA's grouped convolution on CPU is about thirty times slower than the arithmetic requires.
 Therefore the convolution of a channel with k*k taps is computed there as k*k multiply-adds of
 shifted views, which XLA fuses into one vectorised loop.  Automatic differentiation of that sum
 would store k*k copies of the input, so its gradients are written out below.
 
-The platform is chosen inside the differentiation rules with `lax.platform_dependent`, so a program
-that is exported for a GPU or TPU contains only the native convolution.
+The table of choice.py decides for the result and for each gradient, inside the differentiation
+rules, so a program that is exported for a platform contains only what was chosen for it.
 """
 
 from functools import partial
@@ -17,11 +17,14 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mlcls_jax.models.conventions import Padding
+from mlcls_jax.models.ops import pallas_depthwise
+from mlcls_jax.models.ops.choice import by_platform
 from mlcls_jax.models.ops.conv import (
     image_padding,
     native_conv,
     native_gradients,
     pad,
+    shape_facts,
     taps,
     window,
 )
@@ -48,12 +51,9 @@ def depthwise_conv(
         [batch, ceil(height / stride), ceil(width / stride), channel] of x's dtype, equal to
         `lax.conv_general_dilated(..., feature_group_count=channel)`.
     """
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=partial(_shifted_sum, stride=stride, padding=padding),
-        default=partial(native_conv, stride=stride, padding=padding),
-    )
+    facts, options = shape_facts(x, kernel, stride), {"stride": stride, "padding": padding}
+    implementations = {name: partial(each, **options) for name, each in FORWARD.items()}
+    return by_platform("depthwise", implementations, x, kernel, **facts)
 
 
 def _forward(x, kernel, stride, padding):
@@ -61,11 +61,15 @@ def _forward(x, kernel, stride, padding):
 
 
 def _backward(stride, padding, residuals, grad):
-    return lax.platform_dependent(
-        *residuals,
-        grad,
-        cpu=partial(_shifted_gradients, stride=stride, padding=padding),
-        default=partial(native_gradients, stride=stride, padding=padding),
+    facts, options = shape_facts(*residuals, stride), {"stride": stride, "padding": padding}
+
+    def gradient(operation, known):
+        implementations = {name: partial(each, **options) for name, each in known.items()}
+        return by_platform(operation, implementations, *residuals, grad, **facts)
+
+    return (
+        gradient("depthwise_input_gradient", INPUT_GRADIENT),
+        gradient("depthwise_kernel_gradient", KERNEL_GRADIENT),
     )
 
 
@@ -81,10 +85,22 @@ def _shifted_sum(x, kernel, stride, padding):
     return sum(terms[1:], terms[0]).astype(x.dtype)
 
 
-def _shifted_gradients(x, kernel, grad, stride, padding):
+def _shifted_input_gradient(x, kernel, grad, stride, padding):
     widths = image_padding(x, kernel.shape[0], stride, padding)
-    dx = _input_gradient(x.shape, kernel, grad, stride, low=[before for before, _ in widths])
-    return dx, _kernel_gradient(pad(x, *widths), kernel, grad, stride)
+    return _input_gradient(x.shape, kernel, grad, stride, low=[before for before, _ in widths])
+
+
+def _shifted_kernel_gradient(x, kernel, grad, stride, padding):
+    widths = image_padding(x, kernel.shape[0], stride, padding)
+    return _kernel_gradient(pad(x, *widths), kernel, grad, stride)
+
+
+def _native_input_gradient(x, kernel, grad, stride, padding):
+    return native_gradients(x, kernel, grad, stride, padding)[0]
+
+
+def _native_kernel_gradient(x, kernel, grad, stride, padding):
+    return native_gradients(x, kernel, grad, stride, padding)[1]
 
 
 def _input_gradient(shape, kernel, grad, stride, low):
@@ -163,3 +179,21 @@ def _block(size: int, limit: int) -> int:
     """Returns the smallest block size that covers `size` with the fewest blocks up to `limit`."""
     blocks = -(-size // max(limit, 1))
     return -(-size // blocks)
+
+
+# Implementations by the names of the table: functions of (x, kernel), and of (x, kernel, grad).
+FORWARD = {
+    "native": native_conv,
+    "shifted_sum": _shifted_sum,
+    "pallas": pallas_depthwise.forward,
+}
+INPUT_GRADIENT = {
+    "native": _native_input_gradient,
+    "shifted_sum": _shifted_input_gradient,
+    "pallas": pallas_depthwise.input_gradient,
+}
+KERNEL_GRADIENT = {
+    "native": _native_kernel_gradient,
+    "shifted_sum": _shifted_kernel_gradient,
+    "pallas": pallas_depthwise.kernel_gradient,
+}

@@ -3,19 +3,16 @@
 On accelerators, the compiler decides how to compute it.  On CPU, scaling the values takes a pass
 over the largest activations of a block, and so do its gradients.  If an image has many positions,
 scaling a copy of the kernel for each image gives the same result with a fraction of the memory
-traffic.  As in depthwise.py, the platform is chosen inside the differentiation rules.
+traffic.  With few positions, the kernels of all images and their gradients cost more than they
+save, so the table of choice.py has a limit.  It is read inside the differentiation rules.
 """
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.ops.choice import by_platform
 from mlcls_jax.models.ops.conv import pointwise
-
-# Kernels are scaled if an image has at least this many positions per feature.  With fewer, the
-# kernels of all images and their gradients cost more than they save.
-MANY = 10
 
 
 @jax.custom_vjp
@@ -25,9 +22,8 @@ def gated_product(
     kernel: Float[Array, "channel feature"],
 ) -> Float[Array, "batch height width feature"]:
     """Returns (x * gate) @ kernel; all arguments and the result have the same dtype."""
-    if not _has_many_positions(x, kernel):
-        return scaled_values(x, gate, kernel)
-    return lax.platform_dependent(x, gate, kernel, cpu=_scaled_kernels, default=scaled_values)
+    known = {"scaled_values": scaled_values, "scaled_kernels": _scaled_kernels}
+    return by_platform("gated_product", known, x, gate, kernel, **_facts(x, kernel))
 
 
 def _forward(x, gate, kernel):
@@ -36,18 +32,16 @@ def _forward(x, gate, kernel):
 
 def _backward(residuals, grad):
     x, gate, kernel = residuals
-    if not _has_many_positions(x, kernel):
-        return _native_gradients(x, gate, kernel, grad)
-    return lax.platform_dependent(
-        x, gate, kernel, grad, cpu=_scaled_kernels_gradients, default=_native_gradients
-    )
+    known = {"scaled_values": _native_gradients, "scaled_kernels": _scaled_kernels_gradients}
+    return by_platform("gated_product", known, x, gate, kernel, grad, **_facts(x, kernel))
 
 
 gated_product.defvjp(_forward, _backward)
 
 
-def _has_many_positions(x, kernel) -> bool:
-    return x.shape[1] * x.shape[2] >= MANY * kernel.shape[1]
+def _facts(x, kernel) -> dict[str, str | float]:
+    positions = x.shape[1] * x.shape[2]
+    return {"dtype": str(x.dtype), "positions_per_feature": positions / kernel.shape[1]}
 
 
 def scaled_values(x, gate, kernel):
