@@ -1,0 +1,249 @@
+"""Part 5: alternatives for depthwise convolutions and batch norm, and XLA's flags.
+
+Each distinct depthwise layer of B0 and B5 is timed alone, then whole steps of B0 with tables of
+kernels (docs/performance.md) and with one flag each. kernels.json, next to the results, is the
+table with what was fastest for each layer.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from depthwise_layers import Layer, layers_of
+from jax import lax
+from part_networks import TINY
+from part_record import Record, options_of
+
+from mlcls_jax.benchmark.timing import seconds_per_step
+from mlcls_jax.models.batch_norm import MOMENTS
+from mlcls_jax.models.ops import choice, depthwise, pallas_depthwise
+
+OPERATIONS = {
+    "depthwise": depthwise.FORWARD,
+    "depthwise_input_gradient": depthwise.INPUT_GRADIENT,
+    "depthwise_kernel_gradient": depthwise.KERNEL_GRADIENT,
+}
+PALLAS = {
+    "depthwise": pallas_depthwise.forward,
+    "depthwise_input_gradient": pallas_depthwise.input_gradient,
+    "depthwise_kernel_gradient": pallas_depthwise.kernel_gradient,
+}
+TABLES = {
+    "shipped": {},
+    "shifted sum": {name: [{"use": "shifted_sum"}] for name in OPERATIONS},
+    "pallas": {name: [{"use": "pallas"}] for name in OPERATIONS},
+    "one reduction": {"batch_norm_moments": [{"use": "one_reduction"}]},
+}
+FLAGS = (
+    "",
+    "--xla_gpu_enable_latency_hiding_scheduler=true",
+    "--xla_gpu_autotune_level=0",
+    "--xla_gpu_autotune_level=4",
+    "--xla_gpu_enable_command_buffer=",
+    "--xla_gpu_enable_triton_gemm=false",
+)
+SEVERAL = 8  # applications in one program, so that the time to start one is not measured
+CLEAR = 0.95  # a kernel replaces XLA's own where it takes at most this share of its time
+REQUEST = "train@256 1.0"
+
+
+def nchw_conv(x, kernel, stride: int, padding: Any):
+    """Convolves [batch, channel, height, width], the other layout of cuDNN."""
+    from mlcls_jax.models.conventions import pad_widths
+
+    pads = [pad_widths(padding, size, kernel.shape[0], stride) for size in x.shape[2:]]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=("NCHW", "HWIO", "NCHW"),
+        feature_group_count=x.shape[1],
+    )
+
+
+def arrays_of(layer: Layer, dtype: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns random (x, kernel, gradient of the result) of a layer."""
+    x, kernel, grad = (
+        jax.random.normal(jax.random.key(i), shape, dtype) for i, shape in enumerate(layer.shapes)
+    )
+    return x, kernel, grad
+
+
+def timed(function: Callable[..., Any], arrays: tuple[jax.Array, ...], several: int) -> Any:
+    """Returns a function to time; its program applies `function` several times in a row."""
+    shape = jax.eval_shape(function, *arrays)
+
+    @jax.jit
+    def repeat(*arrays):
+        def body(_, before):
+            # Every application depends on the one before, so none can be left out or moved.
+            first = jax.tree.map(lambda leaf: leaf.ravel()[0], before)
+            again, first = lax.optimization_barrier((arrays, first))
+            return jax.tree.map(
+                lambda leaf, one: (leaf.ravel().at[0].add(one * 0)).reshape(leaf.shape),
+                function(*again),
+                first,
+            )
+
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
+        return lax.fori_loop(0, several, body, zeros)
+
+    def run(steps: int) -> float:
+        began = time.perf_counter()
+        jax.block_until_ready([repeat(*arrays) for _ in range(steps)][-1])
+        return (time.perf_counter() - began) / several
+
+    return run
+
+
+def functions_of(operation: str, interpret: bool) -> dict[str, Callable[..., Any]]:
+    """Returns the implementations of an operation as functions of arrays and the layer's options.
+
+    Args:
+        operation: a key of OPERATIONS.
+        interpret: whether XLA runs the Pallas kernels.
+    """
+    return OPERATIONS[operation] | {"pallas": partial(PALLAS[operation], interpret=interpret)}
+
+
+def time_layer(layer: Layer, dtype: str, small: bool) -> dict[str, dict[str, Any]]:
+    """Returns microseconds, or the error, of each implementation of each operation."""
+    x, kernel, grad = arrays_of(layer, dtype)
+    found: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        arrays = (x, kernel) if operation == "depthwise" else (x, kernel, grad)
+        runs = functions_of(operation, small).items()
+        cases = {
+            name: (partial(f, stride=layer.stride, padding="same"), arrays) for name, f in runs
+        }
+        if operation == "depthwise":
+            turned = (jnp.transpose(x, (0, 3, 1, 2)), kernel)
+            nchw = partial(nchw_conv, stride=layer.stride, padding="same")
+            cases["native, NCHW"] = nchw, turned
+        found[operation] = {name: microseconds(*case, small) for name, case in cases.items()}
+    return found
+
+
+def microseconds(function: Any, arrays: tuple[jax.Array, ...], small: bool) -> float | str:
+    """Returns the microseconds of one application, or the error as text."""
+    try:
+        run = timed(function, arrays, 1 if small else SEVERAL)
+        spread = seconds_per_step({"run": run}, 0.0 if small else 0.01, 1 if small else 3)["run"]
+        return round(1e6 * spread.median, 2)
+    except Exception as error:  # one kernel that fails does not end the others
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+
+
+def time_moments(layer: Layer, small: bool) -> dict[str, float | str]:
+    """Returns the microseconds of the batch statistics of a layer's result."""
+    x = arrays_of(layer, "bfloat16")[0]
+    return {name: microseconds(function, (x,), small) for name, function in MOMENTS.items()}
+
+
+def best_table(layers: list[dict[str, Any]], platform: str, dtype: str) -> dict[str, list[Any]]:
+    """Returns a table with a rule for each layer in which another kernel is clearly faster.
+
+    Args:
+        layers: {"layer": facts, "times": {operation: {implementation: microseconds}}}.
+        platform: a name in `choice.PLATFORMS`.
+        dtype: of the measurement.
+    """
+    table = {name: list(choice.table()[name]) for name in OPERATIONS}
+    for measured in layers:
+        for operation, times in measured["times"].items():
+            known = {k: v for k, v in times.items() if k in OPERATIONS[operation]}
+            numbers = {k: v for k, v in known.items() if isinstance(v, float)}
+            if not numbers:
+                continue
+            fastest = min(numbers, key=lambda name: numbers[name])
+            facts = {"platform": platform, "dtype": dtype, **measured["layer"]}
+            now = choice.choose(operation, OPERATIONS[operation], **facts)
+            if fastest != now and numbers[fastest] <= CLEAR * numbers.get(now, float("inf")):
+                table[operation].insert(0, {**facts, "use": fastest})
+    return table
+
+
+def step_rate(environment: dict[str, str], small: bool, limit: float) -> dict[str, Any]:
+    """Returns images/s of a training step in a process with these environment variables.
+
+    Args:
+        environment: variables of the process.
+        small: whether the network is that of a rehearsal.
+        limit: seconds after which the process is ended.
+
+    Raises:
+        RuntimeError: the process or the step failed.
+    """
+    worker = Path(__file__).with_name("speed_worker.py")
+    setting = (TINY, "32") if small else ("b0", "224")
+    request = "train@2 0.01" if small else REQUEST
+    done = subprocess.run(
+        [sys.executable, str(worker), "speed_ours", *setting],
+        input=request + "\n",
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=max(limit, 5.0),
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode or len(lines) < 2:
+        raise RuntimeError(f"ended with {done.returncode}: {done.stderr[-200:]}")
+    reply = json.loads(lines[-1])
+    if "error" in reply:
+        raise RuntimeError(reply["error"])
+    return {
+        "images_per_second": reply["steps"] * reply["batch"] / reply["seconds"],
+        "peak_memory": reply["peak_memory"],
+        "compile_seconds": reply["compile_seconds"],
+    }
+
+
+def main() -> None:
+    """Times layers, whole steps with each table, and each flag."""
+    options = options_of(__doc__)
+    record, small = Record("kernels", options), options.rehearse
+    networks = [(TINY, 32, 2)] if small else [("b0", 224, 128), ("b5", 456, 16)]
+    layers = [layer for network in networks for layer in layers_of(*network)]
+    layers = layers[:1] if small else layers
+    dtype, platform = "bfloat16", jax.devices()[0].platform
+    platform = {"gpu": "cuda"}.get(platform, platform)
+    flags = FLAGS[:1] if small else FLAGS
+    tables = dict(list(TABLES.items())[:2]) if small else TABLES
+    record.plan([f"layer {layer}" for layer in layers] + [f"moments {x}" for x in layers[:3]])
+    record.plan([f"step, {name}" for name in (*tables, "fastest per layer")])
+    record.plan([f"step, flag {flag or 'none'}" for flag in flags])
+    timed_layers = []
+    for layer in layers:
+        # Half of the time is for whole steps, which decide.
+        least = 2 if small else options.limit / 2
+        times = record.measure(f"layer {layer}", lambda x=layer: time_layer(x, dtype, small), least)
+        if times:
+            timed_layers.append({"layer": layer.facts, "times": times})
+    for layer in layers[:3]:
+        record.measure(f"moments {layer}", lambda x=layer: time_moments(x, small))
+    tables |= {"fastest per layer": best_table(timed_layers, platform, dtype)}
+    for name, table in tables.items():
+        path = options.out / f"kernels_{name.replace(' ', '_')}.json"
+        path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        variables = {choice.VARIABLE: str(path.resolve())}
+        record.measure(f"step, {name}", lambda v=variables: step_rate(v, small, record.left), 5)
+    (options.out / "kernels.json").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    for flag in flags:
+        both = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+        variables = {"XLA_FLAGS": both}
+        record.measure(
+            f"step, flag {flag or 'none'}", lambda v=variables: step_rate(v, small, record.left), 5
+        )
+
+
+if __name__ == "__main__":
+    main()
