@@ -19,7 +19,9 @@ not measured. Neither is the beginning of each turn, because a process that was 
 first. Peak memory is measured in separate processes, one at a time, that only train; ours finds its
 compiled programs in the cache if it has trained before.
 
-The side keras-xla is Keras with its graphs compiled by XLA. Linux only.
+Other sides: keras-xla is Keras with its graphs compiled by XLA, timm-compiled is timm with
+torch.compile (which needs a C++ compiler), and ours-bfloat16 and timm-bfloat16 compute in bfloat16.
+Linux only.
 """
 
 import argparse
@@ -44,7 +46,12 @@ from mlcls_jax.models.variants import VARIANTS
 TABLE_BATCHES = {"b0": 16, "b5": 2}  # the rows of the table in docs/performance.md
 KNOWN = [f"b{number}" for number in range(8)]  # variants that every side has
 SIDES = {"ours": "ours", "timm": "timm on torch", "keras": "Keras on TensorFlow"}
-OTHERS = {"keras-xla": "Keras on TensorFlow, XLA"}
+OTHERS = {
+    "ours-bfloat16": "ours, bfloat16",
+    "timm-bfloat16": "timm on torch, bfloat16",
+    "timm-compiled": "timm, torch.compile",
+    "keras-xla": "Keras on TensorFlow, XLA",
+}
 NAMES = SIDES | OTHERS
 WHATS = ("forward", "train", "memory")
 MEMORY_STEPS = 4
@@ -106,9 +113,10 @@ def main(arguments: list[str]) -> int:
 
 def python_of(side: str, environments: Path) -> str:
     """Returns the Python of the side's environment, which is made if necessary."""
-    if side == "ours":
+    library = side.partition("-")[0]
+    if library == "ours":
         return sys.executable
-    return peer_environments.python_of(side.partition("-")[0], environments)
+    return peer_environments.python_of(library, environments)
 
 
 def measure(

@@ -24,10 +24,19 @@ def versions() -> str:
     return f"jax {jax.__version__}"
 
 
-def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step]:
+def build(
+    variant: str, size: int, batch: int, dropout: float, compute_dtype: str = "float32"
+) -> dict[str, Step]:
     """Returns the steps for peer_worker.py.
 
     Everything trains, with the statistics of the batch and without clipping.
+
+    Args:
+        variant: such as "b0".
+        size: image size in pixels.
+        batch: images per step.
+        dropout: dropout rate of the head.
+        compute_dtype: of activations and products.
     """
     distributed.start()
     mesh, pretrained_config = devices.make_mesh(), PretrainedConfig(KERAS, IMAGENET)
@@ -41,7 +50,7 @@ def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step
     )
     config = Config(
         data=Data(batch_size=batch),
-        model=Model(variant=variant, image_size=size, dropout=dropout, compute_dtype="float32"),
+        model=Model(variant, image_size=size, dropout=dropout, compute_dtype=compute_dtype),
         phases=[everything],
     )
     every = config.evaluation.every

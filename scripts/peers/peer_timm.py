@@ -26,10 +26,25 @@ def versions() -> str:
     return f"timm {timm.__version__} on torch {torch.__version__} ({capability})"
 
 
-def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step]:
+def build(
+    variant: str,
+    size: int,
+    batch: int,
+    dropout: float,
+    bfloat16: bool = False,
+    compiled: bool = False,
+) -> dict[str, Step]:
     """Returns the steps for peer_worker.py.
 
     The network is timm's own `efficientnet_*`, because those with TensorFlow's padding copy more.
+
+    Args:
+        variant: such as "b0".
+        size: image size in pixels.
+        batch: images per step.
+        dropout: dropout rate of the head.
+        bfloat16: whether torch's autocast computes in bfloat16 where it can.
+        compiled: whether torch.compile compiles the network.
     """
     torch.set_num_threads(cores())
     model: Any = timm.create_model(
@@ -46,19 +61,22 @@ def build(variant: str, size: int, batch: int, dropout: float) -> dict[str, Step
         255 * torch.tensor(values).reshape(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
     )
 
-    def normalized() -> torch.Tensor:
-        return images.float().sub_(mean).div_(std)
+    network = torch.compile(model) if compiled else model
+
+    def compute_logits() -> torch.Tensor:
+        normalized = images.float().sub_(mean).div_(std)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return network(normalized).float()
 
     def forward() -> np.ndarray:
         model.eval()
         with torch.inference_mode():
-            return model(normalized()).numpy()
+            return compute_logits().numpy()
 
     def train() -> float:
         model.train()
         optimizer.zero_grad(set_to_none=True)
-        logits = model(normalized())
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(compute_logits(), targets)
         loss.backward()
         optimizer.step()
         return loss.item()
