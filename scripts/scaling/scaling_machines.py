@@ -47,6 +47,9 @@ H100 = System("8 x H100", 8, 1, 112, 989e12, 3352e9, 450e9 * 230 / 300, 3e-6)
 # arXiv:2304.01433 and Google's page of the TPU v4. Network: a ring uses two of a chip's six links,
 # with 50 GB/s each per direction. A v4-32 has 16 chips; four share a host.
 V4 = System("TPU v4-32", 16, 4, 120, 275e12, 1228e9, 100e9, 1e-6)
+# Google's page of the TPU v5e: four links of 400 Gbit/s, of which a ring uses two. A slice of 256
+# chips has 64 hosts.
+V5E = System("TPU v5e", 256, 64, 112, 197e12, 819e9, 100e9, 1e-6)
 # NVIDIA's white paper of GA102: bfloat16 with float32 sums. One device, so no network.
 RTX_3090 = System("RTX 3090", 1, 1, 1, 71e12, 936e9, float("inf"), 0.0)
 # NVIDIA's DeepLearningExamples (TensorFlow 2 with XLA) and timm's results folder.

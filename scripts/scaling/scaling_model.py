@@ -18,12 +18,14 @@ from statistics import geometric_mean
 
 from scaling_counts import Counts, read_counts
 from scaling_input import LOADERS, Input, most_rows
-from scaling_machines import A100, FITTED, H100, PUBLISHED, V4, Published, System
+from scaling_machines import A100, FITTED, H100, PUBLISHED, V4, V5E, Published, System
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "scaling.md"
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 HUNGRY = ("b0", "b1", "b2", "b3")  # the variants whose input is compared with what they need
 AS_MEASURED = Input()
+BUCKETS = (1, 2, 4, 8)  # numbers of all-reduces that are compared
+BUCKET_SYSTEMS = ((H100, 8), (V4, 32), (V5E, 256))
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,57 @@ def most_devices(counts: Counts, system: System, efficiency: float, share: float
     return devices
 
 
+def exposed(step: Step, counts: Counts, devices: int, system: System, buckets: int) -> float:
+    """Returns the seconds of the all-reduce that the backward pass does not hide.
+
+    The backward pass takes two thirds of the compute time and finishes the buckets, which are
+    equally large, at equal distances. They are sent one after the other.
+
+    Args:
+        step: what `predict` returned.
+        counts: work of one device.
+        devices: number of devices.
+        system: the machine.
+        buckets: number of all-reduces; with 1, nothing is hidden, as in the program.
+    """
+    each = all_reduce(counts.reduced / buckets, devices, system)
+    backward, end = step.compute * 2 / 3, 0.0
+    for bucket in range(1, buckets + 1):
+        end = max(end, backward * bucket / buckets) + each
+    return end - backward
+
+
+def bucket_table(counts: list[Counts], efficiency: float) -> str:
+    """Returns the table of what the best number of buckets saves, by images per device."""
+    header = ["system", "variant", "images per device", "compute ms", "one all-reduce ms"]
+    header += ["best buckets", "not hidden ms", "step is shorter by"]
+    rows = []
+    for system, devices in BUCKET_SYSTEMS:
+        for c in counts:
+            if c.phase != "full" or c.variant not in ("b0", "b5"):
+                continue
+            for images in (c.batch, 4):
+                step = predict(c, system, efficiency, devices=devices)
+                step = replace(step, compute=step.compute * images / c.batch)
+                times = {n: exposed(step, c, devices, system, n) for n in BUCKETS}
+                best = min(times, key=lambda n: times[n])
+                saved = (times[1] - times[best]) / (step.compute + times[1])
+                name = f"{devices} x {system.name.split(' x ')[-1].removesuffix('-32')}"
+                rows.append(
+                    [
+                        name,
+                        c.variant,
+                        f"{images}",
+                        f"{1e3 * step.compute:.2f}",
+                        f"{1e3 * times[1]:.2f}",
+                        f"{best}",
+                        f"{1e3 * times[best]:.2f}",
+                        f"{saved:.1%}",
+                    ]
+                )
+    return table(header, rows)
+
+
 def table(header: list[str], rows: Iterable[list[str]]) -> str:
     """Returns a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
@@ -243,6 +296,7 @@ def report(counts: list[Counts], systems: list[System], efficiency: float, reade
     for system in (a100, v4):
         where = f"{system.hosts} x {system.cores} cores, {loader}, {_processes(reader)} per host"
         parts += [f"{system.name}, {where}:", system_table(counts, system, efficiency, reader)]
+    parts += ["Gradients in several all-reduces:", bucket_table(counts, efficiency)]
     return "\n\n".join(parts)
 
 

@@ -11,6 +11,7 @@ from scaling_machines import A100, H100, PUBLISHED, V4, System
 from scaling_model import (
     DOCUMENT,
     all_reduce,
+    exposed,
     fitted_efficiency,
     most_devices,
     need_table,
@@ -36,6 +37,18 @@ def test_a_ring_sends_nearly_twice_the_bytes():
     assert all_reduce(8e6, 4, SYSTEM) == pytest.approx(6 * (2e6 / 1e9 + 1e-3))
     without_latency = dataclasses.replace(SYSTEM, latency=0.0)
     assert all_reduce(8e6, 10**6, without_latency) == pytest.approx(2 * 8e6 / 1e9, rel=1e-5)
+
+
+def test_buckets_hide_all_but_the_last_all_reduce():
+    step = predict(COUNTS, SYSTEM, efficiency=0.5)
+    one = exposed(step, COUNTS, 4, SYSTEM, 1)
+    assert one == pytest.approx(all_reduce(COUNTS.reduced, 4, SYSTEM))
+    # The backward pass is long: an all-reduce ends before the next bucket is full.
+    assert exposed(step, COUNTS, 4, SYSTEM, 4) == pytest.approx(
+        all_reduce(COUNTS.reduced / 4, 4, SYSTEM)
+    )
+    short = dataclasses.replace(step, compute=0.0)  # nothing to hide behind: latencies add up
+    assert exposed(short, COUNTS, 4, SYSTEM, 2) > one
 
 
 def test_the_roofline_is_the_slower_of_arithmetic_and_memory():
