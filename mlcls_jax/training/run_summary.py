@@ -1,6 +1,9 @@
 """Prints what a run will do, and how it ended."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 
 from mlcls_jax.evaluation.best_metric import goodness
 from mlcls_jax.run.metrics_log import read_metrics
@@ -17,7 +20,7 @@ RAREST = 5
 
 
 def print_header(inputs: RunInputs, state: TrainState) -> None:
-    """Prints devices, network, parameters, images and the rarest classes."""
+    """Prints devices, network, parameters, images and the rarest classes, and warns if needed."""
     train = inputs.splits["train"]
     sizes = ", ".join(f"{len(table)} {name}" for name, table in inputs.splits.items() if table)
     total = sum(leaf.size for leaf in flatten(state.params).values())
@@ -32,6 +35,16 @@ def print_header(inputs: RunInputs, state: TrainState) -> None:
         ["rarest in train", ", ".join(f"{name} ({count})" for count, name in rare)],
     ]
     print_table("", ["run", str(inputs.workdir)], rows)
+    warn_if_slow(inputs.step.network.compute_dtype)
+
+
+def warn_if_slow(compute_dtype: Any) -> None:
+    """Prints a warning if a CPU computes in bfloat16, which is slower there than float32."""
+    if jax.default_backend() == "cpu" and compute_dtype == jnp.bfloat16:
+        print_warning(
+            "model.compute_dtype=bfloat16 on a CPU, where a step in float32 took half the time "
+            "(docs/performance.md); the default, auto, is float32 here"
+        )
 
 
 def print_end(inputs: RunInputs, finished: bool) -> None:
