@@ -115,7 +115,7 @@ def command(*arguments: str, platform: str = "", limit: float = 120.0) -> str:
 def mean_average_precision(workdir: Path, platform: str = "") -> float:
     """Evaluates the run's validation images and returns their mAP."""
     command("evaluate", "--workdir", str(workdir), "--bootstrap", "0", platform=platform)
-    return float(json.loads((workdir / "eval_val.json").read_text())["mAP"])
+    return float(json.loads((workdir / "eval_val.json").read_text())["values"]["mAP"])
 
 
 def learn(record: Record) -> dict[str, Any]:

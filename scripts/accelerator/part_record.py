@@ -26,7 +26,7 @@ def options_of(description: str | None, arguments: list[str] | None = None) -> a
     add("--rehearse", action="store_true", help="everything small, on the CPU")
     add("--csv", default="", help="labels of a data set to train on; default: the demo's")
     add("--images", default="", help="folder of its images")
-    add("--only", default="", help="measure only what has this in its name")
+    add("--only", default="", help="measure only what has this in its name, keep the rest")
     return parser.parse_args(arguments)
 
 
@@ -46,6 +46,10 @@ class Record:
         self.reasons: dict[str, str] = {}
         self.date = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.kept: dict[str, str] = {}
+        if options.only and (stored := read(options.out, part)):
+            self.values, self.reasons = stored["values"], stored["not_measured"]
+            self.kept = dict(self.reasons)
 
     @property
     def left(self) -> float:
@@ -54,7 +58,10 @@ class Record:
 
     def plan(self, names: Iterable[str]) -> None:
         """Notes what will be measured."""
-        self.reasons |= {name: NOT_REACHED for name in names}
+        for name in names:
+            if self.options.only in name or name not in self.values | self.reasons:
+                self.values.pop(name, None)
+                self.reasons[name] = NOT_REACHED
         self._store()
 
     def measure(self, name: str, function: Callable[[], Any], least: float = 0.0) -> Any:
@@ -69,7 +76,8 @@ class Record:
             The function's result; None if it failed or was not begun.
         """
         if self.options.only not in name:
-            self.reasons[name] = "left out by --only"
+            if name not in self.values and name not in self.kept:
+                self.reasons[name] = "left out by --only"
             return None
         if self.left < least:
             self.reasons[name] = f"{NOT_REACHED}: {self.left:.0f} s left, {least:.0f} s needed"
