@@ -51,7 +51,7 @@ from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system import threads
 from mlcls_jax.system.bucket import copy_of
 from mlcls_jax.system.console import one_line, print_warning
-from mlcls_jax.system.devices import is_first_process
+from mlcls_jax.system.devices import is_first_process, replicated
 from mlcls_jax.system.files import damage, is_full, is_regular, sync_file, sync_folder
 
 _ITEMS = {
@@ -204,6 +204,28 @@ class Checkpoints:
         ema = _flat(restored["ema"]) if state.ema else NO_EMA
         return TrainState(**restored["model"], **restored["training"], ema=ema)
 
+    def saved_shapes(self, step: int, mesh: jax.sharding.Mesh) -> dict:
+        """Returns the shapes of the {params, batch_stats} of a checkpoint, replicated over a mesh.
+
+        They are what Orbax has noted, which takes a tenth of the time of tracing the network.
+
+        Raises:
+            ValueError: the checkpoint is damaged.
+        """
+        checkpoint = fetched(self._folder / str(step))
+        try:
+            noted = ocp.StandardCheckpointHandler().metadata(checkpoint / "model")
+            shapes = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(
+                    leaf.shape, leaf.dtype, sharding=replicated(mesh)
+                ),
+                dict(noted.tree),
+            )
+        except Exception as error:  # from Orbax, about what is damaged or of another version
+            self._check(step, ["model"])  # only now: restoring checks it in any case
+            raise self._unreadable(step, error) from error
+        return {"batch_stats": {}} | shapes
+
     def restore_variables(self, step: int, variables: dict, ema: EmaState = NO_EMA) -> dict:
         """Returns {params, batch_stats} of a checkpoint, without the training state.
 
@@ -232,13 +254,17 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:  # for example out of memory
             raise
         except Exception as error:  # from Orbax, about a tree of another version
-            version = self.metadata(step).get("version")
-            raise ValueError(
-                f"the checkpoint {self._folder / str(step)}, written by mlcls_jax {version}, "
-                f"cannot be restored by {__version__} ({one_line(error, limit=300)}); use that "
-                "version, or, if the folder is damaged, move it away; "
-                f"{others_of(self._folder, step)}"
-            ) from error
+            raise self._unreadable(step, error) from error
+
+    def _unreadable(self, step: int, error: Exception) -> ValueError:
+        """Returns the error about a checkpoint that Orbax does not understand."""
+        version = self.metadata(step).get("version")
+        return ValueError(
+            f"the checkpoint {self._folder / str(step)}, written by mlcls_jax {version}, "
+            f"cannot be restored by {__version__} ({one_line(error, limit=300)}); use that "
+            "version, or, if the folder is damaged, move it away; "
+            f"{others_of(self._folder, step)}"
+        )
 
     def metadata(self, step: int) -> dict[str, Any]:
         """Returns the metadata that was saved with a checkpoint.

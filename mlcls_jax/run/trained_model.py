@@ -8,7 +8,6 @@ from typing import Any
 
 import dacite
 import jax
-import pandas as pd
 
 from mlcls_jax.config import Config, Model, Phase
 from mlcls_jax.data.readers.csv_writing import csv_text
@@ -136,8 +135,10 @@ def load_trained_model(
         if not accept_changed_data:
             raise ValueError(describe_edits(workdir, changed))
         print_warning(f"{workdir}: config.json was edited ({'; '.join(changed)})")
-    network = network_spec(config.model, len(metadata["classes"]))
-    target = variables_shape(network, mesh)
+        # Whether the variables still fit the network is only known by tracing it.
+        target = variables_shape(network_spec(config.model, len(metadata["classes"])), mesh)
+    else:
+        target = checkpoints.saved_shapes(step, mesh)
     variables = best_variables(checkpoints, metadata, target, config.phases)
     checkpoints.close()
     return TrainedModel(
@@ -287,6 +288,8 @@ def write_predictions(
     Raises:
         ValueError: the file cannot be written.
     """
+    import pandas as pd  # imported late: takes half a second, and predict may write no file
+
     frame = pd.DataFrame(probabilities, columns=list(classes))
     # As objects, because a name may hold bytes that are not UTF-8.
     names = pd.Series(list(filenames), dtype=object)

@@ -3,10 +3,12 @@
     python scripts/measure/measure_commands.py --workdir runs/demo --image photo.jpg
 
 Each command runs in a new process, in turns (`--rounds`).  Refused commands have a wrong option or
-name a file that does not exist.  Real ones have the compilation cache of the round before.
+name a file that does not exist.  CPU seconds are those of all threads; other work on the machine
+changes them less than the seconds on the clock.
 """
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -26,17 +28,23 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="workdir of a finished run")
     parser.add_argument("--image", required=True, help="an image to predict")
     parser.add_argument("--rounds", type=int, default=3, help="of each command (default 3)")
+    parser.add_argument("--only", default="", help="only commands whose row has this text")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = {**refused(Path(folder)), **real(options)}
-        seconds: dict[str, list[float]] = {name: [] for name in rows}
+        rows = {name: row for name, row in rows.items() if options.only in name}
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
         for _ in range(options.rounds):
             for name, (arguments, code) in rows.items():
                 seconds[name].append(run(arguments, code))
-    print("| command | seconds, median (least to most) |")
-    print("|:--|--:|")
+    print("| command | seconds, median (least to most) | CPU seconds |")
+    print("|:--|--:|--:|")
     for name, times in seconds.items():
-        print(f"| {name} | {statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f}) |")
+        cells = (
+            f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
+            for each in zip(*times, strict=True)
+        )
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def refused(folder: Path) -> dict[str, tuple[list[str], int]]:
@@ -63,17 +71,27 @@ def real(options: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
     }
 
 
-def run(arguments: Sequence[str], code: int) -> float:
-    """Returns the seconds of a command; raises RuntimeError if it ends with another code."""
+def run(arguments: Sequence[str], code: int) -> tuple[float, float]:
+    """Returns the seconds and CPU seconds of a command.
+
+    Raises:
+        RuntimeError: it ends with another code.
+    """
     module = f"mlcls_jax.{arguments[0]}"
-    began = time.perf_counter()
+    began, used = time.perf_counter(), cpu_of_children()
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments[1:]], capture_output=True, text=True, check=False
     )
     seconds = time.perf_counter() - began
     if done.returncode != code:
         raise RuntimeError(f"{arguments}: exit code {done.returncode}\n{done.stderr[-2000:]}")
-    return seconds
+    return seconds, cpu_of_children() - used
+
+
+def cpu_of_children() -> float:
+    """Returns the CPU seconds of all processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ beginning; `unescaped_cell` removes it again.
 import csv
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What begins a formula; the last four are full-width forms.  Apostrophes before it are those of an
 # earlier escape, or of a name: with one more, the escape can always be removed.
@@ -51,13 +52,15 @@ def quoting(texts: Iterable[str]) -> Literal[0, 1]:
     return csv.QUOTE_ALL if any("\r" in text for text in texts) else csv.QUOTE_MINIMAL
 
 
-def csv_text(frame: pd.DataFrame, float_format: str | None = None) -> str:
+def csv_text(frame: "pd.DataFrame", float_format: str | None = None) -> str:
     """Returns a table as a CSV, with all its text escaped.
 
     Args:
       frame: the columns; its index is left out.
       float_format: of the numbers, such as "%.6f"; None for as many digits as they have.
     """
+    import pandas as pd  # imported late: takes half a second, and not all callers write a table
+
     escaped, texts = frame.copy(deep=False), list(map(str, frame.columns))
     for i, dtype in enumerate(frame.dtypes):
         if not pd.api.types.is_numeric_dtype(dtype):  # numbers are no text
