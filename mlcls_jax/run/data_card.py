@@ -1,10 +1,15 @@
 """The data card of a run: data_card.json in the workdir, and what the terminal shows of it."""
 
+import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from mlcls_jax.data.card.data_card import DataCard, from_json, to_json
-from mlcls_jax.data.card.describe import is_shortened, rows, warnings
+from mlcls_jax.data.card.describe import is_shortened, near_warning, rows, warnings
+from mlcls_jax.data.card.near_duplicates import near_duplicates
 from mlcls_jax.run.workdir import DATA_CARD
 from mlcls_jax.system.console import console, print_table, print_warning
 from mlcls_jax.system.files import write_text
@@ -43,3 +48,23 @@ def print_card(card: DataCard, place: str, file: Path | None) -> None:
         print_warning(warning)
     if file and is_shortened(card):
         console.print(f"All images and classes concerned are in {file}.")
+
+
+def show_near_duplicates(
+    workdir: Path, features: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]
+) -> None:
+    """Compares train and val of a new run by features, and adds what it finds to the data card.
+
+    Args:
+        workdir: of the run.
+        features: by split, [image, channel].
+        names: by split, the file names of the images.
+    """
+    card = read_card(workdir)
+    if card is None:  # the disk is full, or a person has removed it
+        return
+    pairs = near_duplicates(features["train"], features["val"], names["train"], names["val"])
+    card = dataclasses.replace(card, near_duplicates=[list(pair) for pair in pairs])
+    if warning := near_warning(card):
+        write_card(workdir, card)
+        print_warning(warning)

@@ -1,6 +1,7 @@
 """The data card of a whole run: before the first step, once, and in the report."""
 
 import csv
+import dataclasses
 import errno
 import json
 
@@ -10,7 +11,12 @@ from PIL import Image
 from mlcls_jax.api.training import Run
 from mlcls_jax.benchmark.dry_run import dry_run
 from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
+from mlcls_jax.data.card.data_card import DataCard
+from mlcls_jax.data.card.describe import near_warning
+from mlcls_jax.data.card.file_facts import FileFacts
+from mlcls_jax.data.card.label_facts import LabelFacts
 from mlcls_jax.run import data_card
+from mlcls_jax.run.data_card import read_card
 from mlcls_jax.run.workdir import DATA_CARD, REPORT
 from mlcls_jax.train import train
 from mlcls_jax.training import data_card as module
@@ -102,3 +108,32 @@ def test_a_full_disk_costs_a_warning(folder, tiny, tmp_path, monkeypatch, capsys
     assert "data_card.json cannot be written: [Errno 28] No space left; training" in printed
     assert not (workdir / DATA_CARD).exists() and (workdir / REPORT).exists()
     assert "<h2>Data</h2>" not in (workdir / REPORT).read_text(encoding="utf-8")
+
+
+def test_images_that_look_alike_are_named_by_the_features_of_a_pretrained_network(
+    trained, folder, tmp_path, capsys
+):
+    with Image.open(folder / "02.png") as image:
+        changed = image.copy()
+    changed.putpixel((0, 0), (1, 2, 3))  # another file, the same to the eye
+    changed.save(folder / "07.png")
+    config = make_config(folder, "tiny", steps=1)
+    config.model.weights, config.recipe = str(trained), "none"
+    config.phases[0].cached_views = 1
+    assert train(config, tmp_path / "run") == 0
+    card = read_card(tmp_path / "run")
+    assert card
+    pairs = {(a, b): cosine for a, b, cosine in card.near_duplicates}
+    assert pairs["02.png", "07.png"] > 0.99
+    out = " ".join(capsys.readouterr().out.split())
+    assert "almost like one of train (features with a cosine of" in out
+    assert "03.png' is like" not in out  # it has the same bytes, which is a warning of its own
+
+
+def test_near_duplicates_are_a_warning_without_copies_of_the_same_bytes():
+    labels = LabelFacts({"train": {"images": 2}, "val": {"images": 2}}, {}, [], [], 4)
+    files = FileFacts([[["train", "a"], ["val", "b"]]], [], 4, 4, {}, {}, {}, [], [], [])
+    card = DataCard([], [], labels, files, [["a", "b", 1.0], ["c", "d", 0.97]])
+    assert "val 'd' is like train 'c'. If they show" in near_warning(card)
+    assert "1 image of val looks almost like" in near_warning(card)
+    assert near_warning(dataclasses.replace(card, near_duplicates=[["a", "b", 1.0]])) == ""

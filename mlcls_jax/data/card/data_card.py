@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlcls_jax.data.card.file_facts import FileFacts, file_facts
@@ -21,12 +21,15 @@ class DataCard:
     warnings: about classes without positive or negative labels.
     labels: what the labels tell.
     files: what the files of the images tell.
+    near_duplicates: images of train and val that look almost alike, [train, val, cosine], as far as
+      they were compared.
     """
 
     notes: list[str]
     warnings: list[str]
     labels: LabelFacts
     files: FileFacts
+    near_duplicates: list[list[Any]] = field(default_factory=list)
 
     @property
     def images(self) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.card.file_facts import FileFacts
 from mlcls_jax.data.card.image_look import BLACK
+from mlcls_jax.data.card.near_duplicates import THRESHOLD
 from mlcls_jax.data.groups import group_of_copies
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.system.console import format_bytes
@@ -57,6 +58,8 @@ def warnings(card: DataCard) -> list[str]:
             f"of another split, so scores on them are too high: {pairs}. Keep the copies of an "
             f"image in one split{_as_groups(files)}, or remove them."
         )
+    if near := near_warning(card):
+        found.append(near)
     if files.contradictions:
         named = _listed(
             f"{' and '.join(repr(name) for _, name in group['images'][:2])} "
@@ -87,6 +90,20 @@ def warnings(card: DataCard) -> list[str]:
             f"{labels.images_compared:,} images, so nothing can tell them apart."
         )
     return found
+
+
+def near_warning(card: DataCard) -> str:
+    """Returns the warning about images of val that look almost like one of train; "" for none."""
+    same = {(a[1], b[1]) for a, b in card.files.leaks}
+    pairs = [pair for pair in card.near_duplicates if (pair[0], pair[1]) not in same]
+    if not pairs:
+        return ""
+    named = _listed(f"val {val!r} is like train {train!r}" for train, val, _ in pairs)
+    return (
+        f"{_number(len(pairs), 'image of val looks', 'images of val look')} almost like one of "
+        f"train (features with a cosine of {THRESHOLD} or more), so scores may be too high: "
+        f"{named}. If they show the same object, keep them in one split (data.group_column)."
+    )
 
 
 def _as_groups(files: FileFacts) -> str:
