@@ -214,7 +214,8 @@ class Checkpoints:
         """
         checkpoint = fetched(self._folder / str(step))
         try:
-            noted = ocp.StandardCheckpointHandler().metadata(checkpoint / "model")
+            handler = ocp.StandardCheckpointHandler()
+            noted = handler.metadata(checkpoint / "model")  # pyright: ignore[reportArgumentType]
             shapes = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(
                     leaf.shape, leaf.dtype, sharding=replicated(mesh)

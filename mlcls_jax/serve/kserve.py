@@ -110,7 +110,7 @@ def read_request(body: bytes, header: str | None) -> tuple[dict[str, Any], list[
     Raises:
         HTTPException: 400, if the request is not as the protocol says.
     """
-    end = int(header) if (header or "").isdecimal() else len(body)
+    end = int(header) if header and header.isdecimal() else len(body)
     try:
         content = json.loads(body[:end])
         tensors = {one["name"]: one for one in content["inputs"]}

@@ -214,8 +214,8 @@ def main() -> None:
     networks = [(TINY, 32, 2)] if small else [("b0", 224, 128), ("b5", 456, 16)]
     layers = [layer for network in networks for layer in layers_of(*network)]
     layers = layers[:1] if small else layers
-    dtype, platform = "bfloat16", jax.devices()[0].platform
-    platform = {"gpu": "cuda"}.get(platform, platform)
+    dtype, platform = "bfloat16", str(jax.devices()[0].platform)
+    platform = "cuda" if platform == "gpu" else platform
     flags = FLAGS[:1] if small else FLAGS
     tables = dict(list(TABLES.items())[:2]) if small else TABLES
     record.plan([f"layer {layer}" for layer in layers] + [f"moments {x}" for x in layers[:3]])

@@ -102,7 +102,7 @@ def _classes(path: Path, i: int, value: Any) -> set[str] | None:
     names = {part.get("label") if isinstance(part, dict) else None for part in parts}
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: samples[{i}] has a classification without a label; remove it")
-    return names
+    return {str(name) for name in names}
 
 
 def _places(path: Path, files: list[str]) -> tuple[Path, list[str]]:

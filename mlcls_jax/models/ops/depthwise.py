@@ -61,11 +61,12 @@ def _forward(x, kernel, stride, padding):
 
 
 def _backward(stride, padding, residuals, grad):
-    facts, options = shape_facts(*residuals, stride), {"stride": stride, "padding": padding}
+    x, kernel = residuals
+    facts, options = shape_facts(x, kernel, stride), {"stride": stride, "padding": padding}
 
     def gradient(operation, known):
         implementations = {name: partial(each, **options) for name, each in known.items()}
-        return by_platform(operation, implementations, *residuals, grad, **facts)
+        return by_platform(operation, implementations, x, kernel, grad, **facts)
 
     return (
         gradient("depthwise_input_gradient", INPUT_GRADIENT),
