@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from depthwise_layers import Layer, layers_of
 from jax import lax
-from part_networks import TINY
+from part_networks import TINY, add_tiny
 from part_record import Record, options_of
 
 from mlcls_jax.benchmark.timing import seconds_per_step
@@ -212,6 +212,7 @@ def main() -> None:
     options = options_of(__doc__)
     record, small = Record("kernels", options), options.rehearse
     networks = [(TINY, 32, 2)] if small else [("b0", 224, 128), ("b5", 456, 16)]
+    add_tiny()
     layers = [layer for network in networks for layer in layers_of(*network)]
     layers = layers[:1] if small else layers
     dtype, platform = "bfloat16", str(jax.devices()[0].platform)

@@ -21,7 +21,7 @@ from mlcls_jax.system import devices, hlo
 
 CLASSES = 80  # as COCO
 TINY = "tiny"  # the network of a rehearsal: two stages of one narrow block
-VARIANTS.setdefault(TINY, Variant(0.25, 0.3, 32, 0.2, stages=B0_STAGES[:2]))
+TINY_VARIANT = Variant(0.25, 0.3, 32, 0.2, stages=B0_STAGES[:2])
 PRETRAINED = PretrainedConfig(KERAS, IMAGENET)
 OPTIONS: dict[str, Any] = {"schedule": "constant", "clip_norm": 0.0}
 PHASES = {
@@ -50,9 +50,15 @@ class Work:
 
     def config(self) -> Config:
         """Returns the config of a run with this step."""
+        add_tiny()
         model = Model(self.variant, image_size=self.size, compute_dtype=self.dtype)
         phase = PHASES["train" if self.what == "forward" else self.what]
         return Config(data=Data(batch_size=self.batch), model=model, phases=[phase])
+
+
+def add_tiny() -> None:
+    """Adds the network of a rehearsal to those of the package, in this process."""
+    VARIANTS.setdefault(TINY, TINY_VARIANT)
 
 
 @dataclass(frozen=True)

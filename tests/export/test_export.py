@@ -203,7 +203,8 @@ def test_the_guide_prepares_images_as_evaluation_does(
     (folder / "config.json").write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
     guide: dict[str, Any] = {}
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = (block for block in blocks if "def prepare(" in block)
     exec(code, guide)
     found = guide["prepare"](photograph)
     assert found.shape == wanted.shape

@@ -12,11 +12,19 @@ import report
 import speed_worker
 import unpack_wheels
 from depthwise_layers import Layer, layers_of
-from part_networks import TINY, Work, compile_work
+from part_networks import TINY, TINY_VARIANT, Work, compile_work
 from part_profile import kind_of, paths_of
 from part_record import NOT_REACHED, Record, options_of, read
 
+from mlcls_jax.models.variants import VARIANTS
+
 SCRIPTS = Path(report.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch):
+    """The network of a rehearsal, which later tests must not find."""
+    monkeypatch.setitem(VARIANTS, TINY, TINY_VARIANT)
 
 
 @pytest.fixture
