@@ -31,7 +31,8 @@ def build(what: str, variant: str, size: int, batch: int) -> tuple[Any, dict[str
     base.trainable = what == "train"
     model = keras.Sequential([base, keras.layers.Dense(CLASSES, dtype="float32")])
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.AdamW(1e-4, weight_decay=1e-2), loss, jit_compile=True)
+    options: dict[str, Any] = {"jit_compile": True}
+    model.compile(keras.optimizers.AdamW(1e-4, weight_decay=1e-2), loss, **options)
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     labels = np.ones((batch, CLASSES), np.float32)
 

@@ -20,14 +20,15 @@ def start(run: LoggedRun) -> RunLogger:
     """
     import comet_ml  # pyright: ignore[reportMissingImports]
 
-    settings = comet_ml.get_config()
+    settings = comet_ml.get_config()  # pyright: ignore[reportPrivateImportUsage]
     if settings["comet.start.online"] is not False and not settings["comet.api_key"]:
         raise ValueError("there is no API key; set COMET_API_KEY, or COMET_START_ONLINE=0")
     key = run.kept.get("key") or secrets.token_hex(16)
     own = comet_ml.ExperimentConfig(
         name=run.name,
         tags=[run.group] if run.group else [],
-        auto_output_logging=False,  # it would have every state of the progress bar
+        # Else it has every state of the progress bar.
+        auto_output_logging=False,  # pyright: ignore[reportArgumentType]
         display_summary_level=0,
         log_code=False,
         parse_args=False,
