@@ -17,7 +17,8 @@ from mlcls_jax.models.weights.load import load_pretrained
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
 )
-LIVE_TOLERANCE = 1e-5  # of the largest value: the same program on another CPU
+# Of the largest value: the same program on another CPU. An AMD EPYC differed by 1.01e-5.
+LIVE_TOLERANCE = 5e-5
 
 
 @pytest.mark.slow
