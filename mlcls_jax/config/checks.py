@@ -54,10 +54,11 @@ def validate(config: Config) -> None:
     Raises:
         ValueError: a field has a wrong type or an impossible value; names the first one.
     """
-    from_dict(dataclasses.asdict(config))
+    fields = dataclasses.asdict(config)
+    from_dict(fields)
     _check_choices(config, "")
     check_ranges(
-        flatten_fields(dataclasses.asdict(config)),
+        flatten_fields(fields),
         [
             *run_ranges(config.seed, config.log_every, config.minutes),
             *data_ranges(config.data),

@@ -104,13 +104,15 @@ def without_surplus(path: Path, layout: CsvFormat) -> CsvFormat:
 
     Args:
       path: the file.
-      layout: how it is written; returned unchanged if the surplus is not empty.
-
-    Raises: see `records`.
+      layout: how it is written; returned unchanged if the surplus is not empty, or if a cell is
+        too long to be read.
     """
     rows = records(path, layout)
-    width = len(next(rows, []))
-    is_surplus = not any(cell.strip() for row in rows for cell in row[width:])
+    try:
+        width = len(next(rows, []))
+        is_surplus = not any(cell.strip() for row in rows for cell in row[width:])
+    except csv.Error:
+        return layout
     return replace(layout, width=width) if is_surplus else layout
 
 

@@ -1,13 +1,13 @@
 """Turns annotated objects into labels of images, for the readers of detection data sets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mlcls_jax.data.label_table import UNKNOWN
-from mlcls_jax.data.readers.csv_cells import Column
+from mlcls_jax.data.readers.csv_cells import Column, quoted
 
 POLICY_LABELS = {"present": 1, "unknown": UNKNOWN, "absent": 0}
 
@@ -88,3 +88,26 @@ def object_labels(
         rows, columns = (index[codes == value] for index in indices)
         labels[rows, columns] = value
     return labels
+
+
+def known_classes(
+    found: Iterable[str], classes: Sequence[str] | None, source: str
+) -> tuple[str, ...]:
+    """Returns the class names of a data set: those of train, or else those that were found, sorted.
+
+    Args:
+      found: names of classes in the labels.
+      classes: all class names, if they are known already.
+      source: what has the labels, for the message, such as "a.json: has the choices".
+
+    Raises:
+      ValueError: a found name is not among the known ones.
+    """
+    names = sorted(set(found))
+    columns = tuple(classes or names)
+    if foreign := [name for name in names if name not in columns]:
+        raise ValueError(
+            f"{source} {quoted(foreign)}, which are not classes of train; add them to train, or "
+            "remove them here"
+        )
+    return columns

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
-from mlcls_jax.data.readers.detection import entries
+from mlcls_jax.data.readers.detection import entries, known_classes
 from mlcls_jax.data.readers.file_names import make_table
-from mlcls_jax.data.readers.json_files import read_json
+from mlcls_jax.data.readers.json_files import chosen_name, read_json
 
 SAMPLES = "samples.json"
 _NEEDS = f"data.source='fiftyone' needs the folder of an export as FiftyOneDataset, with {SAMPLES}"
@@ -54,13 +53,8 @@ def read_fiftyone(
             raise ValueError(f"{path}: samples[{i}] has no filepath; {_NEEDS}")
     field = _field(path, samples, field)
     labels = [_classes(path, i, sample.get(field)) for i, sample in enumerate(samples)]
-    found = sorted(set().union(*(names for names in labels if names)))
-    columns = tuple(classes or found)
-    if foreign := sorted(set(found) - set(columns)):
-        raise ValueError(
-            f"{path}: {field} has the labels {quoted(foreign)}, which are not classes of train; "
-            "add them to train, or remove them here"
-        )
+    found = set().union(*(names for names in labels if names))
+    columns = known_classes(found, classes, f"{path}: {field} has the labels")
     if not columns:
         raise ValueError(f"{path}: no sample has a label in {field}; label some first")
     folder, names = _places(path, [sample["filepath"] for sample in samples])
@@ -86,12 +80,7 @@ def _field(path: Path, samples: list[dict[str, Any]], field: str) -> str:
     }
     if not fields:
         raise ValueError(f"{path}: no sample has a field of classifications; label some first")
-    if (field and field not in fields) or (not field and len(fields) > 1):
-        raise ValueError(
-            f"{path}: has classifications in the fields {quoted(sorted(fields))}; set "
-            "data.label_column to one of them"
-        )
-    return field or fields.pop()
+    return chosen_name(path, fields, field, "classifications in the fields")
 
 
 def _classes(path: Path, i: int, value: Any) -> set[str] | None:

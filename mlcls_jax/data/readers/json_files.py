@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
+
+from mlcls_jax.data.readers.csv_cells import quoted
 
 # In bytes. The largest known file, of Objects365, has 6 GB; reading it takes twice the memory.
 MOST = 16 * 2**30
@@ -39,3 +41,22 @@ def read_json(path: Path, needs: str, object_hook: Callable[[dict], Any] | None 
         raise ValueError(
             f"{path}: not valid JSON ({error}); {needs}; check that it is complete"
         ) from error
+
+
+def chosen_name(path: Path, found: Collection[str], wanted: str, source: str) -> str:
+    """Returns the name of the field of an export that is read.
+
+    Args:
+      path: the export.
+      found: names of the fields that have labels, at least one.
+      wanted: data.label_column; "": the only one.
+      source: what has the labels, for the message, such as "choices of the tags".
+
+    Raises:
+      ValueError: there is no such field, or there are several.
+    """
+    if (wanted and wanted not in found) or (not wanted and len(found) > 1):
+        raise ValueError(
+            f"{path}: has {source} {quoted(sorted(found))}; set data.label_column to one of them"
+        )
+    return wanted or next(iter(found))

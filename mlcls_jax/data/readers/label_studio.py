@@ -19,9 +19,9 @@ import numpy as np
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_files import local_copy
-from mlcls_jax.data.readers.detection import entries
+from mlcls_jax.data.readers.detection import entries, known_classes
 from mlcls_jax.data.readers.file_names import check_folder, make_table
-from mlcls_jax.data.readers.json_files import read_json
+from mlcls_jax.data.readers.json_files import chosen_name, read_json
 from mlcls_jax.system.remote import is_remote
 
 _NEEDS = "data.source='label_studio' needs an export of Label Studio in the format JSON"
@@ -63,13 +63,8 @@ def read_label_studio(
     names = [_name(path, i, task, key, folder) for i, task in enumerate(listed)]
     tag = _tag(path, listed, tag)
     chosen = [_chosen(task, tag) for task in listed]
-    found = sorted(set().union(*(names for one in chosen for names in one)))
-    columns = tuple(classes or found)
-    if foreign := sorted(set(found) - set(columns)):
-        raise ValueError(
-            f"{path}: has the choices {quoted(foreign)}, which are not classes of train; add them "
-            "to train, or remove them here"
-        )
+    found = set().union(*(names for one in chosen for names in one))
+    columns = known_classes(found, classes, f"{path}: has the choices")
     labels = np.array([_labels(one, columns) for one in chosen], np.int8)
     return make_table(entries(path, "tasks", names), labels, columns, folder)
 
@@ -117,12 +112,7 @@ def _tag(path: Path, listed: list[dict[str, Any]], tag: str) -> str:
     tags = {str(one.get("from_name")) for one in results}
     if not tags:
         raise ValueError(f"{path}: no task has an annotation with choices; label some first")
-    if (tag and tag not in tags) or (not tag and len(tags) > 1):
-        raise ValueError(
-            f"{path}: has choices of the tags {quoted(sorted(tags))}; set data.label_column to one "
-            "of them"
-        )
-    return tag or tags.pop()
+    return chosen_name(path, tags, tag, "choices of the tags")
 
 
 def _results(annotation: dict[str, Any]) -> list[dict[str, Any]]:

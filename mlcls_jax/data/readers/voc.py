@@ -21,7 +21,12 @@ import numpy as np
 from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_cells import quoted
-from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
+from mlcls_jax.data.readers.detection import (
+    AnnotationPolicy,
+    entries,
+    known_classes,
+    object_labels,
+)
 from mlcls_jax.data.readers.file_names import make_table
 from mlcls_jax.data.readers.listing import names_in
 from mlcls_jax.system.console import one_line
@@ -69,13 +74,8 @@ def read_voc(
     for path, stems in lists:
         objects += _objects_of(path, tree, stems, policy)
     stems = [stem for _, listed in lists for stem in listed]
-    found = sorted({name for listed in objects for name, _ in listed or ()})
-    names = tuple(classes or found)
-    if foreign := sorted(set(found) - set(names)):
-        raise ValueError(
-            f"{place}: has objects of {quoted(foreign)}, which are not classes of train; add them "
-            "to train, or remove them here"
-        )
+    found = {name for listed in objects for name, _ in listed or ()}
+    names = known_classes(found, classes, f"{place}: has objects of")
     if not names:
         raise ValueError(
             f"{place}: no annotation has an object, so there are no classes; check the files in "

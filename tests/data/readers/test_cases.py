@@ -681,6 +681,11 @@ def test_empty_cells_after_the_last_column(place):
     assert "row 2 has" in message
 
 
+def test_a_row_with_too_many_cells_before_a_cell_that_is_too_long(place):
+    message = place.refusal(f"filename,cat\na.jpg,1,\nb.jpg,{'1' * 200_000}\n")
+    assert "row 2 has 3 cells" in message
+
+
 @pytest.mark.parametrize(("second", "why"), [("cat.1", "pandas adds"), ("Cat", "only in case")])
 def test_columns_that_may_be_one_class(place, second, why):
     text = f"filename,cat,{second}\na.jpg,1,0\nb.jpg,0,1\n"
