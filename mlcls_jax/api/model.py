@@ -22,7 +22,7 @@ from mlcls_jax.data.loaders.loader import Reader, cores, make_reader
 from mlcls_jax.data.split_tables import SPLITS
 from mlcls_jax.evaluate import AT_RECALL, RESAMPLES, labels_for
 from mlcls_jax.evaluation.bootstrap import Interval
-from mlcls_jax.evaluation.inference import EvalSpec, predict_dataset
+from mlcls_jax.evaluation.inference import EvalSpec, pooled, predict_dataset
 from mlcls_jax.explain.grad_cam import overlay
 from mlcls_jax.explain.overlays import SHORT_SIDE, class_maps
 from mlcls_jax.export.__main__ import WRITERS, export_model, push_model
@@ -31,7 +31,7 @@ from mlcls_jax.options.export import INT8, SAFETENSORS, check_push
 from mlcls_jax.options.shared import view_name
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import has_run
-from mlcls_jax.run.embedding import embedding_step, pooled
+from mlcls_jax.run.embedding import embedding_step
 from mlcls_jax.run.exported import DESCRIPTION, load_exported
 from mlcls_jax.run.fingerprints import check_split_kept
 from mlcls_jax.run.score_table import score_table

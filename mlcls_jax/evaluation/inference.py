@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Float
 
 from mlcls_jax.config import Augment, Config
 from mlcls_jax.config.schema import image_size
@@ -120,3 +121,13 @@ def readable(paths: Sequence[str], reader: Reader) -> np.ndarray:
         good = multihost_utils.process_allgather(good).all(axis=0)
         reader.bad.write()  # now with the bad images of the other processes
     return good
+
+
+def pooled(features: Any) -> Float[np.ndarray, "image channel"]:
+    """Returns inputs of the head as float32; feature maps of an ML-Decoder by their mean.
+
+    Args:
+        features: NumPy or JAX array, [image, channel] or [image, height, width, channel].
+    """
+    features = features if features.ndim == 2 else features.mean(axis=(1, 2), dtype=np.float32)
+    return np.asarray(features, np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mlcls_jax.data.loaders.loader import Reader
-from mlcls_jax.evaluation.inference import predict_dataset
+from mlcls_jax.evaluation.inference import pooled, predict_dataset
 from mlcls_jax.run.trained_model import TrainedModel, prediction_step
 
 
@@ -22,12 +22,6 @@ def embedding_step(run: TrainedModel) -> Any:
         raise ValueError(f"embed needs an EfficientNet; the run has {run.network.custom}")
     headless = dataclasses.replace(run.network, num_classes=0)
     return prediction_step(headless, run.pretrained_config, run.mesh)
-
-
-def pooled(features: np.ndarray) -> Float[np.ndarray, "image channel"]:
-    """Returns features as float32; feature maps of an ML-Decoder by their mean over positions."""
-    features = features.astype(np.float32)
-    return features if features.ndim == 2 else features.mean(axis=(1, 2))
 
 
 def embed_dataset(

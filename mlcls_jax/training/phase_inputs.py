@@ -10,7 +10,7 @@ import numpy as np
 from mlcls_jax.data.batch import to_devices
 from mlcls_jax.data.loaders.loader import local_rows
 from mlcls_jax.evaluation.base_rate import SAMPLE
-from mlcls_jax.evaluation.inference import predict_dataset, readable
+from mlcls_jax.evaluation.inference import pooled, predict_dataset, readable
 from mlcls_jax.run.data_card import show_near_duplicates
 from mlcls_jax.step.feature_step import chunk_sharding
 from mlcls_jax.step.network import head_input
@@ -134,7 +134,7 @@ def _on_features(
             ("train", features.inputs[:, 0], train_readable),
             ("val", val_features, val_readable),
         ):
-            found[split] = _pooled(values)[good]
+            found[split] = pooled(values)[good]
             names[split] = inputs.splits[split].take(np.flatnonzero(good)).filenames
         show_near_duplicates(inputs.workdir, found, names)
 
@@ -159,9 +159,3 @@ def _on_features(
         evaluate=lambda variables: (logits(variables)[:val_size], val_readable),
         evaluate_sample=lambda variables: (logits(variables)[val_size:], sample_readable),
     )
-
-
-def _pooled(features: Any) -> np.ndarray:
-    """Returns inputs of the head as float32 [image, channel]; feature maps by their mean."""
-    features = features if features.ndim == 2 else features.mean(axis=(1, 2), dtype=np.float32)
-    return np.asarray(features, np.float32)
