@@ -111,6 +111,12 @@ def folds_to_run(
                 yield FoldRun(path, seed, index, np.flatnonzero(fold == index))
 
 
+def training_rows(run: FoldRun, images: int, most: int | None) -> np.ndarray:
+    """Returns the rows to train on: int [row], those of the other folds or `most` of them."""
+    train = np.setdiff1d(np.arange(images), run.held_out)
+    return np.random.default_rng(run.seed).permutation(train)[:most] if most else train
+
+
 def save(run: FoldRun, labels: np.ndarray, seconds: float, logits: dict[str, np.ndarray]) -> None:
     """Writes the result of a fold, as `read` expects it, and prints a line.
 

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from out_of_fold import add_data_options, folds_to_run, read_labels, save
+from out_of_fold import add_data_options, folds_to_run, read_labels, save, training_rows
 from screen_network import ROWS, Network, Settings, Tail, fit_logistic, train_head, train_table
 
 from mlcls_jax.config import Augment
@@ -79,9 +79,7 @@ def main(arguments: list[str]) -> None:
     keep_settings(folder, settings)
     for run in folds_to_run(folder, table, labels, options.seeds):
         began = time.perf_counter()
-        train = np.setdiff1d(np.arange(len(labels)), run.held_out)
-        if settings.images:
-            train = np.random.default_rng(run.seed).permutation(train)[: settings.images]
+        train = training_rows(run, len(labels), settings.images)
         known = hidden(labels[train], settings, run.seed)
         if settings.head == "logistic":
             head = fit_logistic(pooled[train], known, settings.strength)

@@ -9,7 +9,8 @@
 
 What follows "--" goes to `mlcls_jax.train`, or to scripts/peers/learn_timm.py.  Every run is scored
 by the parameters of its last step; nothing is chosen on the held-out images.  Finished folds are
-skipped.  A run of 463 images takes three minutes on two CPU cores.
+skipped.  A run of 463 images takes three minutes on two CPU cores.  `--train-images 100` trains on
+100 images of the other folds, the same ones as `images=100` of screen.py.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from out_of_fold import add_data_options, folds_to_run, read_labels, save
+from out_of_fold import add_data_options, folds_to_run, read_labels, save, training_rows
 from scipy.special import logit
 
 from mlcls_jax.models.weights.load import load_pretrained
@@ -38,11 +39,13 @@ def main(arguments: list[str]) -> None:
     side = run_timm if options.side == "timm" else run_ours
     folder = options.out / options.name
     for run in folds_to_run(folder, table, labels, options.seeds):
-        split = np.full(len(table), "train", dtype=object)
+        split = np.full(len(table), "", dtype=object)
         split[run.held_out] = "val"
+        split[training_rows(run, len(table), options.train_images)] = "train"
         with tempfile.TemporaryDirectory(prefix="folds_") as scratch:
             csv = Path(scratch) / "labels.csv"
-            table[["filename", *classes]].assign(split=split).to_csv(csv, index=False)
+            used = table[["filename", *classes]].assign(split=split)
+            used[split != ""].to_csv(csv, index=False)
             began = time.perf_counter()
             scored = side(options, csv, Path(scratch), run.own_seed)
             seconds = time.perf_counter() - began
@@ -56,6 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_data_options(parser)
     parser.add_argument("--side", default="ours", choices=("ours", "timm"), help="what trains")
+    parser.add_argument("--train-images", type=int, help="train on so many images; default: all")
     place = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:place])
     options.more = arguments[place + 1 :]

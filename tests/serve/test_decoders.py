@@ -2,8 +2,8 @@
 
 import asyncio
 import io
+import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -58,6 +58,7 @@ def test_a_cancelled_call_ends_its_process_and_the_next_gets_another_one():
         async with pool.running(at_once=False):
             await pool.decode(SMALL)
             process = process_of(pool)
+            process.send_signal(signal.SIGSTOP)  # so that no CPU is too fast for the test
             slow = asyncio.create_task(pool.decode(SLOW))
             await asyncio.sleep(0.02)
             slow.cancel()
@@ -96,19 +97,21 @@ def test_small_images_do_not_wait_for_large_ones(monkeypatch):
 
     async def both():
         async with Decoders(SETTINGS, 2, 60, 2 * 8_700_000).running() as decoders:
-            await decoders.decode(SMALL)
+            await asyncio.gather(decoders.decode(SMALL), decoders.decode(SLOW))
+            process = process_of(decoders._large)
+            process.send_signal(signal.SIGSTOP)  # large images now take as long as the test
             large = [asyncio.create_task(decoders.decode(SLOW)) for _ in range(2)]
-            began = time.perf_counter()
-            await asyncio.sleep(0.3)
+            while decoders._work < 2 * 8_700_000:
+                await asyncio.sleep(0.01)
             with pytest.raises(BusyError):
                 await decoders.decode(SLOW)
             await decoders.decode(SMALL)
-            small = time.perf_counter() - began
-            await asyncio.gather(*large)
-            return small, time.perf_counter() - began, await decoders.decode(SLOW)
+            assert not any(task.done() for task in large)
+            process.send_signal(signal.SIGCONT)
+            return await asyncio.gather(*large), await decoders.decode(SLOW)
 
-    small, large, again = asyncio.run(both())
-    assert small < large and again.height == 2_900
+    large, again = asyncio.run(both())
+    assert [image.height for image in [*large, again]] == [2_900] * 3
 
 
 def test_the_page_has_its_own_limit_of_pixels():

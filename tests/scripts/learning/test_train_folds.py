@@ -48,6 +48,21 @@ def test_every_fold_is_stored_once_in_the_order_of_the_table(data, monkeypatch):
     np.testing.assert_array_equal(row.labels[:, 1], table["blue"])
 
 
+def test_it_trains_on_as_many_images_as_asked_for(data, monkeypatch):
+    folder, table = data
+    seen = []
+
+    def scored(given, csv, scratch, seed):
+        split = pd.read_csv(csv)
+        seen.append(split["split"].value_counts().to_dict())
+        return split.loc[split["split"] == "val", ["filename", "red", "blue"]]
+
+    monkeypatch.setattr(train_folds, "run_ours", scored)
+    train_folds.main([*options(folder), "--train-images", "7", "row"])
+    assert [counts["train"] for counts in seen] == [7] * FOLDS
+    assert sum(counts["val"] for counts in seen) == len(table)
+
+
 def test_a_failed_run_is_one_line(data, monkeypatch):
     folder, _ = data
     monkeypatch.setattr(train_folds, "ROOT", folder)
