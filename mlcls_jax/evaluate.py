@@ -41,6 +41,7 @@ from mlcls_jax.evaluation.decision_rule import (
     fit_decision_rule,
 )
 from mlcls_jax.evaluation.inference import predict_dataset
+from mlcls_jax.run.best_scores import write_decision_rule
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.fingerprints import check_split_kept
 from mlcls_jax.run.score_table import print_scores, score_table
@@ -48,7 +49,6 @@ from mlcls_jax.run.trained_model import (
     TrainedModel,
     describe_checkpoint,
     load_trained_model,
-    write_decision_rule,
     write_predictions,
 )
 from mlcls_jax.run.tta import views, with_views

@@ -27,10 +27,9 @@ from mlcls_jax.options.pack import CSV_FIELDS, check, parse
 if __name__ == "__main__":
     check(sys.argv[1:])  # at once; the imports below take longer
 
-from mlcls_jax import cli
 from mlcls_jax.config import Data
 from mlcls_jax.config.source_checks import check_source
-from mlcls_jax.data.images.decoding import check_image
+from mlcls_jax.data.images.decoding import check_image, image_libraries
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import LabelTable
@@ -40,6 +39,7 @@ from mlcls_jax.data.readers.csv_options import GROUP_COLUMN
 from mlcls_jax.data.readers.packed import packing, read_packed
 from mlcls_jax.data.readers.read_table import read_table
 from mlcls_jax.data.readers.storage import read_whole
+from mlcls_jax.system import command_line
 
 MEGABYTE = 1_000_000
 READERS = 16  # threads; reading small files from a network disk is mostly waiting
@@ -134,6 +134,7 @@ def header_error(contents: bytes) -> ImageError | None:
     return None
 
 
+@image_libraries()
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code.
 
@@ -192,4 +193,4 @@ def _table(options: argparse.Namespace) -> tuple[LabelTable, Data]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -20,14 +20,15 @@ if __name__ == "__main__":
 
 import pandas as pd
 
-from mlcls_jax import cli
 from mlcls_jax.config import Data
+from mlcls_jax.data.images.decoding import image_libraries
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.readers.csv_labels import labels_csv
 from mlcls_jax.data.readers.csv_options import GROUP_COLUMN
 from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.data.readers.read_table import read_table
+from mlcls_jax.system import command_line
 from mlcls_jax.system.files import new_folder, write_text
 
 
@@ -69,6 +70,7 @@ def write_images(tables: dict[str, LabelTable], folder: Path) -> None:
                 file.write_bytes(read_file(path))
 
 
+@image_libraries()
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code.
 
@@ -112,4 +114,4 @@ def _fields(data: Data, tables: dict[str, LabelTable], options: argparse.Namespa
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -101,7 +101,7 @@ def train(
     """
     training = Training(config, workdir, extensions)
     began = time.perf_counter() if began is None else began
-    with in_use(workdir), leave_on_sigterm():
+    with in_use(workdir, is_first_process()), leave_on_sigterm():
         return (training.folds(began) if has_folds(config.data) else training.run(began)).code
 
 
@@ -199,7 +199,7 @@ class Training:
         began = time.perf_counter()
         if has_folds(self.config.data):  # its workdir is reserved
             return self.run(began)
-        with in_use(self.workdir):
+        with in_use(self.workdir, is_first_process()):
             return self.run(began)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlcls_jax.benchmark.results import Figures, ProgramResult
 from mlcls_jax.benchmark.timing import Spread
-from mlcls_jax.step.network import describe_network, network_spec
+from mlcls_jax.config.serialization import describe_network
 from mlcls_jax.system.console import console, format_ms, print_table
 from mlcls_jax.system.devices import describe_devices
 
@@ -18,7 +18,7 @@ def print_figures(figures: Figures) -> None:
     """Prints all results, and the bottleneck of each phase."""
     place, config = figures.place, figures.config
     devices = describe_devices(place.devices, place.kind, place.processes, place.keeps_heap)
-    network = describe_network(network_spec(config.model, figures.classes))
+    network = describe_network(config.model, figures.classes)
     rows = [
         ["network", f"{network}, {figures.compute_dtype}, random weights"],
         ["batch", f"{figures.batch_size} images over all devices, {figures.classes} classes"],

@@ -9,7 +9,7 @@ from typing import Any
 
 import dacite
 
-from mlcls_jax.config.schema import PATHS, Augment, Config
+from mlcls_jax.config.schema import PATHS, Augment, Config, Model, image_size
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.system.console import one_line
 
@@ -165,3 +165,26 @@ def flatten_fields(value, prefix: str = "") -> dict:
     else:
         return {prefix: value}
     return {path: leaf for key, child in items for path, leaf in flatten_fields(child, key).items()}
+
+
+def describe_network(model: Model, num_classes: int) -> str:
+    """Returns one line with the variant, the input and the number of decoder queries.
+
+    Args:
+        model: the section of a config.
+        num_classes: outputs of the head.
+
+    >>> describe_network(Model("lite0"), 80)
+    'EfficientNet lite0, 224 px'
+    """
+    size, channels = f"{image_size(model)} px", model.in_channels
+    if channels != 3:
+        size += ", 1 channel" if channels == 1 else f", {channels} channels"
+    if model.custom:
+        return f"{model.custom}, {size}"
+    text = f"EfficientNet {model.variant}, {size}"
+    if model.head == "mldecoder":
+        from mlcls_jax.models.ml_decoder import query_count  # imported late: it imports JAX
+
+        text += f", ML-Decoder with {query_count(num_classes, model.decoder_groups)} queries"
+    return text

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mlcls_jax.config import Config
-from mlcls_jax.config.serialization import flatten_fields
+from mlcls_jax.config.serialization import describe_network, flatten_fields
 from mlcls_jax.data.card import describe
 from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.images.pixel_format import pixel_format
@@ -48,7 +48,6 @@ from mlcls_jax.report.thumbnails import (
     wrong_labels,
 )
 from mlcls_jax.run.workdir import REPORT, SUSPECTS
-from mlcls_jax.step.network import describe_network, network_spec
 from mlcls_jax.system.files import write_text
 
 RESAMPLES = 1000  # as in evaluate, so that its intervals are the same
@@ -149,7 +148,7 @@ def _run_values(inputs: ReportInputs) -> dict[str, Any]:
         f"{len(table):,} {name}" for name, table in tables if name != "val" or not inputs.folds
     )
     rows = {
-        "network": describe_network(network_spec(config.model, len(train.classes))),
+        "network": describe_network(config.model, len(train.classes)),
         "weights": config.model.weights or "random",
         "images": sizes,
         "labels": config.data.csv,

@@ -18,11 +18,10 @@ from mlcls_jax.data.readers.csv_writing import unescaped_cell
 from mlcls_jax.diagnosis.diagnose import diagnose
 from mlcls_jax.diagnosis.finding import Evidence, Finding, Labels
 from mlcls_jax.evaluation.decision_rule import DecisionRule
-from mlcls_jax.run.best_scores import BestEvaluation, read_best_evaluation
+from mlcls_jax.run.best_scores import BestEvaluation, read_best_evaluation, read_decision_rule
 from mlcls_jax.run.checkpoint_integrity import fold_folder
 from mlcls_jax.run.data_card import read_card
 from mlcls_jax.run.metrics_log import read_metrics
-from mlcls_jax.run.trained_model import read_decision_rule
 from mlcls_jax.run.workdir import DECISION_RULE, OUT_OF_FOLD, RAW, read_config, read_splits_of
 
 _TINY = 1e-6  # predictions are written with six decimals

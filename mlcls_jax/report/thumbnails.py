@@ -3,64 +3,23 @@
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
 
-from mlcls_jax.config.schema import image_size
 from mlcls_jax.data.images.channels import as_rgb
 from mlcls_jax.data.images.decoding import open_image
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.pixel_format import PixelFormat
 from mlcls_jax.data.images.reading import read_file
-from mlcls_jax.data.images.transforms import seen_box, shrink
+from mlcls_jax.data.images.transforms import shrink
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.loaders.loader import make_reader
 from mlcls_jax.diagnosis.label_errors import Suspect
-from mlcls_jax.explain.grad_cam import overlay
-from mlcls_jax.explain.overlays import class_maps
-from mlcls_jax.run.trained_model import load_trained_model
 
 # Draws the map of one image over it.
 Draw = Callable[[np.ndarray], np.ndarray]
 # Returns how to draw the map of each (path, class).
 Explain = Callable[[Sequence[tuple[str, int]]], list[Draw]]
-
-
-def explain_by(workdir: Path) -> Explain:
-    """Returns a function that explains images by the best checkpoint of a run.
-
-    The checkpoint is read when that function is called; it then raises a ValueError if there is
-    none, as in `load_trained_model`.  All images must be readable.
-
-    Args:
-        workdir: folder of the run.
-    """
-
-    def explain(images: Sequence[tuple[str, int]]) -> list[Draw]:
-        if not images:
-            return []
-        run = load_trained_model(workdir, "best")
-        paths = [path for path, _ in images]
-        chosen = np.array([[column] for _, column in images], np.int32)
-        maps = class_maps(
-            run, paths, chosen, make_reader(run.config.data, run.network.in_channels, len(paths))
-        )
-        size, resize = image_size(run.config.model), run.config.augment.eval_resize
-        return [_draw(heat[0], size, resize) for heat in maps]
-
-    return explain
-
-
-def _draw(heat: np.ndarray, size: int, resize: str) -> Draw:
-    """How to draw a map; size, resize: model.image_size and augment.eval_resize."""
-
-    def draw(image: np.ndarray) -> np.ndarray:
-        height, width, _ = image.shape
-        return overlay(image, heat, seen_box(height, width, size, resize))
-
-    return draw
 
 
 SHOWN = 12  # images of each kind while the run trains

@@ -1,8 +1,7 @@
 """Trained models: loading one from a workdir, and writing its predictions."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,14 @@ from mlcls_jax.config import Config, Model, Phase
 from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.evaluation.decision_rule import (
     DecisionRule,
-    decision_rule_from_dict,
-    untuned_rule,
 )
 from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.models.weights.provenance import from_json
+from mlcls_jax.run.best_scores import read_decision_rule
 from mlcls_jax.run.checkpoints import Checkpoints
 from mlcls_jax.run.stored_config import OF_MODEL, describe_edits, edited_fields
-from mlcls_jax.run.workdir import DECISION_RULE, EMA, read_config
+from mlcls_jax.run.workdir import EMA, read_config
 from mlcls_jax.step.ema import NO_EMA
 from mlcls_jax.step.network import NetworkSpec, build_model, network_spec, variables_shape
 from mlcls_jax.step.programs import ema_leaves
@@ -230,45 +228,6 @@ def read_pretrained_config(metadata: dict[str, Any]) -> PretrainedConfig:
         ValueError: a field is missing, unknown or of another type.
     """
     return from_json(metadata["pretrained_config"])
-
-
-def read_decision_rule(workdir: Path, metadata: dict[str, Any]) -> DecisionRule:
-    """Returns the decision rule that was tuned last for a checkpoint.
-
-    This is the rule of `evaluate` in decision_rule.json, or else the one from training. A
-    checkpoint that was saved between two evaluations has none; its rule is the untuned one.
-
-    Args:
-        workdir: of the run.
-        metadata: of the checkpoint.
-
-    Raises:
-        ValueError: decision_rule.json cannot be read, or a rule is invalid.
-    """
-    path = workdir / DECISION_RULE
-    try:
-        later = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        if later is not None and later["step"] == metadata["step"]:
-            return _checked(decision_rule_from_dict(later["decision_rule"]), metadata["classes"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); remove it") from error
-    values = metadata.get("decision_rule")
-    if values is None:
-        return untuned_rule(metadata["classes"])
-    return _checked(decision_rule_from_dict(values), metadata["classes"])
-
-
-def _checked(decision_rule: DecisionRule, classes: list[str]) -> DecisionRule:
-    """Returns the rule; raises ValueError if its values are not one for each class."""
-    if not len(decision_rule.thresholds) == len(decision_rule.temperatures) == len(classes):
-        raise ValueError(f"decision rule: it is not for {len(classes)} classes")
-    return decision_rule
-
-
-def write_decision_rule(workdir: Path, step: int, decision_rule: DecisionRule) -> None:
-    """Writes decision_rule.json, with a rule that was tuned after training for a checkpoint."""
-    values = {"step": step, "decision_rule": asdict(decision_rule)}
-    write_text(workdir / DECISION_RULE, json.dumps(values, indent=2) + "\n")
 
 
 def write_predictions(

@@ -27,7 +27,6 @@ from mlcls_jax.run.stored_config import read_config as read_config
 from mlcls_jax.system.bucket import copy_of
 from mlcls_jax.system.bucket_lock import held_in_bucket
 from mlcls_jax.system.console import console, one_line
-from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import leftovers, make_folder, write_text
 from mlcls_jax.system.lock import HeldError, held
 
@@ -55,17 +54,21 @@ LOGGED = (CONFIG, CLASSES, METRICS, DATA_CARD, REPORT, SHEET)  # files for the l
 
 
 @contextmanager
-def in_use(workdir: Path) -> Iterator[None]:
+def in_use(workdir: Path, is_first_process: bool = True) -> Iterator[None]:
     """Reserves a workdir for this training within the block; readers need no lock.
 
     The workdir is created if necessary, and removed again if it stays empty. Only the first process
     does this.
 
+    Args:
+        workdir: of the run.
+        is_first_process: whether this process is the one that writes files.
+
     Raises:
         ValueError: another process trains in the workdir, it holds something other than a run, or
             it cannot be written.
     """
-    if not is_first_process():
+    if not is_first_process:
         yield
         return
     with ExitStack() as stack:

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from mlcls_jax.config.serialization import describe_network
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.run.trained_model import describe_checkpoint
 from mlcls_jax.serve.answers import (
@@ -34,7 +35,6 @@ from mlcls_jax.serve.limits import PROBES, RequestLimits, refusal
 from mlcls_jax.serve.metrics import CountRequests, Metrics
 from mlcls_jax.serve.pages import make_pages
 from mlcls_jax.serve.service import Answer, Decoded, Service
-from mlcls_jax.step.network import describe_network
 
 LOCAL = ("127.0.0.1", "localhost")
 Result = TypeVar("Result")
@@ -214,7 +214,7 @@ def _describe(service: Service, name: str) -> Model:
     rows = zip(run.classes, run.decision_rule.thresholds, strict=True)
     return Model(
         run=name,
-        network=describe_network(run.network),
+        network=describe_network(run.config.model, len(run.classes)),
         checkpoint=describe_checkpoint(run.metadata),
         tuned=run.decision_rule.criterion is not None,
         classes=[ModelClass(name=label, threshold=threshold) for label, threshold in rows],

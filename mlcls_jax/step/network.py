@@ -11,7 +11,7 @@ from mlcls_jax.config import Model
 from mlcls_jax.config.schema import image_size
 from mlcls_jax.models.conventions import KERAS, Convention
 from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.models.ml_decoder import DecoderSize, query_count
+from mlcls_jax.models.ml_decoder import DecoderSize
 from mlcls_jax.models.variants import STRIDE
 from mlcls_jax.step.custom_network import CustomNetwork, custom_network
 from mlcls_jax.system.devices import AXIS, compute_dtype, replicated
@@ -118,20 +118,6 @@ def build_efficientnet(
         statistics_axis=AXIS if network.sync_batch_norm else None,
         active=active,
     )
-
-
-def describe_network(network: NetworkSpec) -> str:
-    """Returns one line with the variant, the input and the number of decoder queries."""
-    size, channels = f"{network.image_size} px", network.in_channels
-    if channels != 3:
-        size += ", 1 channel" if channels == 1 else f", {channels} channels"
-    if network.custom:
-        return f"{network.custom}, {size}"
-    text = f"EfficientNet {network.variant}, {size}"
-    if network.decoder:
-        queries = query_count(network.num_classes, network.decoder.groups)
-        text += f", ML-Decoder with {queries} queries"
-    return text
 
 
 def variables_shape(network: NetworkSpec, mesh: Mesh) -> dict:

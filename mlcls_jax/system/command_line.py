@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from mlcls_jax.system import early_signals
+from mlcls_jax.system import early_signals, memory_limit
 from mlcls_jax.system.console import escaped, one_line
 from mlcls_jax.system.output import output_of_command, tell
 
@@ -61,9 +61,9 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
         except KeyboardInterrupt:
             tell("stopped")
             code = early_signals.INTERRUPTED
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError) as error:
             if keeps_traceback():
                 raise
-            tell(f"error: {error_line(error)}")
+            tell(f"error: {memory_limit.explain(error) or error_line(error)}")
             code = USER_ERROR
     sys.exit(code)

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mlcls_jax.config.serialization import describe_network
 from mlcls_jax.evaluation.best_metric import goodness
 from mlcls_jax.run.metrics_log import read_metrics
-from mlcls_jax.step.network import describe_network
 from mlcls_jax.step.param_tree import flatten
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system.console import console, print_table, print_warning
@@ -28,7 +28,7 @@ def print_header(inputs: RunInputs, state: TrainState) -> None:
     kind = jax.devices()[0].device_kind
     rows = [
         ["devices", describe_devices(jax.device_count(), kind, jax.process_count(), keeps_heap())],
-        ["network", describe_network(inputs.step.network)],
+        ["network", describe_network(inputs.config.model, len(train.classes))],
         ["parameters", f"{total:,}, {len(train.classes)} classes"],
         ["images", sizes],
         ["loader", str(inputs.loader)],

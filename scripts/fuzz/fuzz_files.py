@@ -29,7 +29,8 @@ from mlcls_jax.models.conventions import IMAGENET, KERAS, PretrainedConfig
 from mlcls_jax.models.weights import provenance
 from mlcls_jax.models.weights.formats import read_tensors
 from mlcls_jax.models.weights.layouts import LAYOUTS
-from mlcls_jax.run.trained_model import check_metadata, read_decision_rule
+from mlcls_jax.run.best_scores import read_decision_rule
+from mlcls_jax.run.trained_model import check_metadata
 from mlcls_jax.run.workdir import CONFIG, DECISION_RULE, read_config
 
 SIZE = 64

@@ -16,7 +16,13 @@ from mlcls_jax.config import Config, Data, Group, Loss, Model, Phase, loading, s
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.schema import image_size
-from mlcls_jax.config.serialization import differences, from_dict, to_json, with_absolute_paths
+from mlcls_jax.config.serialization import (
+    describe_network,
+    differences,
+    from_dict,
+    to_json,
+    with_absolute_paths,
+)
 from mlcls_jax.models.variants import VARIANTS
 from mlcls_jax.models.weights.aliases import resolve
 
@@ -627,3 +633,11 @@ def test_settings_of_class_columns_exclude_a_delimiter(name, value):
 def test_groups_that_cannot_be_found_are_refused(data, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         validate(Config(data=data))
+
+
+def test_the_description_names_variant_size_and_decoder():
+    assert describe_network(Model(), 80) == "EfficientNet b0, 224 px"
+    assert describe_network(Model(in_channels=1), 80) == "EfficientNet b0, 224 px, 1 channel"
+    model = Model("lite0", head="mldecoder", decoder_groups=20)
+    expected = "EfficientNet lite0, 224 px, ML-Decoder with 20 queries"
+    assert describe_network(model, 80) == expected

@@ -153,3 +153,16 @@ def test_a_mistake_is_one_line_that_says_what_to_do_without_jax(
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert re.search(message, done.stderr), done.stderr
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("module", ["report.__main__", "pack", "to_csv"])
+def test_commands_that_need_no_network_do_not_import_jax(module):
+    code = f"import sys, mlcls_jax.{module}; assert not {{'jax', 'sklearn'}} & {{*sys.modules}}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr

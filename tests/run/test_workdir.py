@@ -14,7 +14,8 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.serialization import to_json
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.evaluation.decision_rule import DecisionRule, ThresholdCriterion, untuned_rule
-from mlcls_jax.run.trained_model import read_decision_rule, write_decision_rule, write_predictions
+from mlcls_jax.run.best_scores import read_decision_rule, write_decision_rule
+from mlcls_jax.run.trained_model import write_predictions
 from mlcls_jax.run.workdir import (
     CLASSES,
     CONFIG,

@@ -16,7 +16,6 @@ from mlcls_jax.step.init import fresh_bias, initial_variables, random_variables
 from mlcls_jax.step.losses import prior_bias
 from mlcls_jax.step.network import (
     build_model,
-    describe_network,
     network_spec,
     variables_shape,
 )
@@ -133,10 +132,3 @@ def test_a_decoder_is_drawn_in_place_of_a_dense_layer(tiny, capsys):
     assert new["kernel"].shape == (2, 16, 2) and 0.1 < jnp.std(new["kernel"]) < 0.5
     np.testing.assert_array_equal(new["bias"], prior_bias(config.loss, FREQUENCIES[:3]))
     assert "new: head/* (22 arrays)" in capsys.readouterr().out
-
-
-def test_the_description_names_variant_size_and_decoder():
-    assert describe_network(network_spec(Model(), 80)) == "EfficientNet b0, 224 px"
-    model = Model("lite0", head="mldecoder", decoder_groups=20)
-    expected = "EfficientNet lite0, 224 px, ML-Decoder with 20 queries"
-    assert describe_network(network_spec(model, 80)) == expected
