@@ -33,13 +33,13 @@ from mlcls_jax.data.images.decoding import check_image, image_libraries
 from mlcls_jax.data.images.image_error import ImageError
 from mlcls_jax.data.images.reading import read_file
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import labels_csv
 from mlcls_jax.data.readers.csv_options import GROUP_COLUMN
 from mlcls_jax.data.readers.packed import packing, read_packed
 from mlcls_jax.data.readers.read_table import read_table
 from mlcls_jax.data.readers.storage import read_whole
 from mlcls_jax.system import command_line
+from mlcls_jax.system.console import quoted
 
 MEGABYTE = 1_000_000
 READERS = 16  # threads; reading small files from a network disk is mostly waiting

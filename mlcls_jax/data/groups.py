@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
+from mlcls_jax.system.console import quoted
 
 # What a file name may say about a group: a word with a number, all that comes before the number of
 # a frame or view, and two numbers, as in the chest X-rays of NIH.

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.data.readers.cell_values import PRESENT, UNKNOWN
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.sampling import Repeats
+from mlcls_jax.system.console import quoted
 
 
 def as_labels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int, Int8
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.sampling import Repeats
+from mlcls_jax.system.console import quoted
 
 _FIELD = "data.oversample="  # begins the note of a table
 _ROWS = 4096  # images whose factors are computed at once

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted, read_csv
+from mlcls_jax.data.readers.csv_cells import read_csv
 from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.data.split_tables import SPLITS, assembled, separate_tables
+from mlcls_jax.system.console import quoted
 from mlcls_jax.system.files import write_text
 
 _RESTORE = "restore the file, or choose another --workdir"

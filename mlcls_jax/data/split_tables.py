@@ -8,7 +8,7 @@ import numpy as np
 
 from mlcls_jax.data.groups import check_groups, proposed_groups
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
+from mlcls_jax.system.console import quoted
 
 SPLITS = ("train", "val", "test")
 

@@ -16,11 +16,11 @@ from mlcls_jax.data.groups import noting_shares
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.data.oversampling import oversampled
 from mlcls_jax.data.readers.corrections import read_corrections
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.read_table import has_folder, read_table
 from mlcls_jax.data.saved_splits import read_splits
 from mlcls_jax.data.split_tables import assembled, separate_tables
 from mlcls_jax.data.stratification import draw_splits
+from mlcls_jax.system.console import quoted
 
 
 def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelTable]:

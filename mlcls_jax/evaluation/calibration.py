@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float, Int8
-from scipy.optimize import root_scalar
 from scipy.special import expit
 
 from mlcls_jax.data.label_table import UNKNOWN
@@ -66,6 +65,8 @@ def fit_temperature(positive: Bool[np.ndarray, " n"], logits: Float[np.ndarray, 
     >>> round(fit_temperature(positive, logits), 3), round(4 / math.log(3), 3)
     (3.641, 3.641)
     """
+    from scipy.optimize import root_scalar  # imported late: takes half a second
+
     if positive.all() or not positive.any():
         return 1.0
     logits = logits.astype(np.float64)

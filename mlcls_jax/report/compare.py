@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.config.serialization import flatten_fields
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.evaluation.bootstrap import Interval, paired_differences
 from mlcls_jax.evaluation.metrics import average_precisions
 from mlcls_jax.report import charts
 from mlcls_jax.report.html import RESAMPLES, page
 from mlcls_jax.report.inputs import ReportInputs, Scored, gather
+from mlcls_jax.system.console import quoted
 from mlcls_jax.system.files import write_text
 
 _TEMPLATE = "compare.html"

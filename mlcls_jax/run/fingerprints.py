@@ -20,9 +20,8 @@ import numpy as np
 
 from mlcls_jax.data.file_stamps import file_stamps, sampled_contents
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.run.workdir import FINGERPRINTS
-from mlcls_jax.system.console import console, print_warning
+from mlcls_jax.system.console import console, print_warning, quoted
 from mlcls_jax.system.files import write_bytes
 
 SECONDS = 2.0  # for the stamps of a split, and for its contents; what is left is not compared

@@ -19,7 +19,6 @@ from pathlib import Path
 from mlcls_jax.config import Config, Data
 from mlcls_jax.config.serialization import to_json
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.splits import load_splits
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.checkpoint_integrity import EVENTS, FOLDER, fold_folders, has_run
 from mlcls_jax.run.stored_config import CONFIG, check_unchanged
@@ -185,4 +184,6 @@ def read_splits_of(workdir: Path, data: Data) -> dict[str, LabelTable]:
         workdir: of the run.
         data: the section of the config.
     """
+    from mlcls_jax.data.splits import load_splits  # imported late: it imports pandas
+
     return load_splits(data, workdir / SPLITS if has_run(workdir) else None)

@@ -6,7 +6,7 @@ the cursor, set the title, or show a name in another order.  They are printed es
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,6 +47,16 @@ def with_addresses(text: str) -> str:
 def escaped(text: str) -> str:
     """Returns the text on one line, with terminal commands escaped as in Python: `\\x1b`, `\\n`."""
     return _ALL.sub(_escape, with_addresses(text))
+
+
+def quoted(names: Iterable[str], limit: int = 10) -> str:
+    """Returns names for a message, such as `'a', 'b' and 3 more`.
+
+    Names are escaped, so the result is always one line.
+    """
+    names = list(names)
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + rest
 
 
 def _escape(match: re.Match[str]) -> str:

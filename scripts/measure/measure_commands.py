@@ -2,12 +2,15 @@
 
     python scripts/measure/measure_commands.py --workdir runs/demo --image photo.jpg
 
-Each command runs in a new process, in turns (`--rounds`).  Refused commands have a wrong option or
-name a file that does not exist.  CPU seconds are those of all threads; other work on the machine
-changes them less than the seconds on the clock.
+Each command runs in a new process, in turns (`--rounds`), after a round that is not counted: it
+writes the bytecode of the imports and the compiled programs.  Without bytecode
+(PYTHONDONTWRITEBYTECODE), which nobody has after `pip install`, each start would take seconds
+longer.  Refused commands have a wrong option or name a file that does not exist.  CPU seconds are
+those of all threads; other work on the machine changes them less than the seconds on the clock.
 """
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -34,9 +37,11 @@ def main() -> None:
         rows = {**refused(Path(folder)), **real(options)}
         rows = {name: row for name, row in rows.items() if options.only in name}
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
-        for _ in range(options.rounds):
+        for counted in [False] + [True] * options.rounds:
             for name, (arguments, code) in rows.items():
-                seconds[name].append(run(arguments, code))
+                times = run(arguments, code)
+                if counted:
+                    seconds[name].append(times)
     print("| command | seconds, median (least to most) | CPU seconds |")
     print("|:--|--:|--:|")
     for name, times in seconds.items():
@@ -78,10 +83,10 @@ def run(arguments: Sequence[str], code: int) -> tuple[float, float]:
         RuntimeError: it ends with another code.
     """
     module = f"mlcls_jax.{arguments[0]}"
+    env = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
     began, used = time.perf_counter(), cpu_of_children()
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments[1:]], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", module, *arguments[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     seconds = time.perf_counter() - began
     if done.returncode != code:
         raise RuntimeError(f"{arguments}: exit code {done.returncode}\n{done.stderr[-2000:]}")

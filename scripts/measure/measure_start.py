@@ -109,6 +109,7 @@ def command_of(folder: Path, options: argparse.Namespace, weights: Path, name: s
 def measure(folder: Path, command: list[str]) -> tuple[float, str]:
     """Returns the seconds from the command to the end of the first step, and what took them."""
     env = {**os.environ, "MLCLS_JAX_CACHE": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
+    env["PYTHONDONTWRITEBYTECODE"] = ""  # after pip install, nobody compiles the imports again
     began, found, output = time.perf_counter(), None, ""
     process = subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -155,9 +155,14 @@ def test_a_mistake_is_one_line_that_says_what_to_do_without_jax(
     assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("module", ["report.__main__", "pack", "to_csv"])
-def test_commands_that_need_no_network_do_not_import_jax(module):
-    code = f"import sys, mlcls_jax.{module}; assert not {{'jax', 'sklearn'}} & {{*sys.modules}}"
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [("report.__main__", "jax"), ("pack", "jax"), ("to_csv", "jax"), ("predict", "pandas")],
+)
+def test_commands_import_only_what_they_need(module, unwanted):
+    code = (
+        f"import sys, mlcls_jax.{module}; assert not {{'{unwanted}', 'sklearn'}} & {{*sys.modules}}"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,

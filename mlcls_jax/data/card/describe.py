@@ -7,8 +7,7 @@ from mlcls_jax.data.card.file_facts import FileFacts
 from mlcls_jax.data.card.image_look import BLACK
 from mlcls_jax.data.card.near_duplicates import THRESHOLD
 from mlcls_jax.data.groups import group_of_copies
-from mlcls_jax.data.readers.csv_cells import quoted
-from mlcls_jax.system.console import format_bytes
+from mlcls_jax.system.console import format_bytes, quoted
 
 SHOWN = 3  # images or classes in a sentence; data_card.json has all
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_values import SPLIT_NAMES
 from mlcls_jax.data.readers.listing import names_below, names_in, sizes_of
 from mlcls_jax.data.readers.storage import read_whole
 from mlcls_jax.data.readers.unlabelled import is_image
+from mlcls_jax.system.console import quoted
 from mlcls_jax.system.remote import is_remote
 
 

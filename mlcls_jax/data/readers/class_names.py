@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_files import read_csv_at
 from mlcls_jax.data.readers.csv_labels import check_classes
+from mlcls_jax.system.console import quoted
 
 _HEADER = "LabelName"  # of OpenImages' codes; other files have another header, or none
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_files import local_copy
 from mlcls_jax.data.readers.detection import AnnotationPolicy, entries, object_labels
 from mlcls_jax.data.readers.file_names import check_folder, make_table
 from mlcls_jax.data.readers.json_files import read_json
+from mlcls_jax.system.console import quoted
 from mlcls_jax.system.remote import is_remote
 
 _HEAVY = ("segmentation", "keypoints", "caption")

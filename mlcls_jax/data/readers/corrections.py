@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.readers.csv_cells import Column, plain_name
+from mlcls_jax.data.readers.cells import Column, plain_name
 from mlcls_jax.data.readers.csv_files import read_csv_at
 
 CORRECTED = "corrected"  # the column that a person fills in

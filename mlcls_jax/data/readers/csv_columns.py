@@ -5,8 +5,9 @@ from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from mlcls_jax.data.readers.csv_cells import Column, CsvCells, plain_name, quoted
+from mlcls_jax.data.readers.cells import Column, CsvCells, plain_name
 from mlcls_jax.data.readers.csv_confidence import PERSON
+from mlcls_jax.system.console import quoted
 
 _NON_CLASS = re.compile(
     r"is_?(valid|val|validation|train|training|test|holdout)|valid|val|validation|split|subset"

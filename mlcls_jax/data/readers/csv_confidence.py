@@ -5,7 +5,8 @@ import re
 import numpy as np
 
 from mlcls_jax.data.readers.cell_values import UNKNOWN, soft_value
-from mlcls_jax.data.readers.csv_cells import Column, CsvCells, plain_name, quoted
+from mlcls_jax.data.readers.cells import Column, CsvCells, plain_name
+from mlcls_jax.system.console import quoted
 
 # Names of a column that says how certain a label is, and values that deny it.
 _CONFIDENCE = re.compile(

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlcls_jax.data.readers.csv_cells import CsvCells, read_csv
+from mlcls_jax.data.readers.cells import CsvCells
+from mlcls_jax.data.readers.csv_cells import read_csv
 from mlcls_jax.data.readers.csv_format import find_format
 from mlcls_jax.system.console import one_line
 from mlcls_jax.system.remote import asked, file_system_of, is_remote

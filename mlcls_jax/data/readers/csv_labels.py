@@ -19,7 +19,7 @@ from mlcls_jax.data.groups import group_counts
 from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable, as_labels
 from mlcls_jax.data.readers.cell_values import is_nothing
-from mlcls_jax.data.readers.csv_cells import Column, CsvCells, quoted
+from mlcls_jax.data.readers.cells import Column, CsvCells
 from mlcls_jax.data.readers.csv_columns import (
     check_are_classes,
     check_soft,
@@ -43,6 +43,7 @@ from mlcls_jax.data.readers.file_names import (
     relative_names,
 )
 from mlcls_jax.data.readers.listed_labels import listed_labels, lists_labels
+from mlcls_jax.system.console import quoted
 from mlcls_jax.system.remote import is_remote
 
 _WHOLE = re.compile(r"(\d+)\.0+")  # a number of a group that a program has made a float

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from mlcls_jax.data.readers.cell_values import UNKNOWN
-from mlcls_jax.data.readers.csv_cells import Column
+from mlcls_jax.data.readers.cells import Column
 
 # Which rows of one image are joined: none; rows that list labels which are present; or rows that
 # say for some classes whether they are present.

@@ -15,7 +15,8 @@ from mlcls_jax.data.readers.cell_values import (
     is_nothing,
     soft_value,
 )
-from mlcls_jax.data.readers.csv_cells import Column, plain_name, quoted
+from mlcls_jax.data.readers.cells import Column, plain_name
+from mlcls_jax.system.console import quoted
 
 _BAD = -2  # used only while reading: the cell is not 1, 0 or UNKNOWN
 _MARK = "x"  # of classes that are present, if no other mark is used

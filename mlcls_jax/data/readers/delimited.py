@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlcls_jax.data.readers.csv_cells import Column, quoted
+from mlcls_jax.data.readers.cells import Column
+from mlcls_jax.system.console import quoted
 
 _EMPTY = {"nan", "NaN", "NAN", "<NA>", "NA", "N/A", "#N/A", "null", "NULL", "None", "set()"}
 _MARKS = (";", "|", ",")  # delimiters to suggest

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.data.label_table import UNKNOWN
-from mlcls_jax.data.readers.csv_cells import Column, quoted
+from mlcls_jax.data.readers.cells import Column
+from mlcls_jax.system.console import quoted
 
 POLICY_LABELS = {"present": 1, "unknown": UNKNOWN, "absent": 0}
 

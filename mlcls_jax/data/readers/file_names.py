@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import Column, quoted
+from mlcls_jax.data.readers.cells import Column
 from mlcls_jax.data.readers.file_index import (
     LOSSY,
     FileIndex,
@@ -18,6 +18,7 @@ from mlcls_jax.data.readers.file_index import (
     name_key,
 )
 from mlcls_jax.data.readers.listing import is_hidden, names_below, names_in
+from mlcls_jax.system.console import quoted
 from mlcls_jax.system.remote import is_remote
 
 

@@ -21,13 +21,13 @@ import pandas as pd
 
 from mlcls_jax.data.images.extensions import extension_of
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import Column, CsvCells, quoted
+from mlcls_jax.data.readers.cells import Column, CsvCells
 from mlcls_jax.data.readers.csv_labels import table_of
 from mlcls_jax.data.readers.csv_options import CsvOptions
 from mlcls_jax.data.readers.csv_values import SPLIT_NAMES
 from mlcls_jax.data.readers.listing import names_below
 from mlcls_jax.data.readers.storage import Part
-from mlcls_jax.system.console import one_line
+from mlcls_jax.system.console import one_line, quoted
 from mlcls_jax.system.files import cache_folder, replacing
 
 

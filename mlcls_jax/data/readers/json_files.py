@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from mlcls_jax.data.readers.csv_cells import quoted
+from mlcls_jax.system.console import quoted
 
 # In bytes. The largest known file, of Objects365, has 6 GB; reading it takes twice the memory.
 MOST = 16 * 2**30

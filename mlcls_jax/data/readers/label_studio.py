@@ -17,11 +17,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_files import local_copy
 from mlcls_jax.data.readers.detection import entries, known_classes
 from mlcls_jax.data.readers.file_names import check_folder, make_table
 from mlcls_jax.data.readers.json_files import chosen_name, read_json
+from mlcls_jax.system.console import quoted
 from mlcls_jax.system.remote import is_remote
 
 _NEEDS = "data.source='label_studio' needs an export of Label Studio in the format JSON"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlcls_jax.data.readers.cell_values import UNKNOWN
-from mlcls_jax.data.readers.csv_cells import Column, CsvCells
+from mlcls_jax.data.readers.cells import Column, CsvCells
 from mlcls_jax.data.readers.csv_confidence import (
     check_annotators,
     check_denied,

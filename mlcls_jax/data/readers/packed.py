@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 
 from mlcls_jax.data.label_table import LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.csv_labels import read_labels
 from mlcls_jax.data.readers.csv_writing import csv_text, unescaped_cell
 from mlcls_jax.data.readers.listing import file_sizes
@@ -35,6 +34,7 @@ from mlcls_jax.data.readers.storage import (
     open_new,
     read_whole,
 )
+from mlcls_jax.system.console import quoted
 from mlcls_jax.system.files import new_folder
 from mlcls_jax.system.invocation import command
 

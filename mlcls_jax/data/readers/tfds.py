@@ -21,14 +21,13 @@ import numpy as np
 
 from mlcls_jax.data.images.extensions import extension_of
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.detection import AnnotationPolicy, entries
 from mlcls_jax.data.readers.file_names import make_table
 from mlcls_jax.data.readers.listing import file_sizes
 from mlcls_jax.data.readers.records import array_record, array_records, tfrecords
 from mlcls_jax.data.readers.storage import Part
 from mlcls_jax.data.readers.tfds_features import Labeller, decoders, find_image
-from mlcls_jax.system.console import one_line
+from mlcls_jax.system.console import one_line, quoted
 from mlcls_jax.system.files import cache_folder, replacing
 
 FORMAT = 2  # version of the index files

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.data.label_table import UNKNOWN
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.detection import AnnotationPolicy, object_labels
+from mlcls_jax.system.console import quoted
 
 # Arguments of AnnotationPolicy.label, by the feature next to the label that holds them.
 _POLICY_FEATURES = {"is_crowd": "crowd", "is_difficult": "difficult", "area": "area"}

@@ -7,7 +7,6 @@ import numpy as np
 
 from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.readers.csv_files import read_csv_at
 from mlcls_jax.data.readers.file_names import check_folder, make_table
 from mlcls_jax.data.readers.listing import is_hidden, names_below
 from mlcls_jax.system.remote import is_remote
@@ -87,6 +86,8 @@ def listed_images(csv: str, images: str, filename_column: str) -> tuple[list[str
     folder = folder if is_remote(folder) else Path(folder).expanduser()
     check_folder(folder)
     advice = f"rename the column of file names to {filename_column!r}"
+    from mlcls_jax.data.readers.csv_files import read_csv_at  # imported late: it imports pandas
+
     names = read_csv_at(csv, filename_column).column(filename_column, advice)
     table = make_table(names, np.zeros((len(names.rows), 0), np.int8), (), folder)
     if not len(table):

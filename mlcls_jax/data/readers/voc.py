@@ -20,7 +20,6 @@ import numpy as np
 
 from mlcls_jax.data.images.extensions import EXTENSIONS
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
-from mlcls_jax.data.readers.csv_cells import quoted
 from mlcls_jax.data.readers.detection import (
     AnnotationPolicy,
     entries,
@@ -29,7 +28,7 @@ from mlcls_jax.data.readers.detection import (
 )
 from mlcls_jax.data.readers.file_names import make_table
 from mlcls_jax.data.readers.listing import names_in
-from mlcls_jax.system.console import one_line
+from mlcls_jax.system.console import one_line, quoted
 from mlcls_jax.system.remote import asked, file_system_of, is_remote
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlcls_jax.data.readers.csv_cells import MAX_COLUMNS, MAX_LINE, CsvCells, quoted, read_csv
+from mlcls_jax.data.readers.cells import CsvCells
+from mlcls_jax.data.readers.csv_cells import MAX_COLUMNS, MAX_LINE, read_csv
+from mlcls_jax.system.console import quoted
 
 
 @pytest.fixture
