@@ -15,6 +15,8 @@ from mlcls_jax.system import invocation
 PACKAGE = Path(program.__file__).parent
 # What pip writes for [project.scripts], without an installation.
 LAUNCHER = "import sys; sys.argv[0] = '/bin/mlcls-jax'; from mlcls_jax.__main__ import main; main()"
+# As `python -m mlcls_jax.train`.  Its first argument stands where runpy puts the module.
+TRAIN = "import runpy, sys; del sys.argv[1]; runpy.run_module('mlcls_jax.train', None, '__main__')"
 
 
 def call(*arguments: str, form: tuple[str, ...] = ("-c", LAUNCHER)) -> subprocess.CompletedProcess:
@@ -164,13 +166,14 @@ def test_a_signal_during_the_imports_leaves_with_one_line(name, number, code):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as ulimit -v does")
 @pytest.mark.parametrize("megabytes", [500, 1800])
-def test_a_limit_of_memory_that_strikes_in_imports_is_one_line(tmp_path, megabytes):
+@pytest.mark.parametrize("launcher", [LAUNCHER, TRAIN], ids=["mlcls-jax", "mlcls_jax.train"])
+def test_a_limit_of_memory_that_strikes_in_imports_is_one_line(tmp_path, launcher, megabytes):
     labels = tmp_path / "labels.csv"
     labels.write_text("filename,red\nx.png,1\n")
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({megabytes} << 20,) * 2)\n"
     arguments = ("train", "--csv", labels, "--images", tmp_path, "--workdir", tmp_path / "run")
-    done = call(*map(str, arguments), form=("-c", limit + LAUNCHER))
+    done = call(*map(str, arguments), form=("-c", limit + launcher))
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: the address space of this process is limited to ")

@@ -38,13 +38,15 @@ def keeps_traceback() -> bool:
 def refusing() -> Iterator[None]:
     """Reports a mistake in a command line and exits, before the imports that take seconds.
 
-    If the user wants tracebacks, nothing is reported: the command itself raises the same error.
+    A limit of memory that the imports could not live with is reported as well.  If the user wants
+    tracebacks, nothing is reported: the command itself raises the same error.
     """
     try:
         yield
-    except (ValueError, OSError) as error:
+        memory_limit.check()
+    except (ValueError, OSError, MemoryError) as error:
         if not keeps_traceback():
-            tell(f"error: {error_line(error)}")
+            tell(f"error: {memory_limit.explain(error) or error_line(error)}")
             sys.exit(USER_ERROR)
 
 
