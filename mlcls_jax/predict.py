@@ -11,9 +11,11 @@ A class is predicted present when its probability reaches its threshold, which w
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,11 @@ import numpy as np
 from mlcls_jax import cli
 from mlcls_jax.config import Data
 from mlcls_jax.data.loaders.loader import Reader, make_reader
-from mlcls_jax.evaluation.decision_rule import describe_thresholds, with_threshold
+from mlcls_jax.evaluation.decision_rule import (
+    DecisionRule,
+    describe_thresholds,
+    with_threshold,
+)
 from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.evaluation.ranking import certainty, disagreement, farthest_first
 from mlcls_jax.explain.overlays import choose, write_overlays
@@ -58,6 +64,31 @@ from mlcls_jax.system.console import console, escaped
 SHOWN = 3  # smallest number of classes that the terminal shows per image
 
 
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What is known of n images that can be read.
+
+    Attributes:
+        names: n file names, as they are printed.
+        paths: n files.
+        scores: probabilities, float [image, class].
+        present: the classes that are predicted present, bool [image, class].
+        certainties: from `certainty`, float [image].
+    """
+
+    names: list[str]
+    paths: list[str]
+    scores: np.ndarray
+    present: np.ndarray
+    certainties: np.ndarray
+
+    def ordered(self, order: np.ndarray) -> "Predictions":
+        """Returns the same images in another order: int [image]."""
+        names, paths = ([entries[i] for i in order] for entries in (self.names, self.paths))
+        arrays = (array[order] for array in (self.scores, self.present, self.certainties))
+        return Predictions(names, paths, *arrays)
+
+
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
     options = parse(argv)
@@ -71,93 +102,122 @@ def main(argv: list[str]) -> int:
         embedding_step(plain)  # refuses networks without features before any image is read
     if uses_ema(run.metadata):
         print(escaped(f"using the {describe_checkpoint(run.metadata)}"), file=sys.stderr)
-    title = "" if options.json else "predict"
     # No limit on the share of bad images: the user chose the images, and may have chosen few.
     data = dataclasses.replace(run.config.data, max_bad_fraction=1.0)
     data = cli.with_on_bad_image(data, options.on_bad_image)
     reader = make_reader(data, run.network.in_channels, len(paths))
+    decision_rule = with_threshold(run.decision_rule, options.threshold)
+    found = predicted(run, decision_rule, names, paths, reader, "" if options.json else "predict")
+    if options.rank:
+        found = found.ordered(labelling_order(options, plain, found, reader))
+    print(describe_thresholds(decision_rule, options.threshold), file=sys.stderr)
+    write_outputs(options, found, plain, reader)
+    print_result(options, found, run.classes)
+    return 0
+
+
+def predicted(
+    run: TrainedModel,
+    decision_rule: DecisionRule,
+    names: list[str],
+    paths: list[str],
+    reader: Reader,
+    title: str,
+) -> Predictions:
+    """Returns the predictions for the images that can be read, and says which cannot.
+
+    Args:
+        run: the trained model.
+        decision_rule: that decides.
+        names, paths: of the images.
+        reader: reads them.
+        title: of the progress bar; "" for none.
+
+    Raises:
+        ValueError: no image can be read.
+    """
     logits, readable = predict_dataset(
         run.predict, run.variables, paths, run.evaluation, run.mesh, reader, title
     )
-    names, paths = (
-        [x for x, good in zip(y, readable, strict=True) if good] for y in (names, paths)
-    )
     for path, reason in reader.bad.reasons.items():
         print(escaped(f"{path} is skipped: {reason}"), file=sys.stderr)
-    if not names:
+    if not readable.any():
         raise ValueError("none of the images can be read")
-    decision_rule = with_threshold(run.decision_rule, options.threshold)
+    names, paths = (list(itertools.compress(entries, readable)) for entries in (names, paths))
     scores = decision_rule.probabilities(logits[readable])
     certainties = certainty(scores, np.array(decision_rule.thresholds))
-    if options.rank:
-        order = labelling_order(options, plain, paths, reader, scores, certainties)
-        scores, certainties = scores[order], certainties[order]
-        names, paths = ([entries[i] for i in order] for entries in (names, paths))
-    present = decision_rule.present(scores)
-    print(describe_thresholds(decision_rule, options.threshold), file=sys.stderr)
+    return Predictions(names, paths, scores, decision_rule.present(scores), certainties)
+
+
+def write_outputs(
+    options: argparse.Namespace, found: Predictions, run: TrainedModel, reader: Reader
+) -> None:
+    """Writes the files that the options name.
+
+    Args:
+        options: from `parse`.
+        found: the predictions.
+        run: the trained model, without views.
+        reader: reads the images.
+
+    Raises:
+        ValueError: a file cannot be written.
+    """
+    names, paths, present = found.names, found.paths, found.present
     if options.csv:
-        write_predictions(Path(options.csv), names, scores, run.classes)
+        write_predictions(Path(options.csv), names, found.scores, run.classes)
     if options.labels:
         values = present.astype(np.int8)
         write_predictions(Path(options.labels), names, values, run.classes)
     if options.label_studio:
-        file = Path(options.label_studio)
-        write_tasks(file, tasks(names, paths, present, certainties, run.classes))
+        content = tasks(names, paths, present, found.certainties, run.classes)
+        write_tasks(Path(options.label_studio), content)
     if options.fiftyone:
-        content = classifications(paths, scores, present, run.classes)
+        content = classifications(paths, found.scores, present, run.classes)
         write_classifications(Path(options.fiftyone), content)
     if options.explain:
-        plain = with_fitting_batch(plain, len(paths))
-        chosen = choose(scores, present)
-        files = write_overlays(Path(options.explain), plain, paths, names, chosen, reader)
+        run, chosen = with_fitting_batch(run, len(paths)), choose(found.scores, present)
+        files = write_overlays(Path(options.explain), run, paths, names, chosen, reader)
         print(f"Wrote {options.explain} ({files} maps)", file=sys.stderr)
+
+
+def print_result(options: argparse.Namespace, found: Predictions, classes: tuple[str, ...]) -> None:
+    """Prints JSON, the files that were written, or else a line for each image."""
+    rows = zip(found.names, found.scores, found.present, strict=True)
     if options.json:
-        predictions = [
-            as_json(name, probabilities, is_present, run.classes)
-            for name, probabilities, is_present in zip(names, scores, present, strict=True)
-        ]
-        print(json.dumps(predictions, indent=2))
+        print(json.dumps([as_json(*row, classes) for row in rows], indent=2))
     elif written := [file for file in _files(options) if file]:
         files = " and ".join(written)
-        console.print(escaped(f"Wrote {files} ({len(names)} images)"))
+        console.print(escaped(f"Wrote {files} ({len(found.names)} images)"))
     else:
-        for name, probabilities, is_present in zip(names, scores, present, strict=True):
-            line = describe_prediction(name, probabilities, is_present, run.classes)
-            console.print(escaped(line))
-    return 0
+        for row in rows:
+            console.print(escaped(describe_prediction(*row, classes)))
 
 
 def labelling_order(
-    options: argparse.Namespace,
-    run: TrainedModel,
-    paths: list[str],
-    reader: Reader,
-    scores: np.ndarray,
-    certainties: np.ndarray,
+    options: argparse.Namespace, run: TrainedModel, found: Predictions, reader: Reader
 ) -> np.ndarray:
-    """Returns the order in which images are worth labelling, by --rank.
+    """Returns the order in which images are worth labelling, by --rank: int [image].
 
     Args:
         options: from `parse`.
         run: the trained model, without views.
-        paths: files of the images, all of which can be read.
+        found: the predictions.
         reader: reads the images.
-        scores: probabilities of the run, [image, class].
-        certainties: from `certainty`, [image].
 
     Raises:
         ValueError: a run of --committee cannot be loaded, or has other classes.
     """
     if options.rank == DIVERSE:
-        features, _ = embed_dataset(run, paths, reader, "" if options.json else "embed")
-        return farthest_first(features, 1 - certainties)
+        features, _ = embed_dataset(run, found.paths, reader, "" if options.json else "embed")
+        return farthest_first(features, 1 - found.certainties)
     if options.rank == DISAGREEMENT:
-        members = [scores]
+        members = [found.scores]
         for workdir in options.committee:
             title = "" if options.json else Path(workdir).name
-            members.append(_of_member(workdir, run.classes, paths, options, title))
+            members.append(_of_member(workdir, run.classes, found.paths, options, title))
         return np.argsort(-disagreement(np.stack(members)), kind="stable")
-    return np.argsort(certainties, kind="stable")
+    return np.argsort(found.certainties, kind="stable")
 
 
 def _of_member(
