@@ -10,9 +10,9 @@ Each checkpoint contains these items:
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,9 @@ from mlcls_jax.run.checkpoint_integrity import (
 )
 from mlcls_jax.run.checkpoint_integrity import has_checkpoint as has_checkpoint
 from mlcls_jax.run.checkpoint_integrity import saved_steps as saved_steps
+from mlcls_jax.run.checkpoint_items import abstract, ema_of, nested, trees_of, whole_arrays
 from mlcls_jax.run.save_threads import end_threads
 from mlcls_jax.step.ema import NO_EMA, EmaState, with_ema
-from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.step.train_step import TrainState
 from mlcls_jax.system import threads
 from mlcls_jax.system.bucket import copy_of
@@ -54,10 +54,6 @@ from mlcls_jax.system.console import one_line, print_warning
 from mlcls_jax.system.devices import is_first_process, replicated
 from mlcls_jax.system.files import damage, is_full, is_regular, sync_file, sync_folder
 
-_ITEMS = {
-    "model": ("params", "batch_stats"),
-    "training": ("step", "opt_state", "loss_sum", "label_count"),
-}
 LAST_SAVE_SECONDS = 20.0  # that a run which fails waits for the save that has begun
 
 
@@ -138,7 +134,7 @@ class Checkpoints:
             OSError: the storage fails for another reason.
         """
         self._settle()
-        saves = {item: ocp.args.StandardSave(tree) for item, tree in _trees(state).items()}
+        saves = {item: ocp.args.StandardSave(tree) for item, tree in trees_of(state).items()}
         metadata = metadata | {"format": FORMAT, "version": __version__}
         args = ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **saves)
         metrics = None if value is None else {metric: value}
@@ -146,7 +142,7 @@ class Checkpoints:
         try:
             if not self._is_same_folder():  # Orbax would create it without the rest of the run
                 raise FileNotFoundError(self._folder)
-            with _whole_arrays():
+            with whole_arrays():
                 self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:  # from the file system, TensorStore or Orbax
             self._failed(error)
@@ -200,8 +196,8 @@ class Checkpoints:
         Raises:
             ValueError: the checkpoint is damaged or was written by an incompatible version.
         """
-        restored = self._restore(step, _trees(state))
-        ema = _flat(restored["ema"]) if state.ema else NO_EMA
+        restored = self._restore(step, trees_of(state))
+        ema = ema_of(restored["ema"]) if state.ema else NO_EMA
         return TrainState(**restored["model"], **restored["training"], ema=ema)
 
     def saved_shapes(self, step: int, mesh: jax.sharding.Mesh) -> dict:
@@ -239,18 +235,18 @@ class Checkpoints:
         Raises:
             ValueError: the checkpoint is damaged or was written by an incompatible version.
         """
-        trees = {"model": variables} | ({"ema": _nested(ema)} if ema else {})
+        trees = {"model": variables} | ({"ema": nested(ema)} if ema else {})
         restored = self._restore(step, trees)
         if not ema:
             return restored["model"]
-        return with_ema(restored["model"], _flat(restored["ema"]))
+        return with_ema(restored["model"], ema_of(restored["ema"]))
 
     def _restore(self, step: int, trees: dict[str, Any]) -> Any:
         """Returns items of a checkpoint with the structure, shapes and sharding of these trees."""
         self._check(step, trees)
-        args = {item: ocp.args.StandardRestore(_abstract(tree)) for item, tree in trees.items()}
+        args = {item: ocp.args.StandardRestore(abstract(tree)) for item, tree in trees.items()}
         try:
-            with _whole_arrays():
+            with whole_arrays():
                 return self._manager.restore(step, args=ocp.args.Composite(**args))
         except jax.errors.JaxRuntimeError:  # for example out of memory
             raise
@@ -419,46 +415,7 @@ class Checkpoints:
         return f"the checkpoint {self._folder / str(step)} is damaged ({problem}); {others}"
 
 
-@contextmanager
-def _whole_arrays() -> Iterator[None]:
-    """Lets Orbax write each array as a whole within the block; its registry is global.
-
-    With parallel replicas, each device would slice its part: one compiled program per shape.
-    """
-    previous = ocp.type_handlers.get_type_handler(jax.Array)
-    handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
-    ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
-    try:
-        yield
-    finally:
-        ocp.type_handlers.register_type_handler(jax.Array, previous, override=True)
-
-
 def _goodness(metrics: dict[str, float]) -> float:
     """Returns what orders the checkpoints; each has the value of one metric."""
     ((metric, value),) = metrics.items()
     return goodness(metric, value)
-
-
-def _trees(state: TrainState) -> dict[str, Any]:
-    """Returns the items of a state, without the metadata."""
-    trees: dict[str, Any] = {
-        item: {name: getattr(state, name) for name in names} for item, names in _ITEMS.items()
-    }
-    return trees | ({"ema": _nested(state.ema)} if state.ema else {})
-
-
-def _nested(ema: EmaState) -> dict[str, dict]:
-    """Returns nested trees, because a flat path with slashes cannot be a file name."""
-    trees = {"params": ema.params, "batch_stats": ema.batch_stats}
-    return {name: unflatten(leaves) for name, leaves in trees.items()}
-
-
-def _flat(trees: dict[str, dict]) -> EmaState:
-    return EmaState(flatten(trees["params"]), flatten(trees["batch_stats"]))
-
-
-def _abstract(tree):
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
-    )
