@@ -26,6 +26,7 @@ _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _COMMANDS = (
     r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
 )
+_NUMBER = re.compile(r"[-+−–]?\d|[-–]?$")  # or none
 _ALL, _WITHIN_LINES = re.compile(f"[{_COMMANDS}]"), re.compile(f"(?!\n)[{_COMMANDS}]")
 
 
@@ -68,14 +69,21 @@ def _shown(text: str) -> str:
 
 
 class _Console(Console):
-    """A console that escapes terminal commands in the text that it prints, except line ends."""
+    """A console that escapes terminal commands in the text that it prints, except line ends.
+
+    On a terminal, text is wrapped between words.  Text with options stays one line, because a
+    command with a line end cannot be pasted into a shell; so does all text in a file.
+    """
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(_shown(o) if isinstance(o, str) else o for o in objects), **options)
+        is_whole = not self.is_terminal or any("--" in str(o) for o in objects)
+        shown = (_shown(o) if isinstance(o, str) else o for o in objects)
+        wrapping: dict[str, Any] = {"soft_wrap": True} if is_whole else {"overflow": "fold"}
+        super().print(*shown, **wrapping | options)
 
 
 # Class names may contain [brackets] and be written :like_this:.
-console = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+console = _Console(highlight=False, markup=False, emoji=False)
 
 
 class Meter:
@@ -182,12 +190,13 @@ def print_warning(message: str) -> None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Prints a table; the first column is left-aligned, the others are right-aligned."""
+    """Prints a table; columns of numbers are right-aligned, except the first one."""
     table = Table(
         title=Text(escaped(title)) if title else None, title_justify="left", title_style="bold"
     )
     for i, name in enumerate(columns):
-        justify = "left" if i == 0 else "right"
+        is_numeric = i > 0 and all(_NUMBER.match(row[i]) for row in rows)
+        justify = "right" if is_numeric else "left"
         table.add_column(Text(escaped(name)), justify=justify, overflow="fold")  # a path is whole
     for row in rows:
         table.add_row(*(Text(escaped(cell)) for cell in row))

@@ -1,6 +1,7 @@
 """Text is printed as it is, and terminal commands in it are escaped."""
 
 import argparse
+import io
 import sys
 
 import pytest
@@ -54,6 +55,32 @@ def test_all_printed_text_is_escaped():
     text = capture.get()
     assert is_escaped(text) and text.count(r"\x1b[2J") == 5
     assert text.count("\n") == 2 + 6 + 1  # console.print keeps the line end of the text
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_wraps_text_between_words_and_keeps_commands_whole(is_terminal):
+    file = io.StringIO()
+    shown = console_module._Console(
+        force_terminal=is_terminal, width=20, file=file, highlight=False
+    )
+    shown.print("3 of 25 classes have no positive label")
+    assert file.getvalue().count("\n") == (2 if is_terminal else 1)
+    if is_terminal:
+        assert file.getvalue().splitlines() == ["3 of 25 classes have", "no positive label"]
+    shown.print("next: mlcls-jax evaluate --workdir runs/mine")
+    assert file.getvalue().endswith("\nnext: mlcls-jax evaluate --workdir runs/mine\n")
+
+
+def test_columns_of_numbers_are_right_aligned():
+    with console.capture() as capture:
+        rows = [["cat", "0.9", "at 0.5"], ["zebra", "–", "tuned"], ["a", "10", ""]]
+        print_table("", ["class", "AP", "threshold"], rows)
+    lines = capture.get().splitlines()[3:6]
+    assert [line.split("│")[2:4] for line in lines] == [
+        [" 0.9 ", " at 0.5    "],
+        ["   – ", " tuned     "],
+        ["  10 ", "           "],
+    ]
 
 
 def test_the_title_of_a_progress_bar_is_escaped(monkeypatch):
