@@ -176,8 +176,8 @@ def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
     >>> train = LabelTable("images", ("a",), np.array([[1, 0]], np.int8), ("cat", "dog"))
     >>> for warning in check_train({"train": train}):
     ...     print(warning)
-    1 of 2 classes have no positive label in train (1 images), so they cannot be learned: 'dog'.
-    1 of 2 classes have no negative label in train (1 images), so they cannot be learned: 'cat'.
+    No positive label in train (1 images) for 1 of 2 classes, which cannot be learned: 'dog'.
+    No negative label in train (1 images) for 1 of 2 classes, which cannot be learned: 'cat'.
     """
     if (splits["train"].labels == UNKNOWN).all():
         raise ValueError(
@@ -187,17 +187,19 @@ def check_train(splits: Mapping[str, LabelTable]) -> list[str]:
     warnings = []
     for split, table in splits.items():
         for kind, counts, consequence in (
-            ("positive", table.positives, "they are excluded from the {} metrics"),
-            ("negative", table.known - table.positives, "their {} average precision is always 1"),
+            ("positive", table.positives, "excluded from the {} metrics"),
+            ("negative", table.known - table.positives, "whose {} average precision is always 1"),
         ):
             # A class without any known label has no positive label either, and is named once.
             lacking = (counts == 0) & ((table.known > 0) | (kind == "positive"))
             empty = [table.classes[i] for i in np.flatnonzero(lacking)]
             if empty:
-                result = "they cannot be learned" if split == "train" else consequence.format(split)
+                result = (
+                    "which cannot be learned" if split == "train" else consequence.format(split)
+                )
                 warnings.append(
-                    f"{len(empty)} of {len(table.classes)} classes have no {kind} label in {split} "
-                    f"({len(table)} images), so {result}: {quoted(empty, len(empty))}."
+                    f"No {kind} label in {split} ({len(table)} images) for {len(empty)} of "
+                    f"{len(table.classes)} classes, {result}: {quoted(empty, len(empty))}."
                 )
     return warnings
 

@@ -106,16 +106,19 @@ def test_check_train_names_the_classes():
     )
     val = replace(train, filenames=("c", "d"), labels=np.array([[0, 1, 1], [0, 0, 1]], np.int8))
     in_train, in_val, always = check_train({"train": train, "val": val})
-    assert "2 of 3 classes have no positive label in train" in in_train
+    assert "No positive label in train (2 images) for 2 of 3 classes" in in_train
     assert "'q', 'r'" in in_train
-    assert "1 of 3 classes have no positive label in val" in in_val
-    assert "so they are excluded from the val metrics: 'p'" in in_val
-    assert "1 of 3 classes have no negative label in val" in always
-    assert "so their val average precision is always 1: 'r'" in always
+    assert "for 1 of 3 classes, excluded from the val metrics: 'p'" in in_val
+    assert "No positive label in val" in in_val
+    assert "No negative label in val" in always
+    assert "whose val average precision is always 1: 'r'" in always
     both = np.array([[0, 1, 0], [1, 0, 1]], np.int8)
     assert check_train({"train": replace(train, labels=both)}) == []
     (never,) = check_train({"train": replace(train, labels=both | np.int8([0, 1, 0]))})
-    assert "no negative label in train (2 images), so they cannot be learned: 'q'" in never
+    assert (
+        "No negative label in train (2 images) for 1 of 3 classes, which cannot be learned: 'q'"
+        in never
+    )
 
 
 def write_csv(path: Path, table: LabelTable, column: tuple[str, ...] | None = None) -> Path:
