@@ -97,6 +97,14 @@ def relative_names(
 
 def _absolute_error(column: Column, i: int) -> ValueError:
     text = column.distinct[column.codes[i]]
+    if is_address(text.strip()):
+        parent = text.strip().rpartition("/")[0]
+        bucket = "" if parent.lower().startswith("http") else f", or set data.images={parent}"
+        return column.error(
+            i,
+            f"{text!r} is an address, and no image in the image folder is called like its end; "
+            f"download the images into it{bucket}",
+        )
     return column.error(i, f"{text!r} is an absolute path; write it relative to the image folder")
 
 

@@ -628,6 +628,8 @@ def test_names_that_can_mean_one_file(place, name, file, how):
     ("names", "words"),
     [
         (["/x/y/a.jpg"], "is an absolute path"),
+        (["gs://bucket/x/a.jpg"], "download the images into it, or set data.images=gs://bucket/x"),
+        (["https://x.org/y/a.jpg"], "is called like its end; download the images into it"),
         (["/x/b.jpg"], "may be 'part_1/b.jpg' or 'part_2/b.jpg'"),
         (["b.gif"], "may be 'part_1/b.jpg' or 'part_2/b.jpg'"),
         (["7"], "may be '007.jpg' or '07.jpg'"),
