@@ -33,7 +33,7 @@ from mlcls_jax.serve.batching import BusyError
 from mlcls_jax.serve.kserve import add_kserve
 from mlcls_jax.serve.limits import PROBES, RequestLimits, refusal
 from mlcls_jax.serve.metrics import CountRequests, Metrics
-from mlcls_jax.serve.pages import make_pages
+from mlcls_jax.serve.pages import Pages, make_pages
 from mlcls_jax.serve.service import Answer, Decoded, Service
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -84,6 +84,20 @@ def make_app(
     )
     app.add_middleware(CountRequests, metrics=metrics, unseen=PROBES)
     _add_errors(app)
+    _add_pages(app, pages, metrics)
+    _add_api(app, service, name, metrics)
+
+    async def answer_all(uploads: list[UploadFile]) -> list[Answer]:
+        answers = [answer for _, answer in await _answers(service, uploads)]
+        metrics.images.inc(len(answers))
+        return answers
+
+    add_kserve(app, name, service.run.classes, answer_all)
+    return app
+
+
+def _add_pages(app: FastAPI, pages: Pages, metrics: Metrics) -> None:
+    """Adds the page, the page of the API, and the metrics for Prometheus."""
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def root() -> str:
@@ -96,6 +110,10 @@ def make_app(
     @app.get("/metrics", include_in_schema=False)
     async def prometheus() -> Response:
         return metrics.answer()
+
+
+def _add_api(app: FastAPI, service: Service, name: str, metrics: Metrics) -> None:
+    """Adds the description of the model, predictions and explanations; name: of the run."""
 
     @app.get("/api/model")
     async def model() -> Model:
@@ -131,14 +149,6 @@ def make_app(
             map=answer.heat.tolist(),
             part=_part(decoded),
         )
-
-    async def answer_all(uploads: list[UploadFile]) -> list[Answer]:
-        answers = [answer for _, answer in await _answers(service, uploads)]
-        metrics.images.inc(len(answers))
-        return answers
-
-    add_kserve(app, name, service.run.classes, answer_all)
-    return app
 
 
 async def _answers(
