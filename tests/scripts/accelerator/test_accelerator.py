@@ -16,6 +16,7 @@ from part_networks import TINY, TINY_VARIANT, Work, compile_work
 from part_profile import kind_of, paths_of
 from part_record import NOT_REACHED, Record, options_of, read
 
+from mlcls_jax.models.ops import choice
 from mlcls_jax.models.variants import VARIANTS
 
 SCRIPTS = Path(report.__file__).parent
@@ -72,6 +73,28 @@ def test_all_kernels_of_a_layer_are_timed_and_the_fastest_becomes_a_rule():
         "use": "pallas",
     }
     assert table["depthwise"][-1] == {"use": "native"}
+
+
+def test_the_table_with_the_fastest_step_is_kept_next_to_the_results(options, monkeypatch):
+
+    def rate(environment, small, limit):
+        name = Path(environment.get(choice.VARIABLE, "")).stem
+        if name == "kernels_fastest_per_layer":
+            raise RuntimeError("does not compile")
+        return {"images_per_second": 9.0 if name == "kernels_shifted_sum" else 8.0}
+
+    monkeypatch.setattr(part_kernels, "options_of", lambda _: options)
+    monkeypatch.setattr(part_kernels, "time_layer", lambda *_: {"depthwise": {"pallas": 1.0}})
+    monkeypatch.setattr(part_kernels, "time_moments", lambda *_: {})
+    monkeypatch.setattr(part_kernels, "step_rate", rate)
+    part_kernels.main()
+    table = json.loads((options.out / "kernel_table.json").read_text())
+    assert table == part_kernels.TABLES["shifted sum"]
+    stored = json.loads((options.out / "kernels.json").read_text())
+    assert stored["values"]["step, flag none"] == {"images_per_second": 8.0}
+    assert "does not compile" in stored["not_measured"]["step, fastest per layer"]
+    fastest = json.loads((options.out / "kernels_fastest_per_layer.json").read_text())
+    assert "pallas" not in str(fastest)  # a CPU only interprets it
 
 
 def test_a_worker_replies_and_survives_what_does_not_fit():
