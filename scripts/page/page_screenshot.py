@@ -41,7 +41,7 @@ def main() -> None:
         done = "document.querySelectorAll('.card[data-done]').length"
         page.wait_for(f"{done} === {len(options.images)}")
         page.run("document.querySelector('.bar').click()")
-        page.wait_for("document.querySelector('.card canvas') !== null")  # the map
+        page.wait_for("document.querySelector('.card[data-done] canvas') !== null")  # the map
         page.screenshot(options.out)
 
 
