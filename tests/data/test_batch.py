@@ -15,11 +15,16 @@ def rows(number: int) -> np.ndarray:
     return np.full((8, 3), number, np.uint8)
 
 
-def alive() -> bool:
-    return any(thread.name == "to devices" for thread in threading.enumerate())
+@pytest.fixture
+def alive():
+    """Returns whether a thread of this test runs; a test before it may have left others."""
+    before = threading.enumerate()
+    return lambda: any(
+        thread.name == "to devices" and thread not in before for thread in threading.enumerate()
+    )
 
 
-def test_batches_come_in_order_and_on_all_devices():
+def test_batches_come_in_order_and_on_all_devices(alive):
     placement = sharded(make_mesh(8))
     for number, batch in enumerate(to_devices(map(rows, range(20)), placement)):
         assert batch.sharding == placement
@@ -27,7 +32,7 @@ def test_batches_come_in_order_and_on_all_devices():
     assert number == 19 and not alive()
 
 
-def test_the_thread_prepares_some_batches_and_ends_with_its_iterator():
+def test_the_thread_prepares_some_batches_and_ends_with_its_iterator(alive):
     drawn = []
 
     def endless():
@@ -53,7 +58,7 @@ def test_a_batch_is_freed_once_the_caller_drops_it():
     batches.close()
 
 
-def test_an_error_comes_after_the_batches_before_it():
+def test_an_error_comes_after_the_batches_before_it(alive):
     def failing():
         yield rows(0)
         raise ValueError("image 3.jpg cannot be read")
