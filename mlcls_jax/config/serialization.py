@@ -1,4 +1,4 @@
-"""Converts configs to and from JSON, and compares them."""
+"""Converts configs to and from JSON, compares them, and describes their network in words."""
 
 import dataclasses
 import json

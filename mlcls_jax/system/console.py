@@ -26,8 +26,8 @@ _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _COMMANDS = (
     r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
 )
-_NUMBER = re.compile(r"[-+−–]?\d|[-–]?$")  # or none
 _ALL, _WITHIN_LINES = re.compile(f"[{_COMMANDS}]"), re.compile(f"(?!\n)[{_COMMANDS}]")
+_NUMBER = re.compile(r"[-+−–]?\d|[-–]?$")  # a cell that begins with a number, or has none
 
 
 _shown_as: dict[str, str] = {}

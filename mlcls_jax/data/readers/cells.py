@@ -1,6 +1,6 @@
 """The cells of a table as text, each with its row and column for error messages.
 
-CSV files, spreadsheets of other tools and Hugging Face data sets all become these.
+CSV files become these, and so do the files of Hugging Face `datasets`.
 """
 
 import re

@@ -97,8 +97,8 @@ def relative_names(
 
 def _absolute_error(column: Column, i: int) -> ValueError:
     text = column.distinct[column.codes[i]]
-    if is_address(text.strip()):
-        parent = text.strip().rpartition("/")[0]
+    if is_address(address := text.strip()):
+        parent = address.rpartition("/")[0]
         bucket = "" if parent.lower().startswith("http") else f", or set data.images={parent}"
         return column.error(
             i,
