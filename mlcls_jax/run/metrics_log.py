@@ -91,7 +91,8 @@ class MetricsLog:
                 f"{self._path} cannot be written (no space left on device); the next "
                 "evaluation will try again"
             )
-        numbers = {f"train/{key}": record[key] for key in ("train_loss", "images_per_second")}
+        numbers = {"train/loss": record["train_loss"]}
+        numbers["train/images_per_second"] = record["images_per_second"]
         for part in ("val", "val_raw", "val_ema", "base_rate", "train_sample"):  # some are optional
             numbers |= {f"{part}/{key}": value for key, value in record.get(part, {}).items()}
         if _OF_VAL in numbers:

@@ -131,7 +131,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
     log.write_scalars(8, {"train/loss": 1.5})
     log.close()
     assert seen == {
-        ("train/train_loss", 7): 0.25,
+        ("train/loss", 7): 0.25,
         ("train/images_per_second", 7): 9.0,
         ("val/mAP", 7): 0.75,
         ("val/loss", 7): 0.5,

@@ -18,6 +18,9 @@ _MOST, _LONGEST = 100, 6000  # parameters of one request, and characters of one
 def start(run: LoggedRun) -> RunLogger:
     """Returns the logger of a run; a continued run goes on under its id."""
     from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
+    from mlflow.tracking.context.registry import (  # pyright: ignore[reportMissingImports]
+        resolve_tags,
+    )
 
     client = MlflowClient()
     if name := run.kept.get("id"):
@@ -25,7 +28,7 @@ def start(run: LoggedRun) -> RunLogger:
         return MlflowLogger(client, name)
     found = client.get_experiment_by_name(run.project)
     experiment = found.experiment_id if found else client.create_experiment(run.project)
-    tags = {"group": run.group} if run.group else {}
+    tags = resolve_tags({"group": run.group} if run.group else {})  # with the user and the commit
     name = client.create_run(experiment, tags=tags, run_name=run.name).info.run_id
     run.keep({"id": name})
     return MlflowLogger(client, name)

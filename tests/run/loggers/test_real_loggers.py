@@ -113,7 +113,7 @@ def test_mlflow(workdir, capfd):
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.run_name, run.info.status) == ("mine-fold-1", "FINISHED")
     assert run.data.params == {"seed": "0", "phases.0.duration": "2 epochs"}
-    assert run.data.tags["group"] == "mine"
+    assert run.data.tags["group"] == "mine" and run.data.tags["mlflow.user"]
     history = client.get_metric_history(run.info.run_id, "val/mAP")
     assert [(metric.step, metric.value) for metric in history] == [
         (1, 0.1),
