@@ -23,7 +23,9 @@ from mlcls_jax.diagnosis.comparison import (
 from mlcls_jax.diagnosis.finding import Evidence, Finding
 from mlcls_jax.diagnosis.overrides import longer, more_decay, phase_override, scaled_rates
 from mlcls_jax.evaluation.base_rate import SAMPLE
+from mlcls_jax.models.weights.aliases import ALIASES
 
+_IMAGENET = {"imagenet", *ALIASES["imagenet"].values()}
 FITTED = 0.5  # share of the way from the base rate's mAP to 1; below it, images are not fitted
 MIN_SAMPLE = 50  # images in the sample: the mAP of fewer is too noisy
 GAP = 0.1  # train mAP minus val mAP: above it, the network memorises its images
@@ -153,7 +155,8 @@ def worse_than_base_rate(evidence: Evidence) -> Finding | None:
     last = evidence.records[-1]
     if not _is_hopeless(last) and (not is_above_base_rate(last) or val_share(last) >= FITTED):
         return None
-    pretrained = ["--config.model.weights=imagenet"] if evidence.weights != "imagenet" else []
+    is_best = evidence.weights.partition("@")[0] in _IMAGENET
+    pretrained = [] if is_best else ["--config.model.weights=imagenet"]
     smaller = ["--config.model.head=gap"] if evidence.head != "gap" else []
     text = (
         f"The val loss or val mAP is no better than the base rate ({_next_to_base_rate(last)}). "

@@ -15,8 +15,7 @@ from mlcls_jax.config import Config, Model, Phase
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.durations import duration_in_steps
 from mlcls_jax.config.serialization import differences, from_dict, may_change, per_machine
-from mlcls_jax.models.weights.aliases import is_name
-from mlcls_jax.models.weights.hub import is_hub
+from mlcls_jax.models.weights.aliases import is_name, without_alias
 from mlcls_jax.run.bucket_run import local_folder
 from mlcls_jax.run.checkpoint_integrity import (
     FOLDER,
@@ -154,8 +153,9 @@ def with_stored_revision(model: Model, stored: Model) -> Model:
         model: section of the config as it is given.
         stored: that of the run.
     """
-    weights = model.weights
-    if is_hub(weights) and "@" not in weights and stored.weights.startswith(f"{weights}@"):
+    name, _, commit = stored.weights.partition("@")
+    given = without_alias(model.weights, model.variant)
+    if commit and is_name(name) and given == name:
         return replace(model, weights=stored.weights)
     return model
 

@@ -16,7 +16,6 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.serialization import flatten_fields, per_machine
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.models.weights.aliases import is_name
-from mlcls_jax.models.weights.hub import is_hub
 from mlcls_jax.run.checkpoint_integrity import FOLDER, saved_steps
 from mlcls_jax.run.fingerprints import digest_of_labels, digest_of_names
 from mlcls_jax.run.stored_config import find_run
@@ -66,7 +65,7 @@ def check_data(splits: dict[str, LabelTable], weights: str, workdir: Path) -> No
     facts[f"checkpoints in --workdir {address_of(workdir)}, one folder for all"] = str(steps)
     if not steps and weights and not is_name(weights):  # named weights have a known checksum
         facts["contents of model.weights"] = weights_hash(weights)
-    if is_hub(weights):
+    if is_name(weights) and "@" in weights:
         facts["commit of model.weights"] = weights
     _compare("data", facts)
 

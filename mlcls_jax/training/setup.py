@@ -16,7 +16,7 @@ from mlcls_jax.data.loaders.loader import Reader, cores, local_rows, make_reader
 from mlcls_jax.evaluation.base_rate import SAMPLE, base_rates, sample_rows
 from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
 from mlcls_jax.models.conventions import PretrainedConfig
-from mlcls_jax.models.weights.hub import hub_folder, is_hub
+from mlcls_jax.models.weights.download import with_commit
 from mlcls_jax.run.checkpoints import Checkpoints, has_checkpoint
 from mlcls_jax.run.loggers.choice import loggers_of
 from mlcls_jax.run.metrics_log import MetricsLog
@@ -298,8 +298,7 @@ def with_revision(model: Model, stored: Model | None) -> Model:
     """
     if stored:
         return with_stored_revision(model, stored)
-    if not is_hub(model.weights):
-        return model
-    weights = str(hub_folder(model.weights)[1])
-    console.print(f"model.weights={weights}")
+    weights = with_commit(model.weights, model.variant)
+    if weights != model.weights:
+        console.print(f"model.weights={weights}")
     return replace(model, weights=weights)

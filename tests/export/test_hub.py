@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from local_hub import local_hub
 
+from mlcls_jax.models.weights.aliases import ALIASES
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.reference
 
@@ -93,6 +95,18 @@ try:
     print(local_file(CATALOG["timm:tf_efficientnet_b0.in1k"]))
 except ValueError as error:
     print(error)
+"""
+COMMIT = """
+import sys
+from mlcls_jax.models.weights.aliases import resolve
+from mlcls_jax.models.weights.download import local_file, with_commit
+for name in sys.argv[1:]:
+    try:
+        pinned = with_commit(name, "b0")
+        print(pinned)
+        print(local_file(resolve(pinned, "b0")).read_text())
+    except ValueError as error:
+        print(error)
 """
 ASK = """
 import sys
@@ -201,6 +215,25 @@ def test_names_of_timm_are_downloaded_by_the_package_unless_a_copy_is_there(plac
     copy.parent.mkdir(parents=True)
     copy.write_bytes(b"by hand")
     assert run(CATALOG, MLCLS_JAX_CACHE=str(cache)) == [str(copy)]
+
+
+def test_a_name_of_timm_is_resolved_to_its_commit(place):
+    folder, hub, run = place
+    name = ALIASES["imagenet"]["b0"]
+    repo = name.replace("timm:", "timm/")
+    first, second = (hub.commit(repo, {"model.safetensors": text}) for text in (b"old", b"new"))
+    asked = "imagenet", name, f"{name}@{first}", f"{name}@main"
+    expected = [f"{name}@{commit}" for commit in (second, second, first, second)]
+    cache = folder / "cache of commits"
+    lines = run(COMMIT, *asked, MLCLS_JAX_CACHE=str(cache))
+    assert lines[::2] == expected and lines[1::2] == ["new", "new", "old", "new"]
+    assert run(COMMIT, *asked, MLCLS_JAX_CACHE=str(cache), HF_HUB_OFFLINE="1") == lines
+    (line,) = run(COMMIT, f"{name}@v9", MLCLS_JAX_CACHE=str(cache))
+    assert f"(hf-hub:{repo}@v9: the repository has no such revision; check what follows" in line
+    copy = cache / "weights" / f"{name.removeprefix('timm:')}.safetensors"
+    copy.parent.mkdir(parents=True)
+    copy.write_text("by hand")
+    assert run(COMMIT, name, MLCLS_JAX_CACHE=str(cache)) == [name, "by hand"]
 
 
 def test_what_the_hub_refuses_is_one_line(place):

@@ -9,6 +9,7 @@ import pytest
 from mlcls_jax.config import Config, Data, Group, Model, Phase
 from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.serialization import from_dict, to_json
+from mlcls_jax.models.weights.aliases import ALIASES
 from mlcls_jax.run.stored_config import (
     check_config_kept,
     check_unchanged,
@@ -119,6 +120,10 @@ def test_the_newest_checkpoint_counts(tmp_path):
         ("hf-hub:me/birds@v2", "hf-hub:me/birds@1f", "hf-hub:me/birds@v2"),
         ("hf-hub:me/birds", "hf-hub:me/birds2@1f", "hf-hub:me/birds"),
         ("imagenet", "hf-hub:me/birds@1f", "imagenet"),
+        ("timm:a.b", "timm:a.b@1f", "timm:a.b@1f"),
+        ("imagenet", f"{ALIASES['imagenet']['b0']}@1f", f"{ALIASES['imagenet']['b0']}@1f"),
+        ("advprop", f"{ALIASES['imagenet']['b0']}@1f", "advprop"),
+        ("a", "a@1f", "a"),
     ],
 )
 def test_the_command_of_a_run_continues_it_at_the_commit_that_it_has_read(

@@ -9,6 +9,7 @@ files hold the same weights.  Lite3 and Lite4 have no file with a stated checksu
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 from mlcls_jax.models.variants import VARIANTS
@@ -43,6 +44,7 @@ ALIASES = {
     "advprop": {f"b{n}": f"timm:tf_efficientnet_b{n}.ap_in1k" for n in range(8)},
 }
 PREFIXES = ("keras:", "timm:", "pypi:", hub.PREFIX)
+_AT_REVISION = re.compile(r"(timm:[^@]+)@(\w[\w.-]*)")
 
 
 def is_name(weights: str) -> bool:
@@ -54,7 +56,8 @@ def resolve(name: str, variant: str | None = None) -> WeightsEntry:
     """Returns the catalog entry of a name.
 
     Args:
-        name: a key of ALIASES or of CATALOG.
+        name: a key of ALIASES or of CATALOG; "timm:<model.tag>@<revision>" is a branch, a tag or a
+            commit of the repository.
         variant: a key of VARIANTS.  An alias requires it; otherwise it must be None or the variant
             of the entry.
 
@@ -66,15 +69,26 @@ def resolve(name: str, variant: str | None = None) -> WeightsEntry:
         raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
     if name in ALIASES:
         name = _file_of(name, variant)
-    if name not in CATALOG:
-        raise ValueError(_unknown(name))
-    entry = CATALOG[name]
+    at_revision = _AT_REVISION.fullmatch(name)
+    known = at_revision[1] if at_revision else name
+    if known not in CATALOG:
+        raise ValueError(_unknown(known))
+    entry = CATALOG[known].at(at_revision[2]) if at_revision else CATALOG[known]
     if variant not in (None, entry.variant):
         raise ValueError(
             f"{name} holds the weights of {entry.variant}, not of {variant}; choose other weights "
             "or another variant"
         )
     return entry
+
+
+def without_alias(weights: str, variant: str) -> str:
+    """Returns the name of the file that a short name stands for; any other string as it is.
+
+    >>> without_alias("imagenet", "b2"), without_alias("keras:efficientnetb2", "b2")
+    ('keras:efficientnetb2', 'keras:efficientnetb2')
+    """
+    return ALIASES.get(weights, {}).get(variant, weights)
 
 
 def _file_of(alias: str, variant: str | None) -> str:

@@ -83,6 +83,11 @@ class WeightsEntry:
         """Name of the file in the cache: unique, although all files of timm have the same name."""
         return self.name.split(":", 1)[1] + "." + self.url.rsplit(".", 1)[-1]
 
+    def at(self, revision: str) -> "WeightsEntry":
+        """Returns the entry of a timm file at a branch, a tag or a commit of its repository."""
+        url = self.url.replace("/resolve/main/", f"/resolve/{revision}/")
+        return dataclasses.replace(self, name=f"{self.name}@{revision}", url=url)
+
 
 KERAS_URL = "https://storage.googleapis.com/keras-applications/"
 KERAS_V2_URL = "https://storage.googleapis.com/tensorflow/keras-applications/efficientnet_v2/"

@@ -24,9 +24,17 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from mlcls_jax.models.weights.aliases import is_name, resolve
 from mlcls_jax.models.weights.catalog import WeightsEntry
 from mlcls_jax.models.weights.formats import kind_of
-from mlcls_jax.models.weights.hub import PACKAGE, download_from_hub, hub_file_of
+from mlcls_jax.models.weights.hub import (
+    PACKAGE,
+    HubName,
+    download_from_hub,
+    hub_file_of,
+    hub_folder,
+    is_hub,
+)
 from mlcls_jax.system.devices import is_first_process
 from mlcls_jax.system.files import cache_folder, replacing, write_text
 
@@ -48,8 +56,8 @@ def local_file(entry: WeightsEntry) -> Path:
     """
     if not entry.url:
         return packaged_weights(entry.variant)
-    target, expected, present = cache_folder() / "weights" / entry.filename, "", ""
-    if (on_hub := hub_file_of(entry.url)) and not target.exists() and find_spec(PACKAGE):
+    target, expected, present = _target(entry), "", ""
+    if on_hub := _on_hub(entry):
         try:
             return download_from_hub(*on_hub)
         except ValueError as error:
@@ -73,6 +81,33 @@ def local_file(entry: WeightsEntry) -> Path:
             error.close()  # it is also the response
         raise ValueError(_failure(error, entry, target, expected, present)) from error
     return target
+
+
+def with_commit(weights: str, variant: str) -> str:
+    """Returns the field model.weights with the commit that it stands for now.
+
+    The files are downloaded.  Names of other places than the Hub stay as they are, and so do those
+    of files that its package does not download.
+
+    Raises: as `local_file`, `hub_folder` and `resolve`.
+    """
+    if is_hub(weights):
+        return str(hub_folder(weights)[1])
+    entry = resolve(weights, variant) if is_name(weights) else None
+    if entry is None or _on_hub(entry) is None:
+        return weights
+    return f"{entry.name.partition('@')[0]}@{local_file(entry).parent.name}"
+
+
+def _target(entry: WeightsEntry) -> Path:
+    return cache_folder() / "weights" / entry.filename
+
+
+def _on_hub(entry: WeightsEntry) -> tuple[HubName, str] | None:
+    """Returns what the Hub's package has to download; None where this module does, or a copy is."""
+    if _target(entry).exists() or find_spec(PACKAGE) is None:
+        return None
+    return hub_file_of(entry.url)
 
 
 def _failure(

@@ -104,11 +104,12 @@ def load_pretrained(
 
     Args:
         source: a name in the catalog (see aliases.py: "imagenet", "noisy-student", "advprop",
-            "timm:<model.tag>", "keras:<name>"); a repository of the Hugging Face Hub, such as
-            "hf-hub:<user/name>" or "hf-hub:<user/name>@<revision>"; or the path of a file or of a
-            folder with one: Keras `.h5`, `.safetensors` or PyTorch `.pth`, in the layout of Keras,
-            timm, torchvision or EfficientNet-PyTorch.  Its format, layout and convention are
-            determined from the file, its name and a config.json next to it.
+            "timm:<model.tag>", "timm:<model.tag>@<revision>", "keras:<name>"); a repository of the
+            Hugging Face Hub, such as "hf-hub:<user/name>" or "hf-hub:<user/name>@<revision>"; or
+            the path of a file or of a folder with one: Keras `.h5`, `.safetensors` or PyTorch
+            `.pth`, in the layout of Keras, timm, torchvision or EfficientNet-PyTorch.  Its format,
+            layout and convention are determined from the file, its name and a config.json next to
+            it.
         variant: a key of VARIANTS; an alias requires it, otherwise it is determined from the file.
         shapes: shapes of the variables of a model of `variant` with any head, by path; without
             them, the network is traced to get them.  If its images have other channels than the

@@ -70,6 +70,17 @@ def test_unusable_names_are_refused(name, variant, message):
         resolve(name, variant)
 
 
+def test_a_file_of_timm_at_a_revision():
+    name = "timm:tf_efficientnet_b0.in1k"
+    entry = resolve(f"{name}@1f2e", "b0")
+    assert entry.name == f"{name}@1f2e"
+    assert entry.filename == "tf_efficientnet_b0.in1k@1f2e.safetensors"
+    assert entry.url == CATALOG[name].url.replace("/main/", "/1f2e/")
+    for wrong in (f"{name}@", f"{name}@../x", "keras:efficientnetb0@v1", "timm:none.in1k@v1"):
+        with pytest.raises(ValueError, match="no pretrained weights are named"):
+            resolve(wrong)
+
+
 def test_names_and_paths():
     for name in [*ALIASES, *CATALOG, "timm:unknown", "keras:", "pypi:x"]:
         assert is_name(name)
