@@ -208,7 +208,7 @@ def test_the_guide_prepares_images_as_evaluation_does(
     exec(code, guide)
     found = guide["prepare"](photograph)
     assert found.shape == wanted.shape
-    assert psnr(found, wanted) > max(24, psnr(found, np.roll(wanted, 1, axis=1)) + 2)
+    assert np.abs(found.astype(int) - wanted).max() <= 1
 
 
 @pytest.mark.reference
