@@ -5,6 +5,7 @@ those that the loss gets. A class without a number has the label 1, a class with
 label, for example after mixup, and a class with a question mark is unknown.
 """
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -18,6 +19,8 @@ from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.models.conventions import Normalization
 from mlcls_jax.step.programs import step_inputs
 
+# Fonts that Pillow looks for in the folders of Linux, macOS and Windows.
+FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
 COLUMNS, GAP, LINE = 6, 6, 14  # images per row; pixels between images; pixels per line of text
 NAME = "#5e5e58"  # colour of file names
 
@@ -54,7 +57,8 @@ def describe_labels(labels: np.ndarray, classes: tuple[str, ...]) -> str:
         if label == UNKNOWN:
             parts.append(f"{name}?")
         elif label > 0:
-            parts.append(name if label == 1 else f"{name} {label:.2f}")
+            share = f"{label:.2f}" if label >= 0.005 else "<0.01"
+            parts.append(name if label == 1 else f"{name} {share}")
     return ", ".join(parts) or "none"
 
 
@@ -67,7 +71,8 @@ def draw_grid(images: np.ndarray, texts: Sequence[str], names: Sequence[str]) ->
         names: the same.
     """
     size = images.shape[1]
-    columns, font = min(COLUMNS, len(images)), ImageFont.load_default(LINE - 3)
+    columns, font = min(COLUMNS, len(images)), _font()
+    texts, names = ([_drawable(text, font) for text in part] for part in (texts, names))
     wraps = ["\n".join(_wrap(text, font, size)) for text in texts]
     height = size + LINE * max(text.count("\n") + 2 for text in wraps) + GAP
     rows = -(-len(images) // columns)
@@ -80,6 +85,33 @@ def draw_grid(images: np.ndarray, texts: Sequence[str], names: Sequence[str]) ->
         pen.text((left, top + size + 1), _fit(name, font, size), NAME, font)
         pen.multiline_text((left, top + size + 1 + LINE), text, "black", font, spacing=1)
     return sheet
+
+
+def _font():
+    """Returns a font of the system that has most scripts, or the one of Pillow, for English."""
+    for name in FONTS:
+        try:
+            return ImageFont.truetype(name, LINE - 3)
+        except OSError:
+            continue
+    return ImageFont.load_default(LINE - 3)
+
+
+def _drawable(text: str, font) -> str:
+    """Returns a text without the accents that the font does not have, such as "u" for "ü"."""
+    missing = bytes(font.getmask("\uffff"))
+
+    def shown(letter: str) -> str:
+        if letter.isascii() or bytes(font.getmask(letter)) != missing:
+            return letter
+        return (
+            "".join(
+                c for c in unicodedata.normalize("NFKD", letter.replace("ß", "ss")) if c.isascii()
+            )
+            or "?"
+        )
+
+    return "".join(map(shown, unicodedata.normalize("NFC", text)))
 
 
 def _wrap(text: str, font, width: int) -> Iterator[str]:

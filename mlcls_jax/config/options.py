@@ -20,6 +20,8 @@ RUN_NAMES = (
     *("checkpoint-path", "checkpoint-dir", "run-dir", "log-dir", "m"),
 )
 
+_SPACE = "\0"  # stands for a space; arguments cannot contain it
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and name the nearest option.
@@ -39,7 +41,12 @@ class Parser(argparse.ArgumentParser):
                 answers.append(self._advice(argument, "" if value.startswith("-") else value))
         if answers:
             self._exit("; ".join(answers))
-        return super().parse_known_args(given, namespace)
+        # argparse takes an unknown option with a space for the value of the option before it
+        for i, argument in enumerate(given[:end]):
+            if self._is_field(argument):
+                given[i] = argument.replace(" ", _SPACE)
+        namespace, rest = super().parse_known_args(given, namespace)
+        return namespace, [argument.replace(_SPACE, " ") for argument in rest]
 
     def error(self, message: str) -> NoReturn:
         """Prints the message as one line, and exits with code 2."""
@@ -52,11 +59,14 @@ class Parser(argparse.ArgumentParser):
     def _takes_fields(self) -> bool:
         return "--config" in self._option_string_actions
 
+    def _is_field(self, argument: str) -> bool:
+        return self._takes_fields and bool(re.match(r"--?(no)?config\.", argument))
+
     def _is_unknown(self, argument: str) -> bool:
         name = argument.split("=")[0]
         if not name.startswith("-") or name == "-" or re.match(r"-[\d.]", name):
             return False
-        if self._takes_fields and re.match(r"--?(no)?config\.", name):
+        if self._is_field(argument):
             return False
         known = self._option_string_actions
         if self.allow_abbrev and name.startswith("--"):

@@ -21,6 +21,7 @@ from mlcls_jax.data.saved_splits import read_splits
 from mlcls_jax.data.split_tables import assembled, separate_tables
 from mlcls_jax.data.stratification import draw_splits
 from mlcls_jax.system.console import quoted
+from mlcls_jax.system.remote import is_remote
 
 
 def load_splits(data: Data, saved: str | Path | None = None) -> dict[str, LabelTable]:
@@ -52,6 +53,11 @@ def _read_or_draw(data: Data, saved: str | Path | None) -> dict[str, LabelTable]
         prefix: str, place: str, images: str, classes: tuple[str, ...] | None = None
     ) -> LabelTable:
         if data.source == "csv" and images and not has_folder(data, place):
+            if not is_remote(images) and Path(images).is_file():
+                raise ValueError(
+                    f"config: data.{prefix}csv is the folder {place!r} and data.{prefix}images the "
+                    f"file {images!r}; exchange them"
+                )
             raise ValueError(
                 f"config: data.{prefix}images is {images!r}, but data.{prefix}csv is a packed data "
                 f"set or a folder, which contains its images; set data.{prefix}images=''"

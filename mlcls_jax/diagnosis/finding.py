@@ -65,6 +65,7 @@ class Evidence:
         phases: phases by their index in the config.
         weights, head: `model.weights` and `model.head`.
         labels: None while a run trains.
+        min_positives: `evaluation.min_positives`.
     """
 
     records: Sequence[dict[str, Any]]
@@ -72,6 +73,7 @@ class Evidence:
     weights: str = "imagenet"
     head: str = "gap"
     labels: Labels | None = None
+    min_positives: int = 1
 
     @property
     def current(self) -> tuple[int, Phase]:

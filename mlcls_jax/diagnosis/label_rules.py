@@ -59,14 +59,23 @@ def few_positives(evidence: Evidence) -> Finding | None:
     if not rare:
         return None
     named = [f"{name} ({count})" for count, name in rare]
-    exclude = f"--config.evaluation.min_positives={FEW}"
-    return Finding(
-        "few positives",
-        f"{len(rare)} of {len(train.classes)} classes have fewer than {FEW} positives in "
-        f"train: {first_names(named)}. Their scores are mostly luck; evaluation.min_positives "
-        "excludes them from the averages over classes.",
-        ("more images of these classes", *([] if len(rare) == len(train.classes) else [exclude])),
+    text = (
+        f"{len(rare)} of {len(train.classes)} classes {'has' if len(rare) == 1 else 'have'} fewer "
+        f"than {FEW} positives in train: {first_names(named)}. "
     )
+    more = "more images of these classes"
+    if evidence.min_positives >= FEW:
+        text += (
+            f"Classes with fewer than {evidence.min_positives} over all splits are in no average "
+            "(evaluation.min_positives)."
+        )
+        return Finding("few positives", text, (more,))
+    text += (
+        "Their scores are mostly luck; evaluation.min_positives excludes them from the averages "
+    )
+    exclude = f"--config.evaluation.min_positives={FEW}"
+    excluded = () if len(rare) == len(train.classes) else (exclude,)
+    return Finding("few positives", text + "over classes.", (more, *excluded))
 
 
 def label_noise(evidence: Evidence) -> Finding | None:

@@ -5,6 +5,7 @@ Each rule looks at the records of one phase.  The thresholds prefer a missed war
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def above_base_rate(evidence: Evidence) -> Finding | None:
     index, phase = evidence.current
     text = (
         f"val loss {val:.4f} is above {base:.4f}, the loss of the class frequencies alone, "
-        f"after {last['epoch']:.4g} epochs"
+        f"after {_epochs(last)}"
     )
     if train > base:
         text += (
@@ -67,7 +68,7 @@ def at_base_rate(evidence: Evidence) -> Finding | None:
         return None
     text = (
         f"val mAP {val:.4f} is no better than {base:.4f}, that of a constant prediction, after "
-        f"{last['epoch']:.4g} epochs: the labels do not match the images, or the learning rate is "
+        f"{_epochs(last)}: the labels do not match the images, or the learning rate is "
         "far too high or too low. First check the images and labels in the contact sheet of "
         "--dry-run"
     )
@@ -134,3 +135,8 @@ def _lower_rates(evidence: Evidence) -> str:
 def _lr_find(evidence: Evidence) -> str:
     _, phase = evidence.current
     return f"what {command('lr_find')} --phase {phase.name} suggests"
+
+
+def _epochs(record: dict[str, Any]) -> str:
+    """Returns the epochs of a record as text."""
+    return f"{record['epoch']:.4g} epoch{'' if record['epoch'] == 1 else 's'}"

@@ -20,7 +20,7 @@ def phase_override(index: int, field: str, value: object) -> str:
 def scaled_rates(index: int, phase: Phase, factor: float) -> tuple[str, ...]:
     """Returns overrides that multiply all learning rates of a phase by a factor."""
     return tuple(
-        phase_override(index, f"groups[{i}].learning_rate", f"{factor * group.learning_rate:g}")
+        phase_override(index, f"groups[{i}].learning_rate", f"{factor * group.learning_rate:.2g}")
         for i, group in enumerate(phase.groups)
     )
 

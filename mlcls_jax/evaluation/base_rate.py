@@ -42,8 +42,9 @@ def base_rates(splits: dict[str, LabelTable], min_positives: int, best: str = DE
         best: metric of `evaluation.best`.
 
     Raises:
-        ValueError: no included class has a positive in val, so mAP would be undefined; or `best` is
-            AUROC, and none of these has a negative in val.
+        ValueError: no included class has a positive in val, so mAP would be undefined; no class
+            has a negative in val, so mAP would be 1; or `best` is AUROC, and none of the included
+            classes has a negative in val.
     """
     positives = np.sum([table.positives for table in splits.values()], axis=0)
     val = splits["val"]
@@ -53,6 +54,11 @@ def base_rates(splits: dict[str, LabelTable], min_positives: int, best: str = DE
             "no class with evaluation.min_positives positive labels has one in val, so nothing "
             "can be measured; lower evaluation.min_positives, hold out more images, or check the "
             "labels"
+        )
+    if len(val) and not (val.labels == 0).any():
+        raise ValueError(
+            "no class has a negative label in val, so every score would be perfect; write 0 where "
+            "a class is absent, or set data.empty_cells=absent if an empty cell says so"
         )
     if len(val) and best == "AUROC" and not (val.labels[:, measured] == 0).any():
         raise ValueError(

@@ -103,7 +103,8 @@ class ReportInputs:
         model = self.config.model
         phases = dict(enumerate(self.config.phases))
         weights = model.custom or model.weights  # variables may be given for a custom network
-        return diagnose(Evidence(self.records, phases, weights, model.head, self.labels))
+        fewest = self.config.evaluation.min_positives
+        return diagnose(Evidence(self.records, phases, weights, model.head, self.labels, fewest))
 
 
 def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> ReportInputs:

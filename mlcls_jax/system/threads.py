@@ -13,6 +13,7 @@ _threads = ThreadPoolExecutor(thread_name_prefix="mlcls_jax")
 _running: set[Future] = set()
 _left: list[str] = []  # what other packages' threads may still wait for
 _POLL_SECONDS = 0.1
+TELL_SECONDS = 5.0  # a longer wait is announced
 
 
 class StoppedError(Exception):
@@ -35,15 +36,24 @@ def run(function: Callable[..., T], *args) -> Future[T]:
     return future
 
 
-def result(future: Future[T], stop: _Stop) -> T:
+def result(future: Future[T], stop: _Stop, tell: Callable[[], None] | None = None) -> T:
     """Waits for a call started by `run` and returns its result.
+
+    Args:
+        future: of the call.
+        stop: ends the wait.
+        tell: is called once if the call takes long.
 
     Raises:
         StoppedError: `stop` was set before the call ended.
     """
+    began = time.perf_counter()
     while not future.done():
         if stop.is_set():
             raise StoppedError
+        if tell is not None and time.perf_counter() - began > TELL_SECONDS:
+            tell()
+            tell = None
         wait([future], _POLL_SECONDS)
     return future.result()
 

@@ -8,7 +8,7 @@ place of a batch.
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -104,15 +104,17 @@ class CompileAhead:
             first = threads.run(self._first_batch, phase_plan, first_step, reader)
             self._batches[phase_plan.start] = first
 
-    def step(self, phase_plan: PlannedPhase, stop: Stop) -> tuple[Any, float, float]:
+    def step(
+        self, phase_plan: PlannedPhase, stop: Stop, tell: Callable[[], None] | None = None
+    ) -> tuple[Any, float, float]:
         """Returns the compiled step of a phase, and the seconds of tracing and of compiling.
 
-        The step can never compile again.
+        The step can never compile again.  `tell` is called once if the wait is long.
 
         Raises:
             StoppedError: `stop` was set first.
         """
-        return threads.result(self._steps[phase_plan.start], stop)
+        return threads.result(self._steps[phase_plan.start], stop, tell)
 
     def batches(self, phase_plan: PlannedPhase) -> Iterator[Batch]:
         """Returns the batches of a phase, on the devices.

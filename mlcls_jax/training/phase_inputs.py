@@ -61,14 +61,14 @@ def make_phase_inputs(
         StoppedError: a stop was requested first; the state is unchanged.
         ValueError: an image cannot be read.
     """
-    inputs, services = context.inputs, context.services
+    inputs, services, name = context.inputs, context.services, phase_plan.phase.name
     services.compile_ahead.start(phase_plan, inputs.pretrained_config)
     services.compile_ahead.read(phase_plan, int(state.step), inputs.readers["train"])
     with services.timer.measure("compilation"):
-        step, traced, compiled = services.compile_ahead.step(phase_plan, services.stop)
-    console.print(
-        f"{phase_plan.phase.name}: step traced in {traced:.1f} s, compiled in {compiled:.1f} s"
-    )
+        step, traced, compiled = services.compile_ahead.step(
+            phase_plan, services.stop, lambda: console.print(f"{name}: compiling the step")
+        )
+    console.print(f"{name}: step traced in {traced:.1f} s, compiled in {compiled:.1f} s")
     startup.reached("waiting for the compiled step")
     if phase_plan.phase.cached_views:
         with services.timer.measure("features"):

@@ -90,10 +90,11 @@ class PhaseProgress:
             self.best = self._best()
         now = time.perf_counter()
         left = (now - self.began) / (step - self.first) * (self.phase_plan.stop - step)
-        more = "" if self.is_last else "over "  # the steps of later phases were not timed yet
+        # the steps of later phases were not timed yet
+        phase = "" if self.is_last else " in this phase"
         return (
             f", loss {float(np.mean(loss)):.3f}{self.best}, {hms(now - self.run_began)}, "
-            f"{more}{hms(left)} left"
+            f"{hms(left)} left{phase}"
         )
 
     def _best(self) -> str:

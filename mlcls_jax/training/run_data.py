@@ -34,10 +34,15 @@ def read_data(data: Data, workdir: Path, pool: ImagePool | None) -> dict[str, La
 
 def _read_splits(data: Data, workdir: Path) -> dict[str, LabelTable]:
     """Returns the splits, and prints how they were understood."""
-    if not data.csv or (has_folder(data, data.csv) and not data.images):
+    if not data.csv:
         raise ValueError(
-            "config: data.csv and data.images are empty; name your files, such as "
-            "--config.data.csv=labels.csv --config.data.images=photos, or a packed data set"
+            "config: data.csv is empty; name your files, such as --config.data.csv=labels.csv "
+            "--config.data.images=photos, or a packed data set"
+        )
+    if has_folder(data, data.csv) and not data.images:
+        raise ValueError(
+            f"config: data.images is empty; name the folder of the images of {data.csv}, such as "
+            "--config.data.images=photos"
         )
     splits = read_splits_of(workdir, data)
     print_notes(splits)

@@ -249,6 +249,8 @@ def _read(config: Config, workdir: Path, extensions: Extensions, look_at_files: 
     for title, fields in (("extensions", own), (f"recipe {config.recipe}", filled)):
         if fields:
             text = ", ".join(f"{path}={value!r}" for path, value in fields.items())
+            if not any(fields.values()):
+                text = "no RandAugment and no mixup, because no phase trains on images"
             console.print(f"{title}: {text}")
     splits = splits if "val" in splits else splits | {"val": splits["train"].take([])}
     return _RunData(config, splits, kept)

@@ -54,17 +54,17 @@ def print_trials(frame: Any, metric: str) -> None:
     """Prints the best trials and the first one, whose values are those of the config."""
     shown = frame[(frame.index < SHOWN) | (frame["trial"] == 0)]
     paths = list(frame.columns[4:])
+    heads = {path: path.removeprefix("phases").replace(".groups", "") for path in paths}
     rows = [
         [
             "config" if row["trial"] == 0 else str(row["trial"]),
             f"{row[metric]:.4f}",
             f"{row['deviation']:.4f}",
-            *(_short(row[path]) for path in paths),
+            ", ".join(f"{head}={_short(row[path])}" for path, head in heads.items()),
         ]
         for _, row in shown.iterrows()
     ]
-    heads = [path.removeprefix("phases").replace(".groups", "") for path in paths]
-    print_table("", ["trial", metric, "deviation", *heads], rows)
+    print_table("", ["trial", metric, "deviation", "values"], rows)
 
 
 def _short(value: Any) -> str:

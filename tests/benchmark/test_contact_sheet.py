@@ -13,6 +13,12 @@ def test_labels_are_described_as_the_loss_gets_them():
     row = np.array([1.0, 0.0, 0.25, UNKNOWN])
     assert sheet.describe_labels(row, ("cat", "dog", "cow", "hen")) == "cat, cow 0.25, hen?"
     assert sheet.describe_labels(np.zeros(1), ("cat",)) == "none"
+    assert sheet.describe_labels(np.array([0.004]), ("cat",)) == "cat <0.01"
+
+
+def test_letters_that_the_font_lacks_are_drawn_without_their_accents():
+    font = sheet.ImageFont.load_default(sheet.LINE - 3)  # Pillow's own has English letters only
+    assert sheet._drawable("Bu\u0308ro, Straße, Öl, 日", font) == "Buro, Strasse, Ol, ?"
 
 
 def test_labels_that_wrap_lose_no_comma_and_a_long_name_shows_its_end():

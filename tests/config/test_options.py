@@ -93,3 +93,12 @@ def test_every_advice_names_options_and_fields_that_exist(option):
         else:
             options = {*TRAIN, "--resume-from", "--minutes", "--dry-run"}
             assert argument in options | {"--coordinator", "--processes", "--process"}, argument
+
+
+def test_a_field_with_a_space_is_not_taken_for_a_value_of_the_option_before_it():
+    command = Parser(prog="command", allow_abbrev=False)
+    command.add_argument("--config")
+    command.add_argument("--epochs", nargs="+", type=float)
+    fields = ["--config.data.csv=my labels.csv", "--config.phases[0].duration", "2 steps"]
+    options, rest = command.parse_known_args(["--epochs", "3", "4", *fields])
+    assert options.epochs == [3, 4] and rest == fields

@@ -157,7 +157,7 @@ def test_a_run_that_diverges_is_worse_than_the_base_rate_whatever_its_order():
     remembers += records("tune", [0.31], [0.88], loss=1.3, train_loss=0.05, first=20)
     gap = only(remembers)
     assert "both have become worse: val mAP is 0.0400 below" in gap.text
-    assert gap.next[0] == "--config.phases[1].groups[0].learning_rate=0.000166667"
+    assert gap.next[0] == "--config.phases[1].groups[0].learning_rate=0.00017"
 
 
 def test_a_run_that_hardly_learns_is_neither_overconfident_nor_at_its_ceiling():
@@ -292,7 +292,15 @@ def test_classes_without_a_positive_label_do_not_differ():
 def test_rare_classes_are_named_with_their_numbers():
     finding = few_positives(of_labels(table((3, 150), 600)))
     assert finding is not None and finding.kind == "few positives" and "cat (3)" in finding.text
+    assert "evaluation.min_positives=20" in finding.next[-1]
     assert not few_positives(of_labels(table((20, 150), 600)))
+
+
+def test_classes_that_are_excluded_already_are_not_proposed_again():
+    evidence = replace(of_labels(table((3, 150), 600)), min_positives=20)
+    finding = few_positives(evidence)
+    assert finding is not None and finding.next == ("more images of these classes",)
+    assert "1 of 2 classes has fewer" in finding.text and "in no average" in finding.text
 
 
 def test_labels_are_reported_whose_images_look_like_those_of_the_other_label():

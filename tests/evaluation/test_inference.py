@@ -36,6 +36,12 @@ def test_nothing_to_measure_in_val_is_refused():
         base_rates(splits, 1)
 
 
+def test_labels_that_are_all_positive_are_refused():
+    splits = {"train": table([[1, 0], [1, 1]]), "val": table([[1, 1], [1, -1]])}
+    with pytest.raises(ValueError, match="no class has a negative label in val"):
+        base_rates(splits, 1)
+
+
 def test_an_auroc_that_no_class_has_cannot_decide_the_best_evaluation():
     val = table([[1, 0], [1, 0], [UNKNOWN, 0]])
     splits = {"train": table([[1, 0], [0, 1]]), "val": val}

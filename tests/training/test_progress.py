@@ -46,6 +46,6 @@ def test_the_time_left_is_that_of_the_phase_and_says_if_more_follows(tmp_path, m
         )
         return shown.text(step, None if loss is None else np.array(loss))
 
-    assert text(0, "mAP", 5) == (", loss 0.500, best mAP 0.750, 1:05, over 0:10 left")
+    assert text(0, "mAP", 5) == (", loss 0.500, best mAP 0.750, 1:05, 0:10 left in this phase")
     assert text(1, "loss", 20) == ", loss 0.500, best loss 0.250, 1:05, 0:10 left"
     assert text(0, "mAP", 0, None) == ""

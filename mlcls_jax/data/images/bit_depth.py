@@ -48,10 +48,11 @@ class BitDepth:
     def __str__(self) -> str:
         """Returns one line for the terminal."""
         among = f"{self.seen}" if self.seen == self.candidates else f"a sample of {self.seen:,}"
+        deep = "one image" if self.deep == 1 else f"the {self.deep} images"
         return (
-            f"data.bit_depth={self.bits}: the largest value is {self.largest:,} in the {self.deep} "
-            f"images with more than 8 bits per channel, among {among} of {self.candidates:,} PNG, "
-            "TIFF and DICOM files"
+            f"data.bit_depth={self.bits}: the largest value is {self.largest:,} in {deep} "
+            f"with more than 8 bits per channel, among {among} of {self.candidates:,} PNG, TIFF "
+            "and DICOM files"
         )
 
 

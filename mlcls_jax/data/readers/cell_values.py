@@ -14,6 +14,8 @@ WORDS = {
     **dict.fromkeys(("false", "no", "n", "f", "✗", "✘", "❌"), 0),
     **dict.fromkeys(("wahr", "vrai", "verdadero", "vero"), 1),  # of spreadsheets
     **dict.fromkeys(("falsch", "faux", "falso"), 0),
+    **dict.fromkeys(("ja", "oui"), 1),
+    **dict.fromkeys(("nein", "non"), 0),
     **dict.fromkeys((*_NOTHING, "unknown"), UNKNOWN),
     **STATES,
 }

@@ -1,7 +1,8 @@
 """Decides which columns of a label file are classes, and which column lists labels."""
 
+import csv
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def class_columns(
       cells: the label file.
       others: names of the columns of file names and splits.
       label_columns: names or patterns of the columns to take, separated by commas; "": all.
+        A name with a comma stands between double quotes.
       ignore_columns: names or patterns of the columns to leave out; these win.
       known: the class names, if they are known already. Names without a column are then accepted.
 
@@ -57,7 +59,7 @@ def _fitting(columns: list[Column], patterns: str, field: str, known: Collection
     if patterns in names:  # one name that may contain commas
         return {patterns}
     found: set[str] = set()
-    for pattern in patterns.split(","):
+    for pattern in next(csv.reader([patterns], skipinitialspace=True)):
         pattern = pattern.strip()
         fits = {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}
         if pattern and not fits and not known:
@@ -68,6 +70,15 @@ def _fitting(columns: list[Column], patterns: str, field: str, known: Collection
             )
         found |= fits
     return found
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns names as data.label_columns and data.ignore_columns take them.
+
+    >>> listed(["Age", "red, ripe"])
+    'Age,"red, ripe"'
+    """
+    return ",".join(f'"{name}"' if "," in name else name for name in names)
 
 
 def check_are_classes(columns: list[Column], known: Collection[str]) -> None:
@@ -89,7 +100,7 @@ def check_are_classes(columns: list[Column], known: Collection[str]) -> None:
         name = found[0]
         raise ValueError(
             f"{columns[0].path}: {quoted(found)} may be no class; set data.split_column={name!r} "
-            f"if it holds splits, data.ignore_columns={','.join(found)!r} to leave it out, or name "
+            f"if it holds splits, data.ignore_columns={listed(found)!r} to leave it out, or name "
             "all classes in data.label_columns, such as '*'"
         )
 
@@ -131,7 +142,7 @@ def check_soft(columns: list[Column], soft: list[str]) -> None:
     if found:
         raise ValueError(
             f"{columns[0].path}: {quoted(found)} hold numbers between 0 and 1, which may be soft "
-            f"labels or something else; set data.ignore_columns={','.join(found)!r} to leave them "
+            f"labels or something else; set data.ignore_columns={listed(found)!r} to leave them "
             "out, or name all classes in data.label_columns, such as '*'"
         )
 

@@ -16,6 +16,7 @@ from mlcls_jax.data.readers.cell_values import (
     soft_value,
 )
 from mlcls_jax.data.readers.cells import Column, plain_name
+from mlcls_jax.data.readers.csv_columns import listed
 from mlcls_jax.system.console import quoted
 
 _BAD = -2  # used only while reading: the cell is not 1, 0 or UNKNOWN
@@ -156,8 +157,8 @@ def _check_values(columns: list[Column], labels: np.ndarray) -> None:
         hint += "if it is a count, write 1 for 1 and more; "
     raise columns[j].error(
         i,
-        f"{text!r} is not a label{others}; write 1, 0, or an empty cell or -1 for unknown; "
-        f"{hint}if {quoted(names)} holds no labels, set data.ignore_columns={','.join(names)!r} or "
+        f"{text!r} is not a label{others}; write 1 or yes, 0 or no, and nothing or -1 for unknown; "
+        f"{hint}if {quoted(names)} holds no labels, set data.ignore_columns={listed(names)!r} or "
         "name the classes in data.label_columns; if its cells name classes, set "
         f"data.label_column={columns[j].name!r}; if a cell lists several labels, set "
         "data.label_delimiter to their separator",

@@ -25,7 +25,8 @@ from mlcls_jax.system.remote import is_remote
 def check_folder(images: str | Path) -> None:
     """Raises a ValueError if the image folder does not exist; one in a bucket is listed later."""
     if not is_remote(images) and not Path(images).is_dir():
-        raise ValueError(f"{images}: no such image folder; check data.images")
+        wrong = "not a folder" if Path(images).exists() else "no such image folder"
+        raise ValueError(f"{images}: {wrong}; check data.images")
 
 
 def make_table(

@@ -324,6 +324,14 @@ def test_columns_are_chosen(place, field, value):
     assert place.note(found) == "columns that are not used: 'Sex', 'Age'"
 
 
+def test_names_of_columns_with_commas_stand_in_quotes(place):
+    rows = [["Male", "red", *row] for row in LABELS]
+    text = table(rows, ("Path", "Sex", '"hair, skin"', *CLASSES))
+    message = place.refusal(text, filename_column="Path")
+    assert "set data.ignore_columns='Sex,\"hair, skin\"' or" in message
+    check(place.read(text, filename_column="Path", ignore_columns='Sex, "hair, skin"'))
+
+
 def test_a_chosen_column_that_does_not_exist(place):
     for field in ("label_columns", "ignore_columns"):
         message = place.refusal(PLAIN, **{field: "cat,cow*"})

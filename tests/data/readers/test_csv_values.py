@@ -27,6 +27,7 @@ def table(rows, header="filename,cat,dog") -> str:
         ("absent", "present"),
         ("negative", "Positive"),
         ("FALSCH", "WAHR"),
+        ("nein", "ja"),
         ("0%", "100 %"),
     ],
 )

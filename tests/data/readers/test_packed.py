@@ -290,8 +290,11 @@ def test_the_config_of_a_packed_data_set(photos, packed, tmp_path):
     val = Data(csv=packed, val_csv=packed, val_images=str(photos))
     assert "data.val_images" in refusal(load_splits, val)
     assert "is not a complete packed data set" in refusal(load_splits, Data(csv=str(photos)))
-    for data in (Data(), Data(csv=str(photos / "labels.csv"))):
-        assert "or a packed data set" in refusal(open_run, Config(data=data), tmp_path)
+    assert "or a packed data set" in refusal(open_run, Config(data=Data()), tmp_path)
+    data = Data(csv=str(photos / "labels.csv"))
+    assert "data.images is empty" in refusal(open_run, Config(data=data), tmp_path)
+    data = Data(csv=str(photos), images=str(photos / "labels.csv"))
+    assert "exchange them" in refusal(load_splits, data)
 
 
 def test_errors_about_labels_name_the_bucket(bucket):
