@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlcls_jax.config.schema import image_size
 from mlcls_jax.config.serialization import flatten_fields
 from mlcls_jax.evaluation.bootstrap import Interval, paired_differences
 from mlcls_jax.evaluation.metrics import average_precisions
@@ -164,7 +165,13 @@ def _rows(
 
 def _differing_fields(runs: Sequence[ReportInputs]) -> list[tuple[str, list[Any]]]:
     """The fields of the configs that are not the same in all runs, with the value of each run."""
-    configs = [flatten_fields(dataclasses.asdict(run.config)) for run in runs]
+    configs = [
+        flatten_fields(dataclasses.asdict(run.config))
+        | {
+            "model.image_size": image_size(run.config.model)
+        }  # 0 says nothing about the network's own
+        for run in runs
+    ]
     paths = dict.fromkeys(path for config in configs for path in config)
     rows = [(path, [config.get(path, "–") for config in configs]) for path in paths]
     return [(path, values) for path, values in rows if any(v != values[0] for v in values)]

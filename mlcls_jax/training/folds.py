@@ -105,7 +105,7 @@ class FoldRuns:
     def _train(self, folds: Folds, finished: list[bool]) -> Ended:
         """Trains the folds that are not finished, scores all, and trains on all images."""
         for number, is_finished in enumerate(finished):
-            title = f"Fold {number} (of 0 to {len(finished) - 1})"
+            title = f"Fold {number} ({number + 1} of {len(finished)})"
             if is_finished:
                 console.print(f"{title}: finished before")
                 continue

@@ -99,3 +99,12 @@ class CsvCells:
 def plain_name(name: str) -> str:
     """Returns the name of a column in lower case, with underscores between its words."""
     return re.sub(r"[\s\-./]+", "_", name.strip()).lower()
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns names as data.label_columns and data.ignore_columns take them.
+
+    >>> listed(["Age", "red, ripe"])
+    'Age,"red, ripe"'
+    """
+    return ",".join(f'"{name}"' if "," in name else name for name in names)

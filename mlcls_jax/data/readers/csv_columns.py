@@ -2,11 +2,11 @@
 
 import csv
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from mlcls_jax.data.readers.cells import Column, CsvCells, plain_name
+from mlcls_jax.data.readers.cells import Column, CsvCells, listed, plain_name
 from mlcls_jax.data.readers.csv_confidence import PERSON
 from mlcls_jax.system.console import quoted
 
@@ -70,15 +70,6 @@ def _fitting(columns: list[Column], patterns: str, field: str, known: Collection
             )
         found |= fits
     return found
-
-
-def listed(names: Iterable[str]) -> str:
-    """Returns names as data.label_columns and data.ignore_columns take them.
-
-    >>> listed(["Age", "red, ripe"])
-    'Age,"red, ripe"'
-    """
-    return ",".join(f'"{name}"' if "," in name else name for name in names)
 
 
 def check_are_classes(columns: list[Column], known: Collection[str]) -> None:

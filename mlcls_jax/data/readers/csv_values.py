@@ -15,8 +15,7 @@ from mlcls_jax.data.readers.cell_values import (
     is_nothing,
     soft_value,
 )
-from mlcls_jax.data.readers.cells import Column, plain_name
-from mlcls_jax.data.readers.csv_columns import listed
+from mlcls_jax.data.readers.cells import Column, listed, plain_name
 from mlcls_jax.system.console import quoted
 
 _BAD = -2  # used only while reading: the cell is not 1, 0 or UNKNOWN
