@@ -133,3 +133,10 @@ def test_a_stop_ends_the_wait_for_a_result():
         threads.result(future, stop)
     future.set_result(7)
     assert threads.result(future, stop) == 7  # the result is available
+
+
+def test_a_long_wait_for_a_result_is_announced_once(monkeypatch):
+    monkeypatch.setattr(threads, "TELL_SECONDS", 0.0)
+    future, told = Future(), []
+    threading.Timer(0.3, future.set_result, [7]).start()
+    assert threads.result(future, Stop(), lambda: told.append(1)) == 7 and told == [1]
