@@ -112,7 +112,7 @@ def label_noise(evidence: Evidence) -> Finding | None:
         (
             "check these labels, the most probable ones in report.html; write 1, 0 or ? into the "
             "column corrected of label_suspects.csv in the workdir where they are wrong, and train "
-            f"a new run with it as data.corrections{few}",
+            f"a new run with --config.data.corrections=FILE, where FILE is this list{few}",
             "--config.loss.label_smoothing=0.1",
         ),
     )
