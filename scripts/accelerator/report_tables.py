@@ -6,12 +6,17 @@ from typing import Any
 NETWORKS = (("b0", 224, 256), ("b4", 380, 64), ("b5", 456, 32), ("v2s", 384, 64))
 SIDES = ("ours", "timm", "timm_compiled", "keras")
 ABSENT = "not measured"
-# Images/s of training in mixed precision: NVIDIA's DeepLearningExamples (TensorFlow 2 with XLA) and
-# timm's results folder; see docs/scaling.md.
+# Images/s in mixed precision: NVIDIA's DeepLearningExamples (TensorFlow 2 with XLA; see
+# docs/scaling.md) and the folder results of timm's repository, whose inference on the RTX 5090 is
+# benchmark-infer-amp-nchw-pt291-cu130-5090.csv.
 PUBLISHED = {
-    "b0": "A100, TensorFlow with XLA: 3,454",
-    "b4": "A100, TensorFlow with XLA: 470",
-    "b5": "RTX 3090, timm: 113.6",
+    ("b0", "train"): "A100, TensorFlow with XLA: 3,454",
+    ("b4", "train"): "A100, TensorFlow with XLA: 470",
+    ("b5", "train"): "RTX 3090, timm: 113.6",
+    ("b0", "forward"): "RTX 5090, timm: 11,319",
+    ("b4", "forward"): "RTX 5090, timm: 1,657",
+    ("b5", "forward"): "RTX 5090, timm: 836",
+    ("v2s", "forward"): "RTX 5090, timm: 2,041",
 }
 
 Values = dict[str, Any]
@@ -83,7 +88,7 @@ def speed(values: Values, reasons: Reasons) -> str:
                 key = f"{setting} {side} {batch}"
                 rate = f"{result['images_per_second']:,.0f}" if result else absent(key, reasons)
                 cells.append(rate)
-            published = PUBLISHED.get(variant, "") if what == "train" else ""
+            published = PUBLISHED.get((variant, what), "")
             used = shares_of_peaks(values, f"{setting} ours {batch}")
             rows.append([f"{variant}, {size} px, {what}", f"{batch}", *cells, used, published])
     header = ["step", "batch", "ours", "timm", "timm, torch.compile", "Keras on JAX"]
