@@ -34,7 +34,9 @@ export MLCLS_JAX_CACHE=${MLCLS_JAX_CACHE:-$out/cache}
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
 if [ ${#rehearse[@]} -gt 0 ]; then
   export JAX_PLATFORMS=cpu CUDA_VISIBLE_DEVICES=
-  limits=(600 1200 600 600 1200 1200) # two cores, maybe busy ones
+fi
+if [ "${JAX_PLATFORMS:-}" = cpu ]; then
+  limits=(600 1200 600 600 1800 1200) # two cores, maybe busy ones
 fi
 "$python" "$here/unpack_wheels.py" "$here/wheels" "$out/packages" || exit 1
 export PYTHONPATH="$PYTHONPATH:$out/packages"

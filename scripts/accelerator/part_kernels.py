@@ -2,7 +2,8 @@
 
 Each distinct depthwise layer of B0 and B5 is timed alone, then whole steps of B0 with tables of
 kernels (docs/performance.md) and with one flag each. kernel_table.json, next to the results, is the
-table with the fastest step.
+table with the fastest step.  Without an accelerator the layers are those of B0, in float32 and
+without the kernels and flags that a CPU does not have.
 """
 
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ PALLAS = {
 FASTEST = "kernel_table.json"
 TABLES = {
     "shipped": {},
+    "native": {name: [{"use": "native"}] for name in OPERATIONS},
     "shifted sum": {name: [{"use": "shifted_sum"}] for name in OPERATIONS},
     "pallas": {name: [{"use": "pallas"}] for name in OPERATIONS},
     "one reduction": {"batch_norm_moments": [{"use": "one_reduction"}]},
@@ -52,9 +55,56 @@ FLAGS = (
     "--xla_gpu_enable_command_buffer=",
     "--xla_gpu_enable_triton_gemm=false",
 )
-SEVERAL = 8  # applications in one program, so that the time to start one is not measured
 CLEAR = 0.95  # a kernel replaces XLA's own where it takes at most this share of its time
-REQUEST = "train@256 1.0"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and how long.
+
+    Attributes:
+        networks: (name, image size, batch) of the networks whose layers are timed.
+        step: (name, image size) of the network whose steps are timed.
+        request: what speed_worker.py is asked for: the kind of step, its batch, and seconds.
+        dtype: of the layers.
+        tables, flags: those that the steps are timed with.
+        interpret: whether XLA runs the Pallas kernels itself; None leaves them out.
+        several: applications in one program, so that the time to start one is not measured.
+        seconds, repeats: of a layer's measurement.
+    """
+
+    networks: tuple[tuple[str, int, int], ...] = (("b0", 224, 128), ("b5", 456, 16))
+    step: tuple[str, str] = ("b0", "224")
+    request: str = "train@256 1.0"
+    dtype: str = "bfloat16"
+    tables: tuple[str, ...] = ("shipped", "shifted sum", "pallas", "one reduction")
+    flags: tuple[str, ...] = FLAGS
+    interpret: bool | None = False
+    several: int = 8
+    seconds: float = 0.01
+    repeats: int = 3
+
+
+REHEARSAL = Setting(
+    networks=((TINY, 32, 2),),
+    step=(TINY, "32"),
+    request="train@2 0.01",
+    tables=("shipped", "shifted sum"),
+    flags=FLAGS[:1],
+    interpret=True,
+    several=1,
+    seconds=0.0,
+    repeats=1,
+)
+ON_CPU = Setting(
+    networks=(("b0", 224, 16),),
+    request="train@16 4.0",
+    dtype="float32",
+    tables=("shipped", "native", "shifted sum", "one reduction"),
+    flags=(),
+    interpret=None,
+    several=1,
+)
 
 
 def nchw_conv(x, kernel, stride: int, padding: Any):
@@ -107,23 +157,26 @@ def timed(function: Callable[..., Any], arrays: tuple[jax.Array, ...], several: 
     return run
 
 
-def functions_of(operation: str, interpret: bool) -> dict[str, Callable[..., Any]]:
+def functions_of(operation: str, interpret: bool | None) -> dict[str, Callable[..., Any]]:
     """Returns the implementations of an operation as functions of arrays and the layer's options.
 
     Args:
         operation: a key of OPERATIONS.
-        interpret: whether XLA runs the Pallas kernels.
+        interpret: see Setting.
     """
-    return OPERATIONS[operation] | {"pallas": partial(PALLAS[operation], interpret=interpret)}
+    own = {name: f for name, f in OPERATIONS[operation].items() if name != "pallas"}
+    if interpret is None:
+        return own
+    return own | {"pallas": partial(PALLAS[operation], interpret=interpret)}
 
 
-def time_layer(layer: Layer, dtype: str, small: bool) -> dict[str, dict[str, Any]]:
+def time_layer(layer: Layer, setting: Setting) -> dict[str, dict[str, Any]]:
     """Returns microseconds, or the error, of each implementation of each operation."""
-    x, kernel, grad = arrays_of(layer, dtype)
+    x, kernel, grad = arrays_of(layer, setting.dtype)
     found: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         arrays = (x, kernel) if operation == "depthwise" else (x, kernel, grad)
-        runs = functions_of(operation, small).items()
+        runs = functions_of(operation, setting.interpret).items()
         cases = {
             name: (partial(f, stride=layer.stride, padding="same"), arrays) for name, f in runs
         }
@@ -131,24 +184,24 @@ def time_layer(layer: Layer, dtype: str, small: bool) -> dict[str, dict[str, Any
             turned = (jnp.transpose(x, (0, 3, 1, 2)), kernel)
             nchw = partial(nchw_conv, stride=layer.stride, padding="same")
             cases["native, NCHW"] = nchw, turned
-        found[operation] = {name: microseconds(*case, small) for name, case in cases.items()}
+        found[operation] = {name: microseconds(*case, setting) for name, case in cases.items()}
     return found
 
 
-def microseconds(function: Any, arrays: tuple[jax.Array, ...], small: bool) -> float | str:
+def microseconds(function: Any, arrays: tuple[jax.Array, ...], setting: Setting) -> float | str:
     """Returns the microseconds of one application, or the error as text."""
     try:
-        run = timed(function, arrays, 1 if small else SEVERAL)
-        spread = seconds_per_step({"run": run}, 0.0 if small else 0.01, 1 if small else 3)["run"]
+        run = timed(function, arrays, setting.several)
+        spread = seconds_per_step({"run": run}, setting.seconds, setting.repeats)["run"]
         return round(1e6 * spread.median, 2)
     except Exception as error:  # one kernel that fails does not end the others
         return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
-def time_moments(layer: Layer, small: bool) -> dict[str, float | str]:
+def time_moments(layer: Layer, setting: Setting) -> dict[str, float | str]:
     """Returns the microseconds of the batch statistics of a layer's result."""
-    x = arrays_of(layer, "bfloat16")[0]
-    return {name: microseconds(function, (x,), small) for name, function in MOMENTS.items()}
+    x = arrays_of(layer, setting.dtype)[0]
+    return {name: microseconds(function, (x,), setting) for name, function in MOMENTS.items()}
 
 
 def best_table(layers: list[dict[str, Any]], platform: str, dtype: str) -> dict[str, list[Any]]:
@@ -176,23 +229,21 @@ def best_table(layers: list[dict[str, Any]], platform: str, dtype: str) -> dict[
     return table
 
 
-def step_rate(environment: dict[str, str], small: bool, limit: float) -> dict[str, Any]:
+def step_rate(environment: dict[str, str], setting: Setting, limit: float) -> dict[str, Any]:
     """Returns images/s of a training step in a process with these environment variables.
 
     Args:
         environment: variables of the process.
-        small: whether the network is that of a rehearsal.
+        setting: its step and request are used.
         limit: seconds after which the process is ended.
 
     Raises:
         RuntimeError: the process or the step failed.
     """
     worker = Path(__file__).with_name("speed_worker.py")
-    setting = (TINY, "32") if small else ("b0", "224")
-    request = "train@2 0.01" if small else REQUEST
     done = subprocess.run(
-        [sys.executable, str(worker), "speed_ours", *setting],
-        input=request + "\n",
+        [sys.executable, str(worker), "speed_ours", *setting.step],
+        input=setting.request + "\n",
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -214,45 +265,47 @@ def step_rate(environment: dict[str, str], small: bool, limit: float) -> dict[st
 def main() -> None:
     """Times layers, whole steps with each table, and each flag."""
     options = options_of(__doc__)
-    record, small = Record("kernels", options), options.rehearse
-    networks = [(TINY, 32, 2)] if small else [("b0", 224, 128), ("b5", 456, 16)]
-    add_tiny()
-    layers = [layer for network in networks for layer in layers_of(*network)]
-    layers = layers[:1] if small else layers
-    dtype, platform = "bfloat16", str(jax.devices()[0].platform)
+    record = Record("kernels", options)
+    platform = str(jax.devices()[0].platform)
     platform = "cuda" if platform == "gpu" else platform
-    flags = FLAGS[:1] if small else FLAGS
-    tables = dict(list(TABLES.items())[:2]) if small else TABLES
+    setting = REHEARSAL if options.rehearse else ON_CPU if platform == "cpu" else Setting()
+    add_tiny()
+    layers = [layer for network in setting.networks for layer in layers_of(*network)]
+    layers = layers[:1] if options.rehearse else layers
     record.plan([f"layer {layer}" for layer in layers] + [f"moments {x}" for x in layers[:3]])
-    record.plan([f"step, {name}" for name in (*tables, "fastest per layer")])
-    record.plan([f"step, flag {flag or 'none'}" for flag in flags])
+    record.plan([f"step, {name}" for name in (*setting.tables, "fastest per layer")])
+    record.plan([f"step, flag {flag or 'none'}" for flag in setting.flags])
     timed_layers = []
     for layer in layers:
         # Half of the time is for whole steps, which decide.
-        least = 2 if small else options.limit / 2
-        times = record.measure(f"layer {layer}", lambda x=layer: time_layer(x, dtype, small), least)
+        least = 2 if options.rehearse else options.limit / 2
+        times = record.measure(f"layer {layer}", lambda x=layer: time_layer(x, setting), least)
         if times:
             timed_layers.append({"layer": layer.facts, "times": times})
     for layer in layers[:3]:
-        record.measure(f"moments {layer}", lambda x=layer: time_moments(x, small))
-    tables |= {"fastest per layer": best_table(timed_layers, platform, dtype)}
-    fastest = 0.0
+        record.measure(f"moments {layer}", lambda x=layer: time_moments(x, setting))
+    tables = {name: TABLES[name] for name in setting.tables}
+    tables |= {"fastest per layer": best_table(timed_layers, platform, setting.dtype)}
+    time_steps(record, setting, tables)
+
+
+def time_steps(record: Record, setting: Setting, tables: dict[str, Any]) -> None:
+    """Measures whole steps with each table and flag, and stores the table of the fastest."""
+
+    def measure(name: str, variables: dict[str, str]) -> dict[str, Any] | None:
+        return record.measure(name, lambda: step_rate(variables, setting, record.left), 5)
+
+    fastest, folder = 0.0, record.options.out
     for name, table in tables.items():
-        path = options.out / f"kernels_{name.replace(' ', '_')}.json"
+        path = folder / f"kernels_{name.replace(' ', '_')}.json"
         path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-        variables = {choice.VARIABLE: str(path.resolve())}
-        step = record.measure(
-            f"step, {name}", lambda v=variables: step_rate(v, small, record.left), 5
-        )
+        step = measure(f"step, {name}", {choice.VARIABLE: str(path.resolve())})
         if step and step["images_per_second"] > fastest:
             fastest = step["images_per_second"]
-            shutil.copyfile(path, options.out / FASTEST)
-    for flag in flags:
+            shutil.copyfile(path, folder / FASTEST)
+    for flag in setting.flags:
         both = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-        variables = {"XLA_FLAGS": both}
-        record.measure(
-            f"step, flag {flag or 'none'}", lambda v=variables: step_rate(v, small, record.left), 5
-        )
+        measure(f"step, flag {flag or 'none'}", {"XLA_FLAGS": both})
 
 
 if __name__ == "__main__":

@@ -161,6 +161,7 @@ def kernels(values: Values, reasons: Reasons) -> str:
     steps = []
     known = ("shipped", "shifted sum", "pallas", "one reduction", "fastest per layer")
     names = [f"step, {name}" for name in known]
+    names += [name for name in values if name.startswith("step, ") and " flag " not in name]
     names += [name for name in (*values, *reasons) if name.startswith("step, flag ")]
     for name in dict.fromkeys(names):
         result = values.get(name)

@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import part_kernels
@@ -59,7 +60,7 @@ def test_the_layers_of_b0():
 
 def test_all_kernels_of_a_layer_are_timed_and_the_fastest_becomes_a_rule():
     layer = Layer(1, 4, 8, 3, 1)
-    times = part_kernels.time_layer(layer, "float32", small=True)
+    times = part_kernels.time_layer(layer, replace(part_kernels.REHEARSAL, dtype="float32"))
     for operation, found in times.items():
         assert set(part_kernels.OPERATIONS[operation]) <= set(found)
         assert all(isinstance(value, float) for value in found.values()), found
@@ -77,7 +78,7 @@ def test_all_kernels_of_a_layer_are_timed_and_the_fastest_becomes_a_rule():
 
 def test_the_table_with_the_fastest_step_is_kept_next_to_the_results(options, monkeypatch):
 
-    def rate(environment, small, limit):
+    def rate(environment, setting, limit):
         name = Path(environment.get(choice.VARIABLE, "")).stem
         if name == "kernels_fastest_per_layer":
             raise RuntimeError("does not compile")
