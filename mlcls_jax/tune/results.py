@@ -51,20 +51,24 @@ def trials_frame(trials: Sequence[Any], deviations: Mapping[int, float], metric:
 
 
 def print_trials(frame: Any, metric: str) -> None:
-    """Prints the best trials and the first one, whose values are those of the config."""
+    """Prints the scores of the best trials and of the config, and the values of the best trial."""
     shown = frame[(frame.index < SHOWN) | (frame["trial"] == 0)]
-    paths = list(frame.columns[4:])
-    heads = {path: path.removeprefix("phases").replace(".groups", "") for path in paths}
     rows = [
         [
             "config" if row["trial"] == 0 else str(row["trial"]),
             f"{row[metric]:.4f}",
             f"{row['deviation']:.4f}",
-            ", ".join(f"{head}={_short(row[path])}" for path, head in heads.items()),
+            "–" if pd.isna(row["seconds"]) else f"{row['seconds']:.0f}",
         ]
         for _, row in shown.iterrows()
     ]
-    print_table("", ["trial", metric, "deviation", "values"], rows)
+    print_table("", ["trial", metric, "deviation", "seconds"], rows)
+    best, config = frame.iloc[0], frame[frame["trial"] == 0]
+    if best["trial"] == 0 or config.empty:
+        return
+    values = [[path, config.iloc[0][path], best[path]] for path in frame.columns[4:]]
+    rows = [[path, _short(ours), _short(theirs)] for path, ours, theirs in values]
+    print_table("", ["field", "config", f"trial {best['trial']}"], rows)
 
 
 def _short(value: Any) -> str:

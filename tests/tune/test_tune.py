@@ -105,6 +105,19 @@ def test_a_search_continues_and_its_best_config_trains(config, tmp_path, capsys,
     assert optuna.logging.get_verbosity() >= optuna.logging.WARNING
 
 
+def test_what_the_best_trial_changed_is_printed_by_field(capsys):
+    results = pytest.importorskip("mlcls_jax.tune.results")
+    scores = {"trial": [3, 0], "mAP": [0.8, 0.7], "deviation": [0.01, 0.02], "seconds": [4.2, None]}
+    frame = pd.DataFrame(scores | {"loss.name": ["asl", "bce"], "model.dropout": [0.123456, 0.2]})
+    results.print_trials(frame, "mAP")
+    lines = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+    assert ["3", "0.8000", "0.0100", "4"] in lines
+    assert ["config", "0.7000", "0.0200", "–"] in lines
+    assert ["model.dropout", "0.2", "0.123"] in lines
+    results.print_trials(frame.iloc[1:].reset_index(drop=True), "mAP")
+    assert "field" not in capsys.readouterr().out  # nothing was better than the config
+
+
 def test_a_stopped_trial_is_continued_and_a_loss_that_is_not_finite_is_no_score(tmp_path):
     optuna = pytest.importorskip("optuna")
     from mlcls_jax.tune.search import Search
