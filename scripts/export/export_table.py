@@ -26,7 +26,7 @@ from mlcls_jax.data.loaders.loader import eval_batches, local_rows
 from mlcls_jax.evaluation.metrics import evaluate_scores
 from mlcls_jax.export.__main__ import export_model
 from mlcls_jax.export.function_files import run_logits
-from mlcls_jax.options.export import FORMATS, INT8, ONNX
+from mlcls_jax.options.export import FORMATS, INT8, ONNX, TRITON
 from mlcls_jax.run.checkpoint_integrity import has_checkpoint
 from mlcls_jax.run.trained_model import TrainedModel, load_trained_model
 from mlcls_jax.run.workdir import read_splits_of
@@ -34,6 +34,7 @@ from mlcls_jax.system import distributed
 from mlcls_jax.train import train
 
 WORKER = Path(__file__).with_name("load_elsewhere.py")
+LOADED = [form for form in FORMATS if form != TRITON]  # its folder holds the file of onnx
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def main() -> int:
     parser.add_argument("--head-epochs", type=float, default=6)
     parser.add_argument("--finetune-epochs", type=float, default=4)
     parser.add_argument("--kinds", default=",".join(KINDS), help="kinds of runs, by comma")
-    parser.add_argument("--formats", default=",".join((*FORMATS, f"{ONNX} {INT8}")))
+    parser.add_argument("--formats", default=",".join((*LOADED, f"{ONNX} {INT8}")))
     options = parser.parse_args()
     distributed.start()
     rows = ["| run | format | MB | probabilities | logits | ms, batch 1 | ms, batch 16 | val mAP |"]
@@ -185,7 +186,8 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         for name in options.kinds.split(","):
             workdir = trained(KINDS[name], options, folder, name)
-            run = load_trained_model(workdir, "best")
+            # The best checkpoint may be of the first phase, in which the backbone is frozen.
+            run = load_trained_model(workdir, "latest" if KINDS[name].finetune else "best")
             images = validation_images(run, workdir)
             own = images.mean_average_precision(expit(images.logits), run.classes)
             largest = np.abs(images.logits).max()
