@@ -204,7 +204,7 @@ def move_table(rows: list[Counts]) -> str:
     for row in rows:
         share = f"{2 * row.moved / row.traffic:.0%}"  # each is read and written
         start = [f"{row.variant}{', remat' if row.remat else ''}", row.chip, f"{row.batch}"]
-        for move in row.moves[:2]:
+        for move in list(dict.fromkeys(row.moves))[:2]:
             cells = [f"{row.moved / 1e6:.0f}", share, f"{move.bytes / 1e6:.1f}"]
             lines.append([*start, *cells, move.operation, f"`{move.array}`"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
