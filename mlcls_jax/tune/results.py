@@ -55,7 +55,7 @@ def print_trials(frame: Any, metric: str) -> None:
     shown = frame[(frame.index < SHOWN) | (frame["trial"] == 0)]
     rows = [
         [
-            "config" if row["trial"] == 0 else str(row["trial"]),
+            "config" if row["trial"] == 0 else f"{row['trial']:.0f}",
             f"{row[metric]:.4f}",
             f"{row['deviation']:.4f}",
             "–" if pd.isna(row["seconds"]) else f"{row['seconds']:.0f}",
@@ -68,7 +68,7 @@ def print_trials(frame: Any, metric: str) -> None:
         return
     values = [[path, config.iloc[0][path], best[path]] for path in frame.columns[4:]]
     rows = [[path, _short(ours), _short(theirs)] for path, ours, theirs in values]
-    print_table("", ["field", "config", f"trial {best['trial']}"], rows)
+    print_table("", ["field", "config", f"trial {best['trial']:.0f}"], rows)
 
 
 def _short(value: Any) -> str:
