@@ -104,12 +104,8 @@ def _drawable(text: str, font) -> str:
     def shown(letter: str) -> str:
         if letter.isascii() or bytes(font.getmask(letter)) != missing:
             return letter
-        return (
-            "".join(
-                c for c in unicodedata.normalize("NFKD", letter.replace("ß", "ss")) if c.isascii()
-            )
-            or "?"
-        )
+        parts = unicodedata.normalize("NFKD", letter.replace("ß", "ss"))
+        return "".join(part for part in parts if part.isascii()) or "?"
 
     return "".join(map(shown, unicodedata.normalize("NFC", text)))
 

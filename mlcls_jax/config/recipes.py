@@ -16,6 +16,7 @@ from mlcls_jax.config.serialization import flatten_fields
 from mlcls_jax.models.variants import VARIANTS, scaled_stages
 
 MIXUP, OPERATIONS, MAGNITUDE = 0.2, 2, 5.0  # of Augment
+OFF = {"augment.mixup": 0.0, "augment.rand_augment": 0}  # what a recipe sets without an effect
 UPPER_STAGES = 2  # stages that "fast" fine-tunes
 MIN_EPOCHS = 2  # of fine-tuning that --minutes plans before it makes the images smaller
 SIZE_STEP, MIN_SIZE = 32, 128  # pixels

@@ -165,11 +165,10 @@ def _rows(
 
 def _differing_fields(runs: Sequence[ReportInputs]) -> list[tuple[str, list[Any]]]:
     """The fields of the configs that are not the same in all runs, with the value of each run."""
+    # image_size is 0 where the network's own is used
     configs = [
         flatten_fields(dataclasses.asdict(run.config))
-        | {
-            "model.image_size": image_size(run.config.model)
-        }  # 0 says nothing about the network's own
+        | {"model.image_size": image_size(run.config.model)}
         for run in runs
     ]
     paths = dict.fromkeys(path for config in configs for path in config)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlcls_jax.config import Augment, Config, Data, Log, Model, Phase
 from mlcls_jax.config.extensions import fields_of_extensions
-from mlcls_jax.config.recipes import with_fields, with_recipe, with_stored_depth
+from mlcls_jax.config.recipes import OFF, with_fields, with_recipe, with_stored_depth
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.choice import Choice, choose_loader
 from mlcls_jax.data.loaders.loader import Reader, cores, local_rows, make_reader
@@ -249,7 +249,7 @@ def _read(config: Config, workdir: Path, extensions: Extensions, look_at_files: 
     for title, fields in (("extensions", own), (f"recipe {config.recipe}", filled)):
         if fields:
             text = ", ".join(f"{path}={value!r}" for path, value in fields.items())
-            if not any(fields.values()):
+            if fields == OFF:
                 text = "no RandAugment and no mixup, because no phase trains on images"
             console.print(f"{title}: {text}")
     splits = splits if "val" in splits else splits | {"val": splits["train"].take([])}
