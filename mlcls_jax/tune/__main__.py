@@ -84,8 +84,8 @@ def main(argv: list[str]) -> int:
         title = (
             f"The best of {options.trials} trials: {metric} {ended[0].value:.4f} over the folds."
         )
-        files = write_results(workdir, frame, title, dataclasses.asdict(best))
-    console.print(escaped(f"Wrote {' and '.join(map(str, files))}"))
+        files = write_results(workdir, frame, metric, title, dataclasses.asdict(best))
+    console.print(escaped(f"Wrote {', '.join(map(str, files))}"))
     return 0
 
 

@@ -1,17 +1,25 @@
-"""What a search has found: tune.csv with all trials, and best.py, a config with the best values."""
+"""What a search has found.
 
+tune.csv has all trials, tune.svg draws them, and best.py is a config with the best values.
+"""
+
+import io
 import pprint
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.system.console import print_table
 from mlcls_jax.system.files import write_text
 
-TRIALS, BEST = "tune.csv", "best.py"
+TRIALS, CHART, BEST = "tune.csv", "tune.svg", "best.py"
+COLUMNS = 3  # charts in a row
+FEW = 7  # a field with fewer values is drawn as choices
+MOST_SHOWN = 0.8  # share of the trials that are drawn
 SHOWN = 10  # trials of the table
 _CONFIG = '''"""{title}
 
@@ -75,20 +83,54 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def write_results(workdir: Path, frame: Any, title: str, values: Mapping[str, Any]) -> list[Path]:
-    """Writes both files, and returns their paths.
+def draw_trials(frame: Any, metric: str) -> Figure:
+    """Draws the scores of the better trials by number and by each field; the config is a square.
+
+    Trials that are worse than four fifths of the others are left out, so that the rest has room.
+
+    Args:
+        frame: from `trials_frame`.
+        metric: that decides.
+    """
+    shown = frame[frame.index <= MOST_SHOWN * len(frame)]
+    charts = ["trial", *frame.columns[4:]]
+    rows = -(-len(charts) // COLUMNS)
+    figure = Figure(figsize=(4 * COLUMNS, 2.8 * rows), layout="constrained")
+    figure.suptitle(f"The best {len(shown)} of {len(frame)} trials")
+    for i, path in enumerate(charts):
+        axes = figure.add_subplot(rows, COLUMNS, i + 1, xlabel=path, ylabel=metric)
+        part = shown.sort_values(path)
+        if len(frame[path].unique()) < FEW:  # choices have no distances
+            values = part[path].map(_short)
+        else:
+            values = part[path]
+            axes.set_xscale("log" if path.endswith("learning_rate") else "linear")
+        is_config = part["trial"] == 0
+        axes.plot(values, part[metric], "o", color="C0", alpha=0.6, markersize=5)
+        axes.plot(values[is_config], part[metric][is_config], "s", color="C1", markersize=7)
+    return figure
+
+
+def write_results(
+    workdir: Path, frame: Any, metric: str, title: str, values: Mapping[str, Any]
+) -> list[Path]:
+    """Writes the files, and returns their paths.
 
     Args:
         workdir: of the search.
         frame: from `trials_frame`.
+        metric: that decides.
         title: what best.py says about itself, one line.
         values: the config with the best values, as of `dataclasses.asdict`.
 
     Raises:
         ValueError: a file cannot be written.
     """
-    files = [workdir / TRIALS, workdir / BEST]
-    write_text(files[0], csv_text(frame))
+    trials, chart, best = workdir / TRIALS, workdir / CHART, workdir / BEST
+    write_text(trials, csv_text(frame))
+    drawn = io.StringIO()
+    draw_trials(frame, metric).savefig(drawn, format="svg")
+    write_text(chart, drawn.getvalue())
     text = pprint.pformat(values, width=98, sort_dicts=False)
-    write_text(files[1], _CONFIG.format(title=title, name=files[1], values=text))
-    return files
+    write_text(best, _CONFIG.format(title=title, name=best, values=text))
+    return [trials, chart, best]

@@ -97,6 +97,7 @@ def test_a_search_continues_and_its_best_config_trains(config, tmp_path, capsys,
     result = json.loads((workdir / "trials/000/eval_out_of_fold.json").read_text())
     assert first["mAP"] == pytest.approx(result["fold_mean"]["mAP"])
     assert not (workdir / "trials/000/fold-0/checkpoints").exists()
+    assert "phases[0].groups[0].learning_rate" in (workdir / "tune.svg").read_text()
     best = load_config(str(workdir / "best.py"), [])
     assert best.loss.name == frame.iloc[0]["loss.name"] and best.phases[1].duration == "2 steps"
     assert best.data.folds == 2
