@@ -120,6 +120,8 @@ class Trials:
         config, folder = with_fields(self.config, values), self._folder(number)
         validate(config)
         key = tuple(v for path, v in sorted(values.items()) if path.endswith(FEATURES))
+        if key not in self.made:
+            console.print(f"trial {number}: reads all images first, so it takes longer than others")
         extensions = Extensions(made=self.made.setdefault(key, {}))
         console.quiet = True
         try:

@@ -85,7 +85,8 @@ def test_a_search_continues_and_its_best_config_trains(config, tmp_path, capsys,
 
     workdir = tmp_path / "tune"
     assert main(arguments(config, workdir, "--trials", "2")) == 0
-    assert "trial 0: mAP " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "trial 0: reads all images first" in out and "trial 0: mAP " in out
     assert main(arguments(config, workdir, "--trials", "3")) == 0
     out = capsys.readouterr().out
     assert "trial 2: mAP " in out and "trial 1" not in out.split("\n")[0]
