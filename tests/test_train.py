@@ -256,6 +256,6 @@ def test_a_batch_that_cannot_be_paired_is_refused_before_anything_is_written(
 
 
 def test_empty_data_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.csv and data\.images are empty"):
+    with pytest.raises(ValueError, match=r"data\.csv is empty"):
         train(Config(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
