@@ -79,7 +79,9 @@ def test_cells_that_are_labels(place, cell, value):
     assert place.read(f"filename,dog,cat\na.jpg,{cell},0\n").labels.tolist() == [[value, 0]]
 
 
-@pytest.mark.parametrize("cell", ["2", "possible", "1.5", "x", "1.", "--1", "-0", "1 0", "on", "[]"])
+@pytest.mark.parametrize(
+    "cell", ["2", "possible", "1.5", "x", "1.", "--1", "-0", "1 0", "on", "[]"]
+)
 def test_cells_that_are_not(place, cell):
     message = place.refusal(f"filename,dog,cat\na.jpg,1,0\nb.jpg,0,{cell}\nc.jpg,{cell},x\n")
     assert f"row 3, column 'cat': {cell!r}" in message
