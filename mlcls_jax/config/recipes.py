@@ -39,12 +39,10 @@ def recipe_fields(recipe: str, variant: str, *, on_images: bool, pairs: bool) ->
     """
     if recipe == "none":
         return {}
-    fields: dict[str, Any] = {
-        "augment.mixup": MIXUP if on_images and pairs else 0.0,
-        "augment.rand_augment": OPERATIONS if on_images else 0,
-    }
+    fields: dict[str, Any] = dict(OFF)
     if on_images:
-        fields |= {"augment.magnitude": MAGNITUDE}
+        fields |= {"augment.rand_augment": OPERATIONS, "augment.magnitude": MAGNITUDE}
+        fields |= {"augment.mixup": MIXUP if pairs else 0.0}
     if recipe == "fast":
         stages = len(scaled_stages(VARIANTS[variant]))
         upper = [f"stage{number}" for number in range(stages - UPPER_STAGES + 1, stages + 1)]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from mlcls_jax.data.readers.csv_writing import csv_text
 from mlcls_jax.system.console import print_table
@@ -83,8 +82,8 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def draw_trials(frame: Any, metric: str) -> Figure:
-    """Draws the scores of the better trials by number and by each field; the config is a square.
+def draw_trials(frame: Any, metric: str) -> Any:
+    """Returns a figure of the scores by number and by each field; the config is a square.
 
     Trials that are worse than four fifths of the others are left out, so that the rest has room.
 
@@ -92,6 +91,8 @@ def draw_trials(frame: Any, metric: str) -> Figure:
         frame: from `trials_frame`.
         metric: that decides.
     """
+    from matplotlib.figure import Figure  # takes half a second, so not before the first trial
+
     shown = frame[frame.index <= MOST_SHOWN * len(frame)]
     charts = ["trial", *frame.columns[4:]]
     rows = -(-len(charts) // COLUMNS)

@@ -211,8 +211,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Values, Reasons], str]]] = {
     "profile": ("Where the time goes", "A training step under JAX's profiler.", profile),
     "kernels": (
         "Alternatives",
-        "Each distinct depthwise layer alone in bfloat16, then whole training steps of B0 with a "
-        "table of kernels, and with one flag of XLA each.",
+        "Each distinct depthwise layer alone in bfloat16 (on a CPU in float32), then whole "
+        "training steps of B0 with a table of kernels, and with one flag of XLA each.",
         kernels,
     ),
     "input": ("End to end", "`mlcls-jax benchmark` of B0, images of 640 x 480.", end_to_end),
