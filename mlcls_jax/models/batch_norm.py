@@ -51,19 +51,29 @@ class BatchNorm(nn.Module):
     axis: str | None = None
 
     @nn.compact
+    def _variables(self, channels: int):
+        """Returns the parameters scale and bias, and the variables mean and var."""
+        shape = (channels,)
+        return (
+            self.param("scale", nn.initializers.ones, shape, jnp.float32),
+            self.param("bias", nn.initializers.zeros, shape, jnp.float32),
+            self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32),
+            self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32),
+        )
+
+    def running(self, channels: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Returns what `normalize_by` takes: mean, inverse, scale and bias, float32 [channel]."""
+        scale, bias, mean, var = self._variables(channels)
+        return mean.value, lax.rsqrt(var.value + self.epsilon), scale, bias
+
     def __call__(
         self, x: Float[Array, "batch height width channel"], train: bool
     ) -> Float[Array, "batch height width channel"]:
         """Normalises by the batch statistics if `train`, otherwise by the running ones."""
-        shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
-        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         if not train:
-            inverse = lax.rsqrt(var.value + self.epsilon)
-            y: Any = normalize_by(x, mean.value, inverse, scale, bias, self.activation)
+            y: Any = normalize_by(x, *self.running(x.shape[-1]), self.activation)
             return y.astype(self.dtype)
+        scale, bias, mean, var = self._variables(x.shape[-1])
         # Initialisation runs on one device, outside any mesh.
         axis = None if self.is_initializing() else self.axis
         normalized: Any = normalize_batch(x, scale, bias, self.activation, self.epsilon, axis)
@@ -92,7 +102,7 @@ def normalize_by(x, mean, inverse, scale, bias, activation: Activation):
     Returns:
         activation(scale * (x - mean) * inverse + bias), float32, of x's shape.
     """
-    return activation(_affine(x, *_coefficients(mean, inverse, scale, bias)))
+    return activation(_affine(x, *coefficients(mean, inverse, scale, bias)))
 
 
 def _normalize_by_forward(x, mean, inverse, scale, bias, activation):
@@ -160,7 +170,7 @@ def _normalize_batch_forward(x, scale, bias, activation, epsilon, axis):
     mean, square = lax.pmean(moments, axis) if axis else moments
     var = jnp.maximum(square - jnp.square(mean), 0.0)
     inverse = lax.rsqrt(var + epsilon)
-    y = activation(_affine(x, *_coefficients(mean, inverse, scale, bias)))
+    y = activation(_affine(x, *coefficients(mean, inverse, scale, bias)))
     return (y, mean, var), (x, mean, inverse, scale, bias)
 
 
@@ -188,8 +198,8 @@ def _count(x, axis: str | None) -> int:
     return x.size // x.shape[-1] * (lax.axis_size(axis) if axis else 1)
 
 
-def _coefficients(mean, inverse, scale, bias):
-    """Returns (factor, offset), which make normalisation one multiply-add per value."""
+def coefficients(mean, inverse, scale, bias):
+    """Returns (factor, offset), which make `normalize_by` one multiply-add per value."""
     factor = scale * inverse
     return factor, bias - mean * factor
 
@@ -202,7 +212,7 @@ def _gradients(residuals, grad, activation):
     """Returns the gradients of the activation's input, of scale and of bias."""
     # Without the barrier, XLA would share intermediate values with the forward pass and store them.
     (x, mean, inverse, scale, bias), grad = lax.optimization_barrier((residuals, grad))
-    z = _affine(x, *_coefficients(mean, inverse, scale, bias))
+    z = _affine(x, *coefficients(mean, inverse, scale, bias))
     before = jax.vjp(activation, z)[1](grad)[0]
     dbias = before.sum(AXES)
     dscale = ((before * x.astype(jnp.float32)).sum(AXES) - mean * dbias) * inverse

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from mlcls_jax.models.batch_norm import Activation, BatchNorm, identity
 from mlcls_jax.models.conventions import KERAS, Convention, Padding
+from mlcls_jax.models.normalized_depthwise import normalized_depthwise
 from mlcls_jax.models.ops.conv import conv, pointwise
 from mlcls_jax.models.ops.depthwise import depthwise_conv
 from mlcls_jax.models.ops.gated import gated_product
@@ -89,12 +90,17 @@ class DepthwiseConv(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, norm: BatchNorm | None = None):
+        """Convolves x, and normalises by the running statistics of `norm` if it is given."""
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
         init = nn.initializers.normal(kernel_deviation(shape, is_depthwise=True))
         kernel = self.param("kernel", init, shape, jnp.float32).astype(self.dtype)
-        convolve: Any = depthwise_conv
-        return convolve(x, kernel, self.stride, self.padding)
+        options = self.stride, self.padding
+        if norm is None:
+            convolve: Any = depthwise_conv
+            return convolve(x, kernel, *options)
+        both: Any = normalized_depthwise
+        return both(x, kernel, *norm.running(x.shape[-1]), norm.activation, *options)
 
 
 class Network(nn.Module):
@@ -148,10 +154,6 @@ class NormalizedConv(Network):
             "dtype": self.dtype,
             "name": "conv",
         }
-        if self.features:
-            convolution = Conv(self.features, self.kernel_size, self.stride, **options)
-        else:
-            convolution = DepthwiseConv(self.kernel_size, self.stride, **options)
         norm = BatchNorm(
             self.activation,
             momentum=convention.decay,
@@ -161,8 +163,12 @@ class NormalizedConv(Network):
             axis=self.statistics_axis,
             name="norm",
         )
-        gated: Any = (x,) if gate is None else (x, gate)
-        return norm(convolution(*gated), self.trains(train, "norm"))
+        trains = self.trains(train, "norm")
+        if self.features:
+            convolution = Conv(self.features, self.kernel_size, self.stride, **options)
+            return norm(convolution(x, gate), trains)
+        depthwise = DepthwiseConv(self.kernel_size, self.stride, **options)
+        return norm(depthwise(x), trains) if trains else depthwise(x, norm)
 
 
 class SqueezeExcite(nn.Module):

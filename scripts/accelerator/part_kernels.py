@@ -1,19 +1,19 @@
 """Part 5: alternatives for depthwise convolutions and batch norm, and XLA's flags.
 
-Each distinct depthwise layer of B0 and B5 is timed alone, then whole steps of B0 with tables of
-kernels (docs/performance.md) and with one flag each. kernel_table.json, next to the results, is the
-table with the fastest step.  Without an accelerator the layers are those of B0, in float32 and
-without the kernels and flags that a CPU does not have.
+Each distinct depthwise layer of B0 and B5 is timed alone, also with the normalisation and
+activation that follow it.  Then whole training steps and evaluations of B0 are timed with tables of
+kernels (docs/performance.md), and training steps with one flag each.  kernel_table.json, next to
+the results, has the rules of the fastest step and of the fastest evaluation.  Without an
+accelerator the layers are those of B0, in float32 and without the kernels and flags that a CPU does
+not have.
 """
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,89 +22,16 @@ import jax
 import jax.numpy as jnp
 from depthwise_layers import Layer, layers_of
 from jax import lax
-from part_networks import TINY, add_tiny
+from kernel_settings import NORMALIZED, ON_CPU, OPERATIONS, PALLAS, REHEARSAL, TABLES, Setting
+from part_networks import add_tiny
 from part_record import Record, options_of
 
 from mlcls_jax.benchmark.timing import seconds_per_step
 from mlcls_jax.models.batch_norm import MOMENTS
-from mlcls_jax.models.ops import choice, depthwise, pallas_depthwise
+from mlcls_jax.models.ops import choice
 
-OPERATIONS = {
-    "depthwise": depthwise.FORWARD,
-    "depthwise_input_gradient": depthwise.INPUT_GRADIENT,
-    "depthwise_kernel_gradient": depthwise.KERNEL_GRADIENT,
-}
-PALLAS = {
-    "depthwise": pallas_depthwise.forward,
-    "depthwise_input_gradient": pallas_depthwise.input_gradient,
-    "depthwise_kernel_gradient": pallas_depthwise.kernel_gradient,
-}
-FASTEST = "kernel_table.json"
-TABLES = {
-    "shipped": {},
-    "native": {name: [{"use": "native"}] for name in OPERATIONS},
-    "shifted sum": {name: [{"use": "shifted_sum"}] for name in OPERATIONS},
-    "pallas": {name: [{"use": "pallas"}] for name in OPERATIONS},
-    "one reduction": {"batch_norm_moments": [{"use": "one_reduction"}]},
-}
-FLAGS = (
-    "",
-    "--xla_gpu_enable_latency_hiding_scheduler=true",
-    "--xla_gpu_autotune_level=0",
-    "--xla_gpu_autotune_level=4",
-    "--xla_gpu_enable_command_buffer=",
-    "--xla_gpu_enable_triton_gemm=false",
-)
+FASTEST, PER_LAYER = "kernel_table.json", "fastest per layer"
 CLEAR = 0.95  # a kernel replaces XLA's own where it takes at most this share of its time
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is measured, and how long.
-
-    Attributes:
-        networks: (name, image size, batch) of the networks whose layers are timed.
-        step: (name, image size) of the network whose steps are timed.
-        request: what speed_worker.py is asked for: the kind of step, its batch, and seconds.
-        dtype: of the layers.
-        tables, flags: those that the steps are timed with.
-        interpret: whether XLA runs the Pallas kernels itself; None leaves them out.
-        several: applications in one program, so that the time to start one is not measured.
-        seconds, repeats: of a layer's measurement.
-    """
-
-    networks: tuple[tuple[str, int, int], ...] = (("b0", 224, 128), ("b5", 456, 16))
-    step: tuple[str, str] = ("b0", "224")
-    request: str = "train@256 1.0"
-    dtype: str = "bfloat16"
-    tables: tuple[str, ...] = ("shipped", "shifted sum", "pallas", "one reduction")
-    flags: tuple[str, ...] = FLAGS
-    interpret: bool | None = False
-    several: int = 8
-    seconds: float = 0.01
-    repeats: int = 3
-
-
-REHEARSAL = Setting(
-    networks=((TINY, 32, 2),),
-    step=(TINY, "32"),
-    request="train@2 0.01",
-    tables=("shipped", "shifted sum"),
-    flags=FLAGS[:1],
-    interpret=True,
-    several=1,
-    seconds=0.0,
-    repeats=1,
-)
-ON_CPU = Setting(
-    networks=(("b0", 224, 4),),  # XLA's own kernel gradients take seconds there
-    request="train@16 4.0",
-    dtype="float32",
-    tables=("shipped", "native", "shifted sum", "one reduction"),
-    flags=(),
-    interpret=None,
-    several=1,
-)
 
 
 def nchw_conv(x, kernel, stride: int, padding: Any):
@@ -183,16 +110,18 @@ def time_layer(layer: Layer, setting: Setting) -> dict[str, dict[str, Any]]:
     """Returns microseconds, or the error, of each implementation of each operation."""
     x, kernel, grad = arrays_of(layer, setting.dtype)
     found: dict[str, dict[str, Any]] = {}
+    options: dict[str, Any] = {"stride": layer.stride, "padding": "same"}
+    statistics = (jnp.ones(layer.channels),) * 4
     for operation in OPERATIONS:
         arrays = (x, kernel) if operation == "depthwise" else (x, kernel, grad)
+        more = options
+        if operation == NORMALIZED:
+            arrays, more = (x, kernel, *statistics), options | {"activation": jax.nn.silu}
         runs = functions_of(operation, setting.interpret).items()
-        cases = {
-            name: (partial(f, stride=layer.stride, padding="same"), arrays) for name, f in runs
-        }
+        cases = {name: (partial(f, **more), arrays) for name, f in runs}
         if operation == "depthwise":
             turned = (jnp.transpose(x, (0, 3, 1, 2)), kernel)
-            nchw = partial(nchw_conv, stride=layer.stride, padding="same")
-            cases["native, NCHW"] = nchw, turned
+            cases["native, NCHW"] = partial(nchw_conv, **options), turned
         found[operation] = {name: microseconds(*case, setting) for name, case in cases.items()}
     return found
 
@@ -238,12 +167,15 @@ def best_table(layers: list[dict[str, Any]], platform: str, dtype: str) -> dict[
     return table
 
 
-def step_rate(environment: dict[str, str], setting: Setting, limit: float) -> dict[str, Any]:
-    """Returns images/s of a training step in a process with these environment variables.
+def step_rate(
+    kind: str, environment: dict[str, str], setting: Setting, limit: float
+) -> dict[str, Any]:
+    """Returns images/s of a step in a process with these environment variables.
 
     Args:
+        kind: "train", or "forward" for an evaluation.
         environment: variables of the process.
-        setting: its step and request are used.
+        setting: its step, batch and for_seconds are used.
         limit: seconds after which the process is ended.
 
     Raises:
@@ -252,7 +184,7 @@ def step_rate(environment: dict[str, str], setting: Setting, limit: float) -> di
     worker = Path(__file__).with_name("speed_worker.py")
     done = subprocess.run(
         [sys.executable, str(worker), "speed_ours", *setting.step],
-        input=setting.request + "\n",
+        input=f"{kind}@{setting.batch} {setting.for_seconds}\n",
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -282,7 +214,8 @@ def main() -> None:
     layers = [layer for network in setting.networks for layer in layers_of(*network)]
     layers = layers[:1] if options.rehearse else layers
     record.plan([f"layer {layer}" for layer in layers] + [f"moments {x}" for x in layers[:3]])
-    record.plan([f"step, {name}" for name in (*setting.tables, "fastest per layer")])
+    record.plan([f"step, {name}" for name in (*setting.tables, PER_LAYER)])
+    record.plan([f"evaluation, {name}" for name in (*setting.evaluations, PER_LAYER)])
     record.plan([f"step, flag {flag or 'none'}" for flag in setting.flags])
     timed_layers = []
     for layer in layers:
@@ -293,28 +226,45 @@ def main() -> None:
             timed_layers.append({"layer": layer.facts, "times": times})
     for layer in layers[:3]:
         record.measure(f"moments {layer}", lambda x=layer: time_moments(x, setting))
-    tables = {name: TABLES[name] for name in setting.tables}
-    tables |= {"fastest per layer": best_table(timed_layers, platform, setting.dtype)}
-    time_steps(record, setting, tables)
+    time_steps(record, setting, best_table(timed_layers, platform, setting.dtype))
 
 
-def time_steps(record: Record, setting: Setting, tables: dict[str, Any]) -> None:
-    """Measures whole steps with each table and flag, and stores the table of the fastest."""
+def time_steps(record: Record, setting: Setting, per_layer: dict[str, Any]) -> None:
+    """Measures whole steps with each table and flag, and stores the rules of the fastest ones."""
 
-    def measure(name: str, variables: dict[str, str]) -> dict[str, Any] | None:
-        return record.measure(name, lambda: step_rate(variables, setting, record.left), 5)
+    def measure(name: str, kind: str, variables: dict[str, str]) -> float:
+        run = partial(step_rate, kind, variables, setting)
+        step = record.measure(name, lambda: run(record.left), 5)
+        return step["images_per_second"] if step else 0.0
 
-    fastest, folder = 0.0, record.options.out
-    for name, table in tables.items():
-        path = folder / f"kernels_{name.replace(' ', '_')}.json"
-        path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-        step = measure(f"step, {name}", {choice.VARIABLE: str(path.resolve())})
-        if step and step["images_per_second"] > fastest:
-            fastest = step["images_per_second"]
-            shutil.copyfile(path, folder / FASTEST)
+    def fastest(title: str, kind: str, names: tuple[str, ...]) -> dict[str, Any] | None:
+        rates = {}
+        for name in (*names, PER_LAYER):
+            path = folder / f"kernels_{name.replace(',', '').replace(' ', '_')}.json"
+            path.write_text(text_of(tables[name]), encoding="utf-8")
+            variables = {choice.VARIABLE: str(path.resolve())}
+            rates[name] = measure(f"{title}, {name}", kind, variables)
+        name = max(rates, key=lambda name: rates[name])
+        return tables[name] if rates[name] else None
+
+    folder, tables = record.options.out, TABLES | {PER_LAYER: per_layer}
+    step = fastest("step", "train", setting.tables)
+    if step is not None:
+        (folder / FASTEST).write_text(text_of(step), encoding="utf-8")
+    evaluation = fastest("evaluation", "forward", setting.evaluations)
+    if step is not None and evaluation is not None:
+        # Only evaluations use these rules, so they do not change the fastest step.
+        rules = {name: rules for name, rules in evaluation.items() if name == NORMALIZED}
+        rules |= {name: rules for name, rules in step.items() if name != NORMALIZED}
+        (folder / FASTEST).write_text(text_of(rules), encoding="utf-8")
     for flag in setting.flags:
         both = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-        measure(f"step, flag {flag or 'none'}", {"XLA_FLAGS": both})
+        measure(f"step, flag {flag or 'none'}", "train", {"XLA_FLAGS": both})
+
+
+def text_of(table: dict[str, Any]) -> str:
+    """Returns a table of kernels as JSON."""
+    return json.dumps(table, indent=1) + "\n"
 
 
 if __name__ == "__main__":

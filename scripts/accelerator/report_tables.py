@@ -6,6 +6,9 @@ from typing import Any
 NETWORKS = (("b0", 224, 256), ("b4", 380, 64), ("b5", 456, 32), ("v2s", 384, 64))
 SIDES = ("ours", "timm", "timm_compiled", "keras")
 ABSENT = "not measured"
+# Tables of kernels that a GPU's training steps and evaluations are timed with.
+STEPS = ("shipped", "shifted sum", "pallas", "one reduction", "fastest per layer")
+EVALUATIONS = ("shipped", "pallas", "pallas, normalised", "fastest per layer")
 # Images/s in mixed precision: NVIDIA's DeepLearningExamples (TensorFlow 2 with XLA; see
 # docs/scaling.md) and the folder results of timm's repository, whose inference on the RTX 5090 is
 # benchmark-infer-amp-nchw-pt291-cu130-5090.csv.
@@ -158,19 +161,19 @@ def kernels(values: Values, reasons: Reasons) -> str:
             cells = ", ".join(f"{k}: {v}" for k, v in times.items())
             rows.append([name.removeprefix("moments "), "batch statistics", cells])
     layers = table(["layer", "operation", "µs"], rows) if rows else f"Layers: {ABSENT}."
-    steps = []
-    known = ("shipped", "shifted sum", "pallas", "one reduction", "fastest per layer")
-    names = [f"step, {name}" for name in known]
-    names += [name for name in values if name.startswith("step, ") and " flag " not in name]
-    names += [name for name in (*values, *reasons) if name.startswith("step, flag ")]
-    for name in dict.fromkeys(names):
+    known = [f"step, {name}" for name in STEPS] + [f"evaluation, {name}" for name in EVALUATIONS]
+    names = [name for name in (*known, *values, *reasons) if name.startswith(("step, ", "eval"))]
+    names = sorted(dict.fromkeys(names), key=lambda name: (" flag " in name, name[0] != "s"))
+    steps: dict[str, list[str]] = {}
+    for name in names:
+        kind, table_or_flag = name.split(", ", 1)
+        start, dashes, flag = table_or_flag.partition("--")
+        row = steps.setdefault(f"{start}`--{flag}`" if dashes else start, ["", ""])
         result = values.get(name)
         rate = f"{result['images_per_second']:,.0f}" if result else absent(name, reasons)
-        steps.append([name.removeprefix("step, ").replace("--", "`--", 1), rate])
-    steps = [[f"{name}`" if "`" in name else name, rate] for name, rate in steps]
-    return (
-        f"{layers}\n\n{table(['table of kernels, or flag', 'images/s of a training step'], steps)}"
-    )
+        row[kind == "evaluation"] = rate
+    header = ["table of kernels, or flag", "images/s of a training step", "of an evaluation"]
+    return f"{layers}\n\n{table(header, ([name, *row] for name, row in steps.items()))}"
 
 
 def end_to_end(values: Values, reasons: Reasons) -> str:
@@ -211,8 +214,9 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Values, Reasons], str]]] = {
     "profile": ("Where the time goes", "A training step under JAX's profiler.", profile),
     "kernels": (
         "Alternatives",
-        "Each distinct depthwise layer alone in bfloat16 (on a CPU in float32), then whole "
-        "training steps of B0 with a table of kernels, and with one flag of XLA each.",
+        "Each distinct depthwise layer alone in bfloat16 (on a CPU in float32), then whole steps "
+        "of B0 with a table of kernels, and training steps with one flag of XLA each. "
+        "`normalized_depthwise` includes the normalisation and the activation.",
         kernels,
     ),
     "input": ("End to end", "`mlcls-jax benchmark` of B0, images of 640 x 480.", end_to_end),

@@ -7,6 +7,7 @@ loaded from its border and replaced by zero.  Sums are float32.
 They are chosen by the table of choice.py, and only where a measurement on that GPU says so.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,15 @@ CHANNELS = 64  # most channels of a program, a power of 2
 PROGRAMS = 256  # programs per block of channels over which the kernel gradient is spread
 
 
-def forward(x, kernel, stride: int, padding: Padding, interpret: bool = False):
+def forward(
+    x,
+    kernel,
+    stride: int,
+    padding: Padding,
+    interpret: bool = False,
+    affine: tuple[jax.Array, jax.Array] | None = None,
+    activation: Callable[[jax.Array], jax.Array] = lambda values: values,
+):
     """Convolves each channel with its own kernel; see `depthwise.depthwise_conv`.
 
     Args:
@@ -29,12 +38,14 @@ def forward(x, kernel, stride: int, padding: Padding, interpret: bool = False):
         stride: step along both image axes.
         padding: see `pad_widths`.
         interpret: whether the kernel is run by XLA, on any platform, as tests do.
+        affine: float32 ([channel], [channel]): a factor and an offset of the sums.
+        activation: elementwise function of the float32 sums, before they are written.
     """
     batch, height, width, channels = x.shape
     low = _low(x, kernel, stride, padding)
     shape = (batch, -(-height // stride), -(-width // stride), channels)
-    body = partial(_forward_body, stride=stride, low=low)
-    return _call(body, x, kernel, shape, interpret)
+    body = partial(_forward_body, stride=stride, low=low, activation=activation)
+    return _call(body, x, kernel, shape, interpret, affine or ())
 
 
 def input_gradient(x, kernel, grad, stride: int, padding: Padding, interpret: bool = False):
@@ -81,7 +92,7 @@ def _options(interpret: bool) -> dict[str, Any]:
     return {"compiler_params": triton.CompilerParams(num_warps=4, num_stages=2)}
 
 
-def _call(body, image, kernel, shape: tuple[int, ...], interpret: bool):
+def _call(body, image, kernel, shape: tuple[int, ...], interpret: bool, more=()):
     """Runs a body over the rows, blocks of columns, and blocks of channels of its output."""
     from jax.experimental import pallas as pl
 
@@ -93,7 +104,7 @@ def _call(body, image, kernel, shape: tuple[int, ...], interpret: bool):
         grid=(batch * rows, -(-columns // COLUMNS), channels // block),
         **_options(interpret),
     )
-    return call(image, kernel[:, :, 0])
+    return call(image, kernel[:, :, 0], *more)
 
 
 def _place(out, block: int):
@@ -121,7 +132,8 @@ def _within(row, columns, array):
     return (row >= 0) & (row < array.shape[1]) & (columns >= 0) & (columns < array.shape[2])
 
 
-def _forward_body(x, kernel, out, *, stride, low, k, block):
+def _forward_body(x, kernel, *rest, stride, low, k, block, activation):
+    *affine, out = rest
     image, row, columns, channels = _place(out, block)
     total = jnp.zeros((COLUMNS, block), jnp.float32)
     for i in range(k):
@@ -129,7 +141,10 @@ def _forward_body(x, kernel, out, *, stride, low, k, block):
             r, c = row * stride + i - low[0], columns * stride + j - low[1]
             values = _load(x, image, r, c, channels, _within(r, c, x))
             total += values * kernel[i, j, channels].astype(jnp.float32)[None]
-    out[image, row, columns, channels] = total.astype(out.dtype)
+    if affine:
+        factor, offset = (array[channels][None] for array in affine)
+        total = total * factor + offset
+    out[image, row, columns, channels] = activation(total).astype(out.dtype)
 
 
 def _input_gradient_body(grad, kernel, out, *, stride, low, k, block):

@@ -78,24 +78,39 @@ def test_all_kernels_of_a_layer_are_timed_and_the_fastest_becomes_a_rule():
 
 def test_the_table_with_the_fastest_step_is_kept_next_to_the_results(options, monkeypatch):
 
-    def rate(environment, setting, limit):
+    def rate(kind, environment, setting, limit):
         name = Path(environment.get(choice.VARIABLE, "")).stem
+        if kind == "forward":
+            return {"images_per_second": 9.0 if name == "kernels_pallas_normalised" else 8.0}
         if name == "kernels_fastest_per_layer":
             raise RuntimeError("does not compile")
         return {"images_per_second": 9.0 if name == "kernels_shifted_sum" else 8.0}
 
     monkeypatch.setattr(part_kernels, "options_of", lambda _: options)
     monkeypatch.setattr(part_kernels, "time_layer", lambda *_: {"depthwise": {"pallas": 1.0}})
+    evaluations = ("shipped", "pallas, normalised")
+    setting = replace(part_kernels.REHEARSAL, evaluations=evaluations)
+    monkeypatch.setattr(part_kernels, "REHEARSAL", setting)
     monkeypatch.setattr(part_kernels, "time_moments", lambda *_: {})
     monkeypatch.setattr(part_kernels, "step_rate", rate)
     part_kernels.main()
     table = json.loads((options.out / "kernel_table.json").read_text())
-    assert table == part_kernels.TABLES["shifted sum"]
+    both = ("shifted sum", "pallas, normalised")  # of the fastest step, and evaluation
+    assert table == part_kernels.TABLES[both[0]] | part_kernels.TABLES[both[1]]
     stored = json.loads((options.out / "kernels.json").read_text())
     assert stored["values"]["step, flag none"] == {"images_per_second": 8.0}
     assert "does not compile" in stored["not_measured"]["step, fastest per layer"]
     fastest = json.loads((options.out / "kernels_fastest_per_layer.json").read_text())
     assert "pallas" not in str(fastest)  # a CPU only interprets it
+
+
+def test_nothing_is_called_the_fastest_if_nothing_ran(options, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(part_kernels, "step_rate", fail)
+    part_kernels.time_steps(Record("kernels", options), part_kernels.REHEARSAL, {})
+    assert not (options.out / "kernel_table.json").exists()
 
 
 def test_a_worker_replies_and_survives_what_does_not_fit():
@@ -153,11 +168,16 @@ def test_the_page_names_what_was_not_measured(tmp_path):
             "not_measured": reasons,
         }
     }
+    steps = {"step, pallas": rate(900.0), "evaluation, pallas, normalised": rate(4000.0)}
+    results["kernels"] = {"values": steps, "not_measured": {"step, flag --xla_a=1": "late"}}
     text = report.page(results, {"speed": {"values": speed, "not_measured": reasons, "seconds": 9}})
     row = next(line for line in text.splitlines() if line.startswith("| b0, 224 px, train"))
     cells = ["256", "3,000", "not measured", "not measured", "not measured: keras is not installed"]
     assert cells == row.split(" | ")[1:6]
     assert "25%, 10%, 5.0 GB" in row
+    assert "| pallas | 900 | not measured |" in text
+    assert "| pallas, normalised |  | 4,000 |" in text
+    assert "| flag `--xla_a=1` | not measured: late |  |" in text
     assert "| b0@224 train ours 512 | 3,100 | 5.0 |" in text
     assert "| speed | 2 | 1 × keras is not installed | 9 |" in text
 
