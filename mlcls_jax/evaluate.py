@@ -40,7 +40,6 @@ from mlcls_jax.evaluation.decision_rule import (
     describe_threshold_report,
     fit_decision_rule,
 )
-from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.run.best_scores import write_decision_rule
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.fingerprints import check_split_kept
@@ -75,9 +74,7 @@ def main(argv: list[str]) -> int:
         data = dataclasses.replace(data, max_bad_fraction=1.0)
     channels, listed = run.network.in_channels, workdir / f"bad_images_{name}.csv"
     reader = make_reader(data, channels, len(table), listed, print_warning)
-    logits, readable = predict_dataset(
-        run.predict, run.variables, table.paths, run.evaluation, run.mesh, reader, name
-    )
+    logits, readable = run.outputs(table.paths, reader, name)
     table, logits = table.take(np.flatnonzero(readable)), logits[readable]
     if (table.labels == UNKNOWN).all():
         return _predict_only(run, workdir, name, table, logits, criterion, reader)

@@ -41,7 +41,6 @@ from mlcls_jax.evaluation.decision_rule import (
     describe_thresholds,
     with_threshold,
 )
-from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.evaluation.ranking import certainty, disagreement, farthest_first
 from mlcls_jax.explain.overlays import choose, write_overlays
 from mlcls_jax.run.bucket_run import open_workdir
@@ -136,9 +135,7 @@ def predicted(
     Raises:
         ValueError: no image can be read.
     """
-    logits, readable = predict_dataset(
-        run.predict, run.variables, paths, run.evaluation, run.mesh, reader, title
-    )
+    logits, readable = run.outputs(paths, reader, title)
     for path, reason in reader.bad.reasons.items():
         print(escaped(f"{path} is skipped: {reason}"), file=sys.stderr)
     if not readable.any():
@@ -238,9 +235,7 @@ def _of_member(
         )
     run = with_views(run, options.tta)
     reader = make_reader(run.config.data, run.network.in_channels, len(paths))
-    logits, _ = predict_dataset(
-        run.predict, run.variables, paths, run.evaluation, run.mesh, reader, title
-    )
+    logits, _ = run.outputs(paths, reader, title)
     scores = run.decision_rule.probabilities(logits)
     return scores[:, [run.classes.index(name) for name in classes]]
 

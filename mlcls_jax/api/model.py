@@ -176,9 +176,7 @@ class LoadedModel:
         with session():
             run = with_views(self._run, view_name(tta))
             reader = make_reader(run.config.data, run.network.in_channels, len(table))
-            logits, readable = predict_dataset(
-                run.predict, run.variables, table.paths, run.evaluation, run.mesh, reader
-            )
+            logits, readable = run.outputs(table.paths, reader)
         table, logits = table.take(np.flatnonzero(readable)), logits[readable]
         rule, is_val = run.decision_rule, isinstance(labels, str) and labels == "val"
         result, scores, constant = score_table(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mlcls_jax.data.loaders.loader import Reader
-from mlcls_jax.evaluation.inference import pooled, predict_dataset
+from mlcls_jax.evaluation.inference import pooled
 from mlcls_jax.run.trained_model import TrainedModel, prediction_step
 
 
@@ -39,7 +39,5 @@ def embed_dataset(
         ValueError: the network is not an EfficientNet, or an image cannot be read and must not be
             skipped.
     """
-    features, readable = predict_dataset(
-        embedding_step(run), run.variables, paths, run.evaluation, run.mesh, reader, title
-    )
+    features, readable = run.outputs(paths, reader, title, embedding_step(run))
     return pooled(features), readable

@@ -7,13 +7,13 @@ from typing import Any
 
 import dacite
 import jax
+import numpy as np
 
 from mlcls_jax.config import Config, Model, Phase
+from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.data.readers.csv_writing import csv_text
-from mlcls_jax.evaluation.decision_rule import (
-    DecisionRule,
-)
-from mlcls_jax.evaluation.inference import EvalSpec, eval_spec
+from mlcls_jax.evaluation.decision_rule import DecisionRule
+from mlcls_jax.evaluation.inference import EvalSpec, eval_spec, predict_dataset
 from mlcls_jax.models.conventions import PretrainedConfig
 from mlcls_jax.models.weights.provenance import from_json
 from mlcls_jax.run.best_scores import read_decision_rule
@@ -109,6 +109,24 @@ class TrainedModel:
     def evaluation(self) -> EvalSpec:
         """Returns how images are batched and resized."""
         return eval_spec(self.config)
+
+    def outputs(
+        self, paths: Sequence[str], reader: Reader, title: str = "", program: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the logits of images, and which of them could be read.
+
+        Args:
+            paths: of the images.
+            reader: reads them.
+            title: of the progress bar; "": none.
+            program: computes something else than `predict` from the same arguments.
+
+        Returns, Raises: see `predict_dataset`.
+        """
+        program = program or self.predict
+        return predict_dataset(
+            program, self.variables, paths, self.evaluation, self.mesh, reader, title
+        )
 
 
 def load_trained_model(

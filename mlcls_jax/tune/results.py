@@ -130,7 +130,7 @@ def write_results(
     trials, chart, best = workdir / TRIALS, workdir / CHART, workdir / BEST
     write_text(trials, csv_text(frame))
     drawn = io.StringIO()
-    draw_trials(frame, metric).savefig(drawn, format="svg")
+    draw_trials(frame, metric).savefig(drawn, format="svg", metadata={"Date": None})
     write_text(chart, drawn.getvalue())
     text = pprint.pformat(values, width=98, sort_dicts=False)
     write_text(best, _CONFIG.format(title=title, name=best, values=text))

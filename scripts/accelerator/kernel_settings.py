@@ -8,6 +8,7 @@ from mlcls_jax.models import normalized_depthwise
 from mlcls_jax.models.ops import depthwise, pallas_depthwise
 
 NORMALIZED = "normalized_depthwise"
+PER_LAYER = "fastest per layer"  # the table of part_kernels.best_table
 OPERATIONS = {
     "depthwise": depthwise.FORWARD,
     "depthwise_input_gradient": depthwise.INPUT_GRADIENT,

@@ -22,7 +22,16 @@ import jax
 import jax.numpy as jnp
 from depthwise_layers import Layer, layers_of
 from jax import lax
-from kernel_settings import NORMALIZED, ON_CPU, OPERATIONS, PALLAS, REHEARSAL, TABLES, Setting
+from kernel_settings import (
+    NORMALIZED,
+    ON_CPU,
+    OPERATIONS,
+    PALLAS,
+    PER_LAYER,
+    REHEARSAL,
+    TABLES,
+    Setting,
+)
 from part_networks import add_tiny
 from part_record import Record, options_of
 
@@ -30,7 +39,7 @@ from mlcls_jax.benchmark.timing import seconds_per_step
 from mlcls_jax.models.batch_norm import MOMENTS
 from mlcls_jax.models.ops import choice
 
-FASTEST, PER_LAYER = "kernel_table.json", "fastest per layer"
+FASTEST = "kernel_table.json"
 CLEAR = 0.95  # a kernel replaces XLA's own where it takes at most this share of its time
 
 

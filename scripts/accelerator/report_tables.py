@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from kernel_settings import PER_LAYER, Setting
+
 NETWORKS = (("b0", 224, 256), ("b4", 380, 64), ("b5", 456, 32), ("v2s", 384, 64))
 SIDES = ("ours", "timm", "timm_compiled", "keras")
 ABSENT = "not measured"
-# Tables of kernels that a GPU's training steps and evaluations are timed with.
-STEPS = ("shipped", "shifted sum", "pallas", "one reduction", "fastest per layer")
-EVALUATIONS = ("shipped", "pallas", "pallas, normalised", "fastest per layer")
 # Images/s in mixed precision: NVIDIA's DeepLearningExamples (TensorFlow 2 with XLA; see
 # docs/scaling.md) and the folder results of timm's repository, whose inference on the RTX 5090 is
 # benchmark-infer-amp-nchw-pt291-cu130-5090.csv.
@@ -161,7 +160,9 @@ def kernels(values: Values, reasons: Reasons) -> str:
             cells = ", ".join(f"{k}: {v}" for k, v in times.items())
             rows.append([name.removeprefix("moments "), "batch statistics", cells])
     layers = table(["layer", "operation", "µs"], rows) if rows else f"Layers: {ABSENT}."
-    known = [f"step, {name}" for name in STEPS] + [f"evaluation, {name}" for name in EVALUATIONS]
+    planned = Setting()
+    known = [f"step, {name}" for name in (*planned.tables, PER_LAYER)]
+    known += [f"evaluation, {name}" for name in (*planned.evaluations, PER_LAYER)]
     names = [name for name in (*known, *values, *reasons) if name.startswith(("step, ", "eval"))]
     names = sorted(dict.fromkeys(names), key=lambda name: (" flag " in name, name[0] != "s"))
     steps: dict[str, list[str]] = {}
