@@ -123,11 +123,11 @@ def time_layer(layer: Layer, setting: Setting) -> dict[str, dict[str, Any]]:
     statistics = (jnp.ones(layer.channels),) * 4
     for operation in OPERATIONS:
         arrays = (x, kernel) if operation == "depthwise" else (x, kernel, grad)
-        more = options
+        settings = options
         if operation == NORMALIZED:
-            arrays, more = (x, kernel, *statistics), options | {"activation": jax.nn.silu}
+            arrays, settings = (x, kernel, *statistics), options | {"activation": jax.nn.silu}
         runs = functions_of(operation, setting.interpret).items()
-        cases = {name: (partial(f, **more), arrays) for name, f in runs}
+        cases = {name: (partial(f, **settings), arrays) for name, f in runs}
         if operation == "depthwise":
             turned = (jnp.transpose(x, (0, 3, 1, 2)), kernel)
             cases["native, NCHW"] = partial(nchw_conv, **options), turned

@@ -92,7 +92,7 @@ def _options(interpret: bool) -> dict[str, Any]:
     return {"compiler_params": triton.CompilerParams(num_warps=4, num_stages=2)}
 
 
-def _call(body, image, kernel, shape: tuple[int, ...], interpret: bool, more=()):
+def _call(body, image, kernel, shape: tuple[int, ...], interpret: bool, affine=()):
     """Runs a body over the rows, blocks of columns, and blocks of channels of its output."""
     from jax.experimental import pallas as pl
 
@@ -104,7 +104,7 @@ def _call(body, image, kernel, shape: tuple[int, ...], interpret: bool, more=())
         grid=(batch * rows, -(-columns // COLUMNS), channels // block),
         **_options(interpret),
     )
-    return call(image, kernel[:, :, 0], *more)
+    return call(image, kernel[:, :, 0], *affine)
 
 
 def _place(out, block: int):
