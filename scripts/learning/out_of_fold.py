@@ -232,7 +232,8 @@ def difference(one: OutOfFold, other: OutOfFold, seed: int = 0) -> tuple[float, 
 def summary(row: OutOfFold) -> dict[str, float]:
     """Returns means over the seeds of pooled and per-fold mAP, loss, calibration error and F1.
 
-    The F1 is CF1 at thresholds that were tuned on other images, see `cross_fit`.
+    The F1 is CF1 at thresholds that were tuned on other images, and "calibrated" values divide the
+    logits by a temperature that was fitted to other images; see `cross_fit`.
     """
     included = row.included
     labels = row.labels[:, included]
@@ -249,6 +250,7 @@ def summary(row: OutOfFold) -> dict[str, float]:
                 "mAP": float(pooled_map(labels, logits, ones)[0]),
                 "fold mAP": fold_map(labels, logits, row.fold[seed]),
                 "loss": binary_cross_entropy(labels, probabilities(logits)),
+                "loss calibrated": binary_cross_entropy(labels, calibrated),
                 "ECE": calibration_error(labels, probabilities(logits)),
                 "ECE calibrated": calibration_error(labels, calibrated),
                 "CF1": decision_values(labels, present, everywhere)["CF1"],
@@ -270,7 +272,7 @@ def main(arguments: list[str]) -> None:
     )
     options = parser.parse_args(arguments)
     baseline: OutOfFold | None = None
-    columns = ("mAP", "fold mAP", "loss", "ECE", "ECE calibrated", "CF1")
+    columns = ("mAP", "fold mAP", "loss", "loss calibrated", "ECE", "ECE calibrated", "CF1")
     print(f"| row | seeds | difference | {' | '.join(columns)} | seconds |")
     print(f"|{' --- |' * (len(columns) + 4)}")
     for name in options.rows:
