@@ -10,6 +10,7 @@ from typing import Any
 import dacite
 
 from mlcls_jax.config.schema import PATHS, Augment, Config, Model, image_size
+from mlcls_jax.models.variants import query_count
 from mlcls_jax.models.weights.aliases import is_name
 from mlcls_jax.system.console import one_line
 
@@ -184,7 +185,5 @@ def describe_network(model: Model, num_classes: int) -> str:
         return f"{model.custom}, {size}"
     text = f"EfficientNet {model.variant}, {size}"
     if model.head == "mldecoder":
-        from mlcls_jax.models.ml_decoder import query_count  # imported late: it imports JAX
-
         text += f", ML-Decoder with {query_count(num_classes, model.decoder_groups)} queries"
     return text

@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from mlcls_jax.models.conventions import Normalization, pad_widths
 from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.models.ml_decoder import EPSILON, DecoderSize, fixed_queries, query_count
-from mlcls_jax.models.variants import HEADS, STRIDE, VARIANTS, Stage, scaled_stages
+from mlcls_jax.models.ml_decoder import EPSILON, DecoderSize, fixed_queries
+from mlcls_jax.models.variants import HEADS, STRIDE, VARIANTS, Stage, query_count, scaled_stages
 
 Array = np.ndarray
 Tensor = Any  # a value of the graph that is being written

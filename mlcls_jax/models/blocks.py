@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -17,6 +16,7 @@ from mlcls_jax.models.conventions import KERAS, Convention, Padding
 from mlcls_jax.models.normalized_depthwise import normalized_depthwise
 from mlcls_jax.models.ops.conv import conv, pointwise
 from mlcls_jax.models.ops.depthwise import depthwise_conv
+from mlcls_jax.models.ops.drop import drop
 from mlcls_jax.models.ops.gated import gated_product
 from mlcls_jax.models.variants import B0_STAGES, Stage
 
@@ -252,27 +252,3 @@ class Block(Network):
             **self.common, activation=self.activation, features=features, **full, name="expand"
         )
         return expand(x, train)
-
-
-def drop(x, rate: float, key, example, shape: tuple[int, ...]):
-    """Zeroes values of x with probability `rate` and scales the others by 1 / (1 - rate).
-
-    Args:
-        x: [batch, ...], any float dtype.
-        rate: probability from 0 to 1, exclusive.
-        key: PRNG key of this call.
-        example: uint32 [batch], a number for each row; the noise of row i depends only on `key`
-            and example[i].
-        shape: shape of the noise of one row, broadcast against x[i].
-
-    Returns:
-        An array of x's shape and dtype.
-
-    Raises:
-        ValueError: `example` is None.
-    """
-    if example is None:
-        raise ValueError("dropout and drop path need `example`, a number for each row")
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, example)
-    keep = jax.vmap(lambda row: jax.random.bernoulli(row, 1.0 - rate, shape))(keys)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))

@@ -14,8 +14,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, UInt32
 
 from mlcls_jax.models.batch_norm import Activation
-from mlcls_jax.models.blocks import Block, Network, NormalizedConv, drop
+from mlcls_jax.models.blocks import Block, Network, NormalizedConv
 from mlcls_jax.models.ml_decoder import DROPOUT, DecoderSize, MLDecoder
+from mlcls_jax.models.ops.drop import drop
 from mlcls_jax.models.variants import (
     B0_STAGES,
     TOP_CHANNELS,

@@ -19,8 +19,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, UInt32
 
-from mlcls_jax.models.blocks import drop
-from mlcls_jax.models.variants import HEADS
+from mlcls_jax.models.ops.drop import drop
+from mlcls_jax.models.variants import HEADS, classes_per_query, query_count
 
 # The published values, which are also those of the authors' implementation.
 FEED_FORWARD = 2048
@@ -53,27 +53,9 @@ class DecoderSize:
     width: int
 
 
-def query_count(num_classes: int, groups: int) -> int:
-    """Returns the number of queries of a decoder; each but the last has equally many classes.
-
-    The authors' implementation always computes `groups` queries, although the last ones may have no
-    class: with 80 classes in 25 groups of 4, five have none.  Queries do not interact, so the
-    logits are the same without these.
-
-    Args:
-        num_classes: number of classes.
-        groups: see `DecoderSize`.
-    """
-    return math.ceil(num_classes / _classes_per_query(num_classes, groups))
-
-
 def query_of_class(num_classes: int, groups: int) -> Int[np.ndarray, " class"]:
-    """Returns the index of the query that computes the logit of each class; arguments as above."""
-    return np.arange(num_classes) // _classes_per_query(num_classes, groups)
-
-
-def _classes_per_query(num_classes: int, groups: int) -> int:
-    return math.ceil(num_classes / min(groups or num_classes, num_classes))
+    """Returns the index of the query that computes the logit of each class; see `query_count`."""
+    return np.arange(num_classes) // classes_per_query(num_classes, groups)
 
 
 def fixed_queries(count: int, width: int) -> Float[np.ndarray, "query width"]:
@@ -161,8 +143,8 @@ class MLDecoder(nn.Module):
         return layer(queries, positions, positions)
 
     def _logits(self, queries: Float[Array, "batch query width"]) -> Float[Array, "batch class"]:
-        classes_per_query = _classes_per_query(self.num_classes, self.size.groups)
-        shape = (*queries.shape[1:], classes_per_query)
+        per_query = classes_per_query(self.num_classes, self.size.groups)
+        shape = (*queries.shape[1:], per_query)
         kernel = self.param("kernel", _GROUPS, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
         logits = jnp.einsum("bqd,qdc->bqc", queries, kernel)

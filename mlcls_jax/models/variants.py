@@ -1,4 +1,4 @@
-"""Table of variants: stages of blocks, and how each variant scales their widths and depths.
+"""Table of variants: stages of blocks, how each variant scales them, and queries of an ML-Decoder.
 
 Sources: Tan and Le, arXiv:1905.11946 (B0 to B7) and arXiv:2104.00298 (V2, named "v2…" here).  The
 Lite variants, and image sizes and dropout of V2, are from the reference implementation
@@ -202,3 +202,22 @@ def _block_values(stage: Stage, before: int) -> int:
 def _convolved(kernel_size: int, before: int, after: int) -> int:
     """Returns the values of a convolution and its normalisation: scale, bias, mean and variance."""
     return kernel_size**2 * before * after + 4 * after
+
+
+def query_count(num_classes: int, groups: int) -> int:
+    """Returns the number of queries of an ML-Decoder; each but the last has equally many classes.
+
+    The authors' implementation always computes `groups` queries, although the last ones may have no
+    class: with 80 classes in 25 groups of 4, five have none.  Queries do not interact, so the
+    logits are the same without these.
+
+    Args:
+        num_classes: number of classes.
+        groups: at most so many groups of classes; 0 means one for each class.
+    """
+    return math.ceil(num_classes / classes_per_query(num_classes, groups))
+
+
+def classes_per_query(num_classes: int, groups: int) -> int:
+    """Returns how many classes a query has, but for the last one; see `query_count`."""
+    return math.ceil(num_classes / min(groups or num_classes, num_classes))

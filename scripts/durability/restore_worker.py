@@ -12,7 +12,6 @@ from mlcls_jax import cli
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.evaluation.base_rate import probabilities
-from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.run.checkpoints import has_checkpoint
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.run.workdir import read_splits_of
@@ -66,9 +65,7 @@ def predicted(workdir: Path) -> np.ndarray:
     """Returns probabilities at the latest checkpoint, float64 [validation image, class]."""
     run = load_trained_model(workdir, "latest")
     paths = read_splits_of(workdir, run.config.data)["val"].paths
-    return probabilities(
-        predict_dataset(run.predict, run.variables, paths, run.evaluation, run.mesh, Reader())[0]
-    )
+    return probabilities(run.outputs(paths, Reader())[0])
 
 
 if __name__ == "__main__":

@@ -187,7 +187,6 @@ def run_predict(value: tuple[list[str], int], place: Path) -> None:
         for context in (
             mock.patch.object(predict, "load_trained_model", lambda *_: _stub(place)),
             mock.patch.object(predict, "with_views", lambda run, _: run),
-            mock.patch.object(predict, "predict_dataset", _predict_dataset),
             mock.patch.object(predict.distributed, "start", lambda: None),
             mock.patch.object(cli, "_quiet_threads", lambda: None),
             mock.patch.object(sys, "argv", ["predict", *argv]),
@@ -212,16 +211,13 @@ def _stub(place: Path) -> SimpleNamespace:
     config = Config(data=Data(csv=str(place / "labels.csv")))
     parts = {
         "network": SimpleNamespace(in_channels=3),
-        "predict": None,
-        "variables": None,
-        "mesh": None,
-        "evaluation": None,
+        "outputs": _outputs,
         "decision_rule": untuned_rule(CLASSES),
     }
     return SimpleNamespace(config=config, classes=CLASSES, metadata={}, **parts)
 
 
-def _predict_dataset(predict, variables, paths, spec, mesh, reader, title):
+def _outputs(paths, reader, title):
     readable = np.ones(len(paths), bool)
     for i, path in enumerate(paths):
         try:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mlcls_jax.models.ml_decoder import FEED_FORWARD, HEADS, fixed_queries, query_count
+from mlcls_jax.models.ml_decoder import FEED_FORWARD, HEADS, fixed_queries
+from mlcls_jax.models.variants import query_count
 
 CHANNELS, WIDTH = 24, 64
 MAP = np.random.default_rng(0).standard_normal((4, 5, 3, CHANNELS)).astype(np.float32)

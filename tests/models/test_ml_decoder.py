@@ -21,8 +21,8 @@ from stored_values import stored
 from mlcls_jax.config import Config, Model
 from mlcls_jax.models.conventions import KERAS, TIMM
 from mlcls_jax.models.efficientnet import EfficientNet
-from mlcls_jax.models.ml_decoder import DecoderSize, MLDecoder, fixed_queries, query_count
-from mlcls_jax.models.variants import TOP_CHANNELS, VARIANTS, end_channels
+from mlcls_jax.models.ml_decoder import DecoderSize, MLDecoder, fixed_queries
+from mlcls_jax.models.variants import TOP_CHANNELS, VARIANTS, end_channels, query_count
 from mlcls_jax.step.network import build_model, head_input, network_spec
 from mlcls_jax.step.param_tree import flatten, unflatten
 

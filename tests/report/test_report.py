@@ -19,7 +19,6 @@ from mlcls_jax.config import Config, Data, Evaluation, Group, Model, Phase
 from mlcls_jax.data.loaders.loader import Reader
 from mlcls_jax.evaluation.base_rate import BaseRate, model_scores
 from mlcls_jax.evaluation.bootstrap import bootstrap_intervals
-from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.report import live
 from mlcls_jax.report.__main__ import main
 from mlcls_jax.report.html import write_report
@@ -309,9 +308,7 @@ def test_training_scores_the_same_sample_on_images_and_on_features(photos, tiny,
     train_split = inputs.splits["train"]
     rows = np.sort(np.random.default_rng(0).choice(len(train_split), 7, replace=False))
     sampled = train_split.take(rows)
-    logits, _ = predict_dataset(
-        run.predict, run.variables, sampled.paths, run.evaluation, run.mesh, Reader()
-    )
+    logits, _ = run.outputs(sampled.paths, Reader())
     values = model_scores(sampled, logits, BaseRate(**run.metadata["base_rate"])).values
     for record in inputs.records:
         sample = record["train_sample"]

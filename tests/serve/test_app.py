@@ -25,7 +25,6 @@ from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import image_libraries
 from mlcls_jax.data.images.transforms import Box
 from mlcls_jax.data.loaders.loader import make_reader
-from mlcls_jax.evaluation.inference import predict_dataset
 from mlcls_jax.serve.__main__ import listen, parse
 from mlcls_jax.serve.answers import Part
 from mlcls_jax.serve.app import _part, make_app
@@ -68,7 +67,7 @@ def png(height: int, width: int) -> bytes:
 def test_probabilities_are_those_of_predict(client, run, images):
     paths = list(map(str, images))
     reader = make_reader(run.config.data, 3, len(paths))
-    logits, _ = predict_dataset(run.predict, run.variables, paths, run.evaluation, run.mesh, reader)
+    logits, _ = run.outputs(paths, reader)
     expected = run.decision_rule.probabilities(logits)
     rows = []
     for some in (images[:4], images[4:]):
