@@ -11,7 +11,7 @@ from mlcls_jax.run.checkpoint_integrity import (
     check_regular,
     steps_in_folder,
 )
-from mlcls_jax.system.bucket import Copy, copy_at
+from mlcls_jax.system.bucket import Copy, copy_at, list_again
 from mlcls_jax.system.files import CHECKSUMS, cache_folder
 from mlcls_jax.system.remote import is_remote, was_address
 
@@ -50,7 +50,7 @@ def local_folder(workdir: str | Path) -> Path:
             )
         return Path(workdir)
     copy = copy_at(str(workdir), cache_folder() / _COPIES)
-    _list_checkpoints(copy)
+    list_again(lambda: _list_checkpoints(copy))
     return copy.folder
 
 

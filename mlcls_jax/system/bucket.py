@@ -11,16 +11,18 @@ import atexit
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mlcls_jax.system.console import show_as
+from mlcls_jax.system.console import one_line, show_as
 from mlcls_jax.system.lock import HeldError, held
 from mlcls_jax.system.remote import asked, file_system_of, files_below
 
+_PROBE = ".writable-"  # begins the name of a file that lasts for a moment
+_LISTINGS = 5  # at most, of a folder whose files are deleted while they are downloaded
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "created")
 
 
@@ -67,6 +69,7 @@ class Copy:
         """Downloads files by their names in the folder, several at once.
 
         Raises:
+            FileNotFoundError: one was deleted since it was listed.
             OSError: one cannot be read.
         """
         targets = {self.at(name): self.folder / name for name in names}
@@ -75,7 +78,13 @@ class Copy:
         for target in targets.values():
             target.parent.mkdir(parents=True, exist_ok=True)
         local = [str(target) for target in targets.values()]
-        asked(lambda _: self.files.get(list(targets), local), self.address)
+        try:
+            asked(lambda _: self.files.get(list(targets), local), self.address)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{self.address}: a file was deleted while it was read ({one_line(error)}); run "
+                "the same command again"
+            ) from error
 
     def upload(self, names: Mapping[str, str]) -> None:
         """Uploads files, several at once.
@@ -138,6 +147,24 @@ def refresh(copy: Copy) -> None:
     Raises:
         OSError: the bucket cannot be read.
     """
+    list_again(lambda: _refresh(copy))
+
+
+def list_again(read: Callable[[], None]) -> None:
+    """Calls a function that lists and downloads files; again if one was deleted in between.
+
+    Another process, which starts or trains in the same folder, may delete files at any time.
+
+    Raises:
+        OSError: the bucket cannot be read.
+    """
+    for _ in range(_LISTINGS - 1):
+        with suppress(FileNotFoundError):
+            return read()
+    return read()
+
+
+def _refresh(copy: Copy) -> None:
     files = copy.files
     files.invalidate_cache()
     try:
@@ -150,15 +177,15 @@ def refresh(copy: Copy) -> None:
     versions = {
         name: (entry["size"], *(str(entry[key]) for key in _VERSIONS if key in entry))
         for name, entry in found.items()
-        if entry["type"] == "file" and _is_inside(name)
+        if entry["type"] == "file" and _is_inside(name) and not name.startswith(_PROBE)
     }
     for name in set(copy.seen) - set(versions):
         (copy.folder / name).unlink(missing_ok=True)
     changed = [name for name, version in versions.items() if copy.seen.get(name) != version]
     copy.download(changed)
     copy.seen = versions
-    for name in set(found) - set(versions):
-        if _is_inside(name):
+    for name, entry in found.items():
+        if entry["type"] != "file" and _is_inside(name):
             (copy.folder / name).mkdir(exist_ok=True)
 
 
@@ -196,7 +223,7 @@ def uploaded(path: Path) -> None:
 
 def check_bucket(copy: Copy) -> None:
     """Raises ValueError if no file can be written in the folder of a copy."""
-    probe = copy.at(f".writable-{secrets.token_hex(4)}.partial")
+    probe = copy.at(f"{_PROBE}{secrets.token_hex(4)}.partial")
     try:
         asked(copy.files.pipe_file, probe, b"0")
         asked(copy.files.rm_file, probe)

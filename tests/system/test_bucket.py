@@ -39,6 +39,23 @@ def test_a_copy_has_the_files_of_the_folder_and_follows_them(files, tmp_path):
     assert (copy.folder / "config.json").read_text() == "{1}"
 
 
+def test_files_that_are_deleted_while_they_are_read_are_left_out(files, tmp_path, monkeypatch):
+    files.pipe({f"{RUN}/config.json": b"{}", f"{RUN}/run.lock": b"1"})
+    files.pipe(f"{RUN}/.writable-0123.partial", b"0")  # of a process that starts at this moment
+    asked, get = [], type(files).get
+
+    def get_late(files, sources, targets):
+        asked.append(sources)
+        files.store.pop("/bucket/run/run.lock", None)
+        get(files, sources, targets)
+
+    monkeypatch.setattr(type(files), "get", get_late)
+    with pytest.raises(FileNotFoundError, match=r"run: a file was deleted while it was read"):
+        copy_at(RUN, tmp_path).download(["run.lock"])
+    assert [len(names) for names in asked] == [2, 1, 1]
+    assert [file.name for file in copy_at(RUN, tmp_path).folder.iterdir()] == ["config.json"]
+
+
 def test_complete_files_are_uploaded_and_messages_show_their_address(files, copy):
     write_text(copy.folder / "classes.txt", "dog\n")
     assert files.cat_file(f"{RUN}/classes.txt") == b"dog\n"
