@@ -43,7 +43,7 @@ def get_config() -> Config:
             batch_size=128,
             eval_batch_size=256,
         ),
-        augment=Augment(rand_augment=2, magnitude=5.0, cutout=0.5, mixup=0.0),
+        augment=Augment(rand_augment=2, magnitude=5.0, cutout=0.5),
         loss=Loss(name="asl", gamma_pos=0.0, gamma_neg=4.0, clip=0.05),
         model=Model(variant="b5", weights="noisy-student", sync_batch_norm=True),
         phases=[

@@ -11,7 +11,7 @@ from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 
 def get_config() -> Config:
     return Config(
-        recipe="none",  # six epochs are too few for mixup and RandAugment (docs/results.md)
+        recipe="none",  # six epochs are too few for RandAugment (docs/results.md)
         data=Data(csv="data/demo/labels.csv", images="data/demo/images"),
         augment=Augment(symmetry="none"),  # a mirrored digit is not that digit
         model=Model(variant="lite0", image_size=128),

@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -61,7 +60,7 @@ def tf_dataset(
         raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
     loading = dataclasses.replace(config.data, loader="tf_data", service="", cache="none")
     check_loader(loading, config.augment)
-    config = with_recipe(dataclasses.replace(config, data=loading), jax.device_count())[0]
+    config = with_recipe(dataclasses.replace(config, data=loading))[0]
     if isinstance(labels, LabelTable):
         table = with_repeats(labels, config.data) if split == "train" else labels
         splits = {split: table}

@@ -72,7 +72,7 @@ def augment_ranges(augment: Augment) -> list[Range]:
         ("augment.rand_augment", (augment.rand_augment or 0) >= 0, "0 (off) or more, or None"),
         ("augment.magnitude", 0 <= augment.magnitude <= 10, "0 to 10"),
         *(
-            (f"augment.{x}", not alpha or 0.01 <= alpha <= 100, "0 (off), 0.01 to 100, or None")
+            (f"augment.{x}", not alpha or 0.01 <= alpha <= 100, "0 (off), or 0.01 to 100")
             for x, alpha in (("mixup", augment.mixup), ("cutmix", augment.cutmix))
         ),
     ]

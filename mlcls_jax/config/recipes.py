@@ -15,8 +15,8 @@ from mlcls_jax.config.schema import Config, Data, Phase
 from mlcls_jax.config.serialization import flatten_fields
 from mlcls_jax.models.variants import VARIANTS, scaled_stages
 
-MIXUP, OPERATIONS, MAGNITUDE = 0.2, 2, 5.0  # of Augment
-OFF = {"augment.mixup": 0.0, "augment.rand_augment": 0}  # what a recipe sets without an effect
+OPERATIONS, MAGNITUDE = 2, 5.0  # of RandAugment
+OFF = {"augment.rand_augment": 0}  # what a recipe sets without an effect
 UPPER_STAGES = 2  # stages that "fast" fine-tunes
 MIN_EPOCHS = 2  # of fine-tuning that --minutes plans before it makes the images smaller
 SIZE_STEP, MIN_SIZE = 32, 128  # pixels
@@ -25,24 +25,22 @@ UPPER, DURATION, SIZE = "phases[1].groups[1].pattern", "phases[1].duration", "mo
 Node = TypeVar("Node")
 
 
-def recipe_fields(recipe: str, variant: str, *, on_images: bool, pairs: bool) -> dict[str, Any]:
+def recipe_fields(recipe: str, variant: str, *, on_images: bool) -> dict[str, Any]:
     """Returns the fields that a recipe sets, {path: value}.
 
     Args:
         recipe: a value of the field recipe.
         variant: name of the network.
         on_images: whether a phase trains on images, so that augmentation has an effect.
-        pairs: whether batches have pairs of images for mixup.
 
-    >>> recipe_fields("auto", "b0", on_images=True, pairs=True)
-    {'augment.mixup': 0.2, 'augment.rand_augment': 2, 'augment.magnitude': 5.0}
+    >>> recipe_fields("auto", "b0", on_images=True)
+    {'augment.rand_augment': 2, 'augment.magnitude': 5.0}
     """
     if recipe == "none":
         return {}
     fields: dict[str, Any] = dict(OFF)
     if on_images:
         fields |= {"augment.rand_augment": OPERATIONS, "augment.magnitude": MAGNITUDE}
-        fields |= {"augment.mixup": MIXUP if pairs else 0.0}
     if recipe == "fast":
         stages = len(scaled_stages(VARIANTS[variant]))
         upper = [f"stage{number}" for number in range(stages - UPPER_STAGES + 1, stages + 1)]
@@ -50,26 +48,20 @@ def recipe_fields(recipe: str, variant: str, *, on_images: bool, pairs: bool) ->
     return fields
 
 
-def with_recipe(
-    config: Config, devices: int, stored: Config | None = None
-) -> tuple[Config, dict[str, Any]]:
+def with_recipe(config: Config, stored: Config | None = None) -> tuple[Config, dict[str, Any]]:
     """Returns the config with the fields of its recipe, and those that were filled in.
 
     Args:
         config: it is not changed.
-        devices: number of devices.
         stored: the config of the run that continues, whose fields are taken instead, because it may
-            have started on other devices or with another version; None for a new run.
+            have started with another version; None for a new run.
     """
-    augment, active = config.augment, [p for p in config.phases if _lasts(p)]
-    rows = [config.data.batch_size // devices // phase.accumulate for phase in active]
     fields = recipe_fields(
         config.recipe,
         config.model.variant,
-        on_images=any(not phase.cached_views for phase in active),
-        pairs=all(number % 2 == 0 for number in rows) and not augment.cutmix,
+        on_images=any(_lasts(phase) and not phase.cached_views for phase in config.phases),
     )
-    if augment.rand_augment is not None:
+    if config.augment.rand_augment is not None:
         fields.pop("augment.magnitude", None)  # it belongs to the operations
     given = flatten_fields(dataclasses.asdict(config))
     if stored:

@@ -163,7 +163,7 @@ class Data:
 class Augment:
     """How an image becomes a square of model.image_size, and how training images are changed.
 
-    0 turns off each change from brightness to cutmix.  None: set by the recipe; off without one.
+    0 turns off each change from brightness to cutmix.
     """
 
     # squash: the whole image, ignoring its aspect ratio.  center_crop: the central square.
@@ -187,8 +187,7 @@ class Augment:
     magnitude: float = 9.0  # RandAugment: strength of each operation, 0 to 10
     cutout: float = 0.0  # 0 to 1; side of a square of one colour, as a share of the image's side
     erase: float = 0.0  # 0 to 1; probability that a rectangle is replaced by noise
-    # 0.01 to 100; alpha of the Beta distribution of the mixing shares.  None: by the recipe.
-    mixup: float | None = None
+    mixup: float = 0.0  # 0.01 to 100; alpha of the Beta distribution of the mixing shares
     # 0.01 to 100; the same for CutMix.  With mixup on as well, each pair uses one at random.
     cutmix: float = 0.0
     # Labels of mixed images.  mixed: weighted by the shares.  union: all labels of both.
@@ -309,8 +308,9 @@ class Evaluation:
     threshold_target: float = 0.9  # for precision and recall, above 0 and up to 1
     # Classes with fewer positives in val share one threshold, and one temperature.
     min_positives_to_tune: int = 10
-    # Temperature scaling of the logits.  one: one temperature.  class: one per class.
-    calibration: str = _choice("none", "one", "class")
+    # Temperature scaling of the logits, fitted on val.  one: one temperature for all classes.
+    # class: one per class.
+    calibration: str = _choice("one", "class", "none")
     # Training images that every evaluation also scores, to show overfitting: a fixed sample, at
     # most as large as val; 0: off.
     train_sample: int = 500
@@ -371,8 +371,8 @@ class Config:
     """Everything that determines a run."""
 
     seed: int = 0  # decides initial parameters, order of images, augmentation and dropout
-    # Fills in what the config leaves open.  auto: RandAugment and mixup.  fast: also limits
-    # fine-tuning to the last two stages.  none: nothing.
+    # Fills in what the config leaves open.  auto: RandAugment.  fast: also limits fine-tuning to
+    # the last two stages.  none: nothing.
     recipe: str = _choice("auto", "fast", "none")
     # Minutes that training may take: plans epochs and image size of the default phases from the
     # measured speed.  0: no limit.

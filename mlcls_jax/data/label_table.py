@@ -39,8 +39,9 @@ class LabelTable:
     splits: "train", "val" or "test" per image; None without a split column.
     sources: the path to read each image from, by file name; None: the files are in `folder`.
     notes: how the label file was understood, one line each; none if it was as documented.
-    targets: soft labels, float32 [n, c] in [0, 1] or UNKNOWN; None if all labels are 1 or 0. Only
-      training uses them. `labels` then has 1 where the target is at least PRESENT.
+    targets: soft labels, float32 [n, c] in [0, 1] or UNKNOWN; None if all labels are 1 or 0.
+      Training and the fitted temperature use them. `labels` has 1 where the target is at least
+      PRESENT.
     groups: the group of each image (a patient, a video, a site), of which no two splits have a
       part; "": a group of its own. None without groups.
     repeats: how often each image is in an epoch, if this is train; None: once.
@@ -69,7 +70,7 @@ class LabelTable:
 
     @property
     def train_labels(self) -> np.ndarray:
-        """The labels of training batches: `targets`, or `labels` if there are none."""
+        """The labels that training fits: `targets`, or `labels` if there are none."""
         return self.labels if self.targets is None else self.targets
 
     @property

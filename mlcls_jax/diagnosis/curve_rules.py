@@ -37,7 +37,8 @@ _UNFREEZE = (
     'add a phase that trains the backbone as well: Phase("finetune", "12 epochs", '
     '[Group("head/.*", 5e-4, 1e-2), Group("backbone/.*", 3e-4, 1e-2)], warmup="1 epoch")'
 )
-_CALIBRATE = ("--config.evaluation.calibration=one", "--config.loss.label_smoothing=0.1")
+_SMOOTHED = "--config.loss.label_smoothing=0.1"
+_CALIBRATE = ("--config.evaluation.calibration=one", _SMOOTHED)
 
 
 def random_weights(evidence: Evidence) -> Finding | None:
@@ -118,10 +119,11 @@ def gap(evidence: Evidence) -> Finding | None:
         held = f"{decline.fell:.4f} below its best" if decline.fell > 0 else "its best so far"
         text += f", but val mAP does not fall ({held})"
         if decline.rose >= ROSE:
-            text += (
-                f". Val loss is {decline.rose:.2f} times its lowest: the probabilities have become "
-                "too confident."
-            )
+            text += f". Val loss is {decline.rose:.2f} times its lowest: the "
+            if _is_calibrated(evidence):
+                text += "logits have become too large, which the fitted temperature corrects."
+                return Finding("gap", text, milder)
+            text += "probabilities have become too confident."
             return Finding("gap", text, (*milder, *_CALIBRATE))
         text += ": more images or more augmentation would help most."
         return Finding("gap", text, milder)
@@ -143,9 +145,12 @@ def overconfident(evidence: Evidence) -> Finding | None:
         return None
     text = (
         f"The network ranks the images well but is overconfident ({_next_to_base_rate(last)}): "
-        "its probabilities are worse than the class frequencies."
+        "its probabilities are worse than the class frequencies"
     )
-    return Finding("overconfident", text, _CALIBRATE)
+    if _is_calibrated(evidence):
+        text += " before calibration."
+        return Finding("overconfident", text, (_SMOOTHED,))
+    return Finding("overconfident", f"{text}.", _CALIBRATE)
 
 
 def worse_than_base_rate(evidence: Evidence) -> Finding | None:
@@ -240,6 +245,10 @@ def _last_frozen(evidence: Evidence) -> _Frozen | None:
     return _Frozen(frozen[-1], records, best, tuned)
 
 
+def _is_calibrated(evidence: Evidence) -> bool:
+    return evidence.calibration != "none"
+
+
 def _is_hopeless(record: dict[str, Any]) -> bool:
     return knows_nothing(record) or has_diverged(record)
 
@@ -271,7 +280,7 @@ def _both(sample: dict[str, Any]) -> str:
 
 def _regularise(index: int, phase: Phase) -> tuple[str, ...]:
     return (
-        "--config.augment.mixup=0.4",  # twice what the recipe sets
+        "--config.augment.mixup=0.2",
         *more_decay(index, phase),
     )
 

@@ -64,6 +64,7 @@ class Evidence:
         records: records of metrics.jsonl, in order.
         phases: phases by their index in the config.
         weights, head: `model.weights` and `model.head`.
+        calibration: `evaluation.calibration`.
         labels: None while a run trains.
         min_positives: `evaluation.min_positives`.
     """
@@ -72,6 +73,7 @@ class Evidence:
     phases: Mapping[int, Phase] = field(default_factory=dict)
     weights: str = "imagenet"
     head: str = "gap"
+    calibration: str = "none"
     labels: Labels | None = None
     min_positives: int = 1
 

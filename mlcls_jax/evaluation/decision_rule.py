@@ -149,7 +149,7 @@ def fit_decision_rule(
     if criterion.calibration != "none":
         per_class = criterion.calibration == "class"
         temperatures = fit_temperatures(
-            labels, logits, included, criterion.min_positives_to_tune, per_class
+            table.train_labels, logits, included, criterion.min_positives_to_tune, per_class
         )
         logits = logits / temperatures
     tuned = tune(
@@ -287,8 +287,9 @@ def threshold_report(
             | image_decision_values(labels, present, included)
         )
         if criterion.calibration != "none":
-            after = calibration_error(labels, predicted)
-    errors = {"ece_before": calibration_error(labels, probabilities(logits)), "ece_after": after}
+            after = calibration_error(table.train_labels, predicted)
+    before = calibration_error(table.train_labels, probabilities(logits))
+    errors = {"ece_before": before, "ece_after": after}
     return {
         "tuned_for": None if criterion is None else criterion.text,
         "thresholds": dict(zip(table.classes, decision_rule.thresholds, strict=True)),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int8
+from jaxtyping import Bool, Float, Int8, Real
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.evaluation.auroc import class_aurocs, macro_auroc, micro_auroc
@@ -212,14 +212,19 @@ class Bin:
 
 
 def reliability(
-    labels: Int8[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
+    labels: Real[np.ndarray, "image class"], probabilities: Float[np.ndarray, "image class"]
 ) -> list[Bin]:
-    """Returns ten bins of equal width, without the empty ones (Guo et al., arXiv:1706.04599)."""
+    """Returns ten bins of equal width, without the empty ones (Guo et al., arXiv:1706.04599).
+
+    Args:
+        labels: int8 or float32, each UNKNOWN, 1, 0, or a soft label between them.
+        probabilities: float64.
+    """
     known = labels != UNKNOWN
-    p, positive = probabilities[known], labels[known] == 1
+    p, share = probabilities[known], labels[known]
     bins = np.minimum((p * BINS).astype(np.int64), BINS - 1)
     return [
-        Bin(float(p[inside].mean()), float(positive[inside].mean()), int(inside.sum()))
+        Bin(float(p[inside].mean()), float(share[inside].mean()), int(inside.sum()))
         for inside in (bins == index for index in range(BINS))
         if inside.any()
     ]

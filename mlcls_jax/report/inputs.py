@@ -103,8 +103,18 @@ class ReportInputs:
         model = self.config.model
         phases = dict(enumerate(self.config.phases))
         weights = model.custom or model.weights  # variables may be given for a custom network
-        fewest = self.config.evaluation.min_positives
-        return diagnose(Evidence(self.records, phases, weights, model.head, self.labels, fewest))
+        evaluation = self.config.evaluation
+        return diagnose(
+            Evidence(
+                self.records,
+                phases,
+                weights,
+                model.head,
+                evaluation.calibration,
+                self.labels,
+                evaluation.min_positives,
+            )
+        )
 
 
 def gather(workdir: Path, splits: dict[str, LabelTable] | None = None) -> ReportInputs:

@@ -94,8 +94,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--recipe",
         choices=("auto", "fast", "none"),
         help="what to fill in where the config has its default: auto (default) turns on "
-        "RandAugment and mixup, fast also limits fine-tuning to the last two stages, none changes "
-        "nothing",
+        "RandAugment, fast also limits fine-tuning to the last two stages, none changes nothing",
     )
     parser.add_argument(
         "--minutes",
@@ -146,7 +145,7 @@ def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
         # The training checks it again, with the plan for --minutes and for a custom network.
         stored = read_config(workdir)
         config = replace(config, data=with_stored_depth(config.data, stored.data))
-        check_unchanged(workdir, with_recipe(config, 1, stored)[0])
+        check_unchanged(workdir, with_recipe(config, stored)[0])
     return Start(config, workdir, note)
 
 

@@ -101,7 +101,7 @@ def draw_pair(
     """
     choice, draw, place = jax.random.split(key, 3)
     no_box = jnp.zeros(4, jnp.int32)
-    mixup = augment.mixup or 0.0  # None if no recipe filled it in
+    mixup = augment.mixup
     if not augment.cutmix:
         return jax.random.beta(draw, mixup, mixup), no_box
     cuts = jax.random.bernoulli(choice) if mixup else jnp.array(True)

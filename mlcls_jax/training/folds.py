@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import pandas as pd
 
 from mlcls_jax.config import Config
@@ -71,7 +70,7 @@ class FoldRuns:
         own = fields_of_extensions(self.config.model, self.config.phases, False)
         config = with_fields(self.config, own)
         stored = read_config(self.workdir) if has_run(self.workdir) else None
-        config = with_recipe(config, jax.device_count(), stored)[0]
+        config = with_recipe(config, stored)[0]
         if stored:
             fields = {"data.bit_depth": with_stored_depth(config.data, stored.data).bit_depth}
             config = with_fields(config, fields)

@@ -232,7 +232,7 @@ def _read(config: Config, workdir: Path, extensions: Extensions, look_at_files: 
     consistency.check_config(config)
     splits = read_data(config.data, workdir, extensions.pool)
     stored = read_config(workdir) if has_checkpoint(workdir) else None
-    config, filled = with_recipe(config, jax.device_count(), stored)
+    config, filled = with_recipe(config, stored)
     config = replace(config, model=with_revision(config.model, stored and stored.model))
     if stored:
         config = replace(config, data=with_stored_depth(config.data, stored.data))
@@ -250,7 +250,7 @@ def _read(config: Config, workdir: Path, extensions: Extensions, look_at_files: 
         if fields:
             text = ", ".join(f"{path}={value!r}" for path, value in fields.items())
             if fields == OFF:
-                text = "no RandAugment and no mixup, because no phase trains on images"
+                text = "no RandAugment, because no phase trains on images"
             console.print(f"{title}: {text}")
     splits = splits if "val" in splits else splits | {"val": splits["train"].take([])}
     return _RunData(config, splits, kept)

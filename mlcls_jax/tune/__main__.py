@@ -25,8 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from mlcls_jax import cli
 from mlcls_jax.config import Config
 from mlcls_jax.config.checks import validate
@@ -55,7 +53,7 @@ def main(argv: list[str]) -> int:
     distributed.start()
     workdir = Path(options.workdir)
     make_folder(workdir)
-    base = with_recipe(trial_config(options, overrides), jax.device_count())[0]
+    base = with_recipe(trial_config(options, overrides))[0]
     values = flatten_fields(dataclasses.asdict(base))
     dropout = VARIANTS[base.model.variant].dropout
     found = space(values, dropout, finetune=options.finetune, decoder=options.decoder)

@@ -45,9 +45,11 @@ def space(
         elif path.endswith(".cached_views") and value in (1, 2) and is_mirrored:
             found[path] = CategoricalDistribution((1, 2))
     if finetune:
-        found["augment.rand_augment"] = IntDistribution(0, max(3, _number(values, "rand_augment")))
+        found["augment.rand_augment"] = IntDistribution(
+            0, max(3, values["augment.rand_augment"] or 0)
+        )
         found["augment.mixup"] = CategoricalDistribution(
-            tuple(sorted({0.0, 0.2, 0.4, 0.8, float(_number(values, "mixup"))}))
+            tuple(sorted({0.0, 0.2, 0.4, 0.8, float(values["augment.mixup"])}))
         )
     return found
 
@@ -63,7 +65,3 @@ def defaults(values: Mapping[str, Any], dropout: float, fields: Mapping[str, Any
     if "model.dropout" in present and present["model.dropout"] is None:
         present["model.dropout"] = dropout
     return {path: 0 if value is None else value for path, value in present.items()}
-
-
-def _number(values: Mapping[str, Any], name: str) -> Any:
-    return values[f"augment.{name}"] or 0

@@ -77,6 +77,7 @@ def run_ours(options: argparse.Namespace, csv: Path, scratch: Path, seed: int) -
         "seed": seed,
         "evaluation.every": "1000 epochs",  # at the end of a phase only
         "evaluation.train_sample": 0,
+        "evaluation.calibration": "none",  # it would be fitted on the held-out images
     }
     changes = [f"--config.{name}={value}" for name, value in fields.items()]
     config = str(ROOT / "configs/default.py")

@@ -10,32 +10,32 @@ from mlcls_jax.models.variants import VARIANTS
 DURATION, SIZE, UPPER = "phases[1].duration", "model.image_size", "phases[1].groups[1].pattern"
 
 
-def filled(config: Config, devices: int = 1) -> dict:
-    return with_recipe(config, devices)[1]
+def filled(config: Config) -> dict:
+    return with_recipe(config)[1]
 
 
 @pytest.mark.parametrize("recipe", ["auto", "fast", "none"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_recipe_gives_a_valid_config(recipe, variant):
-    resolved, fields = with_recipe(Config(recipe=recipe, model=Model(variant=variant)), 1)
+    resolved, fields = with_recipe(Config(recipe=recipe, model=Model(variant=variant)))
     validate(resolved)
     assert bool(fields) == (recipe != "none")
 
 
 def test_what_differs_from_the_default_is_kept():
-    config = Config(augment=Augment(mixup=0.0, rand_augment=0), recipe="fast")
+    config = Config(augment=Augment(rand_augment=0), recipe="fast")
     config = with_fields(config, {UPPER: "backbone/top/.*"})
-    assert with_recipe(config, 1) == (config, {})
+    assert with_recipe(config) == (config, {})
 
 
 @pytest.mark.parametrize("recipe", ["auto", "fast"])
 def test_a_recipe_that_was_filled_in_changes_nothing_more(recipe):
-    once, _ = with_recipe(Config(recipe=recipe), 1)
-    assert with_recipe(once, 1) == (once, {})
+    once, _ = with_recipe(Config(recipe=recipe))
+    assert with_recipe(once) == (once, {})
 
 
 def test_fast_trains_the_last_two_stages():
-    fields = recipe_fields("fast", "v2s", on_images=True, pairs=True)
+    fields = recipe_fields("fast", "v2s", on_images=True)
     assert fields[UPPER] == "backbone/(stage5|stage6|top)/.*"
 
 
@@ -45,29 +45,14 @@ def test_the_strength_of_rand_augment_goes_with_its_operations():
 
 
 def test_augmentation_needs_a_phase_that_trains_on_images():
-    resolved, fields = with_recipe(with_fields(Config(), {DURATION: "0 steps"}), 1)
+    resolved, fields = with_recipe(with_fields(Config(), {DURATION: "0 steps"}))
     validate(resolved)
-    assert fields == {"augment.mixup": 0.0, "augment.rand_augment": 0}
-
-
-def test_mixup_needs_pairs_in_every_phase():
-    small = with_fields(Config(), {"data.batch_size": 8})
-    assert filled(small)["augment.mixup"] > 0
-    assert filled(small, devices=8)["augment.mixup"] == 0.0
-    odd_head = with_fields(small, {"phases[0].accumulate": 8})
-    assert filled(odd_head)["augment.mixup"] == 0.0
-
-
-def test_cutmix_is_not_halved_by_mixup():
-    assert filled(Config(augment=Augment(cutmix=1.0)))["augment.mixup"] == 0.0
+    assert fields == {"augment.rand_augment": 0}
 
 
 def test_a_run_that_continues_keeps_what_its_recipe_set():
-    config = with_fields(Config(), {"data.batch_size": 8})
-    run, _ = with_recipe(config, devices=1)
-    assert with_recipe(config, devices=8, stored=run)[0] == run
-    before = Config(augment=Augment(mixup=0.0, rand_augment=0))  # of a version without recipes
-    assert with_recipe(Config(), devices=1, stored=before)[0] == before
+    before = Config(augment=Augment(rand_augment=1))  # of a version with another recipe
+    assert with_recipe(Config(), stored=before)[0] == before
 
 
 @pytest.mark.parametrize("fields", [{"recipe": "fast"}, {"minutes": 5.0}])

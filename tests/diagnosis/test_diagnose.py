@@ -224,6 +224,9 @@ def test_a_good_ranking_with_a_bad_loss_is_overconfident_for_plain_bce_only():
     finding = only(made)
     assert finding.kind == "overconfident"
     assert "--config.evaluation.calibration=one" in finding.next
+    (calibrated,) = diagnose(Evidence(made, PHASES, calibration="one"))
+    assert calibrated.text.endswith("the class frequencies before calibration.")
+    assert not any("calibration" in suggestion for suggestion in calibrated.next)
     made[0]["loss_name"] = "asl"
     assert kinds(made) == ["nothing"]
 

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
+from scipy.stats import norm
 from sklearn.metrics import log_loss
 
 from mlcls_jax.data.label_table import UNKNOWN
 from mlcls_jax.evaluation.calibration import (
     BINS,
+    DEVIATION,
     MAX_TEMPERATURE,
     calibration_error,
     fit_temperature,
@@ -44,21 +46,41 @@ def test_a_distortion_of_each_class_is_found_with_enough_positives():
     assert found[2] == pytest.approx(together)
 
 
-def test_it_is_the_temperature_with_the_lowest_log_loss():
-    labels, logits = drawn(300, seed=3)
-    positive, logits = labels.ravel() == 1, 3 * logits.ravel()
-    expected = minimize_scalar(
-        lambda t: log_loss(positive, expit(logits.astype(np.float64) / t)), bounds=(0.1, 10)
-    ).x
-    assert fit_temperature(positive, logits) == pytest.approx(expected, rel=1e-3)
+def test_it_is_the_most_probable_temperature():
+    labels, logits = drawn(10, seed=3)
+    labels, logits = labels.ravel(), 3 * logits.ravel().astype(np.float64)
+
+    def minus_log_probability(inverse):
+        each = log_loss(labels, expit(logits * inverse), normalize=False)
+        return each - norm(1, DEVIATION).logpdf(inverse)
+
+    expected = minimize_scalar(minus_log_probability, bounds=(0.1, 10)).x
+    assert 1 / fit_temperature(labels, logits) == pytest.approx(expected, rel=1e-3)
+    without = minimize_scalar(lambda b: log_loss(labels, expit(logits * b)), bounds=(0.1, 10)).x
+    assert abs(without - 1) > 1.01 * abs(expected - 1)
 
 
-def test_labels_that_have_no_best_temperature():
-    positive, logits = np.array([True, False]), np.array([2, -2], np.float32)
-    assert fit_temperature(positive, logits) == pytest.approx(1 / MAX_TEMPERATURE)
-    assert fit_temperature(~positive, logits) == pytest.approx(MAX_TEMPERATURE)
-    assert fit_temperature(np.zeros(2, bool), logits) == 1.0
-    assert fit_temperature(np.zeros(0, bool), logits[:0]) == 1.0
+def test_soft_labels_are_met_as_they_are():
+    logits = drawn()[1]
+    soft = expit(logits)
+    for per_class in (False, True):
+        found = fit_temperatures(soft, 3 * logits, ALL, 10, per_class)
+        np.testing.assert_allclose(found, 3, rtol=0.01)
+    hidden = np.where(np.arange(len(soft))[:, None] % 3, soft, np.float32(UNKNOWN))
+    assert calibration_error(hidden, soft) == pytest.approx(0, abs=1e-7)
+
+
+def test_few_labels_hardly_move_the_temperature():
+    labels, logits = np.array([1, 0]), np.array([2, -2], np.float32)
+    assert 0.9 < fit_temperature(labels, logits) < 1
+    assert fit_temperature(np.repeat(labels, 1000), np.repeat(logits, 1000)) < 0.4
+    assert 1 < fit_temperature(np.zeros(2), logits) < 1.5
+    assert fit_temperature(labels[:0], logits[:0]) == pytest.approx(1)
+
+
+def test_scores_that_are_worse_than_chance_have_no_best_temperature():
+    labels, logits = np.repeat([0, 1], 1000), np.repeat(np.array([2, -2], np.float32), 1000)
+    assert fit_temperature(labels, logits) == MAX_TEMPERATURE
 
 
 def test_unknown_labels_have_no_influence():

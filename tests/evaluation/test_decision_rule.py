@@ -25,7 +25,7 @@ from mlcls_jax.evaluation.decision_rule import (
     untuned_rule,
 )
 
-F1 = criterion_from_config(Evaluation())
+F1 = ThresholdCriterion("f1", 0.9, 10, "none")
 
 
 def table(labels) -> LabelTable:
@@ -44,7 +44,8 @@ def drawn(images=400, classes=3, seed=0, unknown=0.0):
 
 
 def test_the_criterion_is_that_of_the_config():
-    assert ThresholdCriterion("f1", 0.9, 10, "none") == F1
+    expected = ThresholdCriterion("f1", 0.9, 10, "one")
+    assert criterion_from_config(Evaluation()) == expected
     assert F1.text == "f1"
     assert (
         criterion_from_config(Evaluation(threshold_criterion="recall", threshold_target=0.75)).text
@@ -118,6 +119,15 @@ def test_cross_fitted_figures_are_not_too_good():
     assert in_sample >= 0.7
     assert fitted < 0.6
     assert [values["cross_fitted"] for values in reports] == [False, True]
+
+
+def test_the_temperature_fits_soft_labels_if_there_are_any():
+    data, logits = drawn()
+    soft = dataclasses.replace(data, targets=expit(logits / 2))
+    rule = fit_decision_rule(soft, logits, [True] * 3, dataclasses.replace(F1, calibration="one"))
+    assert rule.temperatures == pytest.approx((2.0,) * 3, rel=0.02)
+    errors = threshold_report(soft, logits, base(3), rule, tuned_here=False)["calibration"]
+    assert errors["ece_after"] < errors["ece_before"] / 10
 
 
 @pytest.mark.parametrize("calibration", ["none", "class"])

@@ -76,7 +76,7 @@ def test_help_and_an_unknown_option_are_answered_without_jax(command, tmp_path):
         ("evaluate", (*RUN, "--checkpoint", "7"), NO_STEP),
         ("evaluate", (*RUN, "--csv", "no.csv"), "no.csv: no such file; check --csv"),
         ("evaluate", (*RUN, "--images", "no"), "no: no such folder; check --images"),
-        ("evaluate", (*RUN, "--calibration", "all"), "calibration is 'all'; .*none, one, class"),
+        ("evaluate", (*RUN, "--calibration", "all"), "calibration is 'all'; .*one, class, none"),
         ("predict", RUN, "arguments are required: IMAGE_OR_FOLDER; see"),
         ("predict", ("--workdir", "none", "photos"), NO_RUN),
         ("predict", (*RUN, "--checkpoint", "7", "photos"), NO_STEP),

@@ -23,7 +23,7 @@ def started(*argv: str) -> Start:
 
 def store(workdir: Path, config: Config, steps: tuple[int, ...] = (10, 20)) -> Config:
     """Creates what a run leaves: config.json with its recipe, and checkpoints."""
-    config, _ = with_recipe(with_absolute_paths(config), 1)
+    config, _ = with_recipe(with_absolute_paths(config))
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(to_json(config))
     (workdir / "checkpoints").mkdir()
@@ -55,7 +55,7 @@ def test_the_same_command_and_the_workdir_alone_continue(mine):
     again += ["--config.data.label_delimiter=;", "--config.model.head=mldecoder"]
     start = started("--workdir", "runs/mine", *again)
     assert start.workdir == Path("runs/mine") and start.note == ""
-    assert with_recipe(start.config, 1, mine)[0] == mine
+    assert with_recipe(start.config, mine)[0] == mine
 
 
 def test_what_does_not_change_the_result_may_change(mine):
