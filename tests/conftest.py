@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import signal
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,6 +44,11 @@ hypothesis.settings.load_profile("no deadline")
 # Tracing makes millions of long-lived objects. With the default thresholds, scanning them for
 # garbage takes a tenth of the time.
 gc.set_threshold(50_000, 20, 100)
+
+
+# A job in the background of a script ignores SIGINT, and so would all processes of the tests.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
