@@ -23,6 +23,7 @@ RENAMED = {
 }
 # Former fields whose values are understood: what each value is as a value of the present field.
 FORMER_VALUES = {"augment.flip": {True: "h", False: "none"}}
+FORMER_NONE = {"augment.mixup": 0.0}  # fields that could be None, and what it means
 
 
 def renaming_hint(given: Collection[str]) -> str:
@@ -45,6 +46,10 @@ def with_present_names(section: str, fields: Mapping[str, Any]) -> dict[str, Any
     {'hue': 0.1, 'symmetry': 'none'}
     """
     fields = dict(fields)
+    for path, value in FORMER_NONE.items():
+        name = path.rpartition(".")[2]
+        if path == f"{section}.{name}" and name in fields and fields[name] is None:
+            fields[name] = value
     for path, values in FORMER_VALUES.items():
         former, present = path.rpartition(".")[2], RENAMED[path].rpartition(".")[2]
         value = fields.get(former)

@@ -41,6 +41,7 @@ def test_a_stored_config_of_an_earlier_version_is_understood(tmp_path):
     for flip, symmetry in ((True, "h"), (False, "none")):
         config = from_dict(json.loads(json.dumps({"augment": {"flip": flip, "hue": 0.1}})))
         assert (config.augment.symmetry, config.augment.hue) == (symmetry, 0.1)
+    assert from_dict({"augment": {"mixup": None}}).augment.mixup == 0.0
     for augment in ({"flip": True, "symmetry": "d4"}, {"flip": "yes"}):
         with pytest.raises(ValueError, match=r"augment\.flip is now augment\.symmetry"):
             from_dict({"augment": augment})
