@@ -279,10 +279,7 @@ def _both(sample: dict[str, Any]) -> str:
 
 
 def _regularise(index: int, phase: Phase) -> tuple[str, ...]:
-    return (
-        "--config.augment.mixup=0.2",
-        *more_decay(index, phase),
-    )
+    return "--config.augment.mixup=0.2", *more_decay(index, phase)
 
 
 def _next_to_base_rate(record: dict[str, Any]) -> str:

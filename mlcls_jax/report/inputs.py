@@ -108,11 +108,11 @@ class ReportInputs:
             Evidence(
                 self.records,
                 phases,
-                weights,
-                model.head,
-                evaluation.calibration,
-                self.labels,
-                evaluation.min_positives,
+                weights=weights,
+                head=model.head,
+                calibration=evaluation.calibration,
+                labels=self.labels,
+                min_positives=evaluation.min_positives,
             )
         )
 

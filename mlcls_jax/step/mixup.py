@@ -101,11 +101,10 @@ def draw_pair(
     """
     choice, draw, place = jax.random.split(key, 3)
     no_box = jnp.zeros(4, jnp.int32)
-    mixup = augment.mixup
     if not augment.cutmix:
-        return jax.random.beta(draw, mixup, mixup), no_box
-    cuts = jax.random.bernoulli(choice) if mixup else jnp.array(True)
-    alpha = jnp.where(cuts, augment.cutmix, mixup or augment.cutmix)
+        return jax.random.beta(draw, augment.mixup, augment.mixup), no_box
+    cuts = jax.random.bernoulli(choice) if augment.mixup else jnp.array(True)
+    alpha = jnp.where(cuts, augment.cutmix, augment.mixup or augment.cutmix)
     share = jax.random.beta(draw, alpha, alpha)
     box = random_box(share, jax.random.randint(place, (2,), 0, size), size)
     return jnp.where(cuts, 1.0, share), jnp.where(cuts, box, no_box)

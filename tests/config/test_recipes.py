@@ -51,6 +51,8 @@ def test_augmentation_needs_a_phase_that_trains_on_images():
 
 
 def test_a_run_that_continues_keeps_what_its_recipe_set():
+    run, _ = with_recipe(Config())
+    assert with_recipe(Config(), stored=run)[0] == run
     before = Config(augment=Augment(rand_augment=1))  # of a version with another recipe
     assert with_recipe(Config(), stored=before)[0] == before
 
