@@ -43,7 +43,7 @@ def split_overrides(overrides: list[str], config: Any) -> list[str]:
             value = "=false"
         elif value is None and rest and not rest[0].startswith("--"):
             value = f"={rest.pop(0)}"
-        if path in FORMER_VALUES:
+        if path in RENAMED and path in FORMER_VALUES:
             path, value = _present(path, value or "=true")
         if problem := field_problem(config, path, value or ""):
             raise ValueError(f"config: {problem}")

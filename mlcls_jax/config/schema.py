@@ -278,8 +278,8 @@ class Phase:
     layer_decay: float = 1.0
     clip_norm: float = 1.0  # largest global norm of the trainable gradients; 0: no clipping
     accumulate: int = 1  # number of equal parts in which a batch is computed, for less memory
-    # Radius of sharpness-aware minimisation (SAM), such as 0.05; a step computes two gradients, so it
-    # takes up to twice as long.  0: off.
+    # Radius of sharpness-aware minimisation (SAM), such as 0.05: each step computes two gradients,
+    # so it takes twice as long.  0: off.
     sam: float = 0.0
     # Decay per step of an exponential moving average (EMA) of the parameters, 0 to below 1; 0: off.
     # Evaluations score the EMA as well, and the better one counts.

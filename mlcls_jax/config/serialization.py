@@ -21,9 +21,11 @@ RENAMED = {
     "evaluation.tuned_positives": "evaluation.min_positives_to_tune",
     "augment.flip": "augment.symmetry",
 }
-# Former fields whose values are understood: what each value is as a value of the present field.
-FORMER_VALUES = {"augment.flip": {True: "h", False: "none"}}
-FORMER_NONE = {"augment.mixup": 0.0}  # fields that could be None, and what it means
+# Former values, True, False or None, of former and of present fields: what each of them is now.
+FORMER_VALUES: dict[str, dict[bool | None, Any]] = {
+    "augment.flip": {True: "h", False: "none"},
+    "augment.mixup": {None: 0.0},
+}
 
 
 def renaming_hint(given: Collection[str]) -> str:
@@ -37,7 +39,7 @@ def renaming_hint(given: Collection[str]) -> str:
 
 
 def with_present_names(section: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a section, with former fields in their present form.
+    """Returns the fields of a section, with former fields and values in their present form.
 
     A former field whose value is not understood, or whose present field is given as well, is left
     as it is.
@@ -46,16 +48,15 @@ def with_present_names(section: str, fields: Mapping[str, Any]) -> dict[str, Any
     {'hue': 0.1, 'symmetry': 'none'}
     """
     fields = dict(fields)
-    for path, value in FORMER_NONE.items():
-        name = path.rpartition(".")[2]
-        if path == f"{section}.{name}" and name in fields and fields[name] is None:
-            fields[name] = value
     for path, values in FORMER_VALUES.items():
-        former, present = path.rpartition(".")[2], RENAMED[path].rpartition(".")[2]
-        value = fields.get(former)
-        if path == f"{section}.{former}" and isinstance(value, bool) and present not in fields:
-            del fields[former]
-            fields[present] = values[value]
+        former, present = (x.rpartition(".")[2] for x in (path, RENAMED.get(path, path)))
+        if path != f"{section}.{former}" or former not in fields:
+            continue
+        for value, now in values.items():
+            if fields[former] is value and (former == present or present not in fields):
+                del fields[former]
+                fields[present] = now
+                break
     return fields
 
 
