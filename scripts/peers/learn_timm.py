@@ -6,7 +6,8 @@
 The comparison of learning in docs/results.md runs it by scripts/learning/train_folds.py.  Its
 settings are common ones: images squashed by Pillow, flips, AdamW, the head alone at 1e-2, then
 everything at 1e-3 with a cosine, batch normalisation frozen, the mean cross-entropy over all
-labels, and the parameters of the last step.  --mixup, --rate and --drop-path change them.
+labels, and the parameters of the last step.  The options change them; --rand-augment is timm's own
+RandAugment, while everything trains.
 
 train_folds.py writes the file of weights, so that both sides start from the same numbers.
 """
@@ -15,8 +16,10 @@ train_folds.py writes the file of weights, so that both sides start from the sam
 # pyright: reportMissingImports=false
 
 import argparse
+import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from reference_torch import import_torchvision
 import_torchvision()  # before timm, which imports it too
 import timm  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from timm.data.auto_augment import rand_augment_transform  # noqa: E402
 
 HEAD_RATE, DECAY, WARMUP, EVAL_ROWS = 1e-2, 1e-4, 10, 64
 MEAN, STD = 127.0, 128.0  # of EfficientNet-Lite
@@ -46,14 +50,13 @@ def main() -> None:
     if not ((labels == 0) | (labels == 1)).all():
         raise SystemExit(f"error: {options.csv} has unknown labels, which this loop does not mask")
     train, val = (np.flatnonzero(table["split"] == split) for split in ("train", "val"))
-    torch.manual_seed(options.seed)
+    for seed in (torch.manual_seed, np.random.seed, random.seed):  # RandAugment uses the latter two
+        seed(options.seed)
     model = make_model(options, labels[train])
     rng = np.random.default_rng(options.seed)
     head = list(model.get_classifier().parameters())
-    fit(model, head, images[train], labels[train], options.epochs[0], HEAD_RATE, 0.0, options, rng)
-    everything = list(model.parameters())
-    args = images[train], labels[train], options.epochs[1], options.rate, options.mixup
-    fit(model, everything, *args, options, rng)
+    fit(model, head, images[train], labels[train], options, rng)
+    fit(model, list(model.parameters()), images[train], labels[train], options, rng, whole=True)
     frame = pd.DataFrame(scores(model, images[val]), columns=pd.Index(classes))
     frame.insert(0, "filename", table["filename"].to_numpy()[val])
     frame.to_csv(options.out, index=False)
@@ -73,9 +76,12 @@ def parse() -> argparse.Namespace:
     add("--epochs", type=int, nargs=2, default=(6, 12), help="of the head, of everything")
     add("--rate", type=float, default=1e-3, help="learning rate of everything")
     add("--mixup", type=float, default=0.0, help="alpha of mixup while everything trains")
+    add("--rand-augment", type=int, default=0, help="operations per image while everything trains")
+    add("--magnitude", type=int, default=5, help="of RandAugment")
+    add("--dropout", type=float, default=0.0, help="rate before the head")
     add("--drop-path", type=float, default=0.0, help="rate of the last block")
     add("--batch-size", type=int, default=32, help="images per step")
-    add("--seed", type=int, default=0, help="of order, flips and mixup")
+    add("--seed", type=int, default=0, help="of everything random")
     return parser.parse_args()
 
 
@@ -88,9 +94,8 @@ def read(path: Path, size: int) -> np.ndarray:
 
 def make_model(options: argparse.Namespace, labels: np.ndarray) -> Any:
     """Returns the network with a head of zeros and the log-odds of the class frequencies."""
-    model: Any = timm.create_model(
-        options.model, num_classes=labels.shape[1], drop_path_rate=options.drop_path
-    )
+    rates = {"drop_rate": options.dropout, "drop_path_rate": options.drop_path}
+    model: Any = timm.create_model(options.model, num_classes=labels.shape[1], **rates)
     tensors = load_file(options.weights)
     body = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier")}
     missing, unexpected = model.load_state_dict(body, strict=False)
@@ -109,13 +114,17 @@ def fit(
     parameters: list[torch.nn.Parameter],
     images: np.ndarray,
     labels: np.ndarray,
-    epochs: int,
-    rate: float,
-    mixup: float,
     options: argparse.Namespace,
     rng: np.random.Generator,
+    *,
+    whole: bool = False,
 ) -> None:
-    """Trains the given parameters; the last incomplete batch of an epoch is dropped."""
+    """Trains the given parameters: the head, or those of the whole network.
+
+    The last incomplete batch of an epoch is dropped.
+    """
+    epochs, rate = (options.epochs[whole], options.rate if whole else HEAD_RATE)
+    mixup, augment = (options.mixup, augmentation(options)) if whole else (0.0, None)
     rows = options.batch_size
     per_epoch = len(images) // rows
     steps = epochs * per_epoch
@@ -132,7 +141,8 @@ def fit(
         if step % per_epoch == 0:
             order = rng.permutation(len(images))
         chosen = order[step % per_epoch * rows :][:rows]
-        pixels, targets = prepare(images[chosen], rng), torch.from_numpy(labels[chosen])
+        augmented = augment(images[chosen]) if augment else images[chosen]
+        pixels, targets = prepare(augmented, rng), torch.from_numpy(labels[chosen])
         if mixup:
             share = rng.beta(mixup, mixup)
             pixels = share * pixels + (1 - share) * pixels.flip(0)
@@ -145,6 +155,15 @@ def fit(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def augmentation(options: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Returns timm's RandAugment of a batch, or None without it."""
+    if not options.rand_augment:
+        return None
+    settings = {"translate_const": round(0.45 * options.size), "img_mean": (128, 128, 128)}
+    change = rand_augment_transform(f"rand-m{options.magnitude}-n{options.rand_augment}", settings)
+    return lambda images: np.stack([np.asarray(change(Image.fromarray(x))) for x in images])
 
 
 def prepare(images: np.ndarray, rng: np.random.Generator | None = None) -> torch.Tensor:
