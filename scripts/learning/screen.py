@@ -11,8 +11,9 @@ come its settings: the fields of `Settings` that differ.  Finished folds are ski
 
 A file SEED_FOLD.npz has the logits of the held-out images at the end (logits) and logits_NAME for
 head (after the first phase), flip (mean with the mirror image), average (of the parameters after
-each of the last three epochs) and half (halfway between the parameters before and after, as in
-arXiv:2109.01903).
+each of the last three epochs), half (halfway between the parameters before and after, as in
+arXiv:2109.01903), and with several members, ensemble (mean of their logits) and soup (logits of
+their mean parameters, arXiv:2203.05482).
 """
 
 import argparse
@@ -26,7 +27,16 @@ from pathlib import Path
 
 import numpy as np
 from out_of_fold import add_data_options, folds_to_run, read_labels, save, training_rows
-from screen_network import ROWS, Network, Settings, Tail, fit_logistic, train_head, train_table
+from screen_network import (
+    FACTORS,
+    ROWS,
+    Network,
+    Settings,
+    Tail,
+    fit_logistic,
+    train_head,
+    train_table,
+)
 
 from mlcls_jax.config import Augment
 from mlcls_jax.data.images.decoding import ImageFile, open_image
@@ -137,6 +147,8 @@ def parse_settings(texts: list[str]) -> Settings:
     settings = Settings(**values)
     if settings.head not in ("steps", "logistic"):
         raise ValueError(f"head={settings.head}: choose steps or logistic")
+    if not 1 <= settings.members <= len(FACTORS):
+        raise ValueError(f"members={settings.members}: choose 1 to {len(FACTORS)}")
     return settings
 
 
