@@ -1,24 +1,20 @@
-"""Prints out-of-fold scores of stored runs, with paired differences from the first one.
+"""Prints out-of-fold scores of stored rows, with paired differences from the first one.
 
     python scripts/learning/out_of_fold.py learning/ifct2017/lite0 before after timm
 
-Each argument after the folder names a folder of results, `SEED_FOLD.npz` with the arrays `rows`
-(of the label CSV), `labels` and `logits`.  "after:head" takes the array logits_head instead.  All
-seeds that have every fold are used.
+Each argument after the folder names a row; see fold_runs.py.  "after:head" takes its array
+logits_head instead of logits.  All seeds that have every fold are used.
 """
 
 import argparse
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.evaluation.base_rate import probabilities
@@ -27,8 +23,7 @@ from mlcls_jax.evaluation.calibration import calibration_error
 from mlcls_jax.evaluation.decision_rule import ThresholdCriterion, cross_fit
 from mlcls_jax.evaluation.metrics import binary_cross_entropy, decision_values
 
-FOLDS, RESAMPLES, LEVEL = 5, 2000, 95
-NOT_CLASSES = ("filename", "split", "fold")
+RESAMPLES, LEVEL = 2000, 95
 MIN_POSITIVES = 10  # classes with fewer images are not averaged
 
 
@@ -56,92 +51,20 @@ class OutOfFold:
         positives = (self.labels == 1).sum(axis=0)
         return (positives >= MIN_POSITIVES) & (positives <= self.most)
 
+    @cached_property
+    def calibrated(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Probabilities and decisions, [image, included class], by seed; see `cross_fit`.
 
-@dataclass(frozen=True)
-class FoldRun:
-    """A fold to train for.
-
-    Attributes:
-        path: file of its result.
-        seed: of the folds.
-        index: of the fold, from 0.
-        held_out: rows of the images to score.
-    """
-
-    path: Path
-    seed: int
-    index: int
-    held_out: np.ndarray
-
-    @property
-    def own_seed(self) -> int:
-        """Seed of everything random in this run."""
-        return 10 * self.seed + self.index
-
-
-def fold_of(labels: np.ndarray, seed: int, folds: int = FOLDS) -> np.ndarray:
-    """Returns the fold of each image, stratified by class: int [image]."""
-    splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
-    fold = np.zeros(len(labels), int)
-    for index, (_, held_out) in enumerate(splitter.split(labels, labels == 1)):
-        fold[held_out] = index
-    return fold
-
-
-def read_labels(csv: Path) -> tuple[pd.DataFrame, list[str], np.ndarray]:
-    """Returns a label CSV, its classes, and its labels: int8 [image, class]."""
-    table = pd.read_csv(csv)
-    classes = [name for name in table.columns if name not in NOT_CLASSES]
-    return table, classes, table[classes].fillna(UNKNOWN).to_numpy(np.int8)
-
-
-def folds_to_run(
-    folder: Path, table: pd.DataFrame, labels: np.ndarray, seeds: Iterable[int]
-) -> Iterator[FoldRun]:
-    """Yields the folds of a row that have no result yet, and creates its folder.
-
-    The folds are those of the column `fold`, or stratified ones.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed in seeds:
-        fold = table["fold"].to_numpy() if "fold" in table else fold_of(labels, seed)
-        for index in range(FOLDS):
-            path = folder / f"{seed}_{index}.npz"
-            if not path.exists():
-                yield FoldRun(path, seed, index, np.flatnonzero(fold == index))
-
-
-def training_rows(run: FoldRun, images: int, most: int | None) -> np.ndarray:
-    """Returns the rows to train on: int [row], those of the other folds or `most` of them."""
-    train = np.setdiff1d(np.arange(images), run.held_out)
-    return np.random.default_rng(run.seed).permutation(train)[:most] if most else train
-
-
-def save(run: FoldRun, labels: np.ndarray, seconds: float, logits: dict[str, np.ndarray]) -> None:
-    """Writes the result of a fold, as `read` expects it, and prints a line.
-
-    Args:
-        run: the fold.
-        labels: of all images.
-        seconds: time of the run.
-        logits: of the held-out images, as "logits" and "logits_NAME".
-    """
-    facts = {"rows": run.held_out, "labels": labels[run.held_out], "images": len(labels)}
-    arrays: dict[str, Any] = {"seconds": seconds, **facts, **logits}
-    np.savez(run.path, **arrays)
-    name = f"{run.path.parent.name} seed {run.seed} fold {run.index}"
-    print(f"{name}: {seconds:.0f} s", flush=True)
-
-
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the scripts that train folds, and the name of the row."""
-    add = parser.add_argument
-    add("--csv", type=Path, required=True, help="filename, one column per class, perhaps fold")
-    add("--images", type=Path, required=True, help="folder of the images")
-    add("--out", type=Path, required=True, help="folder for the rows")
-    add("--variant", default="lite0", help="network with weights named imagenet")
-    add("--seeds", type=int, nargs="+", default=[0], help="seeds of folds and of training")
-    add("name", help="name of the row")
+        The temperature and the thresholds of an image were fitted to other images.
+        """
+        labels = self.labels[:, self.included]
+        names = tuple(map(str, range(labels.shape[1])))
+        table = LabelTable("", tuple(f"{i}.jpg" for i in range(len(labels))), labels, names)
+        criterion = ThresholdCriterion("f1", 0.9, 10, "one")
+        return {
+            seed: cross_fit(table, logits[:, self.included], [True] * len(names), criterion)
+            for seed, logits in self.logits.items()
+        }
 
 
 def read(folder: Path, name: str, most: float = math.inf) -> OutOfFold:
@@ -199,52 +122,74 @@ def fold_map(labels: np.ndarray, logits: np.ndarray, fold: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def difference(one: OutOfFold, other: OutOfFold, seed: int = 0) -> tuple[float, float, float]:
-    """Returns the mean difference of pooled mAP over the shared seeds, and its interval.
-
-    Images are drawn with replacement, the same ones for both rows and for all seeds.
-
-    Args:
-        one, other: rows on the same data; the result is one - other.
-        seed: of the draws.
-    """
-    included, images = one.included, len(one.labels)
+def resamples(images: int, seed: int = 0) -> np.ndarray:
+    """Returns weights of the images, float32 [image, 1 + resample]: ones, then drawn ones."""
     rng = np.random.default_rng(seed)
     draws = [rng.multinomial(images, np.full(images, 1 / images)) for _ in range(RESAMPLES)]
-    weights = np.stack([np.ones(images), *draws], axis=1).astype(np.float32)
-    labels = one.labels[:, included]
-    shared = sorted(one.logits.keys() & other.logits.keys())
-    if not shared:
+    return np.stack([np.ones(images), *draws], axis=1).astype(np.float32)
+
+
+def interval(gains: list[np.ndarray]) -> tuple[float, float, float]:
+    """Returns the mean difference over the seeds, and its interval; NaN without a seed.
+
+    Args:
+        gains: [1 + resample] for each seed, of the weights of `resamples`.
+    """
+    if not gains:
         return float("nan"), float("nan"), float("nan")
-    gains = np.mean(
+    mean, tail = np.mean(gains, axis=0), (100 - LEVEL) / 2
+    low, high = np.percentile(mean[1:], [tail, 100 - tail])
+    return float(mean[0]), float(low), float(high)
+
+
+def map_difference(one: OutOfFold, other: OutOfFold) -> tuple[float, float, float]:
+    """Returns the difference one - other of the pooled mAP, and its interval.
+
+    Images are drawn with replacement, the same ones for both rows and for all shared seeds.
+    """
+    included, weights = one.included, resamples(len(one.labels))
+    labels = one.labels[:, included]
+    return interval(
         [
-            pooled_map(labels, one.logits[key][:, included], weights)
-            - pooled_map(labels, other.logits[key][:, included], weights)
-            for key in shared
-        ],
-        axis=0,
+            pooled_map(labels, one.logits[seed][:, included], weights)
+            - pooled_map(labels, other.logits[seed][:, included], weights)
+            for seed in sorted(one.logits.keys() & other.logits.keys())
+        ]
     )
-    tail = (100 - LEVEL) / 2
-    low, high = np.percentile(gains[1:], [tail, 100 - tail])
-    return float(gains[0]), float(low), float(high)
+
+
+def loss_difference(one: OutOfFold, other: OutOfFold) -> tuple[float, float, float]:
+    """Returns the difference one - other of the loss after one temperature, and its interval.
+
+    Images are drawn as in `map_difference`.
+    """
+    labels, weights = one.labels[:, one.included], resamples(len(one.labels))
+    known = (labels != UNKNOWN).sum(axis=1)
+
+    def losses(row: OutOfFold, seed: int) -> np.ndarray:
+        pairs = zip(labels, row.calibrated[seed][0], strict=True)
+        means = [binary_cross_entropy(label[None], p[None]) for label, p in pairs]
+        return np.nan_to_num(means) * known  # sums; NaN where no label is known
+
+    return interval(
+        [
+            (losses(one, seed) - losses(other, seed)) @ weights / (known @ weights)
+            for seed in sorted(one.logits.keys() & other.logits.keys())
+        ]
+    )
 
 
 def summary(row: OutOfFold) -> dict[str, float]:
     """Returns means over the seeds of pooled and per-fold mAP, loss, calibration error and F1.
 
-    The F1 is CF1 at thresholds that were tuned on other images, and "calibrated" values divide the
-    logits by a temperature that was fitted to other images; see `cross_fit`.
+    The F1 is CF1, and with the "calibrated" values it is that of `OutOfFold.calibrated`.
     """
     included = row.included
     labels = row.labels[:, included]
-    names = tuple(f"{c}" for c in range(labels.shape[1]))
-    table = LabelTable("", tuple(f"{i}.jpg" for i in range(len(labels))), labels, names)
-    criterion = ThresholdCriterion("f1", 0.9, 10, "one")
     ones, values = np.ones((len(labels), 1), np.float32), []
-    for seed, all_logits in row.logits.items():
-        logits = all_logits[:, included]
-        calibrated, present = cross_fit(table, logits, [True] * len(names), criterion)
-        everywhere = np.ones(len(names), bool)
+    for seed, (calibrated, present) in row.calibrated.items():
+        logits = row.logits[seed][:, included]
+        everywhere = np.ones(labels.shape[1], bool)
         values.append(
             {
                 "mAP": float(pooled_map(labels, logits, ones)[0]),
@@ -273,17 +218,18 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     baseline: OutOfFold | None = None
     columns = ("mAP", "fold mAP", "loss", "loss calibrated", "ECE", "ECE calibrated", "CF1")
-    print(f"| row | seeds | difference | {' | '.join(columns)} | seconds |")
-    print(f"|{' --- |' * (len(columns) + 4)}")
+    gains = ("mAP difference", "loss difference")
+    names = ("row", "seeds", *gains, *columns, "seconds")
+    print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
     for name in options.rows:
         row = read(options.folder, name, options.most)
-        values, gain = summary(row), ""
+        values, cells = summary(row), ["", ""]
         if baseline is not None:
-            mean, low, high = difference(row, baseline)
-            gain = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+            both = map_difference(row, baseline), loss_difference(row, baseline)
+            cells = [f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in both]
         baseline = baseline or row
-        cells = [f"{values[column]:.4f}" for column in columns]
-        print(f"| {name} | {len(row.logits)} | {gain} | {' | '.join(cells)} | {row.seconds:.0f} |")
+        cells += [f"{values[column]:.4f}" for column in columns]
+        print(f"| {name} | {len(row.logits)} | {' | '.join(cells)} | {row.seconds:.0f} |")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from out_of_fold import add_data_options, folds_to_run, read_labels, save, training_rows
+from fold_runs import add_data_options, folds_to_run, read_labels, save, training_rows
 from screen_network import (
     FACTORS,
     ROWS,

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from out_of_fold import add_data_options, folds_to_run, read_labels, save, training_rows
+from fold_runs import add_data_options, folds_to_run, read_labels, save, training_rows
 from scipy.special import logit
 
 from mlcls_jax.models.weights.load import load_pretrained

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
+import fold_runs
 import numpy as np
 import out_of_fold
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, log_loss
 
 IMAGES, CLASSES = 80, 3
 
 
 def store(folder: Path, name: str, logits: np.ndarray, labels: np.ndarray) -> None:
-    fold = out_of_fold.fold_of(labels, seed=0)
+    fold = fold_runs.fold_of(labels, seed=0)
     (folder / name).mkdir()
-    for index in range(out_of_fold.FOLDS):
+    for index in range(fold_runs.FOLDS):
         rows = np.flatnonzero(fold == index)
         np.savez(
             folder / name / f"0_{index}.npz",
@@ -35,7 +36,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 def test_folds_share_the_positives(data):
     labels, _ = data
-    fold = out_of_fold.fold_of(labels, seed=1)
+    fold = fold_runs.fold_of(labels, seed=1)
     assert sorted(np.unique(fold)) == [0, 1, 2, 3, 4]
     counts = np.array([labels[fold == index].sum(0) for index in range(5)])
     assert (np.ptp(counts, axis=0) <= 3).all()
@@ -48,7 +49,7 @@ def test_stored_folds_give_scikit_learns_map(tmp_path, data):
     expected = average_precision_score(labels, logits, average="macro")
     assert out_of_fold.summary(row)["mAP"] == pytest.approx(expected, abs=1e-6)
     assert row.seconds == 2.0
-    fold = out_of_fold.fold_of(labels, seed=0)
+    fold = fold_runs.fold_of(labels, seed=0)
     parts = [
         average_precision_score(labels[fold == k], logits[fold == k], average="macro")
         for k in range(5)
@@ -73,7 +74,8 @@ def test_a_row_does_not_differ_from_itself(tmp_path, data):
     labels, logits = data
     store(tmp_path, "row", logits, labels)
     row = out_of_fold.read(tmp_path, "row")
-    assert out_of_fold.difference(row, row) == (0.0, 0.0, 0.0)
+    assert out_of_fold.map_difference(row, row) == (0.0, 0.0, 0.0)
+    assert out_of_fold.loss_difference(row, row) == (0.0, 0.0, 0.0)
 
 
 def test_a_better_row_has_an_interval_above_zero(tmp_path, data):
@@ -81,10 +83,23 @@ def test_a_better_row_has_an_interval_above_zero(tmp_path, data):
     store(tmp_path, "row", logits, labels)
     store(tmp_path, "better", logits + 2 * labels, labels)
     better, row = (out_of_fold.read(tmp_path, name) for name in ("better", "row"))
-    gain, low, high = out_of_fold.difference(better, row)
+    gain, low, high = out_of_fold.map_difference(better, row)
     assert 0 < low < gain < high
-    back = out_of_fold.difference(row, better)
-    assert back[0] == pytest.approx(-gain)
+    assert out_of_fold.map_difference(row, better)[0] == pytest.approx(-gain)
+
+
+def test_the_difference_of_the_losses_is_that_of_the_calibrated_probabilities(tmp_path, data):
+    labels, logits = data
+    labels[:10, 0] = -1
+    labels[0] = -1  # an image without labels
+    store(tmp_path, "row", logits, labels)
+    store(tmp_path, "better", logits + 2 * (labels == 1), labels)
+    better, row = (out_of_fold.read(tmp_path, name) for name in ("better", "row"))
+    gain, low, high = out_of_fold.loss_difference(better, row)
+    assert low < gain < high < 0
+    known = labels >= 0
+    losses = [log_loss(labels[known], each.calibrated[0][0][known]) for each in (better, row)]
+    assert gain == pytest.approx(losses[0] - losses[1], abs=1e-6)
 
 
 def test_a_missing_fold_is_an_error(tmp_path, data):

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import train_folds
-from out_of_fold import FOLDS, read
+from fold_runs import FOLDS
+from out_of_fold import read
 from PIL import Image
 
 
