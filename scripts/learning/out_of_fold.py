@@ -3,18 +3,21 @@
     python scripts/learning/out_of_fold.py learning/ifct2017/lite0 before after timm
 
 Each argument after the folder names a row; see fold_runs.py.  "after:head" takes its array
-logits_head instead of logits.  All seeds that have every fold are used.
+logits_head instead of logits.  All seeds that have every fold are used.  --ensembles adds the mean
+of their probabilities: the seeds have other folds, so each network was trained on other images, but
+none on the one that it scores.
 """
 
 import argparse
 import math
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from scipy.special import logit
 
 from mlcls_jax.data.label_table import UNKNOWN, LabelTable
 from mlcls_jax.evaluation.base_rate import probabilities
@@ -24,6 +27,7 @@ from mlcls_jax.evaluation.decision_rule import ThresholdCriterion, cross_fit
 from mlcls_jax.evaluation.metrics import binary_cross_entropy, decision_values
 
 RESAMPLES, LEVEL = 2000, 95
+TINY = 1e-9  # distance of the mean probabilities from 0 and 1
 MIN_POSITIVES = 10  # classes with fewer images are not averaged
 
 
@@ -96,6 +100,14 @@ def read(folder: Path, name: str, most: float = math.inf) -> OutOfFold:
             logits[seed][run["rows"]] = run[f"logits_{array}" if array else "logits"]
     seconds = [float(run["seconds"]) for runs in complete.values() for run in runs.values()]
     return OutOfFold(labels, fold, logits, float(np.mean(seconds)), most)
+
+
+def ensemble(row: OutOfFold) -> OutOfFold:
+    """Returns a row with the mean probability over the seeds in place of each seed's."""
+    mean = np.mean([probabilities(logits) for logits in row.logits.values()], axis=0)
+    scores = logit(np.clip(mean, TINY, 1 - TINY))
+    seconds = row.seconds * len(row.logits)
+    return replace(row, logits=dict.fromkeys(row.logits, scores), seconds=seconds)
 
 
 def _covers_all(runs: dict[int, dict[str, np.ndarray]]) -> bool:
@@ -215,14 +227,19 @@ def main(arguments: list[str]) -> None:
         default=math.inf,
         help="average only classes with at most this many images",
     )
+    parser.add_argument("--ensembles", action="store_true", help="also the mean over the seeds")
     options = parser.parse_args(arguments)
     baseline: OutOfFold | None = None
     columns = ("mAP", "fold mAP", "loss", "loss calibrated", "ECE", "ECE calibrated", "CF1")
     gains = ("mAP difference", "loss difference")
     names = ("row", "seeds", *gains, *columns, "seconds")
     print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
-    for name in options.rows:
-        row = read(options.folder, name, options.most)
+    rows = [(name, read(options.folder, name, options.most)) for name in options.rows]
+    if options.ensembles:
+        rows = [
+            pair for name, row in rows for pair in ((name, row), (f"{name}, mean", ensemble(row)))
+        ]
+    for name, row in rows:
         values, cells = summary(row), ["", ""]
         if baseline is not None:
             both = map_difference(row, baseline), loss_difference(row, baseline)

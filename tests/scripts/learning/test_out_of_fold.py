@@ -1,5 +1,6 @@
 """Out-of-fold scores and their paired differences, against scikit-learn."""
 
+import dataclasses
 from pathlib import Path
 
 import fold_runs
@@ -100,6 +101,18 @@ def test_the_difference_of_the_losses_is_that_of_the_calibrated_probabilities(tm
     known = labels >= 0
     losses = [log_loss(labels[known], each.calibrated[0][0][known]) for each in (better, row)]
     assert gain == pytest.approx(losses[0] - losses[1], abs=1e-6)
+
+
+def test_an_ensemble_has_the_mean_probability_of_the_seeds(tmp_path, data):
+    labels, logits = data
+    store(tmp_path, "row", logits, labels)
+    one = out_of_fold.read(tmp_path, "row")
+    two = dataclasses.replace(one, logits={0: logits, 1: -logits}, fold={0: one.fold[0]} | one.fold)
+    mean = out_of_fold.ensemble(two)
+    assert mean.seconds == 4.0
+    for seed in (0, 1):
+        np.testing.assert_allclose(mean.logits[seed], 0, atol=1e-6)
+    np.testing.assert_allclose(out_of_fold.ensemble(one).logits[0], logits, rtol=1e-5, atol=1e-6)
 
 
 def test_a_missing_fold_is_an_error(tmp_path, data):
