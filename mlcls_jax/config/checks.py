@@ -109,7 +109,7 @@ def _names(choices: Iterable[str]) -> str:
 def _check_recipe(recipe: str, minutes: float, phases: list[Phase]) -> None:
     given, default = ([(p.name, len(p.groups)) for p in x] for x in (phases, default_phases()))
     wanted = f"minutes is {minutes:g}" if minutes else f"recipe is {recipe!r}"
-    if (minutes or recipe in ("fast", "best")) and given != default:
+    if (minutes or recipe == "fast") and given != default:
         names = " and ".join(name for name, _ in default)
         raise ValueError(
             f"config: {wanted}, which needs the default phases {names} with their groups; set "

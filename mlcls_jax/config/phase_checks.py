@@ -59,7 +59,6 @@ def _check_numbers(path: str, phase: Phase) -> None:
         ("layer_decay", 0 < phase.layer_decay <= 1, "above 0 and at most 1 (off)"),
         ("clip_norm", 0 <= phase.clip_norm < float("inf"), "0 (off) or more, and finite"),
         ("accumulate", phase.accumulate >= 1, "1 (off) or more"),
-        ("sam", 0 <= phase.sam < float("inf"), "0 (off) or more, and finite"),
         ("ema", 0 <= phase.ema < 1, "0 (off) or more, and below 1"),
         ("patience", phase.patience >= 0, "0 (off) or more"),
     ]

@@ -18,11 +18,9 @@ from mlcls_jax.models.variants import VARIANTS, scaled_stages
 OPERATIONS, MAGNITUDE = 2, 5.0  # of RandAugment
 OFF = {"augment.rand_augment": 0}  # what a recipe sets without an effect
 UPPER_STAGES = 2  # stages that "fast" fine-tunes
-RADIUS = 0.05  # of SAM in "best", as in most of the paper
 MIN_EPOCHS = 2  # of fine-tuning that --minutes plans before it makes the images smaller
 SIZE_STEP, MIN_SIZE = 32, 128  # pixels
 UPPER, DURATION, SIZE = "phases[1].groups[1].pattern", "phases[1].duration", "model.image_size"
-SAM = "phases[1].sam"
 
 Node = TypeVar("Node")
 
@@ -47,8 +45,6 @@ def recipe_fields(recipe: str, variant: str, *, on_images: bool) -> dict[str, An
         stages = len(scaled_stages(VARIANTS[variant]))
         upper = [f"stage{number}" for number in range(stages - UPPER_STAGES + 1, stages + 1)]
         fields |= {UPPER: f"backbone/({'|'.join([*upper, 'top'])})/.*"}
-    if recipe == "best" and on_images:
-        fields |= {SAM: RADIUS}
     return fields
 
 

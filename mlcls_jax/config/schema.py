@@ -278,9 +278,6 @@ class Phase:
     layer_decay: float = 1.0
     clip_norm: float = 1.0  # largest global norm of the trainable gradients; 0: no clipping
     accumulate: int = 1  # number of equal parts in which a batch is computed, for less memory
-    # Radius of sharpness-aware minimisation (SAM), such as 0.05: each step computes two gradients,
-    # so it takes twice as long.  0: off.
-    sam: float = 0.0
     # Decay per step of an exponential moving average (EMA) of the parameters, 0 to below 1; 0: off.
     # Evaluations score the EMA as well, and the better one counts.
     ema: float = 0.0
@@ -375,8 +372,8 @@ class Config:
 
     seed: int = 0  # decides initial parameters, order of images, augmentation and dropout
     # Fills in what the config leaves open.  auto: RandAugment.  fast: also limits fine-tuning to
-    # the last two stages.  best: also SAM, which takes twice as long.  none: nothing.
-    recipe: str = _choice("auto", "fast", "best", "none")
+    # the last two stages.  none: nothing.
+    recipe: str = _choice("auto", "fast", "none")
     # Minutes that training may take: plans epochs and image size of the default phases from the
     # measured speed.  0: no limit.
     minutes: float = 0.0

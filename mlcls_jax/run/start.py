@@ -92,10 +92,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument(
         "--recipe",
-        choices=("auto", "fast", "best", "none"),
+        choices=("auto", "fast", "none"),
         help="what to fill in where the config has its default: auto (default) turns on "
-        "RandAugment, fast also limits fine-tuning to the last two stages, best also turns on SAM, "
-        "which takes twice as long, none changes nothing",
+        "RandAugment, fast also limits fine-tuning to the last two stages, none changes nothing",
     )
     parser.add_argument(
         "--minutes",

@@ -68,7 +68,6 @@ def make_feature_step(
     accumulate: int = 1,
     decay: Decay | None = None,
     skip: bool = False,
-    sam: float = 0.0,
 ) -> Callable[[TrainState, Features, FeatureChunk], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns a jitted `steps(state, features, chunk) -> (state, {"loss", "grad_norm"})`.
 
@@ -84,7 +83,7 @@ def make_feature_step(
         loss: of each image and class, see losses.py.
         seed: of dropout, which depends only on the seed and the position of the image.
         mesh: of all devices; the rows of each batch are spread over it.
-        accumulate, decay, skip, sam: see `make_update`.
+        accumulate, decay, skip: see `make_update`.
     """
 
     def forward(leaves, frozen, _, batch):
@@ -101,7 +100,7 @@ def make_feature_step(
         loss_sum, count = known_sum(loss(logits, labels), labels)
         return loss_sum, (count, {})
 
-    update = make_update(forward, optimizer, trainable, mesh, accumulate, decay, skip, sam)
+    update = make_update(forward, optimizer, trainable, mesh, accumulate, decay, skip)
 
     def steps(state: TrainState, features: Features, chunk: FeatureChunk):
         views = features.inputs.shape[1]

@@ -204,7 +204,6 @@ def step_program(
         phase_plan.phase.accumulate,
         _decay(phase_plan),
         spec.skip_nan,
-        phase_plan.phase.sam,
     )
     batch = batch_shape(spec, mesh)
     return Program(step, (state_shape(variables, phase_plan, mesh), batch))
@@ -264,7 +263,6 @@ def feature_step_program(
         phase_plan.phase.accumulate,
         _decay(phase_plan),
         spec.skip_nan,
-        phase_plan.phase.sam,
     )
     one_image, views = head_input(spec.network, variables), phase_plan.phase.cached_views
     rows = phase_plan.chunk_steps(spec.log_every), spec.batch_size

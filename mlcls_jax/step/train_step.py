@@ -125,7 +125,6 @@ def make_train_step(
     accumulate: int = 1,
     decay: Decay | None = None,
     skip: bool = False,
-    sam: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns a jitted `step(state, batch) -> (state, {"loss", "grad_norm"})`.
 
@@ -140,7 +139,7 @@ def make_train_step(
         loss: of each image and class, see losses.py.
         seed: of dropout and drop path, which depend only on the seed and the position of the image.
         mesh: of all devices; the batch is spread over it.
-        accumulate, decay, skip, sam: see `make_update`.
+        accumulate, decay, skip: see `make_update`.
     """
 
     def forward(leaves, frozen, batch_stats, batch):
@@ -157,7 +156,7 @@ def make_train_step(
         loss_sum, count = known_sum(loss(logits, labels), labels)
         return loss_sum, (count, changed_statistics(updated["batch_stats"], model.active))
 
-    step = make_update(forward, optimizer, trainable, mesh, accumulate, decay, skip, sam)
+    step = make_update(forward, optimizer, trainable, mesh, accumulate, decay, skip)
     return over_devices(step, (P(), P(AXIS)), (P(), P()), mesh, donate_argnums=0)
 
 
@@ -169,7 +168,6 @@ def make_update(
     accumulate: int = 1,
     decay: Decay | None = None,
     skip: bool = False,
-    sam: float = 0.0,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns `step(state, batch) -> (state, {"loss", "grad_norm"})` for `over_devices`.
 
@@ -192,10 +190,6 @@ def make_update(
         skip: whether a step with a loss or gradient norm that is not finite changes nothing except
             the number of the step.  The metrics then contain a bool "skipped".  This takes memory
             for up to a second copy of what an update changes.
-        sam: radius of sharpness-aware minimisation (arXiv:2010.01412): the gradient is computed
-            once more, where the leaves are moved by this distance along the gradient.  As in the
-            paper, each device moves by the gradient of its own rows, here of each part.  The loss
-            and the statistics are those of the leaves themselves.  0: off.
     """
 
     def step(state: TrainState, batch: Any):
@@ -203,11 +197,7 @@ def make_update(
         gradient = jax.value_and_grad(forward, has_aux=True)
 
         def compute_rows(rows: Any):
-            values, grads = gradient(leaves, frozen, state.batch_stats, rows)
-            if sam:
-                moved = move_uphill(leaves, grads, sam)
-                grads = gradient(moved, frozen, state.batch_stats, rows)[1]
-            return values, grads
+            return gradient(leaves, frozen, state.batch_stats, rows)
 
         (loss_sum, (count, stats)), grads = sum_of_parts(compute_rows, batch, accumulate)
         loss_sum, count, stats, grads = _sum((loss_sum, count, stats, grads), mesh)
@@ -232,15 +222,6 @@ def make_update(
         return _skip_if_not_finite(state, after, metrics) if skip else (after, metrics)
 
     return step
-
-
-def move_uphill(leaves: dict, grads: dict, distance: float) -> dict:
-    """Returns the leaves moved by a distance along the gradient, which is the norm over all leaves.
-
-    Where the gradient is 0, nothing moves.
-    """
-    scale = distance / jnp.maximum(optax.tree.norm(grads), jnp.finfo(jnp.float32).tiny)
-    return {path: leaf + scale * grads[path] for path, leaf in leaves.items()}
 
 
 def _skip_if_not_finite(

@@ -9,6 +9,7 @@ none on the one that it scores.
 """
 
 import argparse
+import itertools
 import math
 import re
 import sys
@@ -236,9 +237,8 @@ def main(arguments: list[str]) -> None:
     print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
     rows = [(name, read(options.folder, name, options.most)) for name in options.rows]
     if options.ensembles:
-        rows = [
-            pair for name, row in rows for pair in ((name, row), (f"{name}, mean", ensemble(row)))
-        ]
+        both = [((name, row), (f"{name}, mean", ensemble(row))) for name, row in rows]
+        rows = list(itertools.chain.from_iterable(both))
     for name, row in rows:
         values, cells = summary(row), ["", ""]
         if baseline is not None:

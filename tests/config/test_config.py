@@ -192,9 +192,6 @@ def test_a_given_image_size_replaces_the_published_one():
         ("phases[0].layer_decay", 1.01),
         ("phases[0].accumulate", 0),
         ("phases[0].accumulate", 5),  # does not divide 32 rows
-        ("phases[0].sam", -0.05),
-        ("phases[0].sam", float("nan")),
-        ("phases[0].sam", float("inf")),
         ("phases[0].ema", 1.0),
         ("phases[0].ema", -0.1),
         ("phases[0].ema", float("nan")),
@@ -301,7 +298,6 @@ def test_a_bool_in_a_list_of_phases_is_refused_too():
         ("phases[0].schedule", "onecycle"),
         ("phases[0].layer_decay", 0.01),
         ("phases[0].accumulate", 32),
-        ("phases[0].sam", 0.05),
         ("phases[0].ema", 0.99999),
         ("phases[0].patience", 1),
         ("phases[0].cached_views", 2),

@@ -14,7 +14,7 @@ def filled(config: Config) -> dict:
     return with_recipe(config)[1]
 
 
-@pytest.mark.parametrize("recipe", ["auto", "fast", "best", "none"])
+@pytest.mark.parametrize("recipe", ["auto", "fast", "none"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_recipe_gives_a_valid_config(recipe, variant):
     resolved, fields = with_recipe(Config(recipe=recipe, model=Model(variant=variant)))
@@ -28,7 +28,7 @@ def test_what_differs_from_the_default_is_kept():
     assert with_recipe(config) == (config, {})
 
 
-@pytest.mark.parametrize("recipe", ["auto", "fast", "best"])
+@pytest.mark.parametrize("recipe", ["auto", "fast"])
 def test_a_recipe_that_was_filled_in_changes_nothing_more(recipe):
     once, _ = with_recipe(Config(recipe=recipe))
     assert with_recipe(once) == (once, {})
@@ -37,14 +37,6 @@ def test_a_recipe_that_was_filled_in_changes_nothing_more(recipe):
 def test_fast_trains_the_last_two_stages():
     fields = recipe_fields("fast", "v2s", on_images=True)
     assert fields[UPPER] == "backbone/(stage5|stage6|top)/.*"
-
-
-def test_best_fine_tunes_with_sam():
-    assert with_recipe(Config(recipe="best"))[0].phases[1].sam == 0.05
-    given = with_fields(Config(recipe="best"), {"phases[1].sam": 0.1})
-    assert with_recipe(given)[0].phases[1].sam == 0.1
-    resolved, fields = with_recipe(with_fields(Config(recipe="best"), {DURATION: "0 steps"}))
-    assert (resolved.phases[1].sam, fields) == (0.0, {"augment.rand_augment": 0})
 
 
 def test_the_strength_of_rand_augment_goes_with_its_operations():
@@ -65,7 +57,7 @@ def test_a_run_that_continues_keeps_what_its_recipe_set():
     assert with_recipe(Config(), stored=before)[0] == before
 
 
-@pytest.mark.parametrize("fields", [{"recipe": "fast"}, {"recipe": "best"}, {"minutes": 5.0}])
+@pytest.mark.parametrize("fields", [{"recipe": "fast"}, {"minutes": 5.0}])
 def test_a_plan_needs_the_default_phases(fields):
     phases = [Phase("all", "3 epochs", [Group(".*", 1e-3)])]
     with pytest.raises(ValueError, match="which needs the default phases head and finetune"):

@@ -47,18 +47,10 @@ def forward(leaves, frozen, stats, batch):
     return loss_sum, (count, {"backbone/mean": mean})
 
 
-def run(
-    devices: int,
-    accumulate: int = 1,
-    decay=None,
-    start: int = 0,
-    skip=False,
-    batches=None,
-    sam: float = 0.0,
-):
+def run(devices: int, accumulate: int = 1, decay=None, start: int = 0, skip=False, batches=None):
     """Returns the state and the metrics after each step."""
     mesh, optimizer = make_mesh(devices), optax.sgd(0.5, momentum=0.9)
-    update = make_update(forward, optimizer, TRAINABLE, mesh, accumulate, decay, skip, sam)
+    update = make_update(forward, optimizer, TRAINABLE, mesh, accumulate, decay, skip)
     step = over_devices(update, (P(), P(AXIS)), (P(), P()), mesh)
     leaves = {"head/kernel": PARAMS["head"]["kernel"]}
     ema = EmaState(leaves, {"backbone/mean": STATS["backbone"]["mean"]}) if decay else None
@@ -84,44 +76,6 @@ def assert_close(ours, theirs):
 def test_a_batch_in_parts_makes_the_update_of_the_whole(devices, accumulate):
     """Losses, counts, gradient norms, statistics and momentum are all sums over the rows."""
     assert_close(run(devices, accumulate), run(1))
-
-
-def test_sam_makes_the_updates_of_optax():
-    base, distance = optax.sgd(0.5, momentum=0.9), 0.3
-    ascent = optax.chain(optax.contrib.normalize(), optax.sgd(distance))
-    optimizer = optax.contrib.sam(base, ascent, opaque_mode=True)
-    kernel = jnp.asarray(PARAMS["head"]["kernel"])
-    state = optimizer.init(kernel)
-    plain = run(1)
-    for step, (ours, metrics) in enumerate(run(1, sam=distance)):
-        x, label = batch_of(step)
-
-        def mean_loss(kernel, x=x, label=label):
-            total, count = known_sum(sigmoid_bce(x @ kernel, label), label)
-            return total / count
-
-        loss, grads = jax.value_and_grad(mean_loss)(kernel)
-        updates, state = optimizer.update(
-            grads, state, kernel, grad_fn=lambda leaves, _, of=mean_loss: jax.grad(of)(leaves)
-        )
-        kernel = optax.apply_updates(kernel, updates)
-        assert_close(ours.params["head"]["kernel"], kernel)
-        np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)  # of the leaves themselves
-        assert_close(ours.batch_stats, plain[step][0].batch_stats)
-    assert not np.allclose(kernel, plain[-1][0].params["head"]["kernel"], rtol=1e-2)
-
-
-def test_with_sam_each_device_or_part_moves_by_its_own_gradient():
-    assert_close(run(2, sam=0.3), run(1, accumulate=2, sam=0.3))
-    parts, whole = run(2, sam=0.3)[-1][0], run(1, sam=0.3)[-1][0]
-    assert not np.allclose(parts.params["head"]["kernel"], whole.params["head"]["kernel"], 1e-3)
-
-
-def test_with_sam_a_batch_without_labels_changes_nothing():
-    x, label = batch_of(0)
-    ((state, metrics),) = run(1, sam=0.3, batches=[(x, np.full_like(label, UNKNOWN))])
-    np.testing.assert_array_equal(state.params["head"]["kernel"], PARAMS["head"]["kernel"])
-    assert (metrics["loss"], metrics["grad_norm"]) == (0, 0)
 
 
 def test_the_ema_is_the_recurrence_with_a_rising_decay():
