@@ -58,7 +58,7 @@ class OutOfFold:
 
     @cached_property
     def calibrated(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Probabilities and decisions, [image, included class], by seed; see `cross_fit`.
+        """Probabilities and predicted classes, [image, included class], by seed; see `cross_fit`.
 
         The temperature and the thresholds of an image were fitted to other images.
         """
