@@ -9,7 +9,13 @@ from typing import Any
 from mlcls_jax.config import Config, Data, Evaluation
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.options import Parser, add_accept_changed_data
-from mlcls_jax.options.shared import add_on_bad_image, add_tta, check_trained
+from mlcls_jax.options.shared import (
+    add_ensemble,
+    add_on_bad_image,
+    add_tta,
+    check_ensemble,
+    check_trained,
+)
 from mlcls_jax.run.input_paths import check_input
 from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.invocation import command
@@ -61,6 +67,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", default="best", help="best (default), latest, or a step")
     add_tta(parser)
+    add_ensemble(parser)
     add_on_bad_image(parser)
     add_accept_changed_data(parser)
     parser.add_argument(
@@ -125,6 +132,10 @@ def _check_options(parser: Parser, options: argparse.Namespace) -> None:
             parser.error(f"--{option} tunes on val; leave it out, or evaluate --split val")
         if getattr(options, name) is not None and options.tta != "none":
             parser.error(f"--{option} tunes without --tta; leave out one of the two options")
+        if getattr(options, name) is not None and options.ensemble:
+            parser.error(f"--{option} tunes one network; leave out --ensemble, or name a fold")
+    if options.ensemble and options.checkpoint != "best":
+        parser.error("--ensemble takes the last checkpoint of each fold; leave out --checkpoint")
 
 
 def check(argv: list[str]) -> None:
@@ -132,7 +143,11 @@ def check(argv: list[str]) -> None:
     with refusing():
         options = parse(argv)
         validate(Config(evaluation=Evaluation(**tuning_of(options))))
-        run = check_trained(options.workdir, options.checkpoint, options.accept_changed_data)
+        changed = options.accept_changed_data
+        if options.ensemble:
+            run = check_ensemble(options.workdir, changed)
+        else:
+            run = check_trained(options.workdir, options.checkpoint, changed)
         if not options.csv or source_of(options.csv, options.source, run.data) != "tfds":
             check_input(options.csv, "file", "check --csv")
             check_input(options.images, "folder", "check --images")

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from mlcls_jax.config.options import Parser
 from mlcls_jax.options.shared import (
+    add_ensemble,
     add_inputs,
     add_on_bad_image,
     add_tta,
+    check_ensemble,
     check_folder,
     check_has_list,
     check_trained,
@@ -36,6 +38,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest, or a step")
     add_tta(parser)
+    add_ensemble(parser)
     add_on_bad_image(parser)
     parser.add_argument(
         "--threshold",
@@ -51,6 +54,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--csv and --labels name the same file; choose another for one of them")
     if bool(options.committee) != (options.rank == DISAGREEMENT):
         parser.error("--rank disagreement and --committee go together: name further runs")
+    if options.ensemble and options.checkpoint != "best":
+        parser.error("--ensemble takes the last checkpoint of each fold; leave out --checkpoint")
+    if options.ensemble and (options.explain or options.rank == DIVERSE):
+        option = "--explain" if options.explain else "--rank diverse"
+        parser.error(f"{option} needs one network; leave out --ensemble, or name a fold")
     return options
 
 
@@ -114,7 +122,10 @@ def check(argv: list[str]) -> None:
     with refusing():
         options = parse(argv)
         check_inputs(options.inputs, options.images)
-        check_trained(options.workdir, options.checkpoint)
+        if options.ensemble:
+            check_ensemble(options.workdir)
+        else:
+            check_trained(options.workdir, options.checkpoint)
         for workdir in options.committee:
             check_trained(workdir, "best")
         check_new_files(options)

@@ -96,7 +96,8 @@ def check_step(folder: Path, steps: Collection[int], which: str) -> None:
     if not steps and (folds := fold_folders(folder.parent)):
         raise ValueError(
             f"{folder.parent} holds {len(folds)} folds and no model of all images; name one of "
-            f"them, such as {folds[0]}, or train one with the same command and --refit"
+            f"them, such as {folds[0]}, or train one with the same command and --refit; predict "
+            "and evaluate also take all of them together, with --ensemble"
         )
     if not steps:
         raise ValueError(f"{folder} holds no checkpoint yet; train in it first")

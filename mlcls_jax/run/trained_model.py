@@ -231,7 +231,12 @@ def uses_ema(metadata: dict[str, Any]) -> bool:
 
 
 def describe_checkpoint(metadata: dict[str, Any]) -> str:
-    """Returns for example "checkpoint of step 120 (phase finetune), EMA of the parameters"."""
+    """Returns for example "checkpoint of step 120 (phase finetune), EMA of the parameters".
+
+    For an ensemble, it is the mean of so many networks.
+    """
+    if networks := metadata.get("ensemble"):
+        return f"mean of {networks} networks, one of each fold"
     weights = ", EMA of the parameters" if uses_ema(metadata) else ""
     return f"checkpoint of step {metadata['step']} (phase {metadata['phase']}){weights}"
 
