@@ -255,9 +255,18 @@ def differences(workdir: Path, reference: Path) -> list[str]:
             distance = np.abs(state[name].astype(float) - expected_state[name].astype(float)).max()
             found.append(f"{name} differs by up to {distance:.3g}")
     metadata = Path(FOLDER, str(step), "metadata", "metadata")
-    if (workdir / metadata).read_bytes() != (reference / metadata).read_bytes():
-        found.append("the metadata of the last checkpoint differ")
+    texts = [(folder / metadata).read_text(encoding="utf-8") for folder in (workdir, reference)]
+    if texts[0] != texts[1]:
+        found.append(f"the metadata of the last checkpoint differ: {_first_difference(*texts)}")
     return found + [f"{name} was left behind" for name, _ in sorted(_unfinished(workdir))]
+
+
+def _first_difference(ours: str, theirs: str) -> str:
+    """Returns the surroundings of the first character that differs."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    at = next((i for i, (one, other) in pairs if one != other), min(len(ours), len(theirs)))
+    part = slice(max(at - 80, 0), at + 40)
+    return f"{ours[part]!r}, expected {theirs[part]!r}"
 
 
 def _metric_differences(records: list[str], expected: list[str]) -> list[str]:
