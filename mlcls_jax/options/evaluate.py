@@ -13,8 +13,8 @@ from mlcls_jax.options.shared import (
     add_ensemble,
     add_on_bad_image,
     add_tta,
-    check_ensemble,
-    check_trained,
+    check_has_one_checkpoint,
+    check_model,
 )
 from mlcls_jax.run.input_paths import check_input
 from mlcls_jax.system.command_line import refusing
@@ -134,8 +134,7 @@ def _check_options(parser: Parser, options: argparse.Namespace) -> None:
             parser.error(f"--{option} tunes without --tta; leave out one of the two options")
         if getattr(options, name) is not None and options.ensemble:
             parser.error(f"--{option} tunes one network; leave out --ensemble, or name a fold")
-    if options.ensemble and options.checkpoint != "best":
-        parser.error("--ensemble takes the last checkpoint of each fold; leave out --checkpoint")
+    check_has_one_checkpoint(parser, options)
 
 
 def check(argv: list[str]) -> None:
@@ -143,11 +142,7 @@ def check(argv: list[str]) -> None:
     with refusing():
         options = parse(argv)
         validate(Config(evaluation=Evaluation(**tuning_of(options))))
-        changed = options.accept_changed_data
-        if options.ensemble:
-            run = check_ensemble(options.workdir, changed)
-        else:
-            run = check_trained(options.workdir, options.checkpoint, changed)
+        run = check_model(options, options.accept_changed_data)
         if not options.csv or source_of(options.csv, options.source, run.data) != "tfds":
             check_input(options.csv, "file", "check --csv")
             check_input(options.images, "folder", "check --images")

@@ -12,9 +12,10 @@ from mlcls_jax.options.shared import (
     add_inputs,
     add_on_bad_image,
     add_tta,
-    check_ensemble,
     check_folder,
     check_has_list,
+    check_has_one_checkpoint,
+    check_model,
     check_trained,
 )
 from mlcls_jax.run.input_paths import check_inputs
@@ -54,8 +55,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--csv and --labels name the same file; choose another for one of them")
     if bool(options.committee) != (options.rank == DISAGREEMENT):
         parser.error("--rank disagreement and --committee go together: name further runs")
-    if options.ensemble and options.checkpoint != "best":
-        parser.error("--ensemble takes the last checkpoint of each fold; leave out --checkpoint")
+    check_has_one_checkpoint(parser, options)
     if options.ensemble and (options.explain or options.rank == DIVERSE):
         option = "--explain" if options.explain else "--rank diverse"
         parser.error(f"{option} needs one network; leave out --ensemble, or name a fold")
@@ -122,10 +122,7 @@ def check(argv: list[str]) -> None:
     with refusing():
         options = parse(argv)
         check_inputs(options.inputs, options.images)
-        if options.ensemble:
-            check_ensemble(options.workdir)
-        else:
-            check_trained(options.workdir, options.checkpoint)
+        check_model(options)
         for workdir in options.committee:
             check_trained(workdir, "best")
         check_new_files(options)

@@ -73,6 +73,12 @@ def add_ensemble(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_has_one_checkpoint(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Exits if --checkpoint was given with --ensemble, which decides it."""
+    if options.ensemble and options.checkpoint != "best":
+        parser.error("--ensemble takes the last checkpoint of each fold; leave out --checkpoint")
+
+
 def view_name(name: str) -> str:
     """Returns a value of --tta, also for one that had another name.
 
@@ -125,6 +131,21 @@ def check_ensemble(workdir: str, accept_changed: bool = False) -> Config:
     for folder in folders:
         check_trained(str(folder), "latest", accept_changed)
     return config
+
+
+def check_model(options: argparse.Namespace, accept_changed: bool = False) -> Config:
+    """Returns the config of the run, if it has what --checkpoint or --ensemble loads.
+
+    Args:
+        options: with workdir, checkpoint and ensemble.
+        accept_changed: see `check_trained`.
+
+    Raises:
+        ValueError: see `check_trained` and `check_ensemble`.
+    """
+    if options.ensemble:
+        return check_ensemble(options.workdir, accept_changed)
+    return check_trained(options.workdir, options.checkpoint, accept_changed)
 
 
 def check_folder(option: str, file: str) -> None:
