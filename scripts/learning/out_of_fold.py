@@ -123,16 +123,17 @@ def pooled_map(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> n
     return np.nanmean([ranked.average_precisions(weights) for ranked in classes], axis=0)
 
 
-def fold_map(labels: np.ndarray, logits: np.ndarray, fold: np.ndarray) -> float:
-    """Returns the mean over the folds of the mAP within a fold."""
-    ones = np.ones((len(labels), 1), np.float32)
+def fold_map(
+    labels: np.ndarray, logits: np.ndarray, fold: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Returns the mean over the folds of the mAP within a fold, for each column of weights."""
     values = []
     for index in np.unique(fold):
         chosen = fold == index
         present = (labels[chosen] == 1).any(axis=0)
-        part = labels[chosen][:, present], logits[chosen][:, present], ones[chosen]
-        values.append(pooled_map(*part)[0])
-    return float(np.mean(values))
+        part = labels[chosen][:, present], logits[chosen][:, present], weights[chosen]
+        values.append(pooled_map(*part))
+    return np.mean(values, axis=0)
 
 
 def resamples(images: int, seed: int = 0) -> np.ndarray:
@@ -166,6 +167,22 @@ def map_difference(one: OutOfFold, other: OutOfFold) -> tuple[float, float, floa
         [
             pooled_map(labels, one.logits[seed][:, included], weights)
             - pooled_map(labels, other.logits[seed][:, included], weights)
+            for seed in sorted(one.logits.keys() & other.logits.keys())
+        ]
+    )
+
+
+def fold_map_difference(one: OutOfFold, other: OutOfFold) -> tuple[float, float, float]:
+    """Returns the difference one - other of the fold mAP, and its interval.
+
+    Images are drawn as in `map_difference`.
+    """
+    included, weights = one.included, resamples(len(one.labels))
+    labels = one.labels[:, included]
+    return interval(
+        [
+            fold_map(labels, one.logits[seed][:, included], one.fold[seed], weights)
+            - fold_map(labels, other.logits[seed][:, included], one.fold[seed], weights)
             for seed in sorted(one.logits.keys() & other.logits.keys())
         ]
     )
@@ -206,7 +223,7 @@ def summary(row: OutOfFold) -> dict[str, float]:
         values.append(
             {
                 "mAP": float(pooled_map(labels, logits, ones)[0]),
-                "fold mAP": fold_map(labels, logits, row.fold[seed]),
+                "fold mAP": float(fold_map(labels, logits, row.fold[seed], ones)[0]),
                 "loss": binary_cross_entropy(labels, probabilities(logits)),
                 "loss calibrated": binary_cross_entropy(labels, calibrated),
                 "ECE": calibration_error(labels, probabilities(logits)),
@@ -232,7 +249,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     baseline: OutOfFold | None = None
     columns = ("mAP", "fold mAP", "loss", "loss calibrated", "ECE", "ECE calibrated", "CF1")
-    gains = ("mAP difference", "loss difference")
+    gains = ("mAP difference", "fold mAP difference", "loss difference")
     names = ("row", "seeds", *gains, *columns, "seconds")
     print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
     rows = [(name, read(options.folder, name, options.most)) for name in options.rows]
@@ -240,10 +257,11 @@ def main(arguments: list[str]) -> None:
         both = [((name, row), (f"{name}, mean", ensemble(row))) for name, row in rows]
         rows = list(itertools.chain.from_iterable(both))
     for name, row in rows:
-        values, cells = summary(row), ["", ""]
+        values, cells = summary(row), [""] * len(gains)
         if baseline is not None:
-            both = map_difference(row, baseline), loss_difference(row, baseline)
-            cells = [f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in both]
+            differences = (map_difference, fold_map_difference, loss_difference)
+            found = [difference(row, baseline) for difference in differences]
+            cells = [f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in found]
         baseline = baseline or row
         cells += [f"{values[column]:.4f}" for column in columns]
         print(f"| {name} | {len(row.logits)} | {' | '.join(cells)} | {row.seconds:.0f} |")

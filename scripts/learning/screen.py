@@ -12,8 +12,8 @@ come its settings: the fields of `Settings` that differ.  Finished folds are ski
 A file SEED_FOLD.npz has the logits of the held-out images at the end (logits) and logits_NAME for
 head (after the first phase), flip (mean with the mirror image), average (of the parameters after
 each of the last three epochs), half (halfway between the parameters before and after, as in
-arXiv:2109.01903), and with several members, ensemble (mean of their logits) and soup (logits of
-their mean parameters, arXiv:2203.05482).
+arXiv:2109.01903).  With own_folds, all of these are of the first network, and ensemble (mean
+probability) and soup (mean parameters, arXiv:2203.05482) of all.
 """
 
 import argparse
@@ -24,11 +24,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from fold_runs import add_data_options, folds_to_run, read_labels, save, training_rows
+from fold_runs import add_data_options, fold_of, folds_to_run, read_labels, save, training_rows
 from screen_network import (
-    FACTORS,
     ROWS,
     Network,
     Settings,
@@ -91,14 +91,12 @@ def main(arguments: list[str]) -> None:
         began = time.perf_counter()
         train = training_rows(run, len(labels), settings.images)
         known = hidden(labels[train], settings, run.seed)
-        if settings.head == "logistic":
-            head = fit_logistic(pooled[train], known, settings.strength)
-        else:
-            head = train_head(pooled[train], known, settings, run.seed)
-        after_head = pooled[run.held_out, 0] @ head["kernel"] + head["bias"]
+        parts = training_parts(known, settings, run.own_seed)
+        heads = [fitted_head(pooled[train[p]], known[p], settings, run.seed) for p in parts]
+        after_head = pooled[run.held_out, 0] @ heads[0]["kernel"] + heads[0]["bias"]
         result = {"logits": after_head, "logits_head": after_head}
         if settings.cut <= network.stages + 1:
-            steps = max(round(len(train) / ROWS), 1)
+            steps = max(round(len(parts[0]) / ROWS), 1)
             # Weights of positives are compiled into the step.
             means = (
                 train_table(known, settings).mean_targets.tolist() if settings.pos_weight else []
@@ -106,8 +104,26 @@ def main(arguments: list[str]) -> None:
             tail = tails.get((steps, tuple(means)))
             if tail is None:
                 tail = tails[steps, tuple(means)] = Tail(network, settings, steps, means)
-            result |= tail.train(head, inputs[train], known, inputs[run.held_out], run.own_seed)
+            data = [(inputs[train[p]], known[p]) for p in parts]
+            result |= tail.train(heads, data, inputs[run.held_out], run.own_seed)
         save(run, labels, time.perf_counter() - began, result)
+
+
+def training_parts(labels: np.ndarray, settings: Settings, seed: int) -> list[np.ndarray]:
+    """Returns the rows that each network trains on: all, or those of all own folds but one."""
+    if not settings.own_folds:
+        return [np.arange(len(labels))]
+    fold = fold_of(labels.astype(np.int8), seed, settings.own_folds)
+    return [np.flatnonzero(fold != index) for index in range(settings.own_folds)]
+
+
+def fitted_head(
+    features: np.ndarray, labels: np.ndarray, settings: Settings, seed: int
+) -> dict[str, Any]:
+    """Returns {kernel, bias} after the first phase, or of the logistic regression."""
+    if settings.head == "logistic":
+        return fit_logistic(features, labels, settings.strength)
+    return train_head(features, labels, settings, seed)
 
 
 def keep_settings(folder: Path, settings: Settings) -> None:
@@ -147,8 +163,8 @@ def parse_settings(texts: list[str]) -> Settings:
     settings = Settings(**values)
     if settings.head not in ("steps", "logistic"):
         raise ValueError(f"head={settings.head}: choose steps or logistic")
-    if not 1 <= settings.members <= len(FACTORS):
-        raise ValueError(f"members={settings.members}: choose 1 to {len(FACTORS)}")
+    if settings.own_folds < 0 or settings.own_folds == 1:
+        raise ValueError(f"own_folds={settings.own_folds}: choose 0, or 2 or more")
     return settings
 
 

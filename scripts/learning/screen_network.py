@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from mlcls_jax.config import Data, Group, Loss, Phase
@@ -25,7 +26,6 @@ from mlcls_jax.step.param_tree import flatten, unflatten
 from mlcls_jax.step.train_step import normalize
 
 ROWS, AVERAGED = 32, 3  # images per step; epochs whose parameters are averaged
-FACTORS = (1.0, 0.5, 2.0)  # of the learning rates of the members
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Settings:
         size: side of the images in pixels; 0: the variant's own.
         images: training images, drawn from those of the other folds; 0: all.
         flipped, unknown: shares of the training labels that are turned around, or hidden.
-        members: networks that train, 1 to 3, with other orders, dropout and learning rates.
+        own_folds: networks that train, each without one such fold of the training images; 0: one
+            network, on all of them.
         oversample: as in Data.
         pos_weight: "auto" as in Loss, or "" for 1.
     """
@@ -85,7 +86,7 @@ class Settings:
     images: int = 0
     flipped: float = 0.0
     unknown: float = 0.0
-    members: int = 1
+    own_folds: int = 0
     oversample: str = "none"
     pos_weight: str = ""
 
@@ -282,7 +283,7 @@ class Tail:
         changed: Any = updated["batch_stats"]
         return mean_loss(self.loss, logits, labels), flatten(changed)
 
-    def _step(self, leaves, state, statistics, x, labels, position, key, factor):
+    def _step(self, leaves, state, statistics, x, labels, position, key):
         gradient = jax.grad(self._loss, has_aux=True)
         arguments = statistics, x, labels, position, key
         grads, changed = gradient(leaves, *arguments)
@@ -290,13 +291,22 @@ class Tail:
             scale = self.settings.sam / optax.tree.norm(grads)
             grads, _ = gradient(jax.tree.map(lambda p, g: p + scale * g, leaves, grads), *arguments)
         updates, state = self.optimizer.update(grads, state, leaves)
-        updates = jax.tree.map(lambda update: factor * update, updates)
         return optax.apply_updates(leaves, updates), state, statistics | changed
 
-    def train(self, head: dict, x: np.ndarray, labels: np.ndarray, held_out: Any, seed: int):
-        """Returns the logits of the held-out activations by their names; see screen.py."""
-        data, others = (head, x, labels), FACTORS[1 : self.settings.members]
-        first, leaves, mean, statistics = self.fit(*data, seed)
+    def train(self, heads: list[dict], data: list[tuple], held_out: Any, seed: int):
+        """Returns the logits of the held-out activations by their names; see screen.py.
+
+        Args:
+            heads: of each network, before this phase.
+            data: activations and labels that each network trains on.
+            held_out: activations to score.
+            seed: of the first network.
+        """
+        fits = [
+            self.fit(head, x, labels, seed + 1000 * number)
+            for number, (head, (x, labels)) in enumerate(zip(heads, data, strict=True))
+        ]
+        first, leaves, mean, statistics = fits[0]
         half = jax.tree.map(lambda a, b: (a + np.asarray(b)) / 2, first, leaves)
         plain = partial(self.evaluate, statistics=statistics, held_out=held_out)
         end = plain(leaves, view=0)
@@ -306,14 +316,15 @@ class Tail:
             "logits_average": plain(mean, view=0),
             "logits_half": plain(half, view=0),
         }
-        if others:
-            fits = [self.fit(*data, seed + 1000 * m, f)[1] for m, f in enumerate(others, start=1)]
-            soup = jax.tree.map(lambda *a: np.mean(a, axis=0), leaves, *fits)
-            scores = [end, *(plain(fitted, view=0) for fitted in fits)]
-            result |= {"logits_soup": plain(soup, view=0), "logits_ensemble": np.mean(scores, 0)}
+        if len(fits) > 1:
+            ends = [fitted[1] for fitted in fits]
+            soup = jax.tree.map(lambda *a: np.mean(a, axis=0), *ends)
+            scores = np.array([plain(end, view=0) for end in ends], np.float64)
+            ensemble = logit(expit(scores).mean(axis=0))
+            result |= {"logits_soup": plain(soup, view=0), "logits_ensemble": ensemble}
         return result
 
-    def fit(self, head: dict, x: np.ndarray, labels: np.ndarray, seed: int, factor: float = 1.0):
+    def fit(self, head: dict, x: np.ndarray, labels: np.ndarray, seed: int):
         """Returns the parameters before, after, and averaged, and the statistics after training."""
         params: Any = {"backbone": self.network.backbone, "head": head}
         params = flatten(params)
@@ -336,7 +347,7 @@ class Tail:
             row, view = rows[chosen], views[chosen]
             drawn = x[row, view], labels[row], chosen.astype(np.uint32)
             leaves, state, statistics = self.step(
-                leaves, state, statistics, *drawn, jax.random.fold_in(key, step), factor
+                leaves, state, statistics, *drawn, jax.random.fold_in(key, step)
             )
             left = steps - step - 1
             if left % self.per_epoch == 0 and left < AVERAGED * self.per_epoch:

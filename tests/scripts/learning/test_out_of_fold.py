@@ -87,6 +87,19 @@ def test_a_better_row_has_an_interval_above_zero(tmp_path, data):
     gain, low, high = out_of_fold.map_difference(better, row)
     assert 0 < low < gain < high
     assert out_of_fold.map_difference(row, better)[0] == pytest.approx(-gain)
+    gain, low, high = out_of_fold.fold_map_difference(better, row)
+    assert 0 < low < gain < high
+    values = [out_of_fold.summary(each)["fold mAP"] for each in (better, row)]
+    assert gain == pytest.approx(values[0] - values[1], abs=1e-6)
+
+
+def test_scores_of_another_scale_in_each_fold_lower_the_pooled_map_only(tmp_path, data):
+    labels, logits = data
+    store(tmp_path, "row", logits, labels)
+    row = out_of_fold.read(tmp_path, "row")
+    moved = dataclasses.replace(row, logits={0: logits + 3.0 * row.fold[0][:, None]})
+    assert out_of_fold.map_difference(moved, row)[0] < -0.01
+    assert out_of_fold.fold_map_difference(moved, row)[0] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_difference_of_the_losses_is_that_of_the_calibrated_probabilities(tmp_path, data):

@@ -15,6 +15,16 @@ def test_settings_are_read_by_their_names():
         screen.parse_settings(["epoch=2"])
 
 
+def test_each_network_trains_without_one_fold():
+    labels = np.tile(np.eye(4, dtype=np.float32), (10, 1))
+    assert [len(part) for part in screen.training_parts(labels, Settings(), seed=0)] == [40]
+    parts = screen.training_parts(labels, Settings(own_folds=5), seed=0)
+    assert [len(part) for part in parts] == [32] * 5
+    assert (np.bincount(np.concatenate(parts)) == 4).all()
+    with pytest.raises(ValueError, match="own_folds=1: choose 0, or 2 or more"):
+        screen.parse_settings(["own_folds=1"])
+
+
 def test_labels_are_turned_around_and_hidden():
     labels = np.tile(np.array([[1], [0], [-1]], np.int8), (400, 4))
     settings = Settings(flipped=0.25, unknown=0.5)
@@ -42,6 +52,7 @@ def test_rows_are_scored_out_of_fold(tmp_path):
     common += [f"{tmp_path / 'out'}"]
     small = ["size=64", "epochs=3", "head_epochs=30", "warmup=0"]
     screen.main([*common, "tail", *small, "cut=7", "mixup=0.4", "sam=0.05", "smoothing=0.1"])
+    screen.main([*common, "folds", *small, "cut=8", "own_folds=2"])
     screen.main([*common, "logistic", *small, "cut=9", "head=logistic"])
     tail, logistic = (read(tmp_path / "out", name) for name in ("tail", "logistic"))
     assert logistic.fold[0].tolist() == [i // 4 for i in range(20)]
@@ -49,5 +60,11 @@ def test_rows_are_scored_out_of_fold(tmp_path):
         row = read(tmp_path / "out", name)
         assert np.isfinite(row.logits[0]).all() and row.labels.shape == (20, 2)
     assert not np.allclose(tail.logits[0], read(tmp_path / "out", "tail:head").logits[0])
+    folds, (ensemble, soup) = (
+        read(tmp_path / "out", "folds"),
+        (read(tmp_path / "out", f"folds:{name}") for name in ("ensemble", "soup")),
+    )
+    assert not np.allclose(ensemble.logits[0], folds.logits[0])
+    assert not np.allclose(ensemble.logits[0], soup.logits[0], atol=1e-4)
     order = np.argsort(logistic.logits[0][:, 1])
     assert logistic.labels[order, 1].tolist() == [0] * 10 + [1] * 10
