@@ -42,7 +42,6 @@ from mlcls_jax.evaluation.decision_rule import (
 )
 from mlcls_jax.run.best_scores import write_decision_rule
 from mlcls_jax.run.bucket_run import open_workdir
-from mlcls_jax.run.ensemble import load_ensemble
 from mlcls_jax.run.fingerprints import check_split_kept
 from mlcls_jax.run.score_table import print_scores, score_table
 from mlcls_jax.run.trained_model import (
@@ -63,11 +62,9 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     distributed.start()
     workdir = open_workdir(options.workdir)
-    if options.ensemble:
-        run = load_ensemble(workdir, options.tta, options.accept_changed_data)
-    else:
-        run = load_trained_model(workdir, options.checkpoint, options.accept_changed_data)
-        run = with_views(run, options.tta)
+    run = with_views(
+        load_trained_model(workdir, options.checkpoint, options.accept_changed_data), options.tta
+    )
     check_writable(workdir)
     criterion = _new_criterion(run, options)
     table = _table(run, workdir, options)
@@ -104,7 +101,6 @@ def main(argv: list[str]) -> int:
         "unreadable": len(reader.bad),
         "tta": options.tta,
         "views": len(views(options.tta, run.config.augment.symmetry)),
-        "networks": run.metadata.get("ensemble", 1),
         **scored,
     }
     written = workdir / f"eval_{name}.json", workdir / f"predictions_{name}.csv"

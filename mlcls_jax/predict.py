@@ -45,7 +45,6 @@ from mlcls_jax.evaluation.ranking import certainty, disagreement, farthest_first
 from mlcls_jax.explain.overlays import choose, write_overlays
 from mlcls_jax.run.bucket_run import open_workdir
 from mlcls_jax.run.embedding import embed_dataset, embedding_step
-from mlcls_jax.run.ensemble import load_ensemble
 from mlcls_jax.run.fiftyone import classifications, write_classifications
 from mlcls_jax.run.given_images import named_images
 from mlcls_jax.run.label_studio import tasks, write_tasks
@@ -95,16 +94,12 @@ def main(argv: list[str]) -> int:
     distributed.start()
     names, paths = named_images(options.inputs, options.images, options.workdir)
     check_new_files(options)
-    workdir = open_workdir(options.workdir)
-    if options.ensemble:
-        plain = run = load_ensemble(workdir, options.tta)
-    else:
-        plain = load_trained_model(workdir, options.checkpoint)
-        run = with_views(plain, options.tta)
+    plain = load_trained_model(open_workdir(options.workdir), options.checkpoint)
+    run = with_views(plain, options.tta)
     check_outputs(options, run.config.data, names)
     if options.rank == DIVERSE:
         embedding_step(plain)  # refuses networks without features before any image is read
-    if options.ensemble or uses_ema(run.metadata):
+    if uses_ema(run.metadata):
         print(escaped(f"using the {describe_checkpoint(run.metadata)}"), file=sys.stderr)
     # No limit on the share of bad images: the user chose the images, and may have chosen few.
     data = dataclasses.replace(run.config.data, max_bad_fraction=1.0)

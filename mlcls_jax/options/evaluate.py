@@ -9,13 +9,7 @@ from typing import Any
 from mlcls_jax.config import Config, Data, Evaluation
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.options import Parser, add_accept_changed_data
-from mlcls_jax.options.shared import (
-    add_ensemble,
-    add_on_bad_image,
-    add_tta,
-    check_has_one_checkpoint,
-    check_model,
-)
+from mlcls_jax.options.shared import add_on_bad_image, add_tta, check_trained
 from mlcls_jax.run.input_paths import check_input
 from mlcls_jax.system.command_line import refusing
 from mlcls_jax.system.invocation import command
@@ -67,7 +61,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", default="best", help="best (default), latest, or a step")
     add_tta(parser)
-    add_ensemble(parser)
     add_on_bad_image(parser)
     add_accept_changed_data(parser)
     parser.add_argument(
@@ -132,9 +125,6 @@ def _check_options(parser: Parser, options: argparse.Namespace) -> None:
             parser.error(f"--{option} tunes on val; leave it out, or evaluate --split val")
         if getattr(options, name) is not None and options.tta != "none":
             parser.error(f"--{option} tunes without --tta; leave out one of the two options")
-        if getattr(options, name) is not None and options.ensemble:
-            parser.error(f"--{option} tunes one network; leave out --ensemble, or name a fold")
-    check_has_one_checkpoint(parser, options)
 
 
 def check(argv: list[str]) -> None:
@@ -142,7 +132,7 @@ def check(argv: list[str]) -> None:
     with refusing():
         options = parse(argv)
         validate(Config(evaluation=Evaluation(**tuning_of(options))))
-        run = check_model(options, options.accept_changed_data)
+        run = check_trained(options.workdir, options.checkpoint, options.accept_changed_data)
         if not options.csv or source_of(options.csv, options.source, run.data) != "tfds":
             check_input(options.csv, "file", "check --csv")
             check_input(options.images, "folder", "check --images")

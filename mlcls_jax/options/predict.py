@@ -8,14 +8,11 @@ from pathlib import Path
 
 from mlcls_jax.config.options import Parser
 from mlcls_jax.options.shared import (
-    add_ensemble,
     add_inputs,
     add_on_bad_image,
     add_tta,
     check_folder,
     check_has_list,
-    check_has_one_checkpoint,
-    check_model,
     check_trained,
 )
 from mlcls_jax.run.input_paths import check_inputs
@@ -39,7 +36,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--checkpoint", default="best", help="best (default), latest, or a step")
     add_tta(parser)
-    add_ensemble(parser)
     add_on_bad_image(parser)
     parser.add_argument(
         "--threshold",
@@ -55,10 +51,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--csv and --labels name the same file; choose another for one of them")
     if bool(options.committee) != (options.rank == DISAGREEMENT):
         parser.error("--rank disagreement and --committee go together: name further runs")
-    check_has_one_checkpoint(parser, options)
-    if options.ensemble and (options.explain or options.rank == DIVERSE):
-        option = "--explain" if options.explain else "--rank diverse"
-        parser.error(f"{option} needs one network; leave out --ensemble, or name a fold")
     return options
 
 
@@ -122,7 +114,7 @@ def check(argv: list[str]) -> None:
     with refusing():
         options = parse(argv)
         check_inputs(options.inputs, options.images)
-        check_model(options)
+        check_trained(options.workdir, options.checkpoint)
         for workdir in options.committee:
             check_trained(workdir, "best")
         check_new_files(options)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from mlcls_jax.config import Config
 from mlcls_jax.run.bucket_run import open_workdir
-from mlcls_jax.run.checkpoint_integrity import FOLDER, check_step, fold_folders, saved_steps
+from mlcls_jax.run.checkpoint_integrity import FOLDER, check_step, saved_steps
 from mlcls_jax.run.input_paths import is_list
 from mlcls_jax.run.stored_config import OF_MODEL, check_config_kept, read_config
-from mlcls_jax.run.workdir import HELD_OUT, SCORES
 from mlcls_jax.system.files import check_writable
 from mlcls_jax.system.remote import is_remote
 
@@ -63,22 +62,6 @@ def add_tta(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_ensemble(parser: argparse.ArgumentParser) -> None:
-    """Adds --ensemble, which averages predictions over the folds of a run."""
-    parser.add_argument(
-        "--ensemble",
-        action="store_true",
-        help="average the probabilities of the networks of all folds of a run with train --folds, "
-        "each of its last checkpoint, with the thresholds of the out-of-fold predictions",
-    )
-
-
-def check_has_one_checkpoint(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Exits if --checkpoint was given with --ensemble, which decides it."""
-    if options.ensemble and options.checkpoint != "best":
-        parser.error("--ensemble takes the last checkpoint of each fold; leave out --checkpoint")
-
-
 def view_name(name: str) -> str:
     """Returns a value of --tta, also for one that had another name.
 
@@ -104,48 +87,6 @@ def check_trained(workdir: str, checkpoint: str, accept_changed: bool = False) -
     check_step(path / FOLDER, saved_steps(path), checkpoint)
     check_config_kept(path, accept_changed, OF_MODEL)
     return config
-
-
-def check_ensemble(workdir: str, accept_changed: bool = False) -> Config:
-    """Returns the config of the run that --workdir names, if all of its folds are finished.
-
-    Args:
-        workdir: the option.
-        accept_changed: see `check_trained`.
-
-    Raises:
-        ValueError: the folder holds no run with folds, or one of them is not finished.
-    """
-    path = open_workdir(workdir)
-    config, folders = read_config(path), fold_folders(path)
-    if not folders:
-        raise ValueError(
-            f"{workdir} has no folds; --ensemble needs a run of train --folds, leave it out"
-        )
-    missing = len(folders) != config.data.folds or not (path / SCORES).exists()
-    if missing or not all((folder / HELD_OUT).exists() for folder in folders):
-        raise ValueError(
-            f"{workdir}: not all of its {config.data.folds} folds are finished; run the same train "
-            "command again, and use --ensemble afterwards"
-        )
-    for folder in folders:
-        check_trained(str(folder), "latest", accept_changed)
-    return config
-
-
-def check_model(options: argparse.Namespace, accept_changed: bool = False) -> Config:
-    """Returns the config of the run, if it has what --checkpoint or --ensemble loads.
-
-    Args:
-        options: with workdir, checkpoint and ensemble.
-        accept_changed: see `check_trained`.
-
-    Raises:
-        ValueError: see `check_trained` and `check_ensemble`.
-    """
-    if options.ensemble:
-        return check_ensemble(options.workdir, accept_changed)
-    return check_trained(options.workdir, options.checkpoint, accept_changed)
 
 
 def check_folder(option: str, file: str) -> None:

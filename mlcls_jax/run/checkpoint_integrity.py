@@ -96,8 +96,7 @@ def check_step(folder: Path, steps: Collection[int], which: str) -> None:
     if not steps and (folds := fold_folders(folder.parent)):
         raise ValueError(
             f"{folder.parent} holds {len(folds)} folds and no model of all images; name one of "
-            f"them, such as {folds[0]}, or train one with the same command and --refit; predict "
-            "and evaluate also take all of them together, with --ensemble"
+            f"them, such as {folds[0]}, or train one with the same command and --refit"
         )
     if not steps:
         raise ValueError(f"{folder} holds no checkpoint yet; train in it first")

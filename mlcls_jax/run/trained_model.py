@@ -231,12 +231,7 @@ def uses_ema(metadata: dict[str, Any]) -> bool:
 
 
 def describe_checkpoint(metadata: dict[str, Any]) -> str:
-    """Returns for example "checkpoint of step 120 (phase finetune), EMA of the parameters".
-
-    For an ensemble, it is the mean of so many networks.
-    """
-    if networks := metadata.get("ensemble"):
-        return f"mean of {networks} networks, one of each fold"
+    """Returns for example "checkpoint of step 120 (phase finetune), EMA of the parameters"."""
     weights = ", EMA of the parameters" if uses_ema(metadata) else ""
     return f"checkpoint of step {metadata['step']} (phase {metadata['phase']}){weights}"
 
