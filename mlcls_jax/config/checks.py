@@ -23,8 +23,10 @@ from mlcls_jax.config.ranges import (
     run_ranges,
     safety_ranges,
 )
+from mlcls_jax.config.recipes import BEST, with_best_data
 from mlcls_jax.config.schema import (
     Config,
+    Data,
     Loss,
     Model,
     Phase,
@@ -71,7 +73,9 @@ def validate(config: Config) -> None:
     )
     check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
     check_source(config.data)
-    check_folds(config.data, any(phase.patience for phase in config.phases))
+    if config.recipe == BEST:
+        _check_best(config)
+    check_folds(with_best_data(config).data, any(phase.patience for phase in config.phases))
     check_oversampling(config.data)
     check_loader(config.data, config.augment)
     check_pixels(config.data, config.augment, config.model.in_channels)
@@ -104,6 +108,21 @@ def _check_choices(node, prefix: str) -> None:
 
 def _names(choices: Iterable[str]) -> str:
     return ", ".join(choice or "''" for choice in choices)
+
+
+def _check_best(config: Config) -> None:
+    data, default = config.data, Data()
+    given = {
+        "data.val_csv": data.val_csv if data.val_csv != default.val_csv else "",
+        "data.val_fraction": data.val_fraction if data.val_fraction != default.val_fraction else "",
+        "patience of a phase": max(phase.patience for phase in config.phases),
+    }
+    for name, value in given.items():
+        if value:
+            raise ValueError(
+                f"config: recipe is 'best', which trains on all images, but {name} is {value!r}; "
+                "remove it, or use --recipe auto"
+            )
 
 
 def _check_recipe(recipe: str, minutes: float, phases: list[Phase]) -> None:

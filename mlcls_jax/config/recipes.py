@@ -17,6 +17,7 @@ from mlcls_jax.models.variants import VARIANTS, scaled_stages
 
 OPERATIONS, MAGNITUDE = 2, 5.0  # of RandAugment
 OFF = {"augment.rand_augment": 0}  # what a recipe sets without an effect
+BEST, BEST_FOLDS = "best", 5
 UPPER_STAGES = 2  # stages that "fast" fine-tunes
 MIN_EPOCHS = 2  # of fine-tuning that --minutes plans before it makes the images smaller
 SIZE_STEP, MIN_SIZE = 32, 128  # pixels
@@ -70,6 +71,26 @@ def with_recipe(config: Config, stored: Config | None = None) -> tuple[Config, d
     default = flatten_fields(dataclasses.asdict(Config()))
     filled = {path: value for path, value in fields.items() if given.get(path) == default[path]}
     return with_fields(config, filled), filled
+
+
+def with_best_data(config: Config) -> Config:
+    """Returns the config with what the recipe `best` sets in the section data.
+
+    The network trains on all images, with thresholds and a temperature of five folds.  A number of
+    folds that is given is kept.
+
+    Args:
+        config: it is not changed.
+
+    >>> data = with_best_data(Config(recipe="best")).data
+    >>> data.folds, data.refit
+    (5, True)
+    """
+    if config.recipe != BEST:
+        return config
+    data = config.data
+    folds, refit = data.folds or BEST_FOLDS, data.fold < 0
+    return dataclasses.replace(config, data=dataclasses.replace(data, folds=folds, refit=refit))
 
 
 def with_stored_depth(data: Data, stored: Data | None) -> Data:

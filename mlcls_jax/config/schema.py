@@ -372,8 +372,8 @@ class Config:
 
     seed: int = 0  # decides initial parameters, order of images, augmentation and dropout
     # Fills in what the config leaves open.  auto: RandAugment.  fast: also limits fine-tuning to
-    # the last two stages.  none: nothing.
-    recipe: str = _choice("auto", "fast", "none")
+    # the last two stages.  best: auto with data.folds=5 and data.refit.  none: nothing.
+    recipe: str = _choice("auto", "fast", "best", "none")
     # Minutes that training may take: plans epochs and image size of the default phases from the
     # measured speed.  0: no limit.
     minutes: float = 0.0

@@ -235,6 +235,8 @@ def check_run(option: str, given: str) -> tuple[Path, str]:
         near = difflib.get_close_matches(str(path), runs, 1)
         problem = "holds no run with a checkpoint" if path.exists() else "does not exist"
         hint = f"did you mean {near[0]}?" if near else "name the --workdir of a run that trained"
+        if folds := fold_folders(path):
+            hint = f"it has folds, so name one, such as {folds[0]}"
         raise ValueError(f"{option} {given} {problem}; {hint}")
     workdir, which = found
     steps = saved_steps(workdir)

@@ -66,7 +66,10 @@ class FoldRuns:
                 "--config.data.fold=0 and so on, each in its own --workdir"
             )
         if self.extensions.batches is not None:
-            raise ValueError("batches of your own cannot be divided into folds; use data.folds=0")
+            raise ValueError(
+                "batches of your own cannot be divided into folds; use data.folds=0, and another "
+                "recipe than best"
+            )
         own = fields_of_extensions(self.config.model, self.config.phases, False)
         config = with_fields(self.config, own)
         stored = read_config(self.workdir) if has_run(self.workdir) else None

@@ -2,9 +2,15 @@
 
 import pytest
 
-from mlcls_jax.config import Augment, Config, Group, Model, Phase
+from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 from mlcls_jax.config.checks import validate
-from mlcls_jax.config.recipes import fit_minutes, recipe_fields, with_fields, with_recipe
+from mlcls_jax.config.recipes import (
+    fit_minutes,
+    recipe_fields,
+    with_best_data,
+    with_fields,
+    with_recipe,
+)
 from mlcls_jax.models.variants import VARIANTS
 
 DURATION, SIZE, UPPER = "phases[1].duration", "model.image_size", "phases[1].groups[1].pattern"
@@ -14,7 +20,7 @@ def filled(config: Config) -> dict:
     return with_recipe(config)[1]
 
 
-@pytest.mark.parametrize("recipe", ["auto", "fast", "none"])
+@pytest.mark.parametrize("recipe", ["auto", "fast", "best", "none"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_recipe_gives_a_valid_config(recipe, variant):
     resolved, fields = with_recipe(Config(recipe=recipe, model=Model(variant=variant)))
@@ -28,7 +34,7 @@ def test_what_differs_from_the_default_is_kept():
     assert with_recipe(config) == (config, {})
 
 
-@pytest.mark.parametrize("recipe", ["auto", "fast"])
+@pytest.mark.parametrize("recipe", ["auto", "fast", "best"])
 def test_a_recipe_that_was_filled_in_changes_nothing_more(recipe):
     once, _ = with_recipe(Config(recipe=recipe))
     assert with_recipe(once) == (once, {})
@@ -55,6 +61,26 @@ def test_a_run_that_continues_keeps_what_its_recipe_set():
     assert with_recipe(Config(), stored=run)[0] == run
     before = Config(augment=Augment(rand_augment=1))  # of a version with another recipe
     assert with_recipe(Config(), stored=before)[0] == before
+
+
+def test_best_trains_on_all_images_after_the_folds():
+    data = with_best_data(Config(recipe="best")).data
+    assert (data.folds, data.refit) == (5, True)
+    assert with_best_data(Config(recipe="best", data=Data(folds=3))).data.folds == 3
+    one = with_best_data(Config(recipe="best", data=Data(fold=4))).data
+    assert (one.folds, one.refit) == (5, False)
+    assert with_best_data(Config()) == Config()
+    validate(Config(recipe="best", data=Data(fold=4, csv="labels.csv")))
+    with pytest.raises(ValueError, match=r"data\.fold is 5; it must be -1 \(all folds\) to 4"):
+        validate(Config(recipe="best", data=Data(fold=5, csv="labels.csv")))
+
+
+@pytest.mark.parametrize("field", ["data.val_csv", "data.val_fraction", "phases[1].patience"])
+def test_best_refuses_what_chooses_by_val_images(field):
+    value = {"data.val_csv": "val.csv", "data.val_fraction": 0.1, "phases[1].patience": 3}[field]
+    config = with_fields(Config(recipe="best"), {"data.csv": "labels.csv", field: value})
+    with pytest.raises(ValueError, match="recipe is 'best', which trains on all images, but"):
+        validate(config)
 
 
 @pytest.mark.parametrize("fields", [{"recipe": "fast"}, {"minutes": 5.0}])

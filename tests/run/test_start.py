@@ -12,6 +12,7 @@ from mlcls_jax.config import Config, Data, Model
 from mlcls_jax.config.recipes import with_recipe
 from mlcls_jax.config.serialization import to_json, with_absolute_paths
 from mlcls_jax.run.start import Start, check, parse, start_of
+from mlcls_jax.run.stored_config import read_config
 
 # ml_collections loads a config file by a method that Python has deprecated.
 DATA = ("--csv", "labels.csv", "--images", "photos")
@@ -56,6 +57,19 @@ def test_the_same_command_and_the_workdir_alone_continue(mine):
     start = started("--workdir", "runs/mine", *again)
     assert start.workdir == Path("runs/mine") and start.note == ""
     assert with_recipe(start.config, mine)[0] == mine
+
+
+def test_recipe_best_has_folds_and_a_refit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_data()
+    first = ["--config", "lite0", *DATA, "--recipe", "best", "--workdir", "runs/best"]
+    config = started(*first).config
+    assert config.data.folds == 5 and config.data.refit
+    store(Path("runs/best"), config)
+    assert started(*first).config.data == config.data  # not refused as another config
+    assert started("--workdir", "runs/best").config == read_config(Path("runs/best"))
+    with pytest.raises(ValueError, match=r"data\.folds"):
+        started(*first, "--folds", "3")
 
 
 def test_what_does_not_change_the_result_may_change(mine):
@@ -130,6 +144,7 @@ def test_without_a_config_the_default_is_used_and_named(tmp_path, monkeypatch):
         (["--csv", "new.csv", "--images", "fotos"], "fotos: no such folder; check --images"),
         (["--resume-from", "runs/mien"], "runs/mien does not exist; did you mean runs/mine?"),
         (["--resume-from", "runs"], "runs holds no run with a checkpoint; name the --workdir of"),
+        (["--resume-from", "runs/folds"], "it has folds, so name one, such as runs/folds/fold-0"),
         (["--resume-from", "imagenet"], "imagenet does not exist"),
         (["--resume-from", "x.h5"], r"is a file, not the folder .* --config\.model\.weights=x\.h5"),
         (["--resume-from", "runs/mine/checkpoints/7"], "holds no checkpoint 7; it has 10, 20"),
@@ -156,6 +171,7 @@ def test_without_a_config_the_default_is_used_and_named(tmp_path, monkeypatch):
 )
 def test_a_wrong_command_line_is_one_line(mine, argv, message):
     store(Path("runs/empty"), mine, ())
+    Path("runs/folds/fold-0").mkdir(parents=True)
     Path("x.h5").write_bytes(b"")
     with pytest.raises(ValueError, match=message.replace("?", r"\?")) as info:
         started(*argv)
