@@ -9,7 +9,7 @@ import pandas as pd
 
 from mlcls_jax.config import Config
 from mlcls_jax.config.extensions import fields_of_extensions
-from mlcls_jax.config.recipes import with_fields, with_recipe, with_stored_depth
+from mlcls_jax.config.recipes import BEST, with_fields, with_recipe, with_stored_depth
 from mlcls_jax.config.serialization import to_json
 from mlcls_jax.data.folds import Folds, into_folds
 from mlcls_jax.data.readers.csv_cells import read_csv
@@ -27,7 +27,7 @@ from mlcls_jax.training.context import Ended, Extensions, KeptRule
 from mlcls_jax.training.kept_data import keep_data
 from mlcls_jax.training.out_of_fold import evaluate_folds, read_out_of_fold, write_folds
 from mlcls_jax.training.pool import ImagePool
-from mlcls_jax.training.run_data import print_notes, with_found_depth
+from mlcls_jax.training.run_data import print_filled, print_notes, with_found_depth
 
 # Trains the run of a config in a folder.
 TrainRun = Callable[[Config, Path, Extensions], Ended]
@@ -73,7 +73,10 @@ class FoldRuns:
         own = fields_of_extensions(self.config.model, self.config.phases, False)
         config = with_fields(self.config, own)
         stored = read_config(self.workdir) if has_run(self.workdir) else None
-        config = with_recipe(config, stored)[0]
+        config, filled = with_recipe(config, stored)
+        if config.recipe == BEST:
+            filled |= {"data.folds": config.data.folds, "data.refit": config.data.refit}
+        print_filled(f"recipe {config.recipe}", filled)
         if stored:
             fields = {"data.bit_depth": with_stored_depth(config.data, stored.data).bit_depth}
             config = with_fields(config, fields)

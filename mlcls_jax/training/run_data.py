@@ -1,9 +1,12 @@
 """Reads the data of a run: splits, depth of the images, and readers with their caches."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mlcls_jax.config import Data
+from mlcls_jax.config.recipes import OFF
 from mlcls_jax.data.images.bit_depth import with_bit_depth
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.cache import Form
@@ -53,6 +56,15 @@ def print_notes(splits: dict[str, LabelTable]) -> None:
     """Prints how the label files were understood, each note once."""
     for note in dict.fromkeys(note for table in splits.values() for note in table.notes):
         console.print(note)
+
+
+def print_filled(title: str, fields: Mapping[str, Any]) -> None:
+    """Prints the fields that something filled in, such as "recipe auto", if there are any."""
+    if fields:
+        text = ", ".join(f"{path}={value!r}" for path, value in fields.items())
+        if fields == OFF:
+            text = "no RandAugment, because no phase trains on images"
+        console.print(f"{title}: {text}")
 
 
 def with_found_depth(data: Data, splits: dict[str, LabelTable], channels: int) -> Data:

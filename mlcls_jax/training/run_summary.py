@@ -67,6 +67,8 @@ def print_end(inputs: RunInputs, finished: bool) -> None:
     if not finished:
         console.print(f"Stopped; run the same command to continue {workdir}.")
         return
-    console.print(
-        f"Done. Everything is in {workdir}; next: {command('evaluate')} --workdir {workdir}"
-    )
+    following = f"{command('evaluate')} --workdir {workdir}"
+    if not len(inputs.splits["val"]):  # a refit on all folds
+        predict = f"{command('predict')} --workdir {workdir} IMAGE_OR_FOLDER"
+        following = f"{following} --split test" if "test" in inputs.splits else predict
+    console.print(f"Done. Everything is in {workdir}; next: {following}")

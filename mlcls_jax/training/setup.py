@@ -9,7 +9,7 @@ import numpy as np
 
 from mlcls_jax.config import Augment, Config, Data, Log, Model, Phase
 from mlcls_jax.config.extensions import fields_of_extensions
-from mlcls_jax.config.recipes import OFF, with_fields, with_recipe, with_stored_depth
+from mlcls_jax.config.recipes import with_fields, with_recipe, with_stored_depth
 from mlcls_jax.data.label_table import LabelTable
 from mlcls_jax.data.loaders.choice import Choice, choose_loader
 from mlcls_jax.data.loaders.loader import Reader, cores, local_rows, make_reader
@@ -38,7 +38,7 @@ from mlcls_jax.training.compile_ahead import CompileAhead
 from mlcls_jax.training.context import NO_EXTENSIONS, Extensions, RunInputs, Services, TrainContext
 from mlcls_jax.training.feature_cache import with_room
 from mlcls_jax.training.kept_data import KeptData, keep_data
-from mlcls_jax.training.run_data import read_data, readers_of, with_found_depth
+from mlcls_jax.training.run_data import print_filled, read_data, readers_of, with_found_depth
 from mlcls_jax.training.starting_state import PreparePhase, initial_state, restored_state
 from mlcls_jax.training.timing import PhaseTimer, StartupTimer
 
@@ -246,12 +246,8 @@ def _read(config: Config, workdir: Path, extensions: Extensions, look_at_files: 
         extensions.accept_changed_data,
         look_at_files=look_at_files and extensions.pool is None,
     )
-    for title, fields in (("extensions", own), (f"recipe {config.recipe}", filled)):
-        if fields:
-            text = ", ".join(f"{path}={value!r}" for path, value in fields.items())
-            if fields == OFF:
-                text = "no RandAugment, because no phase trains on images"
-            console.print(f"{title}: {text}")
+    print_filled("extensions", own)
+    print_filled(f"recipe {config.recipe}", filled)
     splits = splits if "val" in splits else splits | {"val": splits["train"].take([])}
     return _RunData(config, splits, kept)
 

@@ -138,6 +138,16 @@ def test_stopped_in_a_fold_it_continues_to_the_same_result(
         train(Config(**{**vars_of(config), "data": with_folds(config.data, 4)}), parts)
 
 
+@pytest.mark.slow
+def test_recipe_best_says_what_it_sets_and_how_to_go_on(photos, tiny, tmp_path, capsys):
+    config = make_config(photos, tiny, folds=2, refit=True)
+    assert train(Config(**{**vars_of(config), "recipe": "best"}), tmp_path / "best") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "recipe best: augment.rand_augment=2, augment.magnitude=5.0, data.folds=2" in shown
+    assert shown.count("recipe best") == 1  # not again for each fold
+    assert f"predict --workdir {tmp_path / 'best'} IMAGE_OR_FOLDER" in shown
+
+
 def vars_of(config):
     return {name: getattr(config, name) for name in config.__slots__}
 
