@@ -16,7 +16,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.extensions import register, resolve
 from mlcls_jax.config.log_checks import check_installed
-from mlcls_jax.config.recipes import with_best_data, with_fields
+from mlcls_jax.config.recipes import with_fields
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.data.card.data_card import DataCard
 from mlcls_jax.data.loaders.own_batches import OwnBatches, own_batches
@@ -123,7 +123,7 @@ def train(
     }
     config = with_frames(config, {})
     labels = written_labels(config.data, folder, accept_changed_data)
-    config = with_best_data(with_fields(config, labels | given))
+    config = with_fields(config, labels | given)
     validate(config)
     check_installed(config.log)
     if batches is not None and config.data.oversample != "none":

@@ -74,7 +74,7 @@ def validate(config: Config) -> None:
     check_duration("evaluation.every", config.evaluation.every, at_least_a_step=True)
     check_source(config.data)
     if config.recipe == BEST:
-        _check_best(config)
+        _check_best(config.data, config.phases)
     check_folds(with_best_data(config).data, any(phase.patience for phase in config.phases))
     check_oversampling(config.data)
     check_loader(config.data, config.augment)
@@ -110,18 +110,15 @@ def _names(choices: Iterable[str]) -> str:
     return ", ".join(choice or "''" for choice in choices)
 
 
-def _check_best(config: Config) -> None:
-    data, default = config.data, Data()
-    given = {
-        "data.val_csv": data.val_csv if data.val_csv != default.val_csv else "",
-        "data.val_fraction": data.val_fraction if data.val_fraction != default.val_fraction else "",
-        "patience of a phase": max(phase.patience for phase in config.phases),
-    }
-    for name, value in given.items():
-        if value:
+def _check_best(data: Data, phases: list[Phase]) -> None:
+    given = [("data.val_csv", data.val_csv, "")]
+    given += [("data.val_fraction", data.val_fraction, Data().val_fraction)]
+    given += [(f"phases[{i}].patience", phase.patience, 0) for i, phase in enumerate(phases)]
+    for path, value, default in given:
+        if value != default:
             raise ValueError(
-                f"config: recipe is 'best', which trains on all images, but {name} is {value!r}; "
-                "remove it, or use --recipe auto"
+                "config: recipe is 'best', which trains folds and then on all images, but "
+                f"{path} is {value!r}; remove one of the two"
             )
 
 

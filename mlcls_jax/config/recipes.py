@@ -76,8 +76,8 @@ def with_recipe(config: Config, stored: Config | None = None) -> tuple[Config, d
 def with_best_data(config: Config) -> Config:
     """Returns the config with what the recipe `best` sets in the section data.
 
-    The network trains on all images, with thresholds and a temperature of five folds.  A number of
-    folds that is given is kept.
+    The network trains on all images, with thresholds and a temperature of five folds, or of as many
+    as data.folds says.  A run of one fold, data.fold, has no such training on all images.
 
     Args:
         config: it is not changed.
@@ -89,7 +89,7 @@ def with_best_data(config: Config) -> Config:
     if config.recipe != BEST:
         return config
     data = config.data
-    folds, refit = data.folds or BEST_FOLDS, data.fold < 0
+    folds, refit = data.folds or BEST_FOLDS, data.refit or data.fold < 0
     return dataclasses.replace(config, data=dataclasses.replace(data, folds=folds, refit=refit))
 
 

@@ -11,7 +11,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.config.aliases import DATA, add_aliases, alias_overrides
 from mlcls_jax.config.loading import load_config
 from mlcls_jax.config.options import Parser
-from mlcls_jax.config.recipes import with_fields
+from mlcls_jax.config.recipes import BEST, with_fields
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.run.input_paths import check_training_data
 from mlcls_jax.system.command_line import refusing
@@ -104,6 +104,8 @@ def trial_config(options: argparse.Namespace, overrides: list[str]) -> Config:
     """Returns the config of a trial, before its values are set; see `config_of`."""
     config = config_of(options, overrides)
     fields = {"log.to": "", "data.refit": False, "data.folds": config.data.folds or FOLDS}
+    if config.recipe == BEST:
+        fields["recipe"] = "auto"  # the same without a training on all images
     for i, phase in enumerate(config.phases):
         if not options.finetune and not phase.cached_views:
             fields[f"phases[{i}].duration"] = "0 steps"

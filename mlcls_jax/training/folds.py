@@ -62,8 +62,8 @@ class FoldRuns:
         """Returns these runs with the recipe of the config filled in."""
         if copy_of(self.workdir):
             raise ValueError(
-                "--folds needs a --workdir on a disk; in a bucket, train each fold by itself, with "
-                "--config.data.fold=0 and so on, each in its own --workdir"
+                "--folds and --recipe best need a --workdir on a disk; in a bucket, train each "
+                "fold by itself, with --config.data.fold=0 and so on, each in its own --workdir"
             )
         if self.extensions.batches is not None:
             raise ValueError(
@@ -74,9 +74,10 @@ class FoldRuns:
         config = with_fields(self.config, own)
         stored = read_config(self.workdir) if has_run(self.workdir) else None
         config, filled = with_recipe(config, stored)
-        if config.recipe == BEST:
-            filled |= {"data.folds": config.data.folds, "data.refit": config.data.refit}
         print_filled(f"recipe {config.recipe}", filled)
+        if config.recipe == BEST and not stored:
+            data = {"data.folds": config.data.folds, "data.refit": config.data.refit}
+            print_filled(f"recipe {BEST}", data)
         if stored:
             fields = {"data.bit_depth": with_stored_depth(config.data, stored.data).bit_depth}
             config = with_fields(config, fields)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from mlcls_jax.config import Data, Group, Loss, Phase
@@ -18,6 +17,7 @@ from mlcls_jax.data.oversampling import with_repeats
 from mlcls_jax.data.sampling import REPEAT, stream_order
 from mlcls_jax.models.efficientnet import EfficientNet
 from mlcls_jax.models.weights.load import load_pretrained
+from mlcls_jax.run.tta import of_mean_probability
 from mlcls_jax.step import losses
 from mlcls_jax.step.groups import active_modules, count_stages, trainable_paths
 from mlcls_jax.step.mixup import mix_labels
@@ -319,8 +319,8 @@ class Tail:
         if len(fits) > 1:
             ends = [fitted[1] for fitted in fits]
             soup = jax.tree.map(lambda *a: np.mean(a, axis=0), *ends)
-            scores = np.array([plain(end, view=0) for end in ends], np.float64)
-            ensemble = logit(expit(scores).mean(axis=0))
+            scores = np.stack([end, *(plain(other, view=0) for other in ends[1:])])
+            ensemble = np.asarray(of_mean_probability(jnp.asarray(scores)))
             result |= {"logits_soup": plain(soup, view=0), "logits_ensemble": ensemble}
         return result
 

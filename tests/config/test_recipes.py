@@ -71,6 +71,8 @@ def test_best_trains_on_all_images_after_the_folds():
     assert (one.folds, one.refit) == (5, False)
     assert with_best_data(Config()) == Config()
     validate(Config(recipe="best", data=Data(fold=4, csv="labels.csv")))
+    with pytest.raises(ValueError, match=r"data\.refit follows all folds"):
+        validate(Config(recipe="best", data=Data(fold=4, refit=True, csv="labels.csv")))
     with pytest.raises(ValueError, match=r"data\.fold is 5; it must be -1 \(all folds\) to 4"):
         validate(Config(recipe="best", data=Data(fold=5, csv="labels.csv")))
 
@@ -79,7 +81,7 @@ def test_best_trains_on_all_images_after_the_folds():
 def test_best_refuses_what_chooses_by_val_images(field):
     value = {"data.val_csv": "val.csv", "data.val_fraction": 0.1, "phases[1].patience": 3}[field]
     config = with_fields(Config(recipe="best"), {"data.csv": "labels.csv", field: value})
-    with pytest.raises(ValueError, match="recipe is 'best', which trains on all images, but"):
+    with pytest.raises(ValueError, match="recipe is 'best', which trains folds and then on all"):
         validate(config)
 
 

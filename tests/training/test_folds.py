@@ -15,7 +15,7 @@ from mlcls_jax.config import Augment, Config, Data, Evaluation, Group, Model, Ph
 from mlcls_jax.data.readers.read_table import read_table
 from mlcls_jax.data.stratification import draw_folds
 from mlcls_jax.run.best_scores import read_best_evaluation
-from mlcls_jax.run.checkpoint_integrity import check_step, saved_steps
+from mlcls_jax.run.checkpoint_integrity import check_step, fold_folders, saved_steps
 from mlcls_jax.run.trained_model import load_trained_model
 from mlcls_jax.train import train
 from mlcls_jax.training import compile_ahead, feature_cache
@@ -140,11 +140,13 @@ def test_stopped_in_a_fold_it_continues_to_the_same_result(
 
 @pytest.mark.slow
 def test_recipe_best_says_what_it_sets_and_how_to_go_on(photos, tiny, tmp_path, capsys):
-    config = make_config(photos, tiny, folds=2, refit=True)
+    config = make_config(photos, tiny, folds=0)
     assert train(Config(**{**vars_of(config), "recipe": "best"}), tmp_path / "best") == 0
+    assert len(fold_folders(tmp_path / "best")) == 5 and saved_steps(tmp_path / "best")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "recipe best: augment.rand_augment=2, augment.magnitude=5.0, data.folds=2" in shown
-    assert shown.count("recipe best") == 1  # not again for each fold
+    assert "recipe best: augment.rand_augment=2, augment.magnitude=5.0" in shown
+    assert "recipe best: data.folds=5, data.refit=True" in shown
+    assert shown.count("recipe best") == 2  # not again for each fold
     assert f"predict --workdir {tmp_path / 'best'} IMAGE_OR_FOLDER" in shown
 
 

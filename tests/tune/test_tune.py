@@ -41,6 +41,9 @@ def test_a_trial_trains_the_head_only_and_needs_cached_features(config, tmp_path
     assert [p.duration for p in trial_config(options, overrides).phases] == ["2 steps", "0 steps"]
     options, overrides = parse(arguments(config, tmp_path / "t", "--finetune"))
     assert [p.duration for p in trial_config(options, overrides).phases] == ["2 steps"] * 2
+    options, overrides = parse(arguments(config, tmp_path / "t", "--config.recipe=best"))
+    trial = trial_config(options, overrides)
+    assert (trial.recipe, trial.data.folds, trial.data.refit) == ("auto", 2, False)
     options, overrides = parse(
         arguments(config, tmp_path / "t", "--config.phases[0].cached_views=0")
     )

@@ -93,7 +93,7 @@ def test_a_better_row_has_an_interval_above_zero(tmp_path, data):
     assert gain == pytest.approx(values[0] - values[1], abs=1e-6)
 
 
-def test_scores_of_another_scale_in_each_fold_lower_the_pooled_map_only(tmp_path, data):
+def test_scores_that_are_moved_in_each_fold_lower_the_pooled_map_only(tmp_path, data):
     labels, logits = data
     store(tmp_path, "row", logits, labels)
     row = out_of_fold.read(tmp_path, "row")
