@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
 from mlcls_jax import cli
 from mlcls_jax.config import Config
-from mlcls_jax.config.recipes import with_best_data
+from mlcls_jax.config.recipes import data_of_recipe
 from mlcls_jax.config.schema import has_folds
 from mlcls_jax.diagnosis.diagnose import lines
 from mlcls_jax.report.live import LiveReport, try_report
@@ -100,7 +100,7 @@ def train(
         ValueError: the data, the config or the workdir is wrong; one line that names it.
         FloatingPointError: a loss is not finite.
     """
-    config = with_best_data(config)
+    config = replace(config, data=data_of_recipe(config.recipe, config.data))
     training = Training(config, workdir, extensions)
     began = time.perf_counter() if began is None else began
     with in_use(workdir, is_first_process()), leave_on_sigterm():

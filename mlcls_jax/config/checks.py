@@ -23,7 +23,7 @@ from mlcls_jax.config.ranges import (
     run_ranges,
     safety_ranges,
 )
-from mlcls_jax.config.recipes import BEST, with_best_data
+from mlcls_jax.config.recipes import BEST, data_of_recipe
 from mlcls_jax.config.schema import (
     Config,
     Data,
@@ -75,7 +75,8 @@ def validate(config: Config) -> None:
     check_source(config.data)
     if config.recipe == BEST:
         _check_best(config.data, config.phases)
-    check_folds(with_best_data(config).data, any(phase.patience for phase in config.phases))
+    data = data_of_recipe(config.recipe, config.data)
+    check_folds(data, any(phase.patience for phase in config.phases))
     check_oversampling(config.data)
     check_loader(config.data, config.augment)
     check_pixels(config.data, config.augment, config.model.in_channels)

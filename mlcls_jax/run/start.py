@@ -13,7 +13,7 @@ from mlcls_jax.config.fields import PREFIX, not_an_option, paths_of
 from mlcls_jax.config.loading import base_config, with_overrides
 from mlcls_jax.config.log_checks import check_installed
 from mlcls_jax.config.options import Parser, add_accept_changed_data, add_process_options
-from mlcls_jax.config.recipes import with_best_data, with_recipe, with_stored_depth
+from mlcls_jax.config.recipes import data_of_recipe, with_recipe, with_stored_depth
 from mlcls_jax.config.serialization import with_absolute_paths
 from mlcls_jax.models.weights.hub import check_hub, is_hub
 from mlcls_jax.run.bucket_run import open_workdir
@@ -136,7 +136,8 @@ def start_of(options: argparse.Namespace, overrides: list[str]) -> Start:
                 f"--resume-from and {PREFIX}{WEIGHTS} set the same field; leave out one of them"
             )
         overrides.append(f"{PREFIX}{WEIGHTS}={options.resume_from}")
-    config = with_best_data(with_absolute_paths(with_overrides(base, overrides)))
+    config = with_absolute_paths(with_overrides(base, overrides))
+    config = replace(config, data=data_of_recipe(config.recipe, config.data))
     check_installed(config.log)
     _check_kept(workdir, options.accept_changed_data)
     if not has_run(workdir):

@@ -5,9 +5,9 @@ import pytest
 from mlcls_jax.config import Augment, Config, Data, Group, Model, Phase
 from mlcls_jax.config.checks import validate
 from mlcls_jax.config.recipes import (
+    data_of_recipe,
     fit_minutes,
     recipe_fields,
-    with_best_data,
     with_fields,
     with_recipe,
 )
@@ -64,12 +64,12 @@ def test_a_run_that_continues_keeps_what_its_recipe_set():
 
 
 def test_best_trains_on_all_images_after_the_folds():
-    data = with_best_data(Config(recipe="best")).data
+    data = data_of_recipe("best", Data())
     assert (data.folds, data.refit) == (5, True)
-    assert with_best_data(Config(recipe="best", data=Data(folds=3))).data.folds == 3
-    one = with_best_data(Config(recipe="best", data=Data(fold=4))).data
+    assert data_of_recipe("best", Data(folds=3)).folds == 3
+    one = data_of_recipe("best", Data(fold=4))
     assert (one.folds, one.refit) == (5, False)
-    assert with_best_data(Config()) == Config()
+    assert data_of_recipe("auto", Data()) == Data()
     validate(Config(recipe="best", data=Data(fold=4, csv="labels.csv")))
     with pytest.raises(ValueError, match=r"data\.refit follows all folds"):
         validate(Config(recipe="best", data=Data(fold=4, refit=True, csv="labels.csv")))
