@@ -13,6 +13,7 @@ import itertools
 import math
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -157,56 +158,52 @@ def interval(gains: list[np.ndarray]) -> tuple[float, float, float]:
 
 
 def map_difference(one: OutOfFold, other: OutOfFold) -> tuple[float, float, float]:
-    """Returns the difference one - other of the pooled mAP, and its interval.
+    """Returns the difference one - other of the pooled mAP, and its interval."""
 
-    Images are drawn with replacement, the same ones for both rows and for all shared seeds.
-    """
-    included, weights = one.included, resamples(len(one.labels))
-    labels = one.labels[:, included]
-    return interval(
-        [
-            pooled_map(labels, one.logits[seed][:, included], weights)
-            - pooled_map(labels, other.logits[seed][:, included], weights)
-            for seed in sorted(one.logits.keys() & other.logits.keys())
-        ]
-    )
+    def score(row: OutOfFold, seed: int, weights: np.ndarray) -> np.ndarray:
+        return pooled_map(row.labels[:, row.included], row.logits[seed][:, row.included], weights)
+
+    return difference(one, other, score)
 
 
 def fold_map_difference(one: OutOfFold, other: OutOfFold) -> tuple[float, float, float]:
-    """Returns the difference one - other of the fold mAP, and its interval.
+    """Returns the difference one - other of the fold mAP, and its interval."""
 
-    Images are drawn as in `map_difference`.
-    """
-    included, weights = one.included, resamples(len(one.labels))
-    labels = one.labels[:, included]
-    return interval(
-        [
-            fold_map(labels, one.logits[seed][:, included], one.fold[seed], weights)
-            - fold_map(labels, other.logits[seed][:, included], one.fold[seed], weights)
-            for seed in sorted(one.logits.keys() & other.logits.keys())
-        ]
-    )
+    def score(row: OutOfFold, seed: int, weights: np.ndarray) -> np.ndarray:
+        labels, logits = row.labels[:, row.included], row.logits[seed][:, row.included]
+        return fold_map(labels, logits, row.fold[seed], weights)
+
+    return difference(one, other, score)
 
 
 def loss_difference(one: OutOfFold, other: OutOfFold) -> tuple[float, float, float]:
-    """Returns the difference one - other of the loss after one temperature, and its interval.
+    """Returns the difference one - other of the loss after one temperature, and its interval."""
 
-    Images are drawn as in `map_difference`.
-    """
-    labels, weights = one.labels[:, one.included], resamples(len(one.labels))
-    known = (labels != UNKNOWN).sum(axis=1)
-
-    def losses(row: OutOfFold, seed: int) -> np.ndarray:
+    def score(row: OutOfFold, seed: int, weights: np.ndarray) -> np.ndarray:
+        labels = row.labels[:, row.included]
+        known = (labels != UNKNOWN).sum(axis=1)
         pairs = zip(labels, row.calibrated[seed][0], strict=True)
         means = [binary_cross_entropy(label[None], p[None]) for label, p in pairs]
-        return np.nan_to_num(means) * known  # sums; NaN where no label is known
+        sums = np.nan_to_num(means) * known  # NaN where no label is known
+        return sums @ weights / (known @ weights)
 
-    return interval(
-        [
-            (losses(one, seed) - losses(other, seed)) @ weights / (known @ weights)
-            for seed in sorted(one.logits.keys() & other.logits.keys())
-        ]
-    )
+    return difference(one, other, score)
+
+
+def difference(
+    one: OutOfFold, other: OutOfFold, score: Callable[[OutOfFold, int, np.ndarray], np.ndarray]
+) -> tuple[float, float, float]:
+    """Returns the mean difference one - other of a score, and its interval.
+
+    Images are drawn with replacement, the same ones for both rows and for all shared seeds.
+
+    Args:
+        one, other: the rows.
+        score: (row, seed, weights [image, 1 + resample]) -> [1 + resample].
+    """
+    weights = resamples(len(one.labels))
+    shared = sorted(one.logits.keys() & other.logits.keys())
+    return interval([score(one, seed, weights) - score(other, seed, weights) for seed in shared])
 
 
 def summary(row: OutOfFold) -> dict[str, float]:
@@ -259,8 +256,8 @@ def main(arguments: list[str]) -> None:
     for name, row in rows:
         values, cells = summary(row), [""] * len(gains)
         if baseline is not None:
-            differences = (map_difference, fold_map_difference, loss_difference)
-            found = [difference(row, baseline) for difference in differences]
+            compared = (map_difference, fold_map_difference, loss_difference)
+            found = [compare(row, baseline) for compare in compared]
             cells = [f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in found]
         baseline = baseline or row
         cells += [f"{values[column]:.4f}" for column in columns]

@@ -98,8 +98,9 @@ def main(arguments: list[str]) -> None:
         if settings.cut <= network.stages + 1:
             steps = max(round(len(parts[0]) / ROWS), 1)
             # Weights of positives are compiled into the step.
-            table_of = train_table(known[parts[0]], settings)
-            means = table_of.mean_targets.tolist() if settings.pos_weight else []
+            means = []
+            if settings.pos_weight:
+                means = train_table(known[parts[0]], settings).mean_targets.tolist()
             tail = tails.get((steps, tuple(means)))
             if tail is None:
                 tail = tails[steps, tuple(means)] = Tail(network, settings, steps, means)

@@ -60,10 +60,8 @@ def test_rows_are_scored_out_of_fold(tmp_path):
         row = read(tmp_path / "out", name)
         assert np.isfinite(row.logits[0]).all() and row.labels.shape == (20, 2)
     assert not np.allclose(tail.logits[0], read(tmp_path / "out", "tail:head").logits[0])
-    folds, (ensemble, soup) = (
-        read(tmp_path / "out", "folds"),
-        (read(tmp_path / "out", f"folds:{name}") for name in ("ensemble", "soup")),
-    )
+    names = ("folds", "folds:ensemble", "folds:soup")
+    folds, ensemble, soup = (read(tmp_path / "out", name) for name in names)
     assert not np.allclose(ensemble.logits[0], folds.logits[0])
     assert not np.allclose(ensemble.logits[0], soup.logits[0], atol=1e-4)
     order = np.argsort(logistic.logits[0][:, 1])
